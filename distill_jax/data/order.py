@@ -1,0 +1,80 @@
+"""Which rows make up step s: a pure function of (seed, s), so that the step number is the whole iterator state."""
+
+import numpy as np
+
+
+def bucket_of(length: int, buckets) -> int | None:
+  """The smallest bucket that holds `length`; None if none does."""
+  return min((b for b in buckets if b >= length), default=None)
+
+
+def epoch_batches(lengths, questions, *, buckets, batch: int, key) -> list[tuple[int, list[int]]]:
+  """One pass over all rows: (bucket, row numbers) a batch, in random order.
+
+  Every row that fits a bucket occurs once. No batch holds two rows of one question. Rows left over in a short
+  bucket move up to a longer one, so that few batches are incomplete.
+  """
+  rng = np.random.Generator(np.random.PCG64(key))
+  waiting = {b: [] for b in sorted(buckets)}
+  for row in rng.permutation(len(lengths)):
+    if (b := bucket_of(lengths[row], buckets)) is not None:
+      waiting[b].append(int(row))
+  out, left = [], []
+  for b in sorted(buckets):
+    full, left = _fill(left + waiting[b], questions, batch)
+    out += [(b, rows) for rows in full]
+    longest = b
+    if not any(waiting[longer] for longer in buckets if longer > b):
+      break
+  while left:
+    rows, left = _take(left, questions, batch)
+    out.append((longest, rows))
+  return [out[i] for i in rng.permutation(len(out))]
+
+
+def _take(rows, questions, batch):
+  """(the first rows of different questions, at most `batch`; the rest)."""
+  taken, seen, rest = [], set(), []
+  for row in rows:
+    if len(taken) < batch and questions[row] not in seen:
+      taken.append(row)
+      seen.add(questions[row])
+    else:
+      rest.append(row)
+  return taken, rest
+
+
+def _fill(rows, questions, batch):
+  """(complete batches; what is left)."""
+  full = []
+  while len(rows) >= batch:
+    taken, rest = _take(rows, questions, batch)
+    if len(taken) < batch:
+      break
+    full.append(taken)
+    rows = rest
+  return full, rows
+
+
+class Order:
+  """order[step] -> (epoch, bucket, row numbers). `lengths_of(epoch)` gives that epoch's row lengths."""
+
+  def __init__(self, lengths_of, questions, *, buckets, batch: int, seed: int):
+    self._lengths_of, self._questions = lengths_of, questions
+    self._buckets, self._batch, self._seed = buckets, batch, seed
+    self._epochs: list[list] = []
+
+  def epoch(self, number: int):
+    while len(self._epochs) <= number:
+      n = len(self._epochs)
+      self._epochs.append(epoch_batches(
+        self._lengths_of(n), self._questions, buckets=self._buckets, batch=self._batch, key=(self._seed, n)))
+    return self._epochs[number]
+
+  def __getitem__(self, step: int):
+    number = 0
+    while step >= len(self.epoch(number)):
+      step -= len(self.epoch(number))
+      number += 1
+    bucket, rows = self.epoch(number)[step]
+    return number, bucket, rows

@@ -1,0 +1,37 @@
+"""The one exception a person is meant to see: one line, and an exit code that says whose turn it is."""
+
+USAGE, CONFIG, DATA, TEACHER, BUDGET, PREEMPTED = 2, 3, 4, 5, 6, 75
+
+
+class Refusal(Exception):
+  """Says what is wrong, where, and what to do; shown without a traceback.
+
+  Exit codes: 2 usage, 3 config, 4 data or files, 5 teacher (credentials, quota, server), 6 budget
+  reached, 75 interrupted (run the same command again).
+  """
+
+  def __init__(self, message: str, code: int):
+    super().__init__(message)
+    self.code = code
+
+
+def usage(message: str) -> Refusal:
+  return Refusal(message, USAGE)
+
+
+def config(field: str, value, allowed: str, do: str = "") -> Refusal:
+  """A setting that makes no sense: the field, its value, what is allowed, what to type."""
+  tail = f"; try {do}" if do else ""
+  return Refusal(f"config.{field} is {value!r}, but must be {allowed}{tail}", CONFIG)
+
+
+def data(message: str) -> Refusal:
+  return Refusal(message, DATA)
+
+
+def teacher(message: str) -> Refusal:
+  return Refusal(message, TEACHER)
+
+
+def budget(message: str) -> Refusal:
+  return Refusal(message, BUDGET)
