@@ -1,0 +1,120 @@
+"""Rows out of published files: JSON lists, JSONL, or the Hugging Face hub by name."""
+
+import json
+import pathlib
+import sys
+from collections.abc import Callable
+
+from distill_jax import errors
+
+
+def to_stderr(message: str) -> None:
+  print(message, file=sys.stderr)
+
+
+def rows(
+  path, *, warn: Callable[[str], None] = to_stderr, option: str = "task.path", expected: str = ""
+) -> list[dict]:
+  """The objects of a .json list or of a JSONL file (whatever its suffix), in the file's order.
+
+  A last line that is cut short (no line end, not JSON) is set aside and reported through `warn`.
+  `option` and `expected` are what the refusal of a missing file names. Raises errors.Refusal.
+  """
+  path = pathlib.Path(path)
+  text = _text(path, option, expected)
+  if text.lstrip()[:1] == "[":
+    return _whole(path, text)
+  lines = text.split("\n")
+  found = []
+  for number, line in enumerate(lines, start=1):
+    if not line.strip():
+      continue
+    torn = number == len(lines)  # what follows the last line end, if anything
+    row = _line(path, number, line, warn if torn else None)
+    if row is not None:
+      found.append(row)
+  if not found:
+    raise errors.data(f"{path}: no rows in it; expected a JSON list or one JSON object a line")
+  return found
+
+
+def hub(name: str, config: str, split: str) -> list[dict]:
+  """The rows of a split of a data set of the Hugging Face hub; "" is the default config.
+
+  Raises errors.Refusal if it cannot be had, for whatever reason (network, name, disk).
+  """
+  try:
+    import datasets
+
+    loaded = datasets.load_dataset(name, config or None, split=split)
+    return [dict(row) for row in loaded]
+  except Exception as error:
+    reason = " ".join(str(error).split())[:200]
+    raise errors.data(
+      f"data set {name!r} (config {config!r}, split {split!r}) could not be loaded from the hub"
+      f" ({type(error).__name__}: {reason}); check the name and the network,"
+      " or give its files with --config.task.path=DIRECTORY"
+    ) from None
+
+
+def field(row: dict, name: str, kinds: tuple[type, ...], where: str):
+  """The value of a field of a row; `where` ("file:row 3") names the row in the refusal."""
+  if name not in row:
+    raise errors.data(f"{where}: no field {name!r}; it has {', '.join(sorted(row)) or 'none'}")
+  value = row[name]
+  if not isinstance(value, kinds) or isinstance(value, bool) > (bool in kinds):
+    allowed = " or ".join(kind.__name__ for kind in kinds)
+    raise errors.data(f"{where}: field {name!r} is {type(value).__name__}, but must be {allowed}")
+  return value
+
+
+def _text(path: pathlib.Path, option: str, expected: str) -> str:
+  wanted = f"; expected {expected}" if expected else ""
+  if not path.is_file():
+    raise errors.data(f"no file {path}; set --config.{option} to where the files are{wanted}")
+  try:
+    return path.read_text(encoding="utf-8-sig")
+  except UnicodeDecodeError as error:
+    raise errors.data(f"{path}: not UTF-8 at byte {error.start}; convert it to UTF-8") from None
+  except OSError as error:
+    raise errors.data(f"{path}: cannot be read ({error.strerror}); mend its permissions") from None
+
+
+def _parse(text: str):
+  """The JSON value of a text; nesting too deep for the parser is bad JSON like any other."""
+  try:
+    return json.loads(text)
+  except RecursionError:
+    raise ValueError("nested too deep") from None
+
+
+def _whole(path: pathlib.Path, text: str) -> list[dict]:
+  try:
+    value = _parse(text)
+  except json.JSONDecodeError as error:
+    raise errors.data(
+      f"{path}:{error.lineno}: not JSON ({error.msg}); the file is broken or cut, fetch it again"
+    ) from None
+  except ValueError as error:
+    raise errors.data(f"{path}:1: not JSON ({error}); fetch the file again") from None
+  for number, row in enumerate(value, start=1):
+    if not isinstance(row, dict):
+      raise errors.data(f"{path}: row {number} is not a JSON object but {type(row).__name__}")
+  if not value:
+    raise errors.data(f"{path}: an empty list; expected a list of JSON objects")
+  return value
+
+
+def _line(path, number: int, line: str, warn: Callable[[str], None] | None) -> dict | None:
+  """The object of one line; None (after a warning) if `warn` is given and the line is torn."""
+  try:
+    row = _parse(line)
+  except ValueError as error:
+    if warn is not None:
+      warn(f"{path}:{number}: the last line is cut short; it is left out, the rest is used")
+      return None
+    reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+    raise errors.data(f"{path}:{number}: not JSON ({reason}); mend or remove this line") from None
+  if not isinstance(row, dict):
+    raise errors.data(f"{path}:{number}: not a JSON object but {type(row).__name__}")
+  return row

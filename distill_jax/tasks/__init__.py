@@ -1,0 +1,25 @@
+"""Tasks: data sets with their readers. `get` is the door."""
+
+import inspect
+
+from distill_jax import errors
+from distill_jax.tasks import arithmetic, gsm8k, numeric, svamp
+
+LOADERS = {"arithmetic": arithmetic.load, "gsm8k": gsm8k.load, "svamp": svamp.load}
+
+
+def get(name: str, **options) -> numeric.Task:
+  """The task of that name; `options` are its settings, as its `load` documents them.
+
+  Raises errors.Refusal for an unknown task, an option it does not know, and one it misses.
+  """
+  if name not in LOADERS:
+    raise errors.config("task.name", name, f"one of {', '.join(sorted(LOADERS))}")
+  known = inspect.signature(LOADERS[name]).parameters
+  for option, value in options.items():
+    if option not in known:
+      raise errors.config(f"task.{option}", value, f"absent; {name} knows {', '.join(known)}")
+  required = [key for key, p in known.items() if p.default is p.empty and key not in options]
+  if required:
+    raise errors.usage(f"task {name} needs {', '.join(required)}")
+  return LOADERS[name](**options)

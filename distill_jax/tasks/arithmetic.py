@@ -1,0 +1,60 @@
+"""The built-in world as a task; see worlds/arithmetic.py for what it makes."""
+
+from distill_jax.tasks import numeric
+from distill_jax.worlds import arithmetic
+
+SHOTS = (
+  (
+    "Rob has 7 apples in a basket. Rob buys 5 more apples. How many apples does Rob have now?",
+    "Rob has 7 + 5 = 12 apples.\nAnswer: 12",
+  ),
+  (
+    "Joy has 4 boxes. Each box has 6 cards. Joy sells 9 cards. How many cards does Joy have now?",
+    "Joy has 4 * 6 = 24 cards.\nJoy has 24 - 9 = 15 cards.\nAnswer: 15",
+  ),
+  (
+    "Rob bakes 12 buns. Joy is 8 years old. Rob puts the buns on 3 equal plates. How many buns does"
+    " each plate have?",
+    "Each plate has 12 / 3 = 4 buns.\nAnswer: 4",
+  ),
+)
+
+
+class Arithmetic(numeric.Task):
+  """A task that also knows its `world`."""
+
+  def __init__(self, world: arithmetic.World):
+    super().__init__("arithmetic", world.problems, SHOTS)
+    self.world = world
+
+
+def load(
+  *,
+  seed: int,
+  train: int,
+  validation: int,
+  test: int,
+  out_of_domain: int,
+  steps_min: int,
+  steps_max: int,
+  operand_max: int,
+  families: int,
+  distractors: float,
+  ood_extra_steps: int,
+) -> Arithmetic:
+  """The world with these settings (worlds.arithmetic.World) as a task."""
+  return Arithmetic(
+    arithmetic.World(
+      seed=seed,
+      train=train,
+      validation=validation,
+      test=test,
+      out_of_domain=out_of_domain,
+      steps_min=steps_min,
+      steps_max=steps_max,
+      operand_max=operand_max,
+      families=families,
+      distractors=distractors,
+      ood_extra_steps=ood_extra_steps,
+    )
+  )

@@ -1,0 +1,59 @@
+"""A task whose answers are numbers: what the rest of the house sees of any such data set."""
+
+from collections.abc import Callable
+
+from distill_jax import errors, records
+from distill_jax.tasks import answers
+
+SPLITS = ("train", "validation", "test", "out_of_domain")
+
+# Written for this project in the manner of the data sets; every split may use them.
+SHOTS = (
+  (
+    "A baker makes 4 trays of 6 rolls and sells 15 rolls. How many rolls are left?",
+    "The baker makes 4 * 6 = 24 rolls.\nThere are 24 - 15 = 9 rolls left.\nAnswer: 9",
+  ),
+  (
+    "Nora has $20. She buys 3 notebooks for $4 each. How much money does she have now?",
+    "The notebooks cost 3 * 4 = 12 dollars.\nNora has 20 - 12 = 8 dollars.\nAnswer: 8",
+  ),
+  (
+    "A train has 45 seats in each of its 2 cars. 5 friends share 30 of the seats equally with"
+    " their 5 guests. How many seats does each person get?",
+    "There are 5 + 5 = 10 people.\nEach person gets 30 / 10 = 3 seats.\nAnswer: 3",
+  ),
+)
+
+
+class Task:
+  """Problems by split, with the reading and the comparing of their answers."""
+
+  def __init__(
+    self,
+    name: str,
+    problems: Callable[[str], list[records.Problem]],
+    shots: tuple[tuple[str, str], ...] = SHOTS,
+  ):
+    """`problems` gives a split's problems; `shots` are (question, rationale) to show before one."""
+    self.name, self.shots, self._problems = name, shots, problems
+
+  def problems(self, split: str) -> list[records.Problem]:
+    """The problems of train, validation, test or out_of_domain; [] where there are none.
+
+    Raises errors.Refusal for any other split.
+    """
+    if split not in SPLITS:
+      raise errors.usage(f"no split {split!r}; there are {', '.join(SPLITS)}")
+    return self._problems(split)
+
+  def render(self, problem: records.Problem) -> str:
+    """The question as the student sees it, one line a choice where there are choices."""
+    choices = [f"({label}) {text}" for label, text in problem.choices]
+    return "\n".join([problem.question, *choices])
+
+  def read_answer(self, text: str) -> str | None:
+    """The answer of a rationale in canonical form, None if it has none."""
+    return answers.read_number(text)
+
+  def is_correct(self, answer: str | None, gold: str) -> bool:
+    return answers.same_number(answer, gold)
