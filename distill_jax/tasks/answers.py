@@ -50,7 +50,10 @@ _MARKER = re.compile(
   re.IGNORECASE | re.MULTILINE,
 )
 _RUN_ON = re.compile(r"^ {0,4}(?:question|q) ?[0-9]{0,4} ?:", re.IGNORECASE | re.MULTILINE)
-_REASON = re.compile(r"[;(]|[.!?](?=\s|$)|\b(?:because|since|where|when|which|as)\b", re.IGNORECASE)
+_REASON = re.compile(
+  r";|(?<![-+*×÷/=x(])(?<![-+*×÷/=x(] )\(|[.!?](?=\s|$)|\b(?:because|since|where|when|which|as)\b",
+  re.IGNORECASE,
+)
 _OPERATOR = re.compile(
   r"[^\n=0-9]{0,20}?[ )](?:[-+*×÷/]|x|\\times|\\cdot|\\div)[ (]{0,3}[$€£¥₹]?[0-9]"
   r"|[-+*×÷](?=[ (]{0,3}[$€£¥₹]?[0-9])"
@@ -104,8 +107,8 @@ def canonical(text: str) -> str | None:
 def read_choice(text: str, labels: tuple[str, ...]) -> str | None:
   """The label chosen, as spelt in `labels`: what the last marker's line names, else the last "(x)".
 
-  A label counts if it stands in parentheses, or alone directly behind the marker; the article in
-  "the answer is a lamp" does not.
+  A label counts if it stands in parentheses, or directly behind the marker in upper case or alone;
+  the article in "the answer is a lamp" does not.
   """
   text = _plain(text)
   spelt = {label.lower(): label for label in labels}
@@ -115,7 +118,7 @@ def read_choice(text: str, labels: tuple[str, ...]) -> str | None:
   bracketed = re.compile(rf"[(\[] ?({options}) ?[)\]]", re.IGNORECASE)
   alone = re.compile(
     r"[\s*_`:\"'{$]*+(?:(?:option|choice)\s)?"
-    rf"(?:({options})(?=[.,:;)\]}}*]|\s*$)|(?-i:(?!a\b)({options}))\b)",
+    rf"(?:({options})(?=[.,:;)\]}}*]|\s*$)|(?-i:({options.upper()}))\b)",
     re.IGNORECASE,
   )
   for mark in reversed(list(_MARKER.finditer(text))):

@@ -13,7 +13,7 @@ from distill_jax.worlds import drawing, marking, stories, wordings
 SPLITS = ("train", "validation", "test", "out_of_domain")
 SHARES = {"train": (0.0, 0.7), "validation": (0.7, 0.85), "test": (0.85, 1.0)}
 MOST_STEPS = 5
-PATIENCE = 300  # draws in search of a new question before one may be repeated
+PATIENCE = 100  # draws in search of a new question before one may be repeated
 
 
 class World:
@@ -109,7 +109,7 @@ class World:
     for index in range(self.sizes[split]):
       drawn = self._draw(split, index, seen, patience)
       if drawn.question in seen:  # the supply runs dry; do not search as long again
-        patience //= 2
+        patience //= 4
       seen.add(drawn.question)
       found.append(drawn)
     return found

@@ -123,7 +123,7 @@ def _numbers(rng, story, moves, start: int, operand_max: int) -> list[tuple[int,
 
 def largest(operand_max: int) -> int:
   """No quantity of a story exceeds this."""
-  return 6 * operand_max
+  return 2 * operand_max
 
 
 def _operand(rng, move: stories.Move, value: int, operand_max: int) -> int | None:
