@@ -11,7 +11,7 @@ import re
 
 LONGEST_TEXT = 20_000  # characters; of a longer text the end is read
 LONGEST_LINE = 300  # characters behind a marker in which its answer is looked for
-LONGEST_NUMBER = 60  # digits before or after the point, and the largest power of ten
+LONGEST_NUMBER = 60  # digits: before the point, behind it, above or below the bar; powers of ten
 
 _VULGAR = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5"}
 _VULGAR |= {"⅗": "3/5", "⅘": "4/5", "⅙": "1/6", "⅚": "5/6", "⅛": "1/8", "⅜": "3/8", "⅝": "5/8"}
@@ -157,6 +157,8 @@ def _tail(text: str, mark: re.Match) -> str:
   while start < len(text) and text[start] in " \t\n*_:`":
     start += 1
   tail = text[start : start + LONGEST_LINE].partition("\n")[0]
+  if len(tail) == LONGEST_LINE:
+    tail = tail.rstrip("0123456789.,")  # half a number is none
   if mark[0].startswith("\\boxed"):
     return _inside(tail)
   return tail
@@ -189,13 +191,14 @@ def _value(found: re.Match) -> fractions.Fraction | None:
   exponent = (found["e"] or found["power"] or "0").strip("{}")
   bottom = _decimal(found["bottom"] or found["under"] or "1")
   left = _decimal(found["left"])
-  if left is None or not bottom or len(exponent.lstrip("+-0")) > 3:
-    return None
-  if abs(int(exponent)) > LONGEST_NUMBER:
+  size = exponent.lstrip("+-0") or "0"
+  if left is None or not bottom or len(size) > 3 or int(size) > LONGEST_NUMBER:
     return None
   top = found["top"]
   value = left + _decimal(top) / bottom if top else left / bottom
-  value *= fractions.Fraction(10) ** int(exponent)
+  value *= fractions.Fraction(10) ** (-int(size) if exponent[0] == "-" else int(size))
+  if max(value.numerator, value.denominator) >= 10**LONGEST_NUMBER:
+    return None
   return -value if found["sign"] else value
 
 
@@ -217,7 +220,7 @@ def _canonical(value: fractions.Fraction | None) -> str | None:
   while rest % 5 == 0:
     rest, fives = rest // 5, fives + 1
   places = max(twos, fives)
-  if rest != 1 or places > 2 * LONGEST_NUMBER:
+  if rest != 1 or places > LONGEST_NUMBER:
     return str(value)
   digits = str(abs(value.numerator) * 10**places // value.denominator).rjust(places + 1, "0")
   point = len(digits) - places

@@ -150,4 +150,4 @@ class World:
 
 def _refuse(name: str, value, fits: bool, allowed: str) -> None:
   if not fits:
-    raise errors.config(f"task.{name}", value, allowed)
+    raise errors.config(f"world.{name}", value, allowed)

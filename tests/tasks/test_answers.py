@@ -60,6 +60,10 @@ SETTINGS = hypothesis.settings(max_examples=150, deadline=None, derandomize=True
     ("Answer: 1.5e3", "1500"),
     ("Answer: 1.2 \\times 10^{3}", "1200"),
     ("Answer: 1e999999999", None),
+    ("Answer: 2e" + "0" * 200 + "1", "20"),
+    ("Answer: " + "so " * 98 + "7 or 12345", "7"),
+    ("Answer: " + "so " * 99 + "12345", None),
+    ("Answer: 2E-3", "0.002"),
     ("Answer: " + "9" * 61, None),
     ("3 + 4 = 7\nAnswer: 8", "8"),  # the answer line, not the last step
     ("Answer: 8\nWait, that is wrong.\nAnswer: 7", "7"),
@@ -90,6 +94,15 @@ def test_every_fraction_survives_writing_and_reading(value, currency):
   assert fractions.Fraction(read) == value
   assert answers.same_number(read, str(value))
   assert answers.read_number(f"Answer: {read}") == read  # canonical means a fixed point
+
+
+@SETTINGS
+@hypothesis.given(strategies.integers(0, 10**40), strategies.integers(1, 2**99), strategies.data())
+def test_what_is_read_can_be_read_again(top, bottom, data):
+  power = data.draw(strategies.integers(-70, 70))
+  for text in (f"{top}/{bottom}", f"{top}e{power}", f"0.{top}e{power}"):
+    read = answers.read_number(f"Answer: {text}")
+    assert read is None or answers.read_number(f"Answer: {read}") == read
 
 
 @SETTINGS

@@ -1,7 +1,10 @@
 """The door to the tasks, and the published files when they are at hand."""
 
+import fractions
 import json
+import operator
 import pathlib
+import re
 
 import pytest
 
@@ -21,6 +24,8 @@ WORLD = {
   "distractors": 0.2,
   "ood_extra_steps": 1,
 }
+EQUATION = r"([0-9]+) ([-+*/]) ([0-9]+) = ([0-9]+)"
+SIGNS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": fractions.Fraction}
 PUBLISHED = pathlib.Path(__file__).parents[3] / "shared" / "data"
 AT_HAND = [name for name in ("gsm8k", "svamp") if (PUBLISHED / name).is_dir()]
 
@@ -72,12 +77,14 @@ def test_the_gold_rationale_of_every_task_is_read_as_its_gold(tmp_path):
         assert task.is_correct(task.read_answer(problem.rationale), problem.gold)
 
 
-def test_every_shot_is_right():
-  for name, options in (("arithmetic", WORLD),):
-    for question, rationale in tasks.get(name, **options).shots:
-      assert question.endswith("?")
+def test_every_shot_is_right(tmp_path):
+  for task in (tasks.get("arithmetic", **WORLD), tasks.get("gsm8k", path=_gsm8k(tmp_path))):
+    assert len(task.shots) == 3
+    for question, rationale in task.shots:
       *steps, last = rationale.split("\n")
-      assert last == "Answer: " + answers.read_number(steps[-1])
+      assert question.endswith("?") and last == "Answer: " + answers.read_number(steps[-1])
+      for left, sign, right, result in re.findall(EQUATION, rationale):
+        assert fractions.Fraction(result) == SIGNS[sign](int(left), int(right))
 
 
 def test_gsm8k_gold_loses_calculator_marks_and_gains_an_answer_line(tmp_path):
@@ -165,11 +172,11 @@ def test_the_hub_is_another_door_to_the_same_problems(tmp_path, monkeypatch):
     ("svamp", {"path": "/nowhere/at/all"}, "SVAMP.json"),
     ("gsm8k", {"path": "/nowhere/at/all"}, "train.jsonl"),
     ("arithmetic", {"seed": 1}, "needs train"),
-    ("arithmetic", {**WORLD, "steps_max": 6}, "config.task.steps_max"),
-    ("arithmetic", {**WORLD, "operand_max": 3}, "config.task.operand_max"),
-    ("arithmetic", {**WORLD, "distractors": 2.0}, "config.task.distractors"),
-    ("arithmetic", {**WORLD, "families": 99}, "config.task.families"),
-    ("arithmetic", {**WORLD, "train": -1}, "config.task.train"),
+    ("arithmetic", {**WORLD, "steps_max": 6}, "config.world.steps_max"),
+    ("arithmetic", {**WORLD, "operand_max": 3}, "config.world.operand_max"),
+    ("arithmetic", {**WORLD, "distractors": 2.0}, "config.world.distractors"),
+    ("arithmetic", {**WORLD, "families": 99}, "config.world.families"),
+    ("arithmetic", {**WORLD, "train": -1}, "config.world.train"),
   ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(name, options, says):
