@@ -18,9 +18,9 @@ SHOTS = (
     "The notebooks cost 3 * 4 = 12 dollars.\nNora has 20 - 12 = 8 dollars.\nAnswer: 8",
   ),
   (
-    "A train has 45 seats in each of its 2 cars. 5 friends share 30 of the seats equally with"
-    " their 5 guests. How many seats does each person get?",
-    "There are 5 + 5 = 10 people.\nEach person gets 30 / 10 = 3 seats.\nAnswer: 3",
+    "Two classes of 24 and 26 children go to the museum in vans. A van takes 10 children. How many"
+    " vans do they need?",
+    "There are 24 + 26 = 50 children.\nThey need 50 / 10 = 5 vans.\nAnswer: 5",
   ),
 )
 
