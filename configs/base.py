@@ -25,12 +25,14 @@ def get_config() -> ConfigDict:
     name="arithmetic",  # arithmetic | gsm8k | svamp
     path="",  # folder (or file) with the published data files
     hub="",  # or the data set's name on the Hugging Face hub
-    train=0,  # training questions; 0 = all (arithmetic: must be set)
+    train=0,  # training questions used; 0 = all
     validation=200,  # validation questions, carved from train where the data set has no such split
-    test=0,  # test questions; 0 = all (arithmetic: must be set)
+    test=0,  # test questions used; 0 = all
   ))
   c.world = ConfigDict(dict(  # only for task.name=arithmetic
     seed=0,  # which world: the same seed gives the same problems
+    train=2000,  # training questions
+    test=500,  # test questions
     out_of_domain=200,  # questions with more steps, from families that training never shows
     steps_min=1,  # reasoning steps, 1 to 5
     steps_max=2,

@@ -77,6 +77,17 @@ class Contrast:
   negatives: tuple[str, ...]
 
 
+@dataclasses.dataclass(frozen=True)
+class Metrics:
+  """Training at a step: means over the steps since the row before; a term that is not computed is None."""
+
+  step: int
+  loss: float
+  sft: float | None
+  triplet: float | None
+  grad_norm: float
+
+
 def dump(record) -> str:
   """One line of JSON, without the line end."""
   return json.dumps(dataclasses.asdict(record), ensure_ascii=True)

@@ -61,11 +61,12 @@ class Decoder(nnx.Module):
     def stack(rngs):
       return layers.Block(config, rngs=rngs)
 
-    self.embed = layers.weight(rngs, (config.vocab, config.width), ("vocab", "embed"), 0.02)
+    std = config.width**-0.5
+    self.embed = layers.weight(rngs, (config.vocab, config.width), ("vocab", "embed"), std)
     self.blocks = stack(rngs)
     self.norm = nnx.Param(jnp.ones((config.width,)), axes=("norm",))
     if not config.tied:
-      self.head = layers.weight(rngs, (config.width, config.vocab), ("embed", "vocab"), 0.02)
+      self.head = layers.weight(rngs, (config.width, config.vocab), ("embed", "vocab"), std)
 
 
 @functools.cache

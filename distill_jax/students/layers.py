@@ -51,7 +51,8 @@ class Block(nnx.Module):
 
   def __init__(self, config, *, rngs: nnx.Rngs):
     c = config
-    near, far = 0.02, 0.02 / (2 * c.layers) ** 0.5  # what ends in the residual stream starts smaller
+    near = c.width**-0.5  # keeps the scale of activations, whatever the width
+    far = near / (2 * c.layers)  # what ends in the residual stream starts small beside the embedding
     self.config = c
     self.attention_norm = nnx.Param(jnp.ones((c.width,)), axes=("norm",))
     self.q = weight(rngs, (c.width, c.heads, c.head_width), ("embed", "heads", None), near)

@@ -1,0 +1,150 @@
+"""The commands. No logic: words to settings, settings to the room that does the work."""
+
+import signal
+import sys
+
+from distill_jax import command_line, errors
+
+USAGE = """python -m distill_jax COMMAND [options] [--config.a.b=value ...]
+
+  run            play all rounds of a recipe; the same command goes on where a killed one stopped
+  evaluate       accuracy of a run's student on a split of the task
+  sample         questions in, attempts out
+  teacher serve  the built-in teacher, by hand, for any OpenAI client
+  doctor         versions, devices, disk, and whether the teacher's key is there
+
+python -m distill_jax COMMAND --help says more, with examples.
+"""
+
+HELP = {
+  "run": """Plays all rounds of a recipe.
+
+  python -m distill_jax run --config=configs/quickstart.py --workdir=runs/quickstart
+  python -m distill_jax run --config=configs/quickstart.py --workdir=runs/no_triplet --config.train.losses.triplet=0
+  python -m distill_jax run --config=configs/tailored.py --workdir=runs/svamp --config.task.name=svamp \\
+    --config.task.path=DATA/svamp --config.teacher.kind=replay --config.teacher.replay.path=RATIONALES.json \\
+    --config.teacher.replay.question=instruction --config.teacher.replay.rationale=output
+
+Everything lands in --workdir, which belongs to one config. Run the same command again to go on after an interruption.
+Settings and their meaning: configs/base.py.""",
+  "evaluate": """Accuracy of a run's student on a split, greedy, with its 95 % Wilson interval, as one line of JSON.
+
+  python -m distill_jax evaluate --workdir=runs/quickstart
+  python -m distill_jax evaluate --workdir=runs/quickstart --round=0 --split=validation
+  python -m distill_jax evaluate --workdir=runs/quickstart --config.world.steps_max=3 --split=test
+
+The config is the run's own; overrides change the task or the decoding.""",
+  "sample": """Questions in, attempts out: one JSON object a line.
+
+  python -m distill_jax sample --workdir=runs/quickstart --question="Tom has 3 apples and buys 4. How many has he now?"
+  python -m distill_jax sample --workdir=runs/quickstart --questions=FILE --samples=4 --temperature=0.7
+  cat questions.txt | python -m distill_jax sample --workdir=runs/quickstart
+
+FILE (or the standard input) has one question a line, or JSONL with a "question" field.""",
+  "teacher": """The built-in teacher as a server with the OpenAI chat-completions protocol, on loopback.
+
+  python -m distill_jax teacher serve --config=configs/quickstart.py --port=8899
+  python -m distill_jax run --config=configs/quickstart.py --workdir=runs/by_hand \\
+    --config.teacher.kind=openai --config.teacher.base_url=http://127.0.0.1:8899/v1
+
+It answers from the world of the config; error rate, latency and faults are config.teacher.builtin.""",
+  "doctor": """Versions, devices, disk, and whether the teacher's key is present (it is never shown).
+
+  python -m distill_jax doctor
+  python -m distill_jax doctor --config=configs/tailored.py --workdir=runs""",
+}
+
+WORKDIR = ("", "the run folder")
+ROUND = (-1, "whose student: a round's number; -1 is the best by validation")
+
+
+def run(words) -> int:
+  """Plays all rounds."""
+  config, options, rest = command_line.parse(words, {"workdir": WORKDIR}, config="required")
+  refuse_extra(rest)
+  if not options["workdir"]:
+    raise errors.usage("--workdir=DIR is missing, for example --workdir=runs/quickstart")
+  from distill_jax import settings
+  checked = settings.read(config)
+  from distill_jax import play
+  play.run(checked, config, options["workdir"])
+  return 0
+
+
+def evaluate(words) -> int:
+  config, options, rest = command_line.parse(
+    words, {"workdir": WORKDIR, "round": ROUND, "split": ("test", "validation, test or out_of_domain")}, config="run")
+  refuse_extra(rest)
+  from distill_jax import play, settings
+  play.evaluate(settings.read(config), **options)
+  return 0
+
+
+def sample(words) -> int:
+  config, options, rest = command_line.parse(
+    words,
+    {"workdir": WORKDIR, "round": ROUND, "question": ("", "one question"), "questions": ("", "a file of them"),
+     "samples": (1, "attempts at each"), "temperature": (0.0, "0 is greedy")}, config="run")
+  refuse_extra(rest)
+  from distill_jax import play, settings
+  play.sample(settings.read(config), **options)
+  return 0
+
+
+def teacher(words) -> int:
+  if not words or words[0] != "serve":
+    raise errors.usage("teacher knows one word: teacher serve")
+  config, options, rest = command_line.parse(
+    words[1:], {"port": (8899, "0 takes a free one"), "log": ("", "file that gets a line for each reply"), "workdir": WORKDIR},
+    config="run")
+  refuse_extra(rest)
+  from distill_jax import play, settings
+  play.serve(settings.read(config), port=options["port"], log=options["log"])
+  return 0
+
+
+def doctor(words) -> int:
+  given = any(w.startswith("--config") for w in words)
+  config, options, rest = command_line.parse(words, {"workdir": ("runs", "where runs will be written")},
+                                             config="required" if given else "none")
+  refuse_extra(rest)
+  from distill_jax import doctor as examination
+  return examination.examine(config, options["workdir"])
+
+
+COMMANDS = {"run": run, "evaluate": evaluate, "sample": sample, "teacher": teacher, "doctor": doctor}
+
+
+def refuse_extra(rest) -> None:
+  if rest:
+    raise errors.usage(f"{rest[0]!r} is not understood here; options begin with --")
+
+
+def main(words) -> int:
+  if not words or words[0] in ("--help", "-h", "help"):
+    print(USAGE)
+    return 0 if words else errors.USAGE
+  name = words[0]
+  try:
+    if name not in COMMANDS:
+      raise errors.usage(f"no command {name!r}; there are {', '.join(COMMANDS)}")
+    if {"--help", "-h"} & set(words):
+      print(HELP[name])
+      return 0
+    return COMMANDS[name](words[1:])
+  except errors.Refusal as refusal:
+    print(f"distill_jax: {refusal}", file=sys.stderr)
+    return refusal.code
+  except KeyboardInterrupt:
+    print("distill_jax: interrupted; the same command goes on from here", file=sys.stderr)
+    return errors.PREEMPTED
+
+
+def terminated(*_):
+  """SIGTERM is an interruption like Ctrl-C: what is finished is on disk."""
+  raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+  signal.signal(signal.SIGTERM, terminated)
+  sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,54 @@
+"""The teacher reads mistakes and tailors rationales to them (Wang et al. 2023: student's feedback, customised feedback).
+
+The paper did not release its prompts; ours are in teacher/prompts.py. `kind="blind"` is the ablation: as many
+replies, but the teacher annotates the question afresh and never sees the mistake.
+"""
+
+from collections import Counter
+
+from distill_jax import records
+from distill_jax.phases import exam, rationales
+from distill_jax.teacher import asking, prompts
+
+
+def run(run, number, here):
+  """Writes rationales.jsonl: answers to this round's mistakes."""
+  settings = run.settings.feedback
+  problems = {p.id: p for p in run.task.problems("train")}
+  mistakes = chosen(run.folder.find(number, "exam").rows(exam.ATTEMPTS, records.Attempt), settings.mistakes)
+  if settings.kind == "blind":
+    wanted = blind(run, number, [problems[m.problem] for m in mistakes], settings)
+    return rationales.collect(run, number, here, wanted, lambda text: ("", text))
+  wanted = [tailored(run, problems[m.problem], m, settings) for m in mistakes]
+  return rationales.collect(run, number, here, wanted, prompts.split_correction)
+
+
+def chosen(attempts, limit: int):
+  """Up to `limit` different wrong attempts of each question, in the order of the exam."""
+  picked, texts = [], {}
+  for attempt in attempts:
+    seen = texts.setdefault(attempt.problem, set())
+    if not attempt.correct and attempt.text not in seen and len(seen) < limit:
+      seen.add(attempt.text)
+      picked.append(attempt)
+  return picked
+
+
+def tailored(run, problem, mistake, settings) -> rationales.Wanted:
+  question, gold = run.task.render(problem), problem.gold if settings.show_gold else None
+  messages = prompts.correct(question, mistake.text, gold)
+  return rationales.Wanted(
+    problem, asking.Request("correct", question, messages, settings.rationales), corrects=mistake.text)
+
+
+def blind(run, number, asked, settings) -> list[rationales.Wanted]:
+  """One request for each mistake, for samples of the question that no round before has asked for."""
+  first = run.settings.demonstrate.rationales + (number - 1) * settings.mistakes * settings.rationales
+  drawn, wanted = Counter(), []
+  for problem in asked:
+    question = run.task.render(problem)
+    messages = prompts.annotate(question, run.task.shots[:1])
+    request = asking.Request("annotate", question, messages, settings.rationales, first=first + drawn[problem.id])
+    wanted.append(rationales.Wanted(problem, request))
+    drawn[problem.id] += settings.rationales
+  return wanted

@@ -1,0 +1,69 @@
+"""The loop: the opening is round 0, then each_round is played from the last round's student, until it no longer helps.
+
+A phase that is finished is not done again, so the same command resumes; nothing but the run folder is remembered.
+"""
+
+import time
+
+from distill_jax import summary
+from distill_jax.phases import demonstrate, evaluate, exam, feedback, train
+
+PHASES = {"demonstrate": demonstrate.run, "exam": exam.run, "feedback": feedback.run, "train": train.run,
+          "evaluate": evaluate.run}
+
+
+def play(run) -> dict:
+  """Plays all rounds of a run and the final test; returns the summary, which also stands in summary.json."""
+  rows = []
+  for number in range(run.settings.rounds + 1):
+    rows.append(play_round(run, number))
+    run.console.round_row(rows[-1])
+    if reason := stopped(run.settings.stop, rows):
+      run.console.line(f"stopping after round {number}: {reason}")
+      break
+  best = best_round(rows)
+  for split in ("test", "out_of_domain"):
+    if run.task.problems(split):
+      timed(run, lambda here, split=split: evaluate.score(
+        run, here, split, number=best, student=run.student_after(best)), run.folder.final(split))
+  return summary.write(run, rows, best)
+
+
+def play_round(run, number: int) -> dict:
+  """One row of the summary. A round whose exam shows no mistake ends there, but for the evaluation."""
+  plan = run.settings.opening if number == 0 else run.settings.each_round
+  for place, name in enumerate([*plan, "evaluate"]):
+    here = run.folder.phase(number, place, name)
+    timed(run, lambda here, name=name: PHASES[name](run, number, here), here)
+    if number and name == "exam" and here.facts["mistakes"] == 0:
+      return summary.row(run, number, no_mistakes=True)
+  return summary.row(run, number)
+
+
+def timed(run, phase, here) -> None:
+  """Plays a phase unless it is finished. Its seconds add up over restarts."""
+  if here.finished:
+    return
+  begun = time.monotonic()
+  try:
+    phase(here)
+  finally:
+    run.folder.add_seconds(time.monotonic() - begun)
+
+
+def stopped(stop, rows) -> str | None:
+  """Why no further round should be played, or None."""
+  if rows[-1]["no_mistakes"]:
+    return "the student made no mistake in its exam"
+  if not stop.patience or len(rows) <= stop.patience:
+    return None
+  before = max(r["validation"]["accuracy"] for r in rows[: -stop.patience])
+  since = max(r["validation"]["accuracy"] for r in rows[-stop.patience:])
+  if since <= before + stop.min_gain:
+    return f"no gain on validation in {stop.patience} rounds"
+  return None
+
+
+def best_round(rows) -> int:
+  """The round with the best validation accuracy; of equals, the first."""
+  return max(rows, key=lambda r: (r["validation"]["accuracy"], -r["round"]))["round"]

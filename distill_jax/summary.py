@@ -1,0 +1,68 @@
+"""What a run came to: one row a round, and summary.json, the format that later tools rely on."""
+
+import dataclasses
+import importlib.metadata
+import platform
+
+from distill_jax import records
+from distill_jax.phases import exam
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "tokenizers", "openai", "numpy")
+
+
+def row(run, number: int, *, no_mistakes: bool = False) -> dict:
+  """{round, exam, teacher, kept, dropped, steps, loss, validation, no_mistakes} from the manifests of a round.
+
+  Parts whose phase is not in the round's plan are None (teacher, kept, dropped: zero). After an exam without
+  mistakes the validation of the round before stands, since the student is the same.
+  """
+  facts = {name: run.folder.find(number, name).facts for name in run.folder.finished(number)}
+  teacher = [facts[name] for name in ("demonstrate", "feedback") if name in facts]
+  if no_mistakes:
+    facts["evaluate"] = run.folder.find(number - 1, "evaluate").facts
+  pick = lambda phase, *names: {n: facts[phase][n] for n in names} if phase in facts else None
+  return {
+    "round": number,
+    "exam": pick("exam", "accuracy", "n", "mistakes"),
+    "teacher": total([t["teacher"] for t in teacher]),
+    "kept": sum(t["kept"] for t in teacher),
+    "dropped": total([t["dropped"] for t in teacher]),
+    "steps": facts["train"]["steps"] if "train" in facts else 0,
+    "loss": facts["train"]["loss"] if "train" in facts else None,
+    "validation": pick("evaluate", "accuracy", "low", "high", "n"),
+    "no_mistakes": no_mistakes,
+  }
+
+
+def total(parts: list[dict]) -> dict:
+  out = {}
+  for part in parts:
+    for name, value in part.items():
+      out[name] = out.get(name, 0) + value
+  return out
+
+
+def write(run, rows: list[dict], best: int) -> dict:
+  """Writes and returns summary.json."""
+  final = {}
+  for split in ("test", "out_of_domain"):
+    here = run.folder.final(split)
+    facts = here.facts if here.finished else None
+    final[split] = facts and {n: facts[n] for n in ("accuracy", "correct", "low", "high", "n")}
+  summary = {
+    "recipe": run.settings.recipe, "rounds": rows, "best_round": best, **final,
+    "seconds": round(run.folder.seconds, 1), "config": dataclasses.asdict(run.settings),
+    "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in PACKAGES}},
+  }
+  run.folder.write_json("summary.json", summary)
+  return summary
+
+
+def before_and_after(run, rows, best: int, count: int = 3):
+  """(question, first attempt, last attempt, gold) of questions that round 0's student got wrong and the best one right."""
+  def attempts(number):
+    return {a.problem: a for a in run.folder.find(number, "evaluate").rows(exam.ATTEMPTS, records.Attempt)}
+
+  first, last = attempts(0), attempts(best)
+  problems = [p for p in run.task.problems("validation") if not first[p.id].correct and last[p.id].correct]
+  return [(p.question, first[p.id].text, last[p.id].text, p.gold) for p in problems[:count]]
