@@ -1,0 +1,126 @@
+"""The run folder is the truth: what is written there whole is done, everything else is done again.
+
+  runs/name/config.json                 the config the folder belongs to
+            .lock                       held by the one process that may write
+            seconds.json                seconds played, over all restarts
+            summary.json
+            round_02/1_feedback/        a phase: round 2, second place in its plan
+              rationales.jsonl          records, one a line
+              manifest.json             written last: facts, size and sha256 of the files beside it
+            final/test/                 a phase after the last round
+
+Whole files are written under a temporary name, fsynced, renamed; lines are appended and fsynced.
+"""
+
+import fcntl
+import json
+import os
+import pathlib
+
+from distill_jax import errors
+from distill_jax.phase_folder import PhaseFolder, read_json, refusing_a_full_disk, write_json
+
+
+class RunFolder:
+  """A folder that belongs to one config and, while it is claimed, to one process."""
+
+  def __init__(self, path):
+    self.path = pathlib.Path(path)
+    self._lock = None
+
+  def claim(self, config: dict) -> None:
+    """Makes the folder ours until the process ends, and the config its own.
+
+    Raises Refusal: another process holds it, it was begun with another config, or its config
+    is unreadable.
+    """
+    with refusing_a_full_disk(self.path):
+      self.path.mkdir(parents=True, exist_ok=True)
+      self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+      fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      self.release()
+      raise errors.data(
+        f"{self.path} is in use by another process; wait for it, stop it, or give another --workdir"
+      ) from None
+    ours = json.loads(json.dumps(config))  # tuples become lists, as on disk
+    file = self.path / "config.json"
+    if not file.exists():
+      return self.write_json("config.json", ours)
+    begun = read_json(file)
+    if begun != ours:
+      raise errors.Refusal(_differences(self.path, begun, ours), errors.CONFIG)
+
+  def release(self) -> None:
+    """Gives the folder back; the end of the process does the same."""
+    if self._lock is not None:
+      os.close(self._lock)
+      self._lock = None
+
+  def write_json(self, name: str, value) -> None:
+    """Writes a JSON file of the folder, whole or not at all."""
+    write_json(self.path / name, value)
+
+  def phase(self, number: int, place: int, name: str) -> PhaseFolder:
+    """The folder of a phase, made if it is not there."""
+    return PhaseFolder(self.path / f"round_{number:02}" / f"{place}_{name}")
+
+  def final(self, name: str) -> PhaseFolder:
+    """The folder of a phase after the last round."""
+    return PhaseFolder(self.path / "final" / name)
+
+  def finished(self, number: int) -> dict[str, PhaseFolder]:
+    """{name: folder} of a round's finished phases, in the plan's order; of equal names, the last."""
+    places = []
+    for path in (self.path / f"round_{number:02}").glob("*_*"):
+      place, _, name = path.name.partition("_")
+      if place.isdigit() and path.is_dir():
+        places.append((int(place), name, PhaseFolder(path)))
+    return {
+      name: folder for _, name, folder in sorted(places, key=lambda p: p[:2]) if folder.finished
+    }
+
+  def find(self, number: int, name: str) -> PhaseFolder:
+    """A finished phase of a round. Raises Refusal if the round has none of that name."""
+    try:
+      return self.finished(number)[name]
+    except KeyError:
+      raise errors.data(f"{self.path}: round {number} has no finished phase {name!r}") from None
+
+  @property
+  def seconds(self) -> float:
+    """Seconds played, over all restarts."""
+    file = self.path / "seconds.json"
+    return read_json(file)["seconds"] if file.exists() else 0.0
+
+  def add_seconds(self, seconds: float) -> None:
+    self.write_json("seconds.json", {"seconds": self.seconds + seconds})
+
+
+def _differences(path, begun, ours) -> str:
+  old, new = _flat(begun), _flat(ours)
+  keys = [k for k in sorted(old.keys() | new.keys()) if old.get(k, _ABSENT) != new.get(k, _ABSENT)]
+  shown = "; ".join(
+    f"{k}: {old.get(k, _ABSENT)} there, {new.get(k, _ABSENT)} now" for k in keys[:8]
+  )
+  more = f"; and {len(keys) - 8} more" if len(keys) > 8 else ""
+  return (
+    f"{path} was begun with another config ({shown}{more}); give another --workdir, or repeat the "
+    "command the folder was begun with"
+  )
+
+
+class _Absent:
+  def __repr__(self):
+    return "nothing"
+
+
+_ABSENT = _Absent()
+
+
+def _flat(tree, prefix: str = "config") -> dict:
+  """{dotted key: value as JSON} of a nested dict."""
+  if not isinstance(tree, dict):
+    return {prefix: json.dumps(tree, sort_keys=True)}
+  return {k: v for name, part in tree.items() for k, v in _flat(part, f"{prefix}.{name}").items()}
