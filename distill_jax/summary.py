@@ -16,7 +16,7 @@ def row(run, number: int, *, no_mistakes: bool = False) -> dict:
   Parts whose phase is not in the round's plan are None (teacher, kept, dropped: zero). After an exam without
   mistakes the validation of the round before stands, since the student is the same.
   """
-  facts = {name: run.folder.find(number, name).facts for name in run.folder.finished(number)}
+  facts = {name: here.facts for name, here in run.folder.finished(number).items()}
   teacher = [facts[name] for name in ("demonstrate", "feedback") if name in facts]
   if no_mistakes:
     facts["evaluate"] = run.folder.find(number - 1, "evaluate").facts
@@ -58,7 +58,7 @@ def write(run, rows: list[dict], best: int) -> dict:
   return summary
 
 
-def before_and_after(run, rows, best: int, count: int = 3):
+def before_and_after(run, best: int, count: int = 3):
   """(question, first attempt, last attempt, gold) of questions that round 0's student got wrong and the best one right."""
   def attempts(number):
     return {a.problem: a for a in run.folder.find(number, "evaluate").rows(exam.ATTEMPTS, records.Attempt)}

@@ -58,13 +58,16 @@ class Run:
   def rationales(self, number: int) -> list[records.Rationale]:
     """What the teacher wrote that a round trains on: this round's, or with carry="append" all so far."""
     rounds = range(number + 1) if self.settings.carry == "append" else (number,)
-    return [r for n in rounds for phase in WRITERS if (here := self.folder.find(n, phase))
-            for r in here.rows(rationales.RATIONALES, records.Rationale)]
+    return self._records(rounds, WRITERS, rationales.RATIONALES, records.Rationale)
 
   def attempts(self, number: int) -> list[records.Attempt]:
     """The exam attempts a round contrasts with, newest first: this round's, or with carry="append" all so far."""
     rounds = range(number, -1, -1) if self.settings.carry == "append" else (number,)
-    return [a for n in rounds if (here := self.folder.find(n, "exam")) for a in here.rows(exam.ATTEMPTS, records.Attempt)]
+    return self._records(rounds, ("exam",), exam.ATTEMPTS, records.Attempt)
+
+  def _records(self, rounds, phases, name, kind):
+    done = [self.folder.finished(n) for n in rounds]
+    return [r for found in done for phase in phases if phase in found for r in found[phase].rows(name, kind)]
 
   def student_before(self, number: int):
     """(student, weights) a round begins with: the last trained ones of the rounds before, else the base."""
@@ -82,21 +85,24 @@ class Run:
 
   def _weights(self, number: int):
     """Of the last round up to `number` that trained; -1 for the base. The last weights loaded are kept."""
-    while number >= 0 and not ((here := self.folder.find(number, "train")) and here.facts["steps"]):
+    while number >= 0 and not self._trained(number):
       number -= 1
     if self._params[0] != number:
       self._params = (None, None)  # free the old ones first
-      params = load(self.student, here.path / "student", self.console) if number >= 0 else self.student.fresh()
-      self._params = (number, params)
+      self._params = (number, self._load(number) if number >= 0 else self.student.fresh())
     return self._params[1]
 
+  def _trained(self, number: int) -> bool:
+    done = self.folder.finished(number)
+    return "train" in done and done["train"].facts["steps"] > 0
 
-def load(student, path, console):
-  """Weights from a checkpoint folder, onto the student's mesh."""
-  found = checkpoint.Checkpoints(path, keep=1, warn=console.warn).restore(student.like)
-  if found is None:
-    raise errors.data(f"{path}: there is no checkpoint here")
-  return found[0]
+  def _load(self, number: int):
+    path = self.folder.find(number, "train").path / "student"
+    found = checkpoint.Checkpoints(path, keep=1, warn=self.console.warn).restore(self.student.like)
+    if found is None:
+      raise errors.data(f"{path}: the student's weights are missing; remove {path.parent} and what was made after it, "
+                        "and run again")
+    return found[0]
 
 
 def open_task(settings):

@@ -70,9 +70,7 @@ def optimise(run, number, here, corpus):
   """(steps made, mean loss of the last logged stretch). Goes on from the newest checkpoint of a killed run."""
   s, student = run.settings.train, run.student
   steps = s.steps or sum(len(corpus.order.epoch(e)) for e in range(s.epochs))
-  optimizer = optimizer_of(s, steps)
-  places = step.places(student.mesh, student.axes, student.shapes, optimizer)
-  train_step = step.compiled(step_of(run, optimizer), student.mesh, places)
+  optimizer, places, train_step = machinery(s, run.settings.triplet, student.config, student.mesh, steps)
   store = checkpoint.Checkpoints(here.path / "checkpoints", keep=2, warn=run.console.warn)
   state, log = resume(run, number, here, store, optimizer, places)
   window = []
@@ -94,20 +92,17 @@ def optimise(run, number, here, corpus):
   return steps, log[-1].loss
 
 
-def optimizer_of(s, steps: int):
+@functools.lru_cache(maxsize=4)
+def machinery(s, triplet, config, mesh, steps: int):
+  """(optimizer, places of the state, the recipe's compiled step); rounds of equal length share them."""
   rate = optim.schedule(s.schedule, peak=s.lr, warmup=min(s.warmup, steps // 2), steps=steps)
-  return optim.adamw(rate, beta1=s.beta1, beta2=s.beta2, eps=s.eps, weight_decay=s.weight_decay, clip=s.clip)
-
-
-def step_of(run, optimizer):
-  """The recipe's train step, a pure function of (state, batch)."""
-  s, config = run.settings, run.student.config
+  optimizer = optim.adamw(rate, beta1=s.beta1, beta2=s.beta2, eps=s.eps, weight_decay=s.weight_decay, clip=s.clip)
   objective = objectives.tailored(
-    functools.partial(decoder.hidden, config, detach=s.triplet.detach_prompt and s.train.losses.triplet > 0),
+    functools.partial(decoder.hidden, config, detach=triplet.detach_prompt and s.losses.triplet > 0),
     functools.partial(decoder.head, config),
-    share={"sft": s.train.losses.sft, "triplet": s.train.losses.triplet},
-    margin=s.triplet.margin, chunk=s.train.chunk)
-  return step.make_train_step(objective, optimizer, micro=s.train.micro)
+    share={"sft": s.losses.sft, "triplet": s.losses.triplet}, margin=triplet.margin, chunk=s.chunk)
+  places = step.places(mesh, decoder.axes(config), decoder.shapes(config), optimizer)
+  return optimizer, places, step.compiled(step.make_train_step(objective, optimizer, micro=s.micro), mesh, places)
 
 
 def resume(run, number, here, store, optimizer, places):

@@ -1,0 +1,76 @@
+"""What the benchmarks share: a student of a named size, medians, peak memory, and how often something was compiled."""
+
+import contextlib
+import json
+import logging
+import pathlib
+import platform
+import statistics
+import time
+
+import jax
+
+from distill_jax.students import decoder
+
+SIZES = {
+  # The student of configs/quickstart.py.
+  "quickstart": dict(vocab=512, width=96, layers=2, heads=4, kv_heads=2, head_width=24, mlp=256),
+  # The shape of a 4-layer 256-wide model with a vocabulary of 8192.
+  "mini": dict(vocab=8192, width=256, layers=4, heads=4, kv_heads=4, head_width=64, mlp=1024),
+  # For accelerators: the shape of a 0.5B Llama.
+  "half_billion": dict(vocab=32768, width=1024, layers=24, heads=16, kv_heads=8, head_width=64, mlp=4096),
+}
+
+
+def student(size: str, dtype: str) -> decoder.Config:
+  return decoder.Config(**SIZES[size], rope_theta=10_000.0, norm_eps=1e-5, tied=True, dtype=dtype)
+
+
+def peak_mib() -> float:
+  """Peak resident memory of this process, MiB (VmHWM; device memory where the device tells)."""
+  stats = jax.local_devices()[0].memory_stats()
+  if stats and "peak_bytes_in_use" in stats:
+    return stats["peak_bytes_in_use"] / 2**20
+  status = pathlib.Path("/proc/self/status").read_text()
+  return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+@contextlib.contextmanager
+def compilations():
+  """Yields a list that gets a name for every program compiled inside."""
+  names = []
+
+  class Listener(logging.Handler):
+    def emit(self, record):
+      if "Compiling" in record.getMessage():
+        names.append(record.getMessage().split()[1])
+
+  logger, listener = logging.getLogger("jax"), Listener()
+  logger.addHandler(listener)
+  before, logger.propagate = logger.propagate, False
+  try:
+    with jax.log_compiles():
+      yield names
+  finally:
+    logger.removeHandler(listener)
+    logger.propagate = before
+
+
+def median_seconds(work, repeats: int) -> list[float]:
+  """Seconds of each of `repeats` calls, after one that warms up."""
+  jax.block_until_ready(work())
+  out = []
+  for _ in range(repeats):
+    begun = time.perf_counter()
+    jax.block_until_ready(work())
+    out.append(time.perf_counter() - begun)
+  return out
+
+
+def report(name: str, seconds: list[float], tokens: float, **facts) -> None:
+  """One line of JSON: medians, tokens a second, and where it ran."""
+  median = statistics.median(seconds)
+  print(json.dumps({
+    "benchmark": name, "device": jax.devices()[0].device_kind, "host": platform.machine(),
+    "milliseconds": round(1000 * median, 2), "fastest": round(1000 * min(seconds), 2),
+    "tokens_per_second": round(tokens / median), "peak_mib": round(peak_mib()), **facts}))
