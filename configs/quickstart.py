@@ -15,14 +15,14 @@ from configs import tailored
 def get_config() -> ConfigDict:
   c = tailored.get_config()
   c.recipe = "quickstart"
-  c.rounds = 3
+  c.rounds = 4
   c.task.validation = 300
   c.world.train, c.world.test, c.world.out_of_domain = 3000, 300, 300
   c.world.operand_max, c.world.steps_max = 10, 2
   c.exam.questions, c.exam.samples, c.exam.new_tokens = 1000, 2, 56
   c.evaluate.new_tokens = 80
   c.feedback.rationales = 1
-  c.train.epochs, c.train.steps = 0, 250
+  c.train.epochs, c.train.steps = 0, 275
   c.train.batch, c.train.lr, c.train.warmup = 32, 4e-3, 30
   c.train.schedule, c.train.beta2 = "cosine", 0.95
   c.train.buckets, c.rollout.buckets = (64, 96, 128, 192), (64, 128)

@@ -52,6 +52,8 @@ def one_line():
   except flags.Error as error:
     raise errors.Refusal(_last(error), errors.CONFIG) from None
   except AttributeError as error:
+    if "get_config" in str(error):
+      raise errors.Refusal("the config file has no function get_config()", errors.CONFIG) from None
     raise errors.Refusal(f"no such setting: {_flat(error)} (all settings: configs/base.py)", errors.CONFIG) from None
   except OSError as error:
     missing = str(error).strip().splitlines()[-1].strip()

@@ -1,0 +1,74 @@
+"""Every config is a program, and is run: each file, in each size, through the door; every key is read by somebody."""
+
+import dataclasses
+import importlib
+import inspect
+import pathlib
+import re
+
+import pytest
+
+from configs import base
+from distill_jax import settings
+
+ROOT = pathlib.Path(__file__).parents[1]
+FILES = sorted(
+  p.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+  for p in (ROOT / "configs").rglob("*.py")
+  if p.name != "__init__.py"
+)
+
+
+def sizes(module) -> list[str]:
+  return list(getattr(module, "SIZES", {})) if inspect.signature(module.get_config).parameters else []
+
+
+def test_there_are_configs():
+  assert {"configs.base", "configs.quickstart", "configs.tailored"} <= set(FILES)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_config_passes_the_door_in_every_size(name):
+  module = importlib.import_module(name)
+  settings.read(module.get_config().to_dict())
+  for size in sizes(module):
+    settings.read(module.get_config(size).to_dict())
+    with pytest.raises(KeyError):
+      module.get_config(size + "x")
+
+
+@pytest.mark.parametrize("name", [n for n in FILES if n != "configs.base"])
+def test_a_config_says_how_to_run_it(name):
+  assert "python -m distill_jax run --config=" in importlib.import_module(name).__doc__
+
+
+def leaves(kind, path=""):
+  for field in dataclasses.fields(kind):
+    here = f"{path}.{field.name}"
+    if dataclasses.is_dataclass(field.type):
+      yield from leaves(field.type, here)
+    else:
+      yield here[1:]
+
+
+def test_the_settings_are_the_keys_of_the_base_config():
+  def keys(config, path=""):
+    for name, value in config.items():
+      here = f"{path}.{name}"
+      yield from keys(value, here) if hasattr(value, "items") else [here[1:]]
+
+  assert sorted(keys(base.get_config())) == sorted(leaves(settings.Settings))
+
+
+def unread(names, sources: str) -> list[str]:
+  """Settings whose name is read nowhere: neither as an attribute nor as a keyword parameter."""
+  return [n for n in names if not re.search(rf"\b{n.split('.')[-1]}\b", sources)]
+
+
+def test_every_setting_is_read_below_the_door():
+  files = [f for f in (ROOT / "distill_jax").rglob("*.py") if f.name != "settings.py"]
+  assert unread(leaves(settings.Settings), "\n".join(f.read_text() for f in files)) == []
+
+
+def test_the_guard_for_unread_settings_has_teeth():
+  assert unread(["train.lr", "train.nobody_reads_me"], "s.lr") == ["train.nobody_reads_me"]

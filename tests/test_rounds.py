@@ -1,0 +1,175 @@
+"""Whole runs of a tiny student with the built-in teacher over real HTTP: what a run writes, and what an override changes."""
+
+import json
+import pathlib
+
+import pytest
+
+from configs import quickstart
+from distill_jax import errors, play, records, rounds, run_folder, settings
+from distill_jax.phases import exam, rationales, train
+
+
+def config(**changes) -> dict:
+  c = quickstart.get_config()
+  c.world.train, c.world.test, c.world.out_of_domain, c.task.validation = 40, 10, 6, 10
+  c.rounds, c.stop.patience = 1, 0
+  c.student.width, c.student.head_width, c.student.mlp, c.student.vocab = 32, 8, 64, 320
+  c.exam.questions, c.exam.samples, c.exam.new_tokens, c.evaluate.new_tokens = 20, 2, 12, 12
+  c.rollout.batch, c.rollout.buckets, c.train.buckets = 16, (128,), (192,)
+  c.train.steps, c.train.batch, c.train.warmup, c.train.log_every = 4, 8, 2, 2
+  c.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+  return c.to_dict()
+
+
+def run(workdir, **changes) -> tuple[dict, run_folder.RunFolder]:
+  c = config(**changes)
+  return play.run(settings.read(c), c, str(workdir)), run_folder.RunFolder(workdir)
+
+
+def records_of(folder, number, phase, name, kind):
+  return folder.find(number, phase).rows(name, kind)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+  """A run nobody changed, which the others are compared with; its teacher's cache serves them all."""
+  return run(tmp_path_factory.mktemp("plain") / "run")
+
+
+def cache(plain) -> dict:
+  return {"teacher__cache": str(plain[1].path / "teacher.sqlite")}
+
+
+def test_the_summary_has_the_form_that_later_tools_rely_on(plain):
+  summary, folder = plain
+  assert json.loads((folder.path / "summary.json").read_text()) == json.loads(json.dumps(summary))
+  assert [r["round"] for r in summary["rounds"]] == [0, 1]
+  for row in summary["rounds"]:
+    assert row["exam"]["n"] == 40 and 0 <= row["exam"]["accuracy"] <= 1
+    assert set(row["teacher"]) == {"calls", "cache_hits", "tokens", "dollars"} and row["teacher"]["calls"] > 0
+    assert row["kept"] > 0 and row["steps"] == 4
+    assert set(row["validation"]) == {"accuracy", "low", "high", "n"}
+    assert row["validation"]["low"] <= row["validation"]["accuracy"] <= row["validation"]["high"]
+  assert summary["test"]["n"] == 10 and summary["out_of_domain"]["n"] == 6
+  assert summary["best_round"] in (0, 1) and summary["seconds"] > 0
+  assert summary["config"]["train"]["steps"] == 4 and "jax" in summary["versions"]
+
+
+def test_everything_kept_is_right_and_everything_sent_was_wrong(plain):
+  _, folder = plain
+  problems = {p.id: p for p in play.runs.open_task(settings.read(config())).problems("train")}
+  for number, phase in ((0, "demonstrate"), (1, "feedback")):
+    for r in records_of(folder, number, phase, rationales.RATIONALES, records.Rationale):
+      assert r.answer == problems[r.problem].gold and r.text.splitlines()[-1] == f"Answer: {r.answer}"
+  wrong = {(a.problem, a.text) for a in records_of(folder, 1, "exam", exam.ATTEMPTS, records.Attempt) if not a.correct}
+  tailored = records_of(folder, 1, "feedback", rationales.RATIONALES, records.Rationale)
+  assert tailored and all((r.problem, r.corrects) in wrong and r.critique for r in tailored)
+
+
+def test_a_finished_run_is_not_played_again(plain):
+  _, folder = plain
+  before = {f: f.stat().st_mtime_ns for f in folder.path.rglob("*.jsonl")}
+  again, _ = run(folder.path)
+  assert {f: f.stat().st_mtime_ns for f in folder.path.rglob("*.jsonl")} == before
+  assert again["rounds"] == plain[0]["rounds"]
+
+
+def test_a_folder_belongs_to_one_config(plain):
+  with pytest.raises(errors.Refusal, match=r"config\.seed"):
+    run(plain[1].path, seed=5)
+
+
+def test_a_shared_cache_pays_for_nothing_twice_and_changes_no_result(plain, tmp_path):
+  summary, _ = run(tmp_path / "run", **cache(plain))
+  for row, first in zip(summary["rounds"], plain[0]["rounds"], strict=True):
+    assert row["teacher"]["calls"] == 0 and row["teacher"]["cache_hits"] == first["teacher"]["calls"]
+    assert row["validation"] == first["validation"] and row["loss"] == first["loss"]
+
+
+def metrics(folder, number=1):
+  return records_of(folder, number, "train", train.METRICS, records.Metrics)
+
+
+def contrasts(folder, number=1):
+  return records_of(folder, number, "train", train.CONTRASTS, records.Contrast)
+
+
+def test_without_the_triplet_term_it_is_not_computed(plain, tmp_path):
+  _, folder = run(tmp_path / "run", train__losses__triplet=0.0, **cache(plain))
+  assert all(m.triplet is None and m.loss == m.sft for m in metrics(folder))
+  assert any(m.triplet for m in metrics(plain[1]))
+
+
+def test_blind_feedback_never_shows_a_mistake_and_asks_for_new_samples(plain, tmp_path):
+  _, folder = run(tmp_path / "run", feedback__kind="blind", **cache(plain))
+  rows = records_of(folder, 1, "feedback", rationales.RATIONALES, records.Rationale)
+  asked = len({a.problem for a in records_of(folder, 1, "exam", exam.ATTEMPTS, records.Attempt) if not a.correct})
+  facts = folder.find(1, "feedback").facts
+  assert facts["teacher"]["calls"] == asked == facts["kept"] + sum(facts["dropped"].values())
+  assert all(r.prompt == "annotate" and r.corrects == "" and r.sample >= 1 for r in rows)
+
+
+def test_the_number_of_rounds_is_the_number_after_the_opening(plain, tmp_path):
+  summary, _ = run(tmp_path / "run", rounds=0, **cache(plain))
+  assert [r["round"] for r in summary["rounds"]] == [0]
+
+
+def test_contrasts_keep_as_many_negatives_as_they_are_told(plain, tmp_path):
+  _, folder = run(tmp_path / "run", contrast__negatives=1, **cache(plain))
+  assert {len(c.negatives) for c in contrasts(folder)} == {1}
+  assert max(len(c.negatives) for c in contrasts(plain[1])) > 1
+
+
+@pytest.mark.parametrize("change", [
+  {"triplet__pool": "mean"}, {"triplet__detach_prompt": True}, {"sft__prompt_weight": 0.1}, {"sft__denominator": "all_tokens"},
+])
+def test_the_loss_options_change_the_loss(plain, tmp_path, change):
+  _, folder = run(tmp_path / "run", **change, **cache(plain))
+  assert metrics(folder)[-1].loss != metrics(plain[1])[-1].loss
+
+
+def test_replace_trains_on_this_round_alone_and_base_starts_afresh(plain, tmp_path):
+  _, folder = run(tmp_path / "run", carry="replace", start_from="base", **cache(plain))
+  own = records_of(folder, 1, "feedback", rationales.RATIONALES, records.Rationale)
+  assert len(records_of(folder, 1, "train", train.EXAMPLES, records.Example)) == len(own)
+  assert metrics(folder)[0].loss > metrics(plain[1])[0].loss  # untrained weights know less
+
+
+def test_evaluate_and_sample_use_the_run(plain, capsys, tmp_path):
+  folder = plain[1].path
+  facts = play.evaluate(settings.read(config()), workdir=str(folder), round=-1, split="test")
+  assert facts["correct"] == plain[0]["test"]["correct"]
+  capsys.readouterr()
+  (tmp_path / "questions.jsonl").write_text('{"question": "Tom has 1 pear."}\nWhat is 2 + 2?\n')
+  play.sample(settings.read(config()), workdir=str(folder), round=0, question="", questions=str(tmp_path / "questions.jsonl"),
+              samples=2, temperature=1.0)
+  rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+  assert [(r["question"], r["sample"]) for r in rows] == [
+    ("Tom has 1 pear.", 0), ("Tom has 1 pear.", 1), ("What is 2 + 2?", 0), ("What is 2 + 2?", 1)]
+
+
+def test_a_student_whose_weights_are_gone_is_refused_by_name(plain, tmp_path):
+  import shutil
+  copy = shutil.copytree(plain[1].path, tmp_path / "copy")
+  next(pathlib.Path(copy).glob("round_01/2_train/student/*/MANIFEST.json")).unlink()
+  with pytest.raises(errors.Refusal, match="student's weights are missing"):
+    play.evaluate(settings.read(config()), workdir=str(copy), round=1, split="test")
+
+
+def rows(*accuracies, no_mistakes=False):
+  return [{"round": n, "validation": {"accuracy": a}, "no_mistakes": no_mistakes} for n, a in enumerate(accuracies)]
+
+
+def test_rounds_stop_when_validation_stops_gaining_or_no_mistake_is_left():
+  stop = settings.Stop(patience=2, min_gain=0.0)
+  assert rounds.stopped(stop, rows(0.1, 0.2, 0.3)) is None
+  assert rounds.stopped(stop, rows(0.1, 0.3, 0.3)) is None
+  assert "2 rounds" in rounds.stopped(stop, rows(0.3, 0.3, 0.3))
+  assert "2 rounds" in rounds.stopped(settings.Stop(2, 0.05), rows(0.3, 0.31, 0.35))
+  assert rounds.stopped(settings.Stop(0, 0.0), rows(0.3, 0.2, 0.1)) is None
+  assert "no mistake" in rounds.stopped(stop, rows(0.9, no_mistakes=True))
+
+
+def test_the_best_round_is_the_first_of_the_best():
+  assert rounds.best_round(rows(0.1, 0.5, 0.5)) == 1

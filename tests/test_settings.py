@@ -1,0 +1,100 @@
+"""What makes no sense is refused at the door, in one line that names the field."""
+
+import pytest
+
+from configs import quickstart
+from distill_jax import errors, settings
+
+
+def changed(**changes) -> dict:
+  config = quickstart.get_config().to_dict()
+  for path, value in changes.items():
+    *groups, name = path.split("__")
+    group = config
+    for g in groups:
+      group = group[g]
+    group[name] = value
+  return config
+
+
+def refusal(config: dict) -> errors.Refusal:
+  with pytest.raises(errors.Refusal) as caught:
+    settings.read(config)
+  assert caught.value.code == errors.CONFIG
+  assert "\n" not in str(caught.value)
+  return str(caught.value)
+
+
+def test_the_quickstart_passes():
+  assert settings.read(changed()).recipe == "quickstart"
+
+
+def test_an_unknown_and_a_missing_key_are_named():
+  assert "config.train.lrr" in refusal(changed(train__lrr=1.0))
+  config = changed()
+  del config["train"]["lr"]
+  assert "config.train.lr is missing" in refusal(config)
+
+
+@pytest.mark.parametrize(
+  "field, value",
+  [
+    ("train__steps", 1.5),
+    ("train__steps", True),
+    ("train__lr", "fast"),
+    ("train__buckets", 64),
+    ("train__buckets", (64, "x")),
+    ("triplet__detach_prompt", 1),
+    ("train", 3),
+    ("task__path", None),
+  ],
+)
+def test_a_wrong_type_is_refused(field, value):
+  assert field.replace("__", ".") in refusal(changed(**{field: value}))
+
+
+@pytest.mark.parametrize(
+  "changes, named",
+  [
+    ({"format": "haiku"}, "config.format"),
+    ({"task__name": "gsm9k"}, "config.task.name"),
+    ({"opening": ("demonstrate", "exam")}, "config.opening"),
+    ({"opening": ("demonstrate", "nap", "train")}, "config.opening"),
+    ({"each_round": ("feedback", "exam", "train")}, "config.each_round"),
+    ({"each_round": ("exam", "train", "train")}, "config.each_round"),
+    ({"opening": ("demonstrate", "train"), "each_round": ("train",)}, "config.train.losses.triplet"),
+    ({"exam__temperature": 0.0}, "config.exam.samples"),
+    ({"student__kv_heads": 3}, "config.student.kv_heads"),
+    ({"student__head_width": 7}, "config.student.head_width"),
+    ({"student__vocab": 100}, "config.student.vocab"),
+    ({"train__epochs": 2}, "config.train.steps"),
+    ({"train__steps": 0}, "config.train.steps"),
+    ({"train__micro": 5}, "config.train.micro"),
+    ({"train__losses__sft": 0.0, "train__losses__triplet": 0.0}, "config.train.losses.sft"),
+    ({"train__buckets": (128, 64)}, "config.train.buckets"),
+    ({"rollout__buckets": ()}, "config.rollout.buckets"),
+    ({"world__steps_max": 6}, "config.world.steps_max"),
+    ({"world__operand_max": 3}, "config.world.operand_max"),
+    ({"world__distractors": 1.5}, "config.world.distractors"),
+    ({"teacher__builtin__error_rate": -0.1}, "config.teacher.builtin.error_rate"),
+    ({"task__name": "svamp", "task__path": "/nowhere/at/all"}, "config.task.path"),
+    ({"task__name": "svamp"}, "config.task.path"),
+    ({"task__name": "svamp", "task__hub": "a/b"}, "config.teacher.kind"),
+    ({"teacher__kind": "openai"}, "config.teacher.base_url"),
+    ({"teacher__kind": "replay"}, "config.teacher.replay.path"),
+    ({"teacher__kind": "replay", "teacher__replay__path": ("/nowhere.json",)}, "config.teacher.replay.path"),
+    ({"rounds": -1}, "config.rounds"),
+    ({"train__batch": 0}, "config.train.batch"),
+    ({"exam__top_p": 1.1}, "config.exam.top_p"),
+  ],
+)
+def test_what_makes_no_sense_is_refused_by_name(changes, named):
+  assert named in refusal(changed(**changes))
+
+
+def test_a_vendor_without_a_key_is_refused_before_anything_is_paid(monkeypatch):
+  monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+  changes = {"teacher__kind": "openai", "teacher__base_url": "https://example.com/v1", "teacher__key_env": "NO_SUCH_KEY"}
+  assert "export NO_SUCH_KEY" in refusal(changed(**changes))
+  monkeypatch.setenv("NO_SUCH_KEY", "x")
+  assert settings.read(changed(**changes)).teacher.kind == "openai"
