@@ -1,4 +1,4 @@
-"""One phase's part of the run folder: records, written or appended whole, and a manifest at the end."""
+"""One phase's part of the run folder: records, written or appended whole; a manifest at the end."""
 
 import contextlib
 import errno
@@ -33,7 +33,7 @@ class PhaseFolder:
 
   @property
   def finished(self) -> bool:
-    """Whether there is a manifest. Raises Refusal if a listed file is missing or of another size."""
+    """Whether there is a manifest. Raises Refusal if a listed file is missing or its size is off."""
     return self._check(hashes=False)
 
   def verify(self) -> bool:

@@ -44,7 +44,13 @@ class RunFolder:
       raise errors.data(
         f"{self.path} is in use by another process; wait for it, stop it, or give another --workdir"
       ) from None
-    ours = json.loads(json.dumps(config))  # tuples become lists, as on disk
+    try:
+      self._own(json.loads(json.dumps(config)))  # tuples become lists, as on disk
+    except errors.Refusal:
+      self.release()
+      raise
+
+  def _own(self, ours: dict) -> None:
     file = self.path / "config.json"
     if not file.exists():
       return self.write_json("config.json", ours)
@@ -71,7 +77,7 @@ class RunFolder:
     return PhaseFolder(self.path / "final" / name)
 
   def finished(self, number: int) -> dict[str, PhaseFolder]:
-    """{name: folder} of a round's finished phases, in the plan's order; of equal names, the last."""
+    """{name: folder} of a round's finished phases, as planned; of equal names, the last."""
     places = []
     for path in (self.path / f"round_{number:02}").glob("*_*"):
       place, _, name = path.name.partition("_")

@@ -1,4 +1,4 @@
-"""Eight CPU devices, strict ranks, warnings as errors (pyproject.toml): set before anything imports jax."""
+"""Eight CPU devices, strict ranks: set before anything imports jax. Warnings: see pyproject.toml."""
 
 import os
 

@@ -1,7 +1,7 @@
-"""Checkpoints that are whole or are not used: Orbax writes the arrays, a manifest says they are there.
+"""Checkpoints that are whole or not used: Orbax writes the arrays, a manifest says they are there.
 
   folder/1200/default/...      what Orbax wrote (version 0 API)
-  folder/1200/MANIFEST.json    {files: {path: {bytes, sha256}}}, written last
+  folder/1200/MANIFEST.json    written last: size and sha256 of each file, type of each array
 
 Orbax restores an array with a flipped bit without complaint. Here the manifest is checked first.
 """
@@ -44,7 +44,7 @@ class Checkpoints:
       with self._manager() as manager:
         manager.save(step, args=orbax.args.StandardSave(state), force=True)
         manager.wait_until_finished()
-      _write_manifest(self._path / str(step))
+      _write_manifest(self._path / str(step), _arrays(state))
       for old in self._steps()[: -self._keep]:
         _remove(self._path / str(old))
     except (OSError, ValueError, RuntimeError) as error:  # TensorStore's errors are ValueErrors
@@ -72,24 +72,19 @@ class Checkpoints:
     return None
 
   def _read(self, step: int, like):
+    here = self._path / str(step)
+    saved, wanted = json.loads((here / MANIFEST).read_bytes())["arrays"], _arrays(like)
+    for name in sorted(saved.keys() | wanted.keys()):
+      if saved.get(name) != wanted.get(name):
+        raise errors.data(
+          f"{here} holds another model than the config describes ({name}: {saved.get(name)} there, "
+          f"{wanted.get(name)} wanted); give the config it was trained with, or another --workdir"
+        )
     shapes = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
     )
-    try:
-      with self._manager() as manager:
-        state = manager.restore(step, args=orbax.args.StandardRestore(shapes))
-    except (ValueError, KeyError, TypeError) as error:
-      first = str(error).splitlines()[0]
-      raise errors.data(
-        f"{self._path / str(step)} holds another model than this config describes ({first})"
-      ) from error
-    for want, got in zip(jax.tree.leaves(shapes), jax.tree.leaves(state), strict=True):
-      if want.shape != got.shape or want.dtype != got.dtype:
-        raise errors.data(
-          f"{self._path / str(step)} holds another model than this config describes "
-          f"({got.dtype}{list(got.shape)} where {want.dtype}{list(want.shape)} belongs)"
-        )
-    return state
+    with self._manager() as manager:
+      return manager.restore(step, args=orbax.args.StandardRestore(shapes))
 
   def _manager(self) -> orbax.CheckpointManager:
     options = orbax.CheckpointManagerOptions(enable_async_checkpointing=False, create=True)
@@ -109,7 +104,13 @@ class Checkpoints:
         _remove(entry)
 
 
-def _write_manifest(folder: pathlib.Path) -> None:
+def _arrays(tree) -> dict[str, str]:
+  """{path: type and shape} of a pytree's arrays."""
+  named = jax.tree_util.tree_leaves_with_path(tree)
+  return {jax.tree_util.keystr(path): f"{x.dtype}{list(x.shape)}" for path, x in named}
+
+
+def _write_manifest(folder: pathlib.Path, arrays: dict[str, str]) -> None:
   files = {
     name: {"bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)}
     for name in _files(folder)
@@ -120,7 +121,7 @@ def _write_manifest(folder: pathlib.Path) -> None:
     _sync(inner)
   part = folder / f"{MANIFEST}.part"
   with open(part, "w", encoding="ascii") as opened:
-    json.dump({"files": files}, opened, indent=1, sort_keys=True)
+    json.dump({"files": files, "arrays": arrays}, opened, indent=1, sort_keys=True)
     opened.flush()
     os.fsync(opened.fileno())
   os.replace(part, folder / MANIFEST)

@@ -1,0 +1,200 @@
+import io
+
+import pytest
+
+from distill_jax import console
+
+ROW = {
+  "round": 1,
+  "exam": {"accuracy": 0.412, "n": 1000, "mistakes": 588},
+  "teacher": {"calls": 300, "cache_hits": 12, "tokens": 41210, "dollars": 0.0123},
+  "kept": 288,
+  "dropped": {"duplicate": 2, "wrong_answer": 10},
+  "steps": 400,
+  "loss": 0.12345,
+  "validation": {"accuracy": 0.715, "low": 0.649, "high": 0.773, "n": 200},
+  "no_mistakes": False,
+}
+BARE = {"round": 0, "exam": None, "teacher": None, "kept": 0, "dropped": None, "validation": None}
+
+
+class Screen(io.StringIO):
+  """A file that may be a terminal and may know only some characters."""
+
+  def __init__(self, terminal: bool = False, encoding: str = "utf-8"):
+    super().__init__()
+    self._terminal, self._known = terminal, encoding
+
+  def isatty(self) -> bool:
+    return self._terminal
+
+  @property
+  def encoding(self) -> str:
+    return self._known
+
+  def write(self, text: str) -> int:
+    text.encode(self._known)
+    return super().write(text)
+
+
+class Clock:
+  now = 100.0
+
+  def __call__(self) -> float:
+    return self.now
+
+
+@pytest.fixture
+def screen(monkeypatch):
+  for name in ("FORCE_COLOR", "NO_COLOR", "COLUMNS", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+    monkeypatch.delenv(name, raising=False)
+  return Screen()
+
+
+def test_a_round_is_one_line_with_all_its_facts(screen):
+  console.Console(file=screen).round_row(ROW)
+  assert screen.getvalue() == (
+    "round 1  exam 41.2 % (588 mistakes of 1000)  "
+    "teacher 300 calls, 12 cached, 41210 tokens, $0.0123  "
+    "kept 288, dropped 12 (wrong_answer 10, duplicate 2)  400 steps, loss 0.1235  "
+    "validation 71.5 % [64.9, 77.3] of 200\n"
+  )
+
+
+@pytest.mark.parametrize("missing", [name for name in ROW if name != "round"])
+def test_a_round_without_some_part_is_still_shown(screen, missing):
+  shown = console.Console(file=screen)
+  shown.round_row({**ROW, missing: None})
+  shown.rounds_table([{k: v for k, v in ROW.items() if k != missing}])
+  assert screen.getvalue().startswith("round 1  ")
+
+
+def test_the_table_has_a_row_a_round_and_marks_the_best(screen):
+  shown = console.Console(file=screen)
+  shown.round_row(BARE)
+  shown.rounds_table([BARE, ROW], best=1)
+  lines = [line.split() for line in screen.getvalue().splitlines() if line.strip()]
+  assert lines[0] == ["round", "0"]
+  assert lines[-2] == ["0", "-", "-", "-", "-", "-", "-", "0", "0", "0", "-", "-", "-"]
+  assert lines[-1][:5] == ["1", "*", "41.2", "%", "588"]
+  assert lines[-1][-5:] == ["71.5", "%", "64.9", "-", "77.3"]
+
+
+def test_rows_made_by_a_round_without_teacher_calls_need_no_teacher_facts(screen):
+  shown = console.Console(file=screen)
+  shown.round_row({**ROW, "teacher": {}})
+  shown.rounds_table([{**ROW, "teacher": {}}])
+  assert "teacher" not in screen.getvalue()
+
+
+HOSTILE = [
+  ("[red]not markup[/red] [/] :smile:", "[red]not markup[/red] [/] :smile:"),
+  ("\x1b[31mred\x1b[0m", "red"),
+  ("\x1b]0;title\x07text", "text"),
+  ("\x1b]8;;http://x\x1b\\link", "link"),
+  ("bell\x07 back\x08 \x9b31m", "bell\ufffd back\ufffd \ufffd31m"),
+  ("a\rb", "a\ufffdb"),
+  ("\u202egnp.exe", "\ufffdgnp.exe"),
+  ("lone \ud800 surrogate", "lone \ufffd surrogate"),
+  ("a\u2028b", "a\ufffdb"),
+  ("é × − 漢", "é × − 漢"),
+]
+
+
+@pytest.mark.parametrize(("text", "shown"), HOSTILE)
+@pytest.mark.parametrize("terminal", [False, True])
+def test_hostile_text_is_shown_and_does_nothing(screen, text, shown, terminal):
+  screen._terminal = terminal
+  out = console.Console(file=screen)
+  out.line(text)
+  out.examples([(text, text, text, text)])
+  with out.progress(text, 1, "x") as bar:
+    bar.update(1, said=text)
+  assert console.plain(text) == shown
+  assert screen.getvalue().splitlines()[0] == shown
+  assert "\x07" not in screen.getvalue() and "\u202e" not in screen.getvalue()
+  if not terminal:
+    assert "\x1b" not in screen.getvalue()
+
+
+def test_characters_the_terminal_does_not_know_are_question_marks():
+  screen = Screen(encoding="ascii")
+  shown = console.Console(file=screen)
+  shown.line("2 × 3 − é")
+  shown.rounds_table([ROW])
+  with shown.progress("é", 1, "x") as bar:
+    bar.update(1)
+  assert screen.getvalue().startswith("2 ? 3 ? ?\n")
+
+
+def test_examples_keep_their_lines(screen):
+  console.Console(file=screen).examples([("How many?", "3\nAnswer: 3", "2 + 2\nAnswer: 4", "4")])
+  assert screen.getvalue().splitlines() == [
+    "example 1",
+    "  question  How many?",
+    "  before    3",
+    "            Answer: 3",
+    "  after     2 + 2",
+    "            Answer: 4",
+    "  gold      4",
+  ]
+
+
+def test_without_a_terminal_progress_is_a_line_every_few_seconds_and_one_at_the_end(screen):
+  clock = Clock()
+  with console.Console(file=screen, clock=clock).progress("round 1 exam", 400, "attempts") as bar:
+    bar.update(100)  # done by a run before this one
+    for done in range(110, 310, 10):
+      clock.now += 1
+      bar.update(done, right=done // 2, loss=0.123456)
+  assert screen.getvalue().splitlines() == [
+    "0:05  round 1 exam  150/400 attempts  10/s  0:25 left  right 75  loss 0.1235",
+    "0:10  round 1 exam  200/400 attempts  10/s  0:20 left  right 100  loss 0.1235",
+    "0:15  round 1 exam  250/400 attempts  10/s  0:15 left  right 125  loss 0.1235",
+    "0:20  round 1 exam  300/400 attempts  10/s  0:10 left  right 150  loss 0.1235",
+  ]
+
+
+def test_a_phase_of_a_moment_is_one_line(screen):
+  with console.Console(file=screen, clock=Clock()).progress("round 0 train", 3, "steps") as bar:
+    bar.update(3, loss=1.5)
+  assert screen.getvalue() == "0:00  round 0 train  3/3 steps  loss 1.5\n"
+
+
+def test_progress_says_how_far_it_was_when_something_breaks(screen):
+  with pytest.raises(ValueError), console.Console(file=screen).progress("x", 9, "y") as bar:
+    bar.update(4)
+    raise ValueError
+  assert "4/9 y" in screen.getvalue()
+
+
+def test_in_a_terminal_progress_is_a_bar_and_lines_go_above_it(screen):
+  screen._terminal = True
+  shown = console.Console(file=screen)
+  with shown.progress("exam", 4, "attempts") as bar:
+    bar.update(2, right=1)
+    shown.line("a line")
+    bar.update(4, right=3)
+  text = screen.getvalue()
+  assert "exam" in text and "4/4" in text and "right 3" in text and "a line\n" in text
+
+
+def test_a_quiet_console_only_warns(screen):
+  shown = console.Console(quiet=True, file=screen)
+  shown.line("x")
+  shown.round_row(ROW)
+  shown.rounds_table([ROW])
+  shown.examples([("a", "b", "c", "d")])
+  with shown.progress("x", 2, "y") as bar:
+    bar.update(2)
+  assert screen.getvalue() == ""
+  shown.warn("[b]careful[/b]")
+  assert screen.getvalue() == "warning: [b]careful[/b]\n"
+
+
+@pytest.mark.parametrize(
+  ("seconds", "shown"),
+  [(0, "0:00"), (59.6, "1:00"), (125, "2:05"), (3599.7, "1:00:00"), (90061, "25:01:01")],
+)
+def test_durations_are_read_as_on_a_clock(seconds, shown):
+  assert console.duration(seconds) == shown
