@@ -1,0 +1,164 @@
+import os
+import pathlib
+import shutil
+import subprocess
+import tomllib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+SCRIPTS = ["launch/environment.sh", "launch/local.sh", "launch/test.sh", ".ci/run"]
+
+PYTHON = """#!/usr/bin/env bash
+# Stands for .venv/bin/python: notes what it is asked, one line a call with | between arguments.
+IFS='|'; echo "$*" >>"$CALLS"
+if [[ $* == *pip*install* ]]; then exit "${PIP_EXIT:-0}"; fi
+if [[ $* == *"$FAILING"* && -n $FAILING ]]; then exit 1; fi
+"""
+
+
+@pytest.fixture
+def house(tmp_path):
+  """A copy of the scripts, in a folder with a space, and a Python that only takes notes."""
+  root = tmp_path / "a house"
+  for place in (*SCRIPTS, *(f.name for f in ROOT.glob("requirements*.txt"))):
+    (root / place).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(ROOT / place, root / place)
+  for place in (".venv/bin/python", "fake/python3"):
+    executable(root / place, PYTHON)
+  executable(root / "fake/nvidia-smi", "exit 9")
+  return root
+
+
+def executable(file: pathlib.Path, text: str) -> None:
+  file.parent.mkdir(parents=True, exist_ok=True)
+  file.write_text(text if text.startswith("#!") else f"#!/usr/bin/env bash\n{text}\n")
+  file.chmod(0o755)
+
+
+def launch(house, script, *arguments, cwd=None, **extra):
+  """(result, calls of the fake Python), the calls with the place of the house left out."""
+  calls = house / "calls"
+  calls.unlink(missing_ok=True)
+  path = f"{house / 'fake'}:{os.environ['PATH']}"
+  environment = {**os.environ, "PATH": path, "CALLS": str(calls), "FAILING": "", **extra}
+  for name in ("PYTHON", "TPU_NAME", "TPU_WORKER_ID", "TPU_ACCELERATOR_TYPE"):
+    environment.pop(name, None) if name not in extra else None
+  result = subprocess.run(
+    ["bash", house / script, *arguments],
+    cwd=cwd or house,
+    env=environment,
+    text=True,
+    capture_output=True,
+  )
+  lines = calls.read_text().splitlines() if calls.exists() else []
+  return result, [line.replace(f"{house}/", "") for line in lines]
+
+
+def installs(calls):
+  return [c for c in calls if "|install|" in c]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_scripts_are_bash(script):
+  subprocess.run(["bash", "-n", ROOT / script], check=True)
+
+
+RUN = "-m|distill_jax|run|--config="
+
+
+@pytest.mark.parametrize(
+  ("arguments", "asked"),
+  [
+    ([], "configs/quickstart.py|--workdir=runs/quickstart"),
+    (["--config.rounds=1"], "configs/quickstart.py|--workdir=runs/quickstart|--config.rounds=1"),
+    (["configs/tailored.py"], "configs/tailored.py|--workdir=runs/tailored"),
+    (["configs/tailored.py:quick"], "configs/tailored.py:quick|--workdir=runs/tailored-quick"),
+    (
+      ["configs/tailored.py", "--workdir=runs/my run", "--config.task.path=a b*"],
+      "configs/tailored.py|--workdir=runs/tailored|--workdir=runs/my run|--config.task.path=a b*",
+    ),
+    (["--workdir", "x"], "configs/quickstart.py|--workdir=runs/quickstart|--workdir|x"),
+    (["--help"], "configs/quickstart.py|--workdir=runs/quickstart|--help"),
+  ],
+)
+def test_arguments_reach_the_program_whole(house, arguments, asked):
+  result, calls = launch(house, "launch/local.sh", *arguments)
+  assert result.returncode == 0, result.stderr
+  assert calls[-1] == RUN + asked
+
+
+def test_a_config_is_found_from_where_one_stands(house, tmp_path):
+  (tmp_path / "elsewhere").mkdir()
+  (tmp_path / "elsewhere" / "mine.py").touch()
+  _, calls = launch(house, "launch/local.sh", "mine.py:tiny", cwd=tmp_path / "elsewhere")
+  assert calls[-1] == f"{RUN}{tmp_path}/elsewhere/mine.py:tiny|--workdir=runs/mine-tiny"
+  _, calls = launch(house, "launch/local.sh", "configs/tailored.py", cwd=tmp_path / "elsewhere")
+  assert calls[-1] == f"{RUN}configs/tailored.py|--workdir=runs/tailored"
+
+
+@pytest.mark.parametrize("arguments", [["--config=a.py"], ["--config", "a.py"]])
+def test_a_config_given_as_a_flag_is_told_where_it_belongs(house, arguments):
+  result, calls = launch(house, "launch/local.sh", *arguments)
+  assert result.returncode == 2 and "first" in result.stderr and not calls
+
+
+def test_what_is_installed_is_not_installed_again_until_it_changes(house):
+  assert len(installs(launch(house, "launch/local.sh")[1])) == 1
+  result, calls = launch(house, "launch/local.sh")
+  assert not installs(calls) and result.stderr == ""
+  with open(house / "requirements.txt", "a") as opened:
+    opened.write("more>=1\n")
+  assert len(installs(launch(house, "launch/local.sh")[1])) == 1
+  assert len(installs(launch(house, "launch/test.sh")[1])) == 1
+
+
+def test_an_installation_that_broke_is_told_of_and_repeated(house):
+  result, calls = launch(house, "launch/local.sh", PIP_EXIT="1")
+  assert result.returncode != 0 and "failed" in result.stderr
+  assert not any("distill_jax" in c for c in calls)
+  assert len(installs(launch(house, "launch/local.sh")[1])) == 1
+
+
+def test_the_accelerator_decides_what_is_installed(house):
+  assert installs(launch(house, "launch/local.sh")[1])[0].endswith("requirements.txt")
+  executable(house / "fake/nvidia-smi", "exit 0")
+  assert installs(launch(house, "launch/local.sh")[1])[0].endswith("requirements-gpu.txt")
+
+
+def test_without_an_environment_one_is_made_with_the_python_one_names(house):
+  shutil.rmtree(house / ".venv")
+  executable(house / "fake/python9", PYTHON + 'mkdir -p "$3/bin"; cp "$0" "$3/bin/python"\n')
+  result, calls = launch(house, "launch/local.sh", PYTHON="python9")
+  assert result.returncode == 0, result.stderr
+  assert "-m|venv|.venv" in calls and calls[-1].startswith(RUN)
+
+
+def test_a_python_that_is_too_old_or_missing_is_refused(house):
+  shutil.rmtree(house / ".venv")
+  for python in ("fake-old", "not-there"):
+    executable(house / "fake/fake-old", "exit 1")
+    result, calls = launch(house, "launch/local.sh", PYTHON=python)
+    assert result.returncode != 0 and "3.11" in result.stderr and not calls
+
+
+@pytest.mark.parametrize("failing", ["", "ruff|check", "ruff|format", "pytest"])
+def test_the_tests_fail_if_any_of_the_three_does_and_all_are_run(house, failing):
+  result, calls = launch(house, "launch/test.sh", "-k", "a b", FAILING=failing)
+  assert calls[-3:] == ["-m|ruff|check", "-m|ruff|format|--check", "-m|pytest|-k|a b"]
+  assert result.returncode == (1 if failing else 0)
+  assert launch(house, ".ci/run", FAILING=failing)[0].returncode == result.returncode
+
+
+def test_every_requirement_is_bounded_on_both_sides():
+  for file in ROOT.glob("requirements*.txt"):
+    for line in file.read_text().splitlines():
+      wanted = line.split("#")[0].strip()
+      if wanted and not wanted.startswith("-r "):
+        assert ">=" in wanted and "<" in wanted, f"{file.name}: {line}"
+
+
+def test_the_package_asks_for_what_the_requirements_say():
+  project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+  assert project["project"]["dynamic"] == ["dependencies"]
+  assert project["tool"]["setuptools"]["dynamic"]["dependencies"] == {"file": ["requirements.txt"]}
