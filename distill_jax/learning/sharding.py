@@ -31,6 +31,8 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices=None) -> j
   sizes = [data, fsdp, tensor]
   if sizes.count(-1) > 1:
     raise ValueError(f"mesh {tuple(sizes)}: only one size can be -1")
+  if any(size < 1 and size != -1 for size in sizes):
+    raise ValueError(f"mesh {tuple(sizes)}: sizes are 1 or more, or -1 for what is left")
   if -1 in sizes:
     known = -data * fsdp * tensor
     sizes[sizes.index(-1)] = max(len(devices) // known, 1)
