@@ -7,6 +7,7 @@ import contextlib
 import re
 import sys
 import time
+import types
 import unicodedata
 
 from rich import box, progress, table
@@ -98,7 +99,7 @@ class Console:
   def progress(self, label: str, total: int, unit: str):
     """Yields a bar with update(done, **facts), where `done` counts from 0 to `total` in `unit`s."""
     if self._quiet:
-      yield _Silent()
+      yield types.SimpleNamespace(update=lambda done, **facts: None)
     elif self._rich.is_terminal:
       columns = (
         _Cell("label"),
@@ -126,11 +127,6 @@ class Console:
   def _print(self, text: str, style: str = "") -> None:
     shown = plain(text).encode(self._encoding, "replace").decode(self._encoding)
     self._rich.print(rich_text.Text(shown, style), soft_wrap=True)
-
-
-class _Silent:
-  def update(self, done: int, **facts) -> None:
-    pass
 
 
 class _Bar:
