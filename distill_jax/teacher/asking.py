@@ -1,0 +1,115 @@
+"""The seam between recipes and whoever teaches: what is asked, what comes back, what it cost."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+KINDS = ("annotate", "correct")
+
+# Why a reply is missing. The first four were answered (and may have been paid for); they stay with
+# their round and stage. The others are asked again when the round and stage is asked again.
+SETTLED = ("refusal", "filtered", "length", "empty")
+UNSETTLED = ("bad_request", "gave_up", "unrecorded")
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+  """A question put to the teacher: `samples` replies, numbered from `first`.
+
+  The sample's number is part of the cache key: the same messages with a higher `first` are fresh
+  replies, with the same `first` the replies that were paid for already.
+  """
+
+  kind: str  # annotate | correct
+  question: str
+  messages: tuple[tuple[str, str], ...]  # (role, content)
+  samples: int
+  first: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Reply:
+  """A whole, valid answer. Several samples of one call share its tokens, exactly."""
+
+  text: str
+  finish: str
+  model: str  # as the server named it
+  tokens_in: int
+  tokens_out: int
+  dollars: float  # what this round and stage paid for it; 0 if cached
+  cached: bool  # paid for before this round and stage, or by another run
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+  """Why there is no reply; tokens and dollars if the server charged for it all the same."""
+
+  kind: str  # one of SETTLED or UNSETTLED
+  message: str
+  attempts: int
+  tokens_in: int = 0
+  tokens_out: int = 0
+  dollars: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Totals:
+  """What a round and stage, a round, or the whole run cost.
+
+  calls       distinct replies this run paid for in that round and stage
+  cache_hits  distinct replies asked for there that had been paid for before, or by another run
+  failures    samples for which there is no reply
+  tokens_in, tokens_out, dollars  of the calls and of the failures that were charged for
+  retries     HTTP requests that were sent again; the one number that an interruption can change
+  """
+
+  calls: int = 0
+  cache_hits: int = 0
+  retries: int = 0
+  failures: int = 0
+  tokens_in: int = 0
+  tokens_out: int = 0
+  dollars: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+  """How far one `ask` is; counted in samples."""
+
+  done: int
+  total: int
+  failures: int
+  retries: int  # of this ask
+  dollars: float  # spent by the run folder so far
+
+
+class Ledger(Protocol):
+  def of(self, round: int, stage: str | None = None) -> Totals:
+    """Totals of a round, or of one stage of it."""
+
+  def total(self) -> Totals:
+    """Totals of the run."""
+
+
+class Teacher(Protocol):
+  """Whoever answers: a server, the built-in teacher, recorded files."""
+
+  ledger: Ledger
+
+  def ask(
+    self,
+    requests: Sequence[Request],
+    *,
+    round: int,
+    stage: str,
+    temperature: float,
+    on_progress: Callable[[Progress], None] | None,
+  ) -> list[list[Reply | Failure]]:
+    """For each request, in order, its `samples` replies. Blocks until all are there.
+
+    Raises errors.Refusal if the run cannot go on (credentials, quota, budget, no server); replies
+    that had come in by then are kept and are not paid for again.
+    """
+
+  def close(self) -> None:
+    """Lets go of files, sockets and threads."""
