@@ -1,4 +1,5 @@
-"""What the benchmarks share: a student of a named size, medians, peak memory, and how often something was compiled."""
+"""What the benchmarks share: a student of a named size, medians, peak memory, and how often
+something was compiled."""
 
 import contextlib
 import json
@@ -18,7 +19,9 @@ SIZES = {
   # The shape of a 4-layer 256-wide model with a vocabulary of 8192.
   "mini": dict(vocab=8192, width=256, layers=4, heads=4, kv_heads=4, head_width=64, mlp=1024),
   # For accelerators: the shape of a 0.5B Llama.
-  "half_billion": dict(vocab=32768, width=1024, layers=24, heads=16, kv_heads=8, head_width=64, mlp=4096),
+  "half_billion": dict(
+    vocab=32768, width=1024, layers=24, heads=16, kv_heads=8, head_width=64, mlp=4096
+  ),
 }
 
 
@@ -70,7 +73,17 @@ def median_seconds(work, repeats: int) -> list[float]:
 def report(name: str, seconds: list[float], tokens: float, **facts) -> None:
   """One line of JSON: medians, tokens a second, and where it ran."""
   median = statistics.median(seconds)
-  print(json.dumps({
-    "benchmark": name, "device": jax.devices()[0].device_kind, "host": platform.machine(),
-    "milliseconds": round(1000 * median, 2), "fastest": round(1000 * min(seconds), 2),
-    "tokens_per_second": round(tokens / median), "peak_mib": round(peak_mib()), **facts}))
+  print(
+    json.dumps(
+      {
+        "benchmark": name,
+        "device": jax.devices()[0].device_kind,
+        "host": platform.machine(),
+        "milliseconds": round(1000 * median, 2),
+        "fastest": round(1000 * min(seconds), 2),
+        "tokens_per_second": round(tokens / median),
+        "peak_mib": round(peak_mib()),
+        **facts,
+      }
+    )
+  )

@@ -1,4 +1,5 @@
-"""Every key a recipe has: meaning, unit, allowed values. Recipes start from here and change what they mean.
+"""Every key a recipe has: meaning, unit, allowed values. Recipes start from here and change what
+they mean.
 
 Override any of them on the command line: --config.train.lr=1e-3  --config.rounds=1
 """
@@ -12,140 +13,194 @@ def get_config() -> ConfigDict:
   c.seed = 0  # decides initial weights, order of rows, samples
   c.format = "cot"  # how a rationale is laid out and how the student is led through it: cot
   c.opening = ("demonstrate", "exam", "train")  # phases of round 0
-  c.each_round = ("exam", "feedback", "train")  # phases of rounds 1..rounds, each from the last one's student
+  c.each_round = (
+    "exam",
+    "feedback",
+    "train",
+  )  # phases of rounds 1..rounds, each from the last one's student
   c.rounds = 3  # rounds after the opening
-  c.carry = "append"  # what a round trains on: append (all rationales so far) | replace (this round's only)
+  c.carry = (
+    "append"  # what a round trains on: append (all rationales so far) | replace (this round's only)
+  )
   c.start_from = "previous"  # weights a round starts from: previous (last round's student) | base
-  c.stop = ConfigDict(dict(
-    patience=2,  # stop after so many rounds in a row without a gain on validation; 0 = never
-    min_gain=0.0,  # share of validation questions a round must gain to count as a gain
-  ))
+  c.stop = ConfigDict(
+    dict(
+      patience=2,  # stop after so many rounds in a row without a gain on validation; 0 = never
+      min_gain=0.0,  # share of validation questions a round must gain to count as a gain
+    )
+  )
 
-  c.task = ConfigDict(dict(
-    name="arithmetic",  # arithmetic | gsm8k | svamp
-    path="",  # folder (or file) with the published data files
-    hub="",  # or the data set's name on the Hugging Face hub
-    train=0,  # training questions used; 0 = all
-    validation=200,  # validation questions, carved from train where the data set has no such split
-    test=0,  # test questions used; 0 = all
-  ))
-  c.world = ConfigDict(dict(  # only for task.name=arithmetic
-    seed=0,  # which world: the same seed gives the same problems
-    train=2000,  # training questions
-    test=500,  # test questions
-    out_of_domain=200,  # questions with more steps, from families that training never shows
-    steps_min=1,  # reasoning steps, 1 to 5
-    steps_max=2,
-    operand_max=12,  # largest number in a question
-    families=0,  # story families that training sees; 0 = all but those kept for out_of_domain
-    distractors=0.0,  # share of questions with a quantity that does not matter, 0 to 1
-    ood_extra_steps=1,  # how many steps beyond steps_max out_of_domain goes
-  ))
+  c.task = ConfigDict(
+    dict(
+      name="arithmetic",  # arithmetic | gsm8k | svamp
+      path="",  # folder (or file) with the published data files
+      hub="",  # or the data set's name on the Hugging Face hub
+      train=0,  # training questions used; 0 = all
+      # validation questions, carved from train where the data set has no such split
+      validation=200,
+      test=0,  # test questions used; 0 = all
+    )
+  )
+  c.world = ConfigDict(
+    dict(  # only for task.name=arithmetic
+      seed=0,  # which world: the same seed gives the same problems
+      train=2000,  # training questions
+      test=500,  # test questions
+      out_of_domain=200,  # questions with more steps, from families that training never shows
+      steps_min=1,  # reasoning steps, 1 to 5
+      steps_max=2,
+      operand_max=12,  # largest number in a question
+      families=0,  # story families that training sees; 0 = all but those kept for out_of_domain
+      distractors=0.0,  # share of questions with a quantity that does not matter, 0 to 1
+      ood_extra_steps=1,  # how many steps beyond steps_max out_of_domain goes
+    )
+  )
 
-  c.teacher = ConfigDict(dict(
-    kind="builtin",  # builtin (answers from the world) | openai (any compatible server) | replay (recorded files)
-    model="builtin",  # model name sent to the server
-    base_url="",  # openai: e.g. https://api.openai.com/v1 or http://localhost:8000/v1
-    key_env="OPENAI_API_KEY",  # environment variable that holds the key; the key itself never stands in a config
-    temperature=0.7,
-    max_tokens=512,  # completion tokens of one reply
-    max_tokens_field="max_tokens",  # max_tokens | max_completion_tokens: what the server calls it
-    concurrency=16,  # requests in flight
-    timeout=60.0,  # seconds for one attempt
-    attempts=6,  # attempts for one request
-    patience=300.0,  # seconds one request may wait on rate limits and retries, all attempts together
-    prices=ConfigDict(dict(input=0.0, output=0.0)),  # dollars per million tokens
-    max_dollars=10.0,  # hard cap for the run folder, checked before each request
-    max_requests=1_000_000,  # likewise
-    cache="",  # SQLite file with every reply ever paid for; "" = teacher.sqlite in the run folder
-    builtin=ConfigDict(dict(
-      error_rate=0.05,  # share of replies with a wrong answer
-      latency=0.0,  # seconds
-      faults="",  # injected faults for tests: kind@probability,... (see teacher/server.py)
-    )),
-    replay=ConfigDict(dict(
-      path=(),  # recorded files, JSON or JSONL
-      question="question",  # column with the question
-      rationale="rationale",  # column with the rationale
-    )),
-  ))
+  c.teacher = ConfigDict(
+    dict(
+      # builtin (answers from the world) | openai (any compatible server) | replay (recorded files)
+      kind="builtin",
+      model="builtin",  # model name sent to the server
+      base_url="",  # openai: e.g. https://api.openai.com/v1 or http://localhost:8000/v1
+      # environment variable that holds the key; the key itself never stands in a config
+      key_env="OPENAI_API_KEY",
+      temperature=0.7,
+      max_tokens=512,  # completion tokens of one reply
+      max_tokens_field="max_tokens",  # max_tokens | max_completion_tokens: what the server calls it
+      concurrency=16,  # requests in flight
+      timeout=60.0,  # seconds for one attempt
+      attempts=6,  # attempts for one request
+      # seconds one request may wait on rate limits and retries, all attempts together
+      patience=300.0,
+      prices=ConfigDict(dict(input=0.0, output=0.0)),  # dollars per million tokens
+      max_dollars=10.0,  # hard cap for the run folder, checked before each request
+      max_requests=1_000_000,  # likewise
+      cache="",  # SQLite file with every reply ever paid for; "" = teacher.sqlite in the run folder
+      builtin=ConfigDict(
+        dict(
+          error_rate=0.05,  # share of replies with a wrong answer
+          latency=0.0,  # seconds
+          faults="",  # injected faults for tests: kind@probability,... (see teacher/server.py)
+        )
+      ),
+      replay=ConfigDict(
+        dict(
+          path=(),  # recorded files, JSON or JSONL
+          question="question",  # column with the question
+          rationale="rationale",  # column with the rationale
+        )
+      ),
+    )
+  )
 
-  c.student = ConfigDict(dict(
-    init="scratch",  # scratch
-    vocab=512,  # tokenizer entries; the tokenizer is trained on the task's text
-    width=96,
-    layers=2,
-    heads=4,
-    kv_heads=2,
-    head_width=24,
-    mlp=256,
-    rope_theta=10_000.0,
-    norm_eps=1e-5,
-    tied=True,  # input and output embedding are one
-    dtype="float32",  # what matrix products run in: float32 | bfloat16; parameters stay float32
-  ))
+  c.student = ConfigDict(
+    dict(
+      init="scratch",  # scratch
+      vocab=512,  # tokenizer entries; the tokenizer is trained on the task's text
+      width=96,
+      layers=2,
+      heads=4,
+      kv_heads=2,
+      head_width=24,
+      mlp=256,
+      rope_theta=10_000.0,
+      norm_eps=1e-5,
+      tied=True,  # input and output embedding are one
+      dtype="float32",  # what matrix products run in: float32 | bfloat16; parameters stay float32
+    )
+  )
   c.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))  # devices along each axis; -1 = what is left
 
-  c.cot = ConfigDict(dict(
-    shots=0,  # worked examples in front of every question, in training and evaluation alike
-  ))
-  c.demonstrate = ConfigDict(dict(
-    rationales=1,  # asked of the teacher for each training question
-    questions=0,  # training questions that are annotated; 0 = all
-  ))
-  c.exam = ConfigDict(dict(
-    questions=0,  # training questions in the exam; 0 = all
-    samples=4,  # attempts at each
-    temperature=1.0,
-    top_p=1.0,  # 1 = off
-    top_k=0,  # 0 = off
-    new_tokens=128,  # longest attempt, tokens
-  ))
-  c.feedback = ConfigDict(dict(
-    kind="correct",  # correct (the teacher sees the mistake) | blind (it annotates the question afresh)
-    show_gold=True,  # is the teacher told the right answer?
-    mistakes=1,  # different mistakes of one question that are sent
-    rationales=1,  # asked for each mistake sent
-  ))
-  c.contrast = ConfigDict(dict(
-    positives=10,  # right rationales of a question kept for the triplet loss
-    negatives=4,  # wrong attempts of a question kept
-  ))
+  c.cot = ConfigDict(
+    dict(
+      shots=0,  # worked examples in front of every question, in training and evaluation alike
+    )
+  )
+  c.demonstrate = ConfigDict(
+    dict(
+      rationales=1,  # asked of the teacher for each training question
+      questions=0,  # training questions that are annotated; 0 = all
+    )
+  )
+  c.exam = ConfigDict(
+    dict(
+      questions=0,  # training questions in the exam; 0 = all
+      samples=4,  # attempts at each
+      temperature=1.0,
+      top_p=1.0,  # 1 = off
+      top_k=0,  # 0 = off
+      new_tokens=128,  # longest attempt, tokens
+    )
+  )
+  c.feedback = ConfigDict(
+    dict(
+      # correct (the teacher sees the mistake) | blind (it annotates the question afresh)
+      kind="correct",
+      show_gold=True,  # is the teacher told the right answer?
+      mistakes=1,  # different mistakes of one question that are sent
+      rationales=1,  # asked for each mistake sent
+    )
+  )
+  c.contrast = ConfigDict(
+    dict(
+      positives=10,  # right rationales of a question kept for the triplet loss
+      negatives=4,  # wrong attempts of a question kept
+    )
+  )
 
-  c.train = ConfigDict(dict(
-    losses=ConfigDict(dict(sft=1.0, triplet=0.5)),  # weight of each term; 0 = not computed
-    steps=0,  # updates a round; or 0 and
-    epochs=10,  # passes over the examples a round
-    batch=16,  # rows of one update, from different questions
-    micro=1,  # parts a batch is taken in to save memory; changes nothing else
-    buckets=(64, 128, 256, 512, 1024),  # row lengths, tokens; rows that do not fit are left out and counted
-    lr=7e-6,  # peak learning rate
-    schedule="constant",  # after warm-up: constant | cosine | linear
-    warmup=100,  # steps
-    beta1=0.9,
-    beta2=0.999,
-    eps=1e-8,
-    weight_decay=0.01,
-    clip=1.0,  # global gradient norm; 0 = off
-    checkpoint_every=200,  # steps between restart points
-    log_every=10,  # steps between rows of metrics.jsonl
-    chunk=256,  # positions the output head works on at a time
-  ))
-  c.sft = ConfigDict(dict(
-    prompt_weight=0.0,  # weight of prompt tokens in the loss; the paper of recipe tailored has 0.1
-    denominator="weights",  # the sum is divided by: weights (their sum) | all_tokens (prompt included)
-  ))
-  c.triplet = ConfigDict(dict(
-    margin=1.0,
-    pool="last",  # what a response is represented by: last (state at its last token) | mean
-    detach_prompt=False,  # True: no gradient reaches the prompt's keys and values (as the paper's code has it)
-    max_response=192,  # tokens of a response that are read
-  ))
-  c.evaluate = ConfigDict(dict(
-    new_tokens=256,  # longest answer, tokens; decoding is greedy
-  ))
-  c.rollout = ConfigDict(dict(
-    batch=256,  # rows decoded at a time
-    buckets=(32, 64, 128, 256, 512, 1024),  # prompt lengths, tokens
-  ))
+  c.train = ConfigDict(
+    dict(
+      losses=ConfigDict(dict(sft=1.0, triplet=0.5)),  # weight of each term; 0 = not computed
+      steps=0,  # updates a round; or 0 and
+      epochs=10,  # passes over the examples a round
+      batch=16,  # rows of one update, from different questions
+      micro=1,  # parts a batch is taken in to save memory; changes nothing else
+      buckets=(
+        64,
+        128,
+        256,
+        512,
+        1024,
+      ),  # row lengths, tokens; rows that do not fit are left out and counted
+      lr=7e-6,  # peak learning rate
+      schedule="constant",  # after warm-up: constant | cosine | linear
+      warmup=100,  # steps
+      beta1=0.9,
+      beta2=0.999,
+      eps=1e-8,
+      weight_decay=0.01,
+      clip=1.0,  # global gradient norm; 0 = off
+      checkpoint_every=200,  # steps between restart points
+      log_every=10,  # steps between rows of metrics.jsonl
+      chunk=256,  # positions the output head works on at a time
+    )
+  )
+  c.sft = ConfigDict(
+    dict(
+      # weight of prompt tokens in the loss; the paper of recipe tailored has 0.1
+      prompt_weight=0.0,
+      # the sum is divided by: weights (their sum) | all_tokens (prompt included)
+      denominator="weights",
+    )
+  )
+  c.triplet = ConfigDict(
+    dict(
+      margin=1.0,
+      pool="last",  # what a response is represented by: last (state at its last token) | mean
+      # True: no gradient reaches the prompt's keys and values (as the paper's code has it)
+      detach_prompt=False,
+      max_response=192,  # tokens of a response that are read
+    )
+  )
+  c.evaluate = ConfigDict(
+    dict(
+      new_tokens=256,  # longest answer, tokens; decoding is greedy
+    )
+  )
+  c.rollout = ConfigDict(
+    dict(
+      batch=256,  # rows decoded at a time
+      buckets=(32, 64, 128, 256, 512, 1024),  # prompt lengths, tokens
+    )
+  )
   return c

@@ -3,20 +3,22 @@
   python -m distill_jax run --config=configs/tailored.py --workdir=runs/tailored
   python -m distill_jax run --config=configs/tailored.py:quick --workdir=runs/tailored_quick
 
-Round 0: the teacher annotates every training question, blindly; the untrained student sits the exam, so that
-there are wrong answers to contrast with; the student trains. Then, each round: the student sits the exam, the
-teacher sees its mistakes and writes rationales for them, the student trains on those (SFT) and on its own
-mistakes (self-reflection, the triplet loss).
+Round 0: the teacher annotates every training question, blindly; the untrained student sits the
+exam, so that there are wrong answers to contrast with; the student trains. Then, each round: the
+student sits the exam, the teacher sees its mistakes and writes rationales for them, the student
+trains on those (SFT) and on its own mistakes (self-reflection, the triplet loss).
 
-From the authors' code: 4 samples at temperature 1, SFT + 0.5 x triplet with margin 1, up to 10 positives and 4
-negatives a question, prompt weight 0.1 over all tokens, responses of at most 192 tokens on a prompt whose keys and
-values are detached, AdamW, batch 16, 10 epochs, 100 warm-up steps then a constant rate, 3 rounds, each from the last
-one's weights. Ours, since the paper and its code leave it open: the prompts; whether rationales accumulate (they do:
-carry="append"); when to stop (two rounds without a gain on validation); and, for the student that starts from scratch,
-its size and learning rate (theirs, 7e-6, is for GPT-J 6B).
+From the authors' code: 4 samples at temperature 1, SFT + 0.5 x triplet with margin 1, up to 10
+positives and 4 negatives a question, prompt weight 0.1 over all tokens, responses of at most 192
+tokens on a prompt whose keys and values are detached, AdamW, batch 16, 10 epochs, 100 warm-up steps
+then a constant rate, 3 rounds, each from the last one's weights. Ours, since the paper and its code
+leave it open: the prompts; whether rationales accumulate (they do: carry="append"); when to stop
+(two rounds without a gain on validation); and, for the student that starts from scratch, its size
+and learning rate (theirs, 7e-6, is for GPT-J 6B).
 
 Ablate: --config.train.losses.triplet=0   --config.feedback.kind=blind   --config.rounds=1
-        --config.contrast.negatives=1     --config.triplet.pool=mean     --config.sft.prompt_weight=0
+        --config.contrast.negatives=1     --config.triplet.pool=mean
+        --config.sft.prompt_weight=0
 """
 
 from ml_collections import ConfigDict

@@ -20,14 +20,19 @@ HELP = {
   "run": """Plays all rounds of a recipe.
 
   python -m distill_jax run --config=configs/quickstart.py --workdir=runs/quickstart
-  python -m distill_jax run --config=configs/quickstart.py --workdir=runs/no_triplet --config.train.losses.triplet=0
-  python -m distill_jax run --config=configs/tailored.py --workdir=runs/svamp --config.task.name=svamp \\
-    --config.task.path=DATA/svamp --config.teacher.kind=replay --config.teacher.replay.path=RATIONALES.json \\
+  python -m distill_jax run --config=configs/quickstart.py --workdir=runs/no_triplet
+  --config.train.losses.triplet=0
+  python -m distill_jax run --config=configs/tailored.py --workdir=runs/svamp
+  --config.task.name=svamp \\
+    --config.task.path=DATA/svamp --config.teacher.kind=replay
+    --config.teacher.replay.path=RATIONALES.json \\
     --config.teacher.replay.question=instruction --config.teacher.replay.rationale=output
 
-Everything lands in --workdir, which belongs to one config. Run the same command again to go on after an interruption.
+Everything lands in --workdir, which belongs to one config. Run the same command again to go on
+after an interruption.
 Settings and their meaning: configs/base.py.""",
-  "evaluate": """Accuracy of a run's student on a split, greedy, with its 95 % Wilson interval, as one line of JSON.
+  "evaluate": """Accuracy of a run's student on a split, greedy, with its 95 % Wilson interval, as
+  one line of JSON.
 
   python -m distill_jax evaluate --workdir=runs/quickstart
   python -m distill_jax evaluate --workdir=runs/quickstart --round=0 --split=validation
@@ -36,19 +41,24 @@ Settings and their meaning: configs/base.py.""",
 The config is the run's own; overrides change the task or the decoding.""",
   "sample": """Questions in, attempts out: one JSON object a line.
 
-  python -m distill_jax sample --workdir=runs/quickstart --question="Tom has 3 apples and buys 4. How many has he now?"
-  python -m distill_jax sample --workdir=runs/quickstart --questions=FILE --samples=4 --temperature=0.7
+  python -m distill_jax sample --workdir=runs/quickstart --question="Tom has 3 apples and buys 4.
+  How many has he now?"
+  python -m distill_jax sample --workdir=runs/quickstart --questions=FILE --samples=4
+  --temperature=0.7
   cat questions.txt | python -m distill_jax sample --workdir=runs/quickstart
 
 FILE (or the standard input) has one question a line, or JSONL with a "question" field.""",
-  "teacher": """The built-in teacher as a server with the OpenAI chat-completions protocol, on loopback.
+  "teacher": """The built-in teacher as a server with the OpenAI chat-completions protocol, on
+  loopback.
 
   python -m distill_jax teacher serve --config=configs/quickstart.py --port=8899
   python -m distill_jax run --config=configs/quickstart.py --workdir=runs/by_hand \\
     --config.teacher.kind=openai --config.teacher.base_url=http://127.0.0.1:8899/v1
 
-It answers from the world of the config; error rate, latency and faults are config.teacher.builtin.""",
-  "doctor": """Versions, devices, disk, and whether the teacher's key is present (it is never shown).
+It answers from the world of the config; error rate, latency and faults are
+config.teacher.builtin.""",
+  "doctor": """Versions, devices, disk, and whether the teacher's key is present (it is never
+  shown).
 
   python -m distill_jax doctor
   python -m distill_jax doctor --config=configs/tailored.py --workdir=runs""",
@@ -65,17 +75,23 @@ def run(words) -> int:
   if not options["workdir"]:
     raise errors.usage("--workdir=DIR is missing, for example --workdir=runs/quickstart")
   from distill_jax import settings
+
   checked = settings.read(config)
   from distill_jax import play
+
   play.run(checked, config, options["workdir"])
   return 0
 
 
 def evaluate(words) -> int:
   config, options, rest = command_line.parse(
-    words, {"workdir": WORKDIR, "round": ROUND, "split": ("test", "validation, test or out_of_domain")}, config="run")
+    words,
+    {"workdir": WORKDIR, "round": ROUND, "split": ("test", "validation, test or out_of_domain")},
+    config="run",
+  )
   refuse_extra(rest)
   from distill_jax import play, settings
+
   play.evaluate(settings.read(config), **options)
   return 0
 
@@ -83,10 +99,19 @@ def evaluate(words) -> int:
 def sample(words) -> int:
   config, options, rest = command_line.parse(
     words,
-    {"workdir": WORKDIR, "round": ROUND, "question": ("", "one question"), "questions": ("", "a file of them"),
-     "samples": (1, "attempts at each"), "temperature": (0.0, "0 is greedy")}, config="run")
+    {
+      "workdir": WORKDIR,
+      "round": ROUND,
+      "question": ("", "one question"),
+      "questions": ("", "a file of them"),
+      "samples": (1, "attempts at each"),
+      "temperature": (0.0, "0 is greedy"),
+    },
+    config="run",
+  )
   refuse_extra(rest)
   from distill_jax import play, settings
+
   play.sample(settings.read(config), **options)
   return 0
 
@@ -95,24 +120,41 @@ def teacher(words) -> int:
   if not words or words[0] != "serve":
     raise errors.usage("teacher knows one word: teacher serve")
   config, options, rest = command_line.parse(
-    words[1:], {"port": (8899, "0 takes a free one"), "log": ("", "file that gets a line for each reply"), "workdir": WORKDIR},
-    config="run")
+    words[1:],
+    {
+      "port": (8899, "0 takes a free one"),
+      "log": ("", "file that gets a line for each reply"),
+      "workdir": WORKDIR,
+    },
+    config="run",
+  )
   refuse_extra(rest)
   from distill_jax import play, settings
+
   play.serve(settings.read(config), port=options["port"], log=options["log"])
   return 0
 
 
 def doctor(words) -> int:
   given = any(w.startswith("--config") for w in words)
-  config, options, rest = command_line.parse(words, {"workdir": ("runs", "where runs will be written")},
-                                             config="required" if given else "none")
+  config, options, rest = command_line.parse(
+    words,
+    {"workdir": ("runs", "where runs will be written")},
+    config="required" if given else "none",
+  )
   refuse_extra(rest)
   from distill_jax import doctor as examination
+
   return examination.examine(config, options["workdir"])
 
 
-COMMANDS = {"run": run, "evaluate": evaluate, "sample": sample, "teacher": teacher, "doctor": doctor}
+COMMANDS = {
+  "run": run,
+  "evaluate": evaluate,
+  "sample": sample,
+  "teacher": teacher,
+  "doctor": doctor,
+}
 
 
 def refuse_extra(rest) -> None:

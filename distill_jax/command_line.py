@@ -1,6 +1,7 @@
 """From words on the command line to a config and options; every mistake is one line.
 
-absl and ml_collections underneath: --config=FILE.py[:argument], --config.a.b=value for any key of configs/base.py.
+absl and ml_collections underneath: --config=FILE.py[:argument], --config.a.b=value for any key of
+configs/base.py.
 """
 
 import contextlib
@@ -17,22 +18,27 @@ from distill_jax import errors
 def parse(words, options: dict, *, config: str) -> tuple[dict | None, dict, list[str]]:
   """(config as a plain dict or None, options, positional words).
 
-  options: name -> (default, help), typed by the default. config: "required"; "run" (may also come from
-  WORKDIR/config.json, with overrides on top); or "none".
+  options: name -> (default, help), typed by the default. config: "required"; "run" (may also come
+  from WORKDIR/config.json, with overrides on top); or "none".
   """
   values = flags.FlagValues()
   for name, (default, text) in options.items():
     define = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float}.get(
-      type(default), flags.DEFINE_string)
+      type(default), flags.DEFINE_string
+    )
     define(name, default, text, flag_values=values)
-  given = any(w.startswith(("--config=", "-config=")) or w in ("--config", "-config") for w in words)
+  given = any(
+    w.startswith(("--config=", "-config=")) or w in ("--config", "-config") for w in words
+  )
   argv = ["distill_jax", *words]
   with one_line():
     if config != "none" and given:
       config_flags.DEFINE_config_file("config", lock_config=True, flag_values=values, sys_argv=argv)
     elif config == "run":
       stored = ml_collections.ConfigDict(_stored(words))
-      config_flags.DEFINE_config_dict("config", stored, lock_config=True, flag_values=values, sys_argv=argv)
+      config_flags.DEFINE_config_dict(
+        "config", stored, lock_config=True, flag_values=values, sys_argv=argv
+      )
     elif config == "required":
       raise errors.usage("--config=FILE is missing, for example --config=configs/quickstart.py")
     rest = values(argv)[1:]
@@ -42,7 +48,8 @@ def parse(words, options: dict, *, config: str) -> tuple[dict | None, dict, list
 
 @contextlib.contextmanager
 def one_line():
-  """Turns what absl, ml_collections or a broken config file raise into a Refusal: usage (2) or config (3)."""
+  """Turns what absl, ml_collections or a broken config file raise into a Refusal: usage (2) or
+  config (3)."""
   try:
     yield
   except (errors.Refusal, KeyboardInterrupt):
@@ -54,16 +61,20 @@ def one_line():
   except AttributeError as error:
     if "get_config" in str(error):
       raise errors.Refusal("the config file has no function get_config()", errors.CONFIG) from None
-    raise errors.Refusal(f"no such setting: {_flat(error)} (all settings: configs/base.py)", errors.CONFIG) from None
+    raise errors.Refusal(
+      f"no such setting: {_flat(error)} (all settings: configs/base.py)", errors.CONFIG
+    ) from None
   except OSError as error:
     missing = str(error).strip().splitlines()[-1].strip()
     raise errors.Refusal(f"the config file cannot be read: {missing}", errors.CONFIG) from None
   except Exception as error:  # a config file is a program, and may fail in any way
-    raise errors.Refusal(f"the config file fails: {type(error).__name__}: {_last(error)}", errors.CONFIG) from None
+    raise errors.Refusal(
+      f"the config file fails: {type(error).__name__}: {_last(error)}", errors.CONFIG
+    ) from None
 
 
 def _flat(error) -> str:
-  return " ".join(str(error).replace('\\n', " ").split())
+  return " ".join(str(error).replace("\\n", " ").split())
 
 
 def _last(error) -> str:
@@ -74,14 +85,18 @@ def _last(error) -> str:
 
 def _stored(words) -> dict:
   """The config of a run folder."""
-  path = next((w.split("=", 1)[1] for w in words if w.startswith(("--workdir=", "-workdir="))), None)
+  path = next(
+    (w.split("=", 1)[1] for w in words if w.startswith(("--workdir=", "-workdir="))), None
+  )
   if path is None:
     raise errors.usage("--workdir=RUN (a run folder), or --config=FILE, is missing")
   file = pathlib.Path(path) / "config.json"
   try:
     stored = json.loads(file.read_text())
   except FileNotFoundError:
-    raise errors.usage(f"{path} is no run folder: it has no config.json; give --config=FILE to begin one") from None
+    raise errors.usage(
+      f"{path} is no run folder: it has no config.json; give --config=FILE to begin one"
+    ) from None
   except (OSError, ValueError) as error:
     raise errors.data(f"{file} cannot be read ({error})") from None
   return tuples(stored)

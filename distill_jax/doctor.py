@@ -13,7 +13,8 @@ ROOM = 2 * 2**30  # bytes of free disk below which a run is likely to end early
 
 
 def examine(config: dict | None, workdir: str) -> int:
-  """Prints versions, devices, disk and key; returns the exit code: 0, or 3 if something would keep a run from working."""
+  """Prints versions, devices, disk and key; returns the exit code: 0, or 3 if something would keep
+  a run from working."""
   print(f"python       {platform.python_version()} ({sys.executable})")
   for package in summary.PACKAGES:
     print(f"{package:<12} {importlib.metadata.version(package)}")
@@ -22,12 +23,16 @@ def examine(config: dict | None, workdir: str) -> int:
 
 def devices() -> int:
   import jax
+
   try:
     found = jax.devices()
   except RuntimeError as error:
     print(f"devices      none: {str(error).splitlines()[0]}")
     return errors.CONFIG
-  print(f"devices      {len(found)} x {found[0].device_kind} ({found[0].platform}); {os.cpu_count()} CPU cores")
+  print(
+    f"devices      {len(found)} x {found[0].device_kind} ({found[0].platform}); "
+    f"{os.cpu_count()} CPU cores"
+  )
   return 0
 
 
@@ -35,7 +40,10 @@ def disk(workdir: str) -> int:
   path = pathlib.Path(workdir).resolve()
   place = next(p for p in (path, *path.parents) if p.exists())
   free, writable = shutil.disk_usage(place).free, os.access(place, os.W_OK)
-  print(f"disk         {free / 2**30:.1f} GiB free at {place}{'' if writable else ', but it cannot be written to'}")
+  print(
+    f"disk         {free / 2**30:.1f} GiB free at {place}"
+    f"{'' if writable else ', but it cannot be written to'}"
+  )
   if free < ROOM:
     print(f"             less than {ROOM / 2**30:.0f} GiB: make room, or give another --workdir")
   return 0 if writable and free >= ROOM else errors.CONFIG
@@ -44,13 +52,22 @@ def disk(workdir: str) -> int:
 def teacher(config: dict | None) -> int:
   if config is None:
     name = "OPENAI_API_KEY"
-    print(f"teacher      {name} is {'present' if os.environ.get(name) else 'not set'} (give --config to look at one)")
+    print(
+      f"teacher      {name} is {'present' if os.environ.get(name) else 'not set'} "
+      "(give --config to look at one)"
+    )
     return 0
   t = config["teacher"]
-  print(f"teacher      {t['kind']}, model {t['model']}{', at ' + t['base_url'] if t['base_url'] else ''}")
+  print(
+    f"teacher      {t['kind']}, model {t['model']}"
+    f"{', at ' + t['base_url'] if t['base_url'] else ''}"
+  )
   if t["kind"] == "openai":
-    print(f"             {t['key_env']} is {'present' if os.environ.get(t['key_env']) else 'not set'}")
+    print(
+      f"             {t['key_env']} is {'present' if os.environ.get(t['key_env']) else 'not set'}"
+    )
   from distill_jax import settings
+
   try:
     settings.read(config)
   except errors.Refusal as refusal:

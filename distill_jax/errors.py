@@ -1,4 +1,5 @@
-"""The one exception a person is meant to see: one line, and an exit code that says whose turn it is."""
+"""The one exception a person is meant to see: one line, and an exit code that says whose turn it
+is."""
 
 USAGE, CONFIG, DATA, TEACHER, BUDGET, PREEMPTED = 2, 3, 4, 5, 6, 75
 

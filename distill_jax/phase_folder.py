@@ -33,7 +33,8 @@ class PhaseFolder:
 
   @property
   def finished(self) -> bool:
-    """Whether there is a manifest. Raises Refusal if a listed file is missing or its size is off."""
+    """Whether there is a manifest. Raises Refusal if a listed file is missing or its size is
+    off."""
     return self._check(hashes=False)
 
   def verify(self) -> bool:

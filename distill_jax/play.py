@@ -9,7 +9,7 @@ from distill_jax import console, errors, rounds, run_folder, summary
 from distill_jax.phases import conversations
 from distill_jax.phases import evaluate as evaluation
 from distill_jax.phases import run as runs
-
+from distill_jax.teacher import builtin
 
 
 def run(settings, config: dict, workdir: str) -> dict:
@@ -19,14 +19,17 @@ def run(settings, config: dict, workdir: str) -> dict:
   try:
     with runs.Run(settings, folder, screen) as what:
       played = rounds.play(what)
-      screen.rounds_table(played["rounds"])
+      screen.rounds_table(played["rounds"], best=played["best_round"])
       screen.examples(summary.before_and_after(what, played["best_round"]))
   finally:
     folder.release()
   for split in ("test", "out_of_domain"):
     if found := played[split]:
-      screen.line(f"{split.replace('_', ' ')}: {found['accuracy']:.1%} ({found['low']:.1%} to {found['high']:.1%}, "
-                  f"n={found['n']}), by the student of round {played['best_round']}")
+      screen.line(
+        f"{split.replace('_', ' ')}: {found['accuracy']:.1%} "
+        f"({found['low']:.1%} to {found['high']:.1%}, "
+        f"n={found['n']}), by the student of round {played['best_round']}"
+      )
   screen.line(f"everything lies in {folder.path}; the summary is {folder.path / 'summary.json'}")
   return played
 
@@ -40,9 +43,13 @@ def opened(settings, workdir: str, screen) -> runs.Run:
 
 
 def trained_round(what, number: int) -> int:
-  """The round that is meant: the best so far by validation, if -1. Raises Refusal if it is not there."""
-  done = {n: f["evaluate"].facts for n in range(what.settings.rounds + 1)
-          if "evaluate" in (f := what.folder.finished(n)) and "train" in f}
+  """The round that is meant: the best so far by validation, if -1. Raises Refusal if it is not
+  there."""
+  done = {
+    n: f["evaluate"].facts
+    for n in range(what.settings.rounds + 1)
+    if "evaluate" in (f := what.folder.finished(n)) and "train" in f
+  }
   if not done:
     raise errors.data(f"{what.folder.path} has no finished round yet")
   if number >= 0 and number not in done:
@@ -51,8 +58,12 @@ def trained_round(what, number: int) -> int:
 
 
 def evaluate(settings, *, workdir: str, round: int, split: str) -> dict:
-  """Prints, as one line of JSON, the accuracy of a round's student on a split. Leaves the run folder as it is."""
-  with opened(settings, workdir, console.Console()) as what, tempfile.TemporaryDirectory() as scratch:
+  """Prints, as one line of JSON, the accuracy of a round's student on a split. Leaves the run
+  folder as it is."""
+  with (
+    opened(settings, workdir, console.Console()) as what,
+    tempfile.TemporaryDirectory() as scratch,
+  ):
     problems = what.task.problems(split)
     if not problems:
       raise errors.usage(f"--split={split}: task {what.task.name} has no such questions")
@@ -63,24 +74,49 @@ def evaluate(settings, *, workdir: str, round: int, split: str) -> dict:
     return here.facts
 
 
-def sample(settings, *, workdir: str, round: int, question: str, questions: str, samples: int, temperature: float) -> None:
+def sample(
+  settings,
+  *,
+  workdir: str,
+  round: int,
+  question: str,
+  questions: str,
+  samples: int,
+  temperature: float,
+) -> None:
   """Prints attempts at questions, one JSON object a line."""
   if samples < 1 or temperature < 0:
     raise errors.usage("--samples must be at least 1, --temperature 0 or more")
   if samples > 1 and temperature == 0:
-    raise errors.usage("--samples above 1 wants a --temperature above 0: greedy samples are all the same")
+    raise errors.usage(
+      "--samples above 1 wants a --temperature above 0: greedy samples are all the same"
+    )
   asked = [question] if question else read_questions(questions)
   with opened(settings, workdir, console.Console()) as what:
     number = trained_round(what, round)
     shots = what.task.shots[: settings.cot.shots]
     rows = [(q, k) for q in asked for k in range(samples)]
     spoken = conversations.lead(
-      [what.format.conversation(q, shots) for q, _ in rows], [f"sample/{n}" for n in range(len(rows))],
-      students={"student": what.student_after(number)}, temperature=temperature,
-      new_tokens=settings.evaluate.new_tokens)
+      [what.format.conversation(q, shots) for q, _ in rows],
+      [f"sample/{n}" for n in range(len(rows))],
+      students={"student": what.student_after(number)},
+      temperature=temperature,
+      new_tokens=settings.evaluate.new_tokens,
+    )
   for (q, k), s in zip(rows, spoken, strict=True):
-    print(json.dumps({"question": q, "sample": k, "text": s.text, "answer": what.task.read_answer(s.text),
-                      "finish": s.finish, "tokens": s.tokens, "logprob": s.logprob}))
+    print(
+      json.dumps(
+        {
+          "question": q,
+          "sample": k,
+          "text": s.text,
+          "answer": what.task.read_answer(s.text),
+          "finish": s.finish,
+          "tokens": s.tokens,
+          "logprob": s.logprob,
+        }
+      )
+    )
 
 
 def read_questions(path: str) -> list[str]:
@@ -95,21 +131,31 @@ def read_questions(path: str) -> list[str]:
       try:
         line = json.loads(line)["question"]
       except (ValueError, KeyError):
-        raise errors.data(f"{path or 'standard input'}:{number}: not JSON with a field question") from None
+        raise errors.data(
+          f"{path or 'standard input'}:{number}: not JSON with a field question"
+        ) from None
     found.append(line)
   if not found:
-    raise errors.usage("no question: give --question, --questions=FILE, or lines on the standard input")
+    raise errors.usage(
+      "no question: give --question, --questions=FILE, or lines on the standard input"
+    )
   return found
 
 
 def serve(settings, *, port: int, log: str) -> None:
   """The built-in teacher until interrupted."""
   if settings.task.name != "arithmetic":
-    raise errors.config("task.name", settings.task.name, "arithmetic: the built-in teacher answers from its world")
+    raise errors.config(
+      "task.name", settings.task.name, "arithmetic: the built-in teacher answers from its world"
+    )
   task = runs.open_task(settings)
   b = settings.teacher.builtin
-  from distill_jax.teacher import builtin
-  builtin.serve(task.world, port=port, latency=b.latency, error_rate=b.error_rate, faults=b.faults,
-                seed=settings.seed, log=log)
-
-
+  builtin.serve(
+    task.world,
+    port=port,
+    latency=b.latency,
+    error_rate=b.error_rate,
+    faults=b.faults,
+    seed=settings.seed,
+    log=log,
+  )

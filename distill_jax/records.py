@@ -1,7 +1,8 @@
 """The nouns that phases hand each other: frozen dataclasses, one JSON object a line on disk.
 
-Standard library only; every other room may import this one. JSON is written in pure ASCII, so that no
-text of a teacher or a student (lone surrogates, U+2028, control characters) can break a line or a file.
+Standard library only; every other room may import this one. JSON is written in pure ASCII, so that
+no text of a teacher or a student (lone surrogates, U+2028, control characters) can break a line or
+a file.
 """
 
 import dataclasses
@@ -61,7 +62,8 @@ class Attempt:
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-  """What one row of supervised training shows: a prompt, and the target the student should write."""
+  """What one row of supervised training shows: a prompt, and the target the student should
+  write."""
 
   problem: str
   prompt: str
@@ -79,7 +81,8 @@ class Contrast:
 
 @dataclasses.dataclass(frozen=True)
 class Metrics:
-  """Training at a step: means over the steps since the row before; a term that is not computed is None."""
+  """Training at a step: means over the steps since the row before; a term that is not computed is
+  None."""
 
   step: int
   loss: float
@@ -105,7 +108,9 @@ def load(kind: type, line: str, where: str):
   required = {f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING}
   if missing := required - set(fields):
     raise errors.data(f"{where}: a {kind.__name__} needs {', '.join(sorted(missing))}")
-  return kind(**{name: _typed(value, hints[name], f"{where}: {name}") for name, value in fields.items()})
+  return kind(
+    **{name: _typed(value, hints[name], f"{where}: {name}") for name, value in fields.items()}
+  )
 
 
 def _typed(value, hint, where: str):

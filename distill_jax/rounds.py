@@ -1,6 +1,8 @@
-"""The loop: the opening is round 0, then each_round is played from the last round's student, until it no longer helps.
+"""The loop: the opening is round 0, then each_round is played from the last round's student, until
+it no longer helps.
 
-A phase that is finished is not done again, so the same command resumes; nothing but the run folder is remembered.
+A phase that is finished is not done again, so the same command resumes; nothing but the run folder
+is remembered.
 """
 
 import time
@@ -8,12 +10,18 @@ import time
 from distill_jax import summary
 from distill_jax.phases import demonstrate, evaluate, exam, feedback, train
 
-PHASES = {"demonstrate": demonstrate.run, "exam": exam.run, "feedback": feedback.run, "train": train.run,
-          "evaluate": evaluate.run}
+PHASES = {
+  "demonstrate": demonstrate.run,
+  "exam": exam.run,
+  "feedback": feedback.run,
+  "train": train.run,
+  "evaluate": evaluate.run,
+}
 
 
 def play(run) -> dict:
-  """Plays all rounds of a run and the final test; returns the summary, which also stands in summary.json."""
+  """Plays all rounds of a run and the final test; returns the summary, which also stands in
+  summary.json."""
   rows = []
   for number in range(run.settings.rounds + 1):
     rows.append(play_round(run, number))
@@ -24,13 +32,19 @@ def play(run) -> dict:
   best = best_round(rows)
   for split in ("test", "out_of_domain"):
     if run.task.problems(split):
-      timed(run, lambda here, split=split: evaluate.score(
-        run, here, split, number=best, student=run.student_after(best)), run.folder.final(split))
+      timed(
+        run,
+        lambda here, split=split: evaluate.score(
+          run, here, split, number=best, student=run.student_after(best)
+        ),
+        run.folder.final(split),
+      )
   return summary.write(run, rows, best)
 
 
 def play_round(run, number: int) -> dict:
-  """One row of the summary. A round whose exam shows no mistake ends there, but for the evaluation."""
+  """One row of the summary. A round whose exam shows no mistake ends there, but for the
+  evaluation."""
   plan = run.settings.opening if number == 0 else run.settings.each_round
   for place, name in enumerate([*plan, "evaluate"]):
     here = run.folder.phase(number, place, name)
@@ -58,7 +72,7 @@ def stopped(stop, rows) -> str | None:
   if not stop.patience or len(rows) <= stop.patience:
     return None
   before = max(r["validation"]["accuracy"] for r in rows[: -stop.patience])
-  since = max(r["validation"]["accuracy"] for r in rows[-stop.patience:])
+  since = max(r["validation"]["accuracy"] for r in rows[-stop.patience :])
   if since <= before + stop.min_gain:
     return f"no gain on validation in {stop.patience} rounds"
   return None

@@ -1,7 +1,8 @@
-"""The door: a ConfigDict becomes frozen settings without defaults, and what makes no sense is refused here.
+"""The door: a ConfigDict becomes frozen settings without defaults, and what makes no sense is
+refused here.
 
-A key that is unknown or missing, a value of the wrong type, and a combination that cannot work each give one line
-that names the field. What the keys mean stands in configs/base.py.
+A key that is unknown or missing, a value of the wrong type, and a combination that cannot work each
+give one line that names the field. What the keys mean stands in configs/base.py.
 """
 
 import dataclasses
@@ -226,7 +227,8 @@ class Settings:
 def read(config: dict) -> Settings:
   """Settings from a plain nested dict (ConfigDict.to_dict()).
 
-  Raises Refusal (exit code 3) for whatever is missing, unknown, of the wrong type, or makes no sense.
+  Raises Refusal (exit code 3) for whatever is missing, unknown, of the wrong type, or makes no
+  sense.
   """
   settings = _group(Settings, config, "")
   check(settings)
@@ -240,7 +242,9 @@ def _group(kind, values, at: str):
   path = lambda name: f"{at}.{name}" if at else name
   for name in values:
     if name not in names:
-      raise errors.Refusal(f"config.{path(name)} is not a setting; there are: {', '.join(names)}", errors.CONFIG)
+      raise errors.Refusal(
+        f"config.{path(name)} is not a setting; there are: {', '.join(names)}", errors.CONFIG
+      )
   for name in names:
     if name not in values:
       raise errors.Refusal(f"config.{path(name)} is missing (see configs/base.py)", errors.CONFIG)
@@ -279,19 +283,64 @@ CHOICES = {
 PHASES = ("demonstrate", "exam", "feedback", "train")
 
 AT_LEAST_ONE = (
-  "exam.samples", "exam.new_tokens", "evaluate.new_tokens", "demonstrate.rationales", "feedback.mistakes",
-  "feedback.rationales", "teacher.concurrency", "teacher.attempts", "teacher.max_tokens", "teacher.max_requests",
-  "student.width", "student.layers", "student.heads", "student.kv_heads", "student.mlp", "train.batch", "train.micro",
-  "train.checkpoint_every", "train.log_every", "train.chunk", "triplet.max_response", "rollout.batch", "task.validation",
-  "world.train", "world.test",
+  "exam.samples",
+  "exam.new_tokens",
+  "evaluate.new_tokens",
+  "demonstrate.rationales",
+  "feedback.mistakes",
+  "feedback.rationales",
+  "teacher.concurrency",
+  "teacher.attempts",
+  "teacher.max_tokens",
+  "teacher.max_requests",
+  "student.width",
+  "student.layers",
+  "student.heads",
+  "student.kv_heads",
+  "student.mlp",
+  "train.batch",
+  "train.micro",
+  "train.checkpoint_every",
+  "train.log_every",
+  "train.chunk",
+  "triplet.max_response",
+  "rollout.batch",
+  "task.validation",
+  "world.train",
+  "world.test",
 )
 
 NOT_NEGATIVE = (
-  "rounds", "seed", "stop.patience", "stop.min_gain", "task.train", "task.test", "teacher.temperature", "teacher.timeout",
-  "teacher.patience", "teacher.prices.input", "teacher.prices.output", "teacher.max_dollars", "cot.shots",
-  "demonstrate.questions", "exam.questions", "exam.temperature", "exam.top_k", "contrast.positives", "contrast.negatives",
-  "train.losses.sft", "train.losses.triplet", "train.steps", "train.epochs", "train.lr", "train.warmup", "train.clip",
-  "train.weight_decay", "triplet.margin", "world.out_of_domain", "teacher.builtin.latency",
+  "rounds",
+  "seed",
+  "stop.patience",
+  "stop.min_gain",
+  "task.train",
+  "task.test",
+  "teacher.temperature",
+  "teacher.timeout",
+  "teacher.patience",
+  "teacher.prices.input",
+  "teacher.prices.output",
+  "teacher.max_dollars",
+  "cot.shots",
+  "demonstrate.questions",
+  "exam.questions",
+  "exam.temperature",
+  "exam.top_k",
+  "contrast.positives",
+  "contrast.negatives",
+  "train.losses.sft",
+  "train.losses.triplet",
+  "train.steps",
+  "train.epochs",
+  "train.lr",
+  "train.warmup",
+  "train.clip",
+  "train.weight_decay",
+  "triplet.margin",
+  "world.out_of_domain",
+  "teacher.builtin.latency",
 )
 
 SHARES = ("world.distractors", "teacher.builtin.error_rate", "sft.prompt_weight", "exam.top_p")
@@ -307,7 +356,9 @@ def check(s: Settings) -> None:
   """Refuses values and combinations that cannot work, before anything is loaded or paid for."""
   for field, allowed in CHOICES.items():
     if (value := _look_up(s, field)) not in allowed:
-      raise errors.config(field, value, f"one of {', '.join(allowed)}", f"--config.{field}={allowed[0]}")
+      raise errors.config(
+        field, value, f"one of {', '.join(allowed)}", f"--config.{field}={allowed[0]}"
+      )
   for fields, ok, allowed in (
     (AT_LEAST_ONE, lambda v: v >= 1, "at least 1"),
     (NOT_NEGATIVE, lambda v: v >= 0, "0 or more"),
@@ -336,10 +387,15 @@ def _check_plan(s: Settings) -> None:
   if "train" not in s.opening:
     raise errors.config("opening", s.opening, "a plan with train in it")
   if s.train.losses.triplet and "exam" not in s.opening + s.each_round:
-    raise errors.config("train.losses.triplet", s.train.losses.triplet,
-                        "0 where no phase is an exam: its negatives are the student's mistakes")
+    raise errors.config(
+      "train.losses.triplet",
+      s.train.losses.triplet,
+      "0 where no phase is an exam: its negatives are the student's mistakes",
+    )
   if s.exam.samples > 1 and s.exam.temperature == 0:
-    raise errors.config("exam.samples", s.exam.samples, "1 at temperature 0: all samples would be the same")
+    raise errors.config(
+      "exam.samples", s.exam.samples, "1 at temperature 0: all samples would be the same"
+    )
 
 
 def _check_student(s: Settings) -> None:
@@ -355,8 +411,12 @@ def _check_student(s: Settings) -> None:
 def _check_training(s: Settings) -> None:
   t = s.train
   if bool(t.steps) == bool(t.epochs):
-    raise errors.config("train.steps", t.steps, f"0, or train.epochs (now {t.epochs}) must be 0: one decides",
-                        "--config.train.epochs=0")
+    raise errors.config(
+      "train.steps",
+      t.steps,
+      f"0, or train.epochs (now {t.epochs}) must be 0: one decides",
+      "--config.train.epochs=0",
+    )
   if t.batch % t.micro:
     raise errors.config("train.micro", t.micro, f"a divisor of train.batch ({t.batch})")
   if not t.losses.sft and not t.losses.triplet:
@@ -364,7 +424,9 @@ def _check_training(s: Settings) -> None:
   for field in ("train.buckets", "rollout.buckets"):
     buckets = _look_up(s, field)
     if not buckets or any(b < 1 for b in buckets) or list(buckets) != sorted(set(buckets)):
-      raise errors.config(field, buckets, "a rising list of lengths", f"--config.{field}=64,128,256")
+      raise errors.config(
+        field, buckets, "a rising list of lengths", f"--config.{field}=64,128,256"
+      )
 
 
 def _check_sources(s: Settings) -> None:
@@ -374,8 +436,12 @@ def _check_sources(s: Settings) -> None:
     if s.world.operand_max < 4:
       raise errors.config("world.operand_max", s.world.operand_max, "4 or more")
   elif bool(s.task.path) == bool(s.task.hub):
-    raise errors.config("task.path", s.task.path, "the published files of this task (or set task.hub, not both)",
-                        "--config.task.path=DIR")
+    raise errors.config(
+      "task.path",
+      s.task.path,
+      "the published files of this task (or set task.hub, not both)",
+      "--config.task.path=DIR",
+    )
   if s.task.path and not pathlib.Path(s.task.path).exists():
     raise errors.config("task.path", s.task.path, "a file or folder that exists")
   _check_teacher(s)
@@ -384,16 +450,35 @@ def _check_sources(s: Settings) -> None:
 def _check_teacher(s: Settings) -> None:
   t = s.teacher
   if t.kind == "builtin" and s.task.name != "arithmetic":
-    raise errors.config("teacher.kind", t.kind, f"openai or replay: no world is behind task {s.task.name}")
+    raise errors.config(
+      "teacher.kind", t.kind, f"openai or replay: no world is behind task {s.task.name}"
+    )
   if t.kind == "openai":
     if not t.base_url.startswith(("http://", "https://")):
-      raise errors.config("teacher.base_url", t.base_url, "the server's address", "--config.teacher.base_url=https://api.openai.com/v1")
-    local = any(t.base_url.startswith(f"http://{host}") for host in ("127.0.0.1", "localhost", "[::1]"))
+      raise errors.config(
+        "teacher.base_url",
+        t.base_url,
+        "the server's address",
+        "--config.teacher.base_url=https://api.openai.com/v1",
+      )
+    local = any(
+      t.base_url.startswith(f"http://{host}") for host in ("127.0.0.1", "localhost", "[::1]")
+    )
     if not local and not os.environ.get(t.key_env):
-      raise errors.config("teacher.key_env", t.key_env, "an environment variable that holds the key", f"export {t.key_env}=...")
+      raise errors.config(
+        "teacher.key_env",
+        t.key_env,
+        "an environment variable that holds the key",
+        f"export {t.key_env}=...",
+      )
   if t.kind == "replay":
     if not t.replay.path:
-      raise errors.config("teacher.replay.path", t.replay.path, "the recorded files", "--config.teacher.replay.path=FILE")
+      raise errors.config(
+        "teacher.replay.path",
+        t.replay.path,
+        "the recorded files",
+        "--config.teacher.replay.path=FILE",
+      )
     for path in t.replay.path:
       if not pathlib.Path(path).is_file():
         raise errors.config("teacher.replay.path", path, "a file that exists")

@@ -7,14 +7,25 @@ import platform
 from distill_jax import records
 from distill_jax.phases import exam
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "tokenizers", "openai", "numpy")
+PACKAGES = (
+  "jax",
+  "jaxlib",
+  "flax",
+  "optax",
+  "orbax-checkpoint",
+  "transformers",
+  "tokenizers",
+  "openai",
+  "numpy",
+)
 
 
 def row(run, number: int, *, no_mistakes: bool = False) -> dict:
-  """{round, exam, teacher, kept, dropped, steps, loss, validation, no_mistakes} from the manifests of a round.
+  """{round, exam, teacher, kept, dropped, steps, loss, validation, no_mistakes} from the manifests
+  of a round.
 
-  Parts whose phase is not in the round's plan are None (teacher, kept, dropped: zero). After an exam without
-  mistakes the validation of the round before stands, since the student is the same.
+  Parts whose phase is not in the round's plan are None (teacher, kept, dropped: zero). After an
+  exam without mistakes the validation of the round before stands, since the student is the same.
   """
   facts = {name: here.facts for name, here in run.folder.finished(number).items()}
   teacher = [facts[name] for name in ("demonstrate", "feedback") if name in facts]
@@ -50,19 +61,32 @@ def write(run, rows: list[dict], best: int) -> dict:
     facts = here.facts if here.finished else None
     final[split] = facts and {n: facts[n] for n in ("accuracy", "correct", "low", "high", "n")}
   summary = {
-    "recipe": run.settings.recipe, "rounds": rows, "best_round": best, **final,
-    "seconds": round(run.folder.seconds, 1), "config": dataclasses.asdict(run.settings),
-    "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in PACKAGES}},
+    "recipe": run.settings.recipe,
+    "rounds": rows,
+    "best_round": best,
+    **final,
+    "seconds": round(run.folder.seconds, 1),
+    "config": dataclasses.asdict(run.settings),
+    "versions": {
+      "python": platform.python_version(),
+      **{p: importlib.metadata.version(p) for p in PACKAGES},
+    },
   }
   run.folder.write_json("summary.json", summary)
   return summary
 
 
 def before_and_after(run, best: int, count: int = 3):
-  """(question, first attempt, last attempt, gold) of questions that round 0's student got wrong and the best one right."""
+  """(question, first attempt, last attempt, gold) of questions that round 0's student got wrong and
+  the best one right."""
+
   def attempts(number):
-    return {a.problem: a for a in run.folder.find(number, "evaluate").rows(exam.ATTEMPTS, records.Attempt)}
+    return {
+      a.problem: a for a in run.folder.find(number, "evaluate").rows(exam.ATTEMPTS, records.Attempt)
+    }
 
   first, last = attempts(0), attempts(best)
-  problems = [p for p in run.task.problems("validation") if not first[p.id].correct and last[p.id].correct]
+  problems = [
+    p for p in run.task.problems("validation") if not first[p.id].correct and last[p.id].correct
+  ]
   return [(p.question, first[p.id].text, last[p.id].text, p.gold) for p in problems[:count]]

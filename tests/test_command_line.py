@@ -1,4 +1,5 @@
-"""Mistakes on the command line: one line, no traceback, exit code 2 or 3, before anything is loaded."""
+"""Mistakes on the command line: one line, no traceback, exit code 2 or 3, before anything is
+loaded."""
 
 import os
 import pathlib
@@ -33,7 +34,11 @@ def at_the_root(monkeypatch):
     ((*RUN, "--config.rounds=many"), 3, "config.rounds"),
     ((*RUN, "--config.triplet.detach_prompt=maybe"), 3, "config.triplet.detach_prompt"),
     ((*RUN, "--config.train=3"), 3, "config.train"),
-    ((*RUN, "--config.task.name=gsm8k", "--config.task.path=no/such/folder"), 3, "config.task.path"),
+    (
+      (*RUN, "--config.task.name=gsm8k", "--config.task.path=no/such/folder"),
+      3,
+      "config.task.path",
+    ),
     ((*RUN, "--config.student.kv_heads=3"), 3, "config.student.kv_heads"),
     (("run", "--config=configs/tailored.py:qiuck", "--workdir=x"), 3, "qiuck"),
     (("evaluate",), 2, "--workdir"),
@@ -56,26 +61,39 @@ def test_every_command_explains_itself_with_examples(command, capsys):
   assert f"python -m distill_jax {command}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("body, said", [
-  ("def get_config(:", "SyntaxError"), ("x = 1", "get_config"), ("def get_config():\n  return 1 / 0", "division"),
-])
+@pytest.mark.parametrize(
+  "body, said",
+  [
+    ("def get_config(:", "SyntaxError"),
+    ("x = 1", "get_config"),
+    ("def get_config():\n  return 1 / 0", "division"),
+  ],
+)
 def test_a_broken_config_file_is_one_line(body, said, tmp_path, capsys):
   (tmp_path / "broken.py").write_text(body)
-  sys.modules.pop("config_config", None)  # ml_collections loads every config file into this one module
+  sys.modules.pop(
+    "config_config", None
+  )  # ml_collections loads every config file into this one module
   assert commands.main(["run", f"--config={tmp_path / 'broken.py'}", "--workdir=x"]) == 3
   err = capsys.readouterr().err
   assert said in err and err.count("\n") == 1
 
 
 def test_a_refused_command_loads_neither_jax_nor_transformers():
-  code = ("import sys; from distill_jax import __main__ as m; "
-          "m.main(['run', '--config=configs/quickstart.py', '--workdir=x', '--config.rounds=-1']); "
-          "print(sorted({'jax', 'transformers', 'openai'} & set(sys.modules)))")
-  done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=os.environ)
+  code = (
+    "import sys; from distill_jax import __main__ as m; "
+    "m.main(['run', '--config=configs/quickstart.py', '--workdir=x', '--config.rounds=-1']); "
+    "print(sorted({'jax', 'transformers', 'openai'} & set(sys.modules)))"
+  )
+  done = subprocess.run(
+    [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=os.environ
+  )
   assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_the_doctor_names_versions_devices_and_the_key_but_never_shows_it(capsys, monkeypatch, tmp_path):
+def test_the_doctor_names_versions_devices_and_the_key_but_never_shows_it(
+  capsys, monkeypatch, tmp_path
+):
   monkeypatch.setenv("OPENAI_API_KEY", "sk-planted")
   assert commands.main(["doctor", f"--workdir={tmp_path}"]) == 0
   out = capsys.readouterr().out

@@ -1,4 +1,5 @@
-"""Every config is a program, and is run: each file, in each size, through the door; every key is read by somebody."""
+"""Every config is a program, and is run: each file, in each size, through the door; every key is
+read by somebody."""
 
 import dataclasses
 import importlib
@@ -20,7 +21,9 @@ FILES = sorted(
 
 
 def sizes(module) -> list[str]:
-  return list(getattr(module, "SIZES", {})) if inspect.signature(module.get_config).parameters else []
+  return (
+    list(getattr(module, "SIZES", {})) if inspect.signature(module.get_config).parameters else []
+  )
 
 
 def test_there_are_configs():

@@ -1,4 +1,5 @@
-"""Whole runs of a tiny student with the built-in teacher over real HTTP: what a run writes, and what an override changes."""
+"""Whole runs of a tiny student with the built-in teacher over real HTTP: what a run writes, and
+what an override changes."""
 
 import json
 import pathlib
@@ -33,7 +34,8 @@ def records_of(folder, number, phase, name, kind):
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
-  """A run nobody changed, which the others are compared with; its teacher's cache serves them all."""
+  """A run nobody changed, which the others are compared with; its teacher's cache serves them
+  all."""
   return run(tmp_path_factory.mktemp("plain") / "run")
 
 
@@ -47,7 +49,10 @@ def test_the_summary_has_the_form_that_later_tools_rely_on(plain):
   assert [r["round"] for r in summary["rounds"]] == [0, 1]
   for row in summary["rounds"]:
     assert row["exam"]["n"] == 40 and 0 <= row["exam"]["accuracy"] <= 1
-    assert set(row["teacher"]) == {"calls", "cache_hits", "tokens", "dollars"} and row["teacher"]["calls"] > 0
+    assert (
+      set(row["teacher"]) == {"calls", "cache_hits", "tokens", "dollars"}
+      and row["teacher"]["calls"] > 0
+    )
     assert row["kept"] > 0 and row["steps"] == 4
     assert set(row["validation"]) == {"accuracy", "low", "high", "n"}
     assert row["validation"]["low"] <= row["validation"]["accuracy"] <= row["validation"]["high"]
@@ -61,8 +66,14 @@ def test_everything_kept_is_right_and_everything_sent_was_wrong(plain):
   problems = {p.id: p for p in play.runs.open_task(settings.read(config())).problems("train")}
   for number, phase in ((0, "demonstrate"), (1, "feedback")):
     for r in records_of(folder, number, phase, rationales.RATIONALES, records.Rationale):
-      assert r.answer == problems[r.problem].gold and r.text.splitlines()[-1] == f"Answer: {r.answer}"
-  wrong = {(a.problem, a.text) for a in records_of(folder, 1, "exam", exam.ATTEMPTS, records.Attempt) if not a.correct}
+      assert (
+        r.answer == problems[r.problem].gold and r.text.splitlines()[-1] == f"Answer: {r.answer}"
+      )
+  wrong = {
+    (a.problem, a.text)
+    for a in records_of(folder, 1, "exam", exam.ATTEMPTS, records.Attempt)
+    if not a.correct
+  }
   tailored = records_of(folder, 1, "feedback", rationales.RATIONALES, records.Rationale)
   assert tailored and all((r.problem, r.corrects) in wrong and r.critique for r in tailored)
 
@@ -83,7 +94,9 @@ def test_a_folder_belongs_to_one_config(plain):
 def test_a_shared_cache_pays_for_nothing_twice_and_changes_no_result(plain, tmp_path):
   summary, _ = run(tmp_path / "run", **cache(plain))
   for row, first in zip(summary["rounds"], plain[0]["rounds"], strict=True):
-    assert row["teacher"]["calls"] == 0 and row["teacher"]["cache_hits"] == first["teacher"]["calls"]
+    assert (
+      row["teacher"]["calls"] == 0 and row["teacher"]["cache_hits"] == first["teacher"]["calls"]
+    )
     assert row["validation"] == first["validation"] and row["loss"] == first["loss"]
 
 
@@ -104,7 +117,13 @@ def test_without_the_triplet_term_it_is_not_computed(plain, tmp_path):
 def test_blind_feedback_never_shows_a_mistake_and_asks_for_new_samples(plain, tmp_path):
   _, folder = run(tmp_path / "run", feedback__kind="blind", **cache(plain))
   rows = records_of(folder, 1, "feedback", rationales.RATIONALES, records.Rationale)
-  asked = len({a.problem for a in records_of(folder, 1, "exam", exam.ATTEMPTS, records.Attempt) if not a.correct})
+  asked = len(
+    {
+      a.problem
+      for a in records_of(folder, 1, "exam", exam.ATTEMPTS, records.Attempt)
+      if not a.correct
+    }
+  )
   facts = folder.find(1, "feedback").facts
   assert facts["teacher"]["calls"] == asked == facts["kept"] + sum(facts["dropped"].values())
   assert all(r.prompt == "annotate" and r.corrects == "" and r.sample >= 1 for r in rows)
@@ -121,9 +140,15 @@ def test_contrasts_keep_as_many_negatives_as_they_are_told(plain, tmp_path):
   assert max(len(c.negatives) for c in contrasts(plain[1])) > 1
 
 
-@pytest.mark.parametrize("change", [
-  {"triplet__pool": "mean"}, {"triplet__detach_prompt": True}, {"sft__prompt_weight": 0.1}, {"sft__denominator": "all_tokens"},
-])
+@pytest.mark.parametrize(
+  "change",
+  [
+    {"triplet__pool": "mean"},
+    {"triplet__detach_prompt": True},
+    {"sft__prompt_weight": 0.1},
+    {"sft__denominator": "all_tokens"},
+  ],
+)
 def test_the_loss_options_change_the_loss(plain, tmp_path, change):
   _, folder = run(tmp_path / "run", **change, **cache(plain))
   assert metrics(folder)[-1].loss != metrics(plain[1])[-1].loss
@@ -142,15 +167,27 @@ def test_evaluate_and_sample_use_the_run(plain, capsys, tmp_path):
   assert facts["correct"] == plain[0]["test"]["correct"]
   capsys.readouterr()
   (tmp_path / "questions.jsonl").write_text('{"question": "Tom has 1 pear."}\nWhat is 2 + 2?\n')
-  play.sample(settings.read(config()), workdir=str(folder), round=0, question="", questions=str(tmp_path / "questions.jsonl"),
-              samples=2, temperature=1.0)
+  play.sample(
+    settings.read(config()),
+    workdir=str(folder),
+    round=0,
+    question="",
+    questions=str(tmp_path / "questions.jsonl"),
+    samples=2,
+    temperature=1.0,
+  )
   rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
   assert [(r["question"], r["sample"]) for r in rows] == [
-    ("Tom has 1 pear.", 0), ("Tom has 1 pear.", 1), ("What is 2 + 2?", 0), ("What is 2 + 2?", 1)]
+    ("Tom has 1 pear.", 0),
+    ("Tom has 1 pear.", 1),
+    ("What is 2 + 2?", 0),
+    ("What is 2 + 2?", 1),
+  ]
 
 
 def test_a_student_whose_weights_are_gone_is_refused_by_name(plain, tmp_path):
   import shutil
+
   copy = shutil.copytree(plain[1].path, tmp_path / "copy")
   next(pathlib.Path(copy).glob("round_01/2_train/student/*/MANIFEST.json")).unlink()
   with pytest.raises(errors.Refusal, match="student's weights are missing"):
@@ -158,7 +195,10 @@ def test_a_student_whose_weights_are_gone_is_refused_by_name(plain, tmp_path):
 
 
 def rows(*accuracies, no_mistakes=False):
-  return [{"round": n, "validation": {"accuracy": a}, "no_mistakes": no_mistakes} for n, a in enumerate(accuracies)]
+  return [
+    {"round": n, "validation": {"accuracy": a}, "no_mistakes": no_mistakes}
+    for n, a in enumerate(accuracies)
+  ]
 
 
 def test_rounds_stop_when_validation_stops_gaining_or_no_mistake_is_left():

@@ -62,7 +62,10 @@ def test_a_wrong_type_is_refused(field, value):
     ({"opening": ("demonstrate", "nap", "train")}, "config.opening"),
     ({"each_round": ("feedback", "exam", "train")}, "config.each_round"),
     ({"each_round": ("exam", "train", "train")}, "config.each_round"),
-    ({"opening": ("demonstrate", "train"), "each_round": ("train",)}, "config.train.losses.triplet"),
+    (
+      {"opening": ("demonstrate", "train"), "each_round": ("train",)},
+      "config.train.losses.triplet",
+    ),
     ({"exam__temperature": 0.0}, "config.exam.samples"),
     ({"student__kv_heads": 3}, "config.student.kv_heads"),
     ({"student__head_width": 7}, "config.student.head_width"),
@@ -82,7 +85,10 @@ def test_a_wrong_type_is_refused(field, value):
     ({"task__name": "svamp", "task__hub": "a/b"}, "config.teacher.kind"),
     ({"teacher__kind": "openai"}, "config.teacher.base_url"),
     ({"teacher__kind": "replay"}, "config.teacher.replay.path"),
-    ({"teacher__kind": "replay", "teacher__replay__path": ("/nowhere.json",)}, "config.teacher.replay.path"),
+    (
+      {"teacher__kind": "replay", "teacher__replay__path": ("/nowhere.json",)},
+      "config.teacher.replay.path",
+    ),
     ({"rounds": -1}, "config.rounds"),
     ({"train__batch": 0}, "config.train.batch"),
     ({"exam__top_p": 1.1}, "config.exam.top_p"),
@@ -94,7 +100,11 @@ def test_what_makes_no_sense_is_refused_by_name(changes, named):
 
 def test_a_vendor_without_a_key_is_refused_before_anything_is_paid(monkeypatch):
   monkeypatch.delenv("NO_SUCH_KEY", raising=False)
-  changes = {"teacher__kind": "openai", "teacher__base_url": "https://example.com/v1", "teacher__key_env": "NO_SUCH_KEY"}
+  changes = {
+    "teacher__kind": "openai",
+    "teacher__base_url": "https://example.com/v1",
+    "teacher__key_env": "NO_SUCH_KEY",
+  }
   assert "export NO_SUCH_KEY" in refusal(changed(**changes))
   monkeypatch.setenv("NO_SUCH_KEY", "x")
   assert settings.read(changed(**changes)).teacher.kind == "openai"

@@ -1,6 +1,7 @@
 """Encoded examples to the arrays of step s.
 
-Dimension key: B rows, L bucket length, T target positions, 3 pooled responses (anchor, positive, negative).
+Dimension key: B rows, L bucket length, T target positions, 3 pooled responses (anchor, positive,
+negative).
 """
 
 import dataclasses
@@ -15,10 +16,13 @@ TARGET_MULTIPLE = 32  # T is rounded up to this, so that it seldom changes betwe
 class Corpus:
   """All examples of a training phase, and what they look like at any step.
 
-  The positive and the negative of a row are drawn afresh each epoch; with none there is no contrast in the row.
+  The positive and the negative of a row are drawn afresh each epoch; with none there is no contrast
+  in the row.
   """
 
-  def __init__(self, examples, *, batch: int, buckets, seed: int, pad: int, sft, triplet, contrast: bool):
+  def __init__(
+    self, examples, *, batch: int, buckets, seed: int, pad: int, sft, triplet, contrast: bool
+  ):
     self._seed, self._batch, self._pad = seed, batch, pad
     self._sft, self._triplet, self._contrast = sft, triplet, contrast
     self._longest = max(buckets)
@@ -28,13 +32,21 @@ class Corpus:
     self._rows_of = {}
     self.order = order.Order(
       lambda epoch: [len(row.tokens) for row in self._epoch(epoch)],
-      [x.problem for x in self.examples], buckets=buckets, batch=batch, seed=seed)
+      [x.problem for x in self.examples],
+      buckets=buckets,
+      batch=batch,
+      seed=seed,
+    )
     widest = max((len(self._plain(x).where) for x in self.examples), default=1)
     self._targets = -(-widest // TARGET_MULTIPLE) * TARGET_MULTIPLE
 
   def _plain(self, example) -> encode.Row:
-    return encode.plain(example.prompt, example.target, prompt_weight=self._sft.prompt_weight,
-                        denominator=self._sft.denominator)
+    return encode.plain(
+      example.prompt,
+      example.target,
+      prompt_weight=self._sft.prompt_weight,
+      denominator=self._sft.denominator,
+    )
 
   def _row(self, example, rng) -> encode.Row:
     row = self._plain(example)
@@ -43,8 +55,14 @@ class Corpus:
       return row
     t = self._triplet
     pick = lambda options: options[rng.integers(len(options))]
-    tree = encode.with_contrast(row, pick(others), pick(example.negatives), pool=t.pool,
-                                detach=t.detach_prompt, max_response=t.max_response)
+    tree = encode.with_contrast(
+      row,
+      pick(others),
+      pick(example.negatives),
+      pool=t.pool,
+      detach=t.detach_prompt,
+      max_response=t.max_response,
+    )
     return tree if len(tree.tokens) <= self._longest else row
 
   def _epoch(self, number: int) -> list[encode.Row]:
@@ -57,8 +75,13 @@ class Corpus:
     """The arrays of step `step`; rows that are missing from a batch have weight 0."""
     epoch, bucket, numbers = self.order[step]
     rows = self._epoch(epoch)
-    return stack([rows[n] for n in numbers], batch=self._batch, length=bucket,
-                 targets=min(self._targets, bucket), pad=self._pad)
+    return stack(
+      [rows[n] for n in numbers],
+      batch=self._batch,
+      length=bucket,
+      targets=min(self._targets, bucket),
+      pad=self._pad,
+    )
 
 
 def stack(rows, *, batch: int, length: int, targets: int, pad: int) -> dict[str, np.ndarray]:
@@ -75,8 +98,8 @@ def stack(rows, *, batch: int, length: int, targets: int, pad: int) -> dict[str,
       value = getattr(row, field.name)
       if field.name in ("denominator", "pool"):
         continue
-      out[field.name][n, :len(value)] = value
-    out["roots"][n, :len(row.tokens)] = encode.PROMPT
+      out[field.name][n, : len(value)] = value
+    out["roots"][n, : len(row.tokens)] = encode.PROMPT
     out["denominator"][n] = row.denominator
     out["valid"][n] = bool(row.pool)
     for branch, positions in enumerate(row.pool):

@@ -1,6 +1,8 @@
-"""Token ids to rows. Prompt and target are encoded apart and joined: the boundary is a number we know.
+"""Token ids to rows. Prompt and target are encoded apart and joined: the boundary is a number we
+know.
 
-A row with a contrast is a small tree: the target and the two responses hang on one prompt (see students/decoder.py).
+A row with a contrast is a small tree: the target and the two responses hang on one prompt (see
+students/decoder.py).
 
   prompt 10 11 12   target 20 21 1   positive 30 1   negative 40 41 1
 
@@ -43,7 +45,8 @@ class Row:
 
 
 def plain(prompt, target, *, prompt_weight: float, denominator: str) -> Row:
-  """The row of a prompt and its target. `denominator`: what it adds to the mean's, "weights" or "all_tokens"."""
+  """The row of a prompt and its target. `denominator`: what it adds to the mean's, "weights" or
+  "all_tokens"."""
   tokens = [*prompt, *target]
   first = 0 if prompt_weight else len(prompt) - 1
   where = list(range(first, len(tokens) - 1))
@@ -54,13 +57,17 @@ def plain(prompt, target, *, prompt_weight: float, denominator: str) -> Row:
     segments=[PROMPT] * len(prompt) + [TARGET] * len(target),
     detached=[0] * len(tokens),
     where=where,
-    labels=tokens[first + 1:],
+    labels=tokens[first + 1 :],
     weights=weights,
-    denominator=sum(weights) if denominator == "weights" else float(len(tokens) - 1))
+    denominator=sum(weights) if denominator == "weights" else float(len(tokens) - 1),
+  )
 
 
-def with_contrast(row: Row, positive, negative, *, pool: str, detach: bool, max_response: int) -> Row:
-  """Hangs a positive and a negative on the row's prompt (and, when detached, the anchor once more)."""
+def with_contrast(
+  row: Row, positive, negative, *, pool: str, detach: bool, max_response: int
+) -> Row:
+  """Hangs a positive and a negative on the row's prompt (and, when detached, the anchor once
+  more)."""
   prompt = row.segments.count(PROMPT)
   target = row.tokens[prompt:]
   branches = [(POSITIVE, positive), (NEGATIVE, negative)]
@@ -78,4 +85,5 @@ def with_contrast(row: Row, positive, negative, *, pool: str, detach: bool, max_
     detached += [int(detach)] * len(response)
   pooled = tuple([end - 1] if pool == "last" else list(range(start, end)) for start, end in spans)
   return dataclasses.replace(
-    row, tokens=tokens, positions=positions, segments=segments, detached=detached, pool=pooled)
+    row, tokens=tokens, positions=positions, segments=segments, detached=detached, pool=pooled
+  )

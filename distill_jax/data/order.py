@@ -1,4 +1,5 @@
-"""Which rows make up step s: a pure function of (seed, s), so that the step number is the whole iterator state."""
+"""Which rows make up step s: a pure function of (seed, s), so that the step number is the whole
+iterator state."""
 
 import numpy as np
 
@@ -11,8 +12,8 @@ def bucket_of(length: int, buckets) -> int | None:
 def epoch_batches(lengths, questions, *, buckets, batch: int, key) -> list[tuple[int, list[int]]]:
   """One pass over all rows: (bucket, row numbers) a batch, in random order.
 
-  Every row that fits a bucket occurs once. No batch holds two rows of one question. Rows left over in a short
-  bucket move up to a longer one, so that few batches are incomplete.
+  Every row that fits a bucket occurs once. No batch holds two rows of one question. Rows left over
+  in a short bucket move up to a longer one, so that few batches are incomplete.
   """
   rng = np.random.Generator(np.random.PCG64(key))
   waiting = {b: [] for b in sorted(buckets)}
@@ -57,7 +58,8 @@ def _fill(rows, questions, batch):
 
 
 class Order:
-  """order[step] -> (epoch, bucket, row numbers). `lengths_of(epoch)` gives that epoch's row lengths."""
+  """order[step] -> (epoch, bucket, row numbers). `lengths_of(epoch)` gives that epoch's row
+  lengths."""
 
   def __init__(self, lengths_of, questions, *, buckets, batch: int, seed: int):
     self._lengths_of, self._questions = lengths_of, questions
@@ -67,8 +69,15 @@ class Order:
   def epoch(self, number: int):
     while len(self._epochs) <= number:
       n = len(self._epochs)
-      self._epochs.append(epoch_batches(
-        self._lengths_of(n), self._questions, buckets=self._buckets, batch=self._batch, key=(self._seed, n)))
+      self._epochs.append(
+        epoch_batches(
+          self._lengths_of(n),
+          self._questions,
+          buckets=self._buckets,
+          batch=self._batch,
+          key=(self._seed, n),
+        )
+      )
     return self._epochs[number]
 
   def __getitem__(self, step: int):

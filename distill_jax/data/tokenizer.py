@@ -5,11 +5,13 @@ import pathlib
 
 from distill_jax import errors
 
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # or it says at import that torch is missing
+os.environ.setdefault(
+  "TRANSFORMERS_VERBOSITY", "error"
+)  # or it says at import that torch is missing
 
-import tokenizers  # noqa: E402
-import transformers  # noqa: E402
-from tokenizers import decoders, models, pre_tokenizers, trainers  # noqa: E402
+import tokenizers
+import transformers
+from tokenizers import decoders, models, pre_tokenizers, trainers
 
 PAD, END = "<pad>", "<end>"
 
@@ -20,14 +22,22 @@ def train(texts, *, vocab: int, path: pathlib.Path) -> None:
   Deterministic in the texts. Every string can be encoded: all 256 bytes are in the vocabulary.
   """
   bpe = tokenizers.Tokenizer(models.BPE())
-  bpe.pre_tokenizer = pre_tokenizers.Sequence([
-    pre_tokenizers.Digits(individual_digits=True),
-    pre_tokenizers.ByteLevel(add_prefix_space=False),
-  ])
+  bpe.pre_tokenizer = pre_tokenizers.Sequence(
+    [
+      pre_tokenizers.Digits(individual_digits=True),
+      pre_tokenizers.ByteLevel(add_prefix_space=False),
+    ]
+  )
   bpe.decoder = decoders.ByteLevel()
-  bpe.train_from_iterator(texts, trainers.BpeTrainer(
-    vocab_size=vocab, special_tokens=[PAD, END], show_progress=False,
-    initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+  bpe.train_from_iterator(
+    texts,
+    trainers.BpeTrainer(
+      vocab_size=vocab,
+      special_tokens=[PAD, END],
+      show_progress=False,
+      initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    ),
+  )
   fast = transformers.PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token=PAD, eos_token=END)
   part = path.with_name(path.name + ".part")
   fast.save_pretrained(part)
@@ -35,19 +45,23 @@ def train(texts, *, vocab: int, path: pathlib.Path) -> None:
 
 
 class Tokenizer:
-  """A tokenizer directory, with text kept plain: special tokens that occur in text are spelled out."""
+  """A tokenizer directory, with text kept plain: special tokens that occur in text are spelled
+  out."""
 
   def __init__(self, path):
     try:
       self._fast = transformers.AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)
     except (OSError, ValueError) as error:
-      raise errors.data(f"{path}: no tokenizer could be loaded there ({str(error).splitlines()[0]})") from None
+      raise errors.data(
+        f"{path}: no tokenizer could be loaded there ({str(error).splitlines()[0]})"
+      ) from None
     if self._fast.eos_token_id is None:
       raise errors.data(f"{path}: this tokenizer has no end token (eos_token)")
     self.end = self._fast.eos_token_id
     self.pad = self._fast.pad_token_id if self._fast.pad_token_id is not None else self.end
     self.vocab = len(self._fast)
-    # Some vocabularies (T5's) hold special tokens as ordinary pieces too: those are pulled apart in text.
+    # Some vocabularies (T5's) hold special tokens as ordinary pieces too: those are pulled apart in
+    # text.
     special = set(self._fast.all_special_ids)
     self._stubborn = [t for t in self._fast.all_special_tokens if special & set(self._plain(t))]
 

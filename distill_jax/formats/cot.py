@@ -1,9 +1,7 @@
 """Plain chain of thought: one prompt, one answer.
 
-  Question: Tom has 3 apples and buys 4 more. How many apples does he have?
-  Reasoning:
-  Tom has 3 + 4 = 7 apples.
-  Answer: 7
+Question: Tom has 3 apples and buys 4 more. How many apples does he have? Reasoning: Tom has 3 + 4 =
+7 apples. Answer: 7
 """
 
 import re
@@ -13,7 +11,9 @@ NAME = "cot"
 STUDENTS = ("student",)
 STOP = "\n\n"  # a blank line ends an answer: worked examples are separated by one
 
-_CLOSING = re.compile(r"(so |thus,? |therefore,? )?(the )?(final )?answer( is\b|:|$)|####", re.IGNORECASE)
+_CLOSING = re.compile(
+  r"(so |thus,? |therefore,? )?(the )?(final )?answer( is\b|:|$)|####", re.IGNORECASE
+)
 
 
 def prompt(question: str, shots=()) -> str:
@@ -23,7 +23,8 @@ def prompt(question: str, shots=()) -> str:
 
 
 def target(text: str, answer: str) -> str:
-  """What the student should write: the reasoning without blank lines, and one answer line at the end.
+  """What the student should write: the reasoning without blank lines, and one answer line at the
+  end.
 
   A closing sentence that only states the answer gives way to the answer line.
   """

@@ -1,6 +1,8 @@
-"""The one head operation: hidden states and the output matrix in, log-probabilities of given tokens out.
+"""The one head operation: hidden states and the output matrix in, log-probabilities of given tokens
+out.
 
-Dimension key: B batch, T positions that have a target, D model width, V vocabulary, C positions of a chunk.
+Dimension key: B batch, T positions that have a target, D model width, V vocabulary, C positions of
+a chunk.
 """
 
 import jax
@@ -11,14 +13,17 @@ def token_logprobs(hidden_BTD, head_DV, targets_BT, *, chunk: int):
   """log p(target | what precedes it), float32 [B, T], in nats.
 
   Works on `chunk` positions at a time and recomputes their logits in the backward pass, so that
-  [batch, length, vocabulary] never exists. Positions without a target are not to be passed in at all.
+  [batch, length, vocabulary] never exists. Positions without a target are not to be passed in at
+  all.
   """
 
   @jax.checkpoint
   def part(hidden_BCD, targets_BC):
     logits_BCV = jnp.einsum("bcd,dv->bcv", hidden_BCD, head_DV, preferred_element_type=jnp.float32)
     wanted = targets_BC[..., None] == jnp.arange(head_DV.shape[1])[None, None, :]
-    target_BC = jnp.sum(jnp.where(wanted, logits_BCV, 0.0), axis=-1)  # a gather would undo vocabulary sharding
+    target_BC = jnp.sum(
+      jnp.where(wanted, logits_BCV, 0.0), axis=-1
+    )  # a gather would undo vocabulary sharding
     return target_BC - jax.nn.logsumexp(logits_BCV, axis=-1)
 
   batch, length = targets_BT.shape
@@ -26,7 +31,10 @@ def token_logprobs(hidden_BTD, head_DV, targets_BT, *, chunk: int):
     return part(hidden_BTD, targets_BT)
   parts = -(-length // chunk)
   room = parts * chunk - length
-  cut = lambda x: jnp.pad(x, ((0, 0), (0, room)) + ((0, 0),) * (x.ndim - 2)).reshape(
-    batch, parts, chunk, *x.shape[2:]).swapaxes(0, 1)
+  cut = lambda x: (
+    jnp.pad(x, ((0, 0), (0, room)) + ((0, 0),) * (x.ndim - 2))
+    .reshape(batch, parts, chunk, *x.shape[2:])
+    .swapaxes(0, 1)
+  )
   logp = jax.lax.map(lambda xs: part(*xs), (cut(hidden_BTD), cut(targets_BT)))
   return logp.swapaxes(0, 1).reshape(batch, parts * chunk)[:, :length]

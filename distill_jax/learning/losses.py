@@ -1,14 +1,15 @@
 """Losses: arrays in, a sum out. Dividing is the train step's business.
 
-Dimension key: B batch, T target positions, D model width. Units: likelihood losses in nats; cosine distance
-has none (0 to 2).
+Dimension key: B batch, T target positions, D model width. Units: likelihood losses in nats; cosine
+distance has none (0 to 2).
 """
 
 import jax.numpy as jnp
 
 
 def weighted_nll(logp_BT, weights_BT):
-  """Sum over positions of weight * -log p(token): SFT, with whatever weight the prompt has been given."""
+  """Sum over positions of weight * -log p(token): SFT, with whatever weight the prompt has been
+  given."""
   return -jnp.sum(weights_BT * logp_BT)
 
 

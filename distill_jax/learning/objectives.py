@@ -1,9 +1,11 @@
 """Objectives: weighted sums of mean losses, each with its own denominator.
 
-Dimension key: B rows, L tokens of a row, T target positions, D model width, C=3 branches (anchor, positive, negative).
+Dimension key: B rows, L tokens of a row, T target positions, D model width, C=3 branches (anchor,
+positive, negative).
 
-An objective gives `counts(batch)`, the denominators, from data alone, and `sums(params, batch)`. Only the train
-step divides, once, by the count of the whole batch: so micro-batches, hosts and shards change nothing.
+An objective gives `counts(batch)`, the denominators, from data alone, and `sums(params, batch)`.
+Only the train step divides, once, by the count of the whole batch: so micro-batches, hosts and
+shards change nothing.
 """
 
 from collections.abc import Callable
@@ -32,13 +34,17 @@ class Batch(NamedTuple):
   labels: jax.Array  # int32 [B, T]
   weights: jax.Array  # float32 [B, T]; 0 where there is nothing to learn
   tokens: jax.Array  # float32 [B]: what this row adds to the SFT denominator
-  pool: jax.Array  # float32 [B, C, L]: weights that pool anchor, positive, negative; rows of C are empty without a triplet
+  # float32 [B, C, L]: weights that pool anchor, positive, negative; rows of C are empty without a
+  # triplet
+  pool: jax.Array
   valid: jax.Array  # float32 [B]: 1 where the row has a contrast
 
 
-def tailored(hidden: Callable, head: Callable, *, share: dict[str, float], margin: float, chunk: int) -> Objective:
-  """SFT plus self-reflection: `share["sft"] * NLL + share["triplet"] * triplet` (Wang et al. 2023), in one
-  forward pass. Terms with share 0 are not computed.
+def tailored(
+  hidden: Callable, head: Callable, *, share: dict[str, float], margin: float, chunk: int
+) -> Objective:
+  """SFT plus self-reflection: `share["sft"] * NLL + share["triplet"] * triplet` (Wang et al. 2023),
+  in one forward pass. Terms with share 0 are not computed.
 
   hidden(params, rows) gives [B, L, D]; head(params) gives [D, V].
   """

@@ -1,4 +1,5 @@
-"""The optimizer: AdamW (Loshchilov & Hutter 2019) with warm-up, a schedule, and clipping by global norm."""
+"""The optimizer: AdamW (Loshchilov & Hutter 2019) with warm-up, a schedule, and clipping by global
+norm."""
 
 import jax
 import optax
@@ -7,7 +8,8 @@ SCHEDULES = ("constant", "cosine", "linear")
 
 
 def schedule(kind: str, *, peak: float, warmup: int, steps: int):
-  """Learning rate by step: linear warm-up from 0 over `warmup` steps, then constant, or down to 0 at `steps`."""
+  """Learning rate by step: linear warm-up from 0 over `warmup` steps, then constant, or down to 0
+  at `steps`."""
   rest = max(steps - warmup, 1)
   after = {
     "constant": lambda: optax.constant_schedule(peak),
@@ -16,14 +18,19 @@ def schedule(kind: str, *, peak: float, warmup: int, steps: int):
   }[kind]()
   if not warmup:
     return after
-  rise = optax.linear_schedule(peak / warmup, peak, max(warmup - 1, 1))  # the first step is not lost to a rate of 0
+  rise = optax.linear_schedule(
+    peak / warmup, peak, max(warmup - 1, 1)
+  )  # the first step is not lost to a rate of 0
   return optax.join_schedules([rise, after], [warmup])
 
 
 def adamw(rate, *, beta1: float, beta2: float, eps: float, weight_decay: float, clip: float):
   """`rate` is a schedule. Decay touches matrices only, never norms. clip 0 means no clipping."""
   matrices = lambda params: jax.tree.map_with_path(
-    lambda path, x: x.ndim > 1 and not str(path[-1].key).endswith("norm"), params)
+    lambda path, x: x.ndim > 1 and not str(path[-1].key).endswith("norm"), params
+  )
   parts = [optax.clip_by_global_norm(clip)] if clip else []
-  parts.append(optax.adamw(rate, b1=beta1, b2=beta2, eps=eps, weight_decay=weight_decay, mask=matrices))
+  parts.append(
+    optax.adamw(rate, b1=beta1, b2=beta2, eps=eps, weight_decay=weight_decay, mask=matrices)
+  )
   return optax.chain(*parts)

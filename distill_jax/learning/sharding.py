@@ -1,7 +1,8 @@
 """Where arrays live: a mesh, and one table from logical axes to mesh axes.
 
-What pjit used to mean: jax.jit of a pure function on arrays that carry a NamedSharding. Mesh axes: data
-(copies of the weights, parts of the batch), fsdp (parts of both), tensor (parts of heads, MLP, vocabulary).
+What pjit used to mean: jax.jit of a pure function on arrays that carry a NamedSharding. Mesh axes:
+data (copies of the weights, parts of the batch), fsdp (parts of both), tensor (parts of heads, MLP,
+vocabulary).
 """
 
 import jax
@@ -37,8 +38,10 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices=None) -> j
     known = -data * fsdp * tensor
     sizes[sizes.index(-1)] = max(len(devices) // known, 1)
   if sizes[0] * sizes[1] * sizes[2] != len(devices):
-    raise ValueError(f"a mesh of {tuple(sizes)} needs {sizes[0] * sizes[1] * sizes[2]} devices, "
-                     f"and there are {len(devices)}")
+    raise ValueError(
+      f"a mesh of {tuple(sizes)} needs {sizes[0] * sizes[1] * sizes[2]} devices, "
+      f"and there are {len(devices)}"
+    )
   auto = (jax.sharding.AxisType.Auto,) * 3  # jax 0.10 defaults to Explicit; pjit meant Auto
   return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=auto, devices=devices)
 
@@ -50,24 +53,33 @@ def spec(axes) -> P:
 
 def _fits(mesh, shape, places) -> P:
   """Drops the mesh axes that do not divide a dimension: such a dimension is kept whole."""
+
   def size(place):
     names = (place,) if isinstance(place, str) else place
     total = 1
     for name in names:
       total *= mesh.shape[name]
     return total
-  return P(*(p if p is None or n % size(p) == 0 else None for n, p in zip(shape, places, strict=True)))
+
+  return P(
+    *(p if p is None or n % size(p) == 0 else None for n, p in zip(shape, places, strict=True))
+  )
 
 
 def of_params(mesh, axes, shapes):
-  """NamedShardings for a tree of `shapes`, from the tree of logical `axes` of the same structure."""
+  """NamedShardings for a tree of `shapes`, from the tree of logical `axes` of the same
+  structure."""
   return jax.tree.map(
     lambda a, s: NamedSharding(mesh, _fits(mesh, s.shape, spec(a))),
-    axes, shapes, is_leaf=lambda x: isinstance(x, tuple))
+    axes,
+    shapes,
+    is_leaf=lambda x: isinstance(x, tuple),
+  )
 
 
 def of_state(mesh, state_shapes, param_shardings, param_shapes):
-  """Shardings of a train state: whatever mirrors the parameters (moments) lies as they do, the rest is everywhere."""
+  """Shardings of a train state: whatever mirrors the parameters (moments) lies as they do, the rest
+  is everywhere."""
   structure = jax.tree.structure(param_shapes)
   mirrors = lambda node: jax.tree.structure(node) == structure
   place = lambda node: param_shardings if mirrors(node) else everywhere(mesh)
@@ -84,7 +96,8 @@ def batch(mesh) -> NamedSharding:
 
 
 def constrain(x, *axes):
-  """Pins an activation to logical axes under the mesh in force (jax.set_mesh); without one, does nothing."""
+  """Pins an activation to logical axes under the mesh in force (jax.set_mesh); without one, does
+  nothing."""
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
     return x

@@ -1,4 +1,5 @@
-"""The train step: a pure function made by a maker. State holds what an update changes, and nothing else."""
+"""The train step: a pure function made by a maker. State holds what an update changes, and nothing
+else."""
 
 from typing import Any, NamedTuple
 
@@ -16,8 +17,8 @@ class TrainState(NamedTuple):
 
 
 def make_train_step(objective, optimizer, *, micro: int):
-  """(state, batch) -> (state, metrics). The batch is taken in `micro` parts to save memory; the result does
-  not depend on it.
+  """(state, batch) -> (state, metrics). The batch is taken in `micro` parts to save memory; the
+  result does not depend on it.
 
   metrics, float32 scalars: each term's mean, `loss` (their weighted sum) and `grad_norm`.
   """
@@ -38,13 +39,18 @@ def make_train_step(objective, optimizer, *, micro: int):
     else:
       # Every micro-th row, not the first rows first: so each part still lies on all devices.
       parts = jax.tree.map(lambda x: x.reshape(-1, micro, *x.shape[1:]).swapaxes(0, 1), batch)
-      zeros = ({term: jnp.float32(0) for term in objective.share}, jax.tree.map(jnp.zeros_like, state.params))
+      zeros = (
+        {term: jnp.float32(0) for term in objective.share},
+        jax.tree.map(jnp.zeros_like, state.params),
+      )
       (means, grads), _ = jax.lax.scan(add, zeros, parts)
 
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     total = sum(objective.share[term] * mean for term, mean in means.items())
     metrics = {**means, "loss": total, "grad_norm": optax.tree.norm(grads)}
-    return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state), metrics
+    return TrainState(
+      state.step + 1, optax.apply_updates(state.params, updates), opt_state
+    ), metrics
 
   return train_step
 
@@ -64,5 +70,9 @@ def places(mesh, param_axes, param_shapes, optimizer):
 def compiled(train_step, mesh, state_places):
   """The step, jitted for a mesh: the state is donated, the batch split by rows."""
   everywhere = sharding.everywhere(mesh)
-  return jax.jit(train_step, in_shardings=(state_places, sharding.batch(mesh)),
-                 out_shardings=(state_places, everywhere), donate_argnums=0)
+  return jax.jit(
+    train_step,
+    in_shardings=(state_places, sharding.batch(mesh)),
+    out_shardings=(state_places, everywhere),
+    donate_argnums=0,
+  )

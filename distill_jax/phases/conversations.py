@@ -1,4 +1,5 @@
-"""Leads many conversations of a format with students at once: whoever waits for the same student is answered together."""
+"""Leads many conversations of a format with students at once: whoever waits for the same student is
+answered together."""
 
 from typing import NamedTuple
 
@@ -11,7 +12,8 @@ class Spoken(NamedTuple):
 
 
 def lead(conversations, names, *, students, **decoding) -> list[Spoken]:
-  """Runs generators (see formats/) to their ends. `names` tell conversations apart: they decide the random numbers.
+  """Runs generators (see formats/) to their ends. `names` tell conversations apart: they decide the
+  random numbers.
 
   students: name -> (student, its weights). decoding: see Student.answer.
   """

@@ -11,9 +11,26 @@ def run(run, number, here):
 
 def score(run, here, split, *, number, student):
   """Facts: accuracy, correct, n, low, high (95 % Wilson interval), all shares; and the split."""
-  attempts = exam.take(run, here, run.task.problems(split), number=number, label=f"round {number} {split}", samples=1,
-                       temperature=0.0, new_tokens=run.settings.evaluate.new_tokens, student=student)
+  attempts = exam.take(
+    run,
+    here,
+    run.task.problems(split),
+    number=number,
+    label=f"round {number} {split}",
+    samples=1,
+    temperature=0.0,
+    new_tokens=run.settings.evaluate.new_tokens,
+    student=student,
+  )
   correct = sum(a.correct for a in attempts)
   low, high = intervals.wilson(correct, len(attempts))
-  here.finish({"split": split, "accuracy": correct / max(len(attempts), 1), "correct": correct, "n": len(attempts),
-               "low": low, "high": high})
+  here.finish(
+    {
+      "split": split,
+      "accuracy": correct / max(len(attempts), 1),
+      "correct": correct,
+      "n": len(attempts),
+      "low": low,
+      "high": high,
+    }
+  )

@@ -1,7 +1,8 @@
-"""The teacher reads mistakes and tailors rationales to them (Wang et al. 2023: student's feedback, customised feedback).
+"""The teacher reads mistakes and tailors rationales to them (Wang et al. 2023: student's feedback,
+customised feedback).
 
-The paper did not release its prompts; ours are in teacher/prompts.py. `kind="blind"` is the ablation: as many
-replies, but the teacher annotates the question afresh and never sees the mistake.
+The paper did not release its prompts; ours are in teacher/prompts.py. `kind="blind"` is the
+ablation: as many replies, but the teacher annotates the question afresh and never sees the mistake.
 """
 
 from collections import Counter
@@ -15,7 +16,9 @@ def run(run, number, here):
   """Writes rationales.jsonl: answers to this round's mistakes."""
   settings = run.settings.feedback
   problems = {p.id: p for p in run.task.problems("train")}
-  mistakes = chosen(run.folder.find(number, "exam").rows(exam.ATTEMPTS, records.Attempt), settings.mistakes)
+  mistakes = chosen(
+    run.folder.find(number, "exam").rows(exam.ATTEMPTS, records.Attempt), settings.mistakes
+  )
   if settings.kind == "blind":
     wanted = blind(run, number, [problems[m.problem] for m in mistakes], settings)
     return rationales.collect(run, number, here, wanted, lambda text: ("", text))
@@ -38,17 +41,25 @@ def tailored(run, problem, mistake, settings) -> rationales.Wanted:
   question, gold = run.task.render(problem), problem.gold if settings.show_gold else None
   messages = prompts.correct(question, mistake.text, gold)
   return rationales.Wanted(
-    problem, asking.Request("correct", question, messages, settings.rationales), corrects=mistake.text)
+    problem,
+    asking.Request("correct", question, messages, settings.rationales),
+    corrects=mistake.text,
+  )
 
 
 def blind(run, number, asked, settings) -> list[rationales.Wanted]:
-  """One request for each mistake, for samples of the question that no round before has asked for."""
-  first = run.settings.demonstrate.rationales + (number - 1) * settings.mistakes * settings.rationales
+  """One request for each mistake, for samples of the question that no round before has asked
+  for."""
+  first = (
+    run.settings.demonstrate.rationales + (number - 1) * settings.mistakes * settings.rationales
+  )
   drawn, wanted = Counter(), []
   for problem in asked:
     question = run.task.render(problem)
     messages = prompts.annotate(question, run.task.shots[:1])
-    request = asking.Request("annotate", question, messages, settings.rationales, first=first + drawn[problem.id])
+    request = asking.Request(
+      "annotate", question, messages, settings.rationales, first=first + drawn[problem.id]
+    )
     wanted.append(rationales.Wanted(problem, request))
     drawn[problem.id] += settings.rationales
   return wanted

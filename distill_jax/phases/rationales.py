@@ -1,4 +1,5 @@
-"""What the teacher wrote, sifted: a rationale is kept if its form is valid, its answer is right, and it is new."""
+"""What the teacher wrote, sifted: a rationale is kept if its form is valid, its answer is right,
+and it is new."""
 
 from collections import Counter
 from typing import NamedTuple
@@ -24,10 +25,18 @@ def collect(run, number, here, wanted, read) -> None:
   Facts: teacher (calls, cache_hits, tokens, dollars), kept, dropped by reason.
   """
   stage, requests = here.path.name, [w.request for w in wanted]
-  with run.console.progress(f"round {number} teacher", sum(r.samples for r in requests), "replies") as bar:
+  with run.console.progress(
+    f"round {number} teacher", sum(r.samples for r in requests), "replies"
+  ) as bar:
     replies = run.teacher.ask(
-      requests, round=number, stage=stage, temperature=run.settings.teacher.temperature,
-      on_progress=lambda p: bar.update(p.done, failures=p.failures, retries=p.retries, dollars=p.dollars))
+      requests,
+      round=number,
+      stage=stage,
+      temperature=run.settings.teacher.temperature,
+      on_progress=lambda p: bar.update(
+        p.done, failures=p.failures, retries=p.retries, dollars=p.dollars
+      ),
+    )
   seen = {(r.problem, r.text) for r in run.rationales(number)}
   kept, dropped = [], Counter()
   for want, answers in zip(wanted, replies, strict=True):
@@ -45,14 +54,23 @@ def collect(run, number, here, wanted, read) -> None:
         seen.add((rationale.problem, rationale.text))
   here.write(RATIONALES, kept)
   cost = run.teacher.ledger.of(number, stage)
-  here.finish({
-    "teacher": {"calls": cost.calls, "cache_hits": cost.cache_hits, "tokens": cost.tokens_in + cost.tokens_out,
-                "dollars": cost.dollars},
-    "kept": len(kept), "dropped": dict(sorted(dropped.items()))})
+  here.finish(
+    {
+      "teacher": {
+        "calls": cost.calls,
+        "cache_hits": cost.cache_hits,
+        "tokens": cost.tokens_in + cost.tokens_out,
+        "dollars": cost.dollars,
+      },
+      "kept": len(kept),
+      "dropped": dict(sorted(dropped.items())),
+    }
+  )
 
 
 def sift(run, want, reply, parts, number, sample):
-  """(rationale, None), or (None, why it is dropped): malformed | no_answer | wrong_answer | no_reasoning."""
+  """(rationale, None), or (None, why it is dropped): malformed | no_answer | wrong_answer |
+  no_reasoning."""
   problem = want.problem
   if parts is None:
     return None, "malformed"
@@ -66,6 +84,16 @@ def sift(run, want, reply, parts, number, sample):
   if "\n" not in text:
     return None, "no_reasoning"
   return records.Rationale(
-    problem=problem.id, text=text, answer=answer, writer=reply.model, round=number, prompt=want.request.kind,
-    sample=sample, temperature=run.settings.teacher.temperature, corrects=want.corrects, critique=critique,
-    tokens=reply.tokens_out, dollars=reply.dollars), None
+    problem=problem.id,
+    text=text,
+    answer=answer,
+    writer=reply.model,
+    round=number,
+    prompt=want.request.kind,
+    sample=sample,
+    temperature=run.settings.teacher.temperature,
+    corrects=want.corrects,
+    critique=critique,
+    tokens=reply.tokens_out,
+    dollars=reply.dollars,
+  ), None

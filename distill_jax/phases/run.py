@@ -1,6 +1,7 @@
 """What every phase is handed: settings, run folder, task, teacher, student, and what came before.
 
-All of it is derived from the run folder and the config; what is costly to make is made when first wanted.
+All of it is derived from the run folder and the config; what is costly to make is made when first
+wanted.
 """
 
 import functools
@@ -20,7 +21,9 @@ class Run:
     self.format = formats.get(settings.format)
     self.task = open_task(settings)
     if settings.cot.shots > len(self.task.shots):
-      raise errors.config("cot.shots", settings.cot.shots, f"at most {len(self.task.shots)} for {self.task.name}")
+      raise errors.config(
+        "cot.shots", settings.cot.shots, f"at most {len(self.task.shots)} for {self.task.name}"
+      )
     self._shots = self.task.shots[: settings.cot.shots]
     self._params = (None, None)  # (where they come from, the last weights loaded)
 
@@ -41,12 +44,15 @@ class Run:
 
   @functools.cached_property
   def tokenizer(self) -> tokenizer.Tokenizer:
-    """Trained, the first time, on the training questions and on the rationales that are there by then."""
+    """Trained, the first time, on the training questions and on the rationales that are there by
+    then."""
     path = self.folder.path / "tokenizer"
     if not path.exists():
       problems = self.task.problems("train")
       written = [r.text for r in self.rationales(0)] or [p.rationale for p in problems]
-      tokenizer.train([self.prompt(p) for p in problems] + written, vocab=self.settings.student.vocab, path=path)
+      tokenizer.train(
+        [self.prompt(p) for p in problems] + written, vocab=self.settings.student.vocab, path=path
+      )
     return tokenizer.Tokenizer(path)
 
   def prompt(self, problem: records.Problem) -> str:
@@ -56,21 +62,30 @@ class Run:
     return self.format.conversation(self.task.render(problem), self._shots)
 
   def rationales(self, number: int) -> list[records.Rationale]:
-    """What the teacher wrote that a round trains on: this round's, or with carry="append" all so far."""
+    """What the teacher wrote that a round trains on: this round's, or with carry="append" all so
+    far."""
     rounds = range(number + 1) if self.settings.carry == "append" else (number,)
     return self._records(rounds, WRITERS, rationales.RATIONALES, records.Rationale)
 
   def attempts(self, number: int) -> list[records.Attempt]:
-    """The exam attempts a round contrasts with, newest first: this round's, or with carry="append" all so far."""
+    """The exam attempts a round contrasts with, newest first: this round's, or with carry="append"
+    all so far."""
     rounds = range(number, -1, -1) if self.settings.carry == "append" else (number,)
     return self._records(rounds, ("exam",), exam.ATTEMPTS, records.Attempt)
 
   def _records(self, rounds, phases, name, kind):
     done = [self.folder.finished(n) for n in rounds]
-    return [r for found in done for phase in phases if phase in found for r in found[phase].rows(name, kind)]
+    return [
+      r
+      for found in done
+      for phase in phases
+      if phase in found
+      for r in found[phase].rows(name, kind)
+    ]
 
   def student_before(self, number: int):
-    """(student, weights) a round begins with: the last trained ones of the rounds before, else the base."""
+    """(student, weights) a round begins with: the last trained ones of the rounds before, else the
+    base."""
     return self.student, self._weights(number - 1)
 
   def student_after(self, number: int):
@@ -84,7 +99,8 @@ class Run:
     return params
 
   def _weights(self, number: int):
-    """Of the last round up to `number` that trained; -1 for the base. The last weights loaded are kept."""
+    """Of the last round up to `number` that trained; -1 for the base. The last weights loaded are
+    kept."""
     while number >= 0 and not self._trained(number):
       number -= 1
     if self._params[0] != number:
@@ -100,8 +116,11 @@ class Run:
     path = self.folder.find(number, "train").path / "student"
     found = checkpoint.Checkpoints(path, keep=1, warn=self.console.warn).restore(self.student.like)
     if found is None:
-      raise errors.data(f"{path}: the student's weights are missing; remove {path.parent} and what was made after it, "
-                        "and run again")
+      raise errors.data(
+        f"{path}: the student's weights are missing; remove {path.parent} and what was made "
+        "after it, "
+        "and run again"
+      )
     return found[0]
 
 
@@ -111,7 +130,19 @@ def open_task(settings):
   if t.name == "arithmetic":
     limit = lambda all_, some: min(all_, some) if some else all_
     return tasks.get(
-      t.name, seed=w.seed, train=limit(w.train, t.train), validation=t.validation, test=limit(w.test, t.test),
-      out_of_domain=w.out_of_domain, steps_min=w.steps_min, steps_max=w.steps_max, operand_max=w.operand_max,
-      families=w.families, distractors=w.distractors, ood_extra_steps=w.ood_extra_steps)
-  return tasks.get(t.name, path=t.path, hub=t.hub, train=t.train, validation=t.validation, test=t.test)
+      t.name,
+      seed=w.seed,
+      train=limit(w.train, t.train),
+      validation=t.validation,
+      test=limit(w.test, t.test),
+      out_of_domain=w.out_of_domain,
+      steps_min=w.steps_min,
+      steps_max=w.steps_max,
+      operand_max=w.operand_max,
+      families=w.families,
+      distractors=w.distractors,
+      ood_extra_steps=w.ood_extra_steps,
+    )
+  return tasks.get(
+    t.name, path=t.path, hub=t.hub, train=t.train, validation=t.validation, test=t.test
+  )

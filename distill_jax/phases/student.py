@@ -1,7 +1,8 @@
 """A student: its tokenizer, its shape, where its weights lie, and how it answers.
 
-Everything here is a pure function of weights, prompts and names: a row's random numbers come from a hash of who is
-asked what for which time, so that neither batches nor restarts nor the number of devices change an answer.
+Everything here is a pure function of weights, prompts and names: a row's random numbers come from a
+hash of who is asked what for which time, so that neither batches nor restarts nor the number of
+devices change an answer.
 """
 
 import hashlib
@@ -30,12 +31,24 @@ class Student:
     s = settings.student
     self.tokenizer, self.rollout = tokenizer, settings.rollout
     self.config = decoder.Config(
-      vocab=tokenizer.vocab, width=s.width, layers=s.layers, heads=s.heads, kv_heads=s.kv_heads,
-      head_width=s.head_width, mlp=s.mlp, rope_theta=s.rope_theta, norm_eps=s.norm_eps, tied=s.tied, dtype=s.dtype)
+      vocab=tokenizer.vocab,
+      width=s.width,
+      layers=s.layers,
+      heads=s.heads,
+      kv_heads=s.kv_heads,
+      head_width=s.head_width,
+      mlp=s.mlp,
+      rope_theta=s.rope_theta,
+      norm_eps=s.norm_eps,
+      tied=s.tied,
+      dtype=s.dtype,
+    )
     try:
       self.mesh = sharding.make_mesh(settings.mesh.data, settings.mesh.fsdp, settings.mesh.tensor)
     except ValueError as error:
-      raise errors.config("mesh", str(error), "a mesh over the devices there are", "--config.mesh.data=-1") from None
+      raise errors.config(
+        "mesh", str(error), "a mesh over the devices there are", "--config.mesh.data=-1"
+      ) from None
     self.axes, self.shapes = decoder.axes(self.config), decoder.shapes(self.config)
     self.places = sharding.of_params(self.mesh, self.axes, self.shapes)
     self._seed = settings.seed
@@ -60,13 +73,17 @@ class Student:
     groups = defaultdict(list)  # (bucket, samples) -> [(prompt tokens, numbers)]
     for prompt, numbers in _runs(asked):
       tokens = self.tokenizer.encode(prompt)[-longest:]
-      groups[order.bucket_of(len(tokens), self.rollout.buckets), len(numbers)].append((tokens, numbers))
+      groups[order.bucket_of(len(tokens), self.rollout.buckets), len(numbers)].append(
+        (tokens, numbers)
+      )
     answers, settings = [None] * len(asked), choice.sampling(temperature, top_p, top_k)
     for (bucket, samples), members in sorted(groups.items(), key=lambda item: item[0]):
       size = self._prompts_at_a_time(samples)
       for start in range(0, len(members), size):
-        part = members[start:start + size]
-        out = self._sample(params, part, [name for _, name in asked], bucket, samples, size, settings, new_tokens)
+        part = members[start : start + size]
+        out = self._sample(
+          params, part, [name for _, name in asked], bucket, samples, size, settings, new_tokens
+        )
         for row, number in enumerate(n for _, numbers in part for n in numbers):
           answers[number] = self._read(out, row)
         if progress:
@@ -74,7 +91,8 @@ class Student:
     return answers
 
   def _prompts_at_a_time(self, samples: int) -> int:
-    """Fixed by the settings, not by how much there is to do: a row's arithmetic must not depend on its batch."""
+    """Fixed by the settings, not by how much there is to do: a row's arithmetic must not depend on
+    its batch."""
     rows = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
     return max(-(-max(self.rollout.batch // samples, 1) // rows) * rows, rows)
 
@@ -82,21 +100,33 @@ class Student:
     tokens = np.full((size, bucket), self.tokenizer.pad, np.int32)
     lengths, keys = np.zeros(size, np.int32), np.zeros((size * samples, 2), np.uint32)
     for n, (prompt, numbers) in enumerate(part):
-      tokens[n, :len(prompt)], lengths[n] = prompt, len(prompt)
+      tokens[n, : len(prompt)], lengths[n] = prompt, len(prompt)
       for k, number in enumerate(numbers):
         keys[n * samples + k] = _key(self._seed, names[number])
     put = lambda x: jax.device_put(x, sharding.batch(self.mesh))
     with jax.set_mesh(self.mesh):
       out = sampler.sample(
-        self.config, params, put(tokens), put(lengths), put(keys), settings, samples=samples,
-        new_tokens=new_tokens, eos=(self.tokenizer.end,), pad=self.tokenizer.pad)
+        self.config,
+        params,
+        put(tokens),
+        put(lengths),
+        put(keys),
+        settings,
+        samples=samples,
+        new_tokens=new_tokens,
+        eos=(self.tokenizer.end,),
+        pad=self.tokenizer.pad,
+      )
     return jax.device_get(out)
 
   def _read(self, out, row: int) -> Answer:
     length = int(out.lengths[row])
     return Answer(
-      text=self.tokenizer.decode(out.tokens[row, :length]), finish="stop" if out.ended[row] else "length",
-      tokens=length, logprob=float(np.sum(out.logprobs[row, :length], dtype=np.float64)))
+      text=self.tokenizer.decode(out.tokens[row, :length]),
+      finish="stop" if out.ended[row] else "length",
+      tokens=length,
+      logprob=float(np.sum(out.logprobs[row, :length], dtype=np.float64)),
+    )
 
 
 def _runs(asked):

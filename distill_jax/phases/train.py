@@ -16,10 +16,12 @@ METRICS, EXAMPLES, CONTRASTS = "metrics.jsonl", "examples.jsonl", "contrasts.jso
 
 
 def run(run, number, here):
-  """Trains from the weights of the round before (or the base) on what the teacher wrote and the student got wrong.
+  """Trains from the weights of the round before (or the base) on what the teacher wrote and the
+  student got wrong.
 
-  Writes examples, contrasts, metrics.jsonl and the student's weights. Facts: steps, loss, examples, contrasts,
-  too_long. A round that has nothing to train on leaves the student as it is (steps 0); in the opening that is refused.
+  Writes examples, contrasts, metrics.jsonl and the student's weights. Facts: steps, loss, examples,
+  contrasts, too_long. A round that has nothing to train on leaves the student as it is (steps 0);
+  in the opening that is refused.
   """
   examples, contrasts = run_material(run, number)
   here.write(EXAMPLES, examples)
@@ -28,16 +30,22 @@ def run(run, number, here):
   facts = {"examples": len(examples), "contrasts": len(contrasts), "too_long": corpus.too_long}
   if not corpus.examples:
     if number == 0:
-      raise errors.data(f"{here.path}: no rationale to train on was kept ({len(examples)} written, {corpus.too_long} too "
-                        "long for train.buckets); see why under `dropped` in the teacher phase's manifest.json")
+      raise errors.data(
+        f"{here.path}: no rationale to train on was kept ({len(examples)} written, "
+        f"{corpus.too_long} too "
+        "long for train.buckets); see why under `dropped` in the teacher phase's manifest.json"
+      )
     return here.finish({**facts, "steps": 0, "loss": None})
   steps, loss = optimise(run, number, here, corpus)
   here.finish({**facts, "steps": steps, "loss": loss})
-  shutil.rmtree(here.path / "checkpoints", ignore_errors=True)  # the optimizer's state ends with the round
+  shutil.rmtree(
+    here.path / "checkpoints", ignore_errors=True
+  )  # the optimizer's state ends with the round
 
 
 def run_material(run, number):
-  """(examples, contrasts) of a round, from the records of this round or (carry="append") of all so far."""
+  """(examples, contrasts) of a round, from the records of this round or (carry="append") of all so
+  far."""
   examples, positives = [], {}
   problems = {p.id: p for p in run.task.problems("train")}
   for rationale in run.rationales(number):
@@ -51,7 +59,9 @@ def run_material(run, number):
   limit = run.settings.contrast
   contrasts = [
     records.Contrast(p, tuple(texts)[: limit.positives], tuple(negatives[p])[: limit.negatives])
-    for p, texts in positives.items() if len(texts) > 1 and p in negatives]
+    for p, texts in positives.items()
+    if len(texts) > 1 and p in negatives
+  ]
   return examples, [c for c in contrasts if c.positives and c.negatives]
 
 
@@ -59,22 +69,40 @@ def corpus_of(run, number, examples, contrasts) -> batches.Corpus:
   s, tokenizer = run.settings, run.student.tokenizer
   ids = functools.cache(lambda text: tuple(tokenizer.encode(text)))
   ended = lambda text: (*ids(text), tokenizer.end)
-  sides = {c.problem: (tuple(map(ended, c.positives)), tuple(map(ended, c.negatives))) for c in contrasts}
-  encoded = [encode.Encoded(x.problem, ids(x.prompt), ended(x.target), *sides.get(x.problem, ((), ()))) for x in examples]
+  sides = {
+    c.problem: (tuple(map(ended, c.positives)), tuple(map(ended, c.negatives))) for c in contrasts
+  }
+  encoded = [
+    encode.Encoded(x.problem, ids(x.prompt), ended(x.target), *sides.get(x.problem, ((), ())))
+    for x in examples
+  ]
   return batches.Corpus(
-    encoded, batch=s.train.batch, buckets=s.train.buckets, seed=s.seed * 1000 + number, pad=tokenizer.pad,
-    sft=s.sft, triplet=s.triplet, contrast=s.train.losses.triplet > 0)
+    encoded,
+    batch=s.train.batch,
+    buckets=s.train.buckets,
+    seed=s.seed * 1000 + number,
+    pad=tokenizer.pad,
+    sft=s.sft,
+    triplet=s.triplet,
+    contrast=s.train.losses.triplet > 0,
+  )
 
 
 def optimise(run, number, here, corpus):
-  """(steps made, mean loss of the last logged stretch). Goes on from the newest checkpoint of a killed run."""
+  """(steps made, mean loss of the last logged stretch). Goes on from the newest checkpoint of a
+  killed run."""
   s, student = run.settings.train, run.student
   steps = s.steps or sum(len(corpus.order.epoch(e)) for e in range(s.epochs))
-  optimizer, places, train_step = machinery(s, run.settings.triplet, student.config, student.mesh, steps)
+  optimizer, places, train_step = machinery(
+    s, run.settings.triplet, student.config, student.mesh, steps
+  )
   store = checkpoint.Checkpoints(here.path / "checkpoints", keep=2, warn=run.console.warn)
   state, log = resume(run, number, here, store, optimizer, places)
   window = []
-  with run.console.progress(f"round {number} train", steps, "steps") as bar, jax.set_mesh(student.mesh):
+  with (
+    run.console.progress(f"round {number} train", steps, "steps") as bar,
+    jax.set_mesh(student.mesh),
+  ):
     bar.update(int(state.step))
     for n in range(int(state.step), steps):
       state, metrics = train_step(state, arrays(corpus.batch(n), student.mesh))
@@ -88,28 +116,46 @@ def optimise(run, number, here, corpus):
         here.write(METRICS, log)
         store.save(n + 1, state)
   here.write(METRICS, log)
-  checkpoint.Checkpoints(here.path / "student", keep=1, warn=run.console.warn).save(steps, state.params)
+  checkpoint.Checkpoints(here.path / "student", keep=1, warn=run.console.warn).save(
+    steps, state.params
+  )
   return steps, log[-1].loss
 
 
 @functools.lru_cache(maxsize=4)
 def machinery(s, triplet, config, mesh, steps: int):
-  """(optimizer, places of the state, the recipe's compiled step); rounds of equal length share them."""
+  """(optimizer, places of the state, the recipe's compiled step); rounds of equal length share
+  them."""
   rate = optim.schedule(s.schedule, peak=s.lr, warmup=min(s.warmup, steps // 2), steps=steps)
-  optimizer = optim.adamw(rate, beta1=s.beta1, beta2=s.beta2, eps=s.eps, weight_decay=s.weight_decay, clip=s.clip)
+  optimizer = optim.adamw(
+    rate, beta1=s.beta1, beta2=s.beta2, eps=s.eps, weight_decay=s.weight_decay, clip=s.clip
+  )
   objective = objectives.tailored(
-    functools.partial(decoder.hidden, config, detach=triplet.detach_prompt and s.losses.triplet > 0),
+    functools.partial(
+      decoder.hidden, config, detach=triplet.detach_prompt and s.losses.triplet > 0
+    ),
     functools.partial(decoder.head, config),
-    share={"sft": s.losses.sft, "triplet": s.losses.triplet}, margin=triplet.margin, chunk=s.chunk)
+    share={"sft": s.losses.sft, "triplet": s.losses.triplet},
+    margin=triplet.margin,
+    chunk=s.chunk,
+  )
   places = step.places(mesh, decoder.axes(config), decoder.shapes(config), optimizer)
-  return optimizer, places, step.compiled(step.make_train_step(objective, optimizer, micro=s.micro), mesh, places)
+  return (
+    optimizer,
+    places,
+    step.compiled(step.make_train_step(objective, optimizer, micro=s.micro), mesh, places),
+  )
 
 
 def resume(run, number, here, store, optimizer, places):
-  """(state, rows of metrics so far): the newest whole checkpoint, else the weights this round starts from."""
+  """(state, rows of metrics so far): the newest whole checkpoint, else the weights this round
+  starts from."""
   shapes = jax.eval_shape(lambda p: step.start(p, optimizer), run.student.shapes)
-  like = jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes,
-                      step.TrainState(places.step, places.params, places.opt_state))
+  like = jax.tree.map(
+    lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+    shapes,
+    step.TrainState(places.step, places.params, places.opt_state),
+  )
   if found := store.restore(like):
     state, at = found
     log = [m for m in here.rows(METRICS, records.Metrics) if m.step <= at]
@@ -123,13 +169,20 @@ def arrays(batch: dict, mesh) -> objectives.Batch:
   """The batch on its devices, rows split over data and fsdp."""
   put = lambda name: jax.device_put(batch[name], sharding.batch(mesh))
   rows = decoder.Rows(*map(put, decoder.Rows._fields))
-  return objectives.Batch(rows, *map(put, ("where", "labels", "weights", "denominator", "pool", "valid")))
+  return objectives.Batch(
+    rows, *map(put, ("where", "labels", "weights", "denominator", "pool", "valid"))
+  )
 
 
 def row(number: int, window) -> records.Metrics:
   """Means over the steps since the last row."""
-  mean = lambda name: float(np.mean([m[name] for m in window], dtype=np.float64)) if name in window[0] else None
-  return records.Metrics(step=number, loss=mean("loss"), sft=mean("sft"), triplet=mean("triplet"),
-                         grad_norm=mean("grad_norm"))
-
-
+  mean = lambda name: (
+    float(np.mean([m[name] for m in window], dtype=np.float64)) if name in window[0] else None
+  )
+  return records.Metrics(
+    step=number,
+    loss=mean("loss"),
+    sft=mean("sft"),
+    triplet=mean("triplet"),
+    grad_norm=mean("grad_norm"),
+  )

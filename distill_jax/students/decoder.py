@@ -1,11 +1,12 @@
 """A decoder-only student in the Llama layout, as pure functions on a tree of parameters.
 
-Dimension key: see layers.py. The NNX modules describe the parameters; they are split once, and the hot path
-sees (config, params) only. Layers are stacked: training scans over them, decoding slices them out before its loop.
+Dimension key: see layers.py. The NNX modules describe the parameters; they are split once, and the
+hot path sees (config, params) only. Layers are stacked: training scans over them, decoding slices
+them out before its loop.
 
-Rows may be trees: a token sees the earlier tokens of its own segment and of its root segment, so that several
-continuations share one prompt (anchor, positive and negative of a contrast) and still cannot see each other.
-A plain row is one segment that is its own root. Segment 0 is padding.
+Rows may be trees: a token sees the earlier tokens of its own segment and of its root segment, so
+that several continuations share one prompt (anchor, positive and negative of a contrast) and still
+cannot see each other. A plain row is one segment that is its own root. Segment 0 is padding.
 """
 
 import dataclasses
@@ -116,7 +117,8 @@ def _visible(rows: Rows):
 
 
 def hidden(config: Config, params, rows: Rows, *, detach: bool = False):
-  """Last-layer states after the final norm, [B, L, D]. `detach` honours rows.detached (twice the attention)."""
+  """Last-layer states after the final norm, [B, L, D]. `detach` honours rows.detached (twice the
+  attention)."""
   block, _, _ = _parts(config)
   mask_BLL = _visible(rows)
   is_root_BGLK = (rows.segments == rows.roots)[:, None, :, None]
@@ -143,8 +145,8 @@ def unstacked(config: Config, params):
 
 
 def prefill(config: Config, params, tokens_BL, lengths_B, slots: int):
-  """Reads prompts padded on the right. Returns the logits after each prompt's last token [B, V], and a
-  cache of `slots` slots of which the first L hold the prompt."""
+  """Reads prompts padded on the right. Returns the logits after each prompt's last token [B, V],
+  and a cache of `slots` slots of which the first L hold the prompt."""
   length = tokens_BL.shape[1]
   positions_BL = jnp.broadcast_to(jnp.arange(length), tokens_BL.shape)
   inside_BL = positions_BL < lengths_B[:, None]
@@ -161,7 +163,8 @@ def prefill(config: Config, params, tokens_BL, lengths_B, slots: int):
 
 
 def advance(config: Config, params, modules, token_B, positions_B, cache: Cache, slot, mask_BS):
-  """One token further: its logits [B, V] and the cache with `slot` written. `modules` from `unstacked`."""
+  """One token further: its logits [B, V] and the cache with `slot` written. `modules` from
+  `unstacked`."""
   x_B1D = _embed(config, params, token_B[:, None])
   keys, values = [], []
   for module, key, value in zip(modules, cache.keys, cache.values, strict=True):
@@ -173,7 +176,8 @@ def advance(config: Config, params, modules, token_B, positions_B, cache: Cache,
 
 
 def logits(config: Config, params, x_BLD):
-  """Final norm and head, float32 [B, L, V]: for the few positions decoding needs, never for whole rows."""
+  """Final norm and head, float32 [B, L, V]: for the few positions decoding needs, never for whole
+  rows."""
   h = layers.rms_norm(x_BLD, params["norm"], config.norm_eps)
   matrix = head(config, params).astype(config.dtype)
   return jnp.einsum("bld,dv->blv", h, matrix, preferred_element_type=jnp.float32)

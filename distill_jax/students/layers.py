@@ -3,7 +3,8 @@
 Dimension key, the name suffixes of this room:
   B batch   L query length   S key length   D model width   M hidden width of the MLP
   H query heads   G key-value heads (groups)   K head width   V vocabulary
-Parameters are float32; `dtype` is what matrix products run in; norms and softmax always run in float32.
+Parameters are float32; `dtype` is what matrix products run in; norms and softmax always run in
+float32.
 """
 
 import jax
@@ -36,14 +37,15 @@ def rotary(x_BLHK, positions_BL, theta: float):
 
 
 def attend(q_BLHK, k_BGSK, v_BGSK, mask_BLS):
-  """Softmax attention; query heads share key-value groups. A row that sees nothing gets the mean of all values."""
-  b, l, h, k = q_BLHK.shape
+  """Softmax attention; query heads share key-value groups. A row that sees nothing gets the mean of
+  all values."""
+  batch, length, heads, width = q_BLHK.shape
   groups = k_BGSK.shape[1]
-  q = q_BLHK.reshape(b, l, groups, h // groups, k)
+  q = q_BLHK.reshape(batch, length, groups, heads // groups, width)
   scores = jnp.einsum("blgrk,bgsk->bgrls", q, k_BGSK, preferred_element_type=jnp.float32)
-  scores = jnp.where(mask_BLS[:, None, None], scores * k**-0.5, jnp.finfo(jnp.float32).min)
+  scores = jnp.where(mask_BLS[:, None, None], scores * width**-0.5, jnp.finfo(jnp.float32).min)
   shares = jax.nn.softmax(scores, axis=-1).astype(v_BGSK.dtype)
-  return jnp.einsum("bgrls,bgsk->blgrk", shares, v_BGSK).reshape(b, l, h, k)
+  return jnp.einsum("bgrls,bgsk->blgrk", shares, v_BGSK).reshape(q_BLHK.shape)
 
 
 class Block(nnx.Module):
@@ -52,7 +54,9 @@ class Block(nnx.Module):
   def __init__(self, config, *, rngs: nnx.Rngs):
     c = config
     near = c.width**-0.5  # keeps the scale of activations, whatever the width
-    far = near / (2 * c.layers)  # what ends in the residual stream starts small beside the embedding
+    far = near / (
+      2 * c.layers
+    )  # what ends in the residual stream starts small beside the embedding
     self.config = c
     self.attention_norm = nnx.Param(jnp.ones((c.width,)), axes=("norm",))
     self.q = weight(rngs, (c.width, c.heads, c.head_width), ("embed", "heads", None), near)
