@@ -1,6 +1,7 @@
 """Drawing a token from logits, without sorting the vocabulary.
 
-Dimension key: R rows, V vocabulary. All settings are traced scalars: changing them compiles nothing.
+Dimension key: R rows, V vocabulary. All settings are traced scalars: changing them compiles
+nothing.
 """
 
 from typing import NamedTuple
@@ -22,7 +23,8 @@ def sampling(temperature: float, top_p: float = 1.0, top_k: int = 0) -> Sampling
 
 
 def _threshold(probs_RV, enough):
-  """The largest t [R, 1] for which `enough(probs >= t)` holds; exact, by bisection over the bits of a float.
+  """The largest t [R, 1] for which `enough(probs >= t)` holds; exact, by bisection over the bits of
+  a float.
 
   Non-negative floats are ordered as their bits are, so 31 halvings find the very element.
   """
@@ -47,8 +49,12 @@ def keep(probs_RV, settings: Sampling):
   probs = jax.lax.cond(settings.top_k > 0, by_k, lambda p: p, probs_RV)
 
   def by_p(p):
-    wanted = settings.top_p * count(p)
-    return jnp.where(p >= _threshold(p, lambda kept: count(jnp.where(kept, p, 0.0)) >= wanted), p, 0.0)
+    wanted = jnp.maximum(
+      settings.top_p * count(p), jnp.finfo(p.dtype).tiny
+    )  # top_p 0 keeps the top
+    return jnp.where(
+      p >= _threshold(p, lambda kept: count(jnp.where(kept, p, 0.0)) >= wanted), p, 0.0
+    )
 
   return jax.lax.cond(settings.top_p < 1.0, by_p, lambda p: p, probs)
 
@@ -61,11 +67,13 @@ def choose(logits_RV, uniform_R, settings: Sampling):
   greedy_R = jnp.argmax(logits_RV, axis=-1)
 
   def draw(logits):
-    probs = keep(jax.nn.softmax(logits / settings.temperature, axis=-1), settings)
+    lead = logits - jnp.max(logits, axis=-1, keepdims=True)  # finite at any temperature
+    probs = keep(jax.nn.softmax(lead / settings.temperature, axis=-1), settings)
     cumulative = jnp.cumsum(probs, axis=-1)
-    below = cumulative <= uniform_R[:, None] * cumulative[:, -1:]
+    # A parallel sum can rise where nothing is added, so that being above is not enough.
+    above = (cumulative > uniform_R[:, None] * cumulative[:, -1:]) & (probs > 0)
     last = jnp.max(jnp.where(probs > 0, jnp.arange(probs.shape[-1])[None, :], 0), axis=-1)
-    return jnp.minimum(jnp.sum(below, axis=-1), last)
+    return jnp.where(jnp.any(above, axis=-1), jnp.argmax(above, axis=-1), last)
 
   token_R = jax.lax.cond(settings.temperature > 0, draw, lambda _: greedy_R, logits_RV)
   logp_RV = jax.nn.log_softmax(logits_RV, axis=-1)
