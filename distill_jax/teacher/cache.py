@@ -228,8 +228,9 @@ class Cache:
         " whether another run holds it, or name another file with --config.teacher.cache=FILE"
       ) from None
     except sqlite3.DatabaseError as error:
+      why = " ".join(str(error).split())
       raise errors.data(
-        f"teacher cache {self.path} is damaged or no SQLite file ({error}); save what can be saved"
+        f"teacher cache {self.path} is damaged or no SQLite file ({why}); save what can be saved"
         f" with `sqlite3 {self.path} .recover`, move it away and run again"
       ) from None
 

@@ -1,0 +1,168 @@
+"""What comes back is what was asked, in order, paid for once and accounted for."""
+
+import dataclasses
+
+import pytest
+from scripted import ask, wanted
+
+from distill_jax import errors
+from distill_jax.teacher import asking
+
+
+def texts(replies):
+  return [[reply.text for reply in row] for row in replies]
+
+
+def test_replies_come_in_the_order_of_the_requests_with_all_samples(serve, connect):
+  server = serve(latency=0.002)
+  got = texts(ask(connect(server.url), wanted(20, samples=3)))
+  assert got == [[f"q{q} #{k} at 0.5" for k in range(3)] for q in range(20)]
+  assert server.stats.requests == 20
+
+
+def test_the_temperature_is_the_one_that_was_asked_for(serve, connect):
+  teacher = connect(serve().url)
+  assert texts(ask(teacher, wanted(1), temperature=0.0)) == [["q0 #0 at 0.0"]]
+  assert texts(ask(teacher, wanted(1), temperature=1.0)) == [["q0 #0 at 1.0"]]
+
+
+def test_nothing_is_asked_twice(serve, connect):
+  server = serve()
+  first = ask(connect(server.url), wanted(5, samples=2))
+  again = ask(connect(server.url), wanted(5, samples=2))
+  assert again == first
+  assert (server.stats.requests, server.stats.paid_twice) == (5, 0)
+
+
+def test_only_the_missing_samples_are_asked(serve, connect):
+  server = serve()
+  teacher = connect(server.url)
+  ask(teacher, wanted(1, samples=2))
+  assert texts(ask(teacher, wanted(1, samples=5))) == [[f"q0 #{k} at 0.5" for k in range(5)]]
+  assert texts(ask(teacher, wanted(1, samples=2, first=4))) == [["q0 #4 at 0.5", "q0 #5 at 0.5"]]
+  assert (server.stats.requests, server.stats.completed) == (3, 6)
+
+
+def test_samples_on_both_sides_of_a_gap_are_numbered_right(serve, connect):
+  server = serve()
+  teacher = connect(server.url)
+  ask(teacher, wanted(1, samples=1, first=2))
+  assert texts(ask(teacher, wanted(1, samples=5))) == [[f"q0 #{k} at 0.5" for k in range(5)]]
+  assert server.stats.completed == 5
+
+
+def test_equal_requests_share_one_call(serve, connect):
+  server = serve()
+  teacher = connect(server.url)
+  assert len(set(map(str, texts(ask(teacher, wanted(1) * 7))))) == 1
+  assert server.stats.completed == 1
+  assert teacher.ledger.of(0).calls == 1
+
+
+def test_a_server_that_gives_fewer_choices_is_asked_for_the_rest(serve, connect):
+  server = serve(["fewer", "fewer"])
+  assert len(set(texts(ask(connect(server.url), wanted(1, samples=4)))[0])) == 4
+  assert server.stats.requests == 3
+
+
+def test_no_more_requests_are_in_flight_than_allowed(serve, connect):
+  server = serve(latency=0.01)
+  ask(connect(server.url, concurrency=5), wanted(30))
+  assert server.stats.most_in_flight == 5
+
+
+def test_the_ledger_counts_who_paid_first(serve, connect):
+  teacher = connect(serve().url)
+  ask(teacher, wanted(4), round=0, stage="a")
+  replies = ask(teacher, wanted(6), round=1, stage="b")
+  one, two, all_ = teacher.ledger.of(0), teacher.ledger.of(1, "b"), teacher.ledger.total()
+  assert (one.calls, one.cache_hits, two.calls, two.cache_hits) == (4, 0, 2, 4)
+  assert [row[0].cached for row in replies] == [True] * 4 + [False] * 2
+  assert all_.calls == 6 and all_.tokens_in == one.tokens_in + two.tokens_in
+  assert all_.dollars == pytest.approx((all_.tokens_in + 10 * all_.tokens_out) / 1e6)
+  assert two.dollars == pytest.approx(sum(row[0].dollars for row in replies))
+
+
+def test_the_ledger_is_the_same_after_a_restart_and_for_a_second_asking(serve, connect):
+  server = serve()
+  teacher = connect(server.url)
+  ask(teacher, wanted(9, samples=3), round=2, stage="b")
+  before = teacher.ledger.of(2)
+  teacher.close()
+  teacher = connect(server.url)
+  replies = ask(teacher, wanted(9, samples=3), round=2, stage="b")
+  assert teacher.ledger.of(2) == before
+  assert not any(reply.cached for row in replies for reply in row)
+
+
+def test_samples_share_the_tokens_of_their_call_exactly(serve, connect):
+  (row,) = ask(connect(serve().url), [asking.Request("annotate", "q", (("user", "q" * 403),), 3)])
+  assert sum(reply.tokens_in for reply in row) == 403 // 4
+  assert sum(reply.tokens_out for reply in row) == sum(len(reply.text) // 4 for reply in row)
+
+
+def test_runs_that_share_a_cache_pay_once_and_each_knows_it(serve, connect):
+  server = serve()
+  first = connect(server.url, run="/a")
+  second = connect(server.url, run="/b")
+  ask(first, wanted(3))
+  ask(second, wanted(3))
+  assert (first.ledger.total().calls, first.ledger.total().cache_hits) == (3, 0)
+  assert (second.ledger.total().calls, second.ledger.total().cache_hits) == (0, 3)
+  assert second.ledger.total().dollars == 0 and server.stats.completed == 3
+
+
+def test_the_identity_stands_for_a_server_whose_port_changes(serve, connect):
+  ask(connect(serve().url, identity="builtin:1"), wanted(2))
+  other = serve()
+  ask(connect(other.url, identity="builtin:1"), wanted(2))
+  assert other.stats.requests == 0
+  ask(connect(other.url, identity="builtin:2"), wanted(2))
+  assert other.stats.requests == 2
+
+
+def test_progress_reaches_the_total(serve, connect):
+  seen = []
+  ask(
+    connect(serve(["500", "refusal"]).url, concurrency=1),
+    wanted(6, samples=2),
+    on_progress=seen.append,
+  )
+  assert [p.done for p in seen] == sorted(p.done for p in seen)
+  last = seen[-1]
+  assert (last.done, last.total, last.failures, last.retries) == (12, 12, 2, 1) and last.dollars > 0
+
+
+@pytest.mark.parametrize("cap", [{"max_dollars": 0.0009}, {"max_requests": 0}])
+def test_a_cap_is_checked_before_the_first_request(serve, connect, cap):
+  server = serve()
+  with pytest.raises(errors.Refusal, match=f"teacher.{next(iter(cap))}") as refusal:
+    ask(connect(server.url, **cap), wanted(3))
+  assert refusal.value.code == errors.BUDGET and server.stats.requests == 0
+
+
+def test_a_cap_reached_on_the_way_loses_nothing(serve, connect):
+  server = serve()
+  teacher = connect(server.url, max_dollars=0.0017, concurrency=8)  # a reservation is about 0.001
+  with pytest.raises(errors.Refusal, match=r"are spent.*max_dollars"):
+    ask(teacher, wanted(50))
+  paid = server.stats.completed
+  assert 0 < paid < 50
+  totals = teacher.ledger.total()
+  assert totals.calls == paid and totals.dollars <= 0.0017
+  ask(connect(server.url), wanted(50))
+  assert (server.stats.completed, server.stats.paid_twice) == (50, 0)
+
+
+def test_the_cap_holds_for_the_run_and_not_for_the_process(serve, connect):
+  server = serve()
+  ask(connect(server.url, max_requests=3), wanted(3))
+  ask(connect(server.url, max_requests=3), wanted(3))
+  with pytest.raises(errors.Refusal, match="max_requests"):
+    ask(connect(server.url, max_requests=3), wanted(4))
+
+
+def test_a_reply_is_one_value_for_everyone(serve, connect):
+  (row,) = ask(connect(serve().url), wanted(1))
+  with pytest.raises(dataclasses.FrozenInstanceError):
+    row[0].text = "other"

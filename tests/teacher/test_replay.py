@@ -1,0 +1,138 @@
+"""A teacher that answers from recorded files."""
+
+import json
+import pathlib
+
+import pytest
+from scripted import ask
+
+from distill_jax import errors
+from distill_jax.data import sources
+from distill_jax.teacher import asking, prompts, replay
+
+DATA = pathlib.Path(__file__).parents[3] / "shared" / "data"
+
+
+@pytest.fixture
+def play(tmp_path):
+  made = []
+
+  def start(*files, question="question", rationale="rationale"):
+    made.append(
+      replay.Replay(
+        path=[str(file) for file in files], question=question, rationale=rationale,
+        cache_path=str(tmp_path / "teacher.sqlite"), run="this run",
+      )
+    )  # fmt: skip
+    return made[-1]
+
+  yield start
+  for one in made:
+    one.close()
+
+
+def written(path, rows, lines=False):
+  text = "\n".join(map(json.dumps, rows)) + "\n" if lines else json.dumps(rows)
+  path.write_text(text)
+  return path
+
+
+def request(question, samples=1, kind="annotate", first=0):
+  return asking.Request(kind, question, (), samples, first)
+
+
+ROWS = [{"question": "How  many?\n", "rationale": f"text {k}"} for k in range(3)]
+
+
+@pytest.mark.parametrize("lines", [True, False])
+def test_recorded_texts_come_in_order_and_begin_again(play, tmp_path, lines):
+  teacher = play(written(tmp_path / "a.json", ROWS, lines))
+  (row,) = ask(teacher, [request("How many?", samples=5)])
+  assert [reply.text for reply in row] == [f"text {k}" for k in (0, 1, 2, 0, 1)]
+  (row,) = ask(teacher, [request("How many?", first=2)])
+  assert row[0].text == "text 2" and row[0].dollars == 0
+
+
+def test_later_rounds_see_other_texts_as_corrections(play, tmp_path):
+  teacher = play(written(tmp_path / "a.json", ROWS))
+  for round in range(4):
+    (row,) = ask(teacher, [request("How many?", kind="correct")], round=round)
+    assert prompts.split_correction(row[0].text) == ("(none recorded)", f"text {round % 3}")
+
+
+def test_a_recorded_correction_is_served_as_it_is(play, tmp_path):
+  text = "Mistake: a\nReasoning:\nb\nAnswer: 1"
+  teacher = play(written(tmp_path / "a.json", [{"question": "q", "rationale": text}]))
+  assert ask(teacher, [request("q", kind="correct")])[0][0].text == text
+
+
+def test_several_files_are_one_teacher_and_equal_texts_count_once(play, tmp_path):
+  other = [{"question": "How many", "rationale": text} for text in ("text 1", "text 9", "", None)]
+  teacher = play(written(tmp_path / "a.json", ROWS), written(tmp_path / "b.json", other))
+  assert teacher.recorded("how many") == ("text 0", "text 1", "text 2", "text 9")
+
+
+def test_an_unrecorded_question_is_a_failure_and_costs_nothing(play, tmp_path):
+  teacher = play(written(tmp_path / "a.json", ROWS))
+  seen = []
+  replies = ask(
+    teacher, [request("Why?", samples=2), request("How many?")], on_progress=seen.append
+  )
+  assert [reply.kind for reply in replies[0]] == ["unrecorded"] * 2
+  totals = teacher.ledger.of(0, "s")
+  assert (totals.calls, totals.cache_hits, totals.failures, totals.dollars) == (0, 1, 2, 0.0)
+  assert (seen[-1].done, seen[-1].total, seen[-1].failures) == (3, 3, 2)
+
+
+def test_its_ledger_outlives_the_process(play, tmp_path):
+  file = written(tmp_path / "a.json", ROWS)
+  first = play(file)
+  ask(first, [request("How many?", samples=2)], round=1)
+  before = first.ledger.of(1)
+  again = play(file)
+  ask(again, [request("How many?", samples=2)], round=1)
+  assert again.ledger.of(1) == before and before.cache_hits == 2
+
+
+@pytest.mark.parametrize(
+  ("columns", "say"),
+  [
+    ({"question": "instruction"}, r"replay\.question"),
+    ({"rationale": "output"}, r"replay\.rationale"),
+  ],
+)
+def test_a_column_that_is_not_there_is_named(play, tmp_path, columns, say):
+  with pytest.raises(errors.Refusal, match=say) as refusal:
+    play(written(tmp_path / "a.json", ROWS), **columns)
+  assert "question, rationale" in str(refusal.value)
+
+
+SETS = "teacher_distilling_cot"
+PUBLISHED = [  # file, its columns, whose questions, how many of them are answered
+  *(
+    (f"{SETS}/svamp/SVAMP_{who}_level{level}_ranked.json", "instruction", "output", "svamp", count)
+    for who, level, count in (
+      ("ChatGPT", 1, 700), ("ChatGPT", 3, 699), ("ChatGPT", 5, 699), ("gemini", 1, 700),
+      ("gemini", 3, 700), ("gemini", 5, 700), ("llama", 1, 700), ("llama", 3, 700),
+    )
+  ),
+  (f"{SETS}/gsm8k/gsm8k_llama_level1_ranked.json", "instruction", "output", "gsm8k", 7441),
+  ("teacher_mentor_kd/svamp_3_train_subset.json", "input", "chain", "svamp", 458),
+]  # fmt: skip
+
+
+def questions(name):
+  if name == "svamp":
+    return [
+      f"{row['Body']} {row['Question']}" for row in sources.rows(DATA / "svamp" / "train.json")
+    ]
+  return [row["question"] for row in sources.rows(DATA / "gsm8k" / "train.jsonl")]
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the published files are not here")
+@pytest.mark.parametrize(("file", "question", "rationale", "name", "count"), PUBLISHED)
+def test_published_sets_answer_the_questions_they_were_written_for(
+  play, file, question, rationale, name, count
+):
+  teacher = play(DATA / file, question=question, rationale=rationale)
+  assert sum(bool(teacher.recorded(text)) for text in questions(name)) == count
