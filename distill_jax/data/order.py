@@ -83,6 +83,8 @@ class Order:
   def __getitem__(self, step: int):
     number = 0
     while step >= len(self.epoch(number)):
+      if not self.epoch(number):
+        raise ValueError(f"no row fits a bucket of {self._buckets}: there is no step")
       step -= len(self.epoch(number))
       number += 1
     bucket, rows = self.epoch(number)[step]

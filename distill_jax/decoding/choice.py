@@ -49,9 +49,8 @@ def keep(probs_RV, settings: Sampling):
   probs = jax.lax.cond(settings.top_k > 0, by_k, lambda p: p, probs_RV)
 
   def by_p(p):
-    wanted = jnp.maximum(
-      settings.top_p * count(p), jnp.finfo(p.dtype).tiny
-    )  # top_p 0 keeps the top
+    least = jnp.finfo(p.dtype).tiny  # top_p 0 keeps the likeliest
+    wanted = jnp.maximum(settings.top_p * count(p), least)
     return jnp.where(
       p >= _threshold(p, lambda kept: count(jnp.where(kept, p, 0.0)) >= wanted), p, 0.0
     )

@@ -1,7 +1,9 @@
 """Plain chain of thought: one prompt, one answer.
 
-Question: Tom has 3 apples and buys 4 more. How many apples does he have? Reasoning: Tom has 3 + 4 =
-7 apples. Answer: 7
+Question: Tom has 3 apples and buys 4 more. How many apples does he have?
+Reasoning:
+Tom has 3 + 4 = 7 apples.
+Answer: 7
 """
 
 import re

@@ -1,0 +1,166 @@
+"""Examples to the arrays of a step."""
+
+import types
+
+import numpy as np
+import pytest
+
+from distill_jax.data import batches, encode
+
+SFT = types.SimpleNamespace(prompt_weight=0.0, denominator="weights")
+TRIPLET = types.SimpleNamespace(margin=1.0, pool="last", detach_prompt=False, max_response=99)
+
+
+def examples(number: int = 30):
+  """Targets that say which question and which sort they are: 100s, 200s (positive), 300s."""
+  rng = np.random.Generator(np.random.PCG64(0))
+  several = lambda first, n: tuple((first + k, 50 + n, 1) for k in range(4))
+  out = []
+  for n in range(number):
+    prompt = tuple([50 + n] * int(rng.integers(1, 9)))
+    target = (100, 50 + n, 1)
+    contrast = n % 3 > 0
+    out.append(
+      encode.Encoded(
+        f"q{n}",
+        prompt,
+        target,
+        (target, *several(200, n)) if contrast else (),
+        several(300, n) if contrast else (),
+      )
+    )
+  return out
+
+
+def corpus(some=None, *, batch=4, buckets=(12, 24), seed=0, contrast=True, **triplet):
+  return batches.Corpus(
+    examples() if some is None else some,
+    batch=batch,
+    buckets=buckets,
+    seed=seed,
+    pad=0,
+    sft=SFT,
+    triplet=types.SimpleNamespace(**(vars(TRIPLET) | triplet)),
+    contrast=contrast,
+  )
+
+
+def assert_equal(a, b):
+  assert a.keys() == b.keys()
+  for name in a:
+    np.testing.assert_array_equal(a[name], b[name], name)
+
+
+def branch(arrays, row: int, segment: int) -> list[int]:
+  return arrays["tokens"][row][arrays["segments"][row] == segment].tolist()
+
+
+def test_steps_asked_at_random_equal_steps_asked_in_order():
+  one = corpus()
+  walked = [one.batch(n) for n in range(30)]
+  for n in (29, 2, 15, 0):
+    assert_equal(corpus().batch(n), walked[n])
+  again = corpus()
+  for n in (29, 2, 15, 0):  # back over an epoch's border
+    assert_equal(again.batch(n), walked[n])
+
+
+def test_another_seed_gives_other_rows():
+  first = lambda seed: corpus(seed=seed, buckets=(24,)).batch(0)["tokens"]
+  assert (first(0) != first(1)).any()
+
+
+def test_rows_lie_within_their_bucket_and_are_padded_behind():
+  one = corpus()
+  lengths = set()
+  for n in range(30):
+    out = one.batch(n)
+    length = out["tokens"].shape[1]
+    lengths.add(length)
+    assert length in (12, 24) and out["pool"].shape == (4, 3, length)
+    used = out["segments"] > 0
+    assert (out["tokens"][~used] == 0).all() and (out["tokens"][used] > 0).all()
+    assert (np.diff(used.astype(int), axis=1) <= 0).all()
+    np.testing.assert_array_equal(out["roots"], used * encode.PROMPT)
+  assert lengths == {12, 24}
+
+
+def test_targets_have_one_width_whatever_is_in_the_batch():
+  """So that a bucket has one shape and compiles once."""
+  one = corpus(buckets=(12, 24, 64))
+  shapes = {(b["tokens"].shape[1], b["where"].shape[1]) for b in map(one.batch, range(40))}
+  assert len(shapes) == len({length for length, _ in shapes})
+
+
+def test_the_positive_differs_from_the_target_and_negatives_are_the_questions_own():
+  one, seen = corpus(), set()
+  for n in range(60):
+    out = one.batch(n)
+    for row in np.flatnonzero(out["valid"]):
+      target, positive, negative = (branch(out, row, s) for s in (2, 3, 4))
+      assert target[0] == 100 and positive[0] in range(200, 204) and negative[0] in range(300, 304)
+      assert target[1] == positive[1] == negative[1] == branch(out, row, 1)[0]
+      seen |= {positive[0], negative[0]}
+  assert seen == {*range(200, 204), *range(300, 304)}, "all are drawn sooner or later"
+
+
+def test_picks_are_drawn_afresh_each_epoch():
+  one = corpus()
+  first = [r.tokens for r in one._epoch(0)]
+  assert first != [r.tokens for r in one._epoch(1)]
+  assert first == [r.tokens for r in one._epoch(0)]
+
+
+def test_a_row_without_a_distinct_positive_or_without_a_negative_has_no_contrast():
+  target, other = (100, 1), (200, 1)
+  some = [
+    encode.Encoded("a", (9,), target, (target,), (other,)),
+    encode.Encoded("b", (9,), target, (other,), ()),
+    encode.Encoded("c", (9,), target),
+    encode.Encoded("d", (9,), target, (target, other), (other,)),
+  ]
+  out = corpus(some).batch(0)
+  assert out["valid"].sum() == 1 and (out["pool"].sum(axis=(1, 2)) == 3 * out["valid"]).all()
+  assert (out["denominator"] == 2).all()
+  assert corpus(some, contrast=False).batch(0)["valid"].sum() == 0
+
+
+def test_rows_too_long_for_every_bucket_are_counted_and_left_out():
+  long = encode.Encoded("long", (9,) * 20, (100,) * 4 + (1,))
+  fits = encode.Encoded("fits", (9,) * 20, (100,) * 3 + (1,))
+  one = corpus([*examples(3), long, fits])
+  assert one.too_long == 1 and [x.problem for x in one.examples] == ["q0", "q1", "q2", "fits"]
+
+
+def test_a_tree_too_long_for_every_bucket_is_taught_without_its_contrast():
+  wide = encode.Encoded("wide", (9,) * 18, (100, 1), ((200, 1),), ((300, 1),))
+  wider = encode.Encoded("wider", (9,) * 19, (100, 1), ((200, 1),), ((300, 1),))
+  out = corpus([wide, wider], batch=2)
+  made = [out.batch(n) for n in range(len(out.order.epoch(0)))]
+  by_row = {int((b["segments"][r] == 1).sum()): b["valid"][r] for b in made for r in range(2)}
+  assert by_row[18] == 1 and by_row[19] == 0 and out.too_long == 0
+
+
+def test_rows_missing_from_a_batch_weigh_nothing():
+  out = corpus(examples(3), batch=8).batch(0)
+  for name in ("weights", "denominator", "valid", "pool", "segments"):
+    assert (out[name][3:] == 0).all(), name
+  assert (out["denominator"][:3] > 0).all()
+
+
+@pytest.mark.parametrize("pool", ["last", "mean"])
+def test_pooling_weights_sum_to_one_over_their_own_response(pool):
+  out = corpus(pool=pool).batch(1)
+  for row in np.flatnonzero(out["valid"]):
+    for place, segment in enumerate((2, 3, 4)):
+      weights, own = out["pool"][row, place], out["segments"][row] == segment
+      np.testing.assert_allclose(weights.sum(), 1, rtol=1e-6)
+      assert weights[~own].sum() == 0
+      assert (weights > 0).sum() == (1 if pool == "last" else own.sum())
+
+
+def test_a_corpus_of_nothing_is_empty_and_has_no_step():
+  one = corpus([])
+  assert one.examples == [] and one.too_long == 0
+  with pytest.raises(ValueError, match="no row"):
+    one.batch(0)

@@ -1,0 +1,117 @@
+"""Every text comes back, digits stand alone, and special tokens in text stay plain."""
+
+import json
+
+import hypothesis
+import pytest
+import transformers
+from hypothesis import strategies
+
+from distill_jax import errors
+from distill_jax.data import tokenizer
+
+TEXTS = [
+  "Question: Tom has 31 apples and buys 140 more. How many apples does he have?",
+  "Reasoning:\nTom has 31 + 140 = 171 apples.\nAnswer: 171",
+  "the " * 40 + "<pad> <end> " * 20,
+] * 3
+often = hypothesis.settings(max_examples=150, deadline=None, derandomize=True, database=None)
+any_text = strategies.text(strategies.characters(exclude_categories=()), max_size=30)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  path = tmp_path_factory.mktemp("made") / "tokenizer"
+  tokenizer.train(TEXTS, vocab=320, path=path)
+  return path
+
+
+@pytest.fixture(scope="module")
+def tok(folder):
+  return tokenizer.Tokenizer(folder)
+
+
+def test_any_text_comes_back_whole_but_for_lone_surrogates(tok):
+  @often
+  @hypothesis.given(any_text)
+  @hypothesis.example("a\ud800b")
+  @hypothesis.example("  two  spaces , and ' marks . \r\n\t\u2028\x00 ")
+  @hypothesis.example("\U0001f600 e\u0301 \ufeff <end><pad>")
+  def law(text):
+    ids = tok.encode(text)
+    assert tok.decode(ids) == text.encode("utf-8", "replace").decode("utf-8")
+    assert all(0 <= i < tok.vocab for i in ids)
+
+  law()
+
+
+def test_special_tokens_in_text_stay_plain(tok):
+  @often
+  @hypothesis.given(strategies.lists(strategies.sampled_from(["<end>", "<pad>", "<", "a", " "])))
+  def law(parts):
+    ids = tok.encode("".join(parts))
+    assert tok.end not in ids and tok.pad not in ids
+    assert tok.decode(ids) == "".join(parts)
+
+  law()
+
+
+def test_digits_stand_alone(tok):
+  for text in ("31", "140", "1000000", "x31y", "3.14", "-7"):
+    pieces = [tok.decode([i]) for i in tok.encode(text)]
+    assert "".join(pieces) == text
+    assert all(len(piece) == 1 for piece in pieces if any(c.isdigit() for c in piece)), pieces
+
+
+def test_common_words_are_one_token_and_the_vocabulary_is_as_large_as_told(tok):
+  assert len(tok.encode(" apples")) == 1
+  assert 258 < tok.vocab <= 320
+
+
+def test_nothing_is_added_and_nothing_is_nothing(tok):
+  assert tok.encode("") == [] and tok.decode([]) == ""
+  assert len(tok.encode("a")) == 1
+
+
+def test_special_ids_leave_no_trace_in_text(tok):
+  assert tok.end != tok.pad
+  assert tok.decode([*tok.encode("so 7"), tok.end, tok.pad, tok.pad]) == "so 7"
+
+
+def test_training_on_the_same_texts_gives_the_same_bytes(folder, tmp_path):
+  tokenizer.train(iter(TEXTS), vocab=320, path=tmp_path / "again")
+  names = sorted(p.name for p in folder.iterdir())
+  assert names == sorted(p.name for p in (tmp_path / "again").iterdir())
+  for name in names:
+    assert (folder / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
+  assert [p.name for p in tmp_path.iterdir()] == ["again"], "the part is gone"
+
+
+def test_the_folder_is_a_hugging_face_tokenizer(folder, tok):
+  theirs = transformers.AutoTokenizer.from_pretrained(str(folder))
+  assert (theirs.pad_token, theirs.eos_token) == (tokenizer.PAD, tokenizer.END)
+  assert (theirs.pad_token_id, theirs.eos_token_id, len(theirs)) == (tok.pad, tok.end, tok.vocab)
+  text = TEXTS[1]
+  assert theirs.encode(text, add_special_tokens=False) == tok.encode(text)
+
+
+def test_a_folder_that_is_missing_or_empty_or_broken_is_one_refusal(tmp_path, folder):
+  (tmp_path / "empty").mkdir()
+  broken = tmp_path / "broken"
+  broken.mkdir()
+  for name in ("tokenizer.json", "tokenizer_config.json"):
+    (broken / name).write_bytes((folder / name).read_bytes()[:40])
+  for name in ("missing", "empty", "broken"):
+    with pytest.raises(errors.Refusal, match=name) as refusal:
+      tokenizer.Tokenizer(tmp_path / name)
+    assert refusal.value.code == errors.DATA and "\n" not in str(refusal.value)
+
+
+def test_a_tokenizer_without_an_end_token_is_refused(folder, tmp_path):
+  for file in folder.iterdir():
+    (tmp_path / file.name).write_bytes(file.read_bytes())
+  settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+  del settings["eos_token"]
+  (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+  with pytest.raises(errors.Refusal, match="no end token"):
+    tokenizer.Tokenizer(tmp_path)

@@ -1,0 +1,104 @@
+"""Plain chain of thought: what is trained on is what is asked for."""
+
+import pytest
+
+from distill_jax.formats import cot
+
+QUESTION = "Tom has 3 apples and buys 4 more. How many apples does he have?"
+RATIONALE = "Tom has 3 + 4 = 7 apples."
+
+
+def ended(conversation, text: str) -> str:
+  """What a conversation returns when it is told `text`."""
+  with pytest.raises(StopIteration) as end:
+    conversation.send(text)
+  return end.value.value
+
+
+def test_prompt_and_target_are_as_drawn():
+  drawn = f"Question: {QUESTION}\nReasoning:\n{RATIONALE}\nAnswer: 7"
+  assert cot.prompt(QUESTION) + cot.target(RATIONALE, "7") == drawn
+  assert drawn.splitlines() == [line.strip() for line in cot.__doc__.strip().splitlines()[2:]]
+
+
+def test_worked_examples_stand_in_front_and_a_blank_line_apart():
+  shots = [("Q1?", "R1.\nAnswer: 1\n"), ("Q2?", "R2.\nAnswer: 2")]
+  assert cot.prompt("Q3?", shots) == (
+    "Question: Q1?\nReasoning:\nR1.\nAnswer: 1\n\n"
+    "Question: Q2?\nReasoning:\nR2.\nAnswer: 2\n\n"
+    "Question: Q3?\nReasoning:\n"
+  )
+
+
+@pytest.mark.parametrize("shots", [(), (("Q?", "R.\nAnswer: 1"),)])
+def test_a_student_is_asked_what_it_is_trained_on(shots):
+  conversation = cot.conversation(QUESTION, shots)
+  who, asked = next(conversation)
+  assert who in cot.STUDENTS and asked == cot.prompt(QUESTION, shots)
+  target = cot.target(RATIONALE, "7")
+  assert ended(conversation, target) == target, "a perfect student's attempt is the target itself"
+
+
+def test_a_conversation_ends_where_the_next_worked_example_would_begin():
+  conversation = cot.conversation(QUESTION)
+  next(conversation)
+  assert ended(conversation, " a\nAnswer: 7\n\nQuestion: Next?\nAnswer: 9") == "a\nAnswer: 7"
+
+
+@pytest.mark.parametrize(
+  ("text", "kept"),
+  [
+    ("a\n\nb", "a"),
+    ("a\nb ", "a\nb"),
+    ("", ""),
+    ("\n\na", ""),
+    ("  a  ", "a"),
+    ("a\n \nb", "a\n \nb"),
+  ],
+)
+def test_what_is_cut(text, kept):
+  assert cot.cut(text) == kept
+
+
+CLOSING = [
+  "Answer: 7",
+  "answer: 7",
+  "The answer is 7.",
+  "So the answer is 7.",
+  "Thus, the final answer is 7",
+  "Therefore, the answer: 7 apples",
+  "Final answer: $7",
+  "#### 7",
+  "The final answer",
+]
+
+
+@pytest.mark.parametrize("line", CLOSING)
+def test_a_closing_sentence_gives_way_to_the_answer_line(line):
+  assert cot.is_closing(line) and cot.is_closing(f"  {line} ")
+  assert cot.target(f"{RATIONALE}\n{line}", "7") == f"{RATIONALE}\nAnswer: 7"
+
+
+@pytest.mark.parametrize(
+  "line",
+  ["So Tom has 7 apples.", "Answering this takes two steps.", "7", "The answers are 3 and 4.", ""],
+)
+def test_a_step_of_the_reasoning_is_no_closing_sentence(line):
+  assert not cot.is_closing(line)
+  assert cot.target(f"a\n{line}", "7").startswith("a\n" + (line and f"{line}\n"))
+
+
+def test_only_the_last_line_can_be_the_closing_one():
+  text = "The answer is not clear at once.\nStep two."
+  assert cot.target(text, "7") == f"{text}\nAnswer: 7"
+
+
+@pytest.mark.parametrize(
+  "text", ["", "\n\n", "a\n\n\nb\n\n", " a \r\n\r\n b", "Answer: 9", "a\n \nb"]
+)
+def test_a_target_has_no_blank_line_ends_in_its_answer_and_survives_the_cut(text):
+  target = cot.target(text, "7")
+  assert cot.cut(target) == target
+  assert all(line.strip() for line in target.split("\n"))
+  assert target.split("\n")[-1] == "Answer: 7" and "Answer: 9" not in target
+  assert cot.target(target, "7") == target, "made twice is made once"
