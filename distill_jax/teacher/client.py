@@ -75,9 +75,11 @@ class Client:
     names = [self._names(request, temperature) for request in requests]
     self._store.ask([name for _, keys in names for name in keys.values()], place)
     jobs = self._jobs(requests, names, place)
+    total = sum(request.samples for request in requests)
     if jobs:
-      total = len({name for _, keys in names for name in keys.values()})
       asyncio.run(self._send(jobs, place, temperature, total, on_progress))
+    elif on_progress is not None:
+      on_progress(asking.Progress(total, total, 0, 0, self.ledger.total().dollars))
     return [[self._outcome(name, place) for name in keys.values()] for _, keys in names]
 
   def close(self) -> None:
@@ -121,6 +123,7 @@ class Client:
       if on_progress is not None:
         on_progress(asking.Progress(total=total, dollars=budget.spent, **counts))
 
+    on_done(0, 0)
     options = (
       {"trust_env": False} if self._local else {}
     )  # a proxy cannot reach this machine's loopback

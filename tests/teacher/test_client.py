@@ -133,6 +133,13 @@ def test_progress_reaches_the_total(serve, connect):
   assert (last.done, last.total, last.failures, last.retries) == (12, 12, 2, 1) and last.dollars > 0
 
 
+def test_progress_of_what_is_all_there_is_whole_at_once(serve, connect):
+  teacher, seen = connect(serve().url), []
+  ask(teacher, wanted(6))
+  ask(teacher, wanted(6) * 2, on_progress=seen.append)
+  assert [(p.done, p.total) for p in seen] == [(12, 12)]
+
+
 @pytest.mark.parametrize("cap", [{"max_dollars": 0.0009}, {"max_requests": 0}])
 def test_a_cap_is_checked_before_the_first_request(serve, connect, cap):
   server = serve()

@@ -10,7 +10,18 @@ from distill_jax import errors
 from distill_jax.teacher import asking, sending
 
 PASSING = [
-  *("500", "502", "503", "408", "409", "429", "425", "529", "429:retry_after=0.01"),
+  *(
+    "500",
+    "502",
+    "503",
+    "408",
+    "409",
+    "429",
+    "425",
+    "529",
+    "429:retry_after=0.01",
+    "503:retry_date=0",
+  ),
   *("cut", "torn", "html", "empty_object", "no_choices", "close"),
 ]
 LASTING = {"refusal": "refusal", "filter": "filtered", "length": "length", "empty": "empty"}
