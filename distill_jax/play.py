@@ -156,6 +156,6 @@ def serve(settings, *, port: int, log: str) -> None:
     latency=b.latency,
     error_rate=b.error_rate,
     faults=b.faults,
-    seed=settings.seed,
+    seed=settings.world.seed,
     log=log,
   )

@@ -1,4 +1,4 @@
-"""Eight CPU devices, strict ranks: set before anything imports jax. Warnings: see pyproject.toml."""
+"""Eight CPU devices, strict ranks: set before jax is imported. Warnings: see pyproject.toml."""
 
 import os
 

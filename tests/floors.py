@@ -4,7 +4,7 @@ import ast
 import pathlib
 
 FLOORS = {
-  4: ("__main__", "command_line", "settings", "play", "doctor"),
+  4: ("__main__", "command_line", "checks", "settings", "play", "doctor"),
   3: ("rounds", "summary", "run_folder", "phase_folder"),
   2: ("phases", "report", "ablations"),
   1: (
@@ -18,7 +18,15 @@ FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 WING_OF = {**dict.fromkeys(HOST, "host"), **dict.fromkeys(DEVICE, "device"), "machine": "machine"}
 
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "chex"}
-WITHOUT_JAX = {*HOST, *FLOORS[0], "run_folder", "phase_folder", "settings", "command_line"}
+WITHOUT_JAX = {
+  *HOST,
+  *FLOORS[0],
+  "run_folder",
+  "phase_folder",
+  "checks",
+  "settings",
+  "command_line",
+}
 EFFECTS = {
   *("os", "time", "logging", "random", "pathlib", "io", "sys", "shutil", "subprocess", "threading"),
   *("asyncio", "sqlite3", "tempfile", "absl", "rich"),

@@ -162,7 +162,7 @@ def test_a_run_killed_in_every_phase_ends_bit_for_bit_the_same_and_pays_nothing_
   for summary in summaries:
     del summary["seconds"]
   assert summaries[0] == summaries[1]
-  # The second run has a cache of its own, so it pays once more for each reply, and for none twice.
-  assert after["completed"] - before["completed"] <= before["completed"] + 4 * len(KILLS), (
-    "more than those in flight"
-  )
+  # The second run has a cache of its own, so each reply is paid for once more. What the server had
+  # answered but the killed process had not yet received is lost: at most what was in flight, which
+  # is 4 requests for 2 replies each, at each of the two kills amid the teacher's work.
+  assert 0 <= (after["completed"] - before["completed"]) - before["completed"] <= 2 * 4 * 2

@@ -1,0 +1,227 @@
+"""Which settings make sense. Each that does not is refused by name, at the door.
+
+`s` is a settings.Settings throughout.
+"""
+
+import os
+import pathlib
+
+from distill_jax import errors
+
+CHOICES = {
+  "format": ("cot",),
+  "carry": ("append", "replace"),
+  "start_from": ("previous", "base"),
+  "task.name": ("arithmetic", "gsm8k", "svamp"),
+  "teacher.kind": ("builtin", "openai", "replay"),
+  "teacher.max_tokens_field": ("max_tokens", "max_completion_tokens"),
+  "student.init": ("scratch",),
+  "student.dtype": ("float32", "bfloat16"),
+  "feedback.kind": ("correct", "blind"),
+  "train.schedule": ("constant", "cosine", "linear"),
+  "sft.denominator": ("weights", "all_tokens"),
+  "triplet.pool": ("last", "mean"),
+}
+
+PHASES = ("demonstrate", "exam", "feedback", "train")
+
+AT_LEAST_ONE = (
+  "exam.samples",
+  "exam.new_tokens",
+  "evaluate.new_tokens",
+  "demonstrate.rationales",
+  "feedback.mistakes",
+  "feedback.rationales",
+  "teacher.concurrency",
+  "teacher.attempts",
+  "teacher.max_tokens",
+  "teacher.max_requests",
+  "student.width",
+  "student.layers",
+  "student.heads",
+  "student.kv_heads",
+  "student.mlp",
+  "train.batch",
+  "train.micro",
+  "train.checkpoint_every",
+  "train.log_every",
+  "train.chunk",
+  "triplet.max_response",
+  "rollout.batch",
+  "task.validation",
+  "world.train",
+  "world.test",
+)
+
+NOT_NEGATIVE = (
+  "rounds",
+  "seed",
+  "stop.patience",
+  "stop.min_gain",
+  "task.train",
+  "task.test",
+  "teacher.temperature",
+  "teacher.timeout",
+  "teacher.patience",
+  "teacher.prices.input",
+  "teacher.prices.output",
+  "teacher.max_dollars",
+  "cot.shots",
+  "demonstrate.questions",
+  "exam.questions",
+  "exam.temperature",
+  "exam.top_k",
+  "contrast.positives",
+  "contrast.negatives",
+  "train.losses.sft",
+  "train.losses.triplet",
+  "train.steps",
+  "train.epochs",
+  "train.lr",
+  "train.warmup",
+  "train.clip",
+  "train.weight_decay",
+  "triplet.margin",
+  "world.out_of_domain",
+  "teacher.builtin.latency",
+)
+
+SHARES = ("world.distractors", "teacher.builtin.error_rate", "sft.prompt_weight", "exam.top_p")
+
+
+def _look_up(settings, field: str):
+  for name in field.split("."):
+    settings = getattr(settings, name)
+  return settings
+
+
+def check(s) -> None:
+  """Refuses values and combinations that cannot work, before anything is loaded or paid for."""
+  for field, allowed in CHOICES.items():
+    if (value := _look_up(s, field)) not in allowed:
+      raise errors.config(
+        field, value, f"one of {', '.join(allowed)}", f"--config.{field}={allowed[0]}"
+      )
+  for fields, ok, allowed in (
+    (AT_LEAST_ONE, lambda v: v >= 1, "at least 1"),
+    (NOT_NEGATIVE, lambda v: v >= 0, "0 or more"),
+    (SHARES, lambda v: 0 <= v <= 1, "between 0 and 1"),
+  ):
+    for field in fields:
+      if not ok(value := _look_up(s, field)):
+        raise errors.config(field, value, allowed)
+  _check_plan(s)
+  _check_student(s)
+  _check_training(s)
+  _check_sources(s)
+
+
+def _check_plan(s) -> None:
+  for field in ("opening", "each_round"):
+    for phase in _look_up(s, field):
+      if phase not in PHASES:
+        raise errors.config(field, phase, f"made of {', '.join(PHASES)}")
+  for field in ("opening", "each_round"):
+    plan = _look_up(s, field)
+    if "feedback" in plan and "exam" not in plan[: plan.index("feedback")]:
+      raise errors.config(field, plan, "a plan with an exam before the feedback")
+    if len(set(plan)) < len(plan):
+      raise errors.config(field, plan, "a plan that names each phase once")
+  if "train" not in s.opening:
+    raise errors.config("opening", s.opening, "a plan with train in it")
+  if s.train.losses.triplet and "exam" not in s.opening + s.each_round:
+    raise errors.config(
+      "train.losses.triplet",
+      s.train.losses.triplet,
+      "0 where no phase is an exam: its negatives are the student's mistakes",
+    )
+  if s.exam.samples > 1 and s.exam.temperature == 0:
+    raise errors.config(
+      "exam.samples", s.exam.samples, "1 at temperature 0: all samples would be the same"
+    )
+
+
+def _check_student(s) -> None:
+  c = s.student
+  if c.heads % c.kv_heads:
+    raise errors.config("student.kv_heads", c.kv_heads, f"a divisor of student.heads ({c.heads})")
+  if c.head_width < 2 or c.head_width % 2:
+    raise errors.config("student.head_width", c.head_width, "even (rotary positions turn pairs)")
+  if c.vocab < 260:
+    raise errors.config("student.vocab", c.vocab, "at least 260: 256 bytes and the special tokens")
+
+
+def _check_training(s) -> None:
+  t = s.train
+  if bool(t.steps) == bool(t.epochs):
+    raise errors.config(
+      "train.steps",
+      t.steps,
+      f"0, or train.epochs (now {t.epochs}) must be 0: one decides",
+      "--config.train.epochs=0",
+    )
+  if t.batch % t.micro:
+    raise errors.config("train.micro", t.micro, f"a divisor of train.batch ({t.batch})")
+  if not t.losses.sft and not t.losses.triplet:
+    raise errors.config("train.losses.sft", t.losses.sft, "above 0 where train.losses.triplet is 0")
+  for field in ("train.buckets", "rollout.buckets"):
+    buckets = _look_up(s, field)
+    if not buckets or any(b < 1 for b in buckets) or list(buckets) != sorted(set(buckets)):
+      raise errors.config(
+        field, buckets, "a rising list of lengths", f"--config.{field}=64,128,256"
+      )
+
+
+def _check_sources(s) -> None:
+  if s.task.name == "arithmetic":
+    if not 1 <= s.world.steps_min <= s.world.steps_max <= 5:
+      raise errors.config("world.steps_max", s.world.steps_max, "from world.steps_min to 5")
+    if s.world.operand_max < 4:
+      raise errors.config("world.operand_max", s.world.operand_max, "4 or more")
+  elif bool(s.task.path) == bool(s.task.hub):
+    raise errors.config(
+      "task.path",
+      s.task.path,
+      "the published files of this task (or set task.hub, not both)",
+      "--config.task.path=DIR",
+    )
+  if s.task.path and not pathlib.Path(s.task.path).exists():
+    raise errors.config("task.path", s.task.path, "a file or folder that exists")
+  _check_teacher(s)
+
+
+def _check_teacher(s) -> None:
+  t = s.teacher
+  if t.kind == "builtin" and s.task.name != "arithmetic":
+    raise errors.config(
+      "teacher.kind", t.kind, f"openai or replay: no world is behind task {s.task.name}"
+    )
+  if t.kind == "openai":
+    if not t.base_url.startswith(("http://", "https://")):
+      raise errors.config(
+        "teacher.base_url",
+        t.base_url,
+        "the server's address",
+        "--config.teacher.base_url=https://api.openai.com/v1",
+      )
+    local = any(
+      t.base_url.startswith(f"http://{host}") for host in ("127.0.0.1", "localhost", "[::1]")
+    )
+    if not local and not os.environ.get(t.key_env):
+      raise errors.config(
+        "teacher.key_env",
+        t.key_env,
+        "an environment variable that holds the key",
+        f"export {t.key_env}=...",
+      )
+  if t.kind == "replay":
+    if not t.replay.path:
+      raise errors.config(
+        "teacher.replay.path",
+        t.replay.path,
+        "the recorded files",
+        "--config.teacher.replay.path=FILE",
+      )
+    for path in t.replay.path:
+      if not pathlib.Path(path).is_file():
+        raise errors.config("teacher.replay.path", path, "a file that exists")
