@@ -77,6 +77,15 @@ def test_probabilities_of_a_millionth_of_a_millionth_are_told_apart():
     assert (np.asarray(keep(probs, choice.sampling(1.0, 1.0, k)))[0] > 0).sum() == k
 
 
+def test_neighbouring_floats_are_told_apart():
+  probs = [np.float32(0.2)]
+  for _ in range(3):
+    probs.append(np.nextafter(probs[-1], np.float32(0)))
+  for k in range(1, 4):
+    got = np.asarray(keep(np.stack([probs, probs[::-1]]), choice.sampling(1.0, 1.0, k)))
+    assert ((got > 0).sum(axis=-1) == k).all()
+
+
 def test_at_temperature_zero_the_likeliest_token_is_taken_whatever_the_number_drawn():
   logits = np.float32(oracle.rng().normal(size=(8, 40)))
   uniform = np.float32(np.linspace(0, 1, 8, endpoint=False))
