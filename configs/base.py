@@ -155,13 +155,8 @@ def get_config() -> ConfigDict:
       epochs=10,  # passes over the examples a round
       batch=16,  # rows of one update, from different questions
       micro=1,  # parts a batch is taken in to save memory; changes nothing else
-      buckets=(
-        64,
-        128,
-        256,
-        512,
-        1024,
-      ),  # row lengths, tokens; rows that do not fit are left out and counted
+      # row lengths, tokens; rows that do not fit the longest are left out and counted
+      buckets=(64, 96, 128, 192, 256, 384, 512, 768, 1024),
       lr=7e-6,  # peak learning rate
       schedule="constant",  # after warm-up: constant | cosine | linear
       warmup=100,  # steps

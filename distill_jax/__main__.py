@@ -20,19 +20,17 @@ HELP = {
   "run": """Plays all rounds of a recipe.
 
   python -m distill_jax run --config=configs/quickstart.py --workdir=runs/quickstart
-  python -m distill_jax run --config=configs/quickstart.py --workdir=runs/no_triplet
-  --config.train.losses.triplet=0
-  python -m distill_jax run --config=configs/tailored.py --workdir=runs/svamp
-  --config.task.name=svamp \\
-    --config.task.path=DATA/svamp --config.teacher.kind=replay
-    --config.teacher.replay.path=RATIONALES.json \\
+  python -m distill_jax run --config=configs/quickstart.py --workdir=runs/no_triplet \\
+    --config.train.losses.triplet=0
+  python -m distill_jax run --config=configs/tailored.py --workdir=runs/svamp \\
+    --config.task.name=svamp --config.task.path=SVAMP_FOLDER \\
+    --config.teacher.kind=replay --config.teacher.replay.path=RATIONALES.json \\
     --config.teacher.replay.question=instruction --config.teacher.replay.rationale=output
 
 Everything lands in --workdir, which belongs to one config. Run the same command again to go on
-after an interruption.
-Settings and their meaning: configs/base.py.""",
-  "evaluate": """Accuracy of a run's student on a split, greedy, with its 95 % Wilson interval, as
-  one line of JSON.
+after an interruption. Settings and their meaning: configs/base.py.""",
+  "evaluate": """Accuracy of a run's student on a split, greedy, with its 95 % Wilson interval: one
+line of JSON.
 
   python -m distill_jax evaluate --workdir=runs/quickstart
   python -m distill_jax evaluate --workdir=runs/quickstart --round=0 --split=validation
@@ -41,24 +39,21 @@ Settings and their meaning: configs/base.py.""",
 The config is the run's own; overrides change the task or the decoding.""",
   "sample": """Questions in, attempts out: one JSON object a line.
 
-  python -m distill_jax sample --workdir=runs/quickstart --question="Tom has 3 apples and buys 4.
-  How many has he now?"
-  python -m distill_jax sample --workdir=runs/quickstart --questions=FILE --samples=4
-  --temperature=0.7
+  python -m distill_jax sample --workdir=runs/quickstart --question="What is 3 + 4?"
+  python -m distill_jax sample --workdir=runs/quickstart --questions=FILE --samples=4 \\
+    --temperature=0.7
   cat questions.txt | python -m distill_jax sample --workdir=runs/quickstart
 
 FILE (or the standard input) has one question a line, or JSONL with a "question" field.""",
-  "teacher": """The built-in teacher as a server with the OpenAI chat-completions protocol, on
-  loopback.
+  "teacher": """The built-in teacher as a server with the OpenAI chat-completions protocol, on this
+machine only.
 
   python -m distill_jax teacher serve --config=configs/quickstart.py --port=8899
   python -m distill_jax run --config=configs/quickstart.py --workdir=runs/by_hand \\
     --config.teacher.kind=openai --config.teacher.base_url=http://127.0.0.1:8899/v1
 
-It answers from the world of the config; error rate, latency and faults are
-config.teacher.builtin.""",
-  "doctor": """Versions, devices, disk, and whether the teacher's key is present (it is never
-  shown).
+It answers from the world of the config; error rate, latency and faults: config.teacher.builtin.""",
+  "doctor": """Versions, devices, disk, and whether the teacher's key is present (never shown).
 
   python -m distill_jax doctor
   python -m distill_jax doctor --config=configs/tailored.py --workdir=runs""",

@@ -1,9 +1,10 @@
 """Prefill, then one while_loop with an early exit.
 
-Dimension key: P prompts, R = P * samples rows (all samples of a prompt lie together), L prompt slots, N new tokens,
-S = L + N slots of the cache.
+Dimension key: P prompts, R = P * samples rows (all samples of a prompt lie together), L prompt
+slots, N new tokens, S = L + N slots of the cache.
 
-A row's tokens depend on its prompt and its key alone: the i-th number it draws is a function of (key, i).
+A row's tokens depend on its prompt and its key alone: the i-th number it draws is a function of
+(key, i).
 """
 
 import functools
@@ -32,11 +33,23 @@ class _Loop(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames=("config", "samples", "new_tokens", "eos", "pad"))
-def sample(config, params, tokens_PL, lengths_P, keys_R2, settings: choice.Sampling, *,
-           samples: int, new_tokens: int, eos: tuple[int, ...], pad: int) -> Sampled:
+def sample(
+  config,
+  params,
+  tokens_PL,
+  lengths_P,
+  keys_R2,
+  settings: choice.Sampling,
+  *,
+  samples: int,
+  new_tokens: int,
+  eos: tuple[int, ...],
+  pad: int,
+) -> Sampled:
   """Continues every prompt `samples` times, each by at most `new_tokens` tokens.
 
-  tokens_PL are padded on the right; keys_R2 is uint32, one key a row; a row stops at any token of `eos`.
+  tokens_PL are padded on the right; keys_R2 is uint32, one key a row; a row stops at any token of
+  `eos`. A prompt of length 0 fills up a batch: its rows have ended before they begin.
   """
   slots = tokens_PL.shape[1] + new_tokens
   logits_PV, cache = decoder.prefill(config, params, tokens_PL, lengths_P, slots)
@@ -62,13 +75,28 @@ def sample(config, params, tokens_PL, lengths_P, keys_R2, settings: choice.Sampl
       tokens=write(loop.out.tokens, token_R),
       lengths=loop.out.lengths + ~ended,
       ended=ended | functools.reduce(jnp.logical_or, [token_R == e for e in eos]),
-      logprobs=write(loop.out.logprobs, jnp.where(ended, 0.0, logp_R)))
+      logprobs=write(loop.out.logprobs, jnp.where(ended, 0.0, logp_R)),
+    )
     slot = tokens_PL.shape[1] + loop.count
     written_S = (slot_S >= tokens_PL.shape[1]) & (slot_S <= slot)
     logits_RV, cache = decoder.advance(
-      config, params, modules, token_R, lengths_R + loop.count, loop.cache, slot, in_prompt_RS | written_S[None, :])
+      config,
+      params,
+      modules,
+      token_R,
+      lengths_R + loop.count,
+      loop.cache,
+      slot,
+      in_prompt_RS | written_S[None, :],
+    )
     return _Loop(loop.count + 1, logits_RV, cache, out)
 
-  nothing = Sampled(jnp.full((rows, new_tokens), pad, jnp.int32), jnp.zeros(rows, jnp.int32),
-                    jnp.zeros(rows, bool), jnp.zeros((rows, new_tokens), jnp.float32))
-  return jax.lax.while_loop(unfinished, turn, _Loop(jnp.int32(0), spread(logits_PV), cache, nothing)).out
+  nothing = Sampled(
+    jnp.full((rows, new_tokens), pad, jnp.int32),
+    jnp.zeros(rows, jnp.int32),
+    lengths_R == 0,
+    jnp.zeros((rows, new_tokens), jnp.float32),
+  )
+  return jax.lax.while_loop(
+    unfinished, turn, _Loop(jnp.int32(0), spread(logits_PV), cache, nothing)
+  ).out

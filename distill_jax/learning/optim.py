@@ -8,7 +8,7 @@ SCHEDULES = ("constant", "cosine", "linear")
 
 
 def schedule(kind: str, *, peak: float, warmup: int, steps: int):
-  """Learning rate by step: linear warm-up from 0 over `warmup` steps, then constant, or down to 0
+  """Learning rate by step: linear warm-up over `warmup` steps, then constant, or down to 0
   at `steps`."""
   rest = max(steps - warmup, 1)
   after = {
@@ -18,9 +18,8 @@ def schedule(kind: str, *, peak: float, warmup: int, steps: int):
   }[kind]()
   if not warmup:
     return after
-  rise = optax.linear_schedule(
-    peak / warmup, peak, max(warmup - 1, 1)
-  )  # the first step is not lost to a rate of 0
+  # From peak / warmup: a first step at a rate of 0 would be lost.
+  rise = optax.linear_schedule(peak / warmup, peak, max(warmup - 1, 1))
   return optax.join_schedules([rise, after], [warmup])
 
 
