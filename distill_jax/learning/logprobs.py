@@ -19,7 +19,9 @@ def token_logprobs(hidden_BTD, head_DV, targets_BT, *, chunk: int):
 
   @jax.checkpoint
   def part(hidden_BCD, targets_BC):
-    logits_BCV = jnp.einsum("bcd,dv->bcv", hidden_BCD, head_DV, preferred_element_type=jnp.float32)
+    # Cast here, not outside: so the parts' gradients of the head add up in its own precision.
+    matrix = head_DV.astype(hidden_BCD.dtype)
+    logits_BCV = jnp.einsum("bcd,dv->bcv", hidden_BCD, matrix, preferred_element_type=jnp.float32)
     wanted = targets_BC[..., None] == jnp.arange(head_DV.shape[1])[None, None, :]
     target_BC = jnp.sum(
       jnp.where(wanted, logits_BCV, 0.0), axis=-1

@@ -59,8 +59,7 @@ def tailored(
     out = {}
     if "sft" in share:
       here_BTD = jnp.take_along_axis(states_BLD, batch.where[..., None], axis=1)
-      matrix = head(params).astype(states_BLD.dtype)
-      logp_BT = logprobs.token_logprobs(here_BTD, matrix, batch.labels, chunk=chunk)
+      logp_BT = logprobs.token_logprobs(here_BTD, head(params), batch.labels, chunk=chunk)
       out["sft"] = losses.weighted_nll(logp_BT, batch.weights)
     if "triplet" in share:
       pooled_BCD = jnp.einsum("bcl,bld->bcd", batch.pool, states_BLD.astype(jnp.float32))
