@@ -7,6 +7,7 @@ import os
 import pathlib
 
 from distill_jax import errors
+from distill_jax.teacher import faults
 
 CHOICES = {
   "format": ("cot",),
@@ -61,7 +62,6 @@ NOT_NEGATIVE = (
   "task.train",
   "task.test",
   "teacher.temperature",
-  "teacher.timeout",
   "teacher.patience",
   "teacher.prices.input",
   "teacher.prices.output",
@@ -83,8 +83,14 @@ NOT_NEGATIVE = (
   "train.weight_decay",
   "triplet.margin",
   "world.out_of_domain",
+  "world.families",
+  "world.ood_extra_steps",
   "teacher.builtin.latency",
 )
+
+ABOVE_ZERO = ("teacher.timeout", "student.rope_theta", "student.norm_eps", "train.eps")
+
+BELOW_ONE = ("train.beta1", "train.beta2")
 
 SHARES = ("world.distractors", "teacher.builtin.error_rate", "sft.prompt_weight", "exam.top_p")
 
@@ -106,6 +112,8 @@ def check(s) -> None:
     (AT_LEAST_ONE, lambda v: v >= 1, "at least 1"),
     (NOT_NEGATIVE, lambda v: v >= 0, "0 or more"),
     (SHARES, lambda v: 0 <= v <= 1, "between 0 and 1"),
+    (ABOVE_ZERO, lambda v: v > 0, "above 0"),
+    (BELOW_ONE, lambda v: 0 <= v < 1, "0 or more and below 1"),
   ):
     for field in fields:
       if not ok(value := _look_up(s, field)):
@@ -129,12 +137,21 @@ def _check_plan(s) -> None:
       raise errors.config(field, plan, "a plan that names each phase once")
   if "train" not in s.opening:
     raise errors.config("opening", s.opening, "a plan with train in it")
+  if not {"demonstrate", "feedback"} & set(s.opening[: s.opening.index("train")]):
+    raise errors.config(
+      "opening", s.opening, "a plan in which the teacher writes (demonstrate) before train"
+    )
   if s.train.losses.triplet and "exam" not in s.opening + s.each_round:
     raise errors.config(
       "train.losses.triplet",
       s.train.losses.triplet,
       "0 where no phase is an exam: its negatives are the student's mistakes",
     )
+  for field in ("contrast.positives", "contrast.negatives"):
+    if s.train.losses.triplet and not _look_up(s, field):
+      raise errors.config(
+        field, 0, "1 or more where there is a triplet loss", "--config.train.losses.triplet=0"
+      )
   if s.exam.samples > 1 and s.exam.temperature == 0:
     raise errors.config(
       "exam.samples", s.exam.samples, "1 at temperature 0: all samples would be the same"
@@ -176,8 +193,8 @@ def _check_sources(s) -> None:
   if s.task.name == "arithmetic":
     if not 1 <= s.world.steps_min <= s.world.steps_max <= 5:
       raise errors.config("world.steps_max", s.world.steps_max, "from world.steps_min to 5")
-    if s.world.operand_max < 4:
-      raise errors.config("world.operand_max", s.world.operand_max, "4 or more")
+    if not 6 <= s.world.operand_max <= 10_000:
+      raise errors.config("world.operand_max", s.world.operand_max, "6 to 10000")
   elif bool(s.task.path) == bool(s.task.hub):
     raise errors.config(
       "task.path",
@@ -192,6 +209,9 @@ def _check_sources(s) -> None:
 
 def _check_teacher(s) -> None:
   t = s.teacher
+  faults.Script(t.builtin.faults, 0)
+  if "@" in t.base_url.partition("://")[2].partition("/")[0]:
+    raise errors.config("teacher.base_url", "(hidden)", "an address without user name or password")
   if t.kind == "builtin" and s.task.name != "arithmetic":
     raise errors.config(
       "teacher.kind", t.kind, f"openai or replay: no world is behind task {s.task.name}"

@@ -8,11 +8,12 @@ class Refusal(Exception):
   """Says what is wrong, where, and what to do; shown without a traceback.
 
   Exit codes: 2 usage, 3 config, 4 data or files, 5 teacher (credentials, quota, server), 6 budget
-  reached, 75 interrupted (run the same command again).
+  reached, 75 interrupted (run the same command again). A message may quote what others wrote: it is
+  one line and printable, whatever is in it.
   """
 
   def __init__(self, message: str, code: int):
-    super().__init__(message)
+    super().__init__("".join(c if c.isprintable() else " " for c in message))
     self.code = code
 
 

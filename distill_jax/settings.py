@@ -6,11 +6,13 @@ give one line that names the field. What the keys mean stands in configs/base.py
 """
 
 import dataclasses
+import math
 import types
 
 from distill_jax import checks, errors
 
 Group = dataclasses.dataclass(frozen=True)
+LARGEST = 2**31 - 1  # of a whole number: the device counts in 32 bits
 
 
 @Group
@@ -257,7 +259,11 @@ def _value(hint, value, at: str):
       raise errors.config(at, value, "a tuple", f"--config.{at}='(a, b)'")
     return tuple(_value(hint.__args__[0], v, f"{at}[{n}]") for n, v in enumerate(value))
   if hint is float and type(value) is int:
-    return float(value)
+    value = float(value)
   if type(value) is not hint:
     raise errors.config(at, value, f"of type {hint.__name__}")
+  if hint is float and not math.isfinite(value):
+    raise errors.config(at, value, "a finite number")
+  if hint is int and not -LARGEST <= value <= LARGEST:
+    raise errors.config(at, value, f"at most {LARGEST}: it has to fit 32 bits")
   return value

@@ -77,7 +77,7 @@ def test_a_wrong_type_is_refused(field, value):
     ({"train__buckets": (128, 64)}, "config.train.buckets"),
     ({"rollout__buckets": ()}, "config.rollout.buckets"),
     ({"world__steps_max": 6}, "config.world.steps_max"),
-    ({"world__operand_max": 3}, "config.world.operand_max"),
+    ({"world__operand_max": 5}, "config.world.operand_max"),
     ({"world__distractors": 1.5}, "config.world.distractors"),
     ({"teacher__builtin__error_rate": -0.1}, "config.teacher.builtin.error_rate"),
     ({"task__name": "svamp", "task__path": "/nowhere/at/all"}, "config.task.path"),
@@ -90,6 +90,19 @@ def test_a_wrong_type_is_refused(field, value):
       "config.teacher.replay.path",
     ),
     ({"rounds": -1}, "config.rounds"),
+    ({"opening": ("exam", "train", "demonstrate")}, "config.opening"),
+    ({"contrast__positives": 0}, "config.contrast.positives"),
+    ({"contrast__negatives": 0}, "config.contrast.negatives"),
+    ({"train__lr": float("inf")}, "config.train.lr"),
+    ({"train__beta2": 1.0}, "config.train.beta2"),
+    ({"triplet__margin": float("nan")}, "config.triplet.margin"),
+    ({"teacher__max_dollars": float("inf")}, "config.teacher.max_dollars"),
+    ({"teacher__timeout": 0.0}, "config.teacher.timeout"),
+    ({"student__norm_eps": -1.0}, "config.student.norm_eps"),
+    ({"seed": 10**30}, "config.seed"),
+    ({"exam__top_k": 10**12}, "config.exam.top_k"),
+    ({"world__families": -1}, "config.world.families"),
+    ({"teacher__builtin__faults": "typo@0.5"}, "config.teacher.builtin.faults"),
     ({"train__batch": 0}, "config.train.batch"),
     ({"exam__top_p": 1.1}, "config.exam.top_p"),
   ],
@@ -108,3 +121,13 @@ def test_a_vendor_without_a_key_is_refused_before_anything_is_paid(monkeypatch):
   assert "export NO_SUCH_KEY" in refusal(changed(**changes))
   monkeypatch.setenv("NO_SUCH_KEY", "x")
   assert settings.read(changed(**changes)).teacher.kind == "openai"
+
+
+def test_a_password_in_the_address_is_refused_and_not_repeated():
+  said = refusal(changed(teacher__kind="openai", teacher__base_url="http://me:secret@localhost/v1"))
+  assert "config.teacher.base_url" in said and "secret" not in said
+
+
+def test_a_refusal_is_one_printable_line_whatever_it_quotes():
+  said = str(errors.data("column \x1b[31mred\r\nsecond line \u2028 \ud800"))
+  assert said.isprintable() and "second line" in said

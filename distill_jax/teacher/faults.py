@@ -95,7 +95,8 @@ def _share(part: str) -> tuple[Fault, float]:
 
 
 def _refusal(value: str, allowed: str):
-  return errors.config("teacher.builtin.faults", value, allowed, "429:retry_after=1@0.05,500@0.1")
+  do = "--config.teacher.builtin.faults=429:retry_after=1@0.05,500@0.1"
+  return errors.config("teacher.builtin.faults", value, allowed, do)
 
 
 def _set(**parts):
