@@ -20,6 +20,20 @@ import pathlib
 from distill_jax import errors
 from distill_jax.phase_folder import PhaseFolder, read_json, refusing_a_full_disk, write_json
 
+# What may change while a run lasts: when and whether a reply comes, never what it says.
+FREE = {
+  f"config.teacher.{name}"
+  for name in (
+    "attempts",
+    "concurrency",
+    "key_env",
+    "max_dollars",
+    "max_requests",
+    "patience",
+    "timeout",
+  )
+}
+
 
 class RunFolder:
   """A folder that belongs to one config and, while it is claimed, to one process."""
@@ -31,8 +45,9 @@ class RunFolder:
   def claim(self, config: dict) -> None:
     """Makes the folder ours until the process ends, and the config its own.
 
-    Raises Refusal: another process holds it, it was begun with another config, or its config
-    is unreadable.
+    How the teacher is reached and what it may cost (FREE) may change; everything else only
+    before a phase has written. Raises Refusal: another process holds it, it was begun with another
+    config, or its config is unreadable.
     """
     with refusing_a_full_disk(self.path):
       self.path.mkdir(parents=True, exist_ok=True)
@@ -52,11 +67,16 @@ class RunFolder:
 
   def _own(self, ours: dict) -> None:
     file = self.path / "config.json"
-    if not file.exists():
-      return self.write_json("config.json", ours)
-    begun = read_json(file)
-    if begun != ours:
+    begun = read_json(file) if file.exists() else None
+    if begun == ours:
+      return
+    if file.exists() and self._is_begun() and not changed(begun, ours) <= FREE:
       raise errors.Refusal(_differences(self.path, begun, ours), errors.CONFIG)
+    self.write_json("config.json", ours)
+
+  def _is_begun(self) -> bool:
+    """Is there anything that depends on the config?"""
+    return (self.path / "tokenizer").exists() or any(self.path.glob("round_*"))
 
   def release(self) -> None:
     """Gives the folder back; the end of the process does the same."""
@@ -69,7 +89,7 @@ class RunFolder:
     write_json(self.path / name, value)
 
   def phase(self, number: int, place: int, name: str) -> PhaseFolder:
-    """The folder of a phase, made if it is not there."""
+    """The folder of a phase."""
     return PhaseFolder(self.path / f"round_{number:02}" / f"{place}_{name}")
 
   def final(self, name: str) -> PhaseFolder:
@@ -104,9 +124,15 @@ class RunFolder:
     self.write_json("seconds.json", {"seconds": self.seconds + seconds})
 
 
+def changed(begun, ours) -> set[str]:
+  """The dotted keys in which two configs differ."""
+  old, new = _flat(begun), _flat(ours)
+  return {k for k in old.keys() | new.keys() if old.get(k, _ABSENT) != new.get(k, _ABSENT)}
+
+
 def _differences(path, begun, ours) -> str:
   old, new = _flat(begun), _flat(ours)
-  keys = [k for k in sorted(old.keys() | new.keys()) if old.get(k, _ABSENT) != new.get(k, _ABSENT)]
+  keys = sorted(changed(begun, ours) - FREE)
   shown = "; ".join(
     f"{k}: {old.get(k, _ABSENT)} there, {new.get(k, _ABSENT)} now" for k in keys[:8]
   )

@@ -41,7 +41,8 @@ def test_a_folder_is_claimed_again_with_the_same_config(folder):
   again.release()
 
 
-def test_another_config_is_refused_with_its_keys_and_both_values(folder):
+def test_another_config_is_refused_with_its_keys_and_both_values(folder, phase):
+  phase.write("rows.jsonl", ROWS)
   folder.release()
   other = {"rounds": 4, "train": {"lr": 0.001, "buckets": [64]}, "seed": 1}
   error = refusal(run_folder.RunFolder(folder.path).claim, other)
@@ -53,6 +54,25 @@ def test_another_config_is_refused_with_its_keys_and_both_values(folder):
   ):
     assert part in str(error)
   assert "--workdir" in str(error) and "config.train.lr" not in str(error)
+
+
+def test_a_folder_in_which_no_phase_has_written_takes_another_config(folder):
+  folder.release()
+  folder.claim({"rounds": 4})
+  assert json.loads((folder.path / "config.json").read_text()) == {"rounds": 4}
+
+
+def test_the_cap_on_what_the_teacher_costs_can_be_raised_while_a_run_lasts(tmp_path):
+  folder = run_folder.RunFolder(tmp_path / "run")
+  capped = lambda dollars, rounds: {"rounds": rounds, "teacher": {"max_dollars": dollars}}
+  folder.claim(capped(1.0, 3))
+  folder.phase(0, 0, "demonstrate").write("rows.jsonl", ROWS)
+  folder.release()
+  folder.claim(capped(2.0, 3))
+  folder.release()
+  assert json.loads((folder.path / "config.json").read_text()) == capped(2.0, 3)
+  error = refusal(folder.claim, capped(3.0, 4))
+  assert "config.rounds" in str(error) and "max_dollars" not in str(error)
 
 
 def test_a_second_process_is_refused_until_the_first_has_died(folder):
@@ -81,7 +101,8 @@ def test_a_torn_config_is_refused_by_name(folder, content):
   assert "config.json" in str(refusal(run_folder.RunFolder(folder.path).claim, CONFIG))
 
 
-def test_a_refused_claim_holds_nothing(folder):
+def test_a_refused_claim_holds_nothing(folder, phase):
+  phase.write("rows.jsonl", ROWS)
   folder.release()
   other = run_folder.RunFolder(folder.path)
   refusal(other.claim, {})

@@ -63,7 +63,7 @@ class Budget:
       raise errors.budget(
         f"the next teacher request may cost ${need:.4f}, but ${self.spent:.4f} of"
         f" ${self._max_dollars:.2f} are spent; nothing is lost, raise --config.teacher.max_dollars"
-        " (or lower teacher.max_tokens) and run the same command again"
+        " and run the same command again"
       )
     if self.requests + 1 > self._max_requests:
       raise errors.budget(
