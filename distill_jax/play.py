@@ -1,12 +1,13 @@
 """What the commands do: open a run folder, and play, score or question what is in it."""
 
 import json
+import math
 import pathlib
 import sys
 import tempfile
 
-from distill_jax import console, errors, rounds, run_folder, summary
-from distill_jax.phases import conversations
+from distill_jax import console, errors, phase_folder, rounds, run_folder, summary
+from distill_jax.phases import conversations, train
 from distill_jax.phases import evaluate as evaluation
 from distill_jax.phases import run as runs
 from distill_jax.teacher import builtin
@@ -17,6 +18,7 @@ def run(settings, config: dict, workdir: str) -> dict:
   screen, folder = console.Console(), run_folder.RunFolder(workdir)
   folder.claim(config)
   try:
+    train.refuse_devices(settings)
     with runs.Run(settings, folder, screen) as what:
       played = rounds.play(what)
       screen.rounds_table(played["rounds"], best=played["best_round"])
@@ -34,12 +36,13 @@ def run(settings, config: dict, workdir: str) -> dict:
   return played
 
 
-def opened(settings, workdir: str, screen) -> runs.Run:
-  """A run folder to read from. Raises Refusal if it is none."""
+def opened(settings, workdir: str) -> runs.Run:
+  """A run folder to read from; what is told of it leaves the standard output to the results.
+  Raises Refusal if it is none."""
   path = pathlib.Path(workdir)
   if not (path / "config.json").exists():
     raise errors.usage(f"{workdir or '--workdir'} is no run folder: it has no config.json")
-  return runs.Run(settings, run_folder.RunFolder(path), screen)
+  return runs.Run(settings, run_folder.RunFolder(path), console.Console(file=sys.stderr))
 
 
 def trained_round(what, number: int) -> int:
@@ -52,16 +55,16 @@ def trained_round(what, number: int) -> int:
   }
   if not done:
     raise errors.data(f"{what.folder.path} has no finished round yet")
-  if number >= 0 and number not in done:
+  if number != -1 and number not in done:
     raise errors.usage(f"--round={number} is not finished there; there are {sorted(done)}")
-  return number if number >= 0 else max(done, key=lambda n: (done[n]["accuracy"], -n))
+  return number if number != -1 else max(done, key=lambda n: (done[n]["accuracy"], -n))
 
 
 def evaluate(settings, *, workdir: str, round: int, split: str) -> dict:
   """Prints, as one line of JSON, the accuracy of a round's student on a split. Leaves the run
   folder as it is."""
   with (
-    opened(settings, workdir, console.Console()) as what,
+    opened(settings, workdir) as what,
     tempfile.TemporaryDirectory() as scratch,
   ):
     problems = what.task.problems(split)
@@ -85,14 +88,14 @@ def sample(
   temperature: float,
 ) -> None:
   """Prints attempts at questions, one JSON object a line."""
-  if samples < 1 or temperature < 0:
+  if samples < 1 or not 0 <= temperature < math.inf:
     raise errors.usage("--samples must be at least 1, --temperature 0 or more")
   if samples > 1 and temperature == 0:
     raise errors.usage(
       "--samples above 1 wants a --temperature above 0: greedy samples are all the same"
     )
   asked = [question] if question else read_questions(questions)
-  with opened(settings, workdir, console.Console()) as what:
+  with opened(settings, workdir) as what:
     number = trained_round(what, round)
     shots = what.task.shots[: settings.cot.shots]
     rows = [(q, k) for q in asked for k in range(samples)]
@@ -122,19 +125,20 @@ def sample(
 def read_questions(path: str) -> list[str]:
   """Questions from a file or the standard input: one a line, or JSONL with a field `question`."""
   try:
-    text = pathlib.Path(path).read_text() if path else sys.stdin.read()
+    text = pathlib.Path(path).read_text(encoding="utf-8-sig") if path else sys.stdin.read()
   except (OSError, UnicodeDecodeError) as error:
     raise errors.usage(f"--questions={path} cannot be read: {error}") from None
   found = []
-  for number, line in enumerate(filter(None, map(str.strip, text.split("\n"))), 1):
+  for number, line in enumerate(map(str.strip, text.split("\n")), 1):
     if line.startswith("{"):
       try:
-        line = json.loads(line)["question"]
-      except (ValueError, KeyError):
+        line = json.loads(line)["question"].strip()
+      except (ValueError, KeyError, AttributeError, RecursionError):
         raise errors.data(
-          f"{path or 'standard input'}:{number}: not JSON with a field question"
+          f"{path or 'standard input'}:{number}: not JSON with a text in its field question"
         ) from None
-    found.append(line)
+    if line:
+      found.append(line)
   if not found:
     raise errors.usage(
       "no question: give --question, --questions=FILE, or lines on the standard input"
@@ -148,6 +152,9 @@ def serve(settings, *, port: int, log: str) -> None:
     raise errors.config(
       "task.name", settings.task.name, "arithmetic: the built-in teacher answers from its world"
     )
+  if log:
+    with phase_folder.refusing_a_full_disk(log):
+      open(log, "a").close()
   task = runs.open_task(settings)
   b = settings.teacher.builtin
   builtin.serve(

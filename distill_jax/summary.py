@@ -19,6 +19,8 @@ PACKAGES = (
   "numpy",
 )
 
+NOTHING = {"calls": 0, "cache_hits": 0, "tokens": 0, "dollars": 0.0}
+
 
 def row(run, number: int, *, no_mistakes: bool = False) -> dict:
   """{round, exam, teacher, kept, dropped, steps, loss, validation, no_mistakes} from the manifests
@@ -35,7 +37,7 @@ def row(run, number: int, *, no_mistakes: bool = False) -> dict:
   return {
     "round": number,
     "exam": pick("exam", "accuracy", "n", "mistakes"),
-    "teacher": total([t["teacher"] for t in teacher]),
+    "teacher": total([NOTHING, *(t["teacher"] for t in teacher)]),
     "kept": sum(t["kept"] for t in teacher),
     "dropped": total([t["dropped"] for t in teacher]),
     "steps": facts["train"]["steps"] if "train" in facts else 0,

@@ -3,12 +3,13 @@ what an override changes."""
 
 import json
 import pathlib
+import types
 
 import pytest
 
 from configs import quickstart
-from distill_jax import errors, play, records, rounds, run_folder, settings
-from distill_jax.phases import exam, rationales, train
+from distill_jax import errors, play, records, rounds, run_folder, settings, summary
+from distill_jax.phases import exam, feedback, rationales, train
 
 
 def config(**changes) -> dict:
@@ -199,6 +200,81 @@ def rows(*accuracies, no_mistakes=False):
     {"round": n, "validation": {"accuracy": a}, "no_mistakes": no_mistakes}
     for n, a in enumerate(accuracies)
   ]
+
+
+def test_blind_feedback_in_the_opening_asks_for_new_samples_too():
+  s = settings.read(
+    config(opening=("demonstrate", "exam", "feedback", "train"), feedback__mistakes=2)
+  )
+  what = types.SimpleNamespace(settings=s, task=play.runs.open_task(s))
+  problem = what.task.problems("train")[0]
+  rounds_of = [feedback.blind(what, n, [problem] * 2, s.feedback) for n in (0, 1)]
+  assert [w.request.first for wanted in rounds_of for w in wanted] == [1, 2, 3, 4]
+
+
+def test_a_round_without_a_teacher_paid_nothing_for_one(tmp_path):
+  folder = run_folder.RunFolder(tmp_path)
+  folder.phase(0, 0, "exam").finish({"accuracy": 0.5, "n": 4, "mistakes": 2})
+  row = summary.row(types.SimpleNamespace(folder=folder), 0)
+  assert row["teacher"] == {"calls": 0, "cache_hits": 0, "tokens": 0, "dollars": 0.0}
+  assert row["kept"] == 0 and row["dropped"] == {}
+
+
+@pytest.mark.parametrize("loss, norm", [(float("nan"), 1.0), (1.0, float("inf"))])
+def test_a_training_that_diverges_is_refused(loss, norm, tmp_path):
+  last = records.Metrics(step=7, loss=loss, sft=loss, triplet=None, grad_norm=norm)
+  with pytest.raises(errors.Refusal, match=r"diverged.*step 7.*config\.train\.lr"):
+    train.refuse_divergence(last, run_folder.RunFolder(tmp_path).phase(0, 2, "train"))
+
+
+@pytest.mark.parametrize(
+  "change, named",
+  [
+    ({"mesh__data": 3}, "config.mesh"),
+    ({"train__batch": 12, "mesh__data": -1}, "config.train.batch"),
+  ],
+)
+def test_devices_that_cannot_share_the_work_are_refused_before_the_teacher_is_paid(
+  tmp_path, change, named
+):
+  with pytest.raises(errors.Refusal, match=named):
+    run(tmp_path / "run", **change)
+  assert not (tmp_path / "run" / "teacher.sqlite").exists()
+  assert not (tmp_path / "run" / "round_00").exists()
+
+
+def test_results_stand_alone_on_the_standard_output(plain, capsys):
+  play.evaluate(settings.read(config()), workdir=str(plain[1].path), round=-1, split="test")
+  assert json.loads(capsys.readouterr().out)["n"] == 10
+
+
+@pytest.mark.parametrize(
+  "line, named",
+  [
+    ('{"question": 5}', ":3: not JSON with a text"),
+    ('{"question":' * 100_000, ":3: not JSON"),
+    ("{", ":3: not JSON"),
+    ("", "no question"),
+  ],
+)
+def test_a_broken_question_is_refused_with_its_line(tmp_path, line, named):
+  file = tmp_path / "questions.jsonl"
+  file.write_text(f"\n\n{line}\n")
+  with pytest.raises(errors.Refusal, match=named):
+    play.read_questions(str(file))
+
+
+@pytest.mark.parametrize("change", [{"round": -5}, {"temperature": float("nan")}])
+def test_a_round_and_a_temperature_that_do_not_exist_are_refused(plain, change):
+  asked = {"round": 0, "question": "a", "questions": "", "samples": 1, "temperature": 0.0}
+  with pytest.raises(errors.Refusal):
+    play.sample(settings.read(config()), workdir=str(plain[1].path), **asked | change)
+
+
+@pytest.mark.parametrize("change", [{"port": 99999}, {"log": "/nowhere/at/all"}])
+def test_a_teacher_that_cannot_serve_is_refused(change):
+  with pytest.raises(errors.Refusal):
+    play.serve(settings.read(config()), **{"port": 0, "log": ""} | change)
 
 
 def test_rounds_stop_when_validation_stops_gaining_or_no_mistake_is_left():

@@ -50,9 +50,8 @@ def tailored(run, problem, mistake, settings) -> rationales.Wanted:
 def blind(run, number, asked, settings) -> list[rationales.Wanted]:
   """One request for each mistake, for samples of the question that no round before has asked
   for."""
-  first = (
-    run.settings.demonstrate.rationales + (number - 1) * settings.mistakes * settings.rationales
-  )
+  before = number if "feedback" in run.settings.opening else number - 1  # rounds with feedback
+  first = run.settings.demonstrate.rationales + before * settings.mistakes * settings.rationales
   drawn, wanted = Counter(), []
   for problem in asked:
     question = run.task.render(problem)

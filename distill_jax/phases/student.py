@@ -43,12 +43,7 @@ class Student:
       tied=s.tied,
       dtype=s.dtype,
     )
-    try:
-      self.mesh = sharding.make_mesh(settings.mesh.data, settings.mesh.fsdp, settings.mesh.tensor)
-    except ValueError as error:
-      raise errors.config(
-        "mesh", str(error), "a mesh over the devices there are", "--config.mesh.data=-1"
-      ) from None
+    self.mesh = mesh_of(settings)
     self.axes, self.shapes = decoder.axes(self.config), decoder.shapes(self.config)
     self.places = sharding.of_params(self.mesh, self.axes, self.shapes)
     self._seed = settings.seed
@@ -127,6 +122,16 @@ class Student:
       tokens=length,
       logprob=float(np.sum(out.logprobs[row, :length], dtype=np.float64)),
     )
+
+
+def mesh_of(settings) -> jax.sharding.Mesh:
+  """The devices as the settings want them. Raises Refusal if those there are do not make it up."""
+  try:
+    return sharding.make_mesh(settings.mesh.data, settings.mesh.fsdp, settings.mesh.tensor)
+  except ValueError as error:
+    raise errors.config(
+      "mesh", str(error), "a mesh over the devices there are", "--config.mesh.data=-1"
+    ) from None
 
 
 def _runs(asked):

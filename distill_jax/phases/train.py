@@ -1,6 +1,7 @@
 """Examples to batches to steps to a checkpoint: one round's training of the student."""
 
 import functools
+import math
 import shutil
 
 import jax
@@ -10,6 +11,7 @@ from distill_jax import errors, records
 from distill_jax.data import batches, encode
 from distill_jax.learning import objectives, optim, sharding, step
 from distill_jax.machine import checkpoint
+from distill_jax.phases import student
 from distill_jax.students import decoder
 
 METRICS, EXAMPLES, CONTRASTS = "metrics.jsonl", "examples.jsonl", "contrasts.jsonl"
@@ -41,6 +43,16 @@ def run(run, number, here):
   shutil.rmtree(
     here.path / "checkpoints", ignore_errors=True
   )  # the optimizer's state ends with the round
+
+
+def refuse_devices(settings) -> None:
+  """Raises Refusal, before anything is paid for, if the devices there are cannot share a batch."""
+  mesh = student.mesh_of(settings)
+  rows = mesh.shape["data"] * mesh.shape["fsdp"]
+  if settings.train.batch % rows:
+    raise errors.config(
+      "train.batch", settings.train.batch, f"a multiple of {rows}, mesh.data times mesh.fsdp"
+    )
 
 
 def run_material(run, number):
@@ -91,26 +103,25 @@ def corpus_of(run, number, examples, contrasts) -> batches.Corpus:
 def optimise(run, number, here, corpus):
   """(steps made, mean loss of the last logged stretch). Goes on from the newest checkpoint of a
   killed run."""
-  s, student = run.settings.train, run.student
+  s, config, mesh = run.settings.train, run.student.config, run.student.mesh
   steps = s.steps or sum(len(corpus.order.epoch(e)) for e in range(s.epochs))
-  optimizer, places, train_step = machinery(
-    s, run.settings.triplet, student.config, student.mesh, steps
-  )
+  optimizer, places, train_step = machinery(s, run.settings.triplet, config, mesh, steps)
   store = checkpoint.Checkpoints(here.path / "checkpoints", keep=2, warn=run.console.warn)
   state, log = resume(run, number, here, store, optimizer, places)
   window = []
   with (
     run.console.progress(f"round {number} train", steps, "steps") as bar,
-    jax.set_mesh(student.mesh),
+    jax.set_mesh(mesh),
   ):
     bar.update(int(state.step))
     for n in range(int(state.step), steps):
-      state, metrics = train_step(state, arrays(corpus.batch(n), student.mesh))
+      state, metrics = train_step(state, arrays(corpus.batch(n), mesh))
       window.append(metrics)
       last, save = n + 1 == steps, (n + 1) % s.checkpoint_every == 0
       if (n + 1) % s.log_every == 0 or save or last:
         log.append(row(n + 1, jax.device_get(window)))
         window = []
+        refuse_divergence(log[-1], here)
         bar.update(n + 1, loss=log[-1].loss)
       if save and not last:
         here.write(METRICS, log)
@@ -120,6 +131,15 @@ def optimise(run, number, here, corpus):
     steps, state.params
   )
   return steps, log[-1].loss
+
+
+def refuse_divergence(last: records.Metrics, here) -> None:
+  """Raises Refusal if the loss or its gradient is no number any more; nothing of it is saved."""
+  if not math.isfinite(last.loss + last.grad_norm):
+    raise errors.data(
+      f"{here.path}: the training has diverged: loss {last.loss}, gradient norm {last.grad_norm} "
+      f"at step {last.step}; lower --config.train.lr, in a new --workdir"
+    )
 
 
 @functools.lru_cache(maxsize=4)

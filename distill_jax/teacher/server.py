@@ -56,7 +56,7 @@ class Server:
     def serve():
       try:
         asyncio.run(self._serve(started, ready))
-      except OSError as error:
+      except (OSError, OverflowError) as error:
         ready["error"] = error
         started.set()
 
@@ -78,7 +78,7 @@ class Server:
       asyncio.run(self._serve(None, {"announce": announce}))
     except KeyboardInterrupt:
       pass
-    except OSError as error:
+    except (OSError, OverflowError) as error:
       raise _port_refusal(self._port, error) from None
 
   async def _serve(self, started, ready: dict) -> None:
@@ -216,7 +216,8 @@ def _tokens(text: str) -> int:
   return max(1, len(text.encode("utf-8", "surrogatepass")) // BYTES_A_TOKEN)
 
 
-def _port_refusal(port: int, error: OSError):
+def _port_refusal(port: int, error: Exception):
+  why = getattr(error, "strerror", None) or error
   return errors.usage(
-    f"cannot listen on port {port} of 127.0.0.1 ({error.strerror}); try --port=0 for a free one"
+    f"cannot listen on port {port} of 127.0.0.1 ({why}); try --port=0 for a free one"
   )

@@ -5,6 +5,7 @@ import email.utils
 import json
 import math
 
+MOST_TOKENS = 10**9  # of one call; a server that says more is not believed
 QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
 
 
@@ -143,7 +144,8 @@ def _choice(choice) -> Choice | None:
 
 
 def _count(value) -> int | None:
-  return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+  """A number of tokens; None for what cannot be one."""
+  return value if type(value) is int and 0 <= value <= MOST_TOKENS else None
 
 
 def start(text: str) -> str:

@@ -56,6 +56,7 @@ def test_usage_that_makes_no_sense_is_no_usage():
     {},
     {"prompt_tokens": -1, "completion_tokens": "7"},
     {"prompt_tokens": True},
+    {"prompt_tokens": 10**30, "completion_tokens": 1e30},
   ):
     raw = json.dumps(json.loads(body(content="x")) | {"usage": usage}).encode()
     answer = verdicts.of_body(raw, "m")
