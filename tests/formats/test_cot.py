@@ -70,6 +70,10 @@ CLOSING = [
   "Final answer: $7",
   "#### 7",
   "The final answer",
+  "**Answer: 7**",
+  "**Final Answer:** 7",
+  "## Answer: 7",
+  "$\\boxed{7}$",
 ]
 
 
@@ -86,6 +90,18 @@ def test_a_closing_sentence_gives_way_to_the_answer_line(line):
 def test_a_step_of_the_reasoning_is_no_closing_sentence(line):
   assert not cot.is_closing(line)
   assert cot.target(f"a\n{line}", "7").startswith("a\n" + (line and f"{line}\n"))
+
+
+@pytest.mark.parametrize(
+  "after",
+  [
+    "I hope this helps!",
+    "\nQuestion: What is 1 + 1?\nReasoning:\n1 + 1 = 2\nAnswer: 2",
+    "\n**Question 2:** What is 1 + 1?\n1 + 1 = 2\n**Answer:** 2",
+  ],
+)
+def test_what_follows_the_answer_line_is_no_reasoning(after):
+  assert cot.target(f"{RATIONALE}\n**Answer:** 7\n{after}", "7") == f"{RATIONALE}\nAnswer: 7"
 
 
 def test_only_the_last_line_can_be_the_closing_one():
