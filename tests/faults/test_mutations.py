@@ -1,0 +1,82 @@
+"""Guards are shown to fail: the code is broken on purpose, and the tests must notice.
+
+bash launch/test.sh -m heavy tests/faults/test_mutations.py
+"""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+# What is broken: file, what stands there, what it becomes, and the tests that must turn red.
+MUTATIONS = {
+  "the triplet's sign is flipped": (
+    "learning/losses.py", "margin - gap_B", "margin + gap_B", "tests/learning/test_losses.py",
+  ),
+  "parts are averaged each by its own count": (
+    "learning/step.py", "means = {term: total / counts[term]",
+    "own = objective.counts(part)\n      means = {term: total / jnp.maximum(own[term], 1.0)",
+    "tests/learning/test_step.py",
+  ),
+  "parts are cut along the devices": (
+    "learning/step.py", "x.reshape(-1, micro, *x.shape[1:]).swapaxes(0, 1)",
+    "x.reshape(micro, -1, *x.shape[1:])", "tests/learning/test_step.py",
+  ),
+  "the targets begin one too early": (
+    "data/encode.py", "len(prompt) - 1\n", "len(prompt) - 2\n", "tests/data/test_encode.py",
+  ),
+  "branches of a row see each other": (
+    "students/decoder.py", "(own | above)", "(own | above | True)",
+    "tests/students/test_decoder.py",
+  ),
+  "a rule of the sharding table is removed": (
+    "learning/sharding.py", '  "mlp": "tensor",\n', "", "tests/learning/test_sharding.py",
+  ),
+  "all rows draw the same numbers": (
+    "decoding/sampler.py", "jax.random.fold_in(k, ", "jax.random.fold_in(keys_R[0], ",
+    "tests/decoding/test_sampler.py",
+  ),
+  "a step draws what the step before drew": (
+    "decoding/sampler.py", "fold_in(k, loop.count)", "fold_in(k, 0)",
+    "tests/decoding/test_sampler.py",
+  ),
+  "a question may stand twice in a batch": (
+    "data/order.py", "questions[row] not in seen", "True", "tests/data/test_order.py",
+  ),
+  "a phase is finished before its work is on disk": (
+    "phase_folder.py", "    os.replace(part, path)\n", "    pass\n", "tests/test_run_folder.py",
+  ),
+  "a reply is not stored": (
+    "teacher/cache.py", "insert or ignore into replies", "insert or ignore into nothing",
+    "tests/teacher/test_client.py",
+  ),
+  "a wrong answer is kept": (
+    "phases/rationales.py", "if not run.task.is_correct(answer, problem.gold)", "if False",
+    "tests/test_rounds.py",
+  ),
+}  # fmt: skip
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_a_break_is_noticed(name, tmp_path):
+  file, old, new, tests = MUTATIONS[name]
+  for part in ("distill_jax", "configs", "tests", "benchmarks", "launch"):
+    shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+  for extra in ("pyproject.toml", "requirements.txt"):
+    shutil.copy(ROOT / extra, tmp_path)
+  target = tmp_path / "distill_jax" / file
+  whole = target.read_text()
+  assert old in whole, f"{file} no longer holds {old!r}: this mutation needs a new place"
+  target.write_text(whole.replace(old, new))
+  done = subprocess.run(
+    [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", tests],
+    cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
+  )  # fmt: skip
+  assert done.returncode == 1, done.stdout[-2000:]
+  assert " failed" in done.stdout or " error" in done.stdout
