@@ -113,12 +113,12 @@ def get_config() -> ConfigDict:
 
   c.cot = ConfigDict(
     dict(
-      shots=0,  # worked examples in front of every question, in training and evaluation alike
+      shots=0  # worked examples in front of every question, in training and evaluation alike
     )
   )
   c.demonstrate = ConfigDict(
     dict(
-      rationales=1,  # asked of the teacher for each training question
+      rationales=1,  # asked of the teacher for each training question, afresh in each round
       questions=0,  # training questions that are annotated; 0 = all
     )
   )
@@ -159,7 +159,7 @@ def get_config() -> ConfigDict:
       buckets=(64, 96, 128, 192, 256, 384, 512, 768, 1024),
       lr=7e-6,  # peak learning rate
       schedule="constant",  # after warm-up: constant | cosine | linear
-      warmup=100,  # steps
+      warmup=100,  # steps; at most half of a round's
       beta1=0.9,
       beta2=0.999,
       eps=1e-8,
@@ -189,7 +189,7 @@ def get_config() -> ConfigDict:
   )
   c.evaluate = ConfigDict(
     dict(
-      new_tokens=256,  # longest answer, tokens; decoding is greedy
+      new_tokens=256  # longest answer, tokens; decoding is greedy
     )
   )
   c.rollout = ConfigDict(

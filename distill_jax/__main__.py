@@ -1,5 +1,6 @@
 """The commands. No logic: words to settings, settings to the room that does the work."""
 
+import os
 import signal
 import sys
 
@@ -87,7 +88,7 @@ def evaluate(words) -> int:
   refuse_extra(rest)
   from distill_jax import play, settings
 
-  play.evaluate(settings.read(config), **options)
+  play.evaluate(settings.read(config, teacher=False), **options)
   return 0
 
 
@@ -107,7 +108,7 @@ def sample(words) -> int:
   refuse_extra(rest)
   from distill_jax import play, settings
 
-  play.sample(settings.read(config), **options)
+  play.sample(settings.read(config, teacher=False), **options)
   return 0
 
 
@@ -168,10 +169,15 @@ def main(words) -> int:
     if {"--help", "-h"} & set(words):
       print(HELP[name])
       return 0
-    return COMMANDS[name](words[1:])
+    code = COMMANDS[name](words[1:])
+    sys.stdout.flush()
+    return code
   except errors.Refusal as refusal:
     print(f"distill_jax: {refusal}", file=sys.stderr)
     return refusal.code
+  except BrokenPipeError:  # whoever read our output has seen enough
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
   except KeyboardInterrupt:
     print("distill_jax: interrupted; the same command goes on from here", file=sys.stderr)
     return errors.PREEMPTED

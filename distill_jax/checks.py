@@ -5,6 +5,7 @@
 
 import os
 import pathlib
+import urllib.parse
 
 from distill_jax import errors
 from distill_jax.teacher import faults
@@ -204,36 +205,33 @@ def _check_sources(s) -> None:
     )
   if s.task.path and not pathlib.Path(s.task.path).exists():
     raise errors.config("task.path", s.task.path, "a file or folder that exists")
-  _check_teacher(s)
 
 
-def _check_teacher(s) -> None:
+def is_local(base_url: str) -> bool:
+  """Is the server on this machine, where no key is needed and nothing is billed?"""
+  host = urllib.parse.urlsplit(base_url).hostname
+  return host in ("127.0.0.1", "localhost", "::1")
+
+
+def check_teacher(s) -> None:
+  """Refuses a teacher that cannot be asked."""
   t = s.teacher
   faults.Script(t.builtin.faults, 0)
   if "@" in t.base_url.partition("://")[2].partition("/")[0]:
     raise errors.config("teacher.base_url", "(hidden)", "an address without user name or password")
   if t.kind == "builtin" and s.task.name != "arithmetic":
-    raise errors.config(
-      "teacher.kind", t.kind, f"openai or replay: no world is behind task {s.task.name}"
-    )
+    allowed = f"openai or replay: no world is behind task {s.task.name}"
+    raise errors.config("teacher.kind", t.kind, allowed)
+  for field in ("demonstrate.rationales", "feedback.rationales"):
+    if t.temperature == 0 and _look_up(s, field) > 1:
+      raise errors.config(field, _look_up(s, field), "1 at teacher.temperature 0: all are the same")
   if t.kind == "openai":
     if not t.base_url.startswith(("http://", "https://")):
-      raise errors.config(
-        "teacher.base_url",
-        t.base_url,
-        "the server's address",
-        "--config.teacher.base_url=https://api.openai.com/v1",
-      )
-    local = any(
-      t.base_url.startswith(f"http://{host}") for host in ("127.0.0.1", "localhost", "[::1]")
-    )
-    if not local and not os.environ.get(t.key_env):
-      raise errors.config(
-        "teacher.key_env",
-        t.key_env,
-        "an environment variable that holds the key",
-        f"export {t.key_env}=...",
-      )
+      example = "--config.teacher.base_url=https://api.openai.com/v1"
+      raise errors.config("teacher.base_url", t.base_url, "the server's address", example)
+    if not is_local(t.base_url) and not os.environ.get(t.key_env):
+      allowed = "an environment variable that holds the key"
+      raise errors.config("teacher.key_env", t.key_env, allowed, f"export {t.key_env}=...")
   if t.kind == "replay":
     if not t.replay.path:
       raise errors.config(

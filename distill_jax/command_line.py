@@ -5,6 +5,7 @@ configs/base.py.
 """
 
 import contextlib
+import itertools
 import json
 import pathlib
 
@@ -85,9 +86,11 @@ def _last(error) -> str:
 
 def _stored(words) -> dict:
   """The config of a run folder."""
-  path = next(
-    (w.split("=", 1)[1] for w in words if w.startswith(("--workdir=", "-workdir="))), None
-  )
+  path = None
+  for word, after in itertools.pairwise([*words, None]):
+    name, given, value = word.partition("=")
+    if name in ("--workdir", "-workdir"):
+      path = value if given else after
   if path is None:
     raise errors.usage("--workdir=RUN (a run folder), or --config=FILE, is missing")
   file = pathlib.Path(path) / "config.json"

@@ -57,6 +57,14 @@ def teacher(config: dict | None) -> int:
       "(give --config to look at one)"
     )
     return 0
+  from distill_jax import settings
+
+  try:
+    settings.read(config)
+  except errors.Refusal as refusal:
+    print(f"config       {refusal}")
+    return refusal.code
+  print("config       makes sense")
   t = config["teacher"]
   print(
     f"teacher      {t['kind']}, model {t['model']}"
@@ -66,12 +74,4 @@ def teacher(config: dict | None) -> int:
     print(
       f"             {t['key_env']} is {'present' if os.environ.get(t['key_env']) else 'not set'}"
     )
-  from distill_jax import settings
-
-  try:
-    settings.read(config)
-  except errors.Refusal as refusal:
-    print(f"config       {refusal}")
-    return refusal.code
-  print("config       makes sense")
   return 0

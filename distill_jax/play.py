@@ -6,7 +6,7 @@ import pathlib
 import sys
 import tempfile
 
-from distill_jax import console, errors, phase_folder, rounds, run_folder, summary
+from distill_jax import checks, console, errors, phase_folder, rounds, run_folder, summary
 from distill_jax.phases import conversations, train
 from distill_jax.phases import evaluate as evaluation
 from distill_jax.phases import run as runs
@@ -17,6 +17,11 @@ def run(settings, config: dict, workdir: str) -> dict:
   """Plays all rounds, shows them, and returns the summary."""
   screen, folder = console.Console(), run_folder.RunFolder(workdir)
   folder.claim(config)
+  t = settings.teacher
+  if (
+    t.kind == "openai" and not checks.is_local(t.base_url) and not t.prices.input + t.prices.output
+  ):
+    screen.warn("teacher.prices are 0, so that teacher.max_dollars stops nothing: set both prices")
   try:
     train.refuse_devices(settings)
     with runs.Run(settings, folder, screen) as what:
@@ -63,10 +68,7 @@ def trained_round(what, number: int) -> int:
 def evaluate(settings, *, workdir: str, round: int, split: str) -> dict:
   """Prints, as one line of JSON, the accuracy of a round's student on a split. Leaves the run
   folder as it is."""
-  with (
-    opened(settings, workdir) as what,
-    tempfile.TemporaryDirectory() as scratch,
-  ):
+  with opened(settings, workdir) as what, tempfile.TemporaryDirectory() as scratch:
     problems = what.task.problems(split)
     if not problems:
       raise errors.usage(f"--split={split}: task {what.task.name} has no such questions")
@@ -103,6 +105,7 @@ def sample(
       [what.format.conversation(q, shots) for q, _ in rows],
       [f"sample/{n}" for n in range(len(rows))],
       students={"student": what.student_after(number)},
+      samples=samples,
       temperature=temperature,
       new_tokens=settings.evaluate.new_tokens,
     )

@@ -224,14 +224,17 @@ class Settings:
   rollout: Rollout
 
 
-def read(config: dict) -> Settings:
-  """Settings from a plain nested dict (ConfigDict.to_dict()).
+def read(config: dict, *, teacher: bool = True) -> Settings:
+  """Settings from a plain nested dict (ConfigDict.to_dict()). `teacher`: one will be asked, so that
+  its key, files and address are looked at too.
 
   Raises Refusal (exit code 3) for whatever is missing, unknown, of the wrong type, or makes no
   sense.
   """
   settings = _group(Settings, config, "")
   checks.check(settings)
+  if teacher:
+    checks.check_teacher(settings)
   return settings
 
 

@@ -90,6 +90,7 @@ def test_a_wrong_type_is_refused(field, value):
       "config.teacher.replay.path",
     ),
     ({"rounds": -1}, "config.rounds"),
+    ({"teacher__temperature": 0.0, "feedback__rationales": 2}, "config.feedback.rationales"),
     ({"opening": ("exam", "train", "demonstrate")}, "config.opening"),
     ({"contrast__positives": 0}, "config.contrast.positives"),
     ({"contrast__negatives": 0}, "config.contrast.negatives"),
@@ -131,3 +132,10 @@ def test_a_password_in_the_address_is_refused_and_not_repeated():
 def test_a_refusal_is_one_printable_line_whatever_it_quotes():
   said = str(errors.data("column \x1b[31mred\r\nsecond line \u2028 \ud800"))
   assert said.isprintable() and "second line" in said
+
+
+def test_looking_at_a_run_needs_no_key(monkeypatch):
+  monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+  changes = {"teacher__kind": "openai", "teacher__base_url": "https://example.com/v1"}
+  config = changed(**changes, teacher__key_env="NO_SUCH_KEY")
+  assert settings.read(config, teacher=False).teacher.kind == "openai"

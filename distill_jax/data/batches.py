@@ -29,6 +29,7 @@ class Corpus:
     fits = [len(x.prompt) + len(x.target) <= self._longest for x in examples]
     self.examples = [x for x, fit in zip(examples, fits, strict=True) if fit]
     self.too_long = len(examples) - len(self.examples)
+    self.lost_contrasts = 0  # rows of the first epoch that had no room for theirs
     self._rows_of = {}
     self.order = order.Order(
       lambda epoch: [len(row.tokens) for row in self._epoch(epoch)],
@@ -48,12 +49,18 @@ class Corpus:
       denominator=self._sft.denominator,
     )
 
+  @staticmethod
+  def _others(example):
+    return [p for p in example.positives if p != example.target]
+
+  def _has_contrast(self, example) -> bool:
+    return bool(self._contrast and self._others(example) and example.negatives)
+
   def _row(self, example, rng) -> encode.Row:
     row = self._plain(example)
-    others = [p for p in example.positives if p != example.target]
-    if not (self._contrast and others and example.negatives):
+    if not self._has_contrast(example):
       return row
-    t = self._triplet
+    others, t = self._others(example), self._triplet
     pick = lambda options: options[rng.integers(len(options))]
     tree = encode.with_contrast(
       row,
@@ -68,7 +75,11 @@ class Corpus:
   def _epoch(self, number: int) -> list[encode.Row]:
     if number not in self._rows_of:
       rng = np.random.Generator(np.random.PCG64((self._seed, number, 1)))
-      self._rows_of = {number: [self._row(x, rng) for x in self.examples]}  # one epoch is kept
+      rows = [self._row(x, rng) for x in self.examples]
+      self._rows_of = {number: rows}  # one epoch is kept
+      if number == 0:
+        wanted = sum(self._has_contrast(x) for x in self.examples)
+        self.lost_contrasts = wanted - sum(bool(row.pool) for row in rows)
     return self._rows_of[number]
 
   def batch(self, step: int) -> dict[str, np.ndarray]:

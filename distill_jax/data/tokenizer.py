@@ -41,6 +41,10 @@ def train(texts, *, vocab: int, path: pathlib.Path) -> None:
   fast = transformers.PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token=PAD, eos_token=END)
   part = path.with_name(path.name + ".part")
   fast.save_pretrained(part)
+  for file in (*part.iterdir(), part):  # on the disk before it has its name
+    fd = os.open(file, os.O_RDONLY)
+    os.fsync(fd)
+    os.close(fd)
   part.rename(path)
 
 
@@ -66,7 +70,7 @@ class Tokenizer:
     self._stubborn = [t for t in self._fast.all_special_tokens if special & set(self._plain(t))]
 
   def encode(self, text: str) -> list[int]:
-    """Ids of a text, without any token added. Lone surrogates become replacement characters."""
+    """Ids of a text, without any token added. Lone surrogates become question marks."""
     text = text.encode("utf-8", "replace").decode("utf-8")
     for token in self._stubborn:
       text = text.replace(token, f"{token[0]} {token[1:]}")

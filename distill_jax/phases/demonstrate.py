@@ -17,7 +17,10 @@ def run(run, number, here):
     messages = prompts.annotate(question, run.task.shots[:1])
     wanted.append(
       rationales.Wanted(
-        problem, asking.Request("annotate", question, messages, settings.rationales)
+        problem,
+        asking.Request(
+          "annotate", question, messages, settings.rationales, first=number * settings.rationales
+        ),
       )
     )
   rationales.collect(run, number, here, wanted, lambda text: ("", text))

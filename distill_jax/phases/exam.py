@@ -56,8 +56,12 @@ def take(
   as it is read."""
   done = whole(here, samples)
   seen = {a.problem for a in done}
-  prompts = {p.id: len(run.prompt(p)) for p in problems}
-  left = sorted((p for p in problems if p.id not in seen), key=lambda p: prompts[p.id])
+  lengths = {p.id: len(student[0].tokenizer.encode(run.prompt(p))) for p in problems}
+  if cut := sum(n > max(run.settings.rollout.buckets) for n in lengths.values()):
+    run.console.warn(
+      f"{label}: {cut} prompts are longer than rollout.buckets: their beginnings are lost"
+    )
+  left = sorted((p for p in problems if p.id not in seen), key=lambda p: lengths[p.id])
   size = max(4 * run.settings.rollout.batch // samples, 1)
   with run.console.progress(label, len(problems) * samples, "attempts") as bar:
     bar.update(len(done))
@@ -67,6 +71,7 @@ def take(
         [run.conversation(p) for p, _ in part],
         [f"{number}/{here.path.name}/{p.id}/{k}" for p, k in part],
         students={"student": student},
+        samples=samples,
         temperature=temperature,
         top_p=top_p,
         top_k=top_k,

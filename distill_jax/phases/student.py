@@ -59,14 +59,15 @@ class Student:
     init = lambda key: decoder.init(self.config, key)
     return jax.jit(init, out_shardings=self.places)(jax.random.key(self._seed))
 
-  def answer(self, params, asked, *, temperature, top_p=1.0, top_k=0, new_tokens, progress=None):
-    """Answers (prompt, name) pairs, in order. Equal prompts next to each other share one prefill.
+  def answer(self, params, asked, *, samples=1, temperature, top_p=1.0, top_k=0, new_tokens):
+    """Answers (prompt, name) pairs, in order. Equal prompts next to each other share one prefill,
+    up to `samples` of them.
 
     Prompts too long for the largest bucket are cut at the front, where the worked examples stand.
     """
     longest = max(self.rollout.buckets)
     groups = defaultdict(list)  # (bucket, samples) -> [(prompt tokens, numbers)]
-    for prompt, numbers in _runs(asked):
+    for prompt, numbers in _runs(asked, min(samples, self.rollout.batch)):
       tokens = self.tokenizer.encode(prompt)[-longest:]
       groups[order.bucket_of(len(tokens), self.rollout.buckets), len(numbers)].append(
         (tokens, numbers)
@@ -81,8 +82,6 @@ class Student:
         )
         for row, number in enumerate(n for _, numbers in part for n in numbers):
           answers[number] = self._read(out, row)
-        if progress:
-          progress(sum(len(numbers) for _, numbers in part))
     return answers
 
   def _prompts_at_a_time(self, samples: int) -> int:
@@ -134,11 +133,11 @@ def mesh_of(settings) -> jax.sharding.Mesh:
     ) from None
 
 
-def _runs(asked):
-  """(prompt, numbers of the neighbours that share it)."""
+def _runs(asked, limit: int):
+  """(prompt, numbers of the at most `limit` neighbours that share it)."""
   runs = []
   for number, (prompt, _) in enumerate(asked):
-    if runs and runs[-1][0] == prompt:
+    if runs and runs[-1][0] == prompt and len(runs[-1][1]) < limit:
       runs[-1][1].append(number)
     else:
       runs.append((prompt, [number]))

@@ -22,8 +22,8 @@ def run(run, number, here):
   student got wrong.
 
   Writes examples, contrasts, metrics.jsonl and the student's weights. Facts: steps, loss, examples,
-  contrasts, too_long. A round that has nothing to train on leaves the student as it is (steps 0);
-  in the opening that is refused.
+  contrasts, too_long, lost_contrasts (rows without room for theirs). A round without anything to
+  train on leaves the student as it is (steps 0); in the opening that is refused.
   """
   examples, contrasts = run_material(run, number)
   here.write(EXAMPLES, examples)
@@ -39,6 +39,7 @@ def run(run, number, here):
       )
     return here.finish({**facts, "steps": 0, "loss": None})
   steps, loss = optimise(run, number, here, corpus)
+  facts["lost_contrasts"] = corpus.lost_contrasts
   here.finish({**facts, "steps": steps, "loss": loss})
   shutil.rmtree(
     here.path / "checkpoints", ignore_errors=True
@@ -109,10 +110,7 @@ def optimise(run, number, here, corpus):
   store = checkpoint.Checkpoints(here.path / "checkpoints", keep=2, warn=run.console.warn)
   state, log = resume(run, number, here, store, optimizer, places)
   window = []
-  with (
-    run.console.progress(f"round {number} train", steps, "steps") as bar,
-    jax.set_mesh(mesh),
-  ):
+  with run.console.progress(f"round {number} train", steps, "steps") as bar, jax.set_mesh(mesh):
     bar.update(int(state.step))
     for n in range(int(state.step), steps):
       state, metrics = train_step(state, arrays(corpus.batch(n), mesh))

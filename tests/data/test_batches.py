@@ -55,6 +55,20 @@ def branch(arrays, row: int, segment: int) -> list[int]:
   return arrays["tokens"][row][arrays["segments"][row] == segment].tolist()
 
 
+def test_a_contrast_that_does_not_fit_is_left_out_and_counted():
+  assert sum_of_valid(corpus(buckets=(24,))) > 0
+  tight = corpus(buckets=(11,))
+  tight.batch(0)
+  roomy = corpus(buckets=(24,))
+  roomy.batch(0)
+  assert roomy.lost_contrasts == 0 < tight.lost_contrasts
+  assert tight.too_long == 0
+
+
+def sum_of_valid(some) -> float:
+  return sum(some.batch(n)["valid"].sum() for n in range(8))
+
+
 def test_steps_asked_at_random_equal_steps_asked_in_order():
   one = corpus()
   walked = [one.batch(n) for n in range(30)]

@@ -91,10 +91,10 @@ def test_an_answer_says_how_it_ended_and_what_it_weighs(answers, tok):
     assert x.finish == "stop" or x.tokens == 6
 
 
-def test_progress_counts_every_answer_once(learner, params):
-  done = []
-  learner.answer(params, ASKED, progress=done.append, **DECODING)
-  assert sum(done) == 12 and len(done) > 1
+def test_neighbours_share_a_prefill_by_the_samples_asked_for_and_no_further():
+  asked = [("p", n) for n in range(5)] + [("q", 5)]
+  assert student._runs(asked, 2) == [("p", [0, 1]), ("p", [2, 3]), ("p", [4]), ("q", [5])]
+  assert student._runs(asked, 9) == [("p", [0, 1, 2, 3, 4]), ("q", [5])]
 
 
 def test_a_prompt_too_long_for_every_bucket_is_cut_at_the_front(learner, params, tok):
