@@ -105,7 +105,8 @@ def head(config: Config, params):
 
 
 def _embed(config: Config, params, tokens_BL):
-  x_BLD = jnp.take(params["embed"], tokens_BL, axis=0).astype(config.dtype)
+  table_VD = sharding.constrain(params["embed"].astype(config.dtype), "vocab", None)
+  x_BLD = jnp.take(table_VD, tokens_BL, axis=0)
   return sharding.constrain(x_BLD, "batch", None, None)
 
 
