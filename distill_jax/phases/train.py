@@ -25,7 +25,7 @@ def run(run, number, here):
   contrasts, too_long, lost_contrasts (rows without room for theirs). A round without anything to
   train on leaves the student as it is (steps 0); in the opening that is refused.
   """
-  examples, contrasts = run_material(run, number)
+  examples, contrasts = material(run, number)
   here.write(EXAMPLES, examples)
   here.write(CONTRASTS, contrasts)
   corpus = corpus_of(run, number, examples, contrasts)
@@ -41,9 +41,8 @@ def run(run, number, here):
   steps, loss = optimise(run, number, here, corpus)
   facts["lost_contrasts"] = corpus.lost_contrasts
   here.finish({**facts, "steps": steps, "loss": loss})
-  shutil.rmtree(
-    here.path / "checkpoints", ignore_errors=True
-  )  # the optimizer's state ends with the round
+  # The optimizer's state ends with the round.
+  shutil.rmtree(here.path / "checkpoints", ignore_errors=True)
 
 
 def refuse_devices(settings) -> None:
@@ -56,9 +55,8 @@ def refuse_devices(settings) -> None:
     )
 
 
-def run_material(run, number):
-  """(examples, contrasts) of a round, from the records of this round or (carry="append") of all so
-  far."""
+def material(run, number):
+  """(examples, contrasts) of a round: from its own records, or (carry="append") from all so far."""
   examples, positives = [], {}
   problems = {p.id: p for p in run.task.problems("train")}
   for rationale in run.rationales(number):
