@@ -11,6 +11,7 @@ USAGE = """python -m distill_jax COMMAND [options] [--config.a.b=value ...]
   run            play all rounds of a recipe; the same command goes on where a killed one stopped
   evaluate       accuracy of a run's student on a split of the task
   sample         questions in, attempts out
+  export         a run's student as a Hugging Face directory
   teacher serve  the built-in teacher, by hand, for any OpenAI client
   doctor         versions, devices, disk, and whether the teacher's key is there
 
@@ -46,6 +47,11 @@ The config is the run's own; overrides change the task or the decoding.""",
   cat questions.txt | python -m distill_jax sample --workdir=runs/quickstart
 
 FILE (or the standard input) has one question a line, or JSONL with a "question" field.""",
+  "export": """A run's student as a Hugging Face directory: Llama's layout, safetensors, a model
+card; read back and compared before it gets its name.
+
+  python -m distill_jax export --workdir=runs/quickstart --out=exported/quickstart
+  python -m distill_jax export --workdir=runs/quickstart --out=exported/round_0 --round=0""",
   "teacher": """The built-in teacher as a server with the OpenAI chat-completions protocol, on this
 machine only.
 
@@ -112,6 +118,18 @@ def sample(words) -> int:
   return 0
 
 
+def export(words) -> int:
+  options = {"workdir": WORKDIR, "round": ROUND, "out": ("", "the directory to write")}
+  config, options, rest = command_line.parse(words, options, config="run")
+  refuse_extra(rest)
+  if not options["out"]:
+    raise errors.usage("--out=DIR is missing, for example --out=exported/quickstart")
+  from distill_jax import play, settings
+
+  play.export(settings.read(config, teacher=False), **options)
+  return 0
+
+
 def teacher(words) -> int:
   if not words or words[0] != "serve":
     raise errors.usage("teacher knows one word: teacher serve")
@@ -148,6 +166,7 @@ COMMANDS = {
   "run": run,
   "evaluate": evaluate,
   "sample": sample,
+  "export": export,
   "teacher": teacher,
   "doctor": doctor,
 }

@@ -6,7 +6,18 @@ import pathlib
 import sys
 import tempfile
 
-from distill_jax import checks, console, errors, phase_folder, rounds, run_folder, summary
+from distill_jax import (
+  card,
+  checks,
+  console,
+  errors,
+  phase_folder,
+  records,
+  rounds,
+  run_folder,
+  summary,
+)
+from distill_jax.machine import hf
 from distill_jax.phases import conversations, train
 from distill_jax.phases import evaluate as evaluation
 from distill_jax.phases import run as runs
@@ -123,6 +134,42 @@ def sample(
         }
       )
     )
+
+
+def export(settings, *, workdir: str, round: int, out: str) -> None:
+  """Writes a round's student as a Hugging Face directory with a model card."""
+  with opened(settings, workdir) as what:
+    number = trained_round(what, round)
+    student, params = what.student_after(number)
+    rows = [summary.row(what, n) for n in range(number + 1)]
+    finals = {s: f.facts for s in ("test", "out_of_domain") if (f := what.folder.final(s)).finished}
+    problem = records.Problem("", "", "QUESTION", "")
+    text = card.write(
+      settings,
+      rows,
+      number=number,
+      finals=finals if is_best(what, number) else {},
+      prompt=what.prompt(problem),
+      name=pathlib.Path(out).name,
+    )
+    hf.export(
+      student.config,
+      params,
+      tokenizer=what.folder.path / "tokenizer",
+      end=student.tokenizer.end,
+      pad=student.tokenizer.pad,
+      card=text,
+      out=out,
+      positions=max(
+        *settings.train.buckets, max(settings.rollout.buckets) + settings.evaluate.new_tokens
+      ),
+    )
+  print(f"the student of round {number} is in {out}")
+
+
+def is_best(what, number: int) -> bool:
+  """Whether the final test was this round's student's."""
+  return number == trained_round(what, -1)
 
 
 def read_questions(path: str) -> list[str]:

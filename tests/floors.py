@@ -4,7 +4,7 @@ import ast
 import pathlib
 
 FLOORS = {
-  4: ("__main__", "command_line", "checks", "settings", "play", "doctor"),
+  4: ("__main__", "command_line", "checks", "settings", "play", "card", "doctor"),
   3: ("rounds", "summary", "run_folder", "phase_folder"),
   2: ("phases", "report", "ablations"),
   1: (

@@ -186,6 +186,15 @@ def test_evaluate_and_sample_use_the_run(plain, capsys, tmp_path):
   ]
 
 
+def test_a_run_is_exported_with_a_card_that_tells_its_rounds(plain, tmp_path):
+  out = tmp_path / "out"
+  play.export(settings.read(config()), workdir=str(plain[1].path), round=-1, out=str(out))
+  card = (out / "README.md").read_text()
+  assert "Question: QUESTION\nReasoning:\n```" in card and "n=10)" in card
+  with pytest.raises(errors.Refusal, match="is there already"):
+    play.export(settings.read(config()), workdir=str(plain[1].path), round=-1, out=str(out))
+
+
 def test_a_student_whose_weights_are_gone_is_refused_by_name(plain, tmp_path):
   import shutil
 
