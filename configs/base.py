@@ -13,15 +13,11 @@ def get_config() -> ConfigDict:
   c.seed = 0  # decides initial weights, order of rows, samples
   c.format = "cot"  # how a rationale is laid out and how the student is led through it: cot
   c.opening = ("demonstrate", "exam", "train")  # phases of round 0
-  c.each_round = (
-    "exam",
-    "feedback",
-    "train",
-  )  # phases of rounds 1..rounds, each from the last one's student
+  # phases of rounds 1..rounds, each from the last one's student
+  c.each_round = ("exam", "feedback", "train")
   c.rounds = 3  # rounds after the opening
-  c.carry = (
-    "append"  # what a round trains on: append (all rationales so far) | replace (this round's only)
-  )
+  # what a round trains on: append (all rationales so far) | replace (this round's only)
+  c.carry = "append"
   c.start_from = "previous"  # weights a round starts from: previous (last round's student) | base
   c.stop = ConfigDict(
     dict(
@@ -157,7 +153,7 @@ def get_config() -> ConfigDict:
       micro=1,  # parts a batch is taken in to save memory; changes nothing else
       # row lengths, tokens; rows that do not fit the longest are left out and counted
       buckets=(64, 96, 128, 192, 256, 384, 512, 768, 1024),
-      lr=7e-6,  # peak learning rate
+      lr=2e-3,  # peak learning rate, for a small student from scratch; pretrained ones want 1e-5
       schedule="constant",  # after warm-up: constant | cosine | linear
       warmup=100,  # steps; at most half of a round's
       beta1=0.9,

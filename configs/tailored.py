@@ -13,8 +13,9 @@ positives and 4 negatives a question, prompt weight 0.1 over all tokens, respons
 tokens on a prompt whose keys and values are detached, AdamW, batch 16, 10 epochs, 100 warm-up steps
 then a constant rate, 3 rounds, each from the last one's weights. Ours, since the paper and its code
 leave it open: the prompts; whether rationales accumulate (they do: carry="append"); when to stop
-(two rounds without a gain on validation); and, for the student that starts from scratch, its size
-and learning rate (theirs, 7e-6, is for GPT-J 6B).
+(two rounds without a gain on validation); how many rationales a question gets at first (one: with
+demonstrate.rationales=2 the triplet loss has a second right text already in round 0); and, for the
+student that starts from scratch, its size and learning rate (theirs, 7e-6, is for GPT-J 6B).
 
 Ablate: --config.train.losses.triplet=0   --config.feedback.kind=blind   --config.rounds=1
         --config.contrast.negatives=1     --config.triplet.pool=mean

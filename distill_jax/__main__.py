@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 
 from distill_jax import command_line, errors
 
@@ -66,6 +67,7 @@ It answers from the world of the config; error rate, latency and faults: config.
   python -m distill_jax doctor --config=configs/tailored.py --workdir=runs""",
 }
 
+GRACE = 5.0  # seconds from an interruption to the end, come what may
 WORKDIR = ("", "the run folder")
 ROUND = (-1, "whose student: a round's number; -1 is the best by validation")
 
@@ -202,11 +204,20 @@ def main(words) -> int:
     return errors.PREEMPTED
 
 
-def terminated(*_):
-  """SIGTERM is an interruption like Ctrl-C: what is finished is on disk."""
+def interrupted(*_):
+  """Ctrl-C and SIGTERM: leaves soon, or at once if asked twice. What is finished is on the disk.
+
+  Not by an exception alone: one that is raised amid a compiler's callback is lost.
+  """
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda *_: os._exit(errors.PREEMPTED))
+  timer = threading.Timer(GRACE, os._exit, (errors.PREEMPTED,))
+  timer.daemon = True
+  timer.start()
   raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
-  signal.signal(signal.SIGTERM, terminated)
+  signal.signal(signal.SIGINT, interrupted)
+  signal.signal(signal.SIGTERM, interrupted)
   sys.exit(main(sys.argv[1:]))

@@ -7,14 +7,14 @@ import os
 import pathlib
 import urllib.parse
 
-from distill_jax import errors
+from distill_jax import errors, tasks
 from distill_jax.teacher import faults
 
 CHOICES = {
   "format": ("cot",),
   "carry": ("append", "replace"),
   "start_from": ("previous", "base"),
-  "task.name": ("arithmetic", "gsm8k", "svamp"),
+  "task.name": tuple(tasks.LOADERS),
   "teacher.kind": ("builtin", "openai", "replay"),
   "teacher.max_tokens_field": ("max_tokens", "max_completion_tokens"),
   "student.init": ("scratch",),

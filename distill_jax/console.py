@@ -6,6 +6,7 @@ Text of teachers and students is printed as it is, never as markup, and without 
 import contextlib
 import re
 import sys
+import threading
 import time
 import types
 import unicodedata
@@ -19,6 +20,22 @@ WIDTH = 140  # columns, where there is no terminal to ask
 
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]")
 _DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+COLUMNS = (
+  *("round", "exam", "mistakes", "calls", "cached", "tokens", "dollars", "kept", "dropped"),
+  *("steps", "loss", "validation", "95 % interval"),
+)
+FIRST_TO_GO = (
+  "dollars",
+  "cached",
+  "tokens",
+  "dropped",
+  "calls",
+  "steps",
+  "loss",
+  "mistakes",
+)  # when narrow
 
 
 def plain(text: str) -> str:
@@ -58,30 +75,26 @@ class Console:
     """All rounds; the best one is marked."""
     if self._quiet:
       return
-    names = (
-      "round",
-      "exam",
-      "mistakes",
-      "calls",
-      "cached",
-      "tokens",
-      "dollars",
-      "kept",
-      "dropped",
-      "steps",
-      "loss",
-      "validation",
-      "95 % interval",
-    )
-    shown = table.Table(
-      box=box.ASCII_DOUBLE_HEAD if self._encoding.lower() != "utf-8" else box.SIMPLE_HEAD
-    )
-    for name in names:
-      shown.add_column(name, justify="right", no_wrap=True)
+    shown = self._table(rows, best, range(len(COLUMNS)))
+    unbounded = self._rich.options.update(max_width=1000)
+    for narrower in range(1, len(FIRST_TO_GO) + 1):
+      if self._rich.measure(shown, options=unbounded).maximum <= self._rich.width:
+        break
+      gone = FIRST_TO_GO[:narrower]
+      shown = self._table(rows, best, [n for n, name in enumerate(COLUMNS) if name not in gone])
+    self._rich.print(shown)
+
+  def _table(self, rows, best, places) -> table.Table:
+    """The table of rounds with the columns at `places`."""
+    style = box.SIMPLE_HEAD if self._encoding.lower() == "utf-8" else box.ASCII_DOUBLE_HEAD
+    shown = table.Table(box=style)
+    for place in places:
+      shown.add_column(COLUMNS[place], justify="right", no_wrap=True)
     for row in rows:
       style = "bold green" if row["round"] == best else ""
-      shown.add_row(*(rich_text.Text(cell, style) for cell in _cells(row, best)))
-    self._rich.print(shown)
+      cells = _cells(row, best)
+      shown.add_row(*(rich_text.Text(cells[place], style) for place in places))
+    return shown
 
   def examples(self, examples) -> None:
     """(question, before, after, gold) of questions answered wrong before and right after."""
@@ -156,6 +169,14 @@ class _Lines:
     self._begun = self._told = clock()
     self._first = None  # what a run before this one had done
     self._done, self._facts, self._shown = 0, "", None
+    self._closed = threading.Event()
+    threading.Thread(target=self._breathe, daemon=True).start()
+
+  def _breathe(self) -> None:
+    """Says something also while nothing gets done: a program compiles, a server is slow."""
+    while not self._closed.wait(EVERY):
+      if self._clock() - self._told >= EVERY:
+        self._tell()
 
   def update(self, done: int, **facts) -> None:
     self._first = done if self._first is None else self._first
@@ -164,6 +185,7 @@ class _Lines:
       self._tell()
 
   def close(self) -> None:
+    self._closed.set()
     if self._shown != (self._done, self._facts):
       self._tell()
 
@@ -211,7 +233,9 @@ def _parts(row: dict) -> list[str]:
     said.append(f"kept {parts['kept'] or 0}{_dropped(parts['dropped'])}")
   if row.get("steps"):
     said.append(
-      f"{row['steps']} steps" + ("" if parts["loss"] is None else f", loss {parts['loss']:.4f}")
+      f"{row['steps']} steps"
+      + (f", {row['contrasts']} contrasts" if "contrasts" in row else "")
+      + ("" if parts["loss"] is None else f", loss {parts['loss']:.4f}")
     )
   if validation := parts["validation"]:
     said.append(

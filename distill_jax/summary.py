@@ -40,6 +40,7 @@ def row(run, number: int, *, no_mistakes: bool = False) -> dict:
     "teacher": total([NOTHING, *(t["teacher"] for t in teacher)]),
     "kept": sum(t["kept"] for t in teacher),
     "dropped": total([t["dropped"] for t in teacher]),
+    "contrasts": facts["train"]["contrasts"] if "train" in facts else 0,
     "steps": facts["train"]["steps"] if "train" in facts else 0,
     "loss": facts["train"]["loss"] if "train" in facts else None,
     "validation": pick("evaluate", "accuracy", "low", "high", "n"),

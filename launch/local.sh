@@ -2,7 +2,7 @@
 # Plays a recipe on this host: CPU, NVIDIA GPU or TPU.
 #
 #   bash launch/local.sh                                   the quickstart, into runs/quickstart
-#   bash launch/local.sh --config.rounds=1                 with something changed
+#   bash launch/local.sh --config.rounds=1 --workdir=runs/one_round
 #   bash launch/local.sh configs/tailored.py --workdir=runs/first --config.task.name=svamp
 #
 # Makes .venv and installs what the host needs if it is not there. Relative paths start at the repository

@@ -3,12 +3,14 @@ loaded."""
 
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
 import pytest
 
 from distill_jax import __main__ as commands
+from distill_jax import errors
 
 ROOT = pathlib.Path(__file__).parents[1]
 RUN = ("run", "--config=configs/quickstart.py", "--workdir=nowhere")
@@ -99,3 +101,21 @@ def test_the_doctor_names_versions_devices_and_the_key_but_never_shows_it(
   out = capsys.readouterr().out
   assert "jax" in out and "devices" in out and "OPENAI_API_KEY is present" in out
   assert "sk-planted" not in out
+
+
+def test_an_interruption_that_is_swallowed_ends_the_process_all_the_same():
+  code = """import signal, time
+from distill_jax import __main__ as commands
+commands.GRACE = 0.3
+signal.signal(signal.SIGINT, commands.interrupted)
+print("ready", flush=True)
+try:
+  time.sleep(60)
+except KeyboardInterrupt:
+  pass
+time.sleep(60)"""
+  words = [sys.executable, "-c", code]
+  with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == errors.PREEMPTED

@@ -198,3 +198,27 @@ def test_a_quiet_console_only_warns(screen):
 )
 def test_durations_are_read_as_on_a_clock(seconds, shown):
   assert console.duration(seconds) == shown
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 140])
+def test_a_narrow_terminal_loses_columns_but_never_digits(width, monkeypatch):
+  monkeypatch.setenv("COLUMNS", str(width))
+  file = io.StringIO()
+  row = {
+    "round": 3,
+    "exam": {"accuracy": 0.849, "n": 8000, "mistakes": 1209},
+    "teacher": {"calls": 911, "cache_hits": 7, "tokens": 245630, "dollars": 0.1234},
+    "kept": 531,
+    "dropped": {"duplicate": 345},
+    "steps": 350,
+    "loss": 0.0655,
+    "validation": {"accuracy": 0.927, "low": 0.891, "high": 0.951, "n": 300},
+  }
+  shown = console.Console(file=file)
+  shown._rich.width = width
+  shown.rounds_table([row], best=3)
+  text = file.getvalue()
+  assert "…" not in text and "..." not in text
+  for kept in ("3 *", "84.9 %", "531", "92.7 %", "89.1 - 95.1"):
+    assert kept in text
+  assert ("245630" in text) == (width == 140)

@@ -38,6 +38,11 @@ def run(run, number, here):
         "long for train.buckets); see why under `dropped` in the teacher phase's manifest.json"
       )
     return here.finish({**facts, "steps": 0, "loss": None})
+  if run.settings.train.losses.triplet and not contrasts:
+    run.console.line(
+      f"round {number} train: no question has two right texts and a mistake, so that "
+      "the triplet loss is 0"
+    )
   steps, loss = optimise(run, number, here, corpus)
   facts["lost_contrasts"] = corpus.lost_contrasts
   here.finish({**facts, "steps": steps, "loss": loss})
