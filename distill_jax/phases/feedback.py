@@ -51,7 +51,8 @@ def blind(run, number, asked, settings) -> list[rationales.Wanted]:
   """One request for each mistake, for samples of the question that no round before has asked
   for."""
   before = number if "feedback" in run.settings.opening else number - 1  # rounds with feedback
-  demonstrated = (run.settings.rounds + 1) * run.settings.demonstrate.rationales
+  times = 1 + run.settings.rounds * ("demonstrate" in run.settings.each_round)
+  demonstrated = times * run.settings.demonstrate.rationales
   first = demonstrated + before * settings.mistakes * settings.rationales
   drawn, wanted = Counter(), []
   for problem in asked:
