@@ -26,7 +26,9 @@ SIZES = {
 
 
 def student(size: str, dtype: str) -> decoder.Config:
-  return decoder.Config(**SIZES[size], rope_theta=10_000.0, norm_eps=1e-5, tied=True, dtype=dtype)
+  sizes = SIZES[size]
+  rotary = decoder.Rotary(10_000.0, width=sizes["head_width"])
+  return decoder.Config(**sizes, rotary=rotary, norm_eps=1e-5, tied=True, dtype=dtype)
 
 
 def peak_mib() -> float:

@@ -9,8 +9,11 @@ import jax
 import jax.numpy as jnp
 
 
-def token_logprobs(hidden_BTD, head_DV, targets_BT, *, chunk: int):
-  """log p(target | what precedes it), float32 [B, T], in nats.
+def token_logprobs(
+  hidden_BTD, head_DV, targets_BT, *, chunk: int, bias=None, softcap: float = 0.0
+):
+  """log p(target | what precedes it), float32 [B, T], in nats. The logits are hidden @ head + bias
+  [V], bent to softcap * tanh(logits / softcap) if there is one.
 
   Works on `chunk` positions at a time and recomputes their logits in the backward pass, so that
   [batch, length, vocabulary] never exists. Positions without a target are not to be passed in at
@@ -22,6 +25,10 @@ def token_logprobs(hidden_BTD, head_DV, targets_BT, *, chunk: int):
     # Cast here, not outside: so the parts' gradients of the head add up in its own precision.
     matrix = head_DV.astype(hidden_BCD.dtype)
     logits_BCV = jnp.einsum("bcd,dv->bcv", hidden_BCD, matrix, preferred_element_type=jnp.float32)
+    if bias is not None:
+      logits_BCV += bias[None, None, :]
+    if softcap:
+      logits_BCV = softcap * jnp.tanh(logits_BCV / softcap)
     wanted = targets_BC[..., None] == jnp.arange(head_DV.shape[1])[None, None, :]
     target_BC = jnp.sum(
       jnp.where(wanted, logits_BCV, 0.0), axis=-1

@@ -24,9 +24,10 @@ def schedule(kind: str, *, peak: float, warmup: int, steps: int):
 
 
 def adamw(rate, *, beta1: float, beta2: float, eps: float, weight_decay: float, clip: float):
-  """`rate` is a schedule. Decay touches matrices only, never norms. clip 0 means no clipping."""
+  """`rate` is a schedule. Decay touches matrices only, never norms or biases. clip 0 means no
+  clipping."""
   matrices = lambda params: jax.tree.map_with_path(
-    lambda path, x: x.ndim > 1 and not str(path[-1].key).endswith("norm"), params
+    lambda path, x: x.ndim > 1 and not str(path[-1].key).endswith(("norm", "bias")), params
   )
   parts = [optax.clip_by_global_norm(clip)] if clip else []
   parts.append(

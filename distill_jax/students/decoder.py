@@ -1,31 +1,50 @@
-"""A decoder-only student in the Llama layout, as pure functions on a tree of parameters.
+"""A decoder-only student, as pure functions on a tree of parameters.
 
-Dimension key: see layers.py. The NNX modules describe the parameters; they are split once, and the
-hot path sees (config, params) only. Layers are stacked: training scans over them, decoding slices
-them out before its loop.
+Dimension key: see layers.py; S slots of the cache. The NNX modules describe the parameters; they
+are split once, and the hot path sees (config, params) only. Layers are stacked: training scans over
+them, decoding slices them out before its loop. Rows and cache: see rows.py.
 
-Rows may be trees: a token sees the earlier tokens of its own segment and of its root segment, so
-that several continuations share one prompt (anchor, positive and negative of a contrast) and still
-cannot see each other. A plain row is one segment that is its own root. Segment 0 is padding.
+A Config without extras is a Llama. Every other family is a few departures from it
+(families/*.py says which).
 """
 
 import dataclasses
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from distill_jax.learning import sharding
-from distill_jax.students import layers
+from distill_jax.students import attention, layers
+from distill_jax.students import rows as students_rows
+from distill_jax.students.rows import Cache, Rows
 
-FEW = 4  # layers up to which the scan over them is unrolled
+FEW = 4  # layers up to which the scan over them is unrolled: a short loop costs more than it saves
+
+REMAT = {
+  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Rotary:
+  """Rotary positions: angles position * theta^(-2i/width), for the first `width` of a head."""
+
+  theta: float
+  width: int
+  adjacent: bool = False  # pairs (2i, 2i+1), as in GPT-J, instead of (i, i + width/2)
+  scaling: str = ""  # "" | linear (all angles / factor) | llama3 (only the slow ones)
+  factor: float = 1.0
+  low: float = 1.0  # llama3: turns within the original context below which an angle is slow,
+  high: float = 4.0  # and above which it is fast
+  original: int = 8192  # llama3: the original context, tokens
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Sizes. `dtype` is the compute dtype; parameters stay float32."""
+  """Sizes and parts. `dtype` is the compute dtype; parameters stay float32."""
 
   vocab: int
   width: int
@@ -34,27 +53,43 @@ class Config:
   kv_heads: int
   head_width: int
   mlp: int
-  rope_theta: float
   norm_eps: float
   tied: bool  # the head is the transposed embedding
   dtype: str
+  rotary: Rotary | None = None
+  learned: int = 0  # entries of a learned table of positions
+  learned_offset: int = 0  # the entry of position 0 (OPT: 2)
+  norm: str = "rms"  # rms | rms_plus_one (its scale is 1 + weight) | layer
+  # pre | sandwich (norms after, too) | parallel (attention beside MLP) | post (OPT 350M)
+  order: str = "pre"
+  final_norm: bool = True
+  activation: str = "silu"  # silu | relu | gelu | gelu_tanh
+  gated: bool = True
+  qkv_bias: bool = False
+  out_bias: bool = False
+  mlp_bias: bool = False
+  head_bias: bool = False
+  qk_norm: bool = False  # queries and keys are normed, each head by itself
+  attention_scale: float = 0.0  # what scores are multiplied by; 0 = head_width^-0.5
+  attention_softcap: float = 0.0
+  logit_softcap: float = 0.0
+  embed_scale: float = 1.0
+  embed_width: int = 0  # of embedding and head where it is not `width` (OPT 350M)
+  window: int = 0  # how far back local layers see, tokens
+  local: tuple[bool, ...] = ()  # which layers are local; () = none
+  local_rotary: Rotary | None = None  # of local layers, where theirs differ (Gemma 3)
 
+  @property
+  def scale(self) -> float:
+    return self.attention_scale or self.head_width**-0.5
 
-class Rows(NamedTuple):
-  """Token rows; every array is int32 [B, L]."""
-
-  tokens: jax.Array
-  positions: jax.Array
-  segments: jax.Array
-  roots: jax.Array
-  detached: jax.Array  # 1 where the root is seen without gradient
-
-
-class Cache(NamedTuple):
-  """Keys and values, one array a layer, [B, G, S, K] each."""
-
-  keys: tuple
-  values: tuple
+  @property
+  def kinds(self) -> tuple[tuple[int, Rotary | None], ...]:
+    """(window, rotary) of every layer."""
+    local = (self.window, self.local_rotary or self.rotary)
+    return tuple(
+      local if here else (0, self.rotary) for here in self.local or (False,) * self.layers
+    )
 
 
 class Decoder(nnx.Module):
@@ -64,12 +99,22 @@ class Decoder(nnx.Module):
     def stack(rngs):
       return layers.Block(config, rngs=rngs)
 
-    std = config.width**-0.5
-    self.embed = layers.weight(rngs, (config.vocab, config.width), ("vocab", "embed"), std)
+    c, std = config, config.width**-0.5
+    narrow = c.embed_width or c.width
+    self.embed = layers.weight(rngs, (c.vocab, narrow), ("vocab", "embed"), std)
     self.blocks = stack(rngs)
-    self.norm = nnx.Param(jnp.ones((config.width,)), axes=("norm",))
-    if not config.tied:
-      self.head = layers.weight(rngs, (config.width, config.vocab), ("embed", "vocab"), std)
+    if c.final_norm:
+      for name, param in layers.norm_params(c, "norm").items():
+        setattr(self, name, param)
+    if not c.tied:
+      self.head = layers.weight(rngs, (narrow, c.vocab), ("embed", "vocab"), std)
+    if c.head_bias:
+      self.head_bias = layers.constant((c.vocab,), ("vocab",), 0.0)
+    if c.learned:
+      self.positions = layers.weight(rngs, (c.learned, c.width), (None, "embed"), std)
+    if c.embed_width:
+      self.widen = layers.weight(rngs, (narrow, c.width), (None, "embed"), narrow**-0.5)
+      self.narrow = layers.weight(rngs, (c.width, narrow), ("embed", None), std)
 
 
 @functools.cache
@@ -104,45 +149,78 @@ def head(config: Config, params):
   return params["embed"].T if config.tied else params["head"]
 
 
-def _embed(config: Config, params, tokens_BL):
+def _embed(config: Config, params, tokens_BL, positions_BL):
   table_VD = sharding.constrain(params["embed"].astype(config.dtype), "vocab", None)
   x_BLD = jnp.take(table_VD, tokens_BL, axis=0)
+  if config.embed_scale != 1.0:
+    x_BLD *= jnp.asarray(config.embed_scale, x_BLD.dtype)
+  if config.embed_width:
+    x_BLD = layers.project(x_BLD, params["widen"])
+  if config.learned:
+    table_PD = params["positions"].astype(config.dtype)
+    x_BLD += jnp.take(table_PD, positions_BL + config.learned_offset, axis=0)
   return sharding.constrain(x_BLD, "batch", None, None)
 
 
-def _visible(rows: Rows):
-  """mask [B, L, L]: who sees whom in a tree of segments."""
-  order = jnp.arange(rows.tokens.shape[1])
-  seg, root = rows.segments, rows.roots
-  own = seg[:, :, None] == seg[:, None, :]
-  above = root[:, :, None] == seg[:, None, :]
-  return (own | above) & (order[:, None] >= order[None, :])[None] & (seg > 0)[:, None, :]
+def _leave(config: Config, params, x_BLD):
+  """From the last layer to what the head reads."""
+  x = layers.norm(config, params, "norm", x_BLD) if config.final_norm else x_BLD
+  return layers.project(x, params["narrow"]) if config.embed_width else x
 
 
-def hidden(config: Config, params, rows: Rows, *, detach: bool = False):
+def _turns(config: Config, positions_BL):
+  """Rotary angles by kind of layer."""
+  return {r: layers.turns(r, positions_BL) for _, r in dict.fromkeys(config.kinds) if r is not None}
+
+
+def hidden(
+  config: Config,
+  params,
+  rows: Rows,
+  *,
+  detach: bool = False,
+  remat: str = "none",
+  path: str = "plain",
+):
   """Last-layer states after the final norm, [B, L, D]. `detach` honours rows.detached (twice the
-  attention)."""
+  attention); `remat`: what the backward pass computes again, none | dots | full; `path`: see
+  attention.py."""
   block, _, _ = _parts(config)
-  mask_BLL = _visible(rows)
-  is_root_BGLK = (rows.segments == rows.roots)[:, None, :, None]
-  is_detached_BLHK = (rows.detached > 0)[:, :, None, None]
+  kinds = tuple(dict.fromkeys(config.kinds))
+  turns = _turns(config, rows.positions)
 
-  def layer(x_BLD, weights):
-    module = nnx.merge(block, weights)
-    q, k, v = module.queries_keys_values(x_BLD, rows.positions)
-    out = layers.attend(q, k, v, mask_BLL)
-    if detach:
-      fixed = lambda y: jnp.where(is_root_BGLK, jax.lax.stop_gradient(y), y)
-      out = jnp.where(is_detached_BLHK, layers.attend(q, fixed(k), fixed(v), mask_BLL), out)
-    return module.finish(x_BLD, out), None
+  def of_kind(window, rotary):
+    mask_BLL = students_rows.visible(rows, window)
+    see = functools.partial(
+      attention.over_rows, rows=rows, mask_BLL=mask_BLL, window=window, scale=config.scale,
+      softcap=config.attention_softcap, path=path,
+    )  # fmt: skip
 
-  unroll = (
-    config.layers <= FEW
-  )  # a loop that short costs more than it saves, on CPU nearly half the step
-  x_BLD, _ = jax.lax.scan(
-    layer, _embed(config, params, rows.tokens), params["blocks"], unroll=unroll
-  )
-  return layers.rms_norm(x_BLD, params["norm"], config.norm_eps)
+    def layer(x_BLD, weights):
+      module = nnx.merge(block, weights)
+      q, k, v = module.queries_keys_values(x_BLD, rotary, turns.get(rotary))
+      out = see(q, k, v)
+      if detach:
+        is_root_BGLK = (rows.segments == rows.root)[:, None, :, None]
+        fixed = lambda y: jnp.where(is_root_BGLK, jax.lax.stop_gradient(y), y)
+        out = jnp.where((rows.detached > 0)[:, :, None, None], see(q, fixed(k), fixed(v)), out)
+      return module.finish(x_BLD, out)
+
+    return layer
+
+  few = config.layers <= FEW
+  which = [of_kind(*kind) for kind in kinds]
+
+  def layer(x_BLD, xs):
+    kind, weights = xs
+    return jax.lax.switch(kind, which, x_BLD, weights), None
+
+  if remat != "none":
+    layer = jax.checkpoint(layer, policy=REMAT[remat], prevent_cse=few)
+  numbers = jnp.asarray([kinds.index(kind) for kind in config.kinds])
+  x_BLD = _embed(config, params, rows.tokens, rows.positions)
+  x_BLD, _ = jax.lax.scan(layer, x_BLD, (numbers, params["blocks"]), unroll=few)
+  return _leave(config, params, x_BLD)
 
 
 def unstacked(config: Config, params):
@@ -152,40 +230,56 @@ def unstacked(config: Config, params):
   return [nnx.merge(block, pick(n)) for n in range(config.layers)]
 
 
-def prefill(config: Config, params, tokens_BL, lengths_B, slots: int):
-  """Reads prompts padded on the right. Returns the logits after each prompt's last token [B, V],
-  and a cache of `slots` slots of which the first L hold the prompt."""
-  length = tokens_BL.shape[1]
-  positions_BL = jnp.broadcast_to(jnp.arange(length), tokens_BL.shape)
-  inside_BL = positions_BL < lengths_B[:, None]
-  mask_BLL = (positions_BL[:, :, None] >= positions_BL[:, None, :]) & inside_BL[:, None, :]
-  x_BLD, keys, values = _embed(config, params, tokens_BL), [], []
-  for module in unstacked(config, params):
-    q, k, v = module.queries_keys_values(x_BLD, positions_BL)
-    x_BLD = module.finish(x_BLD, layers.attend(q, k, v, mask_BLL))
-    room = ((0, 0), (0, 0), (0, slots - length), (0, 0))
-    keys.append(jnp.pad(k, room))
-    values.append(jnp.pad(v, room))
+def prefill(config: Config, params, tokens_BL, lengths_B):
+  """Reads prompts padded on the right. Returns the logits after each prompt's last token [B, V], a
+  cache of L columns that hold the prompt from 0 on, and how many of them each row fills."""
+  line_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1]), tokens_BL.shape)
+  rows = Rows(tokens_BL, line_BL, (line_BL < lengths_B[:, None]).astype(jnp.int32))
+  x_BLD, keys, values = _embed(config, params, tokens_BL, line_BL), [], []
+  turns = _turns(config, line_BL)
+  masks = {window: students_rows.visible(rows, window) for window, _ in dict.fromkeys(config.kinds)}
+  for module, (window, rotary) in zip(unstacked(config, params), config.kinds, strict=True):
+    q, k, v = module.queries_keys_values(x_BLD, rotary, turns.get(rotary))
+    out = attention.attend(
+      q, k, v, masks[window], scale=config.scale, softcap=config.attention_softcap
+    )
+    x_BLD = module.finish(x_BLD, out)
+    keys.append(k)
+    values.append(v)
   last_B1D = jnp.take_along_axis(x_BLD, (lengths_B - 1)[:, None, None], axis=1)
-  return logits(config, params, last_B1D)[:, 0], Cache(tuple(keys), tuple(values))
+  return logits(config, params, last_B1D)[:, 0], Cache(tuple(keys), tuple(values)), lengths_B
 
 
-def advance(config: Config, params, modules, token_B, positions_B, cache: Cache, slot, mask_BS):
-  """One token further: its logits [B, V] and the cache with `slot` written. `modules` from
-  `unstacked`."""
-  x_B1D = _embed(config, params, token_B[:, None])
+def advance(config: Config, params, modules, token_B, position_B, cache: Cache, slot):
+  """One token further: its logits [B, V] and the cache with column `slot` written. `modules` from
+  `unstacked`; position_B is how many tokens precede it."""
+  x_B1D = _embed(config, params, token_B[:, None], position_B[:, None])
+  turns = _turns(config, position_B[:, None])
+  age_S = students_rows.ages(slot, cache.keys[0].shape[2])
+  seen_BS = age_S[None, :] <= position_B[:, None]
   keys, values = [], []
-  for module, key, value in zip(modules, cache.keys, cache.values, strict=True):
-    q, k, v = module.queries_keys_values(x_B1D, positions_B[:, None])
-    keys.append(jax.lax.dynamic_update_slice_in_dim(key, k, slot, axis=2))
-    values.append(jax.lax.dynamic_update_slice_in_dim(value, v, slot, axis=2))
-    x_B1D = module.finish(x_B1D, layers.attend(q, keys[-1], values[-1], mask_BS[:, None]))
-  return logits(config, params, x_B1D)[:, 0], Cache(tuple(keys), tuple(values))
+  for n, (module, (window, rotary)) in enumerate(zip(modules, config.kinds, strict=True)):
+    q, k, v = module.queries_keys_values(x_B1D, rotary, turns.get(rotary))
+    keys.append(students_rows.write(cache.keys[n], k, slot))
+    values.append(students_rows.write(cache.values[n], v, slot))
+    mask_BS = seen_BS & (age_S < window)[None, :] if window else seen_BS
+    out = attention.attend(
+      q, keys[n], values[n], mask_BS[:, None], scale=config.scale,
+      softcap=config.attention_softcap,
+    )  # fmt: skip
+    x_B1D = module.finish(x_B1D, out)
+  cache = Cache(tuple(keys), tuple(values))
+  return logits(config, params, x_B1D)[:, 0], cache
 
 
 def logits(config: Config, params, x_BLD):
   """Final norm and head, float32 [B, L, V]: for the few positions decoding needs, never for whole
   rows."""
-  h = layers.rms_norm(x_BLD, params["norm"], config.norm_eps)
+  h = _leave(config, params, x_BLD)
   matrix = head(config, params).astype(config.dtype)
-  return jnp.einsum("bld,dv->blv", h, matrix, preferred_element_type=jnp.float32)
+  out = jnp.einsum("bld,dv->blv", h, matrix, preferred_element_type=jnp.float32)
+  if config.head_bias:
+    out += params["head_bias"][None, None, :]
+  return (
+    config.logit_softcap * jnp.tanh(out / config.logit_softcap) if config.logit_softcap else out
+  )

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from distill_jax.students import decoder
+from distill_jax.students.rows import Rows
 
 TINY = decoder.Config(
   vocab=32,
@@ -18,7 +19,7 @@ TINY = decoder.Config(
   kv_heads=2,
   head_width=6,
   mlp=24,
-  rope_theta=100.0,
+  rotary=decoder.Rotary(100.0, width=6),
   norm_eps=1e-5,
   tied=True,
   dtype="float32",
@@ -41,9 +42,9 @@ def params(config: decoder.Config, seed: int = 0, scale: float = 0.4):
   return jax.tree.map_with_path(leaf, decoder.shapes(config))
 
 
-def plain_rows(rows, length: int, pad: int = 0) -> decoder.Rows:
+def plain_rows(rows, length: int, pad: int = 0) -> Rows:
   """Token lists as padded plain rows: one segment each, which is its own root."""
-  out = decoder.Rows(*(np.zeros((len(rows), length), np.int32) for _ in decoder.Rows._fields))
+  out = Rows(*(np.zeros((len(rows), length), np.int32) for _ in range(5)))
   out.tokens[:] = pad
   for n, row in enumerate(rows):
     out.tokens[n, : len(row)] = row
@@ -85,8 +86,8 @@ def hidden(config: decoder.Config, weights, tokens):
     h = rms_norm(x, b["attention_norm"], config.norm_eps)
     for head in range(config.heads):
       group = head // (config.heads // config.kv_heads)
-      q = rotate(h @ b["q"][:, head], at, config.rope_theta)
-      k = rotate(h @ b["k"][:, group], at, config.rope_theta)
+      q = rotate(h @ b["q"][:, head], at, config.rotary.theta)
+      k = rotate(h @ b["k"][:, group], at, config.rotary.theta)
       x = x + attend(q, k, h @ b["v"][:, group], causal) @ b["o"][head]
     h = rms_norm(x, b["mlp_norm"], config.norm_eps)
     gate = h @ b["gate"]

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from distill_jax.data import batches, encode
-from distill_jax.students import decoder, layers
+from distill_jax.students import attention, decoder, layers
+from distill_jax.students.rows import Rows
 from tests import compilations
 from tests.students import oracle
 
@@ -29,12 +30,12 @@ def params():
   return oracle.params(TINY)
 
 
-def tree(*, detach: bool, length: int = 24) -> decoder.Rows:
+def tree(*, detach: bool, length: int = 24) -> Rows:
   """One row: a target, a positive and a negative on one prompt."""
   row = encode.plain(PROMPT, TARGET, prompt_weight=0.0, denominator="weights")
   row = encode.with_contrast(row, POSITIVE, NEGATIVE, pool="last", detach=detach, max_response=99)
   out = batches.stack([row], batch=1, length=length, targets=8, pad=0)
-  return decoder.Rows(*(out[name] for name in decoder.Rows._fields))
+  return Rows(**{name: out[name] for name in Rows._fields if name in out})
 
 
 def test_rms_norm_divides_by_the_root_of_the_mean_square():
@@ -59,7 +60,10 @@ def test_rotary_turns_each_pair_by_position_times_its_frequency():
     oracle.rng().normal(size=(2, 5, 3, 8)),
     np.array([[0, 1, 2, 3, 4], [7, 3, 3, 90, 0]]),
   )
-  got = jax.jit(layers.rotary)(np.float32(x), positions, 100.0)
+  rotary = decoder.Rotary(100.0, width=8)
+  got = jax.jit(lambda x, p: layers.rotate(x, rotary, layers.turns(rotary, p)))(
+    np.float32(x), positions
+  )
   for b in range(2):
     for h in range(3):
       want = oracle.rotate(x[b, :, h], positions[b], 100.0)
@@ -71,7 +75,9 @@ def test_attention_equals_a_softmax_over_what_the_mask_shows_with_keys_shared_by
   q, k, v = (draw.normal(size=s) for s in ((2, 5, 4, 6), (2, 2, 7, 6), (2, 2, 7, 6)))
   mask = draw.random((2, 5, 7)) < 0.5
   mask[:, :, 0] = True
-  got = jax.jit(layers.attend)(np.float32(q), np.float32(k), np.float32(v), mask)
+  got = jax.jit(lambda *xs: attention.attend(*xs, scale=6**-0.5))(
+    np.float32(q), np.float32(k), np.float32(v), mask
+  )
   for b in range(2):
     for h in range(4):
       want = oracle.attend(q[b, :, h], k[b, h // 2], v[b, h // 2], mask[b])
@@ -92,12 +98,13 @@ def test_the_whole_student_equals_the_oracle(config):
 def test_reading_prompts_of_different_lengths_gives_the_logits_after_their_last_tokens(config):
   weights, prompts = oracle.params(config), [[3, 1, 4, 1, 5], [9, 2]]
   tokens = oracle.plain_rows(prompts, 6).tokens
-  read = jax.jit(lambda p, t, n: decoder.prefill(config, p, t, n, 9))
-  logits, cache = read(weights, tokens, np.int32([5, 2]))
+  read = jax.jit(lambda p, t, n: decoder.prefill(config, p, t, n))
+  logits, cache, filled = read(weights, tokens, np.int32([5, 2]))
   want = [oracle.logprobs(config, weights, prompt)[-1] for prompt in prompts]
   np.testing.assert_allclose(jax.nn.log_softmax(logits), want, rtol=1e-4, atol=1e-4)
   assert logits.dtype == jnp.float32
-  assert {x.shape for x in jax.tree.leaves(cache)} == {(2, config.kv_heads, 9, config.head_width)}
+  assert {x.shape for x in jax.tree.leaves(cache)} == {(2, config.kv_heads, 6, config.head_width)}
+  np.testing.assert_array_equal(filled, [5, 2])
 
 
 def test_the_tied_head_is_the_embedding_and_the_untied_one_is_its_own():
