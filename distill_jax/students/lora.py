@@ -40,7 +40,7 @@ def axes(model_axes, *, targets):
 
 
 def init(key, model_axes, model_shapes, *, rank: int, targets):
-  """Fresh adapters: down is normal with variance 1 / inputs, up is 0, so that nothing changes yet."""
+  """Fresh adapters: down is normal with variance 1 / inputs, up is 0: nothing changes yet."""
   keys = iter(jax.random.split(key, len(jax.tree.leaves(model_shapes))))
 
   def of(weight, shape):

@@ -1,8 +1,9 @@
 """How a Hugging Face tensor lies in our tree of parameters: dimensions split, one part picked,
 the rest put in our order.
 
-  q_proj.weight  [H*K, D]    split ((H, K), (D,))    parts 0 1 2    order (2, 0, 1)          q [D, H, K]
-  c_attn.weight  [D, 3*H*K]  split ((D,), (3, H, K)) parts 0 1 2 3  part (1, 0), order (0, 2, 3)  q [D, H, K]
+  q_proj.weight  [H*K, D]    split ((H, K), (D,))     parts 0 1 2    order (2, 0, 1)  q [D, H, K]
+  c_attn.weight  [D, 3*H*K]  split ((D,), (3, H, K))  parts 0 1 2 3  order (0, 2, 3)  q [D, H, K]
+                             and part (1, 0): of part 1 the first is taken
 """
 
 import math
