@@ -1,10 +1,11 @@
-"""Prefill, then one while_loop with an early exit.
+"""What the device does when it samples: reads prompts, puts them into free rows, decodes all rows.
 
-Dimension key: P prompts, R = P * samples rows (all samples of a prompt lie together), L prompt
-slots, N new tokens, S = L + N slots of the cache.
+Dimension key: P prompts read at once, Q places filled at once, R rows, L columns of a prompt, N new
+tokens, S = L + N columns of a row's cache, V vocabulary.
 
-A row's tokens depend on its prompt and its key alone: the i-th number it draws is a function of
-(key, i).
+The cache is a ring (see students/rows.py): at turn t every row writes column t % S, however far it
+has come, so that a row may begin at any turn. All sizes come from the settings and the bucket, never
+from how much there is to do. rollout.py leads these programs.
 """
 
 import functools
@@ -13,90 +14,157 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from distill_jax import students
 from distill_jax.decoding import choice
 from distill_jax.learning import sharding
-from distill_jax.students import decoder
+from distill_jax.students import rows
 
 
-class Sampled(NamedTuple):
-  tokens: jax.Array  # int32 [R, N], `pad` after the end
+class Drawn(NamedTuple):
+  """What every row has drawn; a row that was never filled has drawn nothing."""
+
+  tokens: jax.Array  # int32 [R, N]; what stands after a row's length means nothing
+  logprobs: jax.Array  # float32 [R, N], nats at temperature 1
   lengths: jax.Array  # int32 [R], the end token included
-  ended: jax.Array  # bool [R]: stopped by itself; False: cut off after N tokens
-  logprobs: jax.Array  # float32 [R, N], nats at temperature 1, 0 after the end
+  ended: jax.Array  # bool [R]: stopped at an end token
 
 
-class _Loop(NamedTuple):
-  count: jax.Array
-  logits: jax.Array
-  cache: decoder.Cache
-  out: Sampled
+class State(NamedTuple):
+  turn: jax.Array  # int32: column turn % S is written next
+  cache: rows.Cache
+  logits: jax.Array  # float32 [R, V], of the token that comes next
+  filled: jax.Array  # int32 [R]: what the ring held of a row before its first new token
+  keys: jax.Array  # uint32 [R, 2]
+  drawn: Drawn
 
 
-@functools.partial(jax.jit, static_argnames=("config", "samples", "new_tokens", "eos", "pad"))
-def sample(
+def _pinned(tree):
+  """Rows over the devices, and the key-value groups of a cache too."""
+
+  def pin(x):
+    rest = ("groups", None, None) if x.ndim == 4 else (None,) * (x.ndim - 1)
+    return sharding.constrain(x, *(("batch",) + rest if x.ndim else ()))
+
+  return jax.tree.map(pin, tree)
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def prefill(config, params, tokens_PL, lengths_P):
+  """Reads prompts padded on the right; one of length 0 is there to fill up. Returns what `place`
+  places."""
+  return _pinned(students.of(config).prefill(config, params, tokens_PL, lengths_P))
+
+
+@functools.partial(jax.jit, static_argnames=("count", "new_tokens"))
+def empty(prefilled, *, count: int, new_tokens: int) -> State:
+  """`count` rows in which nothing is, as wide as what was read and `new_tokens` need."""
+  logits_PV, cache, _ = prefilled
+  like = lambda x: jnp.zeros((count, *x.shape[1:]), x.dtype)
+  longer = lambda x: jnp.zeros((count, x.shape[1], x.shape[2] + new_tokens, x.shape[3]), x.dtype)
+  whole = lambda dtype, *shape: jnp.zeros((count, *shape), dtype)
+  return _pinned(
+    State(
+      jnp.int32(0),
+      cache._replace(
+        keys=jax.tree.map(longer, cache.keys),
+        values=jax.tree.map(longer, cache.values),
+        fixed=jax.tree.map(like, cache.fixed),
+      ),
+      like(logits_PV),
+      whole(jnp.int32),
+      whole(jnp.uint32, 2),
+      Drawn(
+        whole(jnp.int32, new_tokens), whole(jnp.float32, new_tokens), whole(jnp.int32), whole(bool)
+      ),
+    )
+  )
+
+
+@functools.partial(jax.jit, donate_argnames="state")
+def place(state: State, prefilled, source_Q, target_Q, keys_Q2) -> State:
+  """Prompt source_Q of what was read begins in row target_Q, with a key of its own; a target R is
+  no row.
+
+  Position p of a prompt of n tokens goes to column (turn - n + p) % S, so that its last token is
+  the youngest when the row's first new token is written.
+  """
+  logits_PV, cache, filled_P = prefilled
+  fill = lambda x_R, new_Q: x_R.at[target_Q].set(new_Q, mode="drop")
+  take = lambda x_R, x_P: fill(x_R, x_P[source_Q])
+  filled_Q = filled_P[source_Q]
+  width, length = state.cache.keys[0].shape[2], cache.keys[0].shape[2]
+  position_QS = (jnp.arange(width)[None, :] - state.turn + filled_Q[:, None]) % width
+  position_QS = jnp.minimum(position_QS, length - 1)  # columns that no prompt reaches: unseen
+
+  def turned(ring_R, columns_P):
+    pick = lambda source, position_S: columns_P[source][:, position_S]
+    return fill(ring_R, jax.vmap(pick)(source_Q, position_QS))
+
+  drawn = state.drawn
+  return _pinned(
+    state._replace(
+      cache=rows.Cache(
+        jax.tree.map(turned, state.cache.keys, cache.keys),
+        jax.tree.map(turned, state.cache.values, cache.values),
+        jax.tree.map(take, state.cache.fixed, cache.fixed),
+      ),
+      logits=take(state.logits, logits_PV),
+      filled=fill(state.filled, filled_Q),
+      keys=fill(state.keys, keys_Q2),
+      drawn=drawn._replace(lengths=fill(drawn.lengths, 0), ended=fill(drawn.ended, False)),
+    )
+  )
+
+
+@functools.partial(jax.jit, static_argnames=("config", "eos"), donate_argnames="state")
+def decode(
   config,
   params,
-  tokens_PL,
-  lengths_P,
-  keys_R2,
+  state: State,
+  running_R,
   settings: choice.Sampling,
+  free,
+  turns,
   *,
-  samples: int,
-  new_tokens: int,
   eos: tuple[int, ...],
-  pad: int,
-) -> Sampled:
-  """Continues every prompt `samples` times, each by at most `new_tokens` tokens.
+):
+  """Decodes the running rows until `free` rows are free or `turns` turns have passed.
 
-  tokens_PL are padded on the right; keys_R2 is uint32, one key a row; a row stops at any token of
-  `eos`. A prompt of length 0 fills up a batch: its rows have ended before they begin.
+  Returns the state and who still runs. A row stops at any token of `eos`, and after N tokens. The
+  i-th number a row draws is a function of (its key, i).
   """
-  slots = tokens_PL.shape[1] + new_tokens
-  logits_PV, cache = decoder.prefill(config, params, tokens_PL, lengths_P, slots)
-  spread = lambda x: jnp.repeat(x, samples, axis=0)
-  pin = lambda x: sharding.constrain(spread(x), "batch", "groups", None, None)
-  cache, lengths_R = jax.tree.map(pin, cache), spread(lengths_P)
-  modules = decoder.unstacked(config, params)
-  keys_R = jax.random.wrap_key_data(keys_R2)
-  rows = keys_R.shape[0]
-  slot_S = jnp.arange(slots)
-  in_prompt_RS = slot_S[None, :] < lengths_R[:, None]
+  model = students.of(config)
+  layers = model.unstacked(config, params)
+  width, new_tokens = state.cache.keys[0].shape[2], state.drawn.tokens.shape[1]
+  last = state.turn + turns
 
-  def unfinished(loop):
-    return (loop.count < new_tokens) & ~jnp.all(loop.out.ended)
+  def more(loop):
+    state, running_R = loop
+    return (state.turn < last) & (jnp.sum(~running_R) < free)
 
   def turn(loop):
-    uniform_R = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, loop.count)))(keys_R)
-    token_R, logp_R = choice.choose(loop.logits, uniform_R, settings)
-    ended = loop.out.ended
-    token_R = jnp.where(ended, pad, token_R)
-    write = lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y[:, None], loop.count, axis=1)
-    out = Sampled(
-      tokens=write(loop.out.tokens, token_R),
-      lengths=loop.out.lengths + ~ended,
-      ended=ended | functools.reduce(jnp.logical_or, [token_R == e for e in eos]),
-      logprobs=write(loop.out.logprobs, jnp.where(ended, 0.0, logp_R)),
+    state, running_R = loop
+    drawn = state.drawn
+    uniform_R = jax.vmap(_uniform)(state.keys, drawn.lengths)
+    token_R, logp_R = choice.choose(state.logits, uniform_R, settings)
+    here_RN = (jnp.arange(new_tokens)[None, :] == drawn.lengths[:, None]) & running_R[:, None]
+    position_R = state.filled + drawn.lengths
+    drawn = Drawn(
+      jnp.where(here_RN, token_R[:, None], drawn.tokens),
+      jnp.where(here_RN, logp_R[:, None], drawn.logprobs),
+      drawn.lengths + running_R,
+      drawn.ended | running_R & jnp.isin(token_R, jnp.int32(eos)),
     )
-    slot = tokens_PL.shape[1] + loop.count
-    written_S = (slot_S >= tokens_PL.shape[1]) & (slot_S <= slot)
-    logits_RV, cache = decoder.advance(
-      config,
-      params,
-      modules,
-      token_R,
-      lengths_R + loop.count,
-      loop.cache,
-      slot,
-      in_prompt_RS | written_S[None, :],
+    logits_RV, cache = model.advance(
+      config, params, layers, token_R, position_R, state.cache, state.turn % width
     )
-    return _Loop(loop.count + 1, logits_RV, cache, out)
+    state = State(state.turn + 1, cache, logits_RV, state.filled, state.keys, drawn)
+    return state, running_R & ~drawn.ended & (drawn.lengths < new_tokens)
 
-  nothing = Sampled(
-    jnp.full((rows, new_tokens), pad, jnp.int32),
-    jnp.zeros(rows, jnp.int32),
-    lengths_R == 0,
-    jnp.zeros((rows, new_tokens), jnp.float32),
-  )
-  return jax.lax.while_loop(
-    unfinished, turn, _Loop(jnp.int32(0), spread(logits_PV), cache, nothing)
-  ).out
+  state, running_R = jax.lax.while_loop(more, turn, (_pinned(state), _pinned(running_R)))
+  return _pinned(state), running_R
+
+
+def _uniform(key_2, number):
+  """The number-th number of a key, in [0, 1)."""
+  return jax.random.uniform(jax.random.fold_in(jax.random.wrap_key_data(key_2), number))

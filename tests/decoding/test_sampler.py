@@ -1,240 +1,189 @@
-"""The sampler against the oracle, and what a row's tokens may depend on."""
+"""The sampler with real students: against float64 oracles, against what training computes, and on
+several devices. What a row may depend on is in test_rollout.py."""
 
+import dataclasses
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from distill_jax.decoding import choice, sampler
-from distill_jax.learning import logprobs, sharding
+from distill_jax import students
+from distill_jax.decoding import choice, rollout, sampler
+from distill_jax.learning import sharding
 from distill_jax.students import decoder
 from tests import compilations
-from tests.students import oracle
+from tests.students import oracle, oracle_t5
 
 quick = pytest.fixture(autouse=True, scope="module")(compilations.quick)
 
-CONFIG = oracle.TINY
-SAMPLES, NEW, PAD, EOS = 2, 10, 0, (3, 17, 22)
+BUCKET, NEW, PAD, EOS, SAMPLES = 8, 10, 0, (3, 17, 22), 2
 GREEDY, WARM = choice.sampling(0.0), choice.sampling(1.0)
 PROMPTS = [[5, 9, 2], [7], [30, 4, 4, 12, 9, 1, 8, 2], [5, 9, 2, 6], [31, 30], [1, 2, 3, 4, 5]]
 PROMPTS += [[11, 21], [13]]
+ROWS = len(PROMPTS) * SAMPLES
+
+CONFIGS = {
+  "decoder": oracle.TINY,
+  "windowed": dataclasses.replace(oracle.TINY, window=3, local=(True, False)),
+  "t5": oracle_t5.SECOND,
+}
 
 
-@pytest.fixture(scope="module")
-def params():
-  return oracle.params(CONFIG, scale=0.5)
+@functools.cache
+def params_of(name: str):
+  config = CONFIGS[name]
+  return (oracle_t5 if name == "t5" else oracle).params(config, scale=0.5)
 
 
-def padded(prompts, length: int = 8):
-  """(tokens, lengths) as the sampler wants them."""
-  tokens = oracle.plain_rows(prompts, length, pad=PAD).tokens
-  return tokens, np.int32([len(p) for p in prompts])
+def trained_on(config, params, row):
+  """log p(next token) [L, V] from the states that training computes."""
+  states = decoder.hidden(config, params, oracle.plain_rows([row], len(row)))
+  return np.asarray(jax.nn.log_softmax(states @ decoder.head(config, params), axis=-1)[0])
 
 
-def keys_of(rows, seed: int = 0):
-  return oracle.rng(seed).integers(0, 2**32, (rows, 2), dtype=np.uint32)
+def expected(name: str, prompt, tokens):
+  """log p [N, V] at each new token, from a forward pass over the whole chain."""
+  config, params = CONFIGS[name], params_of(name)
+  if name == "t5":
+    return oracle_t5.logprobs(config, params, prompt, [config.start, *tokens])[:-1]
+  whole = oracle.logprobs if name == "decoder" else trained_on
+  return whole(config, params, prompt + tokens)[len(prompt) - 1 : -1]
 
 
-def sample(params, prompts, keys, settings):
-  out = sampler.sample(
-    CONFIG,
-    params,
-    *padded(prompts),
-    keys,
+def sample(name: str, settings, *, batch: int = 8, parts: int = 1, params=None):
+  keys = oracle.rng().integers(0, 2**32, (len(PROMPTS), SAMPLES, 2), dtype=np.uint32)
+  return rollout.sample(
+    CONFIGS[name],
+    params_of(name) if params is None else params,
+    PROMPTS,
+    list(keys),
     settings,
-    samples=SAMPLES,
+    sizes=rollout.sizes(batch, 0.25, SAMPLES, parts),
+    bucket=BUCKET,
     new_tokens=NEW,
     eos=EOS,
     pad=PAD,
   )
-  return jax.device_get(out)
 
 
-@pytest.fixture(scope="module")
-def greedy(params):
-  return sample(params, PROMPTS, keys_of(16), GREEDY)
+@functools.cache
+def greedy(name: str):
+  return sample(name, GREEDY)
 
 
-@pytest.fixture(scope="module")
-def warm(params):
-  return sample(params, PROMPTS, keys_of(16), WARM)
+@functools.cache
+def warm(name: str):
+  return sample(name, WARM)
 
 
 def produced(out, row: int) -> list[int]:
   return out.tokens[row, : out.lengths[row]].tolist()
 
 
-def assert_same_tokens(a, b, rows_a, rows_b):
+def assert_same(a, b):
   for name in ("tokens", "lengths", "ended"):
-    np.testing.assert_array_equal(getattr(a, name)[rows_a], getattr(b, name)[rows_b], name)
-  np.testing.assert_allclose(a.logprobs[rows_a], b.logprobs[rows_b], rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(getattr(a, name), getattr(b, name), name)
+  np.testing.assert_allclose(a.logprobs, b.logprobs, rtol=1e-5, atol=1e-5)
 
 
-def test_greedy_tokens_are_the_argmax_of_the_full_forward_token_for_token(params, greedy):
-  for row in range(16):
-    prompt, tokens = PROMPTS[row // SAMPLES], produced(greedy, row)
-    logp = oracle.logprobs(CONFIG, params, prompt + tokens)[len(prompt) - 1 : -1]
+@pytest.mark.parametrize("name", CONFIGS)
+def test_greedy_tokens_are_the_argmax_of_the_full_forward_token_for_token(name):
+  for row in range(ROWS):
+    tokens = produced(greedy(name), row)
+    logp = expected(name, PROMPTS[row // SAMPLES], tokens)
     ranked = np.sort(logp, axis=-1)
     assert (ranked[:, -1] - ranked[:, -2] > 1e-4).all(), "too close to call: choose other weights"
     assert tokens == logp.argmax(-1).tolist()
 
 
-@pytest.mark.parametrize("kind", ["greedy", "warm"])
-def test_log_probabilities_are_those_of_the_full_forward(params, request, kind):
-  out = request.getfixturevalue(kind)
-  for row in range(16):
-    prompt, tokens = PROMPTS[row // SAMPLES], produced(out, row)
-    logp = oracle.logprobs(CONFIG, params, prompt + tokens)[len(prompt) - 1 : -1]
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("kind", [greedy, warm])
+def test_log_probabilities_are_those_of_the_full_forward(name, kind):
+  out = kind(name)
+  for row in range(ROWS):
+    tokens = produced(out, row)
+    logp = expected(name, PROMPTS[row // SAMPLES], tokens)
     want = logp[np.arange(len(tokens)), tokens]
     np.testing.assert_allclose(out.logprobs[row, : len(tokens)], want, rtol=1e-4, atol=1e-4)
 
 
-def test_log_probabilities_are_those_that_training_computes(params, warm):
-  rows = [PROMPTS[n // SAMPLES] + produced(warm, n) for n in range(16)]
-  start = np.int32([len(PROMPTS[n // SAMPLES]) for n in range(16)])
-
-  @jax.jit
-  def score(params, rows, where, labels):
-    states = decoder.hidden(CONFIG, params, rows)
-    here = jnp.take_along_axis(states, where[..., None], axis=1)
-    return logprobs.token_logprobs(here, decoder.head(CONFIG, params), labels, chunk=4)
-
-  where = start[:, None] - 1 + np.arange(NEW, dtype=np.int32)[None]
-  got = score(params, oracle.plain_rows(rows, 8 + NEW), where, warm.tokens)
-  inside = np.arange(NEW)[None] < warm.lengths[:, None]
-  np.testing.assert_allclose(np.where(inside, got, 0), warm.logprobs, rtol=1e-4, atol=1e-4)
+def test_log_probabilities_are_those_that_training_computes():
+  for row in range(ROWS):
+    prompt, tokens = PROMPTS[row // SAMPLES], produced(warm("decoder"), row)
+    logp = trained_on(CONFIGS["decoder"], params_of("decoder"), prompt + tokens)
+    want = logp[len(prompt) - 1 : -1][np.arange(len(tokens)), tokens]
+    got = warm("decoder").logprobs[row, : len(tokens)]
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
 
-def test_a_row_stops_at_its_first_end_token_or_is_cut_off(greedy, warm):
-  for out in (greedy, warm):
-    for row in range(16):
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_row_stops_at_its_first_end_token_or_is_cut_off(name):
+  for out in (greedy(name), warm(name)):
+    for row in range(ROWS):
       tokens = produced(out, row)
       assert not set(tokens[:-1]) & set(EOS)
       assert out.ended[row] == (tokens[-1] in EOS)
       assert out.ended[row] or len(tokens) == NEW
-  assert set(warm.ended.tolist()) == {True, False} and len(set(warm.lengths.tolist())) > 3
-  ends = {produced(warm, row)[-1] for row in range(16) if warm.ended[row]}
+  out = warm(name)
+  assert set(out.ended.tolist()) == {True, False} and len(set(out.lengths.tolist())) > 3
+  ends = {produced(out, row)[-1] for row in range(ROWS) if out.ended[row]}
   assert len(ends) > 1, "every end token ends"
 
 
-def test_after_the_end_there_is_padding_without_log_probability(warm):
-  after = np.arange(NEW)[None] >= warm.lengths[:, None]
-  assert (warm.tokens[after] == PAD).all() and (warm.logprobs[after] == 0).all()
-  assert (warm.logprobs[~after] < 0).all()
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_number_of_rows_decoded_at_a_time_changes_no_token(name):
+  for batch in (1, 3, 16):
+    assert_same(sample(name, WARM, batch=batch), warm(name))
 
 
-def test_samples_of_a_prompt_differ_and_equal_keys_do_not(params, greedy, warm):
-  pairs = [(produced(warm, row), produced(warm, row + 1)) for row in range(0, 16, 2)]
-  assert sum(a != b for a, b in pairs) >= 6
-  assert all(produced(greedy, row) == produced(greedy, row + 1) for row in range(0, 16, 2))
-  same = sample(params, PROMPTS, np.repeat(keys_of(8), 2, axis=0), WARM)
-  np.testing.assert_array_equal(same.tokens[::2], same.tokens[1::2])
+def test_samples_of_a_prompt_differ():
+  out = warm("decoder")
+  assert sum(produced(out, row) != produced(out, row + 1) for row in range(0, ROWS, 2)) >= 6
 
 
-def test_samples_of_a_prompt_share_its_prefill(params, monkeypatch):
-  read, plain = [], decoder.prefill
-
-  def noted(config, params, tokens, lengths, slots):
-    read.append(tokens.shape)
-    return plain(config, params, tokens, lengths, slots)
-
-  monkeypatch.setattr(decoder, "prefill", noted)
-  run = functools.partial(
-    sampler.sample.__wrapped__, CONFIG, samples=SAMPLES, new_tokens=NEW, eos=EOS, pad=PAD
-  )
-  out = jax.eval_shape(run, params, *padded(PROMPTS), keys_of(16), WARM)
-  assert read == [(8, 8)] and out.tokens.shape == (16, NEW)
-
-
-def test_a_row_depends_on_its_prompt_and_its_key_alone(params, warm):
-  """The same rows among others, in another order, with prompts that only fill up the batch."""
-  keys, others = keys_of(16), keys_of(16, seed=1)
-  order = [6, 0, 3]
-  prompts = [PROMPTS[n] for n in order] + [[29, 28, 27], [], [19, 19, 19, 19, 19, 19], [], []]
-  rows = [row for n in order for row in (2 * n, 2 * n + 1)]
-  out = sample(params, prompts, np.concatenate([keys[rows], others[6:]]), WARM)
-  assert_same_tokens(out, warm, list(range(6)), rows)
-
-
-def test_a_row_depends_on_its_prompt_and_on_its_key(params, warm):
-  """Or the law above would hold for a sampler that draws nothing."""
-  changed = sample(params, PROMPTS, keys_of(16, seed=1), WARM)
-  assert sum(produced(changed, row) != produced(warm, row) for row in range(16)) >= 12
-  keys = np.tile(keys_of(1), (16, 1))
-  one = sample(params, PROMPTS, keys, WARM)
-  assert len({tuple(produced(one, row)) for row in range(16)}) == len(PROMPTS)
-
-
-def test_the_numbers_a_row_draws_are_new_at_every_token(params):
+def test_the_numbers_a_row_draws_are_new_at_every_token():
   """At a huge temperature the tokens follow the numbers alone."""
-  out = sample(params, PROMPTS, keys_of(16), choice.sampling(1e6))
-  assert all(len(set(produced(out, row))) > 0.5 * out.lengths[row] for row in range(16))
+  out = sample("decoder", choice.sampling(1e6))
+  assert all(len(set(produced(out, row))) > 0.5 * out.lengths[row] for row in range(ROWS))
 
 
-def test_prompts_of_length_zero_have_ended_before_they_begin(params):
-  out = sample(params, [PROMPTS[0]] + [[]] * 7, keys_of(16), WARM)
-  assert out.ended[2:].all() and (out.lengths[2:] == 0).all()
-  assert (out.tokens[2:] == PAD).all() and (out.logprobs[2:] == 0).all()
+def on_mesh(name: str, sizes):
+  """(mesh, params on it)."""
+  mesh, config = sharding.make_mesh(*sizes), CONFIGS[name]
+  student = students.of(config)
+  places = sharding.of_params(mesh, student.axes(config), student.shapes(config))
+  return mesh, jax.device_put(params_of(name), places)
 
 
-def test_the_loop_ends_with_its_last_row(params, monkeypatch):
-  turns, plain = [], decoder.advance
-
-  def noted(config, params, modules, token, positions, cache, slot, mask):
-    jax.debug.callback(lambda s: turns.append(int(s)), slot)
-    return plain(config, params, modules, token, positions, cache, slot, mask)
-
-  monkeypatch.setattr(decoder, "advance", noted)
-  run = jax.jit(
-    functools.partial(
-      sampler.sample.__wrapped__, CONFIG, samples=1, new_tokens=NEW, eos=tuple(range(8)), pad=PAD
-    )
-  )
-  for prompts in ([[5, 9], [7]], [[5, 9], []], [[], []]):
-    turns.clear()
-    out = jax.device_get(run(params, *padded(prompts), keys_of(2), WARM))
-    jax.effects_barrier()
-    assert len(turns) == out.lengths.max() < NEW
-
-
-def test_other_temperatures_and_filters_compile_nothing(params, greedy):
-  with compilations.counted() as programs:
-    out = [
-      sample(params, PROMPTS, keys_of(16), choice.Sampling(*map(np.asarray, settings)))
-      for settings in (
-        (np.float32(0), np.float32(1), np.int32(0)),
-        (np.float32(0.7), np.float32(0.9), np.int32(0)),
-        (np.float32(1.3), np.float32(1), np.int32(5)),
-      )
-    ]
-  assert programs == []
-  np.testing.assert_array_equal(out[0].tokens, greedy.tokens)
-  assert (out[1].tokens != out[2].tokens).any()
-
-
-def test_top_k_of_one_is_greedy_at_any_temperature(params, greedy):
-  out = sample(params, PROMPTS, keys_of(16), choice.sampling(3.0, 1.0, 1))
-  np.testing.assert_array_equal(out.tokens, greedy.tokens)
-
-
-@pytest.mark.parametrize("sizes", [(2, 2, 2), (4, 2, 1)])
-def test_the_mesh_changes_no_token(params, warm, sizes):
-  mesh = sharding.make_mesh(*sizes)
-  places = sharding.of_params(mesh, decoder.axes(CONFIG), decoder.shapes(CONFIG))
-  put = lambda x: jax.device_put(x, sharding.batch(mesh))
+@pytest.mark.parametrize(("name", "sizes"), [
+  ("decoder", (2, 2, 2)), ("decoder", (4, 2, 1)), ("t5", (2, 2, 2)),
+])  # fmt: skip
+def test_the_mesh_changes_no_token_and_compiles_once(name, sizes):
+  mesh, params = on_mesh(name, sizes)
+  parts = sizes[0] * sizes[1]
   with jax.set_mesh(mesh):
-    out = sampler.sample(
-      CONFIG,
-      jax.device_put(params, places),
-      *map(put, padded(PROMPTS)),
-      put(keys_of(16)),
-      WARM,
-      samples=SAMPLES,
-      new_tokens=NEW,
-      eos=EOS,
-      pad=PAD,
+    assert_same(sample(name, WARM, parts=parts, params=params), warm(name))
+    with compilations.counted() as programs:
+      assert_same(sample(name, GREEDY, parts=parts, params=params), greedy(name))
+  assert programs == []
+
+
+def test_rows_lie_over_the_devices_and_are_placed_without_gathering_them():
+  mesh, params = on_mesh("decoder", (2, 2, 2))
+  index = np.zeros(2, np.int32)
+  with jax.set_mesh(mesh):
+    tokens, lengths = np.ones((4, BUCKET), np.int32), np.full(4, 3, np.int32)
+    prefilled = sampler.prefill(CONFIGS["decoder"], params, tokens, lengths)
+    state = sampler.empty(prefilled, count=64, new_tokens=NEW)
+    place = (state, prefilled, index, index, np.zeros((2, 2), np.uint32))
+    programs = [sampler.place.lower(*place).compile().as_text()]
+    decode = (state, np.ones(64, bool), WARM, np.int32(64), np.int32(9))
+    programs.append(
+      sampler.decode.lower(CONFIGS["decoder"], params, *decode, eos=EOS).compile().as_text()
     )
-  assert len(out.tokens.sharding.device_set) == 8
-  assert_same_tokens(jax.device_get(out), warm, slice(None), slice(None))
+  for ring in state.cache.keys + state.cache.values:
+    assert ring.sharding.shard_shape(ring.shape) == (16, 1, BUCKET + NEW, 6)
+  for text in programs:
+    assert "[16,1,18,6]" in text, "a device's part of the ring"
+    assert "[64,1,18,6]" not in text and "[64,2,18,6]" not in text and "[16,2,18,6]" not in text

@@ -1,0 +1,97 @@
+"""A student whose next token follows from every token before it and from its place, in arithmetic
+that is exact in any order: what a row draws shows whether the ring held its chain and nothing else.
+
+With `apart` it is shaped like an encoder-decoder: the prompt is one number beside the ring, and the
+ring begins with one start token.
+"""
+
+import dataclasses
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from distill_jax.students import rows
+from tests.students import oracle
+
+STATES, START = 97, 5  # states of the student; what stands in the first column with `apart`
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  apart: bool = False
+  vocab: int = 24
+
+
+def params(config: Config, seed: int = 0):
+  """The logits of each state."""
+  return np.float32(oracle.rng(seed).normal(size=(STATES, config.vocab)))
+
+
+def weights(places):
+  """How much a place counts for, apart for keys and values."""
+  return (3 * places + 1) % 31, (5 * places + 2) % 29
+
+
+def prefill(config, params, tokens_PL, lengths_P):
+  inside_PL = jnp.arange(tokens_PL.shape[1])[None, :] < lengths_P[:, None]
+  rubbish_PL = jnp.where(inside_PL, tokens_PL, 1000)
+  columns = lambda x_PL: (jnp.float32(x_PL)[:, None, :, None],)
+  if config.apart:
+    fixed_P = jnp.sum(jnp.where(inside_PL, tokens_PL, 0), axis=1)
+    start_P1 = jnp.full((tokens_PL.shape[0], 1), START)
+    cache, filled_P = (
+      rows.Cache(columns(start_P1), columns(2 * start_P1), (fixed_P,)),
+      lengths_P * 0 + 1,
+    )
+  else:
+    cache, filled_P = rows.Cache(columns(rubbish_PL), columns(2 * rubbish_PL)), lengths_P
+  seen_PL = jnp.arange(cache.keys[0].shape[2])[None, :] < filled_P[:, None]
+  places_PL = jnp.broadcast_to(jnp.arange(seen_PL.shape[1]), seen_PL.shape)
+  return _logits(params, cache, places_PL, seen_PL), cache, filled_P
+
+
+def unstacked(config, params):
+  return ()
+
+
+def advance(config, params, layers, token_R, position_R, cache, slot):
+  new = jnp.float32(token_R)[:, None, None, None]
+  cache = cache._replace(
+    keys=(rows.write(cache.keys[0], new, slot),),
+    values=(rows.write(cache.values[0], 2 * new, slot),),
+  )
+  places_RS = position_R[:, None] - rows.ages(slot, cache.keys[0].shape[2])[None, :]
+  return _logits(params, cache, places_RS, places_RS >= 0), cache
+
+
+def _logits(params, cache, places_BS, seen_BS):
+  for_keys, for_values = weights(places_BS)
+  sums = cache.keys[0][:, 0, :, 0] * for_keys + cache.values[0][:, 0, :, 0] * for_values
+  state_B = jnp.sum(jnp.where(seen_BS, jnp.int32(sums), 0), axis=1)
+  for fixed_B in cache.fixed:
+    state_B += fixed_B
+  return params[state_B % STATES]
+
+
+def chain(config, params, prompt, key, *, temperature, new_tokens, eos):
+  """(tokens, ended, logprobs) of one row by itself: a loop over its tokens in NumPy."""
+  held, fixed = ([START], sum(prompt)) if config.apart else (list(prompt), 0)
+  out, logprobs = [], []
+  while len(out) < new_tokens and not (out and out[-1] in eos):
+    chain = np.array(held + out)
+    for_keys, for_values = weights(np.arange(len(chain)))
+    state = (np.sum(chain * for_keys) + np.sum(2 * chain * for_values) + fixed) % STATES
+    logits = np.float64(params[state])
+    total = np.cumsum(oracle.softmax(logits / temperature))
+    number = jax.random.uniform(jax.random.fold_in(jax.random.wrap_key_data(key), len(out)))
+    out.append(int(np.searchsorted(total, float(number) * total[-1], side="right")))
+    logprobs.append(np.log(oracle.softmax(logits))[out[-1]])
+  return out, out[-1] in eos, logprobs
+
+
+def students():
+  """Stands in for the package of students."""
+  here = types.SimpleNamespace(prefill=prefill, unstacked=unstacked, advance=advance)
+  return types.SimpleNamespace(of=lambda config: here)
