@@ -16,18 +16,20 @@ class TrainState(NamedTuple):
   opt_state: Any
 
 
-def make_train_step(objective, optimizer, *, micro: int):
-  """(state, batch) -> (state, metrics). The batch is taken in `micro` parts to save memory; the
-  result does not depend on it.
+def make_train_step(objective, optimizer, *, micro: int, whole=lambda frozen, trained: trained):
+  """(state, batch, frozen) -> (state, metrics). The batch is taken in `micro` parts to save memory;
+  the result does not depend on it. `whole(frozen, trained)` gives the parameters the objective
+  sees: what is frozen gets no gradient and no place in the state (LoRA); () where nothing is.
 
   metrics, float32 scalars: each term's mean, `loss` (their weighted sum) and `grad_norm`.
   """
 
-  def train_step(state: TrainState, batch):
+  def train_step(state: TrainState, batch, frozen):
     counts = {term: jnp.maximum(n, 1.0) for term, n in objective.counts(batch).items()}
 
     def loss(params, part):
-      means = {term: total / counts[term] for term, total in objective.sums(params, part).items()}
+      sums = objective.sums(whole(frozen, params), part)
+      means = {term: total / counts[term] for term, total in sums.items()}
       return sum(objective.share[term] * mean for term, mean in means.items()), means
 
     def add(carry, part):
@@ -67,12 +69,12 @@ def places(mesh, param_axes, param_shapes, optimizer):
   return TrainState(sharding.everywhere(mesh), of_params, opt)
 
 
-def compiled(train_step, mesh, state_places):
+def compiled(train_step, mesh, state_places, frozen_places=()):
   """The step, jitted for a mesh: the state is donated, the batch split by rows."""
   everywhere = sharding.everywhere(mesh)
   return jax.jit(
     train_step,
-    in_shardings=(state_places, sharding.batch(mesh)),
+    in_shardings=(state_places, sharding.batch(mesh), frozen_places),
     out_shardings=(state_places, everywhere),
     donate_argnums=0,
   )

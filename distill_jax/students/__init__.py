@@ -1,22 +1,21 @@
 """The students: pure functions on (config, parameters), in one module for each shape of model."""
 
 from distill_jax.learning import logprobs
-from distill_jax.students import decoder
+from distill_jax.students import decoder, t5
 
 
 def of(config):
   """The module that `config` is a Config of."""
-  return decoder
+  return t5 if isinstance(config, t5.Config) else decoder
 
 
 def token_logprobs(config, params, hidden_BTD, labels_BT, *, chunk: int):
   """log p(label) float32 [B, T], in nats, from what `hidden` gave; see learning/logprobs.py."""
-  bias = params["head_bias"] if "head_bias" in params else None
   return logprobs.token_logprobs(
     hidden_BTD,
     of(config).head(config, params),
     labels_BT,
     chunk=chunk,
-    bias=bias,
+    bias=params["head_bias"] if "head_bias" in params else None,
     softcap=config.logit_softcap,
   )

@@ -29,8 +29,8 @@ class Adapted:
 
 
 def axes(model_axes, *, targets):
-  """Logical axes of the adapters of all weights called by a name of `targets` (a cross-attention's
-  are called cross_q and so on), in the structure of the model's tree."""
+  """Logical axes of the adapters of all weights called by a name of `targets`, in the structure of
+  the model's tree."""
 
   def of(weight):
     before, after = _sides(weight)
@@ -90,6 +90,6 @@ def _chosen(tree, targets, of, *others):
     if isinstance(value, dict):
       if found := _chosen(value, targets, of, *rest):
         out[name] = found
-    elif value[0] == "layers" and name.removeprefix("cross_") in targets:
+    elif value[0] == "layers" and name in targets:
       out[name] = of(value, *rest)
   return out

@@ -1,0 +1,176 @@
+"""The same work here and in transformers + torch, turn by turn in one process on this CPU.
+
+  pip install torch==2.13.0          (beside this project's own packages)
+  python -m benchmarks.beside_transformers sampling   GPT-2 of 4 layers, width 256, vocabulary 8192:
+                                                      32 prompts of 64 tokens, 128 new ones, greedy
+  python -m benchmarks.beside_transformers t5         the same from a T5 in the shape of T5-small
+  python -m benchmarks.beside_transformers step       one step of that GPT-2: 8 rows of 256, fp32
+  python -m benchmarks.beside_transformers step124m   one step of GPT-2 124M: 4 rows of 128
+
+Weights are random, and no row ends early. Prints a line of JSON: medians, and by how much the
+median of ours is faster (times are taken in turns, so that a busy machine slows both).
+"""
+
+import argparse
+import functools
+import json
+import os
+import statistics
+import time
+
+import jax
+import numpy as np
+
+from distill_jax import students
+from distill_jax.data import batches, encode
+from distill_jax.decoding import choice, rollout
+from distill_jax.learning import objectives, optim, sharding, step
+from distill_jax.students import families
+
+GPT2 = dict(
+  model_type="gpt2", vocab_size=8192, n_embd=256, n_layer=4, n_head=4, n_positions=512,
+  activation_function="gelu_new", layer_norm_epsilon=1e-5, resid_pdrop=0.0, embd_pdrop=0.0,
+  attn_pdrop=0.0, bos_token_id=0, eos_token_id=None, pad_token_id=0,
+)  # fmt: skip
+GPT2_124M = GPT2 | dict(vocab_size=50257, n_embd=768, n_layer=12, n_head=12)
+T5_SMALL = dict(
+  model_type="t5", vocab_size=32128, d_model=512, d_kv=64, d_ff=2048, num_layers=6,
+  num_decoder_layers=6, num_heads=8, relative_attention_num_buckets=32,
+  relative_attention_max_distance=128, dropout_rate=0.0, layer_norm_epsilon=1e-6,
+  feed_forward_proj="relu", tie_word_embeddings=True, is_encoder_decoder=True,
+  decoder_start_token_id=0, pad_token_id=0, eos_token_id=None,
+)  # fmt: skip
+
+
+def ours(fields):
+  config = families.of(fields["model_type"]).read(fields)
+  init = functools.partial(students.of(config).init, config)
+  return config, jax.jit(init)(jax.random.key(0))
+
+
+def theirs(fields):
+  import torch
+  import transformers
+
+  torch.manual_seed(0)
+  config = transformers.AutoConfig.for_model(**fields)
+  kind = (
+    transformers.AutoModelForSeq2SeqLM
+    if fields["model_type"] == "t5"
+    else transformers.AutoModelForCausalLM
+  )
+  return kind.from_config(config)
+
+
+def tokens(fields, *shape):
+  rng = np.random.Generator(np.random.PCG64(0))
+  return rng.integers(3, fields["vocab_size"], shape, dtype=np.int32)
+
+
+def sampling(fields, *, rows=32, prompt=64, new=128):
+  import torch
+
+  config, params = ours(fields)
+  model = theirs(fields).eval()
+  ids = tokens(fields, rows, prompt)
+  torch_ids = torch.tensor(ids, dtype=torch.long)
+  mesh, keys = sharding.make_mesh(), np.zeros((rows, 2), np.uint32)
+
+  def here():
+    return rollout.sample(
+      config, params, list(ids), keys, choice.sampling(0.0), mesh=mesh, rows=rows,
+      refill=0.25, length=prompt, new_tokens=new, eos=(-1,), pad=0,
+    )  # fmt: skip
+
+  @torch.no_grad()
+  def there():
+    return model.generate(
+      torch_ids, attention_mask=torch.ones_like(torch_ids),
+      max_new_tokens=new, min_new_tokens=new, do_sample=False,
+    )  # fmt: skip
+
+  return here, there, rows * new
+
+
+def sft_step(fields, *, rows, length):
+  import torch
+
+  config, params = ours(fields)
+  ids = tokens(fields, rows, length)
+  objective = objectives.tailored(
+    functools.partial(students.of(config).hidden, config),
+    functools.partial(students.token_logprobs, config, chunk=256),
+    share={"sft": 1.0},
+    margin=1.0,
+  )
+  rate = optim.schedule("constant", peak=1e-4, warmup=0, steps=1000)
+  decay = dict(beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01, clip=1.0)
+  optimizer, mesh = optim.adamw(rate, **decay), sharding.make_mesh()
+  model = students.of(config)
+  places = step.places(mesh, model.axes(config), model.shapes(config), optimizer)
+  update = step.compiled(step.make_train_step(objective, optimizer, micro=1), mesh, places)
+  state = jax.device_put(step.start(params, optimizer), places)
+  made = [
+    encode.plain(row[:1].tolist(), row[1:].tolist(), prompt_weight=0.0, denominator="weights")
+    for row in ids
+  ]
+  arrays = batches.stack(made, batch=rows, length=length, targets=length - 1, pad=0, contrasts=0)
+  batch = jax.device_put(objectives.batch_of(arrays), sharding.batch(mesh))
+
+  def here():
+    nonlocal state
+    with jax.set_mesh(mesh):
+      state, metrics = update(state, batch, ())
+    return metrics
+
+  torch_model = theirs(fields).train()
+  torch_optimizer = torch.optim.AdamW(torch_model.parameters(), lr=1e-4, weight_decay=0.01)
+  torch_ids = torch.tensor(ids, dtype=torch.long)
+
+  def there():
+    torch_optimizer.zero_grad(set_to_none=True)
+    torch_model(input_ids=torch_ids, labels=torch_ids).loss.backward()
+    torch.nn.utils.clip_grad_norm_(torch_model.parameters(), 1.0)
+    torch_optimizer.step()
+
+  return here, there, rows * length
+
+
+WORKS = {
+  "sampling": functools.partial(sampling, GPT2),
+  "t5": functools.partial(sampling, T5_SMALL),
+  "step": functools.partial(sft_step, GPT2, rows=8, length=256),
+  "step124m": functools.partial(sft_step, GPT2_124M, rows=4, length=128),
+}
+
+
+def main():
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument("work", choices=WORKS)
+  parser.add_argument("--repeats", type=int, default=7)
+  args = parser.parse_args()
+  here, there, count = WORKS[args.work]()
+  seconds = {"ours": [], "theirs": []}
+  for turn in range(args.repeats + 1):  # the first one warms up
+    for name, work in (("ours", here), ("theirs", there)):
+      begun = time.perf_counter()
+      jax.block_until_ready(work())
+      if turn:
+        seconds[name].append(time.perf_counter() - begun)
+  medians = {name: statistics.median(values) for name, values in seconds.items()}
+  line = {
+    "benchmark": args.work,
+    "cores": os.cpu_count(),
+    "ours_ms": round(1000 * medians["ours"], 1),
+    "theirs_ms": round(1000 * medians["theirs"], 1),
+    "ours_tokens_per_second": round(count / medians["ours"]),
+    "theirs_tokens_per_second": round(count / medians["theirs"]),
+    "times_as_fast": round(medians["theirs"] / medians["ours"], 2),
+  }
+  print(json.dumps(line))
+
+
+if __name__ == "__main__":
+  main()
