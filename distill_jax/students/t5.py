@@ -39,8 +39,7 @@ class Config:
   norm_eps: float
   activation: str  # relu | gelu_tanh
   gated: bool
-  tied: bool  # the head is the transposed embedding
-  scaled: bool  # what the head reads is multiplied by width^-0.5 (v1.0)
+  tied: bool  # the head is the transposed embedding, and what it reads is scaled by width^-0.5
   start: int  # the decoder's first token
   dtype: str
 
@@ -63,10 +62,10 @@ class T5(nnx.Module):
     table, std = ((c.buckets, c.heads), (None, "heads")), c.width**-0.5
     self.embed = layers.weight(rngs, (c.vocab, c.width), ("vocab", "embed"), 1.0)
     self.encoder = stack(t5_layers.EncoderBlock, c.layers)
-    self.encoder_bias = layers.weight(rngs, *table, std)
+    self.encoder_relative = layers.weight(rngs, *table, std)
     self.encoder_norm = layers.constant((c.width,), ("norm",), 1.0)
     self.decoder = stack(t5_layers.DecoderBlock, c.decoder_layers)
-    self.decoder_bias = layers.weight(rngs, *table, std)
+    self.decoder_relative = layers.weight(rngs, *table, std)
     self.norm = layers.constant((c.width,), ("norm",), 1.0)
     if not c.tied:
       self.head = layers.weight(rngs, (c.width, c.vocab), ("embed", "vocab"), 1.0)
@@ -114,14 +113,14 @@ def _embed(config: Config, params, tokens_BL):
 def _bias(config: Config, params, stack: str, offset_BLS):
   """`offset`: key position - query position."""
   return t5_layers.relative_bias(
-    params[f"{stack}_bias"], offset_BLS, distance=config.distance, both_ways=stack == "encoder"
+    params[f"{stack}_relative"], offset_BLS, distance=config.distance, both_ways=stack == "encoder"
   )
 
 
 def _leave(config: Config, params, x_BLD):
   """From the decoder's last layer to what the head reads."""
   x = layers.rms_norm(x_BLD, params["norm"], config.norm_eps)
-  return x * jnp.asarray(config.width**-0.5, x.dtype) if config.scaled else x
+  return x * jnp.asarray(config.width**-0.5, x.dtype) if config.tied else x
 
 
 def _scan(layer, x_BLD, stack, number: int, remat: str):

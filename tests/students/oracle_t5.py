@@ -26,11 +26,10 @@ FIRST = t5.Config(
   activation="relu",
   gated=False,
   tied=True,
-  scaled=True,
   start=0,
   dtype="float32",
 )  # T5 v1.0
-SECOND = dataclasses.replace(FIRST, activation="gelu_tanh", gated=True, tied=False, scaled=False)
+SECOND = dataclasses.replace(FIRST, activation="gelu_tanh", gated=True, tied=False)
 
 
 def params(config: t5.Config, seed: int = 0, scale: float = 0.4):
@@ -84,7 +83,7 @@ def encoded(config: t5.Config, weights, source):
   w = jax.tree.map(np.float64, weights)
   norm = lambda x, scale: oracle.rms_norm(x, scale, config.norm_eps)
   x = w["embed"][np.asarray(source)]
-  extra = lambda head: bias(w["encoder_bias"], len(x), head, config, True)
+  extra = lambda head: bias(w["encoder_relative"], len(x), head, config, True)
   for n in range(config.layers):
     b = jax.tree.map(lambda y, n=n: y[n], w["encoder"])
     h = norm(x, b["attention"]["norm"])
@@ -100,14 +99,14 @@ def hidden(config: t5.Config, weights, source, tokens):
   read, x = encoded(config, weights, source), w["embed"][np.asarray(tokens)]
   length = len(tokens)
   causal = np.where(np.tril(np.ones((length, length), bool)), 0, -np.inf)
-  extra = lambda head: causal + bias(w["decoder_bias"], length, head, config, False)
+  extra = lambda head: causal + bias(w["decoder_relative"], length, head, config, False)
   for n in range(config.decoder_layers):
     b = jax.tree.map(lambda y, n=n: y[n], w["decoder"])
     h = norm(x, b["attention"]["norm"])
     x = x + attention(b["attention"], h, h, extra)
     x = x + attention(b["cross"], norm(x, b["cross"]["norm"]), read, lambda head: 0.0)
     x = x + mlp(config, b["mlp"], norm(x, b["mlp"]["norm"]))
-  return norm(x, w["norm"]) * (config.width**-0.5 if config.scaled else 1)
+  return norm(x, w["norm"]) * (config.width**-0.5 if config.tied else 1)
 
 
 def logprobs(config: t5.Config, weights, source, tokens):

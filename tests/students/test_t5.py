@@ -271,7 +271,7 @@ def test_fresh_parameters_have_the_scales_of_t5():
   attention = dict(q=near / 4, k=near, v=near, o=inner, norm=0)
   mlp = dict(gate=near, up=near, down=256**-0.5, norm=0)
   want = dict(
-    embed=1, head=1, encoder_bias=near, decoder_bias=near, encoder_norm=0, norm=0,
+    embed=1, head=1, encoder_relative=near, decoder_relative=near, encoder_norm=0, norm=0,
     encoder=dict(attention=attention, mlp=mlp),
     decoder=dict(attention=attention, cross=attention, mlp=mlp),
   )  # fmt: skip
