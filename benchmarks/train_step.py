@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from benchmarks import measure
+from distill_jax import students
 from distill_jax.data import batches, encode
 from distill_jax.learning import objectives, optim, sharding, step
 from distill_jax.students import decoder
@@ -35,17 +36,18 @@ def rows(config, *, count: int, length: int, triplet: bool):
         row, ids(answer), ids(answer), pool="last", detach=False, max_response=length
       )
     out.append(row)
-  return batches.stack(out, batch=count, length=length, targets=answer, pad=0)
+  return batches.stack(
+    out, batch=count, length=length, targets=answer, pad=0, contrasts=int(triplet)
+  )
 
 
 def time_step(config, args, *, triplet: bool) -> None:
   mesh = sharding.make_mesh()
   objective = objectives.tailored(
     functools.partial(decoder.hidden, config),
-    functools.partial(decoder.head, config),
+    functools.partial(students.token_logprobs, config, chunk=256),
     share={"sft": 1.0, "triplet": 0.5 * triplet},
     margin=1.0,
-    chunk=256,
   )
   optimizer = optim.adamw(
     optim.schedule("constant", peak=1e-4, warmup=10, steps=1000),
@@ -60,15 +62,11 @@ def time_step(config, args, *, triplet: bool) -> None:
   start = lambda key: step.start(decoder.init(config, key), optimizer)
   state = jax.jit(start, out_shardings=places)(jax.random.key(0))
   data = rows(config, count=args.rows, length=args.length, triplet=triplet)
-  put = lambda name: jax.device_put(data[name], sharding.batch(mesh))
-  batch = objectives.Batch(
-    decoder.Rows(*map(put, decoder.Rows._fields)),
-    *map(put, ("where", "labels", "weights", "denominator", "pool", "valid")),
-  )
+  batch = jax.device_put(objectives.batch_of(data), sharding.batch(mesh))
 
   def work():
     nonlocal state
-    state, metrics = train_step(state, batch)
+    state, metrics = train_step(state, batch, ())
     return metrics
 
   with jax.set_mesh(mesh):

@@ -35,14 +35,16 @@ def epoch_batches(lengths, questions, *, buckets, batch: int, key) -> list[tuple
 
 def _take(rows, questions, batch):
   """(the first rows of different questions, at most `batch`; the rest)."""
-  taken, seen, rest = [], set(), []
-  for row in rows:
-    if len(taken) < batch and questions[row] not in seen:
+  taken, seen, passed = [], set(), []
+  for at, row in enumerate(rows):
+    if len(taken) == batch:
+      return taken, passed + rows[at:]
+    if questions[row] in seen:
+      passed.append(row)
+    else:
       taken.append(row)
       seen.add(questions[row])
-    else:
-      rest.append(row)
-  return taken, rest
+  return taken, passed
 
 
 def _fill(rows, questions, batch):
@@ -58,33 +60,23 @@ def _fill(rows, questions, batch):
 
 
 class Order:
-  """order[step] -> (epoch, bucket, row numbers). `lengths_of(epoch)` gives that epoch's row
-  lengths."""
+  """order[step] -> (epoch, bucket, rows): the epochs one after the other. `batches_of(epoch)` gives
+  that epoch's (bucket, rows)."""
 
-  def __init__(self, lengths_of, questions, *, buckets, batch: int, seed: int):
-    self._lengths_of, self._questions = lengths_of, questions
-    self._buckets, self._batch, self._seed = buckets, batch, seed
+  def __init__(self, batches_of):
+    self._batches_of = batches_of
     self._epochs: list[list] = []
 
   def epoch(self, number: int):
     while len(self._epochs) <= number:
-      n = len(self._epochs)
-      self._epochs.append(
-        epoch_batches(
-          self._lengths_of(n),
-          self._questions,
-          buckets=self._buckets,
-          batch=self._batch,
-          key=(self._seed, n),
-        )
-      )
+      self._epochs.append(self._batches_of(len(self._epochs)))
     return self._epochs[number]
 
   def __getitem__(self, step: int):
     number = 0
     while step >= len(self.epoch(number)):
       if not self.epoch(number):
-        raise ValueError(f"no row fits a bucket of {self._buckets}: there is no step")
+        raise ValueError("no row fits a bucket: there is no step")
       step -= len(self.epoch(number))
       number += 1
     bucket, rows = self.epoch(number)[step]

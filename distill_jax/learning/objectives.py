@@ -1,11 +1,14 @@
 """Objectives: weighted sums of mean losses, each with its own denominator.
 
-Dimension key: B rows, L tokens of a row, T target positions, D model width, C=3 branches (anchor,
-positive, negative).
+Dimension key: B rows, L tokens of a row, T target positions, D model width, C contrasts of a row
+(of 3 branches: anchor, positive, negative), P preference pairs of a row, S=2P sequences.
 
 An objective gives `counts(batch)`, the denominators, from data alone, and `sums(params, batch)`.
-Only the train step divides, once, by the count of the whole batch: so micro-batches, hosts and
-shards change nothing.
+Only the train step divides, once, by the count of the whole batch: so micro-batches, hosts, shards
+and how examples lie in rows change nothing.
+
+All take `hidden(params, rows) -> [B, L, D]` and `logprobs(params, hidden_BTD, labels_BT) -> [B, T]`
+(float32, nats).
 """
 
 from collections.abc import Callable
@@ -14,7 +17,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from distill_jax.learning import logprobs, losses
+from distill_jax.learning import losses
+from distill_jax.students import rows as students_rows
+
+EXACT = jax.lax.Precision.HIGHEST  # float32 products stay float32 on every device
 
 
 class Objective(NamedTuple):
@@ -26,45 +32,111 @@ class Objective(NamedTuple):
 class Batch(NamedTuple):
   """What one step reads; the leading dimension is the row everywhere.
 
-  A row of weight 0 and without a contrast fills up a batch and changes nothing.
+  A row may hold several examples. One of weight 0 and without a contrast or pair fills up a batch
+  and changes nothing. What the objective does not need may be None.
   """
 
-  rows: Any  # decoder.Rows, int32 [B, L] each
+  rows: students_rows.Rows
   where: jax.Array  # int32 [B, T]: positions whose next token is a target
   labels: jax.Array  # int32 [B, T]
   weights: jax.Array  # float32 [B, T]; 0 where there is nothing to learn
   tokens: jax.Array  # float32 [B]: what this row adds to the SFT denominator
-  # float32 [B, C, L]: weights that pool anchor, positive, negative; rows of C are empty without a
-  # triplet
-  pool: jax.Array
-  valid: jax.Array  # float32 [B]: 1 where the row has a contrast
+  # int32 [B, L]: 0, or 1 + 3 * contrast + branch (0 anchor, 1 positive, 2 negative) for a token
+  # whose state goes into the mean that stands for that branch
+  slots: jax.Array | None = None
+  shares: jax.Array | None = None  # float32 [B, L]: its share in that mean
+  valid: jax.Array | None = None  # float32 [B, C]: 1 where there is a contrast
+  owners: jax.Array | None = None  # int32 [B, T]: 2 * pair + (0 chosen, 1 rejected)
+  references: jax.Array | None = None  # float32 [B, S]: log p under the reference policy, nats
+  pairs: jax.Array | None = None  # float32 [B, P]: 1 where there is a pair
+
+
+class Sides(NamedTuple):
+  """Preference pairs; every array is float32 [B, P, 2], chosen before rejected."""
+
+  logp: jax.Array  # nats, summed over the tokens
+  reference: jax.Array  # nats, likewise, under the reference policy
+  tokens: jax.Array  # how many
+
+
+def batch_of(arrays: dict) -> Batch:
+  """The Batch of the arrays of data/batches.py."""
+  arrays = dict(arrays)
+  rows = {name: arrays.pop(name) for name in students_rows.Rows._fields if name in arrays}
+  return Batch(students_rows.Rows(**rows), tokens=arrays.pop("denominator"), **arrays)
 
 
 def tailored(
-  hidden: Callable, head: Callable, *, share: dict[str, float], margin: float, chunk: int
+  hidden: Callable, logprobs: Callable, *, share: dict[str, float], margin: float
 ) -> Objective:
   """SFT plus self-reflection: `share["sft"] * NLL + share["triplet"] * triplet` (Wang et al. 2023),
-  in one forward pass. Terms with share 0 are not computed.
-
-  hidden(params, rows) gives [B, L, D]; head(params) gives [D, V].
-  """
+  in one forward pass. Terms with share 0 are not computed."""
   share = {term: weight for term, weight in share.items() if weight}
 
   def counts(batch: Batch):
-    every = {"sft": jnp.sum(batch.tokens), "triplet": jnp.sum(batch.valid)}
-    return {term: every[term] for term in share}
+    return {term: jnp.sum(batch.tokens if term == "sft" else batch.valid) for term in share}
 
   def sums(params, batch: Batch):
-    states_BLD = hidden(params, batch.rows)
-    out = {}
+    states_BLD, out = hidden(params, batch.rows), {}
     if "sft" in share:
-      here_BTD = jnp.take_along_axis(states_BLD, batch.where[..., None], axis=1)
-      logp_BT = logprobs.token_logprobs(here_BTD, head(params), batch.labels, chunk=chunk)
+      logp_BT = _at_targets(logprobs, params, states_BLD, batch)
       out["sft"] = losses.weighted_nll(logp_BT, batch.weights)
     if "triplet" in share:
-      pooled_BCD = jnp.einsum("bcl,bld->bcd", batch.pool, states_BLD.astype(jnp.float32))
-      anchor, positive, negative = pooled_BCD.swapaxes(0, 1)
-      out["triplet"] = losses.triplet(anchor, positive, negative, batch.valid, margin=margin)
+      valid_N = batch.valid.reshape(-1)
+      out["triplet"] = losses.triplet(*_pooled(states_BLD, batch), valid_N, margin=margin)
     return out
 
   return Objective(share, counts, sums)
+
+
+def preference(
+  hidden: Callable, logprobs: Callable, *, share: dict[str, float], beta: float
+) -> Objective:
+  """Losses on preference pairs, per pair: `share["dpo"] * dpo` (Rafailov et al. 2023). Both sides
+  of a pair and all pairs of a row share one forward pass; the reference policy is data."""
+  share = {term: weight for term, weight in share.items() if weight}
+  terms = {"dpo": losses.dpo}
+
+  def counts(batch: Batch):
+    return {term: jnp.sum(batch.pairs) for term in share}
+
+  def sums(params, batch: Batch):
+    logp_BT = _at_targets(logprobs, params, hidden(params, batch.rows), batch)
+    pairs = sides(logp_BT, batch)
+    chosen, rejected = (jax.tree.map(lambda x, n=n: x[..., n], pairs) for n in (0, 1))
+    return {
+      term: terms[term](
+        chosen.logp, rejected.logp, chosen.reference, rejected.reference, batch.pairs, beta=beta
+      )
+      for term in share
+    }
+
+  return Objective(share, counts, sums)
+
+
+def sides(logp_BT, batch: Batch) -> Sides:
+  """What the two sides of each pair add up to."""
+  pairs = batch.pairs.shape[1]
+  own_BTS = jax.nn.one_hot(batch.owners, 2 * pairs, dtype=jnp.float32)
+  whole = lambda x_BT: jnp.einsum("bt,bts->bs", x_BT, own_BTS, precision=EXACT)
+  apart = lambda x_BS: x_BS.reshape(-1, pairs, 2)
+  is_target_BT = batch.weights > 0
+  logp_BS = whole(jnp.where(is_target_BT, logp_BT, 0.0))
+  return Sides(apart(logp_BS), apart(batch.references), apart(whole(jnp.float32(is_target_BT))))
+
+
+def _at_targets(logprobs, params, states_BLD, batch: Batch):
+  """log p of the labels, [B, T]: the head works on these positions and on no other."""
+  here_BTD = jnp.take_along_axis(states_BLD, batch.where[..., None], axis=1)
+  return logprobs(params, here_BTD, batch.labels)
+
+
+def _pooled(states_BLD, batch: Batch):
+  """(anchors, positives, negatives) of all contrasts of all rows, [B*C, D] each, float32."""
+  branches = 3 * batch.valid.shape[1]
+  which_BLN = jax.nn.one_hot(batch.slots - 1, branches, dtype=jnp.float32)  # none where slots is 0
+  which_BLN *= batch.shares[..., None]
+  states_BLD = states_BLD.astype(jnp.float32)
+  pooled_BND = jnp.einsum("bln,bld->bnd", which_BLN, states_BLD, precision=EXACT)
+  pooled = pooled_BND.reshape(-1, 3, pooled_BND.shape[-1])
+  return pooled[:, 0], pooled[:, 1], pooled[:, 2]

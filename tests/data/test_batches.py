@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 
-from distill_jax.data import batches, encode
+from distill_jax.data import batches, encode, kinds
 
 SFT = types.SimpleNamespace(prompt_weight=0.0, denominator="weights")
 TRIPLET = types.SimpleNamespace(margin=1.0, pool="last", detach_prompt=False, max_response=99)
@@ -32,17 +32,22 @@ def examples(number: int = 30):
   return out
 
 
-def corpus(some=None, *, batch=4, buckets=(12, 24), seed=0, contrast=True, **triplet):
-  return batches.Corpus(
-    examples() if some is None else some,
-    batch=batch,
-    buckets=buckets,
-    seed=seed,
-    pad=0,
-    sft=SFT,
-    triplet=types.SimpleNamespace(**(vars(TRIPLET) | triplet)),
-    contrast=contrast,
+def corpus(
+  some=None,
+  *,
+  batch=4,
+  buckets=(12, 24),
+  seed=0,
+  contrast=True,
+  packed=False,
+  start=None,
+  **triplet,
+):
+  kind = kinds.Tailored(
+    SFT, types.SimpleNamespace(**(vars(TRIPLET) | triplet)), contrast=contrast, start=start
   )
+  some = examples() if some is None else some
+  return batches.Corpus(some, kind, batch=batch, buckets=buckets, seed=seed, pad=0, packed=packed)
 
 
 def assert_equal(a, b):
@@ -91,7 +96,7 @@ def test_rows_lie_within_their_bucket_and_are_padded_behind():
     out = one.batch(n)
     length = out["tokens"].shape[1]
     lengths.add(length)
-    assert length in (12, 24) and out["pool"].shape == (4, 3, length)
+    assert length in (12, 24) and out["valid"].shape == (4, 1)
     used = out["segments"] > 0
     assert (out["tokens"][~used] == 0).all() and (out["tokens"][used] > 0).all()
     assert (np.diff(used.astype(int), axis=1) <= 0).all()
@@ -110,7 +115,7 @@ def test_the_positive_differs_from_the_target_and_negatives_are_the_questions_ow
   one, seen = corpus(), set()
   for n in range(60):
     out = one.batch(n)
-    for row in np.flatnonzero(out["valid"]):
+    for row in np.flatnonzero(out["valid"][:, 0]):
       target, positive, negative = (branch(out, row, s) for s in (2, 3, 4))
       assert target[0] == 100 and positive[0] in range(200, 204) and negative[0] in range(300, 304)
       assert target[1] == positive[1] == negative[1] == branch(out, row, 1)[0]
@@ -134,9 +139,9 @@ def test_a_row_without_a_distinct_positive_or_without_a_negative_has_no_contrast
     encode.Encoded("d", (9,), target, (target, other), (other,)),
   ]
   out = corpus(some).batch(0)
-  assert out["valid"].sum() == 1 and (out["pool"].sum(axis=(1, 2)) == 3 * out["valid"]).all()
+  assert out["valid"].sum() == 1
+  np.testing.assert_array_equal(out["shares"].sum(axis=1), 3 * out["valid"][:, 0])
   assert (out["denominator"] == 2).all()
-  assert corpus(some, contrast=False).batch(0)["valid"].sum() == 0
 
 
 def test_rows_too_long_for_every_bucket_are_counted_and_left_out():
@@ -157,20 +162,70 @@ def test_a_tree_too_long_for_every_bucket_is_taught_without_its_contrast():
 
 def test_rows_missing_from_a_batch_weigh_nothing():
   out = corpus(examples(3), batch=8).batch(0)
-  for name in ("weights", "denominator", "valid", "pool", "segments"):
+  for name in ("weights", "denominator", "valid", "slots", "shares", "segments"):
     assert (out[name][3:] == 0).all(), name
   assert (out["denominator"][:3] > 0).all()
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("pool", ["last", "mean"])
-def test_pooling_weights_sum_to_one_over_their_own_response(pool):
-  out = corpus(pool=pool).batch(1)
-  for row in np.flatnonzero(out["valid"]):
-    for place, segment in enumerate((2, 3, 4)):
-      weights, own = out["pool"][row, place], out["segments"][row] == segment
-      np.testing.assert_allclose(weights.sum(), 1, rtol=1e-6)
-      assert weights[~own].sum() == 0
-      assert (weights > 0).sum() == (1 if pool == "last" else own.sum())
+def test_pooling_weights_sum_to_one_over_their_own_response(pool, packed):
+  out = corpus(pool=pool, packed=packed).batch(1)
+  for row, contrast in np.argwhere(out["valid"]):
+    for branch in range(3):
+      inside = out["slots"][row] == 1 + 3 * contrast + branch
+      np.testing.assert_allclose(out["shares"][row][inside].sum(), 1, rtol=1e-6)
+      segment = set(out["segments"][row][inside])
+      assert len(segment) == 1
+      assert inside.sum() == (1 if pool == "last" else (out["segments"][row] == [*segment]).sum())
+  assert (out["shares"][out["slots"] == 0] == 0).all()
+  assert out["slots"].max() <= 3 * out["valid"].shape[1]
+
+
+def test_without_contrasts_no_row_is_a_tree():
+  """Then an example is one segment, and attention may take its faster paths."""
+  out, trees = corpus(contrast=False).batch(0), corpus().batch(0)
+  assert trees.keys() - out.keys() == {"roots", "detached", "slots", "shares", "valid"}
+  for n in range(20):
+    got = corpus(contrast=False).batch(n)
+    assert set(np.unique(got["segments"])) <= {0, 1}
+
+
+def test_behind_a_start_token_the_longer_side_decides():
+  """Source 20 and target 4 need the bucket of 24; so do source 4 and target 20."""
+  long, short = (9,) * 20, (9,) * 4
+  some = [encode.Encoded("a", long, short), encode.Encoded("b", short, long)]
+  some += [encode.Encoded("c", short, short), encode.Encoded("d", (9,) * 25, short)]
+  one = corpus(some, batch=1, contrast=False, start=7)
+  assert one.too_long == 1
+  by_bucket = {}
+  for n in range(3):
+    out = one.batch(n)
+    assert out["source"].shape == out["source_segments"].shape == out["tokens"].shape
+    assert out["tokens"][0, 0] == 7 and out["where"][0, 0] == 0
+    np.testing.assert_array_equal(out["source_segments"] > 0, out["source"] > 0)
+    by_bucket.setdefault(out["tokens"].shape[1], []).append(n)
+  assert {bucket: len(n) for bucket, n in by_bucket.items()} == {12: 1, 24: 2}
+  assert "source" not in corpus(some, contrast=False).batch(0)
+
+
+def test_preferences_carry_their_references_and_have_no_contrast():
+  some = [
+    encode.Preferred(f"q{n}", (9,) * (n + 1), (20 + n, 1), (30, 30 + n, 1), (-1.0 * n, -2.0 * n))
+    for n in range(5)
+  ]
+  one = batches.Corpus(
+    some, kinds.Preferences(), batch=8, buckets=(16,), seed=0, pad=0, packed=False
+  )
+  out = one.batch(0)
+  assert not {"slots", "shares", "valid", "source"} & out.keys() and one.lost_contrasts == 0
+  np.testing.assert_array_equal(out["pairs"], np.float32([[1]] * 5 + [[0]] * 3))
+  for row in range(5):
+    n = (out["segments"][row] == encode.PROMPT).sum() - 1
+    np.testing.assert_array_equal(out["references"][row], [-n, -2 * n])
+    real = out["weights"][row] > 0
+    for owner, side in enumerate(([20 + n, 1], [30, 30 + n, 1])):
+      assert out["labels"][row][real & (out["owners"][row] == owner)].tolist() == side
 
 
 def test_a_corpus_of_nothing_is_empty_and_has_no_step():

@@ -25,8 +25,12 @@ def batches_of(rows, batch: int, seed: int):
 
 
 def order_of(rows, batch: int, seed: int = 0, lengths_of=None):
-  lengths = lengths_of or (lambda epoch: [n for n, _ in rows])
-  return order.Order(lengths, [q for _, q in rows], buckets=BUCKETS, batch=batch, seed=seed)
+  lengths, questions = lengths_of or (lambda epoch: [n for n, _ in rows]), [q for _, q in rows]
+  return order.Order(
+    lambda epoch: order.epoch_batches(
+      lengths(epoch), questions, buckets=BUCKETS, batch=batch, key=(seed, epoch)
+    )
+  )
 
 
 @often

@@ -28,7 +28,8 @@ MUTATIONS = {
     "x.reshape(micro, -1, *x.shape[1:])", "tests/learning/test_step.py",
   ),
   "the targets begin one too early": (
-    "data/encode.py", "len(prompt) - 1\n", "len(prompt) - 2\n", "tests/data/test_encode.py",
+    "data/encode.py", "last = len(root.tokens) - 1\n", "last = len(root.tokens) - 2\n",
+    "tests/data/test_encode.py",
   ),
   "branches of a row see each other": (
     "students/decoder.py", "(own | above)", "(own | above | True)",
@@ -47,6 +48,13 @@ MUTATIONS = {
   ),
   "a question may stand twice in a batch": (
     "data/order.py", "questions[row] not in seen", "True", "tests/data/test_order.py",
+  ),
+  "the examples of a packed row are one segment tree": (
+    "data/pack.py", "above + max(row.segments)", "above", "tests/learning/test_packing.py",
+  ),
+  "a pair's references are forgotten": (
+    "learning/losses.py", "(chosen_BP - ref_chosen_BP) - (rejected_BP - ref_rejected_BP)",
+    "chosen_BP - rejected_BP", "tests/learning/test_losses.py",
   ),
   "a phase is finished before its work is on disk": (
     "phase_folder.py", "    os.replace(part, path)\n", "    pass\n", "tests/test_run_folder.py",

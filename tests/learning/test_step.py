@@ -23,7 +23,8 @@ quick = pytest.fixture(autouse=True, scope="module")(compilations.quick)
 
 @functools.cache
 def stepper(micro: int = 1, sft: float = 1.0, triplet: float = 0.5):
-  return jax.jit(step.make_train_step(material.objective(sft, triplet), PLAIN, micro=micro))
+  train = step.make_train_step(material.objective(sft, triplet), PLAIN, micro=micro)
+  return jax.jit(lambda state, batch: train(state, batch, ()))
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def assert_same(a, b, rtol=1e-5, atol=1e-6):
 
 def test_the_batch_of_these_tests_is_ragged_and_some_rows_have_no_contrast(batch):
   assert len(set(batch.tokens.tolist())) > 4
-  assert set(batch.valid.tolist()) == {0.0, 1.0}
+  assert set(batch.valid.ravel().tolist()) == {0.0, 1.0}
   half = lambda n: (batch.tokens[n::2].sum(), batch.valid[n::2].sum())
   assert half(0) != half(1), "or a mean of means would be right"
 
@@ -135,7 +136,7 @@ def test_updates_by_hand(micro):
     m, v = 0.9 * m + 0.1 * clipped, 0.95 * v + 0.05 * clipped**2
     ahead = (m / (1 - 0.9**n)) / (np.sqrt(v / (1 - 0.95**n)) + 1e-6)
     w = w - lr * (ahead + 0.2 * w)
-    state, metrics = train(state, {"x": np.float32(x), "tokens": np.float32(tokens)})
+    state, metrics = train(state, {"x": np.float32(x), "tokens": np.float32(tokens)}, ())
     np.testing.assert_allclose(
       [metrics[k] for k in ("sft", "loss", "grad_norm")], [mean, 2 * mean, norm], rtol=1e-5
     )
@@ -143,7 +144,7 @@ def test_updates_by_hand(micro):
 
 
 def test_a_term_of_weight_zero_is_not_computed(state, batch):
-  spoiled = batch._replace(pool=np.full_like(batch.pool, np.nan), valid=batch.valid * np.nan)
+  spoiled = batch._replace(shares=batch.shares * np.nan, valid=batch.valid * np.nan)
   after, metrics = stepper(triplet=0.0)(state, spoiled)
   assert set(metrics) == {"sft", "loss", "grad_norm"}
   assert all(np.isfinite(x).all() for x in jax.tree.leaves((after, metrics)))
@@ -162,7 +163,7 @@ def program(micro: int, batch):
   )
   state = jax.eval_shape(lambda p: step.start(p, PLAIN), decoder.shapes(CONFIG))
   with jax.set_mesh(mesh):
-    return train.lower(state, batch).compile()
+    return train.lower(state, batch, ()).compile()
 
 
 def test_micro_batches_stay_where_they_are():
@@ -183,7 +184,7 @@ def test_the_mesh_changes_nothing(params, state, batch, sizes):
   train = step.compiled(step.make_train_step(material.objective(), PLAIN, micro=1), mesh, places)
   fresh = jax.device_put(step.start(params, PLAIN), places)
   with jax.set_mesh(mesh):
-    after, metrics = train(fresh, jax.device_put(batch, sharding.batch(mesh)))
+    after, metrics = train(fresh, jax.device_put(batch, sharding.batch(mesh)), ())
   assert_same((after, metrics), stepper()(state, batch), rtol=1e-5, atol=2e-6)
   lies = jax.tree.map(lambda x: x.sharding, after)
   same = lambda x, a, b: a.is_equivalent_to(b, x.ndim)
@@ -200,13 +201,13 @@ def test_the_state_is_donated_and_30_steps_of_three_buckets_compile_three_progra
   places = step.places(mesh, decoder.axes(CONFIG), decoder.shapes(CONFIG), tx)
   train = step.compiled(step.make_train_step(material.objective(), tx, micro=1), mesh, places)
   state = jax.device_put(step.start(params, tx), places)
-  put = lambda n: jax.device_put(material.as_batch(corpus.batch(n)), sharding.batch(mesh))
+  put = lambda n: jax.device_put(objectives.batch_of(corpus.batch(n)), sharding.batch(mesh))
   lengths = set()
   with jax.set_mesh(mesh), compilations.counted() as programs:
     for n in range(30):
       rows, old = put(n), state
       lengths.add(rows.rows.tokens.shape[1])
-      state, metrics = train(state, rows)
+      state, metrics = train(state, rows, ())
       assert all(x.is_deleted() for x in jax.tree.leaves(old)), "two states in memory"
   assert len(lengths) == 3 and len(programs) == 3
   assert int(state.step) == 30 and np.isfinite(metrics["loss"])

@@ -1,0 +1,177 @@
+"""Several examples in a row: laws for any sizes and questions."""
+
+import types
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies
+
+from distill_jax.data import batches, encode, kinds, pack
+
+often = hypothesis.settings(max_examples=60, deadline=None, derandomize=True, database=None)
+ROOM = pack.Size(tokens=20, source=20, targets=12, contrasts=2, pairs=1)
+one_size = strategies.tuples(*(strategies.integers(0, n) for n in ROOM))
+some_sizes = strategies.lists(strategies.tuples(one_size, strategies.integers(0, 6)), max_size=40)
+numbers = strategies.integers(1, 5)
+seeds = strategies.integers(0, 2**31)
+
+SFT = types.SimpleNamespace(prompt_weight=0.1, denominator="weights")
+TRIPLET = types.SimpleNamespace(margin=1.0, pool="mean", detach_prompt=True, max_response=9)
+KINDS = {
+  "tailored": kinds.Tailored(SFT, TRIPLET, contrast=True),
+  "plain": kinds.Tailored(SFT, TRIPLET, contrast=False),
+  "encoder-decoder": kinds.Tailored(
+    types.SimpleNamespace(prompt_weight=0.0, denominator="weights"), TRIPLET, contrast=True, start=0
+  ),
+  "preferences": kinds.Preferences(),
+}
+every_kind = pytest.mark.parametrize("name", KINDS)
+
+
+def examples(name: str, number: int = 90, seed: int = 0):
+  """Example n has prompt (100 + n,) * k: so that it is known again in a row."""
+  draw = np.random.Generator(np.random.PCG64(seed))
+  text = lambda: (*draw.integers(2, 99, draw.integers(1, 12)).tolist(), 1)
+  several = lambda n: tuple(text() for _ in range(3)) if n % 3 else ()
+  out = []
+  for n in range(number):
+    question, prompt = f"q{n // 2}", (100 + n,) * int(draw.integers(1, 9))
+    if name == "preferences":
+      out.append(encode.Preferred(question, prompt, text(), text(), references=(-1.0 * n, -2.0)))
+    else:
+      out.append(encode.Encoded(question, prompt, text(), several(n), several(n)))
+  return out
+
+
+def corpus(name: str, *, packed: bool = True, batch: int = 3, seed: int = 0, buckets=(64, 80)):
+  return batches.Corpus(
+    examples(name), KINDS[name], batch=batch, buckets=buckets, seed=seed, pad=0, packed=packed
+  )
+
+
+def epoch(one) -> list[dict]:
+  return [one.batch(n) for n in range(len(one.order.epoch(0)))]
+
+
+def in_row(out, row: int) -> list[int]:
+  """The examples of a row, by their prompts."""
+  read = out["source"] if "source" in out else out["tokens"]
+  return np.unique(read[row][read[row] >= 100] - 100).tolist()
+
+
+@often
+@hypothesis.given(some_sizes, numbers, seeds)
+def test_every_example_occurs_once_no_row_is_overfull_and_a_batchs_questions_differ(
+  some, batch, seed
+):
+  sizes, questions = [s for s, _ in some], [q for _, q in some]
+  out = pack.epoch_batches(sizes, questions, room=ROOM, batch=batch, key=(seed, 0))
+  flat = [n for rows in out for row in rows for n in row]
+  assert sorted(flat) == list(range(len(some)))
+  for rows in out:
+    assert 1 <= len(rows) <= batch and all(rows)
+    for row in rows:
+      assert (np.sum([sizes[n] for n in row], axis=0) <= ROOM).all()
+    of = [questions[n] for row in rows for n in row]
+    assert len(set(of)) == len(of)
+
+
+def test_an_example_that_fits_no_row_is_refused():
+  for n in range(len(ROOM)):
+    large = tuple(room + (k == n) for k, room in enumerate(ROOM))
+    with pytest.raises(ValueError, match="fit"):
+      pack.epoch_batches([large], ["q"], room=ROOM, batch=2, key=0)
+
+
+def test_rows_are_filled():
+  """Where nothing but length counts, nine tenths of all rows are tokens."""
+  draw = np.random.Generator(np.random.PCG64(0))
+  sizes = [(int(n), 0, 1, 0, 0) for n in draw.integers(10, 200, 2000)]
+  room = pack.Size(512, 512, 512, 0, 0)
+  out = pack.epoch_batches(sizes, range(2000), room=room, batch=8, key=0)
+  used = sum(n for n, *_ in sizes) / (512 * 8 * len(out))
+  assert used > 0.95
+
+
+@every_kind
+def test_a_packed_epoch_holds_every_example_once(name):
+  one = corpus(name)
+  got = [n for out in epoch(one) for row in range(3) for n in in_row(out, row)]
+  assert sorted(got) == list(range(90))
+  assert max(len(in_row(out, row)) for out in epoch(one) for row in range(3)) > 1
+
+
+@every_kind
+def test_shapes_are_the_same_in_all_of_50_steps(name):
+  one = corpus(name)
+  shapes = lambda out: {key: (value.shape, value.dtype) for key, value in out.items()}
+  first = shapes(one.batch(0))
+  assert len(one.order.epoch(0)) < 25, "or this sees one epoch only"
+  assert all(shapes(one.batch(n)) == first for n in range(50))
+
+
+@every_kind
+def test_the_packed_batch_is_a_pure_function_of_seed_and_step(name):
+  one = corpus(name)
+  walked = [one.batch(n) for n in range(45)]
+  for n in (44, 3, 17, 0):
+    fresh = corpus(name).batch(n)
+    for key in fresh:
+      np.testing.assert_array_equal(fresh[key], walked[n][key], key)
+  assert (corpus(name, seed=1).batch(0)["tokens"] != walked[0]["tokens"]).any()
+
+
+@every_kind
+def test_an_epoch_adds_up_to_the_same_denominators_packed_or_not(name):
+  keys = {"denominator", "valid", "pairs", "weights"}
+  sums = lambda one: {
+    key: sum(float(out[key].sum()) for out in epoch(one)) for key in keys & one.batch(0).keys()
+  }
+  packed, apart = sums(corpus(name)), sums(corpus(name, packed=False))
+  assert packed == pytest.approx(apart, rel=1e-6) and packed["denominator"] > 0
+  assert corpus(name).lost_contrasts == corpus(name, packed=False).lost_contrasts
+
+
+@every_kind
+def test_a_packed_row_is_its_examples_one_behind_the_other(name):
+  kind, rng = KINDS[name], np.random.Generator(np.random.PCG64(0))
+  rows = [kind.row(x, rng, 99) for x in examples(name, 7)]
+  whole = pack.joined(rows)
+  assert whole.denominator == pytest.approx(sum(row.denominator for row in rows))
+  at = targets = source = above = contrasts = pairs = 0
+  for row in rows:
+    here = slice(at, at + len(row.tokens))
+    for name in ("tokens", "positions", "detached", "shares"):
+      assert getattr(whole, name)[here] == getattr(row, name)
+    assert [s - above for s in whole.segments[here]] == row.segments
+    assert [s - above for s in whole.roots[here]] == row.roots
+    assert [max(s - 3 * contrasts, 0) for s in whole.slots[here]] == row.slots
+    mine = slice(targets, targets + len(row.where))
+    assert [w - at for w in whole.where[mine]] == row.where
+    assert whole.labels[mine] == row.labels and whole.weights[mine] == row.weights
+    assert [o - 2 * pairs for o in whole.owners[mine]] == row.owners
+    read = slice(source, source + len(row.source))
+    assert whole.source[read] == row.source
+    assert [s - above for s in whole.source_segments[read]] == row.source_segments
+    at, targets, source = here.stop, mine.stop, read.stop
+    above, contrasts, pairs = (
+      max(whole.segments[here]),
+      contrasts + row.contrasts,
+      pairs + row.pairs,
+    )
+  assert (contrasts, pairs) == (whole.contrasts, whole.pairs)
+  assert at == len(whole.tokens) and targets == len(whole.where) and source == len(whole.source)
+
+
+def test_targets_have_room_for_the_widest_and_for_little_more_than_their_share():
+  """So that the output head does not run over prompts."""
+  kind = KINDS["plain"]
+  rows = [kind.plain(encode.Encoded(f"q{n}", (9,) * 90, (5,) * 10)) for n in range(50)]
+  for row in rows:
+    row.where = row.where[-10:]
+  shared = pack.capacity(rows, 1000, packed=True, contrast=True)
+  assert shared == pack.Size(1000, 1000, 128, 4, 0)  # 1.15 * 100, rounded up to 32s
+  rows.append(kind.plain(encode.Encoded("wide", (9,), (5,) * 200)))
+  assert pack.capacity(rows, 1000, packed=True, contrast=True).targets == 224
+  assert pack.capacity(rows, 1000, packed=False, contrast=True) == pack.Size(1000, 1000, 224, 1, 0)

@@ -1,0 +1,89 @@
+"""Preference pairs from rows to loss, against separate plain rows in float64."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from distill_jax.data import kinds
+from distill_jax.learning import objectives
+from tests import compilations
+from tests.learning import material
+from tests.students import oracle
+
+CONFIG = oracle.TINY
+PREFERENCES = kinds.Preferences()
+
+quick = pytest.fixture(autouse=True, scope="module")(compilations.quick)
+
+
+@pytest.fixture(scope="module")
+def params():
+  return oracle.params(CONFIG, scale=0.25)
+
+
+def batch(some, *, packed: bool) -> objectives.Batch:
+  """All pairs in one batch."""
+  corpus = material.corpus_of(some, PREFERENCES, batch=8, buckets=(60,), packed=packed)
+  assert len(corpus.order.epoch(0)) == 1
+  return objectives.batch_of(corpus.batch(0))
+
+
+def logp_of(params, prompt, side) -> float:
+  """log p of a side behind its prompt, float64."""
+  logp = oracle.logprobs(CONFIG, params, prompt + side)
+  return float(sum(logp[len(prompt) - 1 + n, token] for n, token in enumerate(side)))
+
+
+def with_own_references(params, some):
+  """The pairs with the policy itself as reference."""
+  of = lambda x: (logp_of(params, x.prompt, x.chosen), logp_of(params, x.prompt, x.rejected))
+  return [dataclasses.replace(x, references=of(x)) for x in some]
+
+
+def sums(params, batch, beta: float) -> float:
+  out = jax.jit(material.preference(beta).sums)(params, batch)
+  assert set(out) == {"dpo"}
+  return float(out["dpo"])
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_dpo_equals_the_oracle(params, packed):
+  some, beta = material.preferred(7), 0.4
+  want = 0.0
+  for pair, own in zip(some, with_own_references(params, some), strict=True):
+    (chosen, rejected), (ref_chosen, ref_rejected) = own.references, pair.references
+    want += np.log1p(np.exp(-beta * ((chosen - ref_chosen) - (rejected - ref_rejected))))
+  got = batch(some, packed=packed)
+  np.testing.assert_allclose(sums(params, got, beta), want, rtol=1e-5)
+  assert material.preference(beta).counts(got)["dpo"] == 7
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_first_dpo_loss_is_log_2(params, packed):
+  some = with_own_references(params, material.preferred(7))
+  got = sums(params, batch(some, packed=packed), 0.4)
+  np.testing.assert_allclose(got, 7 * np.log(2), rtol=1e-5)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_each_side_has_the_log_probability_and_the_length_of_its_own_tokens(packed):
+  """Every token of side s gets log p = -s: sums say whose is whose."""
+  some = [
+    dataclasses.replace(x, references=(n, n + 0.5)) for n, x in enumerate(material.preferred(7))
+  ]
+  got = batch(some, packed=packed)
+  sides = objectives.sides(-1.0 - got.owners, got)
+  there = got.pairs > 0
+  lengths = {n: (len(x.chosen), len(x.rejected)) for n, x in enumerate(some)}
+  numbers = sides.reference[there][:, 0].astype(int)
+  assert sorted(numbers.tolist()) == list(range(7))
+  np.testing.assert_array_equal(sides.reference[there][:, 1], numbers + 0.5)
+  np.testing.assert_array_equal(sides.tokens[there], [lengths[n] for n in numbers])
+  pair = np.argwhere(there)[:, 1:]
+  np.testing.assert_array_equal(
+    sides.logp[there], -sides.tokens[there] * (1 + 2 * pair + np.array([[0, 1]]))
+  )
+  for absent in (sides.logp, sides.reference, sides.tokens):
+    assert (np.asarray(absent)[~there] == 0).all()

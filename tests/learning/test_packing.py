@@ -1,0 +1,199 @@
+"""How examples lie in rows changes no loss and no gradient."""
+
+import functools
+import itertools
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from distill_jax.data import batches, encode, kinds, pack
+from distill_jax.learning import objectives
+from distill_jax.students import decoder
+from tests import compilations
+from tests.learning import material
+from tests.students import oracle
+
+CONFIG = oracle.TINY
+NUMBER = 12
+TREES = [
+  kinds.Tailored(material.SFT, settings, contrast=True)
+  for settings in (
+    types.SimpleNamespace(**(vars(material.TRIPLET) | {"detach_prompt": detach, "pool": pool}))
+    for detach, pool in itertools.product((False, True), ("last", "mean"))
+  )
+]
+CASES = {
+  **{f"{kind.triplet.pool}-{kind.triplet.detach_prompt}": kind for kind in TREES},
+  "sft": kinds.Tailored(material.SFT, material.TRIPLET, contrast=False),
+  "dpo": kinds.Preferences(),
+}
+every_case = pytest.mark.parametrize("name", CASES)
+
+quick = pytest.fixture(autouse=True, scope="module")(compilations.quick)
+
+
+@pytest.fixture(scope="module")
+def params():
+  return oracle.params(CONFIG, scale=0.25)
+
+
+def objective(name: str) -> objectives.Objective:
+  if name == "dpo":
+    return material.preference(0.3)
+  kind = CASES[name]
+  detach = kind.contrast and kind.triplet.detach_prompt
+  return material.objective(triplet=0.5 * kind.contrast, detach=detach)
+
+
+@functools.cache
+def slope(name: str):
+  """(params, batch) -> ((sum of all terms, (counts, sums)), gradient)."""
+  of = objective(name)
+
+  def total(params, batch):
+    sums = of.sums(params, batch)
+    return sum(of.share[term] * x for term, x in sums.items()), (of.counts(batch), sums)
+
+  return jax.jit(jax.value_and_grad(total, has_aux=True))
+
+
+@functools.cache
+def rows(name: str) -> list[encode.Row]:
+  """The rows of some examples, one each."""
+  kind, rng = CASES[name], oracle.rng()
+  some = material.preferred(NUMBER) if name == "dpo" else material.examples(NUMBER)
+  return [kind.row(x, rng, 99) for x in some]
+
+
+def batch(name: str, some, *, length: int, size: int, **other) -> objectives.Batch:
+  """Rows in one batch, with what they need."""
+  contrasts = max(max(row.contrasts for row in some), 1) if CASES[name].contrast else 0
+  pairs = max(row.pairs for row in some)
+  wide = {"targets": length, "contrasts": contrasts, "pairs": pairs, "pad": 0} | other
+  return objectives.batch_of(batches.stack(some, batch=size, length=length, **wide))
+
+
+def packed(name: str, groups) -> list[encode.Row]:
+  return [pack.joined([rows(name)[n] for n in group]) for group in groups]
+
+
+@functools.cache
+def apart(name: str):
+  """What the examples give one a row."""
+  return slope(name)(oracle.params(CONFIG, scale=0.25), batch(name, rows(name), length=48, size=12))
+
+
+def assert_same(one, other):
+  """Equal to a hundred-thousandth of the largest number of each array."""
+  for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+    np.testing.assert_allclose(x, y, rtol=0, atol=1e-5 * float(jnp.abs(y).max()))
+
+
+@every_case
+@pytest.mark.parametrize(
+  "groups",
+  [((5, 0, 7), (1, 2, 3, 4), (11, 6), (8,), (9, 10)), (tuple(range(12)),)],
+  ids=["some rows", "one row"],
+)
+def test_packed_rows_give_the_losses_and_gradients_of_rows_apart(params, name, groups):
+  some = packed(name, groups)
+  got = slope(name)(params, batch(name, some, length=sum(r.length for r in rows(name)), size=5))
+  assert_same(got, apart(name))
+  assert all(float(jnp.abs(x).max()) > 1e-3 for x in jax.tree.leaves(got[1]) if x.ndim > 1)
+
+
+@every_case
+def test_longer_rows_and_wider_targets_change_nothing(params, name):
+  """Bucketed equals unbucketed."""
+  longest = max(row.length for row in rows(name))
+  assert longest < 48
+  tight = batch(name, rows(name), length=longest, size=NUMBER)
+  roomy = batch(name, rows(name), length=61, size=16, targets=50)
+  assert_same(slope(name)(params, tight), apart(name))
+  assert_same(slope(name)(params, roomy), apart(name))
+
+
+@every_case
+def test_what_is_masked_cannot_matter(params, name):
+  """Padding, labels without weight, contrasts and pairs that are not there: any numbers do."""
+  some = packed(name, ((5, 0, 7), (1, 2, 3, 4)))
+  most = {"contrasts": 7} if CASES[name].contrast else {}
+  most |= {"pairs": 6} if name == "dpo" else {}
+  clean = batch(name, some, length=170, size=3, **most)
+  draw, nothing = oracle.rng(), clean.rows.segments == 0
+  dirt = lambda like, high: draw.integers(0, high, like.shape).astype(like.dtype)
+  mess = lambda array, high, where: np.where(where, dirt(array, high), array)
+  spoiled = clean._replace(
+    rows=clean.rows._replace(
+      tokens=mess(clean.rows.tokens, 32, nothing), positions=mess(clean.rows.positions, 99, nothing)
+    ),
+    where=mess(clean.where, 170, clean.weights == 0),
+    labels=mess(clean.labels, 32, clean.weights == 0),
+  )
+  if CASES[name].contrast:
+    spoiled = spoiled._replace(shares=mess(clean.shares, 9, clean.slots == 0))
+  if name == "dpo":
+    gone = np.repeat(clean.pairs, 2, axis=1) == 0
+    assert gone.any()
+    spoiled = spoiled._replace(
+      owners=mess(clean.owners, 12, clean.weights == 0), references=mess(clean.references, 99, gone)
+    )
+  assert (spoiled.rows.tokens != clean.rows.tokens).any()
+  one, other = slope(name)(params, clean), slope(name)(params, spoiled)
+  jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+@every_case
+def test_examples_of_one_row_never_see_each_other(params, name):
+  """No embedding of one example's tokens gets a gradient from another example's states."""
+  kind, rng = CASES[name], oracle.rng()
+  text = lambda n: (*rng.integers(2 + 10 * n, 12 + 10 * n, 5).tolist(),)
+  if name == "dpo":
+    some = [encode.Preferred("q", text(n), text(n), text(n), (-1.0, -2.0)) for n in range(3)]
+  else:
+    some = [encode.Encoded("q", text(n), text(n), (text(n),), (text(n),)) for n in range(3)]
+  each = [kind.row(x, rng, 99) for x in some]
+  one = batch(name, [pack.joined(each)], length=100, size=1)
+  detach = kind.contrast and kind.triplet.detach_prompt
+
+  @jax.jit
+  def embeddings(mine_BL):
+    states = lambda p: decoder.hidden(CONFIG, p, one.rows, detach=detach)
+    return jax.grad(lambda p: jnp.sum(states(p) ** 3 * mine_BL[..., None]))(params)["embed"]
+
+  start = 0
+  for row in each:
+    mine = np.zeros((1, 100), np.float32)
+    mine[0, start : start + len(row.tokens)] = 1
+    felt = np.abs(embeddings(mine)).max(axis=1) > 0
+    assert set(np.flatnonzero(felt)) == set(row.tokens)
+    start += len(row.tokens)
+
+
+def test_a_training_epoch_of_either_corpus_has_the_same_sums(params):
+  """From examples to sums, as training does it: packed by the packer, in batches."""
+  some, kind = material.examples(30), TREES[0]
+  whole = {}
+  for is_packed in (False, True):
+    corpus = material.corpus_of(some, kind, batch=4, buckets=(24, 64), packed=is_packed)
+    steps = len(corpus.order.epoch(0))
+    got = [
+      slope("last-False")(params, objectives.batch_of(corpus.batch(n)))[0][1] for n in range(steps)
+    ]
+    whole[is_packed] = jax.tree.map(lambda *x: np.sum(np.float64(x)), *got), steps
+  assert whole[True][1] < whole[False][1], "or nothing is packed"
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), whole[True][0], whole[False][0]
+  )
+
+
+def test_fifty_packed_steps_compile_one_program(params):
+  corpus = material.corpus_of(material.examples(30), TREES[0], batch=4, packed=True, buckets=(64,))
+  run = jax.jit(objective("last-False").sums)
+  with compilations.counted() as programs:
+    for n in range(50):
+      run(params, objectives.batch_of(corpus.batch(n)))
+  assert len(programs) == 1
