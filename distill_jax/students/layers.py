@@ -130,6 +130,8 @@ class Block(nnx.Module):
       self.gate = weight(rngs, (c.width, c.mlp), ("embed", "mlp"), near)
     self.up = weight(rngs, (c.width, c.mlp), ("embed", "mlp"), near)
     self.down = weight(rngs, (c.mlp, c.width), ("mlp", "embed"), far)
+    if c.mlp_bias and c.gated:
+      self.gate_bias = constant((c.mlp,), ("mlp",), 0.0)
     if c.mlp_bias:
       self.up_bias = constant((c.mlp,), ("mlp",), 0.0)
       self.down_bias = constant((c.width,), ("norm",), 0.0)
@@ -175,7 +177,10 @@ class Block(nnx.Module):
   def _mlp(self, h_BLD):
     bend = ACTIVATIONS[self.config.activation]
     up = self._biased(project(h_BLD, self.up), "up")
-    inner = bend(project(h_BLD, self.gate)) * up if self.config.gated else bend(up)
+    if self.config.gated:
+      inner = bend(self._biased(project(h_BLD, self.gate), "gate")) * up
+    else:
+      inner = bend(up)
     return self._biased(project(inner, self.down), "down")
 
 
