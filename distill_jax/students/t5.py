@@ -131,10 +131,9 @@ def _scan(layer, x_BLD, stack, number: int, remat: str):
 
 
 def encode(config: Config, params, tokens_BE, segments_BE, *, remat: str = "none"):
-  """The encoder's states [B, E, D]; segment 0 is padding, and its states are rubbish."""
+  """The encoder's states [B, E, D]. Segment 0 is padding: only padding sees it, and it sees no more."""
   (block, _), _, _ = _parts(config)
   mask_BEE = segments_BE[:, :, None] == segments_BE[:, None, :]
-  mask_BEE &= (segments_BE > 0)[:, None, :]
   line_E = jnp.arange(tokens_BE.shape[1])
   bias_1HEE = _bias(config, params, "encoder", (line_E[None, :] - line_E[:, None])[None])
 
@@ -171,7 +170,6 @@ def hidden(
   read_BED = encode(config, params, rows.source, rows.source_segments, remat=remat)
   mask_BLL = students_rows.visible(rows)
   mask_BLE = rows.root[:, :, None] == rows.source_segments[:, None, :]
-  mask_BLE &= (rows.source_segments > 0)[:, None, :]
   at_BL = rows.positions
   bias_BHLL = _bias(config, params, "decoder", at_BL[:, None, :] - at_BL[:, :, None])
   stop = jax.lax.stop_gradient
