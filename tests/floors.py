@@ -35,6 +35,7 @@ NETWORK = {
   *("openai", "httpx", "httpx2", "requests", "aiohttp", "urllib3", "urllib.request", "socket"),
   *("http", "socketserver", "ssl", "ftplib", "smtplib", "xmlrpc", "websockets"),
 }
+TORCH = {"torch", "torchvision", "torchaudio"}
 HUGGING_FACE = {"transformers", "tokenizers", "datasets", "safetensors", "huggingface_hub"}
 SETTINGS = {"c", "s", "cfg", "conf", "config", "settings"}
 EMPTY_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
@@ -120,8 +121,10 @@ def _outside(room: str, place: pathlib.Path, name: str) -> str | None:
     return f"imports {name}: the device wing has no effects"
   if _among(name, NETWORK) and room != "teacher":
     return f"imports {name}: only teacher/ speaks to a network"
-  if _among(name, HUGGING_FACE) and room != "data" and place.as_posix() != "machine/hf.py":
-    return f"imports {name}: only data/ and machine/hf.py know Hugging Face"
+  if _among(name, HUGGING_FACE) and room != "data" and not place.match("machine/hf*.py"):
+    return f"imports {name}: only data/ and machine/hf*.py know Hugging Face"
+  if _among(name, TORCH) and place.as_posix() != "machine/hf_verify.py":
+    return f"imports {name}: only machine/hf_verify.py knows torch"
   return None
 
 

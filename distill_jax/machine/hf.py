@@ -1,130 +1,124 @@
-"""A student as a Hugging Face directory: what transformers, vLLM and the rest of the world load.
+"""A Hugging Face model directory: where it comes from, what it says of itself, its weight files.
 
-  config.json  generation_config.json  model.safetensors  tokenizer files  README.md (model card)
+  config.json   generation_config.json   tokenizer files
+  model.safetensors, or model-0000i-of-0000N.safetensors and model.safetensors.index.json
 
-Written under a temporary name, read back and compared bit for bit, then renamed: what has the name
-is whole and right. The decoder is Llama's, so its tensors carry Llama's names (theirs: [out, in]).
+hf_read.py puts its weights on a mesh, hf_write.py makes one, hf_verify.py runs one in torch.
+Nothing in it is ever executed: no pickle is opened, no code of a repository is loaded.
 """
 
+import hashlib
 import json
-import os
 import pathlib
-import shutil
 
-import numpy as np
-import safetensors.numpy
+import huggingface_hub
 
 from distill_jax import errors
 
-WEIGHTS = "model.safetensors"
+CONFIG, GENERATION = "config.json", "generation_config.json"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+TOKENIZER = (
+  *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+  *("vocab.json", "merges.txt", "tokenizer.model", "spiece.model", "chat_template.jinja"),
+)
+CONVERT = (
+  "convert it where torch is installed: python -c \"import transformers; transformers."
+  "AutoModelForCausalLM.from_pretrained('FROM').save_pretrained('TO')\" "
+  "(AutoModelForSeq2SeqLM for T5), and give TO"
+)  # fmt: skip
 
 
-def tensors(config, params) -> dict[str, np.ndarray]:
-  """Llama's tensors by name, float32, from the tree of parameters (students/decoder.py)."""
-  array = lambda x: np.asarray(x, np.float32)
-  out = {"model.embed_tokens.weight": array(params["embed"])}
-  blocks = {name: array(x) for name, x in params["blocks"].items()}
-  for n in range(config.layers):
-    block = {name: x[n] for name, x in blocks.items()}
-    flat = lambda x: x.reshape(config.width, -1).T  # [D, heads, K] to [heads * K, D]
-    layer = {
-      "input_layernorm": block["attention_norm"],
-      "self_attn.q_proj": flat(block["q"]),
-      "self_attn.k_proj": flat(block["k"]),
-      "self_attn.v_proj": flat(block["v"]),
-      "self_attn.o_proj": block["o"].reshape(-1, config.width).T,
-      "post_attention_layernorm": block["mlp_norm"],
-      "mlp.gate_proj": block["gate"].T,
-      "mlp.up_proj": block["up"].T,
-      "mlp.down_proj": block["down"].T,
-    }
-    out |= {f"model.layers.{n}.{name}.weight": x for name, x in layer.items()}
-  out["model.norm.weight"] = array(params["norm"])
-  if not config.tied:
-    out["lm_head.weight"] = array(params["head"]).T
-  # safetensors writes the memory of a transposed array as if it were not transposed.
-  return {name: np.ascontiguousarray(x) for name, x in out.items()}
+def fetch(name: str) -> pathlib.Path:
+  """The directory `name`; or, if there is none, where the model of that name on the Hugging Face
+  hub was downloaded to. Raises Refusal if there is neither.
 
-
-def model_config(config, *, end: int, pad: int, positions: int) -> dict:
-  """config.json, as transformers 4 and 5 spell it. `positions`: the longest row it is made for."""
-  return {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "vocab_size": config.vocab,
-    "hidden_size": config.width,
-    "intermediate_size": config.mlp,
-    "num_hidden_layers": config.layers,
-    "num_attention_heads": config.heads,
-    "num_key_value_heads": config.kv_heads,
-    "head_dim": config.head_width,
-    "hidden_act": "silu",
-    "rms_norm_eps": config.norm_eps,
-    "rope_theta": config.rope_theta,
-    "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
-    "tie_word_embeddings": config.tied,
-    "attention_bias": False,
-    "mlp_bias": False,
-    "max_position_embeddings": positions,
-    "bos_token_id": None,
-    "eos_token_id": end,
-    "pad_token_id": pad,
-    "torch_dtype": "float32",
-    "dtype": "float32",
-  }
-
-
-def export(
-  config, params, *, tokenizer, end: int, pad: int, positions: int, card: str, out
-) -> None:
-  """Writes the directory `out`. `tokenizer` is the directory of the student's tokenizer.
-
-  Raises Refusal if `out` exists, cannot be written, or does not read back as it was written.
+  Only configuration, safetensors and tokenizer files are asked for.
   """
-  out = pathlib.Path(out)
-  if out.exists():
-    raise errors.usage(f"--out={out} is there already: remove it, or name another")
-  part = out.with_name(out.name + ".part")
-  arrays = tensors(config, params)
+  folder = pathlib.Path(name).expanduser()
+  if folder.is_dir():
+    return folder
+  if name.startswith((".", "/", "~")) or name.count("/") > 1:
+    raise errors.data(f"{name} is no directory: give one that holds {CONFIG} and {WEIGHTS}")
   try:
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    for file in pathlib.Path(tokenizer).iterdir():
-      shutil.copy(file, part)
-    texts = {
-      "config.json": _json(model_config(config, end=end, pad=pad, positions=positions)),
-      "generation_config.json": _json(
-        {"do_sample": False, "eos_token_id": end, "pad_token_id": pad}
-      ),
-      "README.md": card,
-    }
-    for name, text in texts.items():
-      (part / name).write_text(text, encoding="utf-8")
-    safetensors.numpy.save_file(arrays, part / WEIGHTS, metadata={"format": "pt"})
-    _compare(part / WEIGHTS, arrays)
-    for file in (*part.iterdir(), part):
-      _sync(file)
-    os.rename(part, out)
+    return pathlib.Path(
+      huggingface_hub.snapshot_download(
+        name, allow_patterns=[CONFIG, GENERATION, "model*.safetensors", INDEX, *TOKENIZER]
+      )
+    )
+  except Exception as error:  # of the hub, of several network libraries, of the disk
+    why = str(error).strip().splitlines()[:1] or [type(error).__name__]
+    raise errors.data(
+      f"{name} is no directory here, and the hub did not give it ({why[0]}): download it where "
+      "there is a network, and give the directory"
+    ) from None
+
+
+def describe(folder) -> tuple[dict, dict, list[pathlib.Path]]:
+  """What a directory says of itself: the fields of config.json, those of generation_config.json
+  ({} without one), and its weight files. Raises Refusal for what is missing or not to be read."""
+  folder = pathlib.Path(folder)
+  fields = _json(folder / CONFIG)
+  generation = _json(folder / GENERATION) if (folder / GENERATION).exists() else {}
+  return fields, generation, _weights(folder)
+
+
+def digest(folder) -> str:
+  """sha256 over config.json and the weights, as hexadecimal: another one is another model."""
+  folder, total = pathlib.Path(folder), hashlib.sha256()
+  *_, files = describe(folder)
+  for file in (folder / CONFIG, *files):
+    try:
+      with open(file, "rb") as opened:
+        content = hashlib.file_digest(opened, "sha256").digest()
+    except OSError as error:
+      raise errors.data(f"{file} cannot be read ({error.strerror}): fetch it again") from None
+    total.update(file.name.encode() + b"\0" + content)
+  return total.hexdigest()
+
+
+def _weights(folder: pathlib.Path) -> list[pathlib.Path]:
+  """The files that hold the tensors; all are there."""
+  if (folder / WEIGHTS).exists():
+    return [folder / WEIGHTS]
+  if not (folder / INDEX).exists():
+    pickled = sorted(f.name for f in folder.glob("pytorch_model*.bin"))
+    what = f"only {pickled[0]}, a pickle, which can run code: " if pickled else ""
+    raise errors.data(f"{folder} holds no {WEIGHTS}: {what}{CONVERT}")
+  names = _json(folder / INDEX).get("weight_map")
+  if not isinstance(names, dict) or not names or not all(map(_is_name, names.values())):
+    raise errors.data(
+      f"{folder / INDEX} has no weight_map from tensors to files beside it: fetch it again"
+    )
+  files = [folder / name for name in sorted(set(names.values()))]
+  missing = [file.name for file in files if not file.is_file()]
+  if missing:
+    raise errors.data(f"{folder} lacks {some(missing)}, which {INDEX} names: fetch it again")
+  return files
+
+
+def _is_name(value) -> bool:
+  """Whether it names a file in the directory, and nothing outside of it."""
+  return (
+    isinstance(value, str) and value not in ("", "..") and pathlib.PurePath(value).name == value
+  )
+
+
+def _json(file: pathlib.Path) -> dict:
+  try:
+    value = json.loads(file.read_text(encoding="utf-8"))
   except OSError as error:
-    raise errors.data(f"{out} could not be written ({error.strerror}); nothing is there") from error
+    raise errors.data(
+      f"{file} cannot be read ({error.strerror}): give a directory that holds a Hugging Face model"
+    ) from None
+  except (ValueError, RecursionError):
+    raise errors.data(f"{file} is not JSON: fetch it again") from None
+  if not isinstance(value, dict):
+    raise errors.data(f"{file} holds no fields: fetch it again")
+  return value
 
 
-def _json(value: dict) -> str:
-  return json.dumps(value, indent=2, sort_keys=True) + "\n"
-
-
-def _compare(file, arrays) -> None:
-  again = safetensors.numpy.load_file(file)
-  for name, wanted in arrays.items():
-    found = again.pop(name, None)
-    same = found is not None and found.shape == wanted.shape and found.tobytes() == wanted.tobytes()
-    if not same:
-      raise errors.data(f"{file}: tensor {name} did not read back as it was written")
-  if again:
-    raise errors.data(f"{file}: holds tensors nobody wrote: {', '.join(again)}")
-
-
-def _sync(path) -> None:
-  fd = os.open(path, os.O_RDONLY)
-  os.fsync(fd)
-  os.close(fd)
+def some(names, most: int = 3) -> str:
+  """The first few of them, and how many more there are."""
+  names = list(names)
+  rest = f" and {len(names) - most} more" if len(names) > most else ""
+  return ", ".join(names[:most]) + rest

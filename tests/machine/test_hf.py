@@ -1,85 +1,168 @@
-"""A student leaves as a Hugging Face directory and is the same student there."""
+"""A Hugging Face directory: where it is found, what it says, and what is refused of it."""
 
 import json
 import pathlib
+import re
 
+import hf_material as material
+import huggingface_hub
 import jax
 import numpy as np
 import pytest
 import safetensors.numpy
 
 from distill_jax import errors
-from distill_jax.data import tokenizer
-from distill_jax.machine import hf
-from distill_jax.students import decoder
+from distill_jax.learning import sharding
+from distill_jax.machine import hf, hf_read
+from distill_jax.students import families
 
-SHAPE = dict(
-  vocab=300, width=24, layers=2, heads=4, kv_heads=2, head_width=6, mlp=40, rope_theta=5000.0,
-  norm_eps=1e-5, dtype="float32",
-)  # fmt: skip
+REAL = pathlib.Path(__file__).parents[3] / "shared" / "models"
+AT_HAND = [folder for folder in (REAL / "stories260k-hf",) if folder.is_dir()]
 
 
-def student(tied: bool):
-  config = decoder.Config(**SHAPE, tied=tied)
-  return config, decoder.init(config, jax.random.key(3))
+@pytest.fixture
+def base(tmp_path):
+  c = material.config()
+  arrays = material.theirs(material.LLAMA.tensors(c))
+  return material.directory(tmp_path / "base", material.LLAMA, c, arrays)
 
 
-@pytest.fixture(scope="module")
-def words(tmp_path_factory) -> pathlib.Path:
-  path = tmp_path_factory.mktemp("words") / "tokenizer"
-  tokenizer.train(["Question: 12 + 3\nReasoning:\n12 + 3 = 15.\nAnswer: 15"], vocab=300, path=path)
-  return path
+@pytest.fixture
+def many(tmp_path):
+  c = material.config()
+  arrays = material.theirs(material.LLAMA.tensors(c))
+  return material.directory(tmp_path / "many", material.LLAMA, c, arrays, files=3)
 
 
-def exported(out, words, tied=True):
-  config, params = student(tied)
-  hf.export(config, params, tokenizer=words, end=1, pad=0, positions=64, card="# card\n", out=out)
-  return config, params, safetensors.numpy.load_file(out / hf.WEIGHTS)
+def test_a_directory_is_described_by_its_files(base, many):
+  fields, generation, files = hf.describe(base)
+  assert fields["model_type"] == "llama" and generation == {} and files == [base / hf.WEIGHTS]
+  (base / hf.GENERATION).write_text('{"eos_token_id": [1, 2]}')
+  assert hf.describe(base)[1] == {"eos_token_id": [1, 2]}
+  assert [f.name for f in hf.describe(many)[2]] == [
+    f"model-0000{n}-of-00003.safetensors" for n in (1, 2, 3)
+  ]
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_every_tensor_is_llamas_in_name_shape_and_place(tied, words, tmp_path):
-  config, params, found = exported(tmp_path / "out", words, tied)
-  d, k = config.width, config.head_width
-  assert found["model.layers.1.self_attn.q_proj.weight"].shape == (4 * k, d)
-  assert found["model.layers.1.self_attn.k_proj.weight"].shape == (2 * k, d)
-  assert len(found) == 2 + 9 * config.layers + (not tied)
-  q = np.asarray(params["blocks"]["q"][1])  # [D, H, K]
-  np.testing.assert_array_equal(
-    found["model.layers.1.self_attn.q_proj.weight"][2 * k + 1], q[:, 2, 1]
+def weight_map(value):
+  return lambda f: (f / hf.INDEX).write_text(json.dumps({"weight_map": value}))
+
+
+ONE = {
+  "no_config": (lambda f: (f / hf.CONFIG).unlink(), f"{hf.CONFIG} cannot be read .No such file"),
+  "config_not_json": (
+    lambda f: (f / hf.CONFIG).write_text("{'a'"), "config.json is not JSON: fetch"
+  ),
+  "config_not_utf8": (lambda f: (f / hf.CONFIG).write_bytes(b'{"a": "\xff"}'), "is not JSON"),
+  "config_a_list": (lambda f: (f / hf.CONFIG).write_text("[1]"), "config.json holds no fields"),
+  "config_deep": (lambda f: (f / hf.CONFIG).write_text("[" * 100_000), "is not JSON"),
+  "generation_not_json": (
+    lambda f: (f / hf.GENERATION).write_text("{"), "generation_config.json is not JSON"
+  ),
+  "no_weights": (lambda f: (f / hf.WEIGHTS).unlink(), f"holds no {hf.WEIGHTS}: convert it"),
+  "pickle": (
+    lambda f: (f / hf.WEIGHTS).rename(f / "pytorch_model.bin"),
+    "only pytorch_model.bin, a pickle, which can run code: convert it .*save_pretrained",
+  ),
+}  # fmt: skip
+MANY = {
+  "shard_missing": (
+    lambda f: (f / "model-00002-of-00003.safetensors").unlink(),
+    f"lacks model-00002-of-00003.safetensors, which {hf.INDEX} names: fetch it again",
+  ),
+  "index_not_json": (lambda f: (f / hf.INDEX).write_text("x"), "index.json is not JSON"),
+  "no_map": (lambda f: (f / hf.INDEX).write_text("{}"), "has no weight_map"),
+  "empty_map": (weight_map({}), "has no weight_map"),
+  "map_of_numbers": (weight_map({"a": 3}), "has no weight_map"),
+  "map_to_elsewhere": (weight_map({"a": "../base/model.safetensors"}), "has no weight_map"),
+  "map_to_a_folder": (weight_map({"a": ".."}), "has no weight_map"),
+}
+
+
+@pytest.mark.parametrize("case", ONE | MANY)
+def test_every_damage_is_one_line_with_the_file_and_what_to_do(case, request):
+  damage, line = (ONE | MANY)[case]
+  folder = request.getfixturevalue("base" if case in ONE else "many")
+  damage(folder)
+  with pytest.raises(errors.Refusal, match=line) as refusal:
+    hf.describe(folder)
+  assert str(refusal.value).startswith(str(folder)) and refusal.value.code == errors.DATA
+
+
+def test_a_digest_changes_with_weights_and_config_and_with_nothing_else(base, many):
+  for folder in (base, many):
+    first = hf.digest(folder)
+    (folder / "README.md").write_text("x")
+    assert hf.digest(folder) == first and re.fullmatch("[0-9a-f]{64}", first)
+    for file in (folder / hf.CONFIG, hf.describe(folder)[2][-1]):
+      was = file.read_bytes()
+      file.write_bytes(was[:-1] + bytes([was[-1] ^ 1]) if file.suffix != ".json" else was + b" ")
+      assert hf.digest(folder) != first
+      file.write_bytes(was)
+    assert hf.digest(folder) == first
+
+
+def test_a_directory_is_taken_as_it_is_and_nothing_is_fetched(base, monkeypatch):
+  monkeypatch.setattr(huggingface_hub, "snapshot_download", None)
+  assert hf.fetch(str(base)) == base
+
+
+def test_of_the_hub_only_what_is_read_is_asked_for(monkeypatch, tmp_path):
+  asked = {}
+
+  def download(name, **options):
+    asked[name] = options
+    return str(tmp_path)
+
+  monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+  assert hf.fetch("someone/small") == tmp_path
+  assert list(asked) == ["someone/small"] and list(asked["someone/small"]) == ["allow_patterns"]
+  wanted = [
+    *("config.json", "generation_config.json", "model.safetensors", "tokenizer.json"),
+    *("model-00001-of-00002.safetensors", "model.safetensors.index.json", "spiece.model"),
+  ]
+  unwanted = [
+    *("pytorch_model.bin", "modeling_x.py", "model.pt", "tf_model.h5", "consolidated.safetensors"),
+    *("onnx/model.onnx", "flax_model.msgpack", "training_args.bin", "adapter_model.safetensors"),
+  ]
+  patterns = asked["someone/small"]["allow_patterns"]
+  keep = huggingface_hub.utils.filter_repo_objects
+  assert list(keep([*wanted, *unwanted], allow_patterns=patterns)) == wanted
+
+
+def test_what_neither_disk_nor_hub_has_is_refused_by_name(monkeypatch):
+  def offline(*_, **__):
+    raise ConnectionError("no network\nat all")
+
+  monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+  line = r"^someone/small is no directory here, and the hub did not give it \(no network\): "
+  with pytest.raises(errors.Refusal, match=line + ".*give the directory"):
+    hf.fetch("someone/small")
+  monkeypatch.setattr(huggingface_hub, "snapshot_download", None)
+  for path in ("./small", "/small", "~/small", "models/llama/small"):
+    with pytest.raises(errors.Refusal, match="is no directory: give one"):
+      hf.fetch(path)
+
+
+def test_the_hub_itself_refuses_without_a_network_in_one_line():
+  with pytest.raises(errors.Refusal, match=r"^no such name! is no directory here"):
+    hf.fetch("no such name!")
+
+
+@pytest.mark.parametrize("folder", AT_HAND, ids=lambda f: f.name)
+def test_a_published_model_is_read_as_its_file_has_it(folder):
+  fields, _, (file,) = hf.describe(folder)
+  family = families.of(fields["model_type"])
+  c = family.read(fields)
+  like = material.like(c, sharding.make_mesh(2, 2, 2))
+  tensors = family.tensors(c)
+  params = hf_read.load(folder, tensors, spare=family.spare(c), prefix=family.PREFIX, like=like)
+  arrays = safetensors.numpy.load_file(file)
+  names = {t.name for t in tensors}
+  assert names <= arrays.keys() and all(
+    re.fullmatch(family.spare(c), n) for n in arrays.keys() - names
   )
-  o = np.asarray(params["blocks"]["o"][0])  # [H, K, D]
-  np.testing.assert_array_equal(found["model.layers.0.self_attn.o_proj.weight"][:, 3 * k], o[3, 0])
-  up = np.asarray(params["blocks"]["up"][0])
-  np.testing.assert_array_equal(found["model.layers.0.mlp.up_proj.weight"], up.T)
-  assert ("lm_head.weight" in found) is not tied
-
-
-def test_the_directory_is_whole_and_its_tokenizer_the_students(words, tmp_path):
-  exported(tmp_path / "out", words)
-  names = {f.name for f in (tmp_path / "out").iterdir()}
-  assert {"config.json", "generation_config.json", "model.safetensors", "README.md"} <= names
-  config = json.loads((tmp_path / "out" / "config.json").read_text())
-  assert config["model_type"] == "llama" and config["head_dim"] == 6
-  assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == 5000.0
-  ours, theirs = tokenizer.Tokenizer(words), tokenizer.Tokenizer(tmp_path / "out")
-  assert ours.encode("12 + 3 = 15") == theirs.encode("12 + 3 = 15")
-  assert not (tmp_path / "out.part").exists()
-
-
-def test_what_is_there_already_is_not_written_over(words, tmp_path):
-  exported(tmp_path / "out", words)
-  with pytest.raises(errors.Refusal, match="is there already"):
-    exported(tmp_path / "out", words)
-
-
-def test_a_tensor_that_reads_back_differently_is_refused(words, tmp_path, monkeypatch):
-  def save(arrays, path, metadata):
-    spoilt = {name: x + (name == "model.norm.weight") for name, x in arrays.items()}
-    real(spoilt, path, metadata)
-
-  real = safetensors.numpy.save_file
-  monkeypatch.setattr(safetensors.numpy, "save_file", save)
-  with pytest.raises(errors.Refusal, match=r"model\.norm\.weight"):
-    exported(tmp_path / "out", words)
-  assert not (tmp_path / "out").exists()
+  material.same(params, material.expected(tensors, arrays, like))
+  assert all(
+    np.isfinite(x).all() and np.ptp(x) > 0 for x in jax.tree.leaves(jax.device_get(params))
+  )
