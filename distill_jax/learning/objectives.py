@@ -83,7 +83,7 @@ def tailored(
       out["sft"] = losses.weighted_nll(logp_BT, batch.weights)
     if "triplet" in share:
       valid_N = batch.valid.reshape(-1)
-      out["triplet"] = losses.triplet(*_pooled(states_BLD, batch), valid_N, margin=margin)
+      out["triplet"] = losses.triplet(*pooled(states_BLD, batch), valid_N, margin=margin)
     return out
 
   return Objective(share, counts, sums)
@@ -95,21 +95,17 @@ def preference(
   """Losses on preference pairs, per pair: `share["dpo"] * dpo` (Rafailov et al. 2023). Both sides
   of a pair and all pairs of a row share one forward pass; the reference policy is data."""
   share = {term: weight for term, weight in share.items() if weight}
-  terms = {"dpo": losses.dpo}
 
   def counts(batch: Batch):
     return {term: jnp.sum(batch.pairs) for term in share}
 
   def sums(params, batch: Batch):
     logp_BT = _at_targets(logprobs, params, hidden(params, batch.rows), batch)
-    pairs = sides(logp_BT, batch)
-    chosen, rejected = (jax.tree.map(lambda x, n=n: x[..., n], pairs) for n in (0, 1))
-    return {
-      term: terms[term](
-        chosen.logp, rejected.logp, chosen.reference, rejected.reference, batch.pairs, beta=beta
-      )
-      for term in share
-    }
+    of, out = sides(logp_BT, batch), {}
+    if "dpo" in share:
+      logp, reference = jnp.moveaxis(of.logp, -1, 0), jnp.moveaxis(of.reference, -1, 0)
+      out["dpo"] = losses.dpo(*logp, *reference, batch.pairs, beta=beta)
+    return out
 
   return Objective(share, counts, sums)
 
@@ -125,18 +121,18 @@ def sides(logp_BT, batch: Batch) -> Sides:
   return Sides(apart(logp_BS), apart(batch.references), apart(whole(jnp.float32(is_target_BT))))
 
 
-def _at_targets(logprobs, params, states_BLD, batch: Batch):
-  """log p of the labels, [B, T]: the head works on these positions and on no other."""
-  here_BTD = jnp.take_along_axis(states_BLD, batch.where[..., None], axis=1)
-  return logprobs(params, here_BTD, batch.labels)
-
-
-def _pooled(states_BLD, batch: Batch):
+def pooled(states_BLD, batch: Batch):
   """(anchors, positives, negatives) of all contrasts of all rows, [B*C, D] each, float32."""
   branches = 3 * batch.valid.shape[1]
   which_BLN = jax.nn.one_hot(batch.slots - 1, branches, dtype=jnp.float32)  # none where slots is 0
   which_BLN *= batch.shares[..., None]
   states_BLD = states_BLD.astype(jnp.float32)
   pooled_BND = jnp.einsum("bln,bld->bnd", which_BLN, states_BLD, precision=EXACT)
-  pooled = pooled_BND.reshape(-1, 3, pooled_BND.shape[-1])
-  return pooled[:, 0], pooled[:, 1], pooled[:, 2]
+  of = pooled_BND.reshape(-1, 3, pooled_BND.shape[-1])
+  return of[:, 0], of[:, 1], of[:, 2]
+
+
+def _at_targets(logprobs, params, states_BLD, batch: Batch):
+  """log p of the labels, [B, T]: the head works on these positions and on no other."""
+  here_BTD = jnp.take_along_axis(states_BLD, batch.where[..., None], axis=1)
+  return logprobs(params, here_BTD, batch.labels)

@@ -6,7 +6,6 @@ import types
 from distill_jax import students
 from distill_jax.data import batches, encode, kinds
 from distill_jax.learning import objectives
-from distill_jax.students import decoder
 from tests.students import oracle
 
 SFT = types.SimpleNamespace(prompt_weight=0.1, denominator="weights")
@@ -51,9 +50,9 @@ def batch(rows: int, size: int) -> objectives.Batch:
 
 
 def model(config, *, detach: bool = False, chunk: int = 8):
-  """(hidden, logprobs) of the decoder, as an objective takes them."""
+  """(hidden, logprobs) of a student, as an objective takes them."""
   return (
-    functools.partial(decoder.hidden, config, detach=detach),
+    functools.partial(students.of(config).hidden, config, detach=detach),
     functools.partial(students.token_logprobs, config, chunk=chunk),
   )
 

@@ -1,6 +1,7 @@
-"""Preference pairs from rows to loss, against separate plain rows in float64."""
+"""What objectives read off rows, against plain rows and plain means in float64."""
 
 import dataclasses
+import types
 
 import jax
 import numpy as np
@@ -87,3 +88,23 @@ def test_each_side_has_the_log_probability_and_the_length_of_its_own_tokens(pack
   )
   for absent in (sides.logp, sides.reference, sides.tokens):
     assert (np.asarray(absent)[~there] == 0).all()
+
+
+@pytest.mark.parametrize("pool", ["last", "mean"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_branch_is_represented_by_the_mean_of_what_is_pooled(packed, pool):
+  triplet = types.SimpleNamespace(**(vars(material.TRIPLET) | {"pool": pool}))
+  kind = kinds.Tailored(material.SFT, triplet, contrast=True)
+  corpus = material.corpus_of(material.examples(7), kind, batch=8, buckets=(60,), packed=packed)
+  got = objectives.batch_of(corpus.batch(0))
+  states = oracle.rng().normal(size=(8, 60, 5))
+  branches = jax.jit(objectives.pooled)(np.float32(states), got)
+  seen = 0
+  for n, (row, contrast) in enumerate(np.ndindex(got.valid.shape)):
+    for branch in range(3):
+      inside = got.slots[row] == 1 + 3 * contrast + branch
+      assert inside.any() == (got.valid[row, contrast] > 0)
+      want = states[row][inside].mean(axis=0) if inside.any() else np.zeros(5)
+      np.testing.assert_allclose(branches[branch][n], want, rtol=1e-5, atol=1e-6)
+      seen += inside.sum()
+  assert seen == 3 * 4 if pool == "last" else seen > 3 * 4

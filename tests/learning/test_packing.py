@@ -9,14 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from distill_jax import students
 from distill_jax.data import batches, encode, kinds, pack
 from distill_jax.learning import objectives
-from distill_jax.students import decoder
 from tests import compilations
 from tests.learning import material
-from tests.students import oracle
+from tests.students import oracle, oracle_t5
 
-CONFIG = oracle.TINY
 NUMBER = 12
 TREES = [
   kinds.Tailored(material.SFT, settings, contrast=True)
@@ -29,15 +28,24 @@ CASES = {
   **{f"{kind.triplet.pool}-{kind.triplet.detach_prompt}": kind for kind in TREES},
   "sft": kinds.Tailored(material.SFT, material.TRIPLET, contrast=False),
   "dpo": kinds.Preferences(),
+  "t5": kinds.Tailored(
+    types.SimpleNamespace(prompt_weight=0.0, denominator="all_tokens"),
+    types.SimpleNamespace(**(vars(material.TRIPLET) | {"detach_prompt": True})),
+    contrast=True,
+    start=oracle_t5.FIRST.start,
+  ),
 }
 every_case = pytest.mark.parametrize("name", CASES)
 
 quick = pytest.fixture(autouse=True, scope="module")(compilations.quick)
 
 
-@pytest.fixture(scope="module")
-def params():
-  return oracle.params(CONFIG, scale=0.25)
+@functools.cache
+def model(name: str):
+  """(config, parameters) of a case."""
+  if name == "t5":
+    return oracle_t5.FIRST, oracle_t5.params(oracle_t5.FIRST, scale=0.25)
+  return oracle.TINY, oracle.params(oracle.TINY, scale=0.25)
 
 
 def objective(name: str) -> objectives.Objective:
@@ -45,19 +53,19 @@ def objective(name: str) -> objectives.Objective:
     return material.preference(0.3)
   kind = CASES[name]
   detach = kind.contrast and kind.triplet.detach_prompt
-  return material.objective(triplet=0.5 * kind.contrast, detach=detach)
+  return material.objective(triplet=0.5 * kind.contrast, config=model(name)[0], detach=detach)
 
 
 @functools.cache
 def slope(name: str):
-  """(params, batch) -> ((sum of all terms, (counts, sums)), gradient)."""
+  """batch -> ((sum of all terms, (counts, sums)), gradient)."""
   of = objective(name)
 
   def total(params, batch):
     sums = of.sums(params, batch)
     return sum(of.share[term] * x for term, x in sums.items()), (of.counts(batch), sums)
 
-  return jax.jit(jax.value_and_grad(total, has_aux=True))
+  return functools.partial(jax.jit(jax.value_and_grad(total, has_aux=True)), model(name)[1])
 
 
 @functools.cache
@@ -83,7 +91,7 @@ def packed(name: str, groups) -> list[encode.Row]:
 @functools.cache
 def apart(name: str):
   """What the examples give one a row."""
-  return slope(name)(oracle.params(CONFIG, scale=0.25), batch(name, rows(name), length=48, size=12))
+  return slope(name)(batch(name, rows(name), length=48, size=12))
 
 
 def assert_same(one, other):
@@ -98,26 +106,26 @@ def assert_same(one, other):
   [((5, 0, 7), (1, 2, 3, 4), (11, 6), (8,), (9, 10)), (tuple(range(12)),)],
   ids=["some rows", "one row"],
 )
-def test_packed_rows_give_the_losses_and_gradients_of_rows_apart(params, name, groups):
+def test_packed_rows_give_the_losses_and_gradients_of_rows_apart(name, groups):
   some = packed(name, groups)
-  got = slope(name)(params, batch(name, some, length=sum(r.length for r in rows(name)), size=5))
+  got = slope(name)(batch(name, some, length=sum(r.length for r in rows(name)), size=5))
   assert_same(got, apart(name))
   assert all(float(jnp.abs(x).max()) > 1e-3 for x in jax.tree.leaves(got[1]) if x.ndim > 1)
 
 
 @every_case
-def test_longer_rows_and_wider_targets_change_nothing(params, name):
+def test_longer_rows_and_wider_targets_change_nothing(name):
   """Bucketed equals unbucketed."""
   longest = max(row.length for row in rows(name))
   assert longest < 48
   tight = batch(name, rows(name), length=longest, size=NUMBER)
   roomy = batch(name, rows(name), length=61, size=16, targets=50)
-  assert_same(slope(name)(params, tight), apart(name))
-  assert_same(slope(name)(params, roomy), apart(name))
+  assert_same(slope(name)(tight), apart(name))
+  assert_same(slope(name)(roomy), apart(name))
 
 
 @every_case
-def test_what_is_masked_cannot_matter(params, name):
+def test_what_is_masked_cannot_matter(name):
   """Padding, labels without weight, contrasts and pairs that are not there: any numbers do."""
   some = packed(name, ((5, 0, 7), (1, 2, 3, 4)))
   most = {"contrasts": 7} if CASES[name].contrast else {}
@@ -135,6 +143,9 @@ def test_what_is_masked_cannot_matter(params, name):
   )
   if CASES[name].contrast:
     spoiled = spoiled._replace(shares=mess(clean.shares, 9, clean.slots == 0))
+  if name == "t5":
+    source = mess(clean.rows.source, 32, clean.rows.source_segments == 0)
+    spoiled = spoiled._replace(rows=spoiled.rows._replace(source=source))
   if name == "dpo":
     gone = np.repeat(clean.pairs, 2, axis=1) == 0
     assert gone.any()
@@ -142,12 +153,12 @@ def test_what_is_masked_cannot_matter(params, name):
       owners=mess(clean.owners, 12, clean.weights == 0), references=mess(clean.references, 99, gone)
     )
   assert (spoiled.rows.tokens != clean.rows.tokens).any()
-  one, other = slope(name)(params, clean), slope(name)(params, spoiled)
+  one, other = slope(name)(clean), slope(name)(spoiled)
   jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
 @every_case
-def test_examples_of_one_row_never_see_each_other(params, name):
+def test_examples_of_one_row_never_see_each_other(name):
   """No embedding of one example's tokens gets a gradient from another example's states."""
   kind, rng = CASES[name], oracle.rng()
   text = lambda n: (*rng.integers(2 + 10 * n, 12 + 10 * n, 5).tolist(),)
@@ -158,10 +169,11 @@ def test_examples_of_one_row_never_see_each_other(params, name):
   each = [kind.row(x, rng, 99) for x in some]
   one = batch(name, [pack.joined(each)], length=100, size=1)
   detach = kind.contrast and kind.triplet.detach_prompt
+  config, params = model(name)
 
   @jax.jit
   def embeddings(mine_BL):
-    states = lambda p: decoder.hidden(CONFIG, p, one.rows, detach=detach)
+    states = lambda p: students.of(config).hidden(config, p, one.rows, detach=detach)
     return jax.grad(lambda p: jnp.sum(states(p) ** 3 * mine_BL[..., None]))(params)["embed"]
 
   start = 0
@@ -169,20 +181,18 @@ def test_examples_of_one_row_never_see_each_other(params, name):
     mine = np.zeros((1, 100), np.float32)
     mine[0, start : start + len(row.tokens)] = 1
     felt = np.abs(embeddings(mine)).max(axis=1) > 0
-    assert set(np.flatnonzero(felt)) == set(row.tokens)
+    assert set(np.flatnonzero(felt)) == {*row.tokens, *row.source}
     start += len(row.tokens)
 
 
-def test_a_training_epoch_of_either_corpus_has_the_same_sums(params):
+def test_a_training_epoch_of_either_corpus_has_the_same_sums():
   """From examples to sums, as training does it: packed by the packer, in batches."""
   some, kind = material.examples(30), TREES[0]
   whole = {}
   for is_packed in (False, True):
     corpus = material.corpus_of(some, kind, batch=4, buckets=(24, 64), packed=is_packed)
     steps = len(corpus.order.epoch(0))
-    got = [
-      slope("last-False")(params, objectives.batch_of(corpus.batch(n)))[0][1] for n in range(steps)
-    ]
+    got = [slope("last-False")(objectives.batch_of(corpus.batch(n)))[0][1] for n in range(steps)]
     whole[is_packed] = jax.tree.map(lambda *x: np.sum(np.float64(x)), *got), steps
   assert whole[True][1] < whole[False][1], "or nothing is packed"
   jax.tree.map(
@@ -190,10 +200,10 @@ def test_a_training_epoch_of_either_corpus_has_the_same_sums(params):
   )
 
 
-def test_fifty_packed_steps_compile_one_program(params):
+def test_fifty_packed_steps_compile_one_program():
   corpus = material.corpus_of(material.examples(30), TREES[0], batch=4, packed=True, buckets=(64,))
   run = jax.jit(objective("last-False").sums)
   with compilations.counted() as programs:
     for n in range(50):
-      run(params, objectives.batch_of(corpus.batch(n)))
+      run(model("last-False")[1], objectives.batch_of(corpus.batch(n)))
   assert len(programs) == 1
