@@ -1,12 +1,17 @@
-"""Times the sampler: prompts in, new tokens out, several samples a prompt.
+"""Times rollouts: prompts in, new tokens out, several samples a prompt.
 
   python -m benchmarks.sampling                                  (the quickstart's student)
   python -m benchmarks.sampling --size=mini --prompts=32 --samples=1 --prompt=64 --new=128
   python -m benchmarks.sampling --size=half_billion --dtype=bfloat16 --prompts=64
+  python -m benchmarks.sampling --unequal --prompts=256
 
-Prints a line of JSON for greedy decoding, for temperature 1, and for top-p; tokens_per_second
-counts new tokens, none of which ends a row early. compiled is how many programs the timed calls
-compiled, temperature changes included; it must be 0.
+Prints a line of JSON for greedy decoding, temperature 1, top-p and top-k; tokens_per_second counts
+new tokens, none of which ends a row early. compiled is how many programs the timed calls compiled,
+temperature changes included; it must be 0.
+
+--unequal: rows end by chance, one in a hundred tokens at first being an end token, so that most
+are far shorter than --new; a line for each share of rows that must be free before others begin
+(rollout.refill). At 1 a batch waits for its longest row.
 """
 
 import argparse
@@ -15,7 +20,7 @@ import jax
 import numpy as np
 
 from benchmarks import measure
-from distill_jax.decoding import choice, sampler
+from distill_jax.decoding import choice, rollout, sampler
 from distill_jax.students import decoder
 
 
@@ -26,41 +31,48 @@ def main():
   parser.add_argument("--size", choices=measure.SIZES, default="quickstart")
   parser.add_argument("--prompts", type=int, default=64)
   parser.add_argument("--samples", type=int, default=4)
+  parser.add_argument("--batch", type=int, default=0, help="rows at a time; 0 = a quarter or all")
   parser.add_argument("--prompt", type=int, default=64)
   parser.add_argument("--new", type=int, default=64)
   parser.add_argument("--dtype", default="float32")
   parser.add_argument("--repeats", type=int, default=10)
+  parser.add_argument("--unequal", action="store_true")
   args = parser.parse_args()
   config = measure.student(args.size, args.dtype)
   params = jax.jit(lambda key: decoder.init(config, key))(jax.random.key(0))
   rng = np.random.Generator(np.random.PCG64(0))
-  tokens = jax.device_put(
-    rng.integers(3, config.vocab, (args.prompts, args.prompt), dtype=np.int32)
-  )
-  lengths = jax.device_put(np.full(args.prompts, args.prompt, np.int32))
-  keys = jax.device_put(rng.integers(0, 2**32, (args.prompts * args.samples, 2), dtype=np.uint32))
-  call = lambda settings: sampler.sample(
-    config,
-    params,
-    tokens,
-    lengths,
-    keys,
-    settings,
-    samples=args.samples,
-    new_tokens=args.new,
-    eos=(-1,),
-    pad=0,
-  )
-  jax.block_until_ready(call(choice.sampling(1.0)))
-  new = args.prompts * args.samples * args.new
-  for name, settings in (
-    ("greedy", choice.sampling(0.0)),
-    ("temperature 1", choice.sampling(1.0)),
-    ("top-p 0.9", choice.sampling(1.0, 0.9)),
-    ("top-k 50", choice.sampling(1.0, 1.0, 50)),
-  ):
+  prompts = rng.integers(3, config.vocab, (args.prompts, args.prompt)).tolist()
+  keys = list(rng.integers(0, 2**32, (args.prompts, args.samples, 2), dtype=np.uint32))
+  rows = args.prompts * args.samples
+  batch = args.batch or (max(rows // 4, 1) if args.unequal else rows)
+  every = max(config.vocab // 100, 1)  # tokens that end a row, where they do
+
+  def call(settings, refill=0.25):
+    return rollout.sample(
+      config,
+      params,
+      prompts,
+      keys,
+      settings,
+      sizes=rollout.sizes(batch, refill, args.samples, 1),
+      bucket=args.prompt,
+      new_tokens=args.new,
+      eos=tuple(range(every)) if args.unequal else (-1,),
+      pad=0,
+    )
+
+  runs = [
+    ("greedy", choice.sampling(0.0), 0.25),
+    ("temperature 1", choice.sampling(1.0), 0.25),
+    ("top-p 0.9", choice.sampling(1.0, 0.9), 0.25),
+    ("top-k 50", choice.sampling(1.0, 1.0, 50), 0.25),
+  ]
+  if args.unequal:
+    runs = [("unequal", choice.sampling(1.0), refill) for refill in (0.125, 0.25, 0.5, 1.0)]
+  for name, settings, refill in runs:
+    new, turns = counted(lambda s=settings, r=refill: call(s, r))
     with measure.compilations() as compiled:
-      seconds = measure.median_seconds(lambda s=settings: call(s), args.repeats)
+      seconds = measure.median_seconds(lambda s=settings, r=refill: call(s, r), args.repeats)
     measure.report(
       f"sampling, {name}",
       seconds,
@@ -71,8 +83,28 @@ def main():
       prompt=args.prompt,
       new=args.new,
       dtype=args.dtype,
+      batch=batch,
+      refill=refill,
+      turns=turns,
       compiled=len(compiled),
     )
+
+
+def counted(work):
+  """(new tokens, turns) of a rollout, which also compiles what it needs."""
+  plain, seen = sampler.decode, []
+
+  def noted(config, params, state, *args, **kwargs):
+    state, running = plain(config, params, state, *args, **kwargs)
+    seen.append(int(state.turn))
+    return state, running
+
+  sampler.decode = noted
+  try:
+    new = int(work().lengths.sum())
+  finally:
+    sampler.decode = plain
+  return new, seen[-1]
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 Dimension key: P prompts read at once, Q places filled at once, R rows, L columns of a prompt, N new
 tokens, S = L + N columns of a row's cache, V vocabulary.
 
-The cache is a ring (see students/rows.py): at turn t every row writes column t % S, however far it
-has come, so that a row may begin at any turn. All sizes come from the settings and the bucket, never
+The cache is a ring (students/rows.py): at turn t every row writes column t % S, however far it has
+come, so that a row may begin at any turn. All sizes come from the settings and the bucket, never
 from how much there is to do. rollout.py leads these programs.
 """
 

@@ -39,12 +39,25 @@ MUTATIONS = {
     "learning/sharding.py", '  "mlp": "tensor",\n', "", "tests/learning/test_sharding.py",
   ),
   "all rows draw the same numbers": (
-    "decoding/sampler.py", "jax.random.fold_in(k, ", "jax.random.fold_in(keys_R[0], ",
-    "tests/decoding/test_sampler.py",
+    "decoding/sampler.py", "(state.keys, drawn.lengths)",
+    "(state.keys[:1].repeat(len(state.keys), 0), drawn.lengths)",
+    "tests/decoding/test_rollout.py",
   ),
   "a step draws what the step before drew": (
-    "decoding/sampler.py", "fold_in(k, loop.count)", "fold_in(k, 0)",
-    "tests/decoding/test_sampler.py",
+    "decoding/sampler.py", "jax.random.wrap_key_data(key_2), number)",
+    "jax.random.wrap_key_data(key_2), 0 * number)", "tests/decoding/test_rollout.py",
+  ),
+  "a row draws by the turn of the batch and not by its own length": (
+    "decoding/sampler.py", "(state.keys, drawn.lengths)",
+    "(state.keys, 0 * drawn.lengths + state.turn)", "tests/decoding/test_rollout.py",
+  ),
+  "a prompt is placed one column too far": (
+    "decoding/sampler.py", "- state.turn + filled_Q[:, None]",
+    "- state.turn + filled_Q[:, None] - 1", "tests/decoding/test_rollout.py",
+  ),
+  "a row that has ended draws on": (
+    "decoding/sampler.py", "running_R & ~drawn.ended &", "running_R &",
+    "tests/decoding/test_rollout.py",
   ),
   "a question may stand twice in a batch": (
     "data/order.py", "questions[row] not in seen", "True", "tests/data/test_order.py",

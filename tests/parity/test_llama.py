@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from distill_jax.data import tokenizer
-from distill_jax.decoding import choice, sampler
+from distill_jax.decoding import choice, rollout
 from distill_jax.machine import hf
 from distill_jax.students import decoder
 
@@ -44,8 +44,8 @@ def test_logits_and_greedy_tokens_are_those_of_transformers(tied, tmp_path):
       torch.tensor(tokens), max_new_tokens=64, min_new_tokens=64, do_sample=False,
       eos_token_id=None, pad_token_id=0,
     )  # fmt: skip
-  sampled = sampler.sample(
-    config, params, tokens, np.full(3, 12, np.int32), np.zeros((3, 2), np.uint32),
-    choice.sampling(0.0), samples=1, new_tokens=64, eos=(-1,), pad=0,
+  sampled = rollout.sample(
+    config, params, tokens.tolist(), [np.zeros((1, 2), np.uint32)] * 3, choice.sampling(0.0),
+    sizes=rollout.sizes(2, 0.5, 1, 1), bucket=12, new_tokens=64, eos=(-1,), pad=0,
   )  # fmt: skip
   np.testing.assert_array_equal(greedy[:, 12:].numpy(), sampled.tokens)
