@@ -74,13 +74,13 @@ def sampling(fields, *, rows=32, prompt=64, new=128):
   model = theirs(fields).eval()
   ids = tokens(fields, rows, prompt)
   torch_ids = torch.tensor(ids, dtype=torch.long)
-  mesh, keys = sharding.make_mesh(), np.zeros((rows, 2), np.uint32)
+  keys, sizes = np.zeros((rows, 1, 2), np.uint32), rollout.sizes(rows, 0.25, 1, 1)
 
   def here():
     return rollout.sample(
-      config, params, list(ids), keys, choice.sampling(0.0), mesh=mesh, rows=rows,
-      refill=0.25, length=prompt, new_tokens=new, eos=(-1,), pad=0,
-    )  # fmt: skip
+      config, params, ids.tolist(), list(keys), choice.sampling(0.0), sizes=sizes, bucket=prompt,
+      new_tokens=new, eos=(-1,), pad=0,
+    ).tokens  # fmt: skip
 
   @torch.no_grad()
   def there():

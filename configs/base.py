@@ -91,18 +91,34 @@ def get_config() -> ConfigDict:
 
   c.student = ConfigDict(
     dict(
-      init="scratch",  # scratch
-      vocab=512,  # tokenizer entries; the tokenizer is trained on the task's text
-      width=96,
-      layers=2,
-      heads=4,
-      kv_heads=2,
-      head_width=24,
-      mlp=256,
-      rope_theta=10_000.0,
-      norm_eps=1e-5,
-      tied=True,  # input and output embedding are one
-      dtype="float32",  # what matrix products run in: float32 | bfloat16; parameters stay float32
+      # scratch | a folder in Hugging Face's layout | a name on its hub (weights, sizes, tokenizer)
+      init="scratch",
+      # family: gpt2 gptj gpt_neo opt llama mistral qwen2 qwen3 gemma2 gemma3_text t5;
+      # "" = llama from scratch, otherwise the one that is found there (and any other is refused)
+      arch="",
+      dtype="float32",  # what matrix products run in: float32 | bfloat16; what is trained is float32
+      attention="auto",  # of whole rows in training: auto | plain | cudnn | splash
+      lora=ConfigDict(
+        dict(  # train low-rank updates and leave the weights as they are
+          rank=0,  # 0 = train all weights
+          alpha=16.0,  # updates count alpha / rank times
+          targets=("q", "k", "v", "o"),  # which weights: q k v o gate up down
+        )
+      ),
+      scratch=ConfigDict(
+        dict(  # sizes, only for init=scratch
+          vocab=512,  # tokenizer entries; the tokenizer is trained on the task's text
+          width=96,
+          layers=2,  # of the encoder and of the decoder, where there are two
+          heads=4,
+          kv_heads=2,
+          head_width=24,
+          mlp=256,
+          rope_theta=0.0,  # 0 = the family's usual; only for families that have it
+          norm_eps=0.0,  # 0 = the family's usual
+          tied=True,  # input and output embedding are one
+        )
+      ),
     )
   )
   c.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))  # devices along each axis; -1 = what is left
@@ -151,8 +167,13 @@ def get_config() -> ConfigDict:
       epochs=10,  # passes over the examples a round
       batch=16,  # rows of one update, from different questions
       micro=1,  # parts a batch is taken in to save memory; changes nothing else
+      # what the backward pass computes again, to save memory: none | dots (all but products) | full
+      remat="none",
       # row lengths, tokens; rows that do not fit the longest are left out and counted
       buckets=(64, 96, 128, 192, 256, 384, 512, 768, 1024),
+      # True: every row is filled up to the longest bucket with several examples; a batch then holds
+      # more of them, still of different questions
+      pack=False,
       lr=2e-3,  # peak learning rate, for a small student from scratch; pretrained ones want 1e-5
       schedule="constant",  # after warm-up: constant | cosine | linear
       warmup=100,  # steps; at most half of a round's
@@ -191,6 +212,7 @@ def get_config() -> ConfigDict:
   c.rollout = ConfigDict(
     dict(
       batch=256,  # rows decoded at a time
+      refill=0.25,  # share of the rows that must be free before the next prompts begin in them
       buckets=(32, 64, 128, 256, 512, 1024),  # prompt lengths, tokens
     )
   )

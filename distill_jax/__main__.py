@@ -48,11 +48,13 @@ The config is the run's own; overrides change the task or the decoding.""",
   cat questions.txt | python -m distill_jax sample --workdir=runs/quickstart
 
 FILE (or the standard input) has one question a line, or JSONL with a "question" field.""",
-  "export": """A run's student as a Hugging Face directory: Llama's layout, safetensors, a model
+  "export": """A run's student as a Hugging Face directory: config, safetensors, tokenizer, model
 card; read back and compared before it gets its name.
 
   python -m distill_jax export --workdir=runs/quickstart --out=exported/quickstart
-  python -m distill_jax export --workdir=runs/quickstart --out=exported/round_0 --round=0""",
+  python -m distill_jax export --workdir=runs/quickstart --out=exported/round_0 --round=0
+  python -m distill_jax export --workdir=runs/quickstart --out=exported/small --dtype=bfloat16
+  python -m distill_jax export --workdir=runs/quickstart --out=exported/sure --verify""",
   "teacher": """The built-in teacher as a server with the OpenAI chat-completions protocol, on this
 machine only.
 
@@ -121,7 +123,13 @@ def sample(words) -> int:
 
 
 def export(words) -> int:
-  options = {"workdir": WORKDIR, "round": ROUND, "out": ("", "the directory to write")}
+  options = {
+    "workdir": WORKDIR,
+    "round": ROUND,
+    "out": ("", "the directory to write"),
+    "dtype": ("float32", "of the weights: float32 or bfloat16"),
+    "verify": (False, "compare with transformers and torch, if torch is installed"),
+  }
   config, options, rest = command_line.parse(words, options, config="run")
   refuse_extra(rest)
   if not options["out"]:

@@ -17,10 +17,11 @@ CHOICES = {
   "task.name": tuple(tasks.LOADERS),
   "teacher.kind": ("builtin", "openai", "replay"),
   "teacher.max_tokens_field": ("max_tokens", "max_completion_tokens"),
-  "student.init": ("scratch",),
+  "student.attention": ("auto", "plain", "cudnn", "splash"),
   "student.dtype": ("float32", "bfloat16"),
   "feedback.kind": ("correct", "blind"),
   "train.schedule": ("constant", "cosine", "linear"),
+  "train.remat": ("none", "dots", "full"),
   "sft.denominator": ("weights", "all_tokens"),
   "triplet.pool": ("last", "mean"),
 }
@@ -38,11 +39,11 @@ AT_LEAST_ONE = (
   "teacher.attempts",
   "teacher.max_tokens",
   "teacher.max_requests",
-  "student.width",
-  "student.layers",
-  "student.heads",
-  "student.kv_heads",
-  "student.mlp",
+  "student.scratch.width",
+  "student.scratch.layers",
+  "student.scratch.heads",
+  "student.scratch.kv_heads",
+  "student.scratch.mlp",
   "train.batch",
   "train.micro",
   "train.checkpoint_every",
@@ -67,6 +68,9 @@ NOT_NEGATIVE = (
   "teacher.prices.input",
   "teacher.prices.output",
   "teacher.max_dollars",
+  "student.lora.rank",
+  "student.scratch.rope_theta",
+  "student.scratch.norm_eps",
   "cot.shots",
   "demonstrate.questions",
   "exam.questions",
@@ -89,9 +93,13 @@ NOT_NEGATIVE = (
   "teacher.builtin.latency",
 )
 
-ABOVE_ZERO = ("teacher.timeout", "student.rope_theta", "student.norm_eps", "train.eps")
+ABOVE_ZERO = ("teacher.timeout", "student.lora.alpha", "train.eps")
+
+LORA_TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
 
 BELOW_ONE = ("train.beta1", "train.beta2")
+
+PARTS = ("rollout.refill",)
 
 SHARES = ("world.distractors", "teacher.builtin.error_rate", "sft.prompt_weight", "exam.top_p")
 
@@ -115,6 +123,7 @@ def check(s) -> None:
     (SHARES, lambda v: 0 <= v <= 1, "between 0 and 1"),
     (ABOVE_ZERO, lambda v: v > 0, "above 0"),
     (BELOW_ONE, lambda v: 0 <= v < 1, "0 or more and below 1"),
+    (PARTS, lambda v: 0 < v <= 1, "above 0 and at most 1"),
   ):
     for field in fields:
       if not ok(value := _look_up(s, field)):
@@ -160,13 +169,20 @@ def _check_plan(s) -> None:
 
 
 def _check_student(s) -> None:
-  c = s.student
+  c, at = s.student.scratch, "student.scratch"
   if c.heads % c.kv_heads:
-    raise errors.config("student.kv_heads", c.kv_heads, f"a divisor of student.heads ({c.heads})")
+    raise errors.config(f"{at}.kv_heads", c.kv_heads, f"a divisor of {at}.heads ({c.heads})")
   if c.head_width < 2 or c.head_width % 2:
-    raise errors.config("student.head_width", c.head_width, "even (rotary positions turn pairs)")
+    raise errors.config(f"{at}.head_width", c.head_width, "even (rotary positions turn pairs)")
   if c.vocab < 260:
-    raise errors.config("student.vocab", c.vocab, "at least 260: 256 bytes and the special tokens")
+    raise errors.config(f"{at}.vocab", c.vocab, "at least 260: 256 bytes and the special tokens")
+  if not s.student.init:
+    raise errors.config("student.init", "", "scratch, a folder, or a name on the hub")
+  targets = s.student.lora.targets
+  if not targets or len(set(targets)) < len(targets) or set(targets) - set(LORA_TARGETS):
+    raise errors.config(
+      "student.lora.targets", targets, f"one or more of {', '.join(LORA_TARGETS)}, once each"
+    )
 
 
 def _check_training(s) -> None:

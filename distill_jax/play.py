@@ -17,9 +17,10 @@ from distill_jax import (
   run_folder,
   summary,
 )
-from distill_jax.machine import hf
+from distill_jax.phases import base as bases
 from distill_jax.phases import conversations, train
 from distill_jax.phases import evaluate as evaluation
+from distill_jax.phases import export as leaving
 from distill_jax.phases import run as runs
 from distill_jax.teacher import builtin
 
@@ -34,7 +35,7 @@ def run(settings, config: dict, workdir: str) -> dict:
   ):
     screen.warn("teacher.prices are 0, so that teacher.max_dollars stops nothing: set both prices")
   try:
-    train.refuse_devices(settings)
+    train.refuse_devices(settings, bases.of(settings, folder, settings.student.scratch.vocab))
     with runs.Run(settings, folder, screen) as what:
       played = rounds.play(what)
       screen.rounds_table(played["rounds"], best=played["best_round"])
@@ -136,35 +137,25 @@ def sample(
     )
 
 
-def export(settings, *, workdir: str, round: int, out: str) -> None:
-  """Writes a round's student as a Hugging Face directory with a model card."""
+def export(settings, *, workdir: str, round: int, out: str, dtype: str, verify: bool) -> None:
+  """Writes a round's student as a Hugging Face directory with a model card, and, if it is wished,
+  compares it with transformers."""
   with opened(settings, workdir) as what:
     number = trained_round(what, round)
-    student, params = what.student_after(number)
     rows = [summary.row(what, n) for n in range(number + 1)]
     finals = {s: f.facts for s in ("test", "out_of_domain") if (f := what.folder.final(s)).finished}
-    problem = records.Problem("", "", "QUESTION", "")
     text = card.write(
       settings,
       rows,
       number=number,
       finals=finals if is_best(what, number) else {},
-      prompt=what.prompt(problem),
+      prompt=what.prompt(records.Problem("", "", "QUESTION", "")),
       name=pathlib.Path(out).name,
     )
-    hf.export(
-      student.config,
-      params,
-      tokenizer=what.folder.path / "tokenizer",
-      end=student.tokenizer.end,
-      pad=student.tokenizer.pad,
-      card=text,
-      out=out,
-      positions=max(
-        *settings.train.buckets, max(settings.rollout.buckets) + settings.evaluate.new_tokens
-      ),
-    )
-  print(f"the student of round {number} is in {out}")
+    leaving.write(what, number, out=out, dtype=dtype, card=text)
+    print(f"the student of round {number} is in {out}")
+    if verify:
+      print(f"transformers computes the same: no logit differs by {leaving.verify(what, out):.1g}")
 
 
 def is_best(what, number: int) -> bool:

@@ -87,8 +87,14 @@ class Teacher:
 
 
 @Group
-class Student:
-  init: str
+class Lora:
+  rank: int
+  alpha: float
+  targets: tuple[str, ...]
+
+
+@Group
+class Scratch:
   vocab: int
   width: int
   layers: int
@@ -99,7 +105,16 @@ class Student:
   rope_theta: float
   norm_eps: float
   tied: bool
+
+
+@Group
+class Student:
+  init: str
+  arch: str
   dtype: str
+  attention: str
+  lora: Lora
+  scratch: Scratch
 
 
 @Group
@@ -157,7 +172,9 @@ class Train:
   epochs: int
   batch: int
   micro: int
+  remat: str
   buckets: tuple[int, ...]
+  pack: bool
   lr: float
   schedule: str
   warmup: int
@@ -193,6 +210,7 @@ class Evaluate:
 @Group
 class Rollout:
   batch: int
+  refill: float
   buckets: tuple[int, ...]
 
 

@@ -41,7 +41,7 @@ def at_the_root(monkeypatch):
       3,
       "config.task.path",
     ),
-    ((*RUN, "--config.student.kv_heads=3"), 3, "config.student.kv_heads"),
+    ((*RUN, "--config.student.scratch.kv_heads=3"), 3, "config.student.scratch.kv_heads"),
     (("run", "--config=configs/tailored.py:qiuck", "--workdir=x"), 3, "qiuck"),
     (("evaluate",), 2, "--workdir"),
     (("evaluate", "--workdir=no/such/run"), 2, "no run folder"),

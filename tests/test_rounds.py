@@ -16,7 +16,8 @@ def config(**changes) -> dict:
   c = quickstart.get_config()
   c.world.train, c.world.test, c.world.out_of_domain, c.task.validation = 40, 10, 6, 10
   c.rounds, c.stop.patience = 1, 0
-  c.student.width, c.student.head_width, c.student.mlp, c.student.vocab = 32, 8, 64, 320
+  sizes = c.student.scratch
+  sizes.width, sizes.head_width, sizes.mlp, sizes.vocab = 32, 8, 64, 320
   c.exam.questions, c.exam.samples, c.exam.new_tokens, c.evaluate.new_tokens = 20, 2, 12, 12
   c.rollout.batch, c.rollout.buckets, c.train.buckets = 16, (128,), (192,)
   c.train.steps, c.train.batch, c.train.warmup, c.train.log_every = 4, 8, 2, 2
@@ -188,11 +189,12 @@ def test_evaluate_and_sample_use_the_run(plain, capsys, tmp_path):
 
 def test_a_run_is_exported_with_a_card_that_tells_its_rounds(plain, tmp_path):
   out = tmp_path / "out"
-  play.export(settings.read(config()), workdir=str(plain[1].path), round=-1, out=str(out))
+  there = dict(workdir=str(plain[1].path), round=-1, out=str(out))
+  play.export(settings.read(config()), **there, dtype="float32", verify=False)
   card = (out / "README.md").read_text()
   assert "Question: QUESTION\nReasoning:\n```" in card and "n=10)" in card
   with pytest.raises(errors.Refusal, match="is there already"):
-    play.export(settings.read(config()), workdir=str(plain[1].path), round=-1, out=str(out))
+    play.export(settings.read(config()), **there, dtype="float32", verify=False)
 
 
 def test_a_student_whose_weights_are_gone_is_refused_by_name(plain, tmp_path):

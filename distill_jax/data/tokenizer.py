@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 
 from distill_jax import errors
 
@@ -41,6 +42,22 @@ def train(texts, *, vocab: int, path: pathlib.Path) -> None:
   fast = transformers.PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token=PAD, eos_token=END)
   part = path.with_name(path.name + ".part")
   fast.save_pretrained(part)
+  _name(part, path)
+
+
+def copy(files: list[pathlib.Path], path: pathlib.Path) -> None:
+  """Makes the tokenizer that consists of `files` the one at `path`. Raises Refusal without any."""
+  if not files:
+    raise errors.data(f"{path}: the model the student begins as has no tokenizer files beside it")
+  part = path.with_name(path.name + ".part")
+  shutil.rmtree(part, ignore_errors=True)
+  part.mkdir()
+  for file in files:
+    shutil.copyfile(file, part / file.name)
+  _name(part, path)
+
+
+def _name(part: pathlib.Path, path: pathlib.Path) -> None:
   for file in (*part.iterdir(), part):  # on the disk before it has its name
     fd = os.open(file, os.O_RDONLY)
     os.fsync(fd)
@@ -64,6 +81,11 @@ class Tokenizer:
     self.end = self._fast.eos_token_id
     self.pad = self._fast.pad_token_id if self._fast.pad_token_id is not None else self.end
     self.vocab = len(self._fast)
+    # What it puts around a text of its own accord: a start token (Llama), an end token (T5).
+    alone, around = self._plain("a"), self._fast.encode("a")
+    starts = [n for n in range(len(around)) if around[n : n + len(alone)] == alone]
+    at = starts[0] if starts else 0
+    self.before, self.after = tuple(around[:at]), tuple(around[at + len(alone) :])
     # Some vocabularies (T5's) hold special tokens as ordinary pieces too: those are pulled apart in
     # text.
     special = set(self._fast.all_special_ids)

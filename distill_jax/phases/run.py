@@ -9,6 +9,7 @@ import functools
 from distill_jax import errors, formats, records, tasks, teacher
 from distill_jax.data import tokenizer
 from distill_jax.machine import checkpoint
+from distill_jax.phases import base as bases
 from distill_jax.phases import exam, rationales
 from distill_jax.phases.student import Student
 
@@ -40,18 +41,28 @@ class Run:
 
   @functools.cached_property
   def student(self) -> Student:
-    return Student(self.settings, self.tokenizer)
+    return Student(self.settings, self.tokenizer, self.base)
+
+  @functools.cached_property
+  def base(self) -> bases.Base:
+    """What the student begins as."""
+    scratch = self.settings.student.init == bases.SCRATCH
+    return bases.of(self.settings, self.folder, self.tokenizer.vocab if scratch else 0)
 
   @functools.cached_property
   def tokenizer(self) -> tokenizer.Tokenizer:
-    """Trained, the first time, on the training questions and on the rationales that are there by
-    then."""
+    """The base's own; from scratch, trained the first time on the training questions and on the
+    rationales that are there by then."""
     path = self.folder.path / "tokenizer"
+    if not path.exists() and self.settings.student.init != bases.SCRATCH:
+      tokenizer.copy(bases.tokenizer_files(self.settings, self.base), path)
     if not path.exists():
       problems = self.task.problems("train")
       written = [r.text for r in self.rationales(0)] or [p.rationale for p in problems]
       tokenizer.train(
-        [self.prompt(p) for p in problems] + written, vocab=self.settings.student.vocab, path=path
+        [self.prompt(p) for p in problems] + written,
+        vocab=self.settings.student.scratch.vocab,
+        path=path,
       )
     return tokenizer.Tokenizer(path)
 

@@ -5,6 +5,8 @@ hash of who is asked what for which time, so that neither batches nor restarts n
 devices change an answer.
 """
 
+import bisect
+import functools
 import hashlib
 from collections import defaultdict
 from typing import NamedTuple
@@ -12,11 +14,13 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from distill_jax import errors
+from distill_jax import errors, students
 from distill_jax.data import order
-from distill_jax.decoding import choice, sampler
+from distill_jax.decoding import choice, rollout
 from distill_jax.learning import sharding
-from distill_jax.students import decoder
+from distill_jax.machine import hf_read
+from distill_jax.phases import base as bases
+from distill_jax.students import learner
 
 
 class Answer(NamedTuple):
@@ -27,100 +31,148 @@ class Answer(NamedTuple):
 
 
 class Student:
-  def __init__(self, settings, tokenizer):
-    s = settings.student
-    self.tokenizer, self.rollout = tokenizer, settings.rollout
-    self.config = decoder.Config(
-      vocab=tokenizer.vocab,
-      width=s.width,
-      layers=s.layers,
-      heads=s.heads,
-      kv_heads=s.kv_heads,
-      head_width=s.head_width,
-      mlp=s.mlp,
-      rope_theta=s.rope_theta,
-      norm_eps=s.norm_eps,
-      tied=s.tied,
-      dtype=s.dtype,
-    )
-    self.mesh = mesh_of(settings)
-    self.axes, self.shapes = decoder.axes(self.config), decoder.shapes(self.config)
-    self.places = sharding.of_params(self.mesh, self.axes, self.shapes)
-    self._seed = settings.seed
+  """A base, and what of it is trained. Weights go in and out as the trained tree: all parameters,
+  or low-rank updates of frozen ones."""
+
+  def __init__(self, settings, tokenizer, base: bases.Base):
+    lora = settings.student.lora
+    self.tokenizer, self.rollout, self.base = tokenizer, settings.rollout, base
+    self.config, self.mesh = base.config, mesh_of(settings)
+    self.learner = learner.Learner(base.config)
+    if lora.rank:
+      self.learner = learner.Learner(
+        base.config, lora.rank, lora.alpha / lora.rank, tuple(sorted(lora.targets))
+      )
+    self.places = sharding.of_params(self.mesh, self.learner.axes, self.learner.shapes)
+    self.ends = tuple(sorted({*base.ends, tokenizer.end}))
+    self._settings, self._seed = settings, settings.seed
+    if tokenizer.vocab > self.config.vocab:
+      raise errors.data(
+        f"{settings.student.init}: its tokenizer has {tokenizer.vocab} entries, and the model "
+        f"knows {self.config.vocab}: they do not belong together"
+      )
 
   @property
   def like(self):
-    """The parameters as shapes that know where they belong: what a checkpoint is restored onto."""
-    put = lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
-    return jax.tree.map(put, self.shapes, self.places)
+    """The trained tree as shapes that know their places: what a checkpoint is restored onto."""
+    return _placed(self.learner.shapes, self.places)
 
   def fresh(self):
-    """The untrained student; every shard is made where it belongs."""
-    init = lambda key: decoder.init(self.config, key)
-    return jax.jit(init, out_shardings=self.places)(jax.random.key(self._seed))
+    """The trained tree before any training; every shard is made, or read, where it belongs."""
+    if self.base.folder and not self.learner.rank:
+      return self._loaded(self.like)
+    return jax.jit(self.learner.fresh, out_shardings=self.places)(jax.random.key(self._seed))
 
-  def answer(self, params, asked, *, samples=1, temperature, top_p=1.0, top_k=0, new_tokens):
+  @functools.cached_property
+  def frozen(self):
+    """The weights that training leaves alone: () or, beneath low-rank updates, all of the base."""
+    if not self.learner.rank:
+      return ()
+    return self.unadapted(self.learner.frozen_shapes)
+
+  def unadapted(self, shapes):
+    """The base itself, in the dtypes of `shapes`."""
+    like = self.placed(shapes)
+    if self.base.folder:
+      return self._loaded(like)
+    cast = lambda x, to: x.astype(to.dtype)
+    init = lambda key: jax.tree.map(cast, students.of(self.config).init(self.config, key), shapes)
+    places = jax.tree.map(lambda x: x.sharding, like)
+    return jax.jit(init, out_shardings=places)(jax.random.key(self._seed))
+
+  def placed(self, shapes):
+    """Shapes of all the parameters, with where they belong."""
+    model = students.of(self.config)
+    places = sharding.of_params(self.mesh, model.axes(self.config), model.shapes(self.config))
+    return _placed(shapes, places)
+
+  def _loaded(self, like):
+    family = self.base.family
+    return hf_read.load(
+      bases.source(self._settings, self.base), family.tensors(self.config),
+      spare=family.spare(self.config), prefix=family.PREFIX, like=like,
+    )  # fmt: skip
+
+  def whole(self, trained):
+    """The parameters to compute with."""
+    return self.learner.whole(self.frozen, trained)
+
+  def read(self, prompt: str) -> list[int]:
+    """A prompt's tokens as this student begins and, if it has an encoder, ends what it reads."""
+    t = self.tokenizer
+    return [*t.before, *t.encode(prompt), *(t.after if self.start is not None else ())]
+
+  @property
+  def start(self) -> int | None:
+    """The decoder's first token; None without an encoder."""
+    return self.config.start if isinstance(self.config, students.t5.Config) else None
+
+  def answer(
+    self, params, asked, *, samples=1, temperature, top_p=1.0, top_k=0, new_tokens, stop=()
+  ):
     """Answers (prompt, name) pairs, in order. Equal prompts next to each other share one prefill,
     up to `samples` of them.
 
     Prompts too long for the largest bucket are cut at the front, where the worked examples stand.
+    An answer ends before the first of the texts `stop`.
     """
-    longest = max(self.rollout.buckets)
-    groups = defaultdict(list)  # (bucket, samples) -> [(prompt tokens, numbers)]
-    for prompt, numbers in _runs(asked, min(samples, self.rollout.batch)):
-      tokens = self.tokenizer.encode(prompt)[-longest:]
-      groups[order.bucket_of(len(tokens), self.rollout.buckets), len(numbers)].append(
-        (tokens, numbers)
-      )
+    buckets = self.rollout.buckets
+    groups = defaultdict(list)  # bucket -> [(prompt tokens, numbers)]
+    for prompt, numbers in _runs(asked, samples):
+      tokens = self._fitting(self.read(prompt))
+      groups[order.bucket_of(len(tokens), buckets)].append((tokens, numbers))
     answers, settings = [None] * len(asked), choice.sampling(temperature, top_p, top_k)
-    for (bucket, samples), members in sorted(groups.items(), key=lambda item: item[0]):
-      size = self._prompts_at_a_time(samples)
-      for start in range(0, len(members), size):
-        part = members[start : start + size]
-        out = self._sample(
-          params, part, [name for _, name in asked], bucket, samples, size, settings, new_tokens
-        )
-        for row, number in enumerate(n for _, numbers in part for n in numbers):
-          answers[number] = self._read(out, row)
+    whole = self.whole(params)
+    for bucket, members in sorted(groups.items()):
+      keys = [np.stack([_key(self._seed, asked[n][1]) for n in numbers]) for _, numbers in members]
+      prompts = [tokens for tokens, _ in members]
+      out = self._sample(whole, prompts, keys, bucket, samples, settings, new_tokens, stop)
+      for row, number in enumerate(n for _, numbers in members for n in numbers):
+        answers[number] = self._read(out, row, stop)
     return answers
 
-  def _prompts_at_a_time(self, samples: int) -> int:
-    """Fixed by the settings, not by how much there is to do: a row's arithmetic must not depend on
-    its batch."""
-    rows = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
-    return max(-(-max(self.rollout.batch // samples, 1) // rows) * rows, rows)
+  def _fitting(self, tokens: list[int]) -> list[int]:
+    """What the largest bucket holds of a prompt: the start token, if there is one, and the end."""
+    start = len(self.tokenizer.before)
+    return tokens[:start] + tokens[start:][-(max(self.rollout.buckets) - start) :]
 
-  def _sample(self, params, part, names, bucket, samples, size, settings, new_tokens):
-    tokens = np.full((size, bucket), self.tokenizer.pad, np.int32)
-    lengths, keys = np.zeros(size, np.int32), np.zeros((size * samples, 2), np.uint32)
-    for n, (prompt, numbers) in enumerate(part):
-      tokens[n, : len(prompt)], lengths[n] = prompt, len(prompt)
-      for k, number in enumerate(numbers):
-        keys[n * samples + k] = _key(self._seed, names[number])
-    put = lambda x: jax.device_put(x, sharding.batch(self.mesh))
+  def _sample(self, params, prompts, keys, bucket, samples, settings, new_tokens, stop):
+    said = lambda tokens: _cut(self.tokenizer.decode(tokens), stop) is not None
+    parts = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
     with jax.set_mesh(self.mesh):
-      out = sampler.sample(
+      return rollout.sample(
         self.config,
         params,
-        put(tokens),
-        put(lengths),
-        put(keys),
+        prompts,
+        keys,
         settings,
-        samples=samples,
+        sizes=rollout.sizes(self.rollout.batch, self.rollout.refill, samples, parts),
+        bucket=bucket,
         new_tokens=new_tokens,
-        eos=(self.tokenizer.end,),
+        eos=self.ends,
         pad=self.tokenizer.pad,
+        stopped=said if stop else None,
       )
-    return jax.device_get(out)
 
-  def _read(self, out, row: int) -> Answer:
-    length = int(out.lengths[row])
+  def _read(self, out, row: int, stop) -> Answer:
+    tokens, ended = out.tokens[row, : out.lengths[row]], out.ended[row]
+    text = self.tokenizer.decode(tokens)
+    if _cut(text, stop) is not None:
+      # The first token at which the text holds a stop text, however far the row has been decoded.
+      holds = lambda n: _cut(self.tokenizer.decode(tokens[:n]), stop) is not None
+      tokens = tokens[: bisect.bisect_left(range(len(tokens)), True, key=holds)]
+      text, ended = _cut(self.tokenizer.decode(tokens), stop), True
     return Answer(
-      text=self.tokenizer.decode(out.tokens[row, :length]),
-      finish="stop" if out.ended[row] else "length",
-      tokens=length,
-      logprob=float(np.sum(out.logprobs[row, :length], dtype=np.float64)),
+      text=text,
+      finish="stop" if ended else "length",
+      tokens=len(tokens),
+      logprob=float(np.sum(out.logprobs[row, : len(tokens)], dtype=np.float64)),
     )
+
+
+def _placed(shapes, places):
+  put = lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
+  return jax.tree.map(put, shapes, places)
 
 
 def mesh_of(settings) -> jax.sharding.Mesh:
@@ -142,6 +194,12 @@ def _runs(asked, limit: int):
     else:
       runs.append((prompt, [number]))
   return runs
+
+
+def _cut(text: str, stop) -> str | None:
+  """What stands before the first of the texts `stop`; None if there is none of them."""
+  places = [place for s in stop if (place := text.find(s)) >= 0]
+  return text[: min(places)] if places else None
 
 
 def _key(seed: int, name: str) -> np.ndarray:

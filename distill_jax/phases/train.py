@@ -7,12 +7,14 @@ import shutil
 import jax
 import numpy as np
 
-from distill_jax import errors, records
-from distill_jax.data import batches, encode
+from distill_jax import errors, records, students
+from distill_jax.data import batches, encode, kinds
 from distill_jax.learning import objectives, optim, sharding, step
 from distill_jax.machine import checkpoint
-from distill_jax.phases import student
-from distill_jax.students import decoder
+from distill_jax.phases import student as students_of_phase
+from distill_jax.students import rows as students_rows
+
+DEVICE_OF = {"cudnn": "gpu", "splash": "tpu"}  # attention paths that only one kind of device has
 
 METRICS, EXAMPLES, CONTRASTS = "metrics.jsonl", "examples.jsonl", "contrasts.jsonl"
 
@@ -50,14 +52,30 @@ def run(run, number, here):
   shutil.rmtree(here.path / "checkpoints", ignore_errors=True)
 
 
-def refuse_devices(settings) -> None:
-  """Raises Refusal, before anything is paid for, if the devices there are cannot share a batch."""
-  mesh = student.mesh_of(settings)
+def refuse_devices(settings, base) -> None:
+  """Raises Refusal, before anything is paid for, if the devices there are cannot share a batch, or
+  cannot pay attention as they are told to."""
+  mesh = students_of_phase.mesh_of(settings)
   rows = mesh.shape["data"] * mesh.shape["fsdp"]
   if settings.train.batch % rows:
     raise errors.config(
       "train.batch", settings.train.batch, f"a multiple of {rows}, mesh.data times mesh.fsdp"
     )
+  path, device = settings.student.attention, jax.default_backend()
+  if path not in DEVICE_OF:
+    return
+  if DEVICE_OF[path] != device:
+    raise errors.config("student.attention", path, f"auto or plain: this device is a {device}")
+  model, trees = students.of(base.config), settings.train.losses.triplet > 0
+  for length in settings.train.buckets:
+    line = jax.ShapeDtypeStruct((1, length), np.int32)
+    rows = students_rows.Rows(line, line, line, line if trees else None)
+    try:
+      jax.eval_shape(
+        functools.partial(model.hidden, base.config, path=path), model.shapes(base.config), rows
+      )
+    except (ValueError, RuntimeError, NotImplementedError) as error:
+      raise errors.config("student.attention", path, f"auto or plain: {error}") from None
 
 
 def material(run, number):
@@ -82,41 +100,43 @@ def material(run, number):
 
 
 def corpus_of(run, number, examples, contrasts) -> batches.Corpus:
-  s, tokenizer = run.settings, run.student.tokenizer
-  ids = functools.cache(lambda text: tuple(tokenizer.encode(text)))
-  ended = lambda text: (*ids(text), tokenizer.end)
+  s, student = run.settings, run.student
+  read = functools.cache(lambda text: tuple(student.read(text)))
+  ended = functools.cache(lambda text: (*student.tokenizer.encode(text), student.tokenizer.end))
   sides = {
     c.problem: (tuple(map(ended, c.positives)), tuple(map(ended, c.negatives))) for c in contrasts
   }
   encoded = [
-    encode.Encoded(x.problem, ids(x.prompt), ended(x.target), *sides.get(x.problem, ((), ())))
+    encode.Encoded(x.problem, read(x.prompt), ended(x.target), *sides.get(x.problem, ((), ())))
     for x in examples
   ]
+  contrast = s.train.losses.triplet > 0
   return batches.Corpus(
     encoded,
+    kinds.Tailored(s.sft, s.triplet, contrast=contrast, start=student.start),
     batch=s.train.batch,
     buckets=s.train.buckets,
     seed=s.seed * 1000 + number,
-    pad=tokenizer.pad,
-    sft=s.sft,
-    triplet=s.triplet,
-    contrast=s.train.losses.triplet > 0,
+    pad=student.tokenizer.pad,
+    packed=s.train.pack,
   )
 
 
 def optimise(run, number, here, corpus):
   """(steps made, mean loss of the last logged stretch). Goes on from the newest checkpoint of a
   killed run."""
-  s, config, mesh = run.settings.train, run.student.config, run.student.mesh
+  s, student, mesh = run.settings.train, run.student, run.student.mesh
   steps = s.steps or sum(len(corpus.order.epoch(e)) for e in range(s.epochs))
-  optimizer, places, train_step = machinery(s, run.settings.triplet, config, mesh, steps)
+  optimizer, places, train_step = machinery(
+    s, run.settings.triplet, run.settings.student.attention, student.learner, mesh, steps
+  )
   store = checkpoint.Checkpoints(here.path / "checkpoints", keep=2, warn=run.console.warn)
   state, log = resume(run, number, here, store, optimizer, places)
   window = []
   with run.console.progress(f"round {number} train", steps, "steps") as bar, jax.set_mesh(mesh):
     bar.update(int(state.step))
     for n in range(int(state.step), steps):
-      state, metrics = train_step(state, arrays(corpus.batch(n), mesh))
+      state, metrics = train_step(state, arrays(corpus.batch(n), mesh), student.frozen)
       window.append(metrics)
       last, save = n + 1 == steps, (n + 1) % s.checkpoint_every == 0
       if (n + 1) % s.log_every == 0 or save or last:
@@ -144,34 +164,33 @@ def refuse_divergence(last: records.Metrics, here) -> None:
 
 
 @functools.lru_cache(maxsize=4)
-def machinery(s, triplet, config, mesh, steps: int):
+def machinery(s, triplet, attention: str, learner, mesh, steps: int):
   """(optimizer, places of the state, the recipe's compiled step); rounds of equal length share
   them."""
   rate = optim.schedule(s.schedule, peak=s.lr, warmup=min(s.warmup, steps // 2), steps=steps)
   optimizer = optim.adamw(
     rate, beta1=s.beta1, beta2=s.beta2, eps=s.eps, weight_decay=s.weight_decay, clip=s.clip
   )
+  model, config = students.of(learner.config), learner.config
+  detach = triplet.detach_prompt and s.losses.triplet > 0
   objective = objectives.tailored(
-    functools.partial(
-      decoder.hidden, config, detach=triplet.detach_prompt and s.losses.triplet > 0
-    ),
-    functools.partial(decoder.head, config),
+    functools.partial(model.hidden, config, detach=detach, remat=s.remat, path=attention),
+    functools.partial(students.token_logprobs, config, chunk=s.chunk),
     share={"sft": s.losses.sft, "triplet": s.losses.triplet},
     margin=triplet.margin,
-    chunk=s.chunk,
   )
-  places = step.places(mesh, decoder.axes(config), decoder.shapes(config), optimizer)
-  return (
-    optimizer,
-    places,
-    step.compiled(step.make_train_step(objective, optimizer, micro=s.micro), mesh, places),
-  )
+  places = step.places(mesh, learner.axes, learner.shapes, optimizer)
+  frozen = ()
+  if learner.rank:
+    frozen = sharding.of_params(mesh, model.axes(config), model.shapes(config))
+  update = step.make_train_step(objective, optimizer, micro=s.micro, whole=learner.whole)
+  return optimizer, places, step.compiled(update, mesh, places, frozen)
 
 
 def resume(run, number, here, store, optimizer, places):
   """(state, rows of metrics so far): the newest whole checkpoint, else the weights this round
   starts from."""
-  shapes = jax.eval_shape(lambda p: step.start(p, optimizer), run.student.shapes)
+  shapes = jax.eval_shape(lambda p: step.start(p, optimizer), run.student.learner.shapes)
   like = jax.tree.map(
     lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
     shapes,
@@ -188,11 +207,7 @@ def resume(run, number, here, store, optimizer, places):
 
 def arrays(batch: dict, mesh) -> objectives.Batch:
   """The batch on its devices, rows split over data and fsdp."""
-  put = lambda name: jax.device_put(batch[name], sharding.batch(mesh))
-  rows = decoder.Rows(*map(put, decoder.Rows._fields))
-  return objectives.Batch(
-    rows, *map(put, ("where", "labels", "weights", "denominator", "pool", "valid"))
-  )
+  return jax.device_put(objectives.batch_of(batch), sharding.batch(mesh))
 
 
 def row(number: int, window) -> records.Metrics:

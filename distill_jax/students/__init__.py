@@ -1,5 +1,7 @@
 """The students: pure functions on (config, parameters), in one module for each shape of model."""
 
+import jax.numpy as jnp
+
 from distill_jax.learning import logprobs
 from distill_jax.students import decoder, t5
 
@@ -18,4 +20,16 @@ def token_logprobs(config, params, hidden_BTD, labels_BT, *, chunk: int):
     chunk=chunk,
     bias=params["head_bias"] if "head_bias" in params else None,
     softcap=config.logit_softcap,
+  )
+
+
+def logits(config, params, hidden_BTD):
+  """float32 [B, T, V] from what `hidden` gave: for a few positions, where the numbers themselves
+  are wanted."""
+  matrix_DV = of(config).head(config, params).astype(config.dtype)
+  out = jnp.einsum("btd,dv->btv", hidden_BTD, matrix_DV, preferred_element_type=jnp.float32)
+  if "head_bias" in params:
+    out += params["head_bias"][None, None, :]
+  return (
+    config.logit_softcap * jnp.tanh(out / config.logit_softcap) if config.logit_softcap else out
   )

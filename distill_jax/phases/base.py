@@ -1,0 +1,111 @@
+"""What a student begins as: a family and its sizes from scratch, or a model as Hugging Face has it.
+
+The config of a model that is loaded is copied into the run folder, with a digest of its weights: so
+a trained student can be used when the model it began as is gone, and a model that has been replaced
+is noticed before anything is built on it.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+import types
+
+from distill_jax import errors, students
+from distill_jax.machine import hf
+from distill_jax.students import families
+
+SCRATCH = "scratch"
+
+
+@dataclasses.dataclass(frozen=True)
+class Base:
+  family: object  # a module of students/families
+  config: object  # its Config
+  fields: dict  # config.json of the model it is; {} from scratch
+  ends: tuple[int, ...] = ()  # tokens that end a text, as the model has them
+  folder: object = None  # the copy of its config in the run folder; None from scratch
+
+
+def of(settings, folder, vocab: int) -> Base:
+  """The base of a run; `vocab`: tokens of a student from scratch. Raises Refusal if there is none,
+  or if it cannot do what the settings want of it."""
+  s = settings.student
+  if s.init == SCRATCH:
+    family = families.of(s.arch or "llama")
+    sizes = dataclasses.asdict(s.scratch) | {"vocab": vocab, "positions": longest(settings)}
+    found = Base(family, family.scratch(types.SimpleNamespace(**sizes)), {})
+  else:
+    found = _copied(settings, folder)
+  found = dataclasses.replace(found, config=dataclasses.replace(found.config, dtype=s.dtype))
+  _refuse(settings, found)
+  return found
+
+
+def longest(settings) -> int:
+  """Tokens of the longest row that training or decoding can come to."""
+  new = max(settings.exam.new_tokens, settings.evaluate.new_tokens)
+  return max(*settings.train.buckets, max(settings.rollout.buckets) + new)
+
+
+def _copied(settings, run_folder) -> Base:
+  init, copy = settings.student.init, run_folder.path / "base"
+  if not copy.exists():
+    source, part = hf.fetch(init), copy.with_name("base.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    fields, generation, _ = hf.describe(source)
+    families.of(fields.get("model_type")).read(fields)  # refused before it is copied
+    contents = {"config": fields, "generation": generation, "sha256": hf.digest(source)}
+    for name, content in contents.items():
+      with open(part / f"{name}.json", "w", encoding="utf-8") as file:
+        json.dump(content, file, indent=1, sort_keys=True)
+        file.flush()
+        os.fsync(file.fileno())
+    part.rename(copy)
+  read = lambda name: json.loads((copy / f"{name}.json").read_bytes())
+  fields, generation = read("config"), read("generation")
+  family, arch = families.of(fields.get("model_type")), settings.student.arch
+  if arch not in ("", fields["model_type"]):
+    raise errors.config(
+      "student.arch", arch, f"empty, or what is in {init}: {fields['model_type']}"
+    )
+  ends = generation["eos_token_id"] if "eos_token_id" in generation else fields.get("eos_token_id")
+  ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
+  return Base(family, family.read(fields), fields, tuple(ends), copy)
+
+
+def tokenizer_files(settings, base: Base) -> list:
+  """Of the model a student begins as."""
+  folder = source(settings, base)
+  return [folder / name for name in hf.TOKENIZER if (folder / name).is_file()]
+
+
+def source(settings, base: Base):
+  """The folder with the weights. Raises Refusal if it is gone, or holds others than at first."""
+  found = hf.fetch(settings.student.init)
+  known = json.loads((base.folder / "sha256.json").read_bytes())
+  if hf.digest(found) != known:
+    raise errors.data(
+      f"{found}: the model there is not the one this run began with; put that one back, or begin "
+      "again with another --workdir"
+    )
+  return found
+
+
+def _refuse(settings, base: Base) -> None:
+  """What only shows once the family is known."""
+  s, config = settings, base.config
+  reads = students.of(config) is not students.decoder
+  if reads and s.sft.prompt_weight:
+    raise errors.config("sft.prompt_weight", s.sft.prompt_weight, "0: an encoder reads the prompt")
+  room = 0 if reads else config.learned - config.learned_offset if config.learned else 0
+  if room and longest(s) > room:
+    raise errors.config(
+      "train.buckets", s.train.buckets,
+      f"at most {room} tokens a row, with rollout.buckets and new_tokens: its positions end there",
+    )  # fmt: skip
+  if s.student.lora.rank and not config.gated and "gate" in s.student.lora.targets:
+    raise errors.config(
+      "student.lora.targets", s.student.lora.targets, "without gate: this family has none"
+    )

@@ -1,0 +1,134 @@
+"""Whole runs of students that begin as a model in Hugging Face's layout, or as another family."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from distill_jax import errors, play, run_folder, settings
+from distill_jax.console import Console
+from distill_jax.phases import export
+from distill_jax.phases import run as runs
+from tests import test_rounds as whole
+
+LORA = {"student__lora__rank": 2, "student__lora__targets": ("q", "o", "down"), "rounds": 0}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+  """A run from scratch, and its student as a directory."""
+  folder = tmp_path_factory.mktemp("model")
+  _, run = whole.run(folder / "run", rounds=0)
+  play.export(
+    settings.read(whole.config(rounds=0)), workdir=str(run.path), round=0, out=str(folder / "out"),
+    dtype="float32", verify=False,
+  )  # fmt: skip
+  return folder / "out", run
+
+
+def opened(folder, **changes) -> runs.Run:
+  return runs.Run(settings.read(whole.config(**changes)), folder, Console())
+
+
+def same(a, b):
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_a_student_begins_as_exactly_the_model_it_is_told_to(model, tmp_path):
+  out, source = model
+  with opened(run_folder.RunFolder(tmp_path), student__init=str(out), rounds=0) as what:
+    student, trained = what.student_before(0)
+    same(trained, opened(source, rounds=0).student_after(0)[1])
+    problem = what.task.problems("test")[0]
+    before = opened(source, rounds=0).student
+    assert student.read(what.prompt(problem)) == before.read(what.prompt(problem))
+
+
+def test_low_rank_updates_are_trained_kept_small_and_merged_on_the_way_out(model, tmp_path):
+  out, _ = model
+  changes = LORA | {"student__init": str(out)}
+  played, folder = whole.run(tmp_path / "run", **changes)
+  assert played["rounds"][0]["steps"] == 4
+  what = opened(folder, **changes)
+  student, trained = what.student_after(0)
+  assert set(trained["blocks"]) == {"q", "o", "down"}
+  assert all(np.abs(x["up"]).max() > 0 for x in trained["blocks"].values())
+  arguments = dict(workdir=str(folder.path), round=0, dtype="float32", verify=False)
+  play.export(settings.read(whole.config(**changes)), out=str(tmp_path / "out"), **arguments)
+  again = {"student__init": str(tmp_path / "out"), "rounds": 0}
+  (tmp_path / "again").mkdir()
+  exported = opened(run_folder.RunFolder(tmp_path / "again"), **again).student_before(0)[1]
+  same(exported, export.merged(student, trained))
+  base = student.frozen["blocks"]
+  assert (exported["blocks"]["k"] == base["k"]).all()
+  assert (exported["blocks"]["q"] != base["q"]).any()
+
+
+def test_a_model_that_was_replaced_is_noticed_and_one_that_is_gone_is_not_missed_by_the_trained(
+  model, tmp_path, capsys
+):
+  moved = shutil.copytree(model[0], tmp_path / "model")
+  changes = {"student__init": str(moved), "rounds": 0, "student__lora__rank": 1}
+  _, folder = whole.run(tmp_path / "lora", **changes)
+  weights = moved / "model.safetensors"
+  weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\1\0")
+  with pytest.raises(errors.Refusal, match="not the one this run began with"):
+    opened(folder, **changes).student_after(0)[0].frozen  # noqa: B018
+  shutil.copy(model[0] / "model.safetensors", weights)
+  changes["student__lora__rank"] = 0
+  _, folder = whole.run(tmp_path / "full", **changes)
+  shutil.rmtree(moved)
+  there = dict(workdir=str(folder.path), round=0, split="test")
+  assert play.evaluate(settings.read(whole.config(**changes)), **there)["n"] == 10
+
+
+def test_an_encoder_decoder_plays_all_rounds_with_contrasts_and_leaves(tmp_path):
+  changes = {
+    "student__arch": "t5", "student__scratch__kv_heads": 4, "demonstrate__rationales": 2,
+    "sft__denominator": "all_tokens",
+  }  # fmt: skip
+  played, folder = whole.run(tmp_path / "run", **changes)
+  assert [row["steps"] for row in played["rounds"]] == [4, 4]
+  assert all(m.triplet is not None for m in whole.metrics(folder))
+  there = dict(workdir=str(folder.path), round=1, out=str(tmp_path / "out"))
+  play.export(settings.read(whole.config(**changes)), **there, dtype="float32", verify=False)
+  fields = json.loads((tmp_path / "out/config.json").read_text())
+  assert fields["model_type"] == "t5" and fields["is_encoder_decoder"]
+
+
+@pytest.mark.parametrize(
+  "changes, field",
+  [
+    ({"student__arch": "gpt2", "student__scratch__kv_heads": 2}, "student.scratch.kv_heads"),
+    ({"student__arch": "gpt5"}, "gpt5"),
+    (
+      {"student__arch": "t5", "student__scratch__kv_heads": 4, "sft__prompt_weight": 0.1},
+      "sft.prompt_weight",
+    ),
+    ({"student__attention": "cudnn"}, "student.attention"),
+    ({"student__lora__rank": 2, "student__lora__targets": ("gate",), "student__arch": "gpt2",
+      "student__scratch__kv_heads": 4}, "student.lora.targets"),
+    ({"student__init": "no/such/folder"}, "no/such/folder"),
+  ],
+)  # fmt: skip
+def test_what_a_family_cannot_be_is_refused_before_anything_is_paid_for(changes, field, tmp_path):
+  with pytest.raises(errors.Refusal, match=field.replace(".", r"\.")):
+    whole.run(tmp_path / "run", **changes)
+  assert not list((tmp_path / "run").glob("round_*/*"))
+
+
+def test_another_family_than_the_one_that_is_there_is_refused(model, tmp_path):
+  with pytest.raises(errors.Refusal, match=r"student\.arch.*llama"):
+    whole.run(tmp_path / "run", student__init=str(model[0]), student__arch="gpt2")
+
+
+def test_packing_trains_on_the_same_examples_in_fewer_rows(model, tmp_path):
+  changes = {"rounds": 0, "train__steps": 0, "train__epochs": 1, "train__buckets": (256,)}
+  _, apart = whole.run(tmp_path / "apart", **changes)
+  _, packed = whole.run(tmp_path / "packed", train__pack=True, **changes)
+  examples, steps = (
+    [f.find(0, "train").facts[name] for f in (apart, packed)] for name in ("examples", "steps")
+  )
+  assert examples[0] == examples[1] and steps[1] < steps[0]
