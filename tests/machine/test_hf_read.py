@@ -149,6 +149,16 @@ def test_the_prefix_may_be_there_or_not_and_spare_names_are_passed_over(rename, 
   material.same(load(folder, family, c, like), material.expected(family.tensors(c), arrays, like))
 
 
+@pytest.mark.parametrize("name", ["model.layers.0.mask", "layers.0.mask"])
+def test_a_spare_name_is_passed_over_with_its_prefix_and_without(name, tmp_path):
+  family, c = FAMILIES["llama"]
+  folder = material.directory(tmp_path / "base", family, c, spoilt(**{name: np.zeros(1)}))
+  spare, like = r"model\.layers\.\d+\.mask", material.like(c)
+  hf_read.load(folder, family.tensors(c), spare=spare, prefix="model.", like=like)
+  with pytest.raises(errors.Refusal, match=rf"does not tell of: {name}: "):
+    hf_read.load(folder, family.tensors(c), spare=spare + "s", prefix="model.", like=like)
+
+
 def test_arrays_taken_over_are_not_changed_by_one_who_donates_them(known):
   folder, family, c, arrays = known
   params = load(folder, family, c, material.like(c, cube()))
