@@ -1,0 +1,108 @@
+"""GPT-2: layer norms, a learned table of positions, biases everywhere. Its weights lie [in, out],
+queries, keys and values in one. Reference: transformers' modeling_gpt2.py."""
+
+from distill_jax.students import decoder
+from distill_jax.students.families import fields as files
+from distill_jax.students.families import layout
+
+PREFIX = "transformer."
+TOP = {
+  "embed": "transformer.wte.weight",
+  "positions": "transformer.wpe.weight",
+  "norm": "transformer.ln_f.weight",
+  "norm_bias": "transformer.ln_f.bias",
+  "head": "lm_head.weight",
+}
+BLOCK = {
+  "attention_norm": "ln_1.weight",
+  "attention_norm_bias": "ln_1.bias",
+  "q": "attn.c_attn.weight",
+  "k": "attn.c_attn.weight",
+  "v": "attn.c_attn.weight",
+  "q_bias": "attn.c_attn.bias",
+  "k_bias": "attn.c_attn.bias",
+  "v_bias": "attn.c_attn.bias",
+  "o": "attn.c_proj.weight",
+  "o_bias": "attn.c_proj.bias",
+  "mlp_norm": "ln_2.weight",
+  "mlp_norm_bias": "ln_2.bias",
+  "up": "mlp.c_fc.weight",
+  "up_bias": "mlp.c_fc.bias",
+  "down": "mlp.c_proj.weight",
+  "down_bias": "mlp.c_proj.bias",
+}
+PARTS = {"norm": "layer", "gated": False, "qkv_bias": True, "out_bias": True, "mlp_bias": True}
+
+
+def read(fields: dict) -> decoder.Config:
+  files.supported(fields)
+  files.only(fields, scale_attn_by_inverse_layer_idx=False)
+  width = files.whole(fields, "n_embd")
+  return decoder.Config(
+    vocab=files.whole(fields, "vocab_size"),
+    width=width,
+    layers=files.whole(fields, "n_layer"),
+    **files.whole_heads(width, "n_head", files.whole(fields, "n_head")),
+    mlp=files.whole(fields, "n_inner", 4 * width),
+    norm_eps=files.number(fields, "layer_norm_epsilon", 1e-5),
+    tied=files.flag(fields, "tie_word_embeddings", True),
+    dtype="float32",
+    learned=files.whole(fields, "n_positions", 1024),
+    activation=files.activation(fields, "activation_function", "gelu_new"),
+    attention_scale=0.0 if files.flag(fields, "scale_attn_weights", True) else 1.0,
+    **PARTS,
+  )
+
+
+def write(config: decoder.Config) -> dict:
+  return {
+    "architectures": ["GPT2LMHeadModel"],
+    "model_type": "gpt2",
+    "vocab_size": config.vocab,
+    "n_embd": config.width,
+    "n_layer": config.layers,
+    "n_head": config.heads,
+    "n_inner": config.mlp,
+    "n_positions": config.learned,
+    "layer_norm_epsilon": config.norm_eps,
+    "activation_function": files.theirs(config.activation),
+    "scale_attn_weights": config.attention_scale == 0.0,
+    "tie_word_embeddings": config.tied,
+  }
+
+
+def tensors(config: decoder.Config) -> list[layout.Tensor]:
+  out = files.tensors(config, TOP, BLOCK, "transformer.h.{}.")
+  return [tensor if tensor.layer is None else _turned(tensor) for tensor in out]
+
+
+def _turned(tensor: layout.Tensor) -> layout.Tensor:
+  """Weights lie as ours do, and queries, keys and values are thirds of one tensor."""
+  kind = tensor.path[-1]
+  if kind in ("q", "k", "v"):
+    out, into = tensor.split
+    return tensor._replace(split=(into, (3, *out)), order=(0, 2, 3), part=(1, "qkv".index(kind)))
+  if kind in ("q_bias", "k_bias", "v_bias"):
+    (out,) = tensor.split
+    return tensor._replace(split=((3, *out),), order=(1, 2), part=(0, "qkv".index(kind[0])))
+  if kind in ("o", "up", "down"):
+    return tensor._replace(split=tensor.split[::-1], order=tuple(range(len(tensor.order))))
+  return tensor
+
+
+def spare(config: decoder.Config) -> str:
+  """The mask of older files, and the head that is the embedding."""
+  tied = r"|lm_head\.weight" if config.tied else ""
+  return r"(transformer\.)?h\.\d+\.attn\.(bias|masked_bias)" + tied
+
+
+def scratch(sizes) -> decoder.Config:
+  files.fixed(sizes, "rope_theta", 0.0, "gpt2")
+  return files.scratch_whole(
+    sizes,
+    "gpt2",
+    norm_eps=sizes.norm_eps or 1e-5,
+    learned=sizes.positions,
+    activation="gelu_tanh",
+    **PARTS,
+  )

@@ -1,0 +1,45 @@
+"""Writes <case>.npz beside this file: what transformers says of every model of cases.py.
+
+  python -m tests.golden.make        (needs torch and transformers 5; written with 2.13 and 5.23)
+
+  config      the text of its config.json
+  tokens mask int32 [B, L], padded on the right
+  logits      float32 [B, L, V], 0 at padding
+  greedy      int32 [B, 64], what it writes after each row
+  logprobs    float64 [B], of each row's tokens after the first, nats
+
+Weights are in no file: tests/golden/cases.py says how a name gives them.
+"""
+
+import json
+import pathlib
+
+import numpy as np
+
+from tests.golden import cases
+from tests.parity import reference
+
+LEAD = 1e-3  # nats by which the best token must win, ten times what logits may be off
+
+
+def main() -> None:
+  for case, fields in cases.CASES.items():
+    model = reference.model(fields)
+    tokens, mask = cases.batch(case)
+    logits = reference.logits(model, tokens, mask) * mask[..., None]
+    greedy, lead = reference.greedy(model, tokens, mask, cases.NEW)
+    if lead < LEAD:
+      raise SystemExit(f"{case}: two tokens are {lead} apart; give it another seed in cases.py")
+    np.savez_compressed(
+      pathlib.Path(__file__).parent / f"{case}.npz",
+      config=json.dumps(fields),
+      tokens=tokens,
+      mask=mask,
+      logits=np.float32(logits),
+      greedy=greedy,
+      logprobs=reference.summed(logits, tokens, mask),
+    )
+
+
+if __name__ == "__main__":
+  main()

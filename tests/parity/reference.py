@@ -1,0 +1,60 @@
+"""The same tiny models in transformers and torch. Nothing here is imported without them."""
+
+import numpy as np
+import torch
+import transformers
+
+from tests.golden import cases
+
+torch.set_num_threads(1)  # tiny products: threads would only wait for each other
+
+
+def model(fields: dict):
+  """transformers' model of a config.json, with the weights of cases.py in all its parameters."""
+  fields = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None} | fields
+  config = transformers.AutoConfig.for_model(**fields)
+  config._attn_implementation = "eager"
+  out = transformers.AutoModelForCausalLM.from_config(config).eval()
+  with torch.no_grad():
+    for name, value in out.named_parameters():
+      value.copy_(torch.from_numpy(cases.weight(name, tuple(value.shape))))
+  return out
+
+
+def to_the_left(tokens, mask):
+  """The batch with its padding moved before the rows."""
+  turns = mask.shape[1] - mask.sum(axis=1)
+  moved = [np.roll(row, turn) for row, turn in zip(tokens, turns, strict=True)]
+  return np.stack(moved), np.stack([np.roll(m, n) for m, n in zip(mask, turns, strict=True)])
+
+
+@torch.no_grad()
+def logits(model, tokens, mask):
+  """float32 [B, L, V], with the positions that generate() takes from the mask."""
+  mask = torch.from_numpy(mask).long()
+  positions = (mask.cumsum(-1) - 1).clamp(min=0)
+  tokens = torch.from_numpy(tokens).long()
+  return model(tokens, attention_mask=mask, position_ids=positions).logits.float().numpy()
+
+
+@torch.no_grad()
+def greedy(model, tokens, mask, new: int):
+  """int32 [B, new] and the smallest lead the best token ever had over the second, in nats."""
+  tokens, mask = to_the_left(tokens, mask)
+  out = model.generate(
+    torch.from_numpy(tokens).long(), attention_mask=torch.from_numpy(mask).long(),
+    max_new_tokens=new, min_new_tokens=new, do_sample=False, eos_token_id=None, pad_token_id=0,
+    return_dict_in_generate=True, output_logits=True,
+  )  # fmt: skip
+  best = torch.stack(out.logits).topk(2, dim=-1).values
+  lead = float((best[..., 0] - best[..., 1]).min())
+  return np.int32(out.sequences[:, tokens.shape[1] :].numpy()), lead
+
+
+def summed(logits, tokens, mask):
+  """log p of each row's tokens after the first, nats, float64 [B]."""
+  x = np.float64(logits)
+  x -= x.max(axis=-1, keepdims=True)
+  logp = x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
+  taken = np.take_along_axis(logp[:, :-1], np.int64(tokens)[:, 1:, None], axis=-1)[..., 0]
+  return (taken * mask[:, 1:] * mask[:, :-1]).sum(axis=1)

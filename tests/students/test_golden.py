@@ -1,0 +1,55 @@
+"""Every family says what transformers said of it once (tests/golden/make.py), without torch."""
+
+import functools
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from distill_jax.students import families
+from tests import compilations
+from tests.golden import cases
+from tests.students import reading
+
+FILES = sorted(pathlib.Path(cases.__file__).parent.glob("*.npz"))
+# One of each family, and the one with another order: tests/parity writes with all.
+WRITERS = [file for file in FILES if file.stem in (*families.BY_TYPE, "opt_350m")]
+
+quick = pytest.fixture(autouse=True, scope="module")(compilations.quick)
+
+
+@functools.cache
+def golden(file):
+  return dict(np.load(file))
+
+
+@functools.cache
+def student(file):
+  fields = json.loads(str(golden(file)["config"]))
+  config = families.of(fields["model_type"]).read(fields)
+  return config, cases.ours(fields["model_type"], config, cases.weight)
+
+
+def test_every_family_and_every_case_has_a_golden_file():
+  assert [file.stem for file in FILES] == sorted(cases.CASES)
+  kinds = {fields["model_type"] for fields in cases.CASES.values()}
+  assert kinds == {*families.BY_TYPE} - {"t5"}
+  assert sum(file.stat().st_size for file in FILES) < 400_000
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_logits_and_summed_log_probs_are_golden(file):
+  want = golden(file)
+  got, logp = reading.logits(*student(file), want["tokens"], want["mask"])
+  real = want["mask"] > 0
+  np.testing.assert_allclose(np.asarray(got)[real], want["logits"][real], rtol=0, atol=1e-4)
+  np.testing.assert_allclose(logp, want["logprobs"], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("file", WRITERS, ids=lambda file: file.stem)
+def test_greedy_tokens_are_golden(file):
+  want = golden(file)
+  lengths, new = np.int32(want["mask"].sum(axis=1)), want["greedy"].shape[1]
+  got = reading.greedy(*student(file), want["tokens"], lengths, new)
+  np.testing.assert_array_equal(got, want["greedy"])
