@@ -131,7 +131,7 @@ def _scan(layer, x_BLD, stack, number: int, remat: str):
 
 
 def encode(config: Config, params, tokens_BE, segments_BE, *, remat: str = "none"):
-  """The encoder's states [B, E, D]. Segment 0 is padding: only padding sees it, and it sees no more."""
+  """The encoder's states [B, E, D]. Segment 0 is padding, which only padding sees."""
   (block, _), _, _ = _parts(config)
   mask_BEE = segments_BE[:, :, None] == segments_BE[:, None, :]
   line_E = jnp.arange(tokens_BE.shape[1])
