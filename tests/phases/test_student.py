@@ -1,5 +1,6 @@
 """A student's answers depend on what is asked and by what name; conversations are led together."""
 
+import dataclasses
 import types
 
 import jax
@@ -8,24 +9,30 @@ import pytest
 
 from distill_jax import errors
 from distill_jax.data import tokenizer
-from distill_jax.phases import conversations, student
+from distill_jax.decoding import rollout
+from distill_jax.phases import base, conversations, student
 from tests import compilations
-from tests.students import oracle
+from tests.students import oracle, oracle_t5
 
 quick = pytest.fixture(autouse=True, scope="module")(compilations.quick)
 
-SHAPE = {"width": 16, "layers": 1, "heads": 2, "kv_heads": 1, "head_width": 8, "mlp": 16}
-DETAILS = {"rope_theta": 100.0, "norm_eps": 1e-5, "tied": True, "dtype": "float32"}
 DECODING = {"temperature": 1.0, "new_tokens": 6}
 
 
-def settings(data: int = -1, seed: int = 0, batch: int = 8):
+def settings(data: int = -1, seed: int = 0, batch: int = 8, refill: float = 0.25):
   return types.SimpleNamespace(
     seed=seed,
-    student=types.SimpleNamespace(**SHAPE, **DETAILS),
-    rollout=types.SimpleNamespace(batch=batch, buckets=(8, 16)),
+    student=types.SimpleNamespace(
+      init="scratch", lora=types.SimpleNamespace(rank=0, alpha=1.0, targets=("q",))
+    ),
+    rollout=types.SimpleNamespace(batch=batch, refill=refill, buckets=(8, 16)),
     mesh=types.SimpleNamespace(data=data, fsdp=1, tensor=1),
   )
+
+
+def student_of(tok, family=oracle.TINY, **changes):
+  config = dataclasses.replace(family, vocab=tok.vocab, layers=1)
+  return student.Student(settings(**changes), tok, base.Base(None, config, {}))
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +44,7 @@ def tok(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def learner(tok):
-  return student.Student(settings(), tok)
+  return student_of(tok)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +87,7 @@ def test_equal_prompts_share_a_prefill_and_are_told_apart_by_their_names(learner
 def test_the_name_and_the_seed_decide_the_numbers(learner, params, answers, tok):
   renamed = learner.answer(params, [(p, f"{name}!") for p, name in ASKED], **DECODING)
   assert sum(a.text != b.text for a, b in zip(renamed, answers, strict=True)) > 6
-  other = student.Student(settings(seed=1), tok).answer(params, ASKED, **DECODING)
+  other = student_of(tok, seed=1).answer(params, ASKED, **DECODING)
   assert sum(a.text != b.text for a, b in zip(other, answers, strict=True)) > 6
   assert_same(learner.answer(params, ASKED, **DECODING), answers)
 
@@ -111,18 +118,85 @@ def test_nothing_asked_is_nothing_answered(learner, params):
   assert learner.answer(params, [], **DECODING) == []
 
 
-def test_a_batch_has_as_many_prompts_as_the_settings_say_in_whole_shards(tok):
-  """However few are asked, so that a row's arithmetic does not depend on them."""
-  at_a_time = lambda batch, samples: student.Student(settings(batch=batch), tok)._prompts_at_a_time(
-    samples
+@pytest.mark.parametrize(("batch", "refill"), [(1, 1.0), (16, 0.5), (24, 0.1)])
+def test_neither_the_rows_at_a_time_nor_the_refill_changes_an_answer(
+  tok, params, answers, batch, refill
+):
+  other = student_of(tok, batch=batch, refill=refill)
+  assert_same(other.answer(params, ASKED, **DECODING), answers)
+
+
+def test_an_encoder_decoder_is_asked_in_the_same_way(tok):
+  learner = student_of(tok, oracle_t5.SECOND)
+  params = jax.device_put(oracle_t5.params(learner.config, scale=0.4), learner.places)
+  answers = learner.answer(params, ASKED, **DECODING)
+  assert len({x.text for x in answers}) > 6
+  assert_same(learner.answer(params, ASKED[::-1], **DECODING), answers[::-1])
+
+
+LONG = {"temperature": 1.0, "new_tokens": 40}
+STOP = ("e", "or")
+
+
+@pytest.fixture(scope="module")
+def read_to_the_end(learner, params, tok):
+  """What answers that stop at a text of STOP are: cut by hand, token by token, from rows that were
+  sampled to their ends."""
+  kept, plain = [], rollout.sample
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(rollout, "sample", lambda *a, **k: kept.append(plain(*a, **k)) or kept[-1])
+    asked = [("word", name) for _, name in ASKED]
+    whole = learner.answer(params, asked, **LONG)
+  (out,) = kept
+  cut = []
+  for row, answer in enumerate(whole):
+    for n in range(1, answer.tokens + 1):
+      text = tok.decode(out.tokens[row, :n])
+      if any(s in text for s in STOP):
+        before = text[: min(text.index(s) for s in STOP if s in text)]
+        answer = student.Answer(before, "stop", n, float(out.logprobs[row, :n].sum()))
+        break
+    cut.append(answer)
+  return asked, whole, cut
+
+
+@pytest.mark.parametrize("look", [1, 3, 16, 1000])
+def test_an_answer_ends_before_the_first_stop_text_whenever_the_host_looks(
+  learner, params, read_to_the_end, look, monkeypatch
+):
+  monkeypatch.setattr(rollout, "LOOK", look)
+  asked, _, cut = read_to_the_end
+  assert_same(learner.answer(params, asked, **LONG, stop=STOP), cut)
+
+
+def test_some_answers_stop_at_a_text_and_some_do_not(read_to_the_end):
+  _, whole, cut = read_to_the_end
+  changed = [a != b for a, b in zip(whole, cut, strict=True)]
+  assert 3 < sum(changed) < len(changed)
+  assert len({a.tokens for a, c in zip(cut, changed, strict=True) if c}) > 3
+
+
+def test_a_stop_text_that_never_comes_changes_nothing(learner, params, answers):
+  assert_same(learner.answer(params, ASKED, **DECODING, stop=("never said",)), answers)
+
+
+def test_asking_again_compiles_nothing(learner, params):
+  with compilations.counted() as programs:
+    for n in range(1, 12):
+      decoding = {"temperature": n / 4, "top_p": 1 - n / 50, "new_tokens": 6}
+      learner.answer(params, ASKED[:n], **decoding)
+  assert programs == []
+
+
+def test_the_start_token_of_a_prompt_that_is_too_long_is_kept():
+  shell = types.SimpleNamespace(
+    tokenizer=types.SimpleNamespace(before=(9,)), rollout=types.SimpleNamespace(buckets=(2, 4))
   )
-  assert [at_a_time(*x) for x in ((64, 1), (64, 4), (60, 4), (8, 100), (1, 1))] == [
-    64,
-    16,
-    16,
-    8,
-    8,
-  ]
+  fitting = lambda *tokens: student.Student._fitting(shell, list(tokens))
+  assert fitting(9, 1, 2, 3) == [9, 1, 2, 3]
+  assert fitting(9, 1, 2, 3, 4, 5) == [9, 3, 4, 5]
+  shell.tokenizer.before = ()
+  assert fitting(1, 2, 3, 4, 5) == [2, 3, 4, 5]
 
 
 def test_fresh_weights_follow_the_seed_and_lie_where_they_belong(learner, tok):
@@ -130,7 +204,7 @@ def test_fresh_weights_follow_the_seed_and_lie_where_they_belong(learner, tok):
   places = jax.tree.map(lambda x: x.sharding, fresh)
   same = jax.tree.map(lambda x, a, b: a.is_equivalent_to(b, x.ndim), fresh, places, learner.places)
   assert all(jax.tree.leaves(same))
-  again, other = learner.fresh(), student.Student(settings(seed=1), tok).fresh()
+  again, other = learner.fresh(), student_of(tok, seed=1).fresh()
   jax.tree.map(np.testing.assert_array_equal, fresh, again)
   assert (np.asarray(fresh["embed"]) != np.asarray(other["embed"])).any()
   like = jax.tree.map(lambda x: (x.shape, x.dtype), learner.like)
@@ -139,7 +213,7 @@ def test_fresh_weights_follow_the_seed_and_lie_where_they_belong(learner, tok):
 
 def test_a_mesh_that_does_not_fit_the_devices_is_refused(tok):
   with pytest.raises(errors.Refusal, match=r"config\.mesh") as refusal:
-    student.Student(settings(data=3), tok)
+    student_of(tok, data=3)
   assert refusal.value.code == errors.CONFIG
 
 
