@@ -10,6 +10,8 @@ from distill_jax.students import lora
 from distill_jax.students import rows as students_rows
 from distill_jax.students.families import layout
 
+# Of the config.json a student began as: what says where code is, or who wrote the file.
+LEFT = ("auto_map", "_name_or_path", "transformers_version")
 CLOSE = 1e-3  # nats; what two orders of summation make of float32 logits is smaller
 
 
@@ -20,7 +22,7 @@ def write(what, number: int, *, out: str, dtype: str, card: str) -> None:
   bos = base.fields["bos_token_id"] if "bos_token_id" in base.fields else None
   hf_write.export(
     out,
-    fields=base.fields | family.write(student.config),
+    fields={k: v for k, v in base.fields.items() if k not in LEFT} | family.write(student.config),
     tensors=family.tensors(student.config),
     to_theirs=layout.to_theirs,
     params=merged(student, trained),

@@ -1,0 +1,73 @@
+"""A real pretrained model, where it is at hand: ../shared/models/stories260k-hf (Llama, 260 K).
+
+It is loaded, tells its story, learns arithmetic whole and by low-rank updates, and what leaves
+generates the same tokens in transformers.
+"""
+
+import pathlib
+
+import numpy as np
+import pytest
+
+from distill_jax import play, records, run_folder, settings
+from distill_jax.console import Console
+from distill_jax.phases import run as runs
+from distill_jax.phases import train
+from tests import test_rounds as whole
+
+MODEL = pathlib.Path(__file__).parents[3] / "shared/models/stories260k-hf"
+THERE = [MODEL] if MODEL.exists() else []
+STORY = (
+  "Once upon a time, there was a little girl named Lily. She loved to play outside in the park."
+)
+CHANGES = {
+  "rounds": 0, "train__buckets": (320,), "rollout__buckets": (192,), "train__steps": 30,
+  "train__log_every": 5, "train__lr": 3e-3, "student__scratch__vocab": 320,
+}  # fmt: skip
+
+
+def opened(folder, **changes) -> runs.Run:
+  return runs.Run(settings.read(whole.config(**changes)), folder, Console())
+
+
+@pytest.mark.parametrize("model", THERE)
+def test_it_tells_its_story(model, tmp_path):
+  with opened(run_folder.RunFolder(tmp_path), **CHANGES, student__init=str(model)) as what:
+    student, weights = what.student_before(0)
+    told = student.answer(weights, [("", "story")], temperature=0.0, new_tokens=64)[0]
+  assert told.text.startswith(STORY)
+
+
+@pytest.mark.parity
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("rank", [0, 4])
+@pytest.mark.parametrize("model", THERE)
+def test_it_learns_arithmetic_and_leaves_as_what_it_is_here(model, rank, tmp_path):
+  import torch
+  import transformers
+
+  changes = CHANGES | {"student__init": str(model), "student__lora__rank": rank}
+  _, folder = whole.run(tmp_path / "run", **changes)
+  losses = [m.loss for m in whole.records_of(folder, 0, "train", train.METRICS, records.Metrics)]
+  assert losses[-1] < 0.8 * losses[0]
+  out = tmp_path / "out"
+  play.export(
+    settings.read(whole.config(**changes)), workdir=str(folder.path), round=0, out=str(out),
+    dtype="float32", verify=True,
+  )  # fmt: skip
+  theirs = transformers.AutoModelForCausalLM.from_pretrained(out)
+  words = transformers.AutoTokenizer.from_pretrained(out)
+  with opened(folder, **changes) as what:
+    student, weights = what.student_after(0)
+    problems = what.task.problems("test")[:4]
+    prompts = [what.prompt(p) for p in problems]
+    asked = [(prompt, f"{n}") for n, prompt in enumerate(prompts)]
+    ours = student.answer(weights, asked, temperature=0.0, new_tokens=64)
+  for prompt, answer in zip(prompts, ours, strict=True):
+    ids = torch.tensor([words(prompt)["input_ids"]])
+    assert ids[0].tolist() == student.read(prompt)
+    with torch.no_grad():
+      text = theirs.generate(ids, max_new_tokens=64, do_sample=False)[0, ids.shape[1] :]
+    assert len(text) == answer.tokens
+    assert student.tokenizer.decode(text.tolist()) == answer.text
+  assert np.isfinite(losses).all()
