@@ -3,9 +3,9 @@
 Dimension key: P prompts read at once, Q places filled at once, R rows, L columns of a prompt, N new
 tokens, S = L + N columns of a row's cache, V vocabulary.
 
-The cache is a ring (students/rows.py): at turn t every row writes column t % S, however far it has
-come, so that a row may begin at any turn. All sizes come from the settings and the bucket, never
-from how much there is to do. rollout.py leads these programs.
+A row may begin at any turn, and computes the same to the last bit in any company: a column of its
+cache is a position of its own (students/rows.py), and all sizes come from the settings and the
+bucket, never from how much there is to do. rollout.py leads these programs.
 """
 
 import functools
@@ -30,10 +30,10 @@ class Drawn(NamedTuple):
 
 
 class State(NamedTuple):
-  turn: jax.Array  # int32: column turn % S is written next
+  turn: jax.Array  # int32: turns so far
   cache: rows.Cache
   logits: jax.Array  # float32 [R, V], of the token that comes next
-  filled: jax.Array  # int32 [R]: what the ring held of a row before its first new token
+  filled: jax.Array  # int32 [R]: columns before the first new token
   keys: jax.Array  # uint32 [R, 2]
   drawn: Drawn
 
@@ -83,33 +83,23 @@ def empty(prefilled, *, count: int, new_tokens: int) -> State:
 @functools.partial(jax.jit, donate_argnames="state")
 def place(state: State, prefilled, source_Q, target_Q, keys_Q2) -> State:
   """Prompt source_Q of what was read begins in row target_Q, with a key of its own; a target R is
-  no row.
-
-  Position p of a prompt of n tokens goes to column (turn - n + p) % S, so that its last token is
-  the youngest when the row's first new token is written.
-  """
+  no row. Columns that the prompt does not reach keep what they held: nobody sees it before it is
+  written over."""
   logits_PV, cache, filled_P = prefilled
   fill = lambda x_R, new_Q: x_R.at[target_Q].set(new_Q, mode="drop")
   take = lambda x_R, x_P: fill(x_R, x_P[source_Q])
-  filled_Q = filled_P[source_Q]
-  width, length = state.cache.keys[0].shape[2], cache.keys[0].shape[2]
-  position_QS = (jnp.arange(width)[None, :] - state.turn + filled_Q[:, None]) % width
-  position_QS = jnp.minimum(position_QS, length - 1)  # columns that no prompt reaches: unseen
-
-  def turned(ring_R, columns_P):
-    pick = lambda source, position_S: columns_P[source][:, position_S]
-    return fill(ring_R, jax.vmap(pick)(source_Q, position_QS))
-
+  length = cache.keys[0].shape[2]
+  begin = lambda x_R, x_P: x_R.at[target_Q, :, :length].set(x_P[source_Q], mode="drop")
   drawn = state.drawn
   return _pinned(
     state._replace(
       cache=rows.Cache(
-        jax.tree.map(turned, state.cache.keys, cache.keys),
-        jax.tree.map(turned, state.cache.values, cache.values),
+        jax.tree.map(begin, state.cache.keys, cache.keys),
+        jax.tree.map(begin, state.cache.values, cache.values),
         jax.tree.map(take, state.cache.fixed, cache.fixed),
       ),
       logits=take(state.logits, logits_PV),
-      filled=fill(state.filled, filled_Q),
+      filled=take(state.filled, filled_P),
       keys=fill(state.keys, keys_Q2),
       drawn=drawn._replace(lengths=fill(drawn.lengths, 0), ended=fill(drawn.ended, False)),
     )
@@ -135,7 +125,7 @@ def decode(
   """
   model = students.of(config)
   layers = model.unstacked(config, params)
-  width, new_tokens = state.cache.keys[0].shape[2], state.drawn.tokens.shape[1]
+  new_tokens = state.drawn.tokens.shape[1]
   last = state.turn + turns
 
   def more(loop):
@@ -155,9 +145,7 @@ def decode(
       drawn.lengths + running_R,
       drawn.ended | running_R & jnp.isin(token_R, jnp.int32(eos)),
     )
-    logits_RV, cache = model.advance(
-      config, params, layers, token_R, position_R, state.cache, state.turn % width
-    )
+    logits_RV, cache = model.advance(config, params, layers, token_R, position_R, state.cache)
     state = State(state.turn + 1, cache, logits_RV, state.filled, state.keys, drawn)
     return state, running_R & ~drawn.ended & (drawn.lengths < new_tokens)
 

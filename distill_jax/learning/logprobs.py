@@ -9,9 +9,7 @@ import jax
 import jax.numpy as jnp
 
 
-def token_logprobs(
-  hidden_BTD, head_DV, targets_BT, *, chunk: int, bias=None, softcap: float = 0.0
-):
+def token_logprobs(hidden_BTD, head_DV, targets_BT, *, chunk: int, bias=None, softcap: float = 0.0):
   """log p(target | what precedes it), float32 [B, T], in nats. The logits are hidden @ head + bias
   [V], bent to softcap * tanh(logits / softcap) if there is one.
 

@@ -250,19 +250,20 @@ def prefill(config: Config, params, tokens_BL, lengths_B):
   return logits(config, params, last_B1D)[:, 0], Cache(tuple(keys), tuple(values)), lengths_B
 
 
-def advance(config: Config, params, modules, token_B, position_B, cache: Cache, slot):
-  """One token further: its logits [B, V] and the cache with column `slot` written. `modules` from
+def advance(config: Config, params, modules, token_B, position_B, cache: Cache):
+  """One token further: its logits [B, V] and the cache with its column written. `modules` from
   `unstacked`; position_B is how many tokens precede it."""
   x_B1D = _embed(config, params, token_B[:, None], position_B[:, None])
   turns = _turns(config, position_B[:, None])
-  age_S = students_rows.ages(slot, cache.keys[0].shape[2])
-  seen_BS = age_S[None, :] <= position_B[:, None]
+  distance_BS = students_rows.distances(position_B, cache.keys[0].shape[2])
   keys, values = [], []
   for n, (module, (window, rotary)) in enumerate(zip(modules, config.kinds, strict=True)):
     q, k, v = module.queries_keys_values(x_B1D, rotary, turns.get(rotary))
-    keys.append(students_rows.write(cache.keys[n], k, slot))
-    values.append(students_rows.write(cache.values[n], v, slot))
-    mask_BS = seen_BS & (age_S < window)[None, :] if window else seen_BS
+    keys.append(students_rows.write(cache.keys[n], k, position_B))
+    values.append(students_rows.write(cache.values[n], v, position_B))
+    mask_BS = distance_BS >= 0
+    if window:
+      mask_BS &= distance_BS < window
     out = attention.attend(
       q, keys[n], values[n], mask_BS[:, None], scale=config.scale,
       softcap=config.attention_softcap,

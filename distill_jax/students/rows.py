@@ -4,9 +4,8 @@ Rows may be trees: a token sees the earlier tokens of its own segment and of its
 that several continuations share one prompt (anchor, positive and negative of a contrast) and still
 cannot see each other. A plain row is one segment that is its own root. Segment 0 is padding.
 
-The cache is a ring: at one step all rows write the same column `slot`, so that column c is
-(slot - c) mod S tokens old, and a row at position p sees what is at most p tokens old. Rows of any
-length and age share it.
+A column of the cache is a position: a row at position p writes column p and sees columns up to p,
+however far other rows have come. So what it computes depends on itself alone, to the last bit.
 """
 
 from typing import Any, NamedTuple
@@ -54,10 +53,12 @@ def visible(rows: Rows, window: int = 0):
   return seen
 
 
-def ages(slot, slots: int):
-  """int32 [S]: how many tokens ago each column of the ring was written; the newest is 0."""
-  return (slot - jnp.arange(slots)) % slots
+def write(cache_BGSK, new_BG1K, position_B):
+  """The cache with each row's own column written."""
+  one = lambda x, new, at: jax.lax.dynamic_update_slice_in_dim(x, new, at, axis=1)
+  return jax.vmap(one)(cache_BGSK, new_BG1K, position_B)
 
 
-def write(cache_BGSK, new_BG1K, slot):
-  return jax.lax.dynamic_update_slice_in_dim(cache_BGSK, new_BG1K, slot, axis=2)
+def distances(position_B, slots: int):
+  """int32 [B, S]: how many tokens ago each column was written; below 0, it is yet to be."""
+  return position_B[:, None] - jnp.arange(slots)[None, :]

@@ -218,25 +218,25 @@ def prefill(config: Config, params, tokens_BE, lengths_B):
   )
   start_B, zero_B = jnp.full((batch,), config.start), jnp.zeros((batch,), jnp.int32)
   cache = Cache(empty, empty, fixed)
-  logits_BV, cache = advance(config, params, modules, start_B, zero_B, cache, 0)
+  logits_BV, cache = advance(config, params, modules, start_B, zero_B, cache)
   return logits_BV, cache, zero_B + 1
 
 
-def advance(config: Config, params, modules, token_B, position_B, cache: Cache, slot):
-  """One token further: its logits [B, V] and the cache with column `slot` written. `modules` from
+def advance(config: Config, params, modules, token_B, position_B, cache: Cache):
+  """One token further: its logits [B, V] and the cache with its column written. `modules` from
   `unstacked`; position_B is how many tokens (the start is one) precede it."""
   x_BLD = _embed(config, params, token_B[:, None])
-  age_S = students_rows.ages(slot, cache.keys[0].shape[2])
-  mask_BLS = (age_S[None, :] <= position_B[:, None])[:, None]
-  bias_1HLS = _bias(config, params, "decoder", -age_S[None, None, :])
+  distance_BS = students_rows.distances(position_B, cache.keys[0].shape[2])
+  mask_BLS = (distance_BS >= 0)[:, None]
+  bias_BHLS = _bias(config, params, "decoder", -distance_BS[:, None])
   sources, inside_BE = cache.fixed
   keys, values = [], []
   for n, module in enumerate(modules):
     h_BLD = module.attention.normed(x_BLD)
     q, (k, v) = module.attention.queries(h_BLD), module.attention.keys_values(h_BLD)
-    keys.append(students_rows.write(cache.keys[n], k, slot))
-    values.append(students_rows.write(cache.values[n], v, slot))
-    out = attention.attend(q, keys[n], values[n], mask_BLS, scale=1.0, bias_BHLS=bias_1HLS)
+    keys.append(students_rows.write(cache.keys[n], k, position_B))
+    values.append(students_rows.write(cache.values[n], v, position_B))
+    out = attention.attend(q, keys[n], values[n], mask_BLS, scale=1.0, bias_BHLS=bias_BHLS)
     x = module.attention.finish(x_BLD, out)
     q = module.cross.queries(module.cross.normed(x))
     out = attention.attend(q, *sources[n], inside_BE[:, None], scale=1.0)

@@ -51,13 +51,13 @@ def expected(name: str, prompt, tokens):
   return whole(config, params, prompt + tokens)[len(prompt) - 1 : -1]
 
 
-def sample(name: str, settings, *, batch: int = 8, parts: int = 1, params=None):
+def sample(name: str, settings, *, batch: int = 8, parts: int = 1, params=None, order=1):
   keys = oracle.rng().integers(0, 2**32, (len(PROMPTS), SAMPLES, 2), dtype=np.uint32)
   return rollout.sample(
     CONFIGS[name],
     params_of(name) if params is None else params,
-    PROMPTS,
-    list(keys),
+    PROMPTS[::order],
+    list(keys)[::order],
     settings,
     sizes=rollout.sizes(batch, 0.25, SAMPLES, parts),
     bucket=BUCKET,
@@ -135,6 +135,14 @@ def test_a_row_stops_at_its_first_end_token_or_is_cut_off(name):
 def test_the_number_of_rows_decoded_at_a_time_changes_no_token(name):
   for batch in (1, 3, 16):
     assert_same(sample(name, WARM, batch=batch), warm(name))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_in_other_company_at_other_turns_a_row_is_the_same_to_the_last_bit(name):
+  turned = sample(name, WARM, order=-1)
+  for mine, other in zip(warm(name), turned, strict=True):
+    by_prompt = lambda x: x.reshape(len(PROMPTS), SAMPLES, *x.shape[1:])
+    np.testing.assert_array_equal(by_prompt(mine), by_prompt(other)[::-1])
 
 
 def test_samples_of_a_prompt_differ():

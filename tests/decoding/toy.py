@@ -1,8 +1,8 @@
 """A student whose next token follows from every token before it and from its place, in arithmetic
-that is exact in any order: what a row draws shows whether the ring held its chain and nothing else.
+that is exact in any order: what a row draws shows whether the cache held its chain and nothing else.
 
-With `apart` it is shaped like an encoder-decoder: the prompt is one number beside the ring, and the
-ring begins with one start token.
+With `apart` it is shaped like an encoder-decoder: the prompt is one number beside the cache, and
+the cache begins with one start token.
 """
 
 import dataclasses
@@ -56,14 +56,15 @@ def unstacked(config, params):
   return ()
 
 
-def advance(config, params, layers, token_R, position_R, cache, slot):
+def advance(config, params, layers, token_R, position_R, cache):
   new = jnp.float32(token_R)[:, None, None, None]
   cache = cache._replace(
-    keys=(rows.write(cache.keys[0], new, slot),),
-    values=(rows.write(cache.values[0], 2 * new, slot),),
+    keys=(rows.write(cache.keys[0], new, position_R),),
+    values=(rows.write(cache.values[0], 2 * new, position_R),),
   )
-  places_RS = position_R[:, None] - rows.ages(slot, cache.keys[0].shape[2])[None, :]
-  return _logits(params, cache, places_RS, places_RS >= 0), cache
+  places_S = jnp.arange(cache.keys[0].shape[2])
+  places_RS = jnp.broadcast_to(places_S, (len(token_R), *places_S.shape))
+  return _logits(params, cache, places_RS, places_RS <= position_R[:, None]), cache
 
 
 def _logits(params, cache, places_BS, seen_BS):

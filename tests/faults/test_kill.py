@@ -15,7 +15,8 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = (
   "world.train=48", "world.test=12", "world.out_of_domain=8", "task.validation=12", "rounds=2",
-  "student.scratch.width=32", "student.scratch.head_width=8", "student.scratch.mlp=64", "student.scratch.vocab=320",
+  "student.scratch.width=32", "student.scratch.head_width=8", "student.scratch.mlp=64",
+  "student.scratch.vocab=320",
   "exam.questions=32", "exam.samples=2", "exam.new_tokens=16", "evaluate.new_tokens=16",
   "rollout.batch=8", "train.steps=12", "train.batch=8", "train.checkpoint_every=3",
   "train.log_every=2", "train.warmup=2",

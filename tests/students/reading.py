@@ -40,24 +40,15 @@ def _summed(config, params, states, tokens_BL, mask_BL):
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def greedy(config, params, tokens_BL, lengths_B, new: int):
-  """int32 [B, new]: what a student writes after prompts that are padded on the right.
-
-  The first new token is written near the end of the ring, so that the ring turns.
-  """
+  """int32 [B, new]: what a student writes after prompts that are padded on the right."""
   first, cache, filled_B = decoder.prefill(config, params, tokens_BL, lengths_B)
-  layers, longest = decoder.unstacked(config, params), tokens_BL.shape[1]
-  slots = longest + new
-  start = slots - 5  # the slot of the first new token
-  column_BS = (jnp.arange(slots)[None] - start + filled_B[:, None]) % slots  # the position in it
-  column_BS = jnp.minimum(column_BS, longest - 1)[:, None, :, None]
-  move = lambda x: jnp.take_along_axis(x, column_BS, axis=2)
-  cache = Cache(tuple(map(move, cache.keys)), tuple(map(move, cache.values)))
+  layers = decoder.unstacked(config, params)
+  longer = lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, new), (0, 0)))
+  cache = Cache(tuple(map(longer, cache.keys)), tuple(map(longer, cache.values)))
 
   def step(carry, n):
     token_B, cache = carry
-    out, cache = decoder.advance(
-      config, params, layers, token_B, filled_B + n, cache, (start + n) % slots
-    )
+    out, cache = decoder.advance(config, params, layers, token_B, filled_B + n, cache)
     return (_best(out), cache), token_B
 
   steps = jnp.arange(new)
