@@ -155,6 +155,7 @@ def main():
   seconds = {"ours": [], "theirs": []}
   for turn in range(args.repeats + 1):  # the first one warms up
     for name, work in (("ours", here), ("theirs", there)):
+      time.sleep(1)  # the other's threads spin for a while after their work
       begun = time.perf_counter()
       jax.block_until_ready(work())
       if turn:

@@ -124,7 +124,9 @@ def decode(
   i-th number a row draws is a function of (its key, i).
   """
   model = students.of(config)
-  layers = model.unstacked(config, params)
+  # Behind the barrier: so layers are sliced, and a tied head laid out as a head, once and not once
+  # a token.
+  layers = jax.lax.optimization_barrier(model.unstacked(config, params))
   new_tokens = state.drawn.tokens.shape[1]
   last = state.turn + turns
 

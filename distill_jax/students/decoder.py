@@ -224,10 +224,14 @@ def hidden(
 
 
 def unstacked(config: Config, params):
-  """The stacked layers as a list of modules: sliced out once, before any loop."""
+  """What decoding reads, made once before any loop: (a module for each layer, the head [D, V])."""
   block, _, _ = _parts(config)
-  pick = lambda n: jax.tree.map(lambda x: x[n], params["blocks"])
-  return [nnx.merge(block, pick(n)) for n in range(config.layers)]
+  blocks = layers.ready(params["blocks"], config.dtype)
+  pick = lambda n: jax.tree.map(lambda x: x[n], blocks)
+  modules = [nnx.merge(block, pick(n)) for n in range(config.layers)]
+  for module in modules:
+    layers.join(module)
+  return modules, head(config, params).astype(config.dtype)
 
 
 def prefill(config: Config, params, tokens_BL, lengths_B):
@@ -238,7 +242,8 @@ def prefill(config: Config, params, tokens_BL, lengths_B):
   x_BLD, keys, values = _embed(config, params, tokens_BL, line_BL), [], []
   turns = _turns(config, line_BL)
   masks = {window: students_rows.visible(rows, window) for window, _ in dict.fromkeys(config.kinds)}
-  for module, (window, rotary) in zip(unstacked(config, params), config.kinds, strict=True):
+  modules, matrix = unstacked(config, params)
+  for module, (window, rotary) in zip(modules, config.kinds, strict=True):
     q, k, v = module.queries_keys_values(x_BLD, rotary, turns.get(rotary))
     out = attention.attend(
       q, k, v, masks[window], scale=config.scale, softcap=config.attention_softcap
@@ -247,12 +252,17 @@ def prefill(config: Config, params, tokens_BL, lengths_B):
     keys.append(k)
     values.append(v)
   last_B1D = jnp.take_along_axis(x_BLD, (lengths_B - 1)[:, None, None], axis=1)
-  return logits(config, params, last_B1D)[:, 0], Cache(tuple(keys), tuple(values)), lengths_B
+  return (
+    logits(config, params, matrix, last_B1D)[:, 0],
+    Cache(tuple(keys), tuple(values)),
+    lengths_B,
+  )
 
 
-def advance(config: Config, params, modules, token_B, position_B, cache: Cache):
-  """One token further: its logits [B, V] and the cache with its column written. `modules` from
+def advance(config: Config, params, ready, token_B, position_B, cache: Cache):
+  """One token further: its logits [B, V] and the cache with its column written. `ready` from
   `unstacked`; position_B is how many tokens precede it."""
+  modules, matrix = ready
   x_B1D = _embed(config, params, token_B[:, None], position_B[:, None])
   turns = _turns(config, position_B[:, None])
   distance_BS = students_rows.distances(position_B, cache.keys[0].shape[2])
@@ -270,15 +280,14 @@ def advance(config: Config, params, modules, token_B, position_B, cache: Cache):
     )  # fmt: skip
     x_B1D = module.finish(x_B1D, out)
   cache = Cache(tuple(keys), tuple(values))
-  return logits(config, params, x_B1D)[:, 0], cache
+  return logits(config, params, matrix, x_B1D)[:, 0], cache
 
 
-def logits(config: Config, params, x_BLD):
+def logits(config: Config, params, matrix_DV, x_BLD):
   """Final norm and head, float32 [B, L, V]: for the few positions decoding needs, never for whole
   rows."""
   h = _leave(config, params, x_BLD)
-  matrix = head(config, params).astype(config.dtype)
-  out = jnp.einsum("bld,dv->blv", h, matrix, preferred_element_type=jnp.float32)
+  out = jnp.einsum("bld,dv->blv", h, matrix_DV, preferred_element_type=jnp.float32)
   if config.head_bias:
     out += params["head_bias"][None, None, :]
   return (

@@ -45,6 +45,31 @@ def project(x, weight, axes: int = 1):
   return product(x, value, axes)
 
 
+def join(module) -> None:
+  """Lets a module with weights q, k, v make all three by one product: where rows are few, as in
+  decoding, every product has its price. Heads that are split over devices stay apart."""
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or mesh.shape["tensor"] == 1:
+    module.qkv = nnx.Param(jnp.concatenate([module.q[...], module.k[...], module.v[...]], axis=1))
+
+
+def products(h_BLD, module):
+  """(q [B, L, H, K], k, v [B, L, G, K]) of a module with weights q, k, v."""
+  if not hasattr(module, "qkv"):
+    return tuple(project(h_BLD, weight) for weight in (module.q, module.k, module.v))
+  heads, groups = module.q.shape[1], module.k.shape[1]
+  return tuple(jnp.split(project(h_BLD, module.qkv), [heads, heads + groups], axis=2))
+
+
+def ready(params, dtype):
+  """Weights as decoding reads them: low-rank updates added in, products in the compute dtype."""
+
+  def cast(path, x):
+    return x if str(path[-1].key).endswith(("norm", "bias")) else x.astype(dtype)
+
+  return jax.tree.map_with_path(cast, lora.merge(params))
+
+
 def rms_norm(x, scale_D, eps: float):
   """x / rms(x) * scale over the last dimension, computed in float32 (Zhang & Sennrich 2019)."""
   x32 = x.astype(jnp.float32)
@@ -150,7 +175,7 @@ class Block(nnx.Module):
   def queries_keys_values(self, x_BLD, rotary, turn):
     """q [B,L,H,K], and k, v [B,G,L,K]: the layout of the cache."""
     h_BLD = x_BLD if self.config.order == "post" else self._normed(x_BLD, "attention_norm")
-    q, k, v = (self._biased(project(h_BLD, vars(self)[n]), n) for n in "qkv")
+    q, k, v = (self._biased(y, n) for y, n in zip(products(h_BLD, self), "qkv", strict=True))
     if self.config.qk_norm:
       q, k = self._normed(q, "q_norm"), self._normed(k, "k_norm")
     if rotary is not None:

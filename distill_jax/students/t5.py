@@ -198,10 +198,15 @@ def hidden(
 
 
 def unstacked(config: Config, params):
-  """The decoder's layers as a list of modules: sliced out once, before any loop."""
+  """What decoding reads, made once before any loop: (a module for each layer of the decoder, the
+  head [D, V])."""
   (_, block), _, _ = _parts(config)
-  pick = lambda n: jax.tree.map(lambda x: x[n], params["decoder"])
-  return [nnx.merge(block, pick(n)) for n in range(config.decoder_layers)]
+  stack = layers.ready(params["decoder"], config.dtype)
+  pick = lambda n: jax.tree.map(lambda x: x[n], stack)
+  modules = [nnx.merge(block, pick(n)) for n in range(config.decoder_layers)]
+  for module in modules:
+    layers.join(module.attention)
+  return modules, head(config, params).astype(config.dtype)
 
 
 def prefill(config: Config, params, tokens_BE, lengths_B):
@@ -211,20 +216,21 @@ def prefill(config: Config, params, tokens_BE, lengths_B):
   batch, length = tokens_BE.shape
   inside_BE = jnp.arange(length)[None, :] < lengths_B[:, None]
   read_BED = encode(config, params, tokens_BE, inside_BE.astype(jnp.int32))
-  modules = unstacked(config, params)
+  ready = modules, _ = unstacked(config, params)
   fixed = (tuple(module.cross.keys_values(read_BED) for module in modules), inside_BE)
   empty = tuple(
     jnp.zeros((batch, config.heads, 1, config.head_width), config.dtype) for _ in modules
   )
   start_B, zero_B = jnp.full((batch,), config.start), jnp.zeros((batch,), jnp.int32)
   cache = Cache(empty, empty, fixed)
-  logits_BV, cache = advance(config, params, modules, start_B, zero_B, cache)
+  logits_BV, cache = advance(config, params, ready, start_B, zero_B, cache)
   return logits_BV, cache, zero_B + 1
 
 
-def advance(config: Config, params, modules, token_B, position_B, cache: Cache):
-  """One token further: its logits [B, V] and the cache with its column written. `modules` from
+def advance(config: Config, params, ready, token_B, position_B, cache: Cache):
+  """One token further: its logits [B, V] and the cache with its column written. `ready` from
   `unstacked`; position_B is how many tokens (the start is one) precede it."""
+  modules, matrix = ready
   x_BLD = _embed(config, params, token_B[:, None])
   distance_BS = students_rows.distances(position_B, cache.keys[0].shape[2])
   mask_BLS = (distance_BS >= 0)[:, None]
@@ -233,7 +239,8 @@ def advance(config: Config, params, modules, token_B, position_B, cache: Cache):
   keys, values = [], []
   for n, module in enumerate(modules):
     h_BLD = module.attention.normed(x_BLD)
-    q, (k, v) = module.attention.queries(h_BLD), module.attention.keys_values(h_BLD)
+    q, k, v = layers.products(h_BLD, module.attention)
+    k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
     keys.append(students_rows.write(cache.keys[n], k, position_B))
     values.append(students_rows.write(cache.values[n], v, position_B))
     out = attention.attend(q, keys[n], values[n], mask_BLS, scale=1.0, bias_BHLS=bias_BHLS)
@@ -241,12 +248,12 @@ def advance(config: Config, params, modules, token_B, position_B, cache: Cache):
     q = module.cross.queries(module.cross.normed(x))
     out = attention.attend(q, *sources[n], inside_BE[:, None], scale=1.0)
     x_BLD = module.mlp(module.cross.finish(x, out))
-  logits_BLV = logits(config, params, x_BLD)
+  logits_BLV = logits(config, params, matrix, x_BLD)
   return logits_BLV[:, 0], Cache(tuple(keys), tuple(values), cache.fixed)
 
 
-def logits(config: Config, params, x_BLD):
+def logits(config: Config, params, matrix_DV, x_BLD):
   """Final norm and head, float32 [B, L, V]: for the few positions decoding needs, never for whole
   rows."""
-  h, matrix = _leave(config, params, x_BLD), head(config, params).astype(config.dtype)
-  return jnp.einsum("bld,dv->blv", h, matrix, preferred_element_type=jnp.float32)
+  h = _leave(config, params, x_BLD)
+  return jnp.einsum("bld,dv->blv", h, matrix_DV, preferred_element_type=jnp.float32)

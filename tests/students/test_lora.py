@@ -101,7 +101,7 @@ def test_frozen_weights_lie_in_the_compute_dtype_but_for_norms():
 def t5_config():
   return students.t5.Config(
     vocab=40, width=16, layers=2, decoder_layers=2, heads=2, head_width=8, mlp=24, buckets=8,
-    distance=16, norm_eps=1e-6, activation="gelu_tanh", gated=True, tied=False, scaled=False,
+    distance=16, norm_eps=1e-6, activation="gelu_tanh", gated=True, tied=False,
     start=0, dtype="float32",
   )  # fmt: skip
 
