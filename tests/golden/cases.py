@@ -10,7 +10,8 @@ import json
 import jax
 import numpy as np
 
-from distill_jax.students import decoder, families
+from distill_jax import students
+from distill_jax.students import families
 from distill_jax.students.families import layout
 
 LENGTHS = (12, 7, 4)  # tokens of the rows of a batch
@@ -32,6 +33,11 @@ _LLAMA3 = {
   "original_max_position_embeddings": 128,
 }  # fmt: skip
 _ALTERNATE = ["sliding_attention", "full_attention"]
+_T5 = {
+  "model_type": "t5", "vocab_size": 40, "d_model": 24, "d_kv": 6, "d_ff": 40, "num_layers": 3,
+  "num_decoder_layers": 2, "num_heads": 4, "relative_attention_num_buckets": 8,
+  "relative_attention_max_distance": 8, "is_encoder_decoder": True, "decoder_start_token_id": 0,
+}  # fmt: skip
 
 CASES = {
   "gpt2": _GPT | {"model_type": "gpt2"},
@@ -88,10 +94,15 @@ CASES = {
   | {"num_hidden_layers": 4, "attention_bias": True, "final_logit_softcapping": 6.0},
 }  # fmt: skip
 
+ENCODER_DECODERS = {
+  "t5": _T5,
+  "t5_v1_1": _T5 | {"feed_forward_proj": "gated-gelu", "d_ff": 96, "tie_word_embeddings": False},
+}
+
 # Prompts after which no second token comes near the best one; 0 where it is not said.
 SEEDS = {
   "gptj": 1, "gpt_neo": 1, "gpt_neo_untied_local": 1, "mistral": 3, "qwen2": 5, "qwen2_window": 1,
-  "gemma3_text_pattern": 1,
+  "gemma3_text_pattern": 1, "t5": 1, "t5_v1_1": 1,
 }  # fmt: skip
 
 
@@ -116,7 +127,15 @@ def batch(case: str):
   return rng.integers(0, 40, mask.shape, dtype=np.int32) * mask, mask
 
 
-def read(fields: dict) -> decoder.Config:
+def targets(case: str):
+  """tokens and mask int32 [B, L] of what a decoder writes behind its start token, padded on the
+  right; the shortest belongs to the longest source."""
+  tokens, mask = batch(f"{case} targets")
+  tokens[:, 0] = ENCODER_DECODERS[case]["decoder_start_token_id"]
+  return np.flip(tokens, 0).copy(), np.flip(mask, 0).copy()
+
+
+def read(fields: dict):
   return families.of(fields["model_type"]).read(json.loads(json.dumps(fields)))
 
 
@@ -130,7 +149,9 @@ def by_name(model_type: str, config) -> dict[str, list[layout.Tensor]]:
 
 def ours(model_type: str, config, array_of):
   """Parameters from their arrays: array_of(name, shape)."""
-  params = jax.tree.map(lambda x: np.full(x.shape, np.nan, x.dtype), decoder.shapes(config))
+  params = jax.tree.map(
+    lambda x: np.full(x.shape, np.nan, x.dtype), students.of(config).shapes(config)
+  )
   for name, tensors in by_name(model_type, config).items():
     array = array_of(name, tensors[0].shape)
     for tensor in tensors:

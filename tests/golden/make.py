@@ -1,18 +1,22 @@
 """Writes <case>.npz beside this file: what transformers says of every model of cases.py.
 
-  python -m tests.golden.make        (needs torch and transformers 5; written with 2.13 and 5.23)
+  python -m tests.golden.make       (needs torch and transformers 5; written with 2.13 and 5.23)
+  python -m tests.golden.make t5    (these cases alone)
 
-  config      the text of its config.json
-  tokens mask int32 [B, L], padded on the right
-  logits      float32 [B, L, V], 0 at padding
-  greedy      int32 [B, 64], what it writes after each row
-  logprobs    float64 [B], of each row's tokens after the first, nats
+  config         the text of its config.json
+  tokens mask    int32 [B, L], padded on the right
+  logits         float32 [B, L, V], 0 at padding
+  greedy         int32 [B, 64], what it writes after each row
+  logprobs       float64 [B], of each row's tokens after the first, nats
+  source inside  int32 [B, E], of encoder-decoders: their source and its mask. greedy is what they
+                 write after it; tokens begin with the decoder's start token
 
 Weights are in no file: tests/golden/cases.py says how a name gives them.
 """
 
 import json
 import pathlib
+import sys
 
 import numpy as np
 
@@ -23,11 +27,16 @@ LEAD = 1e-3  # nats by which the best token must win, ten times what logits may 
 
 
 def main() -> None:
-  for case, fields in cases.CASES.items():
+  every = cases.CASES | cases.ENCODER_DECODERS
+  for case in sys.argv[1:] or every:
+    fields, read = every[case], {}
     model = reference.model(fields)
-    tokens, mask = cases.batch(case)
-    logits = reference.logits(model, tokens, mask) * mask[..., None]
-    greedy, lead = reference.greedy(model, tokens, mask, cases.NEW)
+    tokens, mask = prompts = cases.batch(case)
+    if case in cases.ENCODER_DECODERS:
+      tokens, mask = cases.targets(case)
+      read = dict(zip(("source", "inside"), prompts, strict=True))
+    logits = reference.logits(model, tokens, mask, **read) * mask[..., None]
+    greedy, lead = reference.greedy(model, *prompts, cases.NEW)
     if lead < LEAD:
       raise SystemExit(f"{case}: two tokens are {lead} apart; give it another seed in cases.py")
     np.savez_compressed(
@@ -38,6 +47,7 @@ def main() -> None:
       logits=np.float32(logits),
       greedy=greedy,
       logprobs=reference.summed(logits, tokens, mask),
+      **read,
     )
 
 

@@ -14,7 +14,11 @@ def model(fields: dict):
   fields = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None} | fields
   config = transformers.AutoConfig.for_model(**fields)
   config._attn_implementation = "eager"
-  out = transformers.AutoModelForCausalLM.from_config(config).eval()
+  kinds = (transformers.AutoModelForCausalLM, transformers.AutoModelForSeq2SeqLM)
+  out = kinds[config.is_encoder_decoder].from_config(config).eval()
+  if config.is_encoder_decoder and not fields.get("tie_word_embeddings", True):
+    # transformers 5 ties every T5 that comes from no file.
+    out.lm_head.weight = torch.nn.Parameter(torch.empty_like(out.lm_head.weight))
   with torch.no_grad():
     for name, value in out.named_parameters():
       value.copy_(torch.from_numpy(cases.weight(name, tuple(value.shape))))
@@ -29,8 +33,14 @@ def to_the_left(tokens, mask):
 
 
 @torch.no_grad()
-def logits(model, tokens, mask):
-  """float32 [B, L, V], with the positions that generate() takes from the mask."""
+def logits(model, tokens, mask, source=None, inside=None):
+  """float32 [B, L, V], with the positions that generate() takes from the mask; of an
+  encoder-decoder, which reads a source and its mask [B, E]."""
+  if source is not None:
+    whole = (source, inside, tokens, mask)
+    names = ("input_ids", "attention_mask", "decoder_input_ids", "decoder_attention_mask")
+    given = {name: torch.tensor(x).long() for name, x in zip(names, whole, strict=True)}
+    return model(**given).logits.float().numpy()
   mask = torch.from_numpy(mask).long()
   positions = (mask.cumsum(-1) - 1).clamp(min=0)
   tokens = torch.from_numpy(tokens).long()
@@ -48,7 +58,7 @@ def greedy(model, tokens, mask, new: int):
   )  # fmt: skip
   best = torch.stack(out.logits).topk(2, dim=-1).values
   lead = float((best[..., 0] - best[..., 1]).min())
-  return np.int32(out.sequences[:, tokens.shape[1] :].numpy()), lead
+  return np.int32(out.sequences[:, -new:].numpy()), lead
 
 
 def summed(logits, tokens, mask):
