@@ -35,8 +35,8 @@ def run(settings, config: dict, workdir: str) -> dict:
   ):
     screen.warn("teacher.prices are 0, so that teacher.max_dollars stops nothing: set both prices")
   try:
-    train.refuse_devices(settings, bases.of(settings, folder, settings.student.scratch.vocab))
     with runs.Run(settings, folder, screen) as what:
+      refuse_early(what)
       played = rounds.play(what)
       screen.rounds_table(played["rounds"], best=played["best_round"])
       screen.examples(summary.before_and_after(what, played["best_round"]))
@@ -51,6 +51,17 @@ def run(settings, config: dict, workdir: str) -> dict:
       )
   screen.line(f"everything lies in {folder.path}; the summary is {folder.path / 'summary.json'}")
   return played
+
+
+def refuse_early(what) -> None:
+  """Raises Refusal, before anything is paid for, if there is no such student, or the devices cannot
+  train it."""
+  s = what.settings
+  if s.student.init == bases.SCRATCH:  # its tokenizer is made when the teacher has written
+    train.refuse_devices(s, bases.of(s, what.folder, s.student.scratch.vocab))
+    return
+  train.refuse_devices(s, what.base)
+  _ = what.tokenizer
 
 
 def opened(settings, workdir: str) -> runs.Run:

@@ -70,11 +70,12 @@ class RunFolder:
     begun = read_json(file) if file.exists() else None
     if begun == ours:
       return
-    if file.exists() and self._is_begun() and not changed(begun, ours) <= FREE:
+    if file.exists() and self.begun and not changed(begun, ours) <= FREE:
       raise errors.Refusal(_differences(self.path, begun, ours), errors.CONFIG)
     self.write_json("config.json", ours)
 
-  def _is_begun(self) -> bool:
+  @property
+  def begun(self) -> bool:
     """Is there anything that depends on the config?"""
     return (self.path / "tokenizer").exists() or any(self.path.glob("round_*"))
 

@@ -1,11 +1,13 @@
 """Whole runs of students that begin as a model in Hugging Face's layout, or as another family."""
 
 import json
+import re
 import shutil
 
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from distill_jax import errors, play, run_folder, settings
 from distill_jax.console import Console
@@ -132,3 +134,57 @@ def test_packing_trains_on_the_same_examples_in_fewer_rows(model, tmp_path):
     [f.find(0, "train").facts[name] for f in (apart, packed)] for name in ("examples", "steps")
   )
   assert examples[0] == examples[1] and steps[1] < steps[0]
+
+
+def edited(file, change):
+  """Changes the JSON in a file."""
+  content = json.loads(file.read_text())
+  change(content)
+  file.write_text(json.dumps(content))
+
+
+def without_a_tensor(folder):
+  tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+  del tensors["model.norm.weight"]
+  safetensors.numpy.save_file(tensors, folder / "model.safetensors")
+
+
+FAULTS = {
+  "holds no tokenizer": lambda d: [f.unlink() for f in d.glob("tokenizer*")],
+  "no end token": lambda d: edited(d / "tokenizer_config.json", lambda c: c.pop("eos_token")),
+  "no tokenizer could be loaded": lambda d: (d / "tokenizer.json").write_text("[]"),
+  "do not belong together": lambda d: edited(
+    d / "tokenizer.json", lambda c: c["model"]["vocab"].update({"\u0120zz": 320})
+  ),
+  "lacks model.norm.weight": without_a_tensor,
+  "eos_token_id": lambda d: edited(
+    d / "generation_config.json", lambda c: c.update(eos_token_id=["1"])
+  ),
+  "model_type": lambda d: edited(d / "config.json", lambda c: c.update(model_type=["llama"])),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_model_with_a_fault_is_refused_before_anything_is_paid_for_and_welcome_once_mended(
+  fault, model, tmp_path
+):
+  broken = shutil.copytree(model[0], tmp_path / "model")
+  FAULTS[fault](broken)
+  changes = {"student__init": str(broken), "rounds": 0}
+  with pytest.raises(errors.Refusal, match=re.escape(fault)):
+    whole.run(tmp_path / "run", **changes)
+  assert not list((tmp_path / "run").glob("round_*"))
+  shutil.copytree(model[0], broken, dirs_exist_ok=True)
+  changes["train__steps"] = 1  # nothing has begun, so that the config may change, too
+  assert whole.run(tmp_path / "run", **changes)[0]["rounds"][0]["steps"] == 1
+
+
+def test_until_a_run_has_begun_its_student_may_begin_as_another_model(model, tmp_path):
+  first = {"student__init": str(model[0]), "train__batch": 9, "mesh__data": 2, "mesh__tensor": 4}
+  with pytest.raises(errors.Refusal, match=r"train\.batch"):
+    whole.run(tmp_path / "run", **first)
+  other = shutil.copytree(model[0], tmp_path / "other")
+  edited(other / "config.json", lambda c: c["rope_parameters"].update(rope_theta=5e3))
+  whole.run(tmp_path / "run", student__init=str(other), rounds=0)
+  what = opened(run_folder.RunFolder(tmp_path / "run"), student__init=str(other), rounds=0)
+  assert what.base.config.rotary.theta == 5e3

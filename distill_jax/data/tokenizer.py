@@ -1,5 +1,6 @@
 """Text to token ids and back; the tokenizer is a Hugging Face directory."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -45,15 +46,29 @@ def train(texts, *, vocab: int, path: pathlib.Path) -> None:
   _name(part, path)
 
 
-def copy(files: list[pathlib.Path], path: pathlib.Path) -> None:
-  """Makes the tokenizer that consists of `files` the one at `path`. Raises Refusal without any."""
+def copy(source: pathlib.Path, names, path: pathlib.Path, model: dict, *, room: int) -> None:
+  """Makes what `names` are of the files of a tokenizer in `source` the one at `path`.
+
+  `model` is the config.json beside them: a tokenizer that does not say its class, or its special
+  tokens, has those of the model's. Raises Refusal, and leaves nothing at `path`, if there is none,
+  if it cannot be used, or if it has ids from `room` on, which the model does not know.
+  """
+  files = [source / name for name in names if (source / name).is_file()]
   if not files:
-    raise errors.data(f"{path}: the model the student begins as has no tokenizer files beside it")
+    raise errors.data(f"{source} holds no tokenizer: put tokenizer.json and its settings there")
   part = path.with_name(path.name + ".part")
   shutil.rmtree(part, ignore_errors=True)
   part.mkdir()
   for file in files:
     shutil.copyfile(file, part / file.name)
+  of_class = {k: model[k] for k in ("model_type", "tokenizer_class") if k in model}
+  (part / "config.json").write_text(json.dumps(of_class), encoding="utf-8")
+  found = Tokenizer(part, called=source)
+  if found.vocab > room:
+    raise errors.data(
+      f"{source}: its tokenizer has ids up to {found.vocab - 1}, and the model knows {room} "
+      "tokens: they do not belong together"
+    )
   _name(part, path)
 
 
@@ -69,18 +84,21 @@ class Tokenizer:
   """A tokenizer directory, with text kept plain: special tokens that occur in text are spelled
   out."""
 
-  def __init__(self, path):
+  def __init__(self, path, *, called=None):
+    """Of the directory `path`, which a refusal speaks of as `called`."""
+    called = called or path
     try:
       self._fast = transformers.AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)
-    except (OSError, ValueError) as error:
-      raise errors.data(
-        f"{path}: no tokenizer could be loaded there ({str(error).splitlines()[0]})"
-      ) from None
+    except Exception as error:  # of two libraries, at whatever the files hold
+      why = str(error).strip().splitlines()[:1] or [type(error).__name__]
+      raise errors.data(f"{called}: no tokenizer could be loaded there ({why[0]})") from None
     if self._fast.eos_token_id is None:
-      raise errors.data(f"{path}: this tokenizer has no end token (eos_token)")
+      raise errors.data(
+        f"{called}: this tokenizer has no end token; name it in tokenizer_config.json (eos_token)"
+      )
     self.end = self._fast.eos_token_id
     self.pad = self._fast.pad_token_id if self._fast.pad_token_id is not None else self.end
-    self.vocab = len(self._fast)
+    self.vocab = max(self._fast.get_vocab().values()) + 1  # ids may have gaps
     # What it puts around a text of its own accord: a start token (Llama), an end token (T5).
     alone, around = self._plain("a"), self._fast.encode("a")
     starts = [n for n in range(len(around)) if around[n : n + len(alone)] == alone]

@@ -31,8 +31,7 @@ def load(folder, tensors, *, spare: str, prefix: str, like):
   regular expression `spare` are passed over; `prefix` may be there or not. Raises Refusal, before
   anything is read, if a tensor is missing, has another shape, is not of floats or is not ours.
   """
-  *_, files = hf.describe(folder)
-  stored = _match(pathlib.Path(folder), files, tensors, spare, prefix)
+  stored = match(folder, tensors, spare=spare, prefix=prefix)
   of_path = collections.defaultdict(list)
   for tensor in tensors:
     of_path[tensor.path].append(tensor)
@@ -44,8 +43,10 @@ def load(folder, tensors, *, spare: str, prefix: str, like):
   return jax.tree.map_with_path(array, like)
 
 
-def _match(folder, files, tensors, spare, prefix) -> dict[str, hf_file.Entry]:
-  """Where each of `tensors` is stored, by its name."""
+def match(folder, tensors, *, spare: str, prefix: str) -> dict[str, hf_file.Entry]:
+  """Where each of `tensors` is stored, by its name. Reads no weights; raises Refusal as `load`
+  does."""
+  *_, files = hf.describe(folder)
   bare = lambda name: name.removeprefix(prefix)
   found = collections.defaultdict(list)  # by the name without prefix
   for file in files:
@@ -77,7 +78,7 @@ def _match(folder, files, tensors, spare, prefix) -> dict[str, hf_file.Entry]:
   }
   told = [f"{fault} {hf.some(names)}" for fault, names in faults.items() if names]
   if told:
-    where = files[0] if len(files) == 1 else folder
+    where = files[0] if len(files) == 1 else pathlib.Path(folder)
     raise errors.data(
       f"{where} {'; '.join(told)}: weights and config.json must be those of one model"
     )

@@ -12,7 +12,7 @@ import shutil
 import types
 
 from distill_jax import errors, students
-from distill_jax.machine import hf
+from distill_jax.machine import hf, hf_read
 from distill_jax.students import families
 
 SCRATCH = "scratch"
@@ -50,35 +50,48 @@ def longest(settings) -> int:
 
 def _copied(settings, run_folder) -> Base:
   init, copy = settings.student.init, run_folder.path / "base"
-  if not copy.exists():
-    source, part = hf.fetch(init), copy.with_name("base.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    fields, generation, _ = hf.describe(source)
-    families.of(fields.get("model_type")).read(fields)  # refused before it is copied
-    contents = {"config": fields, "generation": generation, "sha256": hf.digest(source)}
-    for name, content in contents.items():
-      with open(part / f"{name}.json", "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
-    part.rename(copy)
+  if not (copy.exists() and run_folder.begun):  # until then the model, too, may be another one
+    _copy(hf.fetch(init), copy)
   read = lambda name: json.loads((copy / f"{name}.json").read_bytes())
   fields, generation = read("config"), read("generation")
-  family, arch = families.of(fields.get("model_type")), settings.student.arch
+  family, arch = families.of(fields["model_type"]), settings.student.arch
   if arch not in ("", fields["model_type"]):
     raise errors.config(
       "student.arch", arch, f"empty, or what is in {init}: {fields['model_type']}"
     )
-  ends = generation["eos_token_id"] if "eos_token_id" in generation else fields.get("eos_token_id")
-  ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
-  return Base(family, family.read(fields), fields, tuple(ends), copy)
+  config = family.read(fields)
+  return Base(family, config, fields, _ends(fields, generation, config.vocab), copy)
 
 
-def tokenizer_files(settings, base: Base) -> list:
-  """Of the model a student begins as."""
-  folder = source(settings, base)
-  return [folder / name for name in hf.TOKENIZER if (folder / name).is_file()]
+def _copy(source, copy) -> None:
+  """Keeps what the model in `source` says of itself as the folder `copy`. Raises Refusal, and
+  leaves nothing, if no student can be it."""
+  fields, generation, _ = hf.describe(source)
+  family = families.of(fields.get("model_type"))
+  config = family.read(fields)
+  _ends(fields, generation, config.vocab)
+  hf_read.match(source, family.tensors(config), spare=family.spare(config), prefix=family.PREFIX)
+  part = copy.with_name("base.part")
+  for folder in (part, copy):
+    shutil.rmtree(folder, ignore_errors=True)
+  part.mkdir()
+  contents = {"config": fields, "generation": generation, "sha256": hf.digest(source)}
+  for name, content in contents.items():
+    with open(part / f"{name}.json", "w", encoding="utf-8") as file:
+      json.dump(content, file, indent=1, sort_keys=True)
+      file.flush()
+      os.fsync(file.fileno())
+  part.rename(copy)
+
+
+def _ends(fields: dict, generation: dict, vocab: int) -> tuple[int, ...]:
+  """The tokens that end a text; one that the model cannot say ends none."""
+  name = "eos_token_id"
+  value = generation[name] if name in generation else fields.get(name)
+  ends = value if isinstance(value, list) else [] if value is None else [value]
+  if not all(type(end) is int for end in ends):
+    raise errors.data(f"{name} is {value!r}, but must be the number of a token, or a list of them")
+  return tuple(end for end in ends if 0 <= end < vocab)
 
 
 def source(settings, base: Base):

@@ -8,7 +8,7 @@ import functools
 
 from distill_jax import errors, formats, records, tasks, teacher
 from distill_jax.data import tokenizer
-from distill_jax.machine import checkpoint
+from distill_jax.machine import checkpoint, hf
 from distill_jax.phases import base as bases
 from distill_jax.phases import exam, rationales
 from distill_jax.phases.student import Student
@@ -55,7 +55,9 @@ class Run:
     rationales that are there by then."""
     path = self.folder.path / "tokenizer"
     if not path.exists() and self.settings.student.init != bases.SCRATCH:
-      tokenizer.copy(bases.tokenizer_files(self.settings, self.base), path)
+      source = bases.source(self.settings, self.base)
+      room = self.base.config.vocab
+      tokenizer.copy(source, hf.TOKENIZER, path, self.base.fields, room=room)
     if not path.exists():
       problems = self.task.problems("train")
       written = [r.text for r in self.rationales(0)] or [p.rationale for p in problems]

@@ -46,11 +46,6 @@ class Student:
     self.places = sharding.of_params(self.mesh, self.learner.axes, self.learner.shapes)
     self.ends = tuple(sorted({*base.ends, tokenizer.end}))
     self._settings, self._seed = settings, settings.seed
-    if tokenizer.vocab > self.config.vocab:
-      raise errors.data(
-        f"{settings.student.init}: its tokenizer has {tokenizer.vocab} entries, and the model "
-        f"knows {self.config.vocab}: they do not belong together"
-      )
 
   @property
   def like(self):

@@ -115,3 +115,44 @@ def test_a_tokenizer_without_an_end_token_is_refused(folder, tmp_path):
   (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
   with pytest.raises(errors.Refusal, match="no end token"):
     tokenizer.Tokenizer(tmp_path)
+
+
+GPT2 = {"model_type": "gpt2"}
+
+
+@pytest.fixture
+def of_a_model(folder, tmp_path):
+  """As the hub has GPT-2: the special tokens are those of its class, and no file names them."""
+  source = tmp_path / "model"
+  source.mkdir()
+  content = (folder / "tokenizer.json").read_text().replace("<end>", "<|endoftext|>")
+  (source / "tokenizer.json").write_text(content)
+  (source / "tokenizer_config.json").write_text('{"model_max_length": 1024}')
+  return source
+
+
+def test_special_tokens_may_be_those_of_the_models_class(of_a_model, tmp_path):
+  names = ("tokenizer.json", "tokenizer_config.json", "vocab.json")
+  tokenizer.copy(of_a_model, names, tmp_path / "copy", GPT2, room=320)
+  copied = tokenizer.Tokenizer(tmp_path / "copy")
+  assert copied.decode([copied.end]) == "" and copied.end == 1
+  assert copied.encode("<|endoftext|>") != [1]
+
+
+def test_a_tokenizer_that_cannot_be_used_is_not_copied_and_the_refusal_names_its_folder(
+  of_a_model, tmp_path
+):
+  for model, room in (({}, 320), (GPT2, 300)):
+    with pytest.raises(errors.Refusal, match=str(of_a_model)):
+      tokenizer.copy(of_a_model, ("tokenizer.json",), tmp_path / "copy", model, room=room)
+    assert not (tmp_path / "copy").exists()
+
+
+def test_ids_with_a_gap_need_a_model_that_knows_the_largest(of_a_model, tmp_path):
+  content = json.loads((of_a_model / "tokenizer.json").read_text())
+  content["model"]["vocab"]["\u0120zz"] = 1000
+  (of_a_model / "tokenizer.json").write_text(json.dumps(content))
+  with pytest.raises(errors.Refusal, match="ids up to 1000"):
+    tokenizer.copy(of_a_model, ("tokenizer.json",), tmp_path / "copy", GPT2, room=1000)
+  tokenizer.copy(of_a_model, ("tokenizer.json",), tmp_path / "copy", GPT2, room=1001)
+  assert tokenizer.Tokenizer(tmp_path / "copy").vocab == 1001

@@ -32,12 +32,12 @@ BY_TYPE = {
 }
 
 
-def of(model_type: str):
+def of(model_type):
   """The family of a config.json's model_type. Raises Refusal with those there are."""
   if model_type == "gemma3":
     raise errors.data(
       "model_type gemma3 also sees pictures; a student can be its text: gemma3_text"
     )
-  if model_type not in BY_TYPE:
+  if not isinstance(model_type, str) or model_type not in BY_TYPE:
     raise errors.data(f"model_type {model_type!r} is none of {', '.join(BY_TYPE)}")
   return BY_TYPE[model_type]
