@@ -131,6 +131,7 @@ def sample(
       samples=samples,
       temperature=temperature,
       new_tokens=settings.evaluate.new_tokens,
+      stop=(what.format.STOP,),
     )
   for (q, k), s in zip(rows, spoken, strict=True):
     print(

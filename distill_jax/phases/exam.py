@@ -56,7 +56,7 @@ def take(
   as it is read."""
   done = whole(here, samples)
   seen = {a.problem for a in done}
-  lengths = {p.id: len(student[0].tokenizer.encode(run.prompt(p))) for p in problems}
+  lengths = {p.id: len(student[0].read(run.prompt(p))) for p in problems}
   if cut := sum(n > max(run.settings.rollout.buckets) for n in lengths.values()):
     run.console.warn(
       f"{label}: {cut} prompts are longer than rollout.buckets: their beginnings are lost"
@@ -76,6 +76,7 @@ def take(
         top_p=top_p,
         top_k=top_k,
         new_tokens=new_tokens,
+        stop=(run.format.STOP,),
       )
       new = [grade(run.task, p, k, number, s) for (p, k), s in zip(part, spoken, strict=True)]
       here.append(ATTEMPTS, new)

@@ -23,6 +23,9 @@ from distill_jax.phases import base as bases
 from distill_jax.students import learner
 
 
+TAIL = 2 * rollout.LOOK  # tokens in which a stop text that is new since the last look must stand
+
+
 class Answer(NamedTuple):
   text: str
   finish: str  # stop | length
@@ -132,7 +135,8 @@ class Student:
     return tokens[:start] + tokens[start:][-(max(self.rollout.buckets) - start) :]
 
   def _sample(self, params, prompts, keys, bucket, samples, settings, new_tokens, stop):
-    said = lambda tokens: _cut(self.tokenizer.decode(tokens), stop) is not None
+    holds = lambda tokens: _cut(self.tokenizer.decode(tokens), stop) is not None
+    said = lambda tokens: holds(tokens[-TAIL:]) and holds(tokens)
     parts = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
     with jax.set_mesh(self.mesh):
       return rollout.sample(
