@@ -1,5 +1,6 @@
 """What the commands do: open a run folder, and play, score or question what is in it."""
 
+import dataclasses
 import json
 import math
 import pathlib
@@ -17,6 +18,7 @@ from distill_jax import (
   run_folder,
   summary,
 )
+from distill_jax.machine import hf_verify
 from distill_jax.phases import base as bases
 from distill_jax.phases import conversations, train
 from distill_jax.phases import evaluate as evaluation
@@ -70,7 +72,27 @@ def opened(settings, workdir: str) -> runs.Run:
   path = pathlib.Path(workdir)
   if not (path / "config.json").exists():
     raise errors.usage(f"{workdir or '--workdir'} is no run folder: it has no config.json")
+  refuse_another_student(settings, phase_folder.read_json(path / "config.json"))
   return runs.Run(settings, run_folder.RunFolder(path), console.Console(file=sys.stderr))
+
+
+def refuse_another_student(settings, begun: dict) -> None:
+  """Raises Refusal if the settings describe another student than the config `begun` of its run
+  does. How it computes, and where the model it began as lies now, may differ."""
+  ours = json.loads(json.dumps(dataclasses.asdict(settings)))  # tuples become lists, as on disk
+  free = {f"config.student.{name}" for name in ("dtype", "attention")}
+  inits = {begun["student"]["init"], settings.student.init}
+  if bases.SCRATCH not in inits:
+    free.add("config.student.init")
+  other = {key for key in run_folder.changed(begun, ours) if key.startswith("config.student.")}
+  if inits == {bases.SCRATCH} and settings.student.lora.rank and begun["seed"] != settings.seed:
+    other.add("config.seed")  # of the weights beneath the updates
+  if other - free:
+    raise errors.Refusal(
+      f"{', '.join(sorted(other - free))} cannot be other than in the training of this student: "
+      "leave that out, or train another one in another --workdir",
+      errors.CONFIG,
+    )
 
 
 def trained_round(what, number: int) -> int:
@@ -152,6 +174,8 @@ def sample(
 def export(settings, *, workdir: str, round: int, out: str, dtype: str, verify: bool) -> None:
   """Writes a round's student as a Hugging Face directory with a model card, and, if it is wished,
   compares it with transformers."""
+  if verify:
+    hf_verify.refuse_without_torch()
   with opened(settings, workdir) as what:
     number = trained_round(what, round)
     rows = [summary.row(what, n) for n in range(number + 1)]

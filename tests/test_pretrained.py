@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 
 import jax
 import numpy as np
@@ -188,3 +189,58 @@ def test_until_a_run_has_begun_its_student_may_begin_as_another_model(model, tmp
   whole.run(tmp_path / "run", student__init=str(other), rounds=0)
   what = opened(run_folder.RunFolder(tmp_path / "run"), student__init=str(other), rounds=0)
   assert what.base.config.rotary.theta == 5e3
+
+
+def test_a_trained_student_is_used_as_the_one_it_is(model, tmp_path):
+  changes = LORA | {"student__init": str(model[0]), "train__steps": 1}
+  _, folder = whole.run(tmp_path / "run", **changes)
+  use = lambda **others: play.evaluate(
+    settings.read(whole.config(**changes | others)), workdir=str(folder.path), round=0, split="test"
+  )
+  for key, value in {
+    "student__lora__alpha": 1.0, "student__init": "scratch", "student__scratch__norm_eps": 0.1,
+  }.items():  # fmt: skip
+    with pytest.raises(errors.Refusal, match=f"config.{key.replace('__', '.')} cannot be other"):
+      use(**{key: value})
+  moved = shutil.copytree(model[0], tmp_path / "moved")
+  assert use(student__init=str(moved), student__dtype="bfloat16", seed=5)["n"] == 10
+
+
+def test_updates_of_fresh_weights_belong_to_the_seed_of_those(tmp_path):
+  changes = LORA | {"train__steps": 1}
+  _, folder = whole.run(tmp_path / "run", **changes)
+  with pytest.raises(errors.Refusal, match=r"config\.seed cannot be other"):
+    play.opened(settings.read(whole.config(**changes, seed=5)), str(folder.path))
+
+
+def test_a_table_of_positions_is_as_long_as_it_was_made_whatever_is_asked_later(tmp_path):
+  changes = {"student__arch": "gpt2", "student__scratch__kv_heads": 4, "rounds": 0}
+  _, folder = whole.run(tmp_path / "run", **changes)
+  use = lambda **others: play.evaluate(
+    settings.read(whole.config(**changes | others)), workdir=str(folder.path), round=0, split="test"
+  )
+  assert use(evaluate__new_tokens=64)["n"] == 10
+  with pytest.raises(errors.Refusal, match="at most 192 tokens a row"):
+    use(evaluate__new_tokens=65)
+
+
+def test_without_torch_what_was_to_be_verified_is_not_written(model, tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, "torch", None)
+  with pytest.raises(errors.Refusal, match="needs torch"):
+    play.export(
+      settings.read(whole.config(rounds=0)), workdir=str(model[1].path), round=0,
+      out=str(tmp_path / "out"), dtype="float32", verify=True,
+    )  # fmt: skip
+  assert not (tmp_path / "out").exists()
+
+
+def test_what_is_verified_is_computed_in_float32_however_it_was_trained(model, monkeypatch):
+  def worst(out, logits, positions):
+    found.append(logits(*texts))
+    return 0.0
+
+  texts, found = (np.full((1, 3), 7), np.array([3]), np.array([[8, 9]])), []
+  monkeypatch.setattr(export.hf_verify, "verify", worst)
+  for dtype in ("float32", "bfloat16"):
+    export.verify(opened(model[1], student__dtype=dtype, rounds=0), str(model[0]))
+  np.testing.assert_array_equal(*found)

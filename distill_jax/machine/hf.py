@@ -34,9 +34,11 @@ def fetch(name: str) -> pathlib.Path:
 
   Only configuration, safetensors and tokenizer files are asked for.
   """
-  folder = pathlib.Path(name).expanduser()
-  if folder.is_dir():
-    return folder
+  try:
+    if (folder := pathlib.Path(name).expanduser()).is_dir():
+      return folder
+  except (OSError, RuntimeError) as error:  # may not be looked at, too long; no such ~user
+    raise errors.data(f"{name[:200]} cannot be looked for ({error.args[-1]})") from None
   if name.startswith((".", "/", "~")) or name.count("/") > 1:
     raise errors.data(f"{name} is no directory: give one that holds {CONFIG} and {WEIGHTS}")
   try:

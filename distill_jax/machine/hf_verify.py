@@ -18,10 +18,9 @@ def verify(folder, logits, *, positions: int) -> float:
   long. Give it parameters that were loaded from `folder`: those of another type differ by its
   rounding. Raises Refusal without torch, or if transformers does not find every tensor.
   """
-  try:
-    import torch
-  except ImportError:
-    raise errors.usage("--verify needs torch: pip install torch") from None
+  refuse_without_torch()
+  import torch
+
   theirs, two_sided = _open(folder, torch)
   written = min(WRITTEN, positions // 2)
   lengths = np.minimum(LENGTHS, positions - written).astype(np.int32)
@@ -35,6 +34,13 @@ def verify(folder, logits, *, positions: int) -> float:
     wanted = (_encoded if two_sided else _continued)(theirs, torch, tokens, lengths, texts)
   ours = np.asarray(logits(tokens, lengths, np.stack(texts).astype(np.int32)), np.float32)
   return float(np.max(np.abs(ours - wanted)))
+
+
+def refuse_without_torch() -> None:
+  try:
+    import torch  # noqa: F401
+  except ImportError:
+    raise errors.usage("--verify needs torch: pip install torch") from None
 
 
 def _open(folder, torch):

@@ -33,13 +33,23 @@ def of(settings, folder, vocab: int) -> Base:
   s = settings.student
   if s.init == SCRATCH:
     family = families.of(s.arch or "llama")
-    sizes = dataclasses.asdict(s.scratch) | {"vocab": vocab, "positions": longest(settings)}
+    sizes = dataclasses.asdict(s.scratch) | {"vocab": vocab, "positions": _table(settings, folder)}
     found = Base(family, family.scratch(types.SimpleNamespace(**sizes)), {})
   else:
     found = _copied(settings, folder)
   found = dataclasses.replace(found, config=dataclasses.replace(found.config, dtype=s.dtype))
   _refuse(settings, found)
   return found
+
+
+def _table(settings, folder) -> int:
+  """Entries of a learned table of positions: as many as the config the run was begun with wants."""
+  file = folder.path / "config.json"
+  if not file.exists():
+    return longest(settings)
+  return longest(
+    json.loads(file.read_bytes(), object_hook=lambda group: types.SimpleNamespace(**group))
+  )
 
 
 def longest(settings) -> int:

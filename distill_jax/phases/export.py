@@ -1,5 +1,7 @@
 """A student leaves as a Hugging Face directory, and meets itself in transformers."""
 
+import dataclasses
+
 import jax
 import numpy as np
 
@@ -47,15 +49,15 @@ def merged(student, trained):
 def verify(what, out: str) -> float:
   """The largest difference of a logit between the directory `out`, read back, and the same in
   transformers and torch. Raises Refusal if it is not small, or without torch."""
-  student = what.student
-  family, model = student.base.family, students.of(student.config)
+  student, family = what.student, what.student.base.family
+  config = dataclasses.replace(student.config, dtype="float32")  # as transformers computes
   params = hf_read.load(
-    out, family.tensors(student.config), spare=family.spare(student.config), prefix=family.PREFIX,
-    like=student.placed(model.shapes(student.config)),
+    out, family.tensors(config), spare=family.spare(config), prefix=family.PREFIX,
+    like=student.placed(students.of(config).shapes(config)),
   )  # fmt: skip
   found = hf_verify.verify(
     out,
-    lambda *texts: np.asarray(logits(student, params, *texts)),
+    lambda *texts: np.asarray(logits(config, student.start, params, *texts)),
     positions=bases.longest(what.settings),
   )
   if not found < CLOSE:
@@ -65,12 +67,10 @@ def verify(what, out: str) -> float:
   return found
 
 
-def logits(student, params, tokens_BL, lengths_B, written_BT):
+def logits(config, start: int | None, params, tokens_BL, lengths_B, written_BT):
   """Logits after each prompt, padded on the right, and after each token written behind it, float32
-  [B, T + 1, V]."""
-  config, model = student.config, students.of(student.config)
+  [B, T + 1, V]. `start`: the decoder's first token; None without an encoder."""
   batch, count = written_BT.shape
-  start = student.start
   prompts = [row[:n] for row, n in zip(tokens_BL, lengths_B, strict=True)]
   heads = prompts if start is None else [[start]] * batch
   texts = [np.concatenate([h, w]) for h, w in zip(heads, written_BT, strict=True)]
@@ -79,7 +79,7 @@ def logits(student, params, tokens_BL, lengths_B, written_BT):
     source, _, segments = padded(prompts)
     rows = rows._replace(source=source, source_segments=segments)
   where_BT = np.array([len(h) - 1 for h in heads])[:, None] + np.arange(count + 1)
-  states_BLD = model.hidden(config, params, rows)
+  states_BLD = students.of(config).hidden(config, params, rows)
   here_BTD = np.take_along_axis(np.asarray(states_BLD), where_BT[..., None], axis=1)
   return students.logits(config, params, here_BTD)
 

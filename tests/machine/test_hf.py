@@ -166,3 +166,9 @@ def test_a_published_model_is_read_as_its_file_has_it(folder):
   assert all(
     np.isfinite(x).all() and np.ptp(x) > 0 for x in jax.tree.leaves(jax.device_get(params))
   )
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "~nobody-of-that-name/model"])
+def test_a_name_that_cannot_be_looked_for_is_one_line(name):
+  with pytest.raises(errors.Refusal, match="cannot be looked for"):
+    hf.fetch(name)
