@@ -245,9 +245,10 @@ def prefill(config: Config, params, tokens_BL, lengths_B):
   modules, matrix = unstacked(config, params)
   for module, (window, rotary) in zip(modules, config.kinds, strict=True):
     q, k, v = module.queries_keys_values(x_BLD, rotary, turns.get(rotary))
-    out = attention.attend(
-      q, k, v, masks[window], scale=config.scale, softcap=config.attention_softcap
-    )
+    out = attention.over_rows(
+      q, k, v, rows=rows, mask_BLL=masks[window], window=window, scale=config.scale,
+      softcap=config.attention_softcap, path="auto",
+    )  # fmt: skip
     x_BLD = module.finish(x_BLD, out)
     keys.append(k)
     values.append(v)
