@@ -181,7 +181,10 @@ def _check_student(s) -> None:
   targets = s.student.lora.targets
   if not targets or len(set(targets)) < len(targets) or set(targets) - set(LORA_TARGETS):
     raise errors.config(
-      "student.lora.targets", targets, f"one or more of {', '.join(LORA_TARGETS)}, once each"
+      "student.lora.targets",
+      targets,
+      f"one or more of {', '.join(LORA_TARGETS)}, once each",
+      "--config.student.lora.targets=\"('q', 'v')\"",
     )
 
 

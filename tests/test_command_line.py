@@ -108,8 +108,8 @@ def test_an_interruption_that_is_swallowed_ends_the_process_all_the_same():
 from distill_jax import __main__ as commands
 commands.GRACE = 0.3
 signal.signal(signal.SIGINT, commands.interrupted)
-print("ready", flush=True)
 try:
+  print("ready", flush=True)
   time.sleep(60)
 except KeyboardInterrupt:
   pass

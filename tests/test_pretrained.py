@@ -105,7 +105,7 @@ def test_an_encoder_decoder_plays_all_rounds_with_contrasts_and_leaves(tmp_path)
   "changes, field",
   [
     ({"student__arch": "gpt2", "student__scratch__kv_heads": 2}, "student.scratch.kv_heads"),
-    ({"student__arch": "gpt5"}, "gpt5"),
+    ({"student__arch": "gpt5"}, "student.arch"),
     (
       {"student__arch": "t5", "student__scratch__kv_heads": 4, "sft__prompt_weight": 0.1},
       "sft.prompt_weight",

@@ -108,6 +108,12 @@ class Tokenizer:
     # text.
     special = set(self._fast.all_special_ids)
     self._stubborn = [t for t in self._fast.all_special_tokens if special & set(self._plain(t))]
+    reserved = special - {self._fast.unk_token_id}
+    if mixed := [t for t in self._stubborn if reserved & set(self.encode(t))]:
+      raise errors.data(
+        f"{called}: its special token {mixed[0]!r} is a letter of ordinary text, too, and cannot "
+        "be told from it; give that token another name in its files"
+      )
 
   def encode(self, text: str) -> list[int]:
     """Ids of a text, without any token added. Lone surrogates become question marks."""

@@ -31,6 +31,8 @@ def of(settings, folder, vocab: int) -> Base:
   """The base of a run; `vocab`: tokens of a student from scratch. Raises Refusal if there is none,
   or if it cannot do what the settings want of it."""
   s = settings.student
+  if s.arch not in ("", *families.BY_TYPE):
+    raise errors.config("student.arch", s.arch, f"one of {', '.join(families.BY_TYPE)}")
   if s.init == SCRATCH:
     family = families.of(s.arch or "llama")
     sizes = dataclasses.asdict(s.scratch) | {"vocab": vocab, "positions": _table(settings, folder)}

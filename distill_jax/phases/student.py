@@ -22,7 +22,6 @@ from distill_jax.machine import hf_read
 from distill_jax.phases import base as bases
 from distill_jax.students import learner
 
-
 TAIL = 2 * rollout.LOOK  # tokens in which a stop text that is new since the last look must stand
 
 
@@ -132,7 +131,8 @@ class Student:
   def _fitting(self, tokens: list[int]) -> list[int]:
     """What the largest bucket holds of a prompt: the start token, if there is one, and the end."""
     start = len(self.tokenizer.before)
-    return tokens[:start] + tokens[start:][-(max(self.rollout.buckets) - start) :]
+    over = len(tokens) - max(self.rollout.buckets)
+    return tokens[:start] + tokens[start + max(over, 0) :]
 
   def _sample(self, params, prompts, keys, bucket, samples, settings, new_tokens, stop):
     holds = lambda tokens: _cut(self.tokenizer.decode(tokens), stop) is not None

@@ -156,3 +156,10 @@ def test_ids_with_a_gap_need_a_model_that_knows_the_largest(of_a_model, tmp_path
     tokenizer.copy(of_a_model, ("tokenizer.json",), tmp_path / "copy", GPT2, room=1000)
   tokenizer.copy(of_a_model, ("tokenizer.json",), tmp_path / "copy", GPT2, room=1001)
   assert tokenizer.Tokenizer(tmp_path / "copy").vocab == 1001
+
+
+def test_a_special_token_that_is_a_letter_is_refused(of_a_model, tmp_path):
+  config = of_a_model / "tokenizer_config.json"
+  config.write_text(json.dumps({"eos_token": "a", "tokenizer_class": "PreTrainedTokenizerFast"}))
+  with pytest.raises(errors.Refusal, match="special token 'a' is a letter"):
+    tokenizer.Tokenizer(of_a_model)

@@ -195,6 +195,9 @@ def test_the_start_token_of_a_prompt_that_is_too_long_is_kept():
   fitting = lambda *tokens: student.Student._fitting(shell, list(tokens))
   assert fitting(9, 1, 2, 3) == [9, 1, 2, 3]
   assert fitting(9, 1, 2, 3, 4, 5) == [9, 3, 4, 5]
+  shell.rollout.buckets = (1,)
+  assert fitting(9, 1, 2) == [9]
+  shell.rollout.buckets = (2, 4)
   shell.tokenizer.before = ()
   assert fitting(1, 2, 3, 4, 5) == [2, 3, 4, 5]
 
