@@ -18,10 +18,10 @@ SIZES = {
   "quickstart": dict(vocab=512, width=96, layers=2, heads=4, kv_heads=2, head_width=24, mlp=256),
   # The shape of a 4-layer 256-wide model with a vocabulary of 8192.
   "mini": dict(vocab=8192, width=256, layers=4, heads=4, kv_heads=4, head_width=64, mlp=1024),
-  # For accelerators: the shape of a 0.5B Llama.
-  "half_billion": dict(
-    vocab=32768, width=1024, layers=24, heads=16, kv_heads=8, head_width=64, mlp=4096
-  ),
+  # For accelerators: Llamas of about so many parameters, everything a multiple of 128.
+  "0.1B": dict(vocab=32768, width=768, layers=12, heads=6, kv_heads=2, head_width=128, mlp=2048),
+  "0.5B": dict(vocab=32768, width=1536, layers=16, heads=12, kv_heads=4, head_width=128, mlp=4864),
+  "1.5B": dict(vocab=32768, width=2048, layers=28, heads=16, kv_heads=4, head_width=128, mlp=6656),
 }
 
 
@@ -61,15 +61,16 @@ def compilations():
     logger.propagate = before
 
 
-def median_seconds(work, repeats: int) -> list[float]:
-  """Seconds of each of `repeats` calls, after one that warms up."""
-  jax.block_until_ready(work())
+def median_seconds(work, repeats: int, prepare=tuple) -> list[float]:
+  """Seconds of each of `repeats` calls work(*prepare()), after one that warms up; those of
+  `prepare` are not counted."""
   out = []
-  for _ in range(repeats):
+  for _ in range(repeats + 1):
+    given = jax.block_until_ready(prepare())
     begun = time.perf_counter()
-    jax.block_until_ready(work())
+    jax.block_until_ready(work(*given))
     out.append(time.perf_counter() - begun)
-  return out
+  return out[1:]
 
 
 def report(name: str, seconds: list[float], tokens: float, **facts) -> None:
@@ -87,5 +88,6 @@ def report(name: str, seconds: list[float], tokens: float, **facts) -> None:
         "peak_mib": round(peak_mib()),
         **facts,
       }
-    )
+    ),
+    flush=True,
   )

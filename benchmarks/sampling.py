@@ -2,7 +2,7 @@
 
   python -m benchmarks.sampling                                  (the quickstart's student)
   python -m benchmarks.sampling --size=mini --prompts=32 --samples=1 --prompt=64 --new=128
-  python -m benchmarks.sampling --size=half_billion --dtype=bfloat16 --prompts=64
+  python -m benchmarks.sampling --size=0.5B --dtype=bfloat16 --prompts=64
   python -m benchmarks.sampling --unequal --prompts=256
 
 Prints a line of JSON for greedy decoding, temperature 1, top-p and top-k; tokens_per_second counts

@@ -1,22 +1,30 @@
-"""Times the train step: SFT alone, and SFT with the triplet loss in the same rows.
+"""Times the train step: SFT alone, and SFT with the triplet loss in the same rows; or whole epochs
+of ragged examples, bucketed and packed.
 
   python -m benchmarks.train_step                   (the quickstart's student, 32 rows of 96 tokens)
   python -m benchmarks.train_step --size=mini --rows=8 --length=256
-  python -m benchmarks.train_step --size=half_billion --rows=16 --length=1024 --dtype=bfloat16
+  python -m benchmarks.train_step --size=0.5B --rows=16 --length=1024 --dtype=bfloat16
+  python -m benchmarks.train_step --packed --repeats=3
 
 Prints a line of JSON for each. tokens_per_second counts all tokens of the rows; compiled is how
 many programs the timed steps compiled, which must be 0.
+
+--packed: SFT on --examples whose prompts and targets have --length/24 to --length/2 tokens, drawn
+log-uniformly: once in buckets (a quarter, half or all of --length), once packed into rows of
+--length. A line times an epoch, every example once; tokens_per_second counts no padding, and `real`
+is the share of all positions that are none.
 """
 
 import argparse
 import functools
+import types
 
 import jax
 import numpy as np
 
 from benchmarks import measure
 from distill_jax import students
-from distill_jax.data import batches, encode
+from distill_jax.data import batches, encode, kinds
 from distill_jax.learning import objectives, optim, sharding, step
 from distill_jax.students import decoder
 
@@ -41,10 +49,31 @@ def rows(config, *, count: int, length: int, triplet: bool):
   )
 
 
-def time_step(config, args, *, triplet: bool) -> None:
-  mesh = sharding.make_mesh()
+def corpus(config, *, examples: int, rows: int, length: int, packed: bool) -> batches.Corpus:
+  """Examples of very different lengths; see the top of this file."""
+  rng = np.random.Generator(np.random.PCG64(0))
+  count_N2 = np.exp(rng.uniform(np.log(length / 24), np.log(length / 2), (examples, 2))).astype(int)
+  ids = lambda n: tuple(rng.integers(3, config.vocab, max(n, 1)).tolist())
+  sft = types.SimpleNamespace(prompt_weight=0.0, denominator="weights")
+  return batches.Corpus(
+    [encode.Encoded(f"{n}", ids(p), ids(t)) for n, (p, t) in enumerate(count_N2)],
+    kinds.Tailored(sft, triplet=None, contrast=False),
+    batch=rows,
+    buckets=(length // 4, length // 2, length),
+    seed=0,
+    pad=0,
+    packed=packed,
+  )
+
+
+def real_tokens(arrays) -> int:
+  return int((arrays["segments"] > 0).sum())
+
+
+def compiled(config, mesh, *, triplet: bool = False, remat: str = "none", path: str = "plain"):
+  """(train step, state) of a student on a mesh."""
   objective = objectives.tailored(
-    functools.partial(decoder.hidden, config),
+    functools.partial(decoder.hidden, config, remat=remat, path=path),
     functools.partial(students.token_logprobs, config, chunk=256),
     share={"sft": 1.0, "triplet": 0.5 * triplet},
     margin=1.0,
@@ -60,7 +89,47 @@ def time_step(config, args, *, triplet: bool) -> None:
   places = step.places(mesh, decoder.axes(config), decoder.shapes(config), optimizer)
   train_step = step.compiled(step.make_train_step(objective, optimizer, micro=1), mesh, places)
   start = lambda key: step.start(decoder.init(config, key), optimizer)
-  state = jax.jit(start, out_shardings=places)(jax.random.key(0))
+  return train_step, jax.jit(start, out_shardings=places)(jax.random.key(0))
+
+
+def time_epoch(config, args, *, packed: bool) -> None:
+  mesh = sharding.make_mesh()
+  train_step, state = compiled(config, mesh)
+  examples = corpus(
+    config, examples=args.examples, rows=args.rows, length=args.length, packed=packed
+  )
+  epoch = [examples.batch(n) for n in range(len(examples.order.epoch(0)))]
+  real = sum(map(real_tokens, epoch))
+  placed = [jax.device_put(objectives.batch_of(x), sharding.batch(mesh)) for x in epoch]
+
+  def work():
+    nonlocal state
+    for batch in placed:
+      state, metrics = train_step(state, batch, ())
+    return metrics
+
+  with jax.set_mesh(mesh):
+    jax.block_until_ready(work())
+    with measure.compilations() as programs:
+      seconds = measure.median_seconds(work, args.repeats)
+  measure.report(
+    "sft epoch, packed" if packed else "sft epoch, bucketed",
+    seconds,
+    real,
+    size=args.size,
+    examples=args.examples,
+    rows=args.rows,
+    length=args.length,
+    dtype=args.dtype,
+    steps=len(epoch),
+    real=round(real / sum(x["tokens"].size for x in epoch), 3),
+    compiled=len(programs),
+  )
+
+
+def time_step(config, args, *, triplet: bool) -> None:
+  mesh = sharding.make_mesh()
+  train_step, state = compiled(config, mesh, triplet=triplet)
   data = rows(config, count=args.rows, length=args.length, triplet=triplet)
   batch = jax.device_put(objectives.batch_of(data), sharding.batch(mesh))
 
@@ -71,7 +140,7 @@ def time_step(config, args, *, triplet: bool) -> None:
 
   with jax.set_mesh(mesh):
     jax.block_until_ready(work())
-    with measure.compilations() as compiled:
+    with measure.compilations() as programs:
       seconds = measure.median_seconds(work, args.repeats)
   measure.report(
     "sft+triplet step" if triplet else "sft step",
@@ -81,7 +150,7 @@ def time_step(config, args, *, triplet: bool) -> None:
     rows=args.rows,
     length=args.length,
     dtype=args.dtype,
-    compiled=len(compiled),
+    compiled=len(programs),
   )
 
 
@@ -94,9 +163,15 @@ def main():
   parser.add_argument("--length", type=int, default=96)
   parser.add_argument("--dtype", default="float32")
   parser.add_argument("--repeats", type=int, default=30)
+  parser.add_argument("--packed", action="store_true", help="ragged examples, packed and bucketed")
+  parser.add_argument("--examples", type=int, default=1024, help="of --packed")
   args = parser.parse_args()
-  for triplet in (False, True):
-    time_step(measure.student(args.size, args.dtype), args, triplet=triplet)
+  config = measure.student(args.size, args.dtype)
+  for second in (False, True):
+    if args.packed:
+      time_epoch(config, args, packed=second)
+    else:
+      time_step(config, args, triplet=second)
 
 
 if __name__ == "__main__":
