@@ -204,6 +204,10 @@ def test_a_trained_student_is_used_as_the_one_it_is(model, tmp_path):
       use(**{key: value})
   moved = shutil.copytree(model[0], tmp_path / "moved")
   assert use(student__init=str(moved), student__dtype="bfloat16", seed=5)["n"] == 10
+  for name in ("sha256.json", "generation.json"):
+    (folder.path / "base" / name).write_text("{")
+    with pytest.raises(errors.Refusal, match=f"{name} is gone or damaged"):
+      use()
 
 
 def test_updates_of_fresh_weights_belong_to_the_seed_of_those(tmp_path):
@@ -222,6 +226,8 @@ def test_a_table_of_positions_is_as_long_as_it_was_made_whatever_is_asked_later(
   assert use(evaluate__new_tokens=64)["n"] == 10
   with pytest.raises(errors.Refusal, match="at most 192 tokens a row"):
     use(evaluate__new_tokens=65)
+  with pytest.raises(errors.Refusal, match=r"rollout\.buckets is \(256,\)"):
+    use(rollout__buckets=(256,))
 
 
 def test_without_torch_what_was_to_be_verified_is_not_written(model, tmp_path, monkeypatch):

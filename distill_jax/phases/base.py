@@ -64,8 +64,7 @@ def _copied(settings, run_folder) -> Base:
   init, copy = settings.student.init, run_folder.path / "base"
   if not (copy.exists() and run_folder.begun):  # until then the model, too, may be another one
     _copy(hf.fetch(init), copy)
-  read = lambda name: json.loads((copy / f"{name}.json").read_bytes())
-  fields, generation = read("config"), read("generation")
+  fields, generation = _kept(copy / "config.json"), _kept(copy / "generation.json")
   family, arch = families.of(fields["model_type"]), settings.student.arch
   if arch not in ("", fields["model_type"]):
     raise errors.config(
@@ -96,6 +95,15 @@ def _copy(source, copy) -> None:
   part.rename(copy)
 
 
+def _kept(file):
+  try:
+    return json.loads(file.read_bytes())
+  except (OSError, ValueError):
+    raise errors.data(
+      f"{file} is gone or damaged: put it back, or begin again with another --workdir"
+    ) from None
+
+
 def _ends(fields: dict, generation: dict, vocab: int) -> tuple[int, ...]:
   """The tokens that end a text; one that the model cannot say ends none."""
   name = "eos_token_id"
@@ -109,8 +117,7 @@ def _ends(fields: dict, generation: dict, vocab: int) -> tuple[int, ...]:
 def source(settings, base: Base):
   """The folder with the weights. Raises Refusal if it is gone, or holds others than at first."""
   found = hf.fetch(settings.student.init)
-  known = json.loads((base.folder / "sha256.json").read_bytes())
-  if hf.digest(found) != known:
+  if hf.digest(found) != _kept(base.folder / "sha256.json"):
     raise errors.data(
       f"{found}: the model there is not the one this run began with; put that one back, or begin "
       "again with another --workdir"
@@ -126,10 +133,12 @@ def _refuse(settings, base: Base) -> None:
     raise errors.config("sft.prompt_weight", s.sft.prompt_weight, "0: an encoder reads the prompt")
   room = 0 if reads else config.learned - config.learned_offset if config.learned else 0
   if room and longest(s) > room:
+    trained = max(s.train.buckets) > room
+    field, buckets = ("train", s.train.buckets) if trained else ("rollout", s.rollout.buckets)
+    more = "" if trained else ", the new_tokens of exam and evaluate included"
     raise errors.config(
-      "train.buckets", s.train.buckets,
-      f"at most {room} tokens a row, with rollout.buckets and new_tokens: its positions end there",
-    )  # fmt: skip
+      f"{field}.buckets", buckets, f"at most {room} tokens a row{more}: its positions end there"
+    )
   if s.student.lora.rank and not config.gated and "gate" in s.student.lora.targets:
     raise errors.config(
       "student.lora.targets", s.student.lora.targets, "without gate: this family has none"

@@ -126,6 +126,7 @@ def test_both_spellings_are_one_config(case, four, five):
     ("llama", dict(partial_rotary_factor=0.5), "partial_rotary_factor"),
     ("llama", dict(num_key_value_heads=3), "num_key_value_heads"),
     ("llama", dict(quantization_config=dict(bits=4)), "quantization_config"),
+    ("llama", dict(rms_norm_eps=10**400), "rms_norm_eps"),
     ("llama", dict(hidden_size=None), "hidden_size"),
     ("llama", dict(hidden_size="24"), "hidden_size"),
     ("llama", dict(num_hidden_layers=0), "num_hidden_layers"),

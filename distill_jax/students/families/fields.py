@@ -59,7 +59,7 @@ def number(fields: dict, name: str, usual: float | None = None) -> float:
   value = fields.get(name)
   if value is None and usual is not None:
     return usual
-  if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+  if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e300:
     raise refusal(name, value, "numbers above 0")
   return float(value)
 
