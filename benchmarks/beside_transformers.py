@@ -7,11 +7,13 @@
   python -m benchmarks.beside_transformers step       one step of that GPT-2: 8 rows of 256, fp32
   python -m benchmarks.beside_transformers step124m   one step of GPT-2 124M: 4 rows of 128
 
-Weights are random, and no row ends early. Prints a line of JSON: medians, and by how much the
-median of ours is faster (times are taken in turns, so that a busy machine slows both).
+Weights are random, and no row ends early; both sides compute in --dtype. Prints a line of JSON:
+medians, and by how much the median of ours is faster. Times are taken in turns, so that a busy
+machine slows both, with a second between them, in which the other's threads come to rest.
 """
 
 import argparse
+import dataclasses
 import functools
 import json
 import os
@@ -42,13 +44,13 @@ T5_SMALL = dict(
 )  # fmt: skip
 
 
-def ours(fields):
-  config = families.of(fields["model_type"]).read(fields)
+def ours(fields, dtype):
+  config = dataclasses.replace(families.of(fields["model_type"]).read(fields), dtype=dtype)
   init = functools.partial(students.of(config).init, config)
   return config, jax.jit(init)(jax.random.key(0))
 
 
-def theirs(fields):
+def theirs(fields, dtype):
   import torch
   import transformers
 
@@ -59,7 +61,7 @@ def theirs(fields):
     if fields["model_type"] == "t5"
     else transformers.AutoModelForCausalLM
   )
-  return kind.from_config(config)
+  return kind.from_config(config, dtype=getattr(torch, dtype))
 
 
 def tokens(fields, *shape):
@@ -67,11 +69,11 @@ def tokens(fields, *shape):
   return rng.integers(3, fields["vocab_size"], shape, dtype=np.int32)
 
 
-def sampling(fields, *, rows=32, prompt=64, new=128):
+def sampling(fields, dtype, *, rows=32, prompt=64, new=128):
   import torch
 
-  config, params = ours(fields)
-  model = theirs(fields).eval()
+  config, params = ours(fields, dtype)
+  model = theirs(fields, dtype).eval()
   ids = tokens(fields, rows, prompt)
   torch_ids = torch.tensor(ids, dtype=torch.long)
   keys, sizes = np.zeros((rows, 1, 2), np.uint32), rollout.sizes(rows, 0.25, 1, 1)
@@ -92,10 +94,10 @@ def sampling(fields, *, rows=32, prompt=64, new=128):
   return here, there, rows * new
 
 
-def sft_step(fields, *, rows, length):
+def sft_step(fields, dtype, *, rows, length):
   import torch
 
-  config, params = ours(fields)
+  config, params = ours(fields, dtype)
   ids = tokens(fields, rows, length)
   objective = objectives.tailored(
     functools.partial(students.of(config).hidden, config),
@@ -123,7 +125,7 @@ def sft_step(fields, *, rows, length):
       state, metrics = update(state, batch, ())
     return metrics
 
-  torch_model = theirs(fields).train()
+  torch_model = theirs(fields, dtype).train()
   torch_optimizer = torch.optim.AdamW(torch_model.parameters(), lr=1e-4, weight_decay=0.01)
   torch_ids = torch.tensor(ids, dtype=torch.long)
 
@@ -150,8 +152,9 @@ def main():
   )
   parser.add_argument("work", choices=WORKS)
   parser.add_argument("--repeats", type=int, default=7)
+  parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
   args = parser.parse_args()
-  here, there, count = WORKS[args.work]()
+  here, there, count = WORKS[args.work](dtype=args.dtype)
   seconds = {"ours": [], "theirs": []}
   for turn in range(args.repeats + 1):  # the first one warms up
     for name, work in (("ours", here), ("theirs", there)):
@@ -163,6 +166,7 @@ def main():
   medians = {name: statistics.median(values) for name, values in seconds.items()}
   line = {
     "benchmark": args.work,
+    "dtype": args.dtype,
     "cores": os.cpu_count(),
     "ours_ms": round(1000 * medians["ours"], 1),
     "theirs_ms": round(1000 * medians["theirs"], 1),
