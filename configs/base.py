@@ -96,7 +96,7 @@ def get_config() -> ConfigDict:
       # family: gpt2 gptj gpt_neo opt llama mistral qwen2 qwen3 gemma2 gemma3_text t5;
       # "" = llama from scratch, otherwise the one that is found there (and any other is refused)
       arch="",
-      dtype="float32",  # what matrix products run in: float32 | bfloat16; what is trained is float32
+      dtype="float32",  # of matrix products: float32 | bfloat16; what is trained stays float32
       attention="auto",  # of whole rows in training: auto | plain | cudnn | splash
       lora=ConfigDict(
         dict(  # train low-rank updates and leave the weights as they are

@@ -1,5 +1,5 @@
 """A student whose next token follows from every token before it and from its place, in arithmetic
-that is exact in any order: what a row draws shows whether the cache held its chain and nothing else.
+that is exact in any order: what a row draws shows whether its cache held its chain alone.
 
 With `apart` it is shaped like an encoder-decoder: the prompt is one number beside the cache, and
 the cache begins with one start token.
