@@ -1,4 +1,4 @@
-"""T5 in Hugging Face's words; tests/parity/test_t5.py asks transformers itself."""
+"""T5 in Hugging Face's words; tests/parity/test_parity_t5.py asks transformers itself."""
 
 import dataclasses
 import types
