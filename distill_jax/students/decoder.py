@@ -122,11 +122,7 @@ def _parts(config: Config):
   """(graph definition of one block, logical axes of all parameters, their shapes)."""
   model = nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0)))
   block, _ = nnx.split(model.blocks, nnx.Param)
-  params = nnx.state(model, nnx.Param)
-  stacked = lambda v: ("layers",) * (v.get_value().ndim - len(v.axes)) + v.axes
-  is_param = lambda v: isinstance(v, nnx.Variable)
-  axes = nnx.to_pure_dict(jax.tree.map(stacked, params, is_leaf=is_param))
-  return block, axes, nnx.to_pure_dict(params)
+  return block, *layers.described(model)
 
 
 def init(config: Config, key):

@@ -34,6 +34,15 @@ def constant(shape, axes, value: float) -> nnx.Param:
   return nnx.Param(jnp.full(shape, value, jnp.float32), axes=axes)
 
 
+def described(model):
+  """(logical axes, shapes) of all parameters of an abstract model, as nested dicts."""
+  params = nnx.state(model, nnx.Param)
+  stacked = lambda v: ("layers",) * (v.get_value().ndim - len(v.axes)) + v.axes
+  is_param = lambda v: isinstance(v, nnx.Variable)
+  axes = nnx.to_pure_dict(jax.tree.map(stacked, params, is_leaf=is_param))
+  return axes, nnx.to_pure_dict(params)
+
+
 def project(x, weight, axes: int = 1):
   """x's last `axes` dimensions times the weight's first ones, in x's dtype; low-rank updates ride
   along."""

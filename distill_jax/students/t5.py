@@ -77,11 +77,7 @@ def _parts(config: Config):
   shapes)."""
   model = nnx.eval_shape(lambda: T5(config, rngs=nnx.Rngs(0)))
   blocks = tuple(nnx.split(stack, nnx.Param)[0] for stack in (model.encoder, model.decoder))
-  params = nnx.state(model, nnx.Param)
-  stacked = lambda v: ("layers",) * (v.get_value().ndim - len(v.axes)) + v.axes
-  is_param = lambda v: isinstance(v, nnx.Variable)
-  axes = nnx.to_pure_dict(jax.tree.map(stacked, params, is_leaf=is_param))
-  return blocks, axes, nnx.to_pure_dict(params)
+  return blocks, *layers.described(model)
 
 
 def init(config: Config, key):
