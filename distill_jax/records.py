@@ -25,6 +25,7 @@ class Problem:
   rationale: str = ""  # a gold rationale, ending in its answer; "" where the data set has none
   choices: tuple[tuple[str, str], ...] = ()  # (label, text)
   decomposition: tuple[tuple[str, str], ...] = ()  # (sub-question, its solution), in order
+  facts: tuple[str, ...] = ()  # what one has to know, where the data set says it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +37,11 @@ class Rationale:
   answer: str | None  # as read by the task; None if it could not be read
   writer: str  # the teacher's model name, or "gold"
   round: int
-  prompt: str  # annotate | correct
+  prompt: str  # annotate | correct | stage | decompose; "" if nobody was asked
   sample: int
   temperature: float
+  # its parts, in order: (stage or label of an option, text), or (sub-question, solution)
+  parts: tuple[tuple[str, str], ...] = ()
   corrects: str = ""  # the wrong attempt this answers, verbatim
   critique: str = ""  # what the teacher said was wrong with it
   tokens: int = 0  # completion tokens
@@ -58,6 +61,9 @@ class Attempt:
   finish: str  # stop | length
   tokens: int
   logprob: float  # nats, summed over the sampled tokens, at temperature 1
+  style: str = ""  # how it was asked for, where a format has several ways
+  stage: str = ""  # the stage whose texts were sampled; "": all of it
+  turns: tuple[tuple[str, str, str], ...] = ()  # (stage, prompt, text), if more than one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +74,22 @@ class Example:
   problem: str
   prompt: str
   target: str
+  student: str = "student"  # whose it is, where there are several
+  stage: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class PreferencePair:
+  """Two answers to one prompt, of which one is to be preferred; what the reference policy thinks of
+  them is part of it (0.0 where the loss has no reference)."""
+
+  problem: str
+  prompt: str
+  chosen: str
+  rejected: str
+  stage: str
+  reference_chosen: float  # nats, summed over the tokens
+  reference_rejected: float
 
 
 @dataclasses.dataclass(frozen=True)
