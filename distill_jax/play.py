@@ -162,7 +162,7 @@ def sample(
           "question": q,
           "sample": k,
           "text": s.text,
-          "answer": what.task.read_answer(s.text),
+          "answer": what.task.read_answer(s.text, what.task.asked(q)),
           "finish": s.finish,
           "tokens": s.tokens,
           "logprob": s.logprob,

@@ -97,12 +97,12 @@ def whole(here, samples: int) -> list[records.Attempt]:
 
 
 def grade(task, problem, sample, number, spoken) -> records.Attempt:
-  answer = task.read_answer(spoken.text)
+  answer = task.read_answer(spoken.text, problem)
   return records.Attempt(
     problem=problem.id,
     text=spoken.text,
     answer=answer,
-    correct=answer is not None and task.is_correct(answer, problem.gold),
+    correct=task.is_correct(answer, problem),
     round=number,
     sample=sample,
     finish=spoken.finish,

@@ -75,10 +75,10 @@ def sift(run, want, reply, parts, number, sample):
   if parts is None:
     return None, "malformed"
   critique, text = parts
-  answer = run.task.read_answer(text)
+  answer = run.task.read_answer(text, problem)
   if answer is None:
     return None, "no_answer"
-  if not run.task.is_correct(answer, problem.gold):
+  if not run.task.is_correct(answer, problem):
     return None, "wrong_answer"
   text = run.format.target(text, problem.gold)
   if "\n" not in text:

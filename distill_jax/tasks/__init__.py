@@ -3,12 +3,13 @@
 import inspect
 
 from distill_jax import errors
-from distill_jax.tasks import arithmetic, gsm8k, numeric, svamp
+from distill_jax.tasks import arithmetic, gsm8k, svamp, task
 
+Task = task.Task
 LOADERS = {"arithmetic": arithmetic.load, "gsm8k": gsm8k.load, "svamp": svamp.load}
 
 
-def get(name: str, **options) -> numeric.Task:
+def get(name: str, **options) -> Task:
   """The task of that name; `options` are its settings, as its `load` documents them.
 
   Raises errors.Refusal for an unknown task, an option it does not know, and one it misses.

@@ -1,6 +1,6 @@
 """The built-in world as a task; see worlds/arithmetic.py for what it makes."""
 
-from distill_jax.tasks import numeric
+from distill_jax.tasks import task
 from distill_jax.worlds import arithmetic
 
 SHOTS = (
@@ -20,14 +20,6 @@ SHOTS = (
 )
 
 
-class Arithmetic(numeric.Task):
-  """A task that also knows its `world`."""
-
-  def __init__(self, world: arithmetic.World):
-    super().__init__("arithmetic", world.problems, SHOTS)
-    self.world = world
-
-
 def load(
   *,
   seed: int,
@@ -41,20 +33,19 @@ def load(
   families: int,
   distractors: float,
   ood_extra_steps: int,
-) -> Arithmetic:
+) -> task.Task:
   """The world with these settings (worlds.arithmetic.World) as a task."""
-  return Arithmetic(
-    arithmetic.World(
-      seed=seed,
-      train=train,
-      validation=validation,
-      test=test,
-      out_of_domain=out_of_domain,
-      steps_min=steps_min,
-      steps_max=steps_max,
-      operand_max=operand_max,
-      families=families,
-      distractors=distractors,
-      ood_extra_steps=ood_extra_steps,
-    )
+  world = arithmetic.World(
+    seed=seed,
+    train=train,
+    validation=validation,
+    test=test,
+    out_of_domain=out_of_domain,
+    steps_min=steps_min,
+    steps_max=steps_max,
+    operand_max=operand_max,
+    families=families,
+    distractors=distractors,
+    ood_extra_steps=ood_extra_steps,
   )
+  return task.Task("arithmetic", world.problems, shots=SHOTS, world=world)

@@ -5,14 +5,14 @@ import re
 
 from distill_jax import errors, records
 from distill_jax.data import sources
-from distill_jax.tasks import answers, numeric, published
+from distill_jax.tasks import answers, published, task
 
 _CALCULATOR = re.compile(r"<<[^<>\n]{0,400}>>")
 
 
 def load(
   *, path: str = "", hub: str = "", validation: int = 0, train: int = 0, test: int = 0
-) -> numeric.Task:
+) -> task.Task:
   """The task from a directory with the published files, or from the hub ("openai/gsm8k").
 
   `validation`: training questions held back. `train`, `test`: limits, 0 for all. Raises
@@ -37,7 +37,7 @@ def load(
   made = published.splits(
     found["train"], found["test"], validation=validation, train=train, test=test
   )
-  return numeric.Task("gsm8k", lambda split: list(made[split]))
+  return task.Task("gsm8k", lambda split: list(made[split]))
 
 
 def problem(row: dict, name: str, split: str, where: str) -> records.Problem:

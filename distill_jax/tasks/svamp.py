@@ -5,7 +5,7 @@ import pathlib
 
 from distill_jax import errors, records
 from distill_jax.data import sources
-from distill_jax.tasks import answers, numeric, published
+from distill_jax.tasks import answers, published, task
 
 TEST_SHARE = 0.3  # of the one published file, which has no splits; 700/300 is the custom
 EXPECTED = "SVAMP.json, or a directory with train.json and test*.json or with SVAMP.json"
@@ -13,7 +13,7 @@ EXPECTED = "SVAMP.json, or a directory with train.json and test*.json or with SV
 
 def load(
   *, path: str = "", hub: str = "", validation: int = 0, train: int = 0, test: int = 0
-) -> numeric.Task:
+) -> task.Task:
   """The task from its published files, or from the hub ("ChilleD/SVAMP").
 
   `path`: a directory with train.json and test*.json, or the one published file (or a directory
@@ -35,7 +35,7 @@ def load(
   made = published.splits(
     found["train"], found["test"], validation=validation, train=train, test=test
   )
-  return numeric.Task("svamp", lambda split: list(made[split]))
+  return task.Task("svamp", lambda split: list(made[split]))
 
 
 def _files(path: pathlib.Path) -> dict[str, list[records.Problem]]:

@@ -77,7 +77,7 @@ MUTATIONS = {
     "tests/teacher/test_client.py",
   ),
   "a wrong answer is kept": (
-    "phases/rationales.py", "if not run.task.is_correct(answer, problem.gold)", "if False",
+    "phases/rationales.py", "if not run.task.is_correct(answer, problem)", "if False",
     "tests/test_rounds.py",
   ),
 }  # fmt: skip

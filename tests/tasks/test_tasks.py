@@ -74,7 +74,7 @@ def test_the_gold_rationale_of_every_task_is_read_as_its_gold(tmp_path):
   ):
     for split in ("train", "validation", "test"):
       for problem in task.problems(split):
-        assert task.is_correct(task.read_answer(problem.rationale), problem.gold)
+        assert task.is_correct(task.read_answer(problem.rationale, problem), problem)
 
 
 def test_every_shot_is_right(tmp_path):
@@ -229,4 +229,4 @@ def test_the_published_gsm8k_gold_is_read_without_a_miss(split):
   assert (sum(right), len(right)) == ({"train": 7473, "test": 1319}[split],) * 2
   task = tasks.get("gsm8k", path=str(PUBLISHED / "gsm8k"))
   for problem in task.problems(split):
-    assert task.is_correct(task.read_answer(problem.rationale), problem.gold)
+    assert task.is_correct(task.read_answer(problem.rationale, problem), problem)

@@ -34,8 +34,8 @@ def problems(task):
 
 
 def right(task, problem, text):
-  answer = task.read_answer(text)
-  return answer is not None and task.is_correct(answer, problem.gold)
+  answer = task.read_answer(text, problem)
+  return task.is_correct(answer, problem)
 
 
 def test_annotations_are_right_and_differ(task, problems):
@@ -89,10 +89,10 @@ def test_a_correction_names_the_mistake_and_then_is_right(task, problems):
 
 
 @pytest.mark.parametrize("text", ["", "What is love?", "Answer: 3"])
-def test_what_it_does_not_know_it_does_not_answer(task, text):
+def test_what_it_does_not_know_it_does_not_answer(task, problems, text):
   brain = builtin.Brain(task.world, error_rate=0.0, seed=0)
   (said,) = brain(prompts.annotate(text), 1, 0.7)
-  assert task.read_answer(said) is None
+  assert task.read_answer(said, problems[0]) is None
   assert brain((("user", text),), 1, 0.7) == [said]
 
 

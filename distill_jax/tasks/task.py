@@ -1,5 +1,6 @@
-"""A task whose answers are numbers: what the rest of the house sees of any such data set."""
+"""What the rest of the house sees of any data set: its problems, and the reading of its answers."""
 
+import re
 from collections.abc import Callable
 
 from distill_jax import errors, records
@@ -25,6 +26,10 @@ SHOTS = (
 )
 
 
+# The lines that `render` puts below a question.
+_CHOICE = re.compile(r"\(([A-Za-z0-9]{1,2})\) (.+)")
+
+
 class Task:
   """Problems by split, with the reading and the comparing of their answers."""
 
@@ -33,9 +38,14 @@ class Task:
     name: str,
     problems: Callable[[str], list[records.Problem]],
     shots: tuple[tuple[str, str], ...] = SHOTS,
+    *,
+    kind: str = "number",
+    world=None,
   ):
-    """`problems` gives a split's problems; `shots` are (question, rationale) to show before one."""
-    self.name, self.shots, self._problems = name, shots, problems
+    """`problems` gives a split's problems; `shots` are (question, rationale) to show before one;
+    `kind` is that of its problems; `world` is who makes them, None for published data."""
+    self.name, self.shots, self.kind, self.world = name, shots, kind, world
+    self._problems = problems
 
   def problems(self, split: str) -> list[records.Problem]:
     """The problems of train, validation, test or out_of_domain; [] where there are none.
@@ -51,9 +61,26 @@ class Task:
     choices = [f"({label}) {text}" for label, text in problem.choices]
     return "\n".join([problem.question, *choices])
 
-  def read_answer(self, text: str) -> str | None:
-    """The answer of a rationale in canonical form, None if it has none."""
+  def asked(self, question: str) -> records.Problem:
+    """A question that someone types, as a problem whose gold nobody knows: `render` undone."""
+    lines = question.strip().split("\n")
+    choices = []
+    while self.kind == "choice" and len(lines) > 1 and (found := _CHOICE.fullmatch(lines[-1])):
+      choices.insert(0, found.groups())
+      lines.pop()
+    return records.Problem("", "", "\n".join(lines), "", self.kind, choices=tuple(choices))
+
+  def read_answer(self, text: str, problem: records.Problem) -> str | None:
+    """The answer of a rationale in canonical form (a number, a label, "yes"), None if it has
+    none."""
+    if problem.kind == "choice":
+      return answers.read_choice(text, tuple(label for label, _ in problem.choices))
+    if problem.kind == "boolean":
+      return answers.read_boolean(text)
     return answers.read_number(text)
 
-  def is_correct(self, answer: str | None, gold: str) -> bool:
-    return answers.same_number(answer, gold)
+  def is_correct(self, answer: str | None, problem: records.Problem) -> bool:
+    """Whether `answer`, as `read_answer` gives it, is the problem's gold."""
+    if problem.kind == "number":
+      return answers.same_number(answer, problem.gold)
+    return answer == problem.gold
