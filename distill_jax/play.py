@@ -20,7 +20,7 @@ from distill_jax import (
 )
 from distill_jax.machine import hf_verify
 from distill_jax.phases import base as bases
-from distill_jax.phases import conversations, train
+from distill_jax.phases import conversations, devices
 from distill_jax.phases import evaluate as evaluation
 from distill_jax.phases import export as leaving
 from distill_jax.phases import run as runs
@@ -60,9 +60,9 @@ def refuse_early(what) -> None:
   train it."""
   s = what.settings
   if s.student.init == bases.SCRATCH:  # its tokenizer is made when the teacher has written
-    train.refuse_devices(s, bases.of(s, what.folder, s.student.scratch.vocab))
+    devices.refuse(s, bases.of(s, what.folder, s.student.scratch.vocab))
     return
-  train.refuse_devices(s, what.base)
+  devices.refuse(s, what.base)
   _ = what.tokenizer
 
 

@@ -11,10 +11,6 @@ from distill_jax import errors, records, students
 from distill_jax.data import batches, encode, kinds
 from distill_jax.learning import objectives, optim, sharding, step
 from distill_jax.machine import checkpoint
-from distill_jax.phases import student as students_of_phase
-from distill_jax.students import rows as students_rows
-
-DEVICE_OF = {"cudnn": "gpu", "splash": "tpu"}  # attention paths that only one kind of device has
 
 METRICS, EXAMPLES, CONTRASTS = "metrics.jsonl", "examples.jsonl", "contrasts.jsonl"
 
@@ -50,32 +46,6 @@ def run(run, number, here):
   here.finish({**facts, "steps": steps, "loss": loss})
   # The optimizer's state ends with the round.
   shutil.rmtree(here.path / "checkpoints", ignore_errors=True)
-
-
-def refuse_devices(settings, base) -> None:
-  """Raises Refusal, before anything is paid for, if the devices there are cannot share a batch, or
-  cannot pay attention as they are told to."""
-  mesh = students_of_phase.mesh_of(settings)
-  rows = mesh.shape["data"] * mesh.shape["fsdp"]
-  if settings.train.batch % rows:
-    raise errors.config(
-      "train.batch", settings.train.batch, f"a multiple of {rows}, mesh.data times mesh.fsdp"
-    )
-  path, device = settings.student.attention, jax.default_backend()
-  if path not in DEVICE_OF:
-    return
-  if DEVICE_OF[path] != device:
-    raise errors.config("student.attention", path, f"auto or plain: this device is a {device}")
-  model, trees = students.of(base.config), settings.train.losses.triplet > 0
-  for length in settings.train.buckets:
-    line = jax.ShapeDtypeStruct((1, length), np.int32)
-    rows = students_rows.Rows(line, line, line, line if trees else None)
-    try:
-      jax.eval_shape(
-        functools.partial(model.hidden, base.config, path=path), model.shapes(base.config), rows
-      )
-    except (ValueError, RuntimeError, NotImplementedError) as error:
-      raise errors.config("student.attention", path, f"auto or plain: {error}") from None
 
 
 def material(run, number):

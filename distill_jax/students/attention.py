@@ -19,7 +19,6 @@ from jax.sharding import PartitionSpec as P
 
 from distill_jax.learning import sharding
 
-PATHS = ("auto", "plain", "cudnn", "splash")
 LONG = 512  # tokens from which cuDNN's kernel beats a plain matrix product
 BLOCK = 128  # tokens; splash works on blocks of this size
 
@@ -85,8 +84,15 @@ def _why_not_splash(q_BLHK, k_BGLK, rows) -> str:
   if q_BLHK.shape[1] % BLOCK:
     return f"rows of {q_BLHK.shape[1]} tokens are no multiple of {BLOCK}"
   mesh = jax.sharding.get_abstract_mesh()
-  parts = 1 if mesh.empty else mesh.shape["tensor"]
-  return f"{k_BGLK.shape[1]} groups cannot be split {parts} ways" if k_BGLK.shape[1] % parts else ""
+  if mesh.empty:
+    return ""
+  for what, count, parts in (
+    ("rows", len(q_BLHK), mesh.shape["data"] * mesh.shape["fsdp"]),
+    ("groups", k_BGLK.shape[1], mesh.shape["tensor"]),
+  ):
+    if count % parts:
+      return f"{count} {what} cannot be split {parts} ways"
+  return ""
 
 
 def _splash(q_BLHK, k_BGLK, v_BGLK, segments_BL, window: int, softcap: float):
