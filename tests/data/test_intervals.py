@@ -1,6 +1,8 @@
 import math
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from distill_jax.data import intervals
 
@@ -47,3 +49,97 @@ def test_at_its_ends_the_share_is_z_standard_errors_away():
 def test_what_is_no_share_is_refused(case):
   with pytest.raises(ValueError):
     intervals.wilson(*case)
+
+
+def verdicts(share: float, seeds: int, items: int, key: int = 0):
+  rng = np.random.Generator(np.random.PCG64(key))
+  return (rng.random((seeds, items)) < share).astype(float)
+
+
+def test_the_bootstrap_of_one_seed_is_the_normal_interval_of_a_share():
+  """With N items it has standard error sqrt(p (1 - p) / N): 1.96 of them either way."""
+  table = verdicts(0.3, 1, 2000)
+  share = table.mean()
+  half = 1.959964 * math.sqrt(share * (1 - share) / 2000)
+  low, high = intervals.bootstrap(table)
+  assert low == pytest.approx(share - half, abs=0.1 * half)
+  assert high == pytest.approx(share + half, abs=0.1 * half)
+
+
+def test_seeds_that_disagree_widen_the_interval_and_seeds_that_agree_do_not():
+  """Whole rows of ones and zeros: only the draw of seeds matters, and of 2 seeds both are alike in
+  half of the draws, so that the interval is everything."""
+  assert intervals.bootstrap([[1.0] * 50, [0.0] * 50]) == (0.0, 1.0)
+  assert intervals.bootstrap(np.ones((5, 40))) == (1.0, 1.0)
+  one = verdicts(0.5, 1, 300)
+  wide, same = intervals.bootstrap(one), intervals.bootstrap(np.repeat(one, 4, axis=0))
+  assert same == pytest.approx(wide, abs=0.01)
+
+
+def test_the_spread_over_seeds_and_items_is_the_sum_of_both():
+  """Rows shifted by r_s, columns by c_n, nothing else: the variance of the mean is
+  var(r) / S + var(c) / N, and the interval 2 x 1.96 of its roots wide."""
+  rng = np.random.Generator(np.random.PCG64(3))
+  r_S, c_N = rng.normal(size=30), rng.normal(size=40)
+  low, high = intervals.bootstrap(r_S[:, None] + c_N[None, :])
+  width = 2 * 1.959964 * math.sqrt(r_S.var() / 30 + c_N.var() / 40)
+  assert high - low == pytest.approx(width, rel=0.05)
+
+
+def test_the_same_table_has_the_same_interval_and_more_confidence_a_wider_one():
+  table = verdicts(0.6, 3, 80)
+  assert intervals.bootstrap(table) == intervals.bootstrap(table.copy())
+  low, high = intervals.bootstrap(table)
+  wider = intervals.bootstrap(table, confidence=0.99)
+  assert wider[0] < low < table.mean() < high < wider[1]
+
+
+def test_pairs_see_what_two_separate_intervals_do_not():
+  """Both rows fail on the same items, and one gains a few: the difference is sure."""
+  before = verdicts(0.5, 3, 200)
+  after = before.copy()
+  after[:, :20] = 1.0
+  low, high = intervals.bootstrap(after - before)
+  assert 0 < low < (after - before).mean() < high
+  assert intervals.bootstrap(before)[1] > intervals.bootstrap(after)[0]
+
+
+@pytest.mark.parametrize("table", [[], [[]], [1.0, 0.0], np.zeros((0, 4))])
+def test_an_empty_table_has_no_interval(table):
+  with pytest.raises(ValueError):
+    intervals.bootstrap(table)
+
+
+@pytest.mark.parametrize(
+  ("gained", "lost", "p"),
+  [
+    (0, 0, 1.0),
+    (1, 0, 1.0),
+    (5, 0, 2 / 32),
+    (0, 10, 2 / 1024),
+    (2, 6, 2 * (1 + 8 + 28) / 256),
+    (4, 4, 1.0),
+    (7, 7, 1.0),
+    (1, 2, 1.0),
+  ],
+)
+def test_mcnemar_counts_the_ways_a_fair_coin_falls(gained, lost, p):
+  assert intervals.mcnemar(gained, lost) == p == intervals.mcnemar(lost, gained)
+
+
+def test_mcnemar_of_many_pairs_is_the_chi_square_with_its_correction():
+  """(|b - c| - 1)^2 / (b + c) with one degree of freedom: 39^2 / 1000 gives 2 (1 - Phi(1.2333))."""
+  z = 39 / math.sqrt(1000)
+  assert intervals.mcnemar(520, 480) == pytest.approx(math.erfc(z / math.sqrt(2)), rel=2e-3)
+  assert intervals.mcnemar(5000, 0) == 0.0  # 2^-4999 is no float
+
+
+def test_mcnemar_is_the_binomial_test():
+  for gained, lost in ((3, 9), (40, 61), (0, 7), (200, 150)):
+    expected = stats.binomtest(gained, gained + lost).pvalue
+    assert intervals.mcnemar(gained, lost) == pytest.approx(expected, rel=1e-9)
+
+
+def test_no_count_is_negative():
+  with pytest.raises(ValueError):
+    intervals.mcnemar(-1, 3)
