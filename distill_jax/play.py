@@ -147,13 +147,13 @@ def sample(
     shots = what.task.shots[: settings.cot.shots]
     rows = [(q, k) for q in asked for k in range(samples)]
     spoken = conversations.lead(
-      [what.format.conversation(q, shots) for q, _ in rows],
+      [what.format.conversation(what.task.asked(q), q, shots) for q, _ in rows],
       [f"sample/{n}" for n in range(len(rows))],
       students={"student": what.student_after(number)},
       samples=samples,
       temperature=temperature,
       new_tokens=settings.evaluate.new_tokens,
-      stop=(what.format.STOP,),
+      stop=what.format.stop,
     )
   for (q, k), s in zip(rows, spoken, strict=True):
     print(

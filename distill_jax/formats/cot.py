@@ -9,8 +9,9 @@ Answer: 7
 import re
 from collections.abc import Generator
 
-NAME = "cot"
-STUDENTS = ("student",)
+from distill_jax import records
+from distill_jax.formats import turns
+
 STOP = "\n\n"  # a blank line ends an answer: worked examples are separated by one
 
 _CLOSING = re.compile(
@@ -21,10 +22,41 @@ _NEXT = re.compile(r"(question|q) ?\d{0,4} ?:", re.IGNORECASE)
 _MARKS = " *_#"  # Markdown around a label
 
 
-def prompt(question: str, shots=()) -> str:
-  """What the student sees; `shots` are (question, rationale) pairs put in front."""
-  worked = [f"Question: {q}\nReasoning:\n{r.strip()}\n\n" for q, r in shots]
-  return "".join(worked) + f"Question: {question}\nReasoning:\n"
+class Cot:
+  students = ("student",)
+  stages = ("",)
+  stop = (STOP,)
+  asks = "annotate"
+
+  def prompt(self, question: str, shots=(), style: str = "", hint: str = "") -> str:
+    """What the student sees; `shots` are (question, rationale) pairs put in front.
+
+    With a `hint`, the right answer, it is asked to justify that answer, and the worked examples
+    show how (STaR, Zelikman et al. 2022: rationalization); trained on is the prompt without it.
+    """
+    turns.no_others(style=style)
+    worked = [
+      f"{_asked(q, hint and r.rpartition('Answer:')[2].strip())}{r.strip()}\n\n" for q, r in shots
+    ]
+    return "".join(worked) + _asked(question, hint)
+
+  def conversation(
+    self, problem: records.Problem, question: str, shots=(), *, style="", given=(), hint=""
+  ) -> Generator[tuple[turns.Turn, ...], list[str], str]:
+    """One turn; returns its text."""
+    turns.no_others(given=given)
+    (text,) = yield (turns.Turn("student", self.prompt(question, shots, style, hint)),)
+    return cut(text)
+
+  def target(self, text: str, answer: str) -> str:
+    """What the student should write: see `target` below."""
+    return target(text, answer)
+
+  def examples(
+    self, problem: records.Problem, question: str, rationale: records.Rationale, shots=()
+  ) -> list[records.Example]:
+    """The rationale as it stands, since `target` made it."""
+    return [records.Example(problem.id, self.prompt(question, shots), rationale.text)]
 
 
 def target(text: str, answer: str) -> str:
@@ -58,7 +90,6 @@ def cut(text: str) -> str:
   return text.split(STOP, 1)[0].strip()
 
 
-def conversation(question: str, shots=()) -> Generator[tuple[str, str], str, str]:
-  """Yields (student, prompt), receives that student's text, returns the whole attempt."""
-  text = yield "student", prompt(question, shots)
-  return cut(text)
+def _asked(question: str, hint: str) -> str:
+  hinted = f"Hint: The answer is {hint}.\n" if hint else ""
+  return f"Question: {question}\n{hinted}Reasoning:\n"

@@ -76,7 +76,7 @@ def take(
         top_p=top_p,
         top_k=top_k,
         new_tokens=new_tokens,
-        stop=(run.format.STOP,),
+        stop=run.format.stop,
       )
       new = [grade(run.task, p, k, number, s) for (p, k), s in zip(part, spoken, strict=True)]
       here.append(ATTEMPTS, new)

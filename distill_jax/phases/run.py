@@ -19,7 +19,7 @@ WRITERS = ("demonstrate", "feedback")  # phases in which the teacher writes
 class Run:
   def __init__(self, settings, folder, console):
     self.settings, self.folder, self.console = settings, folder, console
-    self.format = formats.get(settings.format)
+    self.format = formats.get(settings)
     self.task = open_task(settings)
     if settings.cot.shots > len(self.task.shots):
       raise errors.config(
@@ -72,7 +72,7 @@ class Run:
     return self.format.prompt(self.task.render(problem), self._shots)
 
   def conversation(self, problem: records.Problem):
-    return self.format.conversation(self.task.render(problem), self._shots)
+    return self.format.conversation(problem, self.task.render(problem), self._shots)
 
   def rationales(self, number: int) -> list[records.Rationale]:
     """What the teacher wrote that a round trains on: this round's, or with carry="append" all so

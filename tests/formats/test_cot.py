@@ -2,8 +2,11 @@
 
 import pytest
 
+from distill_jax import records
 from distill_jax.formats import cot
 
+FORMAT = cot.Cot()
+PROBLEM = records.Problem("p", "train", "Q", "7")
 QUESTION = "Tom has 3 apples and buys 4 more. How many apples does he have?"
 RATIONALE = "Tom has 3 + 4 = 7 apples."
 
@@ -11,19 +14,19 @@ RATIONALE = "Tom has 3 + 4 = 7 apples."
 def ended(conversation, text: str) -> str:
   """What a conversation returns when it is told `text`."""
   with pytest.raises(StopIteration) as end:
-    conversation.send(text)
+    conversation.send([text])
   return end.value.value
 
 
 def test_prompt_and_target_are_as_drawn():
   drawn = f"Question: {QUESTION}\nReasoning:\n{RATIONALE}\nAnswer: 7"
-  assert cot.prompt(QUESTION) + cot.target(RATIONALE, "7") == drawn
+  assert FORMAT.prompt(QUESTION) + cot.target(RATIONALE, "7") == drawn
   assert drawn.splitlines() == [line.strip() for line in cot.__doc__.strip().splitlines()[2:]]
 
 
 def test_worked_examples_stand_in_front_and_a_blank_line_apart():
   shots = [("Q1?", "R1.\nAnswer: 1\n"), ("Q2?", "R2.\nAnswer: 2")]
-  assert cot.prompt("Q3?", shots) == (
+  assert FORMAT.prompt("Q3?", shots) == (
     "Question: Q1?\nReasoning:\nR1.\nAnswer: 1\n\n"
     "Question: Q2?\nReasoning:\nR2.\nAnswer: 2\n\n"
     "Question: Q3?\nReasoning:\n"
@@ -32,17 +35,35 @@ def test_worked_examples_stand_in_front_and_a_blank_line_apart():
 
 @pytest.mark.parametrize("shots", [(), (("Q?", "R.\nAnswer: 1"),)])
 def test_a_student_is_asked_what_it_is_trained_on(shots):
-  conversation = cot.conversation(QUESTION, shots)
-  who, asked = next(conversation)
-  assert who in cot.STUDENTS and asked == cot.prompt(QUESTION, shots)
-  target = cot.target(RATIONALE, "7")
+  conversation = FORMAT.conversation(PROBLEM, QUESTION, shots)
+  (turn,) = next(conversation)
+  target = FORMAT.target(RATIONALE, "7")
+  written = records.Rationale("p", target, "7", "teacher", 0, "annotate", 0, 0.7)
+  (example,) = FORMAT.examples(PROBLEM, QUESTION, written, shots)
+  assert turn.student in FORMAT.students
+  assert (turn.prompt, target) == (example.prompt, example.target)
   assert ended(conversation, target) == target, "a perfect student's attempt is the target itself"
 
 
 def test_a_conversation_ends_where_the_next_worked_example_would_begin():
-  conversation = cot.conversation(QUESTION)
+  conversation = FORMAT.conversation(PROBLEM, QUESTION)
   next(conversation)
   assert ended(conversation, " a\nAnswer: 7\n\nQuestion: Next?\nAnswer: 9") == "a\nAnswer: 7"
+
+
+def test_a_hint_is_the_answer_and_worked_examples_have_theirs():
+  assert FORMAT.prompt("Q?", [("Old?", "R.\nAnswer: 1")], hint="7") == (
+    "Question: Old?\nHint: The answer is 1.\nReasoning:\nR.\nAnswer: 1\n\n"
+    "Question: Q?\nHint: The answer is 7.\nReasoning:\n"
+  )
+  (turn,) = next(FORMAT.conversation(PROBLEM, "Q?", hint="7"))
+  assert turn.prompt == FORMAT.prompt("Q?", hint="7")
+
+
+@pytest.mark.parametrize("other", [{"style": "plain"}, {"given": (("recall", "x"),)}])
+def test_what_this_format_has_not_is_not_ignored(other):
+  with pytest.raises(ValueError, match=next(iter(other))):
+    next(FORMAT.conversation(PROBLEM, QUESTION, **other))
 
 
 @pytest.mark.parametrize(

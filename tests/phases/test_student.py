@@ -10,6 +10,7 @@ import pytest
 from distill_jax import errors
 from distill_jax.data import tokenizer
 from distill_jax.decoding import rollout
+from distill_jax.formats import turns
 from distill_jax.phases import base, conversations, student
 from tests import compilations
 from tests.students import oracle, oracle_t5
@@ -224,31 +225,32 @@ class Echo:
   """A student that repeats the last word of its prompt, and notes whom it was asked with."""
 
   def __init__(self, mark: str):
-    self.mark, self.batches = mark, []
+    self.mark, self.batches, self.temperatures = mark, [], []
 
-  def answer(self, params, asked, *, suffix: str):
+  def answer(self, params, asked, *, suffix: str, temperature: float = 1.0):
     self.batches.append(asked)
+    self.temperatures.append(temperature)
     return [
       student.Answer(f"{self.mark}{params}:{p.split()[-1]}{suffix}", f"end of {n}", len(p), -1.0)
       for p, n in asked
     ]
 
 
-def socratic(question: str, turns: int):
-  """One sub-question and its solution a turn."""
+def socratic(question: str, steps: int):
+  """One sub-question and its solution a step."""
   said = []
-  for turn in range(turns):
-    said.append((yield "decomposer", f"{question} ask {turn}"))
-    said.append((yield "solver", f"solve {said[-1]}"))
-  said.append((yield "solver", f"{question} sum"))
+  for turn in range(steps):
+    said += yield (turns.Turn("decomposer", f"{question} ask {turn}", "ask"),)
+    said += yield (turns.Turn("solver", f"solve {said[-1]}", "solve"),)
+  said += yield (turns.Turn("solver", f"{question} sum", "sum"),)
   return " | ".join(said)
 
 
-def led(turns, names=None):
+def led(steps, names=None):
   asks, solves = Echo("d"), Echo("s")
   spoken = conversations.lead(
-    [socratic(f"q{n}", t) for n, t in enumerate(turns)],
-    names or [f"q{n}" for n in range(len(turns))],
+    [socratic(f"q{n}", t) for n, t in enumerate(steps)],
+    names or [f"q{n}" for n in range(len(steps))],
     students={"decomposer": (asks, 1), "solver": (solves, 2)},
     suffix=".",
   )
@@ -282,6 +284,48 @@ def test_tokens_and_log_probabilities_add_up_and_the_last_turn_says_how_it_ended
   said = [p for echo in (asks, solves) for asked in echo.batches for p, _ in asked]
   assert spoken.tokens == sum(map(len, said))
   assert (spoken.logprob, spoken.finish) == (-5.0, "end of q0/4")
+
+
+def fanned(question: str):
+  """Something recalled, then two judgements at once."""
+  (fact,) = yield (turns.Turn("student", f"{question} fact", "recall"),)
+  judged = yield tuple(turns.Turn("student", f"{fact} {x}", "judge") for x in "ab")
+  return " | ".join([fact, *judged])
+
+
+def test_turns_that_are_yielded_at_once_are_answered_at_once_and_heard_in_order():
+  echo = Echo("e")
+  (spoken,) = conversations.lead([fanned("q")], ["q"], students={"student": (echo, 1)}, suffix=".")
+  assert spoken.text == "e1:fact. | e1:a. | e1:b."
+  assert [[name for _, name in asked] for asked in echo.batches] == [["q/0"], ["q/1", "q/2"]]
+  assert spoken.turns == (
+    ("recall", "q fact", "e1:fact."),
+    ("judge", "e1:fact. a", "e1:a."),
+    ("judge", "e1:fact. b", "e1:b."),
+  )
+  assert (spoken.logprob, spoken.finish) == (-3.0, "end of q/2")
+
+
+def test_only_the_stages_named_are_sampled():
+  for sampled, temperatures in [(None, [0.7, 0.7]), ({"recall"}, [0.7, 0.0]), ((), [0.0, 0.0])]:
+    echo = Echo("e")
+    conversations.lead(
+      [fanned("q")],
+      ["q"],
+      students={"student": (echo, 1)},
+      sampled=sampled,
+      temperature=0.7,
+      suffix=".",
+    )
+    assert echo.temperatures == temperatures
+
+
+def test_equal_prompts_stand_next_to_each_other():
+  echo = Echo("e")
+  conversations.lead(
+    [fanned("q"), fanned("q")], ["x", "y"], students={"student": (echo, 1)}, suffix="."
+  )
+  assert [name for _, name in echo.batches[1]] == ["x/1", "y/1", "x/2", "y/2"]
 
 
 def test_no_conversation_is_no_answer():

@@ -1,0 +1,15 @@
+"""What a format's conversation yields: who is asked what."""
+
+from typing import NamedTuple
+
+
+class Turn(NamedTuple):
+  student: str  # who is asked: a name in the format's `students`
+  prompt: str
+  stage: str = ""
+
+
+def no_others(**options) -> None:
+  """Raises ValueError if one of a conversation's options is used of which the format has none."""
+  if used := [name for name, value in options.items() if value]:
+    raise ValueError(f"this format's conversation has no {', '.join(used)}")
