@@ -1,17 +1,26 @@
-"""The one head operation: hidden states and the output matrix in, log-probabilities of given tokens
-out.
+"""The one head operation: hidden states and the output matrix in, logits or log-probabilities of
+given tokens out.
 
-Dimension key: B batch, T positions that have a target, D model width, V vocabulary, C positions of
-a chunk.
+Dimension key: B batch, T positions (that have a target), D model width, V vocabulary, C positions
+of a chunk.
 """
 
 import jax
 import jax.numpy as jnp
 
 
+def logits(hidden_BTD, head_DV, bias_V=None, softcap: float = 0.0):
+  """hidden @ head + bias, bent to softcap * tanh(logits / softcap) if there is one: float32
+  [B, T, V], from products in the dtype of `hidden`. For a few positions, never for whole rows."""
+  matrix = head_DV.astype(hidden_BTD.dtype)
+  out_BTV = jnp.einsum("btd,dv->btv", hidden_BTD, matrix, preferred_element_type=jnp.float32)
+  if bias_V is not None:
+    out_BTV += bias_V[None, None, :]
+  return softcap * jnp.tanh(out_BTV / softcap) if softcap else out_BTV
+
+
 def token_logprobs(hidden_BTD, head_DV, targets_BT, *, chunk: int, bias=None, softcap: float = 0.0):
-  """log p(target | what precedes it), float32 [B, T], in nats. The logits are hidden @ head + bias
-  [V], bent to softcap * tanh(logits / softcap) if there is one.
+  """log p(target | what precedes it), float32 [B, T], in nats; see `logits`.
 
   Works on `chunk` positions at a time and recomputes their logits in the backward pass, so that
   [batch, length, vocabulary] never exists. Positions without a target are not to be passed in at
@@ -20,13 +29,9 @@ def token_logprobs(hidden_BTD, head_DV, targets_BT, *, chunk: int, bias=None, so
 
   @jax.checkpoint
   def part(hidden_BCD, targets_BC):
-    # Cast here, not outside: so the parts' gradients of the head add up in its own precision.
-    matrix = head_DV.astype(hidden_BCD.dtype)
-    logits_BCV = jnp.einsum("bcd,dv->bcv", hidden_BCD, matrix, preferred_element_type=jnp.float32)
-    if bias is not None:
-      logits_BCV += bias[None, None, :]
-    if softcap:
-      logits_BCV = softcap * jnp.tanh(logits_BCV / softcap)
+    # The head is cast in here, not outside: so the parts' gradients of it add up in its own
+    # precision.
+    logits_BCV = logits(hidden_BCD, head_DV, bias, softcap)
     wanted = targets_BC[..., None] == jnp.arange(head_DV.shape[1])[None, None, :]
     target_BC = jnp.sum(
       jnp.where(wanted, logits_BCV, 0.0), axis=-1

@@ -1,7 +1,5 @@
 """The students: pure functions on (config, parameters), in one module for each shape of model."""
 
-import jax.numpy as jnp
-
 from distill_jax.learning import logprobs
 from distill_jax.students import decoder, t5
 
@@ -18,7 +16,7 @@ def token_logprobs(config, params, hidden_BTD, labels_BT, *, chunk: int):
     of(config).head(config, params),
     labels_BT,
     chunk=chunk,
-    bias=params["head_bias"] if "head_bias" in params else None,
+    bias=_bias(params),
     softcap=config.logit_softcap,
   )
 
@@ -26,10 +24,9 @@ def token_logprobs(config, params, hidden_BTD, labels_BT, *, chunk: int):
 def logits(config, params, hidden_BTD):
   """float32 [B, T, V] from what `hidden` gave: for a few positions, where the numbers themselves
   are wanted."""
-  matrix_DV = of(config).head(config, params).astype(config.dtype)
-  out = jnp.einsum("btd,dv->btv", hidden_BTD, matrix_DV, preferred_element_type=jnp.float32)
-  if "head_bias" in params:
-    out += params["head_bias"][None, None, :]
-  return (
-    config.logit_softcap * jnp.tanh(out / config.logit_softcap) if config.logit_softcap else out
-  )
+  matrix_DV = of(config).head(config, params)
+  return logprobs.logits(hidden_BTD, matrix_DV, _bias(params), config.logit_softcap)
+
+
+def _bias(params):
+  return params["head_bias"] if "head_bias" in params else None

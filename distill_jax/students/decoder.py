@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from distill_jax.learning import sharding
+from distill_jax.learning import logprobs, sharding
 from distill_jax.students import attention, layers
 from distill_jax.students import rows as students_rows
 from distill_jax.students.rows import Cache, Rows
@@ -283,10 +283,5 @@ def advance(config: Config, params, ready, token_B, position_B, cache: Cache):
 def logits(config: Config, params, matrix_DV, x_BLD):
   """Final norm and head, float32 [B, L, V]: for the few positions decoding needs, never for whole
   rows."""
-  h = _leave(config, params, x_BLD)
-  out = jnp.einsum("bld,dv->blv", h, matrix_DV, preferred_element_type=jnp.float32)
-  if config.head_bias:
-    out += params["head_bias"][None, None, :]
-  return (
-    config.logit_softcap * jnp.tanh(out / config.logit_softcap) if config.logit_softcap else out
-  )
+  bias_V = params["head_bias"] if config.head_bias else None
+  return logprobs.logits(_leave(config, params, x_BLD), matrix_DV, bias_V, config.logit_softcap)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from distill_jax.learning import sharding
+from distill_jax.learning import logprobs, sharding
 from distill_jax.students import attention, decoder, layers, t5_layers
 from distill_jax.students import rows as students_rows
 from distill_jax.students.rows import Cache, Rows
@@ -251,5 +251,4 @@ def advance(config: Config, params, ready, token_B, position_B, cache: Cache):
 def logits(config: Config, params, matrix_DV, x_BLD):
   """Final norm and head, float32 [B, L, V]: for the few positions decoding needs, never for whole
   rows."""
-  h = _leave(config, params, x_BLD)
-  return jnp.einsum("bld,dv->blv", h, matrix_DV, preferred_element_type=jnp.float32)
+  return logprobs.logits(_leave(config, params, x_BLD), matrix_DV)
