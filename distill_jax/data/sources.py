@@ -1,11 +1,14 @@
-"""Rows out of published files: JSON lists, JSONL, or the Hugging Face hub by name."""
+"""Rows out of published files: JSON lists, JSONL, XML, or the Hugging Face hub by name."""
 
 import json
 import pathlib
 import sys
 from collections.abc import Callable
+from xml.parsers import expat
 
 from distill_jax import errors
+
+_NAMES = {(dict,): "a JSON object", (dict, str): "a JSON object or a text"}
 
 
 def to_stderr(message: str) -> None:
@@ -13,29 +16,75 @@ def to_stderr(message: str) -> None:
 
 
 def rows(
-  path, *, warn: Callable[[str], None] = to_stderr, option: str = "task.path", expected: str = ""
-) -> list[dict]:
+  path,
+  *,
+  kinds: tuple[type, ...] = (dict,),
+  warn: Callable[[str], None] = to_stderr,
+  option: str = "task.path",
+  expected: str = "",
+) -> list:
   """The objects of a .json list or of a JSONL file (whatever its suffix), in the file's order.
 
-  A last line that is cut short (no line end, not JSON) is set aside and reported through `warn`.
-  `option` and `expected` are what the refusal of a missing file names. Raises errors.Refusal.
+  `kinds` is what a row may be: dict, str. A last line that is cut short (no line end, not JSON) is
+  set aside and reported through `warn`. `option` and `expected` are what the refusal of a missing
+  file names. Raises errors.Refusal.
   """
   path = pathlib.Path(path)
   text = _text(path, option, expected)
   if text.lstrip()[:1] == "[":
-    return _whole(path, text)
+    return _whole(path, text, kinds)
   lines = text.split("\n")
   found = []
   for number, line in enumerate(lines, start=1):
     if not line.strip():
       continue
     torn = number == len(lines)  # what follows the last line end, if anything
-    row = _line(path, number, line, warn if torn else None)
+    row = _line(path, number, line, kinds, warn if torn else None)
     if row is not None:
       found.append(row)
   if not found:
     raise errors.data(f"{path}: no rows in it; expected a JSON list or one JSON object a line")
   return found
+
+
+def elements(path, tag: str, *, expected: str = "") -> list[dict]:
+  """The elements of that name of an XML file as rows: attribute or child element -> its text.
+
+  A document type declaration is refused, and with it every entity but the five of XML itself.
+  Raises errors.Refusal.
+  """
+  text = _text(pathlib.Path(path), "task.path", expected)
+  found, open_tags = [], []
+
+  def refuse_doctype(*_):
+    raise errors.data(f"{path}: has a document type declaration; remove it, nothing here needs one")
+
+  def start(name, attributes):
+    open_tags.append(name)
+    if name == tag:
+      found.append(dict(attributes))
+
+  def characters(data):
+    if len(open_tags) > 1 and open_tags[-2] == tag:
+      found[-1][open_tags[-1]] = found[-1].get(open_tags[-1], "") + data
+
+  parser = expat.ParserCreate()
+  parser.buffer_text = True
+  parser.StartDoctypeDeclHandler = refuse_doctype
+  parser.StartElementHandler, parser.CharacterDataHandler = start, characters
+  parser.EndElementHandler = lambda _: open_tags.pop()
+  try:
+    parser.Parse(text, True)
+  except (expat.ExpatError, ValueError) as error:
+    raise errors.data(f"{path}: not XML ({error}); the file is broken, fetch it again") from None
+  if not found:
+    raise errors.data(f"{path}: no element <{tag}> in it")
+  return found
+
+
+def lines(path) -> list[str]:
+  """The lines of a text file, without blank ones at its end. Raises errors.Refusal."""
+  return [line.strip() for line in _text(pathlib.Path(path), "task.path", "").rstrip().split("\n")]
 
 
 def hub(name: str, config: str, split: str) -> list[dict]:
@@ -88,7 +137,7 @@ def _parse(text: str):
     raise ValueError("nested too deep") from None
 
 
-def _whole(path: pathlib.Path, text: str) -> list[dict]:
+def _whole(path: pathlib.Path, text: str, kinds: tuple[type, ...]) -> list:
   try:
     value = _parse(text)
   except json.JSONDecodeError as error:
@@ -98,15 +147,15 @@ def _whole(path: pathlib.Path, text: str) -> list[dict]:
   except ValueError as error:
     raise errors.data(f"{path}:1: not JSON ({error}); fetch the file again") from None
   for number, row in enumerate(value, start=1):
-    if not isinstance(row, dict):
-      raise errors.data(f"{path}: row {number} is not a JSON object but {type(row).__name__}")
+    if not isinstance(row, kinds):
+      raise errors.data(f"{path}: row {number} is not {_NAMES[kinds]} but {type(row).__name__}")
   if not value:
     raise errors.data(f"{path}: an empty list; expected a list of JSON objects")
   return value
 
 
-def _line(path, number: int, line: str, warn: Callable[[str], None] | None) -> dict | None:
-  """The object of one line; None (after a warning) if `warn` is given and the line is torn."""
+def _line(path, number: int, line: str, kinds, warn: Callable[[str], None] | None):
+  """The row in one line; None (after a warning) if `warn` is given and the line is torn."""
   try:
     row = _parse(line)
   except ValueError as error:
@@ -115,6 +164,6 @@ def _line(path, number: int, line: str, warn: Callable[[str], None] | None) -> d
       return None
     reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
     raise errors.data(f"{path}:{number}: not JSON ({reason}); mend or remove this line") from None
-  if not isinstance(row, dict):
-    raise errors.data(f"{path}:{number}: not a JSON object but {type(row).__name__}")
+  if not isinstance(row, kinds):
+    raise errors.data(f"{path}:{number}: not {_NAMES[kinds]} but {type(row).__name__}")
   return row

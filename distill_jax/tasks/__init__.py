@@ -1,12 +1,16 @@
 """Tasks: data sets with their readers. `get` is the door."""
 
+import functools
 import inspect
 
 from distill_jax import errors
-from distill_jax.tasks import arithmetic, gsm8k, svamp, task
+from distill_jax.tasks import arithmetic, choices, mathematics, published, task
 
 Task = task.Task
-LOADERS = {"arithmetic": arithmetic.load, "gsm8k": gsm8k.load, "svamp": svamp.load}
+LOADERS = {"arithmetic": arithmetic.load} | {
+  name: functools.partial(published.load, name, source)
+  for name, source in (mathematics.SOURCES | choices.SOURCES).items()
+}
 
 
 def get(name: str, **options) -> Task:

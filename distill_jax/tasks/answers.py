@@ -16,7 +16,7 @@ LONGEST_NUMBER = 60  # digits: before the point, behind it, above or below the b
 _VULGAR = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5"}
 _VULGAR |= {"⅗": "3/5", "⅘": "4/5", "⅙": "1/6", "⅚": "5/6", "⅛": "1/8", "⅜": "3/8", "⅝": "5/8"}
 _VULGAR |= {"⅞": "7/8", "⅒": "1/10", "⅐": "1/7", "⅑": "1/9"}
-_PLAIN = str.maketrans(
+PLAIN = str.maketrans(
   {vulgar: f" {plain}" for vulgar, plain in _VULGAR.items()}
   | dict.fromkeys("−﹣－–‒", "-")
   | dict.fromkeys("\u00a0\u2007\u2009\u202f", "\u2009")  # spaces that group digits
@@ -42,7 +42,7 @@ _NUMBER = re.compile(
   r"|\ {1,2}(?P<top>[0-9]{1,60})/(?P<bottom>[0-9]{1,60})(?![0-9.])"
   r"|\ ?/\ ?(?P<under>[0-9]++(?:,[0-9]{3})*+(?:\.[0-9]++)?+))?+"
 )
-_MARKER = re.compile(
+MARKER = re.compile(
   r"####|\\boxed *?\{"
   r"|\banswers?[*_` ]{0,4}(?:(?:to|for|of) [^\n.:=]{0,80}?)?[*_` ]{0,4}"
   r"(?::|=|\b(?:is|was|are|(?:should|would|must|will) be)\b)"
@@ -70,15 +70,15 @@ def read_number(text: str, *, last_number: bool = True) -> str | None:
   taken if `last_number`; a marker with nothing behind it gives None.
   """
   text = _plain(text)
-  marks = list(_MARKER.finditer(text))
+  marks = list(MARKER.finditer(text))
   for mark in marks:
-    if _NUMBER.search(_tail(text, mark)):
+    if _NUMBER.search(behind(text, mark)):
       if run_on := _RUN_ON.search(text, mark.end()):
         text = text[: run_on.start()]
         marks = [m for m in marks if m.end() <= len(text)]
       break
   for mark in reversed(marks):
-    tail = _tail(text, mark)
+    tail = behind(text, mark)
     if _NUMBER.search(tail):
       return _read_tail(tail)
   if marks or not last_number:
@@ -121,8 +121,8 @@ def read_choice(text: str, labels: tuple[str, ...]) -> str | None:
     rf"(?:({options})(?=[.,:;)\]}}*]|\s*$)|(?-i:({options.upper()}))\b)",
     re.IGNORECASE,
   )
-  for mark in reversed(list(_MARKER.finditer(text))):
-    tail = _tail(text, mark)
+  for mark in reversed(list(MARKER.finditer(text))):
+    tail = behind(text, mark)
     if found := bracketed.search(tail):
       return spelt[found[1].lower()]
     if found := alone.match(tail):
@@ -136,8 +136,8 @@ def read_boolean(text: str) -> str | None:
   """ "yes" or "no" (true and false count): the first behind the last marker, else the last word."""
   text = _plain(text)
   words = re.compile(r"\b(?:(yes|true)|no|false)\b", re.IGNORECASE)
-  for mark in reversed(list(_MARKER.finditer(text))):
-    if found := words.search(_tail(text, mark)):
+  for mark in reversed(list(MARKER.finditer(text))):
+    if found := words.search(behind(text, mark)):
       return "yes" if found[1] else "no"
   found = list(words.finditer(text))
   return None if not found else "yes" if found[-1][1] else "no"
@@ -145,13 +145,13 @@ def read_boolean(text: str) -> str | None:
 
 def _plain(text: str) -> str:
   """The end of the text with one spelling of minus, fraction, digit group and line end."""
-  text = text[-LONGEST_TEXT:].translate(_PLAIN)
+  text = text[-LONGEST_TEXT:].translate(PLAIN)
   for pattern, replacement in _LATEX:
     text = pattern.sub(replacement, text)
   return text.replace("\u2009", " ")
 
 
-def _tail(text: str, mark: re.Match) -> str:
+def behind(text: str, mark: re.Match) -> str:
   """The rest of the marker's line; if that is blank, the next line that is not."""
   start = mark.end()
   while start < len(text) and text[start] in " \t\n*_:`":
@@ -160,11 +160,11 @@ def _tail(text: str, mark: re.Match) -> str:
   if len(tail) == LONGEST_LINE:
     tail = tail.rstrip("0123456789.,")  # half a number is none
   if mark[0].startswith("\\boxed"):
-    return _inside(tail)
+    return inside(tail)
   return tail
 
 
-def _inside(tail: str) -> str:
+def inside(tail: str) -> str:
   """What stands before the brace that closes a box."""
   depth = 1
   for place, character in enumerate(tail):

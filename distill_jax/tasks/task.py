@@ -4,27 +4,9 @@ import re
 from collections.abc import Callable
 
 from distill_jax import errors, records
-from distill_jax.tasks import answers
+from distill_jax.tasks import answers, expressions, shots
 
 SPLITS = ("train", "validation", "test", "out_of_domain")
-
-# Written for this project in the manner of the data sets; every split may use them.
-SHOTS = (
-  (
-    "A baker makes 4 trays of 6 rolls and sells 15 rolls. How many rolls are left?",
-    "The baker makes 4 * 6 = 24 rolls.\nThere are 24 - 15 = 9 rolls left.\nAnswer: 9",
-  ),
-  (
-    "Nora has $20. She buys 3 notebooks for $4 each. How much money does she have now?",
-    "The notebooks cost 3 * 4 = 12 dollars.\nNora has 20 - 12 = 8 dollars.\nAnswer: 8",
-  ),
-  (
-    "Two classes of 24 and 26 children go to the museum in vans. A van takes 10 children. How many"
-    " vans do they need?",
-    "There are 24 + 26 = 50 children.\nThey need 50 / 10 = 5 vans.\nAnswer: 5",
-  ),
-)
-
 
 # The lines that `render` puts below a question.
 _CHOICE = re.compile(r"\(([A-Za-z0-9]{1,2})\) (.+)")
@@ -37,7 +19,7 @@ class Task:
     self,
     name: str,
     problems: Callable[[str], list[records.Problem]],
-    shots: tuple[tuple[str, str], ...] = SHOTS,
+    shots: tuple[tuple[str, str], ...] = shots.NUMBER,
     *,
     kind: str = "number",
     world=None,
@@ -71,16 +53,20 @@ class Task:
     return records.Problem("", "", "\n".join(lines), "", self.kind, choices=tuple(choices))
 
   def read_answer(self, text: str, problem: records.Problem) -> str | None:
-    """The answer of a rationale in canonical form (a number, a label, "yes"), None if it has
-    none."""
+    """The answer of a rationale in canonical form (a number, a label, yes or no, the normal form
+    of an expression), None if it has none."""
     if problem.kind == "choice":
       return answers.read_choice(text, tuple(label for label, _ in problem.choices))
     if problem.kind == "boolean":
       return answers.read_boolean(text)
+    if problem.kind == "text":
+      return expressions.read(text)
     return answers.read_number(text)
 
   def is_correct(self, answer: str | None, problem: records.Problem) -> bool:
     """Whether `answer`, as `read_answer` gives it, is the problem's gold."""
     if problem.kind == "number":
       return answers.same_number(answer, problem.gold)
+    if problem.kind == "text":
+      return expressions.same(answer, problem.gold)
     return answer == problem.gold

@@ -165,7 +165,7 @@ def test_the_hub_is_another_door_to_the_same_problems(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
   ("name", "options", "says"),
   [
-    ("sums", {}, "arithmetic, gsm8k, svamp"),
+    ("sums", {}, "addsub, aqua, arc, arithmetic"),
     ("svamp", {"paht": "x"}, "config.task.paht"),
     ("gsm8k", {}, "--config.task.path"),
     ("svamp", {"path": "x", "hub": "y"}, "either"),
