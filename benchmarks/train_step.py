@@ -93,14 +93,34 @@ def compiled(config, mesh, *, triplet: bool = False, remat: str = "none", path: 
 
 
 def time_epoch(config, args, *, packed: bool) -> None:
-  mesh = sharding.make_mesh()
-  train_step, state = compiled(config, mesh)
   examples = corpus(
     config, examples=args.examples, rows=args.rows, length=args.length, packed=packed
   )
   epoch = [examples.batch(n) for n in range(len(examples.order.epoch(0)))]
   real = sum(map(real_tokens, epoch))
-  placed = [jax.device_put(objectives.batch_of(x), sharding.batch(mesh)) for x in epoch]
+  report(
+    "sft epoch, packed" if packed else "sft epoch, bucketed",
+    config,
+    args,
+    epoch,
+    tokens=real,
+    examples=args.examples,
+    steps=len(epoch),
+    real=round(real / sum(x["tokens"].size for x in epoch), 3),
+  )
+
+
+def time_step(config, args, *, triplet: bool) -> None:
+  data = rows(config, count=args.rows, length=args.length, triplet=triplet)
+  name, count = "sft+triplet step" if triplet else "sft step", args.rows * args.length
+  report(name, config, args, [data], tokens=count, triplet=triplet)
+
+
+def report(name: str, config, args, made, *, tokens: int, triplet: bool = False, **more) -> None:
+  """Reports how long the steps over the batches `made` take together."""
+  mesh = sharding.make_mesh()
+  train_step, state = compiled(config, mesh, triplet=triplet)
+  placed = [jax.device_put(objectives.batch_of(x), sharding.batch(mesh)) for x in made]
 
   def work():
     nonlocal state
@@ -113,43 +133,14 @@ def time_epoch(config, args, *, packed: bool) -> None:
     with measure.compilations() as programs:
       seconds = measure.median_seconds(work, args.repeats)
   measure.report(
-    "sft epoch, packed" if packed else "sft epoch, bucketed",
+    name,
     seconds,
-    real,
-    size=args.size,
-    examples=args.examples,
-    rows=args.rows,
-    length=args.length,
-    dtype=args.dtype,
-    steps=len(epoch),
-    real=round(real / sum(x["tokens"].size for x in epoch), 3),
-    compiled=len(programs),
-  )
-
-
-def time_step(config, args, *, triplet: bool) -> None:
-  mesh = sharding.make_mesh()
-  train_step, state = compiled(config, mesh, triplet=triplet)
-  data = rows(config, count=args.rows, length=args.length, triplet=triplet)
-  batch = jax.device_put(objectives.batch_of(data), sharding.batch(mesh))
-
-  def work():
-    nonlocal state
-    state, metrics = train_step(state, batch, ())
-    return metrics
-
-  with jax.set_mesh(mesh):
-    jax.block_until_ready(work())
-    with measure.compilations() as programs:
-      seconds = measure.median_seconds(work, args.repeats)
-  measure.report(
-    "sft+triplet step" if triplet else "sft step",
-    seconds,
-    args.rows * args.length,
+    tokens,
     size=args.size,
     rows=args.rows,
     length=args.length,
     dtype=args.dtype,
+    **more,
     compiled=len(programs),
   )
 

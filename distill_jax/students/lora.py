@@ -13,8 +13,6 @@ import math
 import jax
 import jax.numpy as jnp
 
-TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
-
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass

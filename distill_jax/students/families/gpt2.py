@@ -37,21 +37,28 @@ PARTS = {"norm": "layer", "gated": False, "qkv_bias": True, "out_bias": True, "m
 def read(fields: dict) -> decoder.Config:
   files.supported(fields)
   files.only(fields, scale_attn_by_inverse_layer_idx=False)
-  width = files.whole(fields, "n_embd")
   return decoder.Config(
-    vocab=files.whole(fields, "vocab_size"),
-    width=width,
-    layers=files.whole(fields, "n_layer"),
-    **files.whole_heads(width, "n_head", files.whole(fields, "n_head")),
-    mlp=files.whole(fields, "n_inner", 4 * width),
-    norm_eps=files.number(fields, "layer_norm_epsilon", 1e-5),
-    tied=files.flag(fields, "tie_word_embeddings", True),
-    dtype="float32",
+    **sizes(fields, tied=True),
     learned=files.whole(fields, "n_positions", 1024),
-    activation=files.activation(fields, "activation_function", "gelu_new"),
     attention_scale=0.0 if files.flag(fields, "scale_attn_weights", True) else 1.0,
     **PARTS,
   )
+
+
+def sizes(fields: dict, *, tied: bool) -> dict:
+  """What GPT-J's files say in the same words; `tied` is what tie_word_embeddings is if missing."""
+  width = files.whole(fields, "n_embd")
+  return {
+    "vocab": files.whole(fields, "vocab_size"),
+    "width": width,
+    "layers": files.whole(fields, "n_layer"),
+    **files.whole_heads(width, "n_head", files.whole(fields, "n_head")),
+    "mlp": files.whole(fields, "n_inner", 4 * width),
+    "norm_eps": files.number(fields, "layer_norm_epsilon", 1e-5),
+    "tied": files.flag(fields, "tie_word_embeddings", tied),
+    "dtype": "float32",
+    "activation": files.activation(fields, "activation_function", "gelu_new"),
+  }
 
 
 def write(config: decoder.Config) -> dict:

@@ -4,7 +4,7 @@ modeling_gptj.py."""
 
 from distill_jax.students import decoder
 from distill_jax.students.families import fields as files
-from distill_jax.students.families import layout
+from distill_jax.students.families import gpt2, layout
 
 PREFIX = "transformer."
 TOP = {
@@ -32,26 +32,13 @@ THETA = 10_000.0
 
 def read(fields: dict) -> decoder.Config:
   files.supported(fields)
-  width = files.whole(fields, "n_embd")
-  heads = files.whole_heads(width, "n_head", files.whole(fields, "n_head"))
+  sizes = gpt2.sizes(fields, tied=False)
   if "rotary_dim" in fields and fields["rotary_dim"] is None:
     raise files.refusal("rotary_dim", None, "a part of the head")
   turned = files.whole(fields, "rotary_dim", 64)
-  if turned % 2 or turned > heads["head_width"]:
-    raise files.refusal("rotary_dim", turned, f"even numbers up to {heads['head_width']}")
-  return decoder.Config(
-    vocab=files.whole(fields, "vocab_size"),
-    width=width,
-    layers=files.whole(fields, "n_layer"),
-    **heads,
-    mlp=files.whole(fields, "n_inner", 4 * width),
-    norm_eps=files.number(fields, "layer_norm_epsilon", 1e-5),
-    tied=files.flag(fields, "tie_word_embeddings", False),
-    dtype="float32",
-    rotary=decoder.Rotary(THETA, turned, adjacent=True),
-    activation=files.activation(fields, "activation_function", "gelu_new"),
-    **PARTS,
-  )
+  if turned % 2 or turned > sizes["head_width"]:
+    raise files.refusal("rotary_dim", turned, f"even numbers up to {sizes['head_width']}")
+  return decoder.Config(**sizes, rotary=decoder.Rotary(THETA, turned, adjacent=True), **PARTS)
 
 
 def write(config: decoder.Config) -> dict:

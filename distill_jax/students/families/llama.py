@@ -97,19 +97,10 @@ class Family:
     out = {
       "architectures": [self.architecture],
       "model_type": self.name,
-      "vocab_size": config.vocab,
-      "hidden_size": config.width,
-      "intermediate_size": config.mlp,
-      "num_hidden_layers": config.layers,
-      "num_attention_heads": config.heads,
-      "num_key_value_heads": config.kv_heads,
-      "head_dim": config.head_width,
-      "hidden_act": files.theirs(config.activation),
-      "rms_norm_eps": config.norm_eps,
+      **sizes(config),
       "rope_theta": config.rotary.theta,
       "rope_scaling": files.rope_scaling(config.rotary),
       "rope_parameters": files.rope(config.rotary),
-      "tie_word_embeddings": config.tied,
     }
     if self.biases:
       out["attention_bias"] = config.out_bias
@@ -140,6 +131,22 @@ class Family:
       qkv_bias=self.qkv_bias,
       qk_norm=self.qk_norm,
     )
+
+
+def sizes(config: decoder.Config) -> dict:
+  """What the relatives' files, and Gemma's, have in common."""
+  return {
+    "vocab_size": config.vocab,
+    "hidden_size": config.width,
+    "intermediate_size": config.mlp,
+    "num_hidden_layers": config.layers,
+    "num_attention_heads": config.heads,
+    "num_key_value_heads": config.kv_heads,
+    "head_dim": config.head_width,
+    "hidden_act": files.theirs(config.activation),
+    "rms_norm_eps": config.norm_eps,
+    "tie_word_embeddings": config.tied,
+  }
 
 
 def spare(config: decoder.Config) -> str:
