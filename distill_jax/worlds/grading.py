@@ -1,0 +1,123 @@
+"""Where an attempt at a question of the taxonomy first says what is not so."""
+
+import functools
+import re
+
+from distill_jax.worlds import lore, queries, tellings
+
+LONGEST_ATTEMPT = 20_000  # characters
+_START = re.compile(r"^[ \t*]{0,9}\(?([A-Ea-e])[).:]", re.MULTILINE)
+_ANSWER = re.compile(r"\banswer[*_ ]{0,4}(?::|is)[*_ ]{0,4}\(?([A-E])\b", re.I)
+_VERDICT = re.compile(
+  r"\b(?:(?P<no>does not fit|no|wrong|incorrect)|fits|yes|right|correct)\b[^a-z]*$", re.I
+)
+# What stands for {0} and {1} in the phrases of a link.
+_ARGUMENTS = {
+  "is": ("kind", "group"), "rule": ("group", "property"), "but": ("kind", "property"),
+  "eats": ("kind", "kind"), "same": ("kind", "kind"), "can": ("property", "ability"),
+}  # fmt: skip
+
+
+def first_wrong_step(
+  known: lore.Lore, query: queries.Query, attempt: str
+) -> tuple[int, str] | None:
+  """(number of the first wrong step, from 1; what is wrong with it), None if the attempt is right.
+
+  Steps are what the options share (where they share something), every option, and the answer line.
+  What is claimed in the words of any style is read; a step is wrong if it claims what is not so, or
+  if its verdict is wrong or missing.
+  """
+  attempt = attempt[:LONGEST_ATTEMPT]
+  answer = _ANSWER.search(attempt)
+  body = attempt[: answer.start()] if answer else attempt
+  starts = list(_START.finditer(body))
+  first = bool(queries.opening(known, query))
+  if first and (why := _false_claim(known, body[: starts[0].start()] if starts else body)):
+    return 1, why
+  ends = [start.start() for start in starts[1:]] + [len(body)]
+  parts = {
+    start[1].upper(): body[start.end() : end] for start, end in zip(starts, ends, strict=True)
+  }
+  for number, (label, option) in enumerate(
+    zip(queries.LABELS, query.options, strict=False), start=1 + first
+  ):
+    if why := _wrong_part(known, query, label, option, parts):
+      return number, why
+  return _answer_line(known, query, attempt, first)
+
+
+def _answer_line(known, query, attempt: str, first: bool) -> tuple[int, str] | None:
+  number, right = 1 + first + len(query.options), queries.answer(known, query)
+  found = _ANSWER.findall(attempt)
+  if not found:
+    return number, f'the last line, "Answer: {right}", is missing'
+  if found[-1].upper() != right:
+    return number, f"only ({right}) fits, so the answer is not {found[-1].upper()}"
+  return None
+
+
+def _wrong_part(known, query, label: str, option: str, parts: dict[str, str]) -> str | None:
+  should = tellings.STYLES[0].line(
+    queries.chain(known, query, option), queries.fits(known, query.form, query.subject, option)
+  )
+  should = f"({label}) should say: {should[:1].lower()}{should[1:-1]}"
+  if label not in parts:
+    return f"option ({label}) is not judged; {should}"
+  text = parts[label].rstrip()
+  if why := _false_claim(known, text):
+    return f"{why}; {should}"
+  verdict = _VERDICT.search(text)
+  if not verdict or bool(verdict["no"]) == queries.fits(known, query.form, query.subject, option):
+    return f"the verdict on ({label}) is {'wrong' if verdict else 'missing'}; {should}"
+  about = {option, query.subject}
+  about |= {known.food[kind] for kind in about if kind in known.food}
+  if strange := [link[1] for link in claims(known, text) if link[1] in set(known.kinds) - about]:
+    return f"({label}) is not about the {strange[0]}; {should}"
+  return None
+
+
+def _false_claim(known: lore.Lore, text: str) -> str | None:
+  for link in claims(known, text):
+    if not _holds(known, link):
+      said = tellings.STYLES[0].phrase(link).removeprefix("but ")
+      return f'it is not so that "{said}"'
+  return None
+
+
+def claims(known: lore.Lore, text: str) -> list[tuple]:
+  """The links that a text claims, in its order."""
+  found = []
+  for name, sign, pattern in _patterns(known.kinds):
+    for match in pattern.finditer(text):
+      words = [match[f"x{n}"].lower() for n in (0, 1)]
+      found.append((match.start(), (name, *words, *([sign == "+"] if sign else []))))
+  return [link for _, link in sorted(found, key=lambda pair: pair[0])]
+
+
+@functools.lru_cache(maxsize=8)
+def _patterns(kinds: tuple[str, ...]) -> tuple[tuple[str, str, re.Pattern], ...]:
+  words = {"kind": kinds, "group": lore.GROUPS, "property": lore.PROPERTIES}
+  words["ability"] = tuple(lore.ABILITIES.values())
+  made = []
+  for style in tellings.STYLES:
+    for phrase, template in style.phrases.items():
+      name, sign = phrase.rstrip("+-"), phrase[-1] if phrase[-1] in "+-" else ""
+      if name not in _ARGUMENTS:
+        continue
+      gaps = [f"(?P<x{n}>{'|'.join(words[w])})" for n, w in enumerate(_ARGUMENTS[name])]
+      pattern = re.compile(rf"\b{template.format(*gaps)}\b", re.I)
+      made.append((name, sign, pattern))
+  return tuple(made)
+
+
+def _holds(known: lore.Lore, link: tuple) -> bool:
+  name, one, other, *said = link
+  if name == "is":
+    return known.group[one] == other
+  if name == "eats":
+    return known.food[one] == other
+  if name == "can":
+    return lore.ABILITIES[one] == other
+  if name == "same":
+    return (one == other) == said[0]
+  return (other in known.rules[one] if name == "rule" else known.has(one, other)) == said[0]

@@ -1,0 +1,189 @@
+"""Questions about a body of knowledge: how each form asks, and what decides on each option.
+
+A link is one fact as data: ("is", kind, group), ("rule", group, property, holds),
+("but", kind, property, holds) for an exception, ("can", property), ("eats", kind, kind),
+("same", kind, kind, holds).
+"""
+
+import dataclasses
+import hashlib
+import random
+
+from distill_jax.worlds import lore
+
+LABELS = "ABCDE"
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+  """A way to ask. `subject` and `options`: property | ability | group | kind (what there is of them
+  is drawn from it). `eaten`: it is about the food of a kind instead of the kind."""
+
+  name: str
+  ask: str
+  subject: str
+  options: str
+  eaten: bool = False
+
+
+SEEN = (
+  Form("able", "Which of these can {}?", "ability", "kind"),
+  Form("like", "Which of these is {}?", "property", "kind"),
+  Form("member", "Which of these is a {}?", "group", "kind"),
+  Form("abilities", "What can a {} do?", "kind", "ability"),
+  Form("properties", "What is a {} like?", "kind", "property"),
+  Form("food", "What is the food of a {}?", "kind", "kind"),
+)
+TWO_HOPS = (
+  Form("able food", "Which of these has food that can {}?", "ability", "kind", eaten=True),
+  Form("food like", "Which of these has food that is {}?", "property", "kind", eaten=True),
+  Form("food's abilities", "What can the food of a {} do?", "kind", "ability", eaten=True),
+  Form("food's properties", "What is the food of a {} like?", "kind", "property", eaten=True),
+)
+FORMS = {form.name: form for form in SEEN + TWO_HOPS}
+
+
+@dataclasses.dataclass(frozen=True)
+class Query:
+  """A question: its form, what it is about and its options (a property stands for its ability)."""
+
+  form: Form
+  subject: str
+  options: tuple[str, ...]
+
+  @property
+  def text(self) -> str:
+    return self.form.ask.format(said(self.form.subject, self.subject))
+
+  @property
+  def choices(self) -> tuple[tuple[str, str], ...]:
+    texts = [said(self.form.options, option) for option in self.options]
+    return tuple(zip(LABELS, texts, strict=False))
+
+  @property
+  def content(self) -> str:
+    """What makes it that question, whatever the order of its options."""
+    return "/".join([self.form.name, self.subject, *sorted(self.options)])
+
+
+def said(what: str, word: str) -> str:
+  return lore.ABILITIES[word] if what == "ability" else word
+
+
+def share(seed: int, query: Query) -> float:
+  """In [0, 1): the place of a question's content among all contents."""
+  digest = hashlib.sha256(f"taxonomy/{seed}\n{query.content}".encode()).digest()
+  return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def subjects(known: lore.Lore, form: Form) -> tuple[str, ...]:
+  return {"kind": known.kinds, "group": lore.GROUPS}.get(form.subject, lore.PROPERTIES)
+
+
+def fits(known: lore.Lore, form: Form, subject: str, option: str) -> bool:
+  """Is this option an answer?"""
+  if form.name == "food":
+    return known.food[subject] == option
+  if form.name == "member":
+    return known.group[option] == subject
+  kind, word = (subject, option) if form.subject == "kind" else (option, subject)
+  return known.has(known.food[kind] if form.eaten else kind, word)
+
+
+def pools(known: lore.Lore, form: Form, subject: str) -> tuple[list[str], list[str]]:
+  """(options that fit, options that do not)."""
+  every = known.kinds if form.options == "kind" else lore.PROPERTIES
+  every = [option for option in every if form.name != "food" or option != subject]
+  right = [option for option in every if fits(known, form, subject, option)]
+  return right, [option for option in every if option not in right]
+
+
+def draw(rng: random.Random, known: lore.Lore, forms: tuple[Form, ...], options: int) -> Query:
+  """A question with one option that fits, anywhere among `options`; exceptions are met more often
+  than chance has it, as the right option and as a wrong one alike."""
+  form = rng.choice(forms)
+  subject = rng.choice(subjects(known, form))
+  right, wrong = pools(known, form, subject)
+  while not right or len(wrong) < options - 1:
+    subject = rng.choice(subjects(known, form))
+    right, wrong = pools(known, form, subject)
+  chosen = [_pick(rng, known, form, subject, right)]
+  while len(chosen) < options:
+    rest = [option for option in wrong if option not in chosen]
+    chosen.append(_pick(rng, known, form, subject, rest))
+  rng.shuffle(chosen)
+  return Query(form, subject, tuple(chosen))
+
+
+EXCEPTIONAL = 0.15  # share of options that are exceptions, where there are any
+
+
+def _pick(rng, known: lore.Lore, form: Form, subject: str, pool: list[str]) -> str:
+  odd = [option for option in pool if exceptional(known, form, subject, option)]
+  return rng.choice(odd if odd and rng.random() < EXCEPTIONAL else pool)
+
+
+def exceptional(known: lore.Lore, form: Form, subject: str, option: str) -> bool:
+  if form.name in ("food", "member"):
+    return False
+  kind, word = (subject, option) if form.subject == "kind" else (option, subject)
+  return (known.food[kind] if form.eaten else kind, word) in known.exceptions
+
+
+def answer(known: lore.Lore, query: Query) -> str:
+  """The label of the option that fits."""
+  found = [fits(known, query.form, query.subject, option) for option in query.options]
+  assert sum(found) == 1, query
+  return LABELS[found.index(True)]
+
+
+def opening(known: lore.Lore, query: Query) -> tuple[tuple, ...]:
+  """The links that all options share; they come first."""
+  form, subject = query.form, query.subject
+  if form.subject == "ability":
+    return (("can", subject),)
+  if form.subject != "kind":
+    return ()
+  eats = (("eats", subject, known.food[subject]),)
+  if form.name == "food":
+    return eats
+  kind = known.food[subject] if form.eaten else subject
+  return (*(eats if form.eaten else ()), ("is", kind, known.group[kind]))
+
+
+def chain(known: lore.Lore, query: Query, option: str) -> tuple[tuple, ...]:
+  """The links that decide on one option, after the opening."""
+  form, subject = query.form, query.subject
+  if form.name == "food":
+    return (("same", known.food[subject], option, known.food[subject] == option),)
+  if form.name == "member":
+    return (("is", option, known.group[option]),)
+  if form.subject == "kind":
+    kind = known.food[subject] if form.eaten else subject
+    can = (("can", option),) if form.options == "ability" else ()
+    return (*can, *_judged(known, kind, option))
+  kind = known.food[option] if form.eaten else option
+  eats = (("eats", option, kind),) if form.eaten else ()
+  return (*eats, ("is", kind, known.group[kind]), *_judged(known, kind, subject))
+
+
+def _judged(known: lore.Lore, kind: str, word: str) -> tuple[tuple, ...]:
+  group = known.group[kind]
+  rule = ("rule", group, word, word in known.rules[group])
+  return (rule, ("but", kind, word, not rule[3])) if (kind, word) in known.exceptions else (rule,)
+
+
+def mistaken(known: lore.Lore, query: Query, label: str) -> lore.Lore:
+  """What somebody believes who takes the option `label` for the answer: the same but for what
+  decides on it and on the right one."""
+  form, subject = query.form, query.subject
+  gold = query.options[LABELS.index(answer(known, query))]
+  wrong = query.options[LABELS.index(label)]
+  if form.name == "food":
+    return dataclasses.replace(known, food=known.food | {subject: wrong})
+  if form.name == "member":
+    other = known.group[wrong]
+    return dataclasses.replace(known, group=known.group | {gold: other, wrong: subject})
+  pairs = [(subject, o) if form.subject == "kind" else (o, subject) for o in (gold, wrong)]
+  turned = {(known.food[kind] if form.eaten else kind, word) for kind, word in pairs}
+  return dataclasses.replace(known, exceptions=known.exceptions ^ turned)
