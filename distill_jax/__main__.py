@@ -13,6 +13,7 @@ USAGE = """python -m distill_jax COMMAND [options] [--config.a.b=value ...]
   evaluate       accuracy of a run's student on a split of the task
   sample         questions in, attempts out
   export         a run's student as a Hugging Face directory
+  ablate         a recipe's ablations: rows of overrides, several seeds, one table
   teacher serve  the built-in teacher, by hand, for any OpenAI client
   doctor         versions, devices, disk, and whether the teacher's key is there
 
@@ -55,6 +56,19 @@ card; read back and compared before it gets its name.
   python -m distill_jax export --workdir=runs/quickstart --out=exported/round_0 --round=0
   python -m distill_jax export --workdir=runs/quickstart --out=exported/small --dtype=bfloat16
   python -m distill_jax export --workdir=runs/quickstart --out=exported/sure --verify""",
+  "ablate": """Rows of overrides x seeds, each a run of its own; a table of how well they do, with
+intervals and the paired difference to the base row; and a verdict on each claim.
+
+  python -m distill_jax ablate --config=configs/sweeps/tailored.py --workdir=runs/claims_tailored
+  python -m distill_jax ablate --config=configs/sweeps/tailored.py:full --workdir=runs/tailored \
+    --jobs=2
+  python -m distill_jax ablate --config=configs/sweeps/tailored.py:full --workdir=runs/tailored \
+    --print > commands.txt
+
+Runs that are finished are skipped, those that failed are told and played again by the same command.
+They share the teacher's replies and compiled programs. --jobs at once divide the cores of a CPU; an
+accelerator wants --jobs=1, or --print: one command a line, for the array job of a cluster, after
+which the same command without --print makes the table.""",
   "teacher": """The built-in teacher as a server with the OpenAI chat-completions protocol, on this
 machine only.
 
@@ -140,6 +154,27 @@ def export(words) -> int:
   return 0
 
 
+def ablate(words) -> int:
+  options = {
+    "config": ("", "the sweep: FILE.py, or FILE.py:which"),
+    "workdir": ("", "the sweep's folder"),
+    "jobs": (1, "runs at once"),
+    "print": (False, "print the commands of the runs that are left, and play none"),
+  }
+  _, options, rest = command_line.parse(words, options, config="none")
+  refuse_extra(rest)
+  for name, example in (("config", "configs/sweeps/tailored.py"), ("workdir", "runs/ablations")):
+    if not options[name]:
+      raise errors.usage(f"--{name} is missing, for example --{name}={example}")
+  if options["jobs"] < 1:
+    raise errors.usage("--jobs must be at least 1")
+  from distill_jax.ablations import play
+
+  if options["print"]:
+    return play.show(options["config"], options["workdir"])
+  return play.play(options["config"], options["workdir"], jobs=options["jobs"])
+
+
 def teacher(words) -> int:
   if not words or words[0] != "serve":
     raise errors.usage("teacher knows one word: teacher serve")
@@ -177,6 +212,7 @@ COMMANDS = {
   "evaluate": evaluate,
   "sample": sample,
   "export": export,
+  "ablate": ablate,
   "teacher": teacher,
   "doctor": doctor,
 }

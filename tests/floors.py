@@ -4,9 +4,9 @@ import ast
 import pathlib
 
 FLOORS = {
-  4: ("__main__", "command_line", "checks", "settings", "play", "card", "doctor"),
+  4: ("__main__", "command_line", "checks", "settings", "play", "card", "doctor", "ablations"),
   3: ("rounds", "summary", "run_folder", "phase_folder"),
-  2: ("phases", "report", "ablations"),
+  2: ("phases", "report"),
   1: (
     *(HOST := ("tasks", "worlds", "formats", "teacher", "data")),
     *(DEVICE := ("students", "learning", "decoding")),

@@ -11,13 +11,15 @@ import pytest
 
 from configs import base
 from distill_jax import settings
+from distill_jax.ablations import sweep
 
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted(
   p.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
-  for p in (ROOT / "configs").rglob("*.py")
+  for p in (ROOT / "configs").glob("*.py")
   if p.name != "__init__.py"
 )
+SWEEPS = sorted(p.stem for p in (ROOT / "configs/sweeps").glob("*.py") if p.name != "__init__.py")
 
 
 def sizes(module) -> list[str]:
@@ -43,6 +45,21 @@ def test_every_config_passes_the_door_in_every_size(name):
 @pytest.mark.parametrize("name", [n for n in FILES if n != "configs.base"])
 def test_a_config_says_how_to_run_it(name):
   assert "python -m distill_jax run --config=" in importlib.import_module(name).__doc__
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_row_of_every_sweep_passes_the_door_and_is_a_run_of_its_own(
+  name, monkeypatch, tmp_path
+):
+  monkeypatch.chdir(ROOT)
+  file = f"configs/sweeps/{name}.py"
+  module = importlib.import_module(f"configs.sweeps.{name}")
+  assert f"python -m distill_jax ablate --config={file}" in module.__doc__
+  assert module.get_sweep() == module.get_sweep("claims")
+  for which in module.ROWS:
+    made = sweep.load(f"{file}:{which}")
+    planned = sweep.plan(made, tmp_path)
+    assert len({repr(p.config) for p in planned}) == len(made.rows) * len(made.seeds)
 
 
 def leaves(kind, path=""):
