@@ -24,9 +24,10 @@ EXACT = jax.lax.Precision.HIGHEST  # float32 products stay float32 on every devi
 
 
 class Objective(NamedTuple):
-  share: dict[str, float]  # coefficient of each term
+  share: dict[str, float]  # coefficient of each term; one without is reported, not optimised
   counts: Callable[[Any], dict[str, jax.Array]]
   sums: Callable[[Any, Any], dict[str, jax.Array]]
+  coupled: bool = False  # a row's loss depends on the others: no micro-batches
 
 
 class Batch(NamedTuple):
@@ -90,24 +91,67 @@ def tailored(
 
 
 def preference(
-  hidden: Callable, logprobs: Callable, *, share: dict[str, float], beta: float
+  hidden: Callable,
+  logprobs: Callable,
+  *,
+  loss: str,
+  share: dict[str, float],
+  beta: float,
+  label_smoothing: float,
+  gamma: float,
+  length_normalised: bool,
 ) -> Objective:
-  """Losses on preference pairs, per pair: `share["dpo"] * dpo` (Rafailov et al. 2023). Both sides
-  of a pair and all pairs of a row share one forward pass; the reference policy is data."""
-  share = {term: weight for term, weight in share.items() if weight}
+  """A loss on preference pairs, per pair, and the likelihood of the chosen sides, per token of
+  theirs: `share["preference"] * losses.PREFERENCE[loss] + share["nll"] * NLL`; with DPO, RPO (Pang
+  et al. 2024). Both sides of a pair and all pairs of a row share one forward pass; the reference
+  policy is data. gamma is read by simpo alone.
+
+  Reported beside them, means over pairs, without gradients:
+    margin    beta * (score of the chosen - score of the rejected), see losses.py: of the implicit
+              rewards, nats
+    accuracy  share of pairs whose margin is above 0
+    chosen, rejected   log p of a side under the policy, summed over its tokens, nats
+    kl        KL(policy || reference) of a sequence, nats, where the loss has a reference: the mean
+              over both sides of (log p - log p_ref)^2 / 2, the estimator k2 of Schulman 2020. It is
+              right to second order for sequences drawn from either; far from there, too large
+
+  KTO is `coupled`. Raises ValueError if label_smoothing is given to a loss that has none.
+  """
+  if label_smoothing and loss not in ("dpo", "robust"):
+    raise ValueError(f"label_smoothing is {label_smoothing}: dpo and robust have it, {loss} not")
+  smoothing = {"label_smoothing": label_smoothing}
+  own = {"dpo": smoothing, "robust": smoothing, "simpo": {"gamma": gamma}}.get(loss, {})
+  compared = loss not in losses.WITHOUT_REFERENCE
+  of_pairs = ("preference", "margin", "accuracy", "chosen", "rejected", *["kl"] * compared)
 
   def counts(batch: Batch):
-    return {term: jnp.sum(batch.pairs) for term in share}
+    tokens = jnp.sum(jnp.float32(_is_chosen(batch)))
+    return {"nll": tokens, **dict.fromkeys(of_pairs, jnp.sum(batch.pairs))}
 
   def sums(params, batch: Batch):
     logp_BT = _at_targets(logprobs, params, hidden(params, batch.rows), batch)
-    of, out = sides(logp_BT, batch), {}
-    if "dpo" in share:
-      logp, reference = jnp.moveaxis(of.logp, -1, 0), jnp.moveaxis(of.reference, -1, 0)
-      out["dpo"] = losses.dpo(*logp, *reference, batch.pairs, beta=beta)
-    return out
+    of, valid_BP = sides(logp_BT, batch), batch.pairs
+    gain = of.logp - of.reference if compared else of.logp
+    scores = gain / jnp.maximum(of.tokens, 1.0) if length_normalised else gain
+    chosen_BP, rejected_BP = scores[..., 0], scores[..., 1]
+    out = {
+      "preference": losses.preference(loss, chosen_BP, rejected_BP, valid_BP, beta=beta, **own),
+      "nll": losses.weighted_nll(logp_BT, jnp.float32(_is_chosen(batch))),
+    }
+    margin_BP = beta * (chosen_BP - rejected_BP)
+    seen = {"margin": margin_BP, "accuracy": jnp.float32(margin_BP > 0)}
+    seen |= {"chosen": of.logp[..., 0], "rejected": of.logp[..., 1]}
+    seen |= {"kl": jnp.mean(jnp.square(gain) / 2, axis=-1)} if compared else {}
+    total = lambda x_BP: jax.lax.stop_gradient(jnp.sum(jnp.where(valid_BP > 0, x_BP, 0.0)))
+    return out | {name: total(x_BP) for name, x_BP in seen.items()}
 
-  return Objective(share, counts, sums)
+  share = {term: weight for term, weight in share.items() if weight}
+  return Objective(share, counts, sums, coupled=loss == "kto")
+
+
+def _is_chosen(batch: Batch):
+  """Whether a target is one of a chosen side, [B, T]."""
+  return (batch.weights > 0) & (batch.owners % 2 == 0)
 
 
 def sides(logp_BT, batch: Batch) -> Sides:

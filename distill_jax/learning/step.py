@@ -22,7 +22,14 @@ def make_train_step(objective, optimizer, *, micro: int, whole=lambda frozen, tr
   sees: what is frozen gets no gradient and no place in the state (LoRA); () where nothing is.
 
   metrics, float32 scalars: each term's mean, `loss` (their weighted sum) and `grad_norm`.
+
+  Raises ValueError if a coupled objective is to be taken in parts.
   """
+  if objective.coupled and micro > 1:
+    raise ValueError(f"micro is {micro}: rows of this objective depend on each other, so 1")
+
+  def weighted(means):
+    return sum((weight * means[term] for term, weight in objective.share.items()), jnp.float32(0))
 
   def train_step(state: TrainState, batch, frozen):
     counts = {term: jnp.maximum(n, 1.0) for term, n in objective.counts(batch).items()}
@@ -30,7 +37,7 @@ def make_train_step(objective, optimizer, *, micro: int, whole=lambda frozen, tr
     def loss(params, part):
       sums = objective.sums(whole(frozen, params), part)
       means = {term: total / counts[term] for term, total in sums.items()}
-      return sum(objective.share[term] * mean for term, mean in means.items()), means
+      return weighted(means), means
 
     def add(carry, part):
       (_, means), grads = jax.value_and_grad(loss, has_aux=True)(state.params, part)
@@ -42,14 +49,13 @@ def make_train_step(objective, optimizer, *, micro: int, whole=lambda frozen, tr
       # Every micro-th row, not the first rows first: so each part still lies on all devices.
       parts = jax.tree.map(lambda x: x.reshape(-1, micro, *x.shape[1:]).swapaxes(0, 1), batch)
       zeros = (
-        {term: jnp.float32(0) for term in objective.share},
+        {term: jnp.float32(0) for term in counts},
         jax.tree.map(jnp.zeros_like, state.params),
       )
       (means, grads), _ = jax.lax.scan(add, zeros, parts)
 
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    total = sum(objective.share[term] * mean for term, mean in means.items())
-    metrics = {**means, "loss": total, "grad_norm": optax.tree.norm(grads)}
+    metrics = {**means, "loss": weighted(means), "grad_norm": optax.tree.norm(grads)}
     return TrainState(
       state.step + 1, optax.apply_updates(state.params, updates), opt_state
     ), metrics

@@ -64,5 +64,8 @@ def objective(
   return objectives.tailored(*model(config, detach=detach), share=share, margin=TRIPLET.margin)
 
 
-def preference(beta: float, config=oracle.TINY) -> objectives.Objective:
-  return objectives.preference(*model(config), share={"dpo": 1.0}, beta=beta)
+def preference(beta: float, config=oracle.TINY, **other) -> objectives.Objective:
+  """DPO, or what `other` says."""
+  plain = {"loss": "dpo", "share": {"preference": 1.0}, "label_smoothing": 0.0, "gamma": 0.5}
+  fixed = plain | {"length_normalised": False} | other
+  return objectives.preference(*model(config), beta=beta, **fixed)

@@ -11,7 +11,6 @@ from distill_jax.learning import losses
 from tests.students import oracle
 
 triplet = jax.jit(losses.triplet, static_argnames="margin")
-dpo = jax.jit(losses.dpo, static_argnames="beta")
 slopes = jax.jit(jax.grad(losses.triplet, argnums=(0, 1, 2)), static_argnames="margin")
 
 
@@ -90,37 +89,3 @@ def test_small_floats_are_compared_in_large_ones():
   want = with_distance(*(np.float64(x) for x in small), 1.0).sum()
   assert got.dtype == jnp.float32
   np.testing.assert_allclose(got, want, rtol=1e-5)
-
-
-def sums_of_pairs():
-  """Log-probabilities of chosen, rejected, and both under the reference policy, [3, 2]; who is
-  valid."""
-  logp = tuple(-20 * oracle.rng(n).random((3, 2)) for n in range(4))
-  return logp, np.array([[1, 0], [1, 1], [0, 1]])
-
-
-def minus_log_sigmoid(x):
-  return np.log1p(np.exp(-np.abs(x))) + np.maximum(-x, 0)
-
-
-@pytest.mark.parametrize("beta", [0.1, 1.0, 100.0])
-def test_the_dpo_loss_is_minus_log_sigmoid_of_the_gain_summed_over_valid_pairs(beta):
-  logp, valid = sums_of_pairs()
-  chosen, rejected, ref_chosen, ref_rejected = logp
-  gain = (chosen - ref_chosen) - (rejected - ref_rejected)
-  got = dpo(*map(np.float32, logp), np.float32(valid), beta=beta)
-  np.testing.assert_allclose(got, np.sum(minus_log_sigmoid(beta * gain) * valid), rtol=1e-5)
-
-
-def test_where_policy_and_reference_are_one_every_pair_costs_log_2():
-  (chosen, rejected, *_), valid = sums_of_pairs()
-  some = [np.float32(x) for x in (chosen, rejected, chosen, rejected)]
-  np.testing.assert_allclose(dpo(*some, np.float32(valid), beta=0.3), 4 * np.log(2), rtol=1e-6)
-
-
-def test_dpo_raises_the_chosen_lowers_the_rejected_and_never_touches_what_is_not_valid():
-  logp, valid = sums_of_pairs()
-  slope = jax.jit(jax.grad(losses.dpo, argnums=(0, 1)), static_argnames="beta")
-  up, down = slope(*map(np.float32, logp), np.float32(valid), beta=0.2)
-  assert (up[valid > 0] < 0).all() and (up[valid == 0] == 0).all()
-  np.testing.assert_array_equal(up, -down)

@@ -44,9 +44,7 @@ def with_own_references(params, some):
 
 
 def sums(params, batch, beta: float) -> float:
-  out = jax.jit(material.preference(beta).sums)(params, batch)
-  assert set(out) == {"dpo"}
-  return float(out["dpo"])
+  return float(jax.jit(material.preference(beta).sums)(params, batch)["preference"])
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -58,7 +56,7 @@ def test_dpo_equals_the_oracle(params, packed):
     want += np.log1p(np.exp(-beta * ((chosen - ref_chosen) - (rejected - ref_rejected))))
   got = batch(some, packed=packed)
   np.testing.assert_allclose(sums(params, got, beta), want, rtol=1e-5)
-  assert material.preference(beta).counts(got)["dpo"] == 7
+  assert material.preference(beta).counts(got)["preference"] == 7
 
 
 @pytest.mark.parametrize("packed", [False, True])

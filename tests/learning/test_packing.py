@@ -50,7 +50,7 @@ def model(name: str):
 
 def objective(name: str) -> objectives.Objective:
   if name == "dpo":
-    return material.preference(0.3)
+    return material.preference(0.3, share={"preference": 1.0, "nll": 0.2})
   kind = CASES[name]
   detach = kind.contrast and kind.triplet.detach_prompt
   return material.objective(triplet=0.5 * kind.contrast, config=model(name)[0], detach=detach)
@@ -63,7 +63,7 @@ def slope(name: str):
 
   def total(params, batch):
     sums = of.sums(params, batch)
-    return sum(of.share[term] * x for term, x in sums.items()), (of.counts(batch), sums)
+    return sum(of.share[term] * sums[term] for term in of.share), (of.counts(batch), sums)
 
   return functools.partial(jax.jit(jax.value_and_grad(total, has_aux=True)), model(name)[1])
 
