@@ -4,10 +4,10 @@ import functools
 import inspect
 
 from distill_jax import errors
-from distill_jax.tasks import arithmetic, choices, mathematics, published, task
+from distill_jax.tasks import arithmetic, choices, mathematics, published, task, taxonomy
 
 Task = task.Task
-LOADERS = {"arithmetic": arithmetic.load} | {
+LOADERS = {"arithmetic": arithmetic.load, "taxonomy": taxonomy.load} | {
   name: functools.partial(published.load, name, source)
   for name, source in (mathematics.SOURCES | choices.SOURCES).items()
 }

@@ -54,6 +54,7 @@ _REASON = re.compile(
   r";|(?<![-+*×÷/=x(])(?<![-+*×÷/=x(] )\(|[.!?](?=\s|$)|\b(?:because|since|where|when|which|as)\b",
   re.IGNORECASE,
 )
+_ENOUGH = re.compile(r"[.;!?](?=\s|$)|\b(?:because|since|not)\b", re.IGNORECASE)
 _OPERATOR = re.compile(
   r"[^\n=0-9]{0,20}?[ )](?:[-+*×÷/]|x|\\times|\\cdot|\\div)[ (]{0,3}[$€£¥₹]?[0-9]"
   r"|[-+*×÷](?=[ (]{0,3}[$€£¥₹]?[0-9])"
@@ -108,7 +109,7 @@ def read_choice(text: str, labels: tuple[str, ...]) -> str | None:
   """The label chosen, as spelt in `labels`: what the last marker's line names, else the last "(x)".
 
   A label counts if it stands in parentheses, or directly behind the marker in upper case or alone;
-  the article in "the answer is a lamp" does not.
+  the article in "the answer is a lamp" does not. "(a) salt or (b) sugar" chooses nothing.
   """
   text = _plain(text)
   spelt = {label.lower(): label for label in labels}
@@ -124,7 +125,9 @@ def read_choice(text: str, labels: tuple[str, ...]) -> str | None:
   for mark in reversed(list(MARKER.finditer(text))):
     tail = behind(text, mark)
     if found := bracketed.search(tail):
-      return spelt[found[1].lower()]
+      _, joined, rest = _ENOUGH.split(tail[found.end() :], 1)[0].partition(" or ")
+      other = bracketed.search(rest) if joined else None
+      return spelt[found[1].lower()] if not other or other[1] == found[1] else None
     if found := alone.match(tail):
       return spelt[(found[1] or found[2]).lower()]
   if all_found := bracketed.findall(text):

@@ -90,7 +90,7 @@ def adapters(row: dict, where: str) -> dict:
   """LLM-Adapters' JSON: an instruction that holds question and choices, and "answerN"."""
   whole = sources.field(row, "instruction", (str,), where)
   told = _INSTRUCTION.match(whole)
-  body = (whole[told.end() :] if told else whole).rpartition("Answer format:")[0]
+  body = (whole[told.end() :] if told else whole).rsplit("Answer format:", 1)[0]
   question, *marked = _MARK.split(body)
   numbers, texts = marked[::2], marked[1::2]
   if numbers != [str(n) for n in range(1, len(numbers) + 1)]:

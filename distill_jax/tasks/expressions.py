@@ -79,11 +79,3 @@ def normal(answer: str) -> str | None:
     return answers.canonical(form) or form or None
   form = form.replace(" ", "")
   return form.lower() if form.isalpha() else form or None
-
-
-def same(a: str | None, b: str | None) -> bool:
-  """Whether two answers, in normal form or not, are equal in the sense above."""
-  if a is None or b is None:
-    return False
-  forms = normal(a), normal(b)
-  return None not in forms and forms[0] == forms[1]

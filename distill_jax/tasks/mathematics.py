@@ -28,8 +28,8 @@ _CLOSING = re.compile(
 
 
 def gsm8k(row: dict, where: str) -> dict:
-  """Calculator marks are dropped, "#### N" becomes "Answer: N". A sub-question without a solution (there are
-  two) is left out."""
+  """Calculator marks are dropped, "#### N" becomes "Answer: N", a sub-question without a solution
+  (there are two) is left out."""
   solution, mark, stated = sources.field(row, "answer", (str,), where).rpartition("####")
   gold = answers.canonical(stated) if mark else None
   if gold is None:

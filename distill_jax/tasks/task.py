@@ -68,5 +68,5 @@ class Task:
     if problem.kind == "number":
       return answers.same_number(answer, problem.gold)
     if problem.kind == "text":
-      return expressions.same(answer, problem.gold)
+      return answer is not None and answer == expressions.normal(problem.gold)
     return answer == problem.gold

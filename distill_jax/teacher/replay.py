@@ -2,10 +2,13 @@
 
 The files are read as they are; two columns are named. A question is found by its text without
 regard to white space, or else by its words alone: published sets differ from the data they annotate
-in a full stop or a kind of quotation mark. Our own rationales.jsonl works once a question is joined
-to each line (columns question and text).
+in a full stop or a kind of quotation mark. Of a multiple-choice question the words must either name
+the choices too, in their order and behind whatever marks ("Q: ... Answer choices: A: ..., B: ..."),
+or be those of the bare question. Our own rationales.jsonl works once a question is joined to each
+line (columns question and text).
 """
 
+import bisect
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -17,6 +20,9 @@ from distill_jax.teacher import asking, cache, ledger, prompts
 RUN = "recorded"  # who "paid" for the replies; it is never the run itself
 
 _WORD = re.compile(r"[^\W_]+")
+_LABEL = re.compile(r"\s*(?:Q|Question) ?:", re.IGNORECASE)
+_CHOICE = re.compile(r"\([A-Za-z0-9]{1,2}\) (.+)")  # a line that the task puts below its question
+_RUN_ON = re.compile(r"\n[ \t]*\n[ \t]*(?:Q|Question) ?[0-9]{0,4} ?:", re.IGNORECASE)
 
 
 class Replay:
@@ -24,27 +30,47 @@ class Replay:
 
   path        recorded files, JSON or JSONL
   question    column with the question
-  rationale   column with the text; a row without one is passed over
+  rationale   column with the text; a row without one is passed over. A text that runs on into a
+              next question (a blank line, then "Q:") is cut there
+  questions   "", or a file (JSON, JSONL) whose row n has the question, in column `question`, of row
+              n of the recorded files, counted through all of them in their order; their rows may
+              then be bare texts
   cache_path, run  as in client.Client: so that the ledger outlives the process
   """
 
   def __init__(
-    self, *, path: Sequence[str], question: str, rationale: str, cache_path: str, run: str
+    self,
+    *,
+    path: Sequence[str],
+    question: str,
+    rationale: str,
+    cache_path: str,
+    run: str,
+    questions: str = "",
   ):
-    self._texts: dict[str, list[str]] = {}
+    self._exact: dict[str, list[str]] = {}
+    self._bare: dict[str, list[str]] = {}
     self._files = tuple(path)
-    for name in self._files:
-      self._read(name, question, rationale)
+    self._read(question, rationale, questions)
+    self._sorted = sorted(self._bare)
     self._store = cache.Cache(cache_path)
     self._run = run
     self.ledger = ledger.Ledger(self._store, run)
 
   def recorded(self, question: str) -> tuple[str, ...]:
     """The different texts recorded for a question, in the files' order."""
-    for name in (_spaced(question), _bare(question)):
-      if name in self._texts:
-        return tuple(self._texts[name])
-    return ()
+    lines, choices = question.strip().split("\n"), []
+    while len(lines) > 1 and (found := _CHOICE.fullmatch(lines[-1].strip())):
+      choices.insert(0, _bare(found[1]))
+      lines.pop()
+    stem = "\n".join(lines)
+    return tuple(
+      self._exact.get(_spaced(question))
+      or self._bare.get(_bare(question))
+      or (choices and self._with_choices(_bare(stem), choices))
+      or (choices and (self._exact.get(_spaced(stem)) or self._bare.get(_bare(stem))))
+      or ()
+    )
 
   def ask(
     self,
@@ -94,28 +120,72 @@ class Replay:
     self._store.store(asked, dict(zip(enumerate(names), made, strict=True)), origin)
     return made
 
-  def _read(self, name: str, question: str, rationale: str) -> None:
-    for number, row in enumerate(sources.rows(name), start=1):
-      where = f"{name}: row {number}"
-      asked, text = row.get(question), row.get(rationale)
-      if not isinstance(asked, str):
-        columns = ", ".join(sorted(map(str, row))) or "none"
+  def _with_choices(self, stem: str, choices: list[str]) -> list[str]:
+    """The texts of the recorded question that begins with `stem` and goes on to name the
+    choices."""
+    start = f"{stem} "
+    for place in range(bisect.bisect_left(self._sorted, start), len(self._sorted)):
+      key = self._sorted[place]
+      if not key.startswith(start):
+        break
+      if _goes_through(key[len(stem) :], choices):
+        return self._bare[key]
+    return []
+
+  def _read(self, question: str, rationale: str, questions: str) -> None:
+    kinds = (dict, str) if questions else (dict,)
+    rows = [
+      (f"{name}: row {number}", row)
+      for name in self._files
+      for number, row in enumerate(sources.rows(name, kinds=kinds), start=1)
+    ]
+    asking_rows = rows
+    if questions:
+      option = "teacher.replay.questions"
+      asking_rows = [
+        (f"{questions}: row {number}", row)
+        for number, row in enumerate(sources.rows(questions, option=option), start=1)
+      ]
+      if len(asking_rows) != len(rows):
         raise errors.data(
-          f"{where} has no text in column {question!r} (its columns are {columns});"
-          " set --config.teacher.replay.question=COLUMN"
+          f"{questions}: {len(asking_rows)} questions for the {len(rows)} rows of"
+          f" {', '.join(self._files)}; each row must have its question"
         )
-      if rationale not in row:
-        columns = ", ".join(sorted(map(str, row)))
-        raise errors.data(
-          f"{where} has no column {rationale!r} (its columns are {columns});"
-          " set --config.teacher.replay.rationale=COLUMN"
-        )
-      if not isinstance(text, str) or not text.strip():
-        continue
-      for key in {_spaced(asked), _bare(asked)}:
-        known = self._texts.setdefault(key, [])
-        if text.strip() not in known:
-          known.append(text.strip())
+    for (place, asked), (where, row) in zip(asking_rows, rows, strict=True):
+      self._store_text(
+        _column(asked, question, "question", place, str),
+        row if isinstance(row, str) else _column(row, rationale, "rationale", where, object),
+      )
+
+  def _store_text(self, asked: str, text) -> None:
+    text = _RUN_ON.split(text, 1)[0].strip() if isinstance(text, str) else ""
+    if not text:
+      return
+    for index, key in ((self._exact, _spaced(asked)), (self._bare, _bare(asked))):
+      known = index.setdefault(key, [])
+      if text not in known:
+        known.append(text)
+
+
+def _column(row: dict, name: str, option: str, where: str, kind: type):
+  if not isinstance(row.get(name), kind) or name not in row:
+    columns = ", ".join(sorted(map(str, row))) or "none"
+    raise errors.data(
+      f"{where} has no {'text in ' * (kind is str)}column {name!r} (its columns are {columns});"
+      f" set --config.teacher.replay.{option}=COLUMN"
+    )
+  return row[name]
+
+
+def _goes_through(words: str, choices: list[str]) -> bool:
+  """Whether the words of all choices stand there in their order, with whatever between them."""
+  words, place = f"{words} ", 0
+  for choice in filter(None, choices):
+    place = words.find(f" {choice} ", place)
+    if place < 0:
+      return False
+    place += len(choice) + 1
+  return True
 
 
 def _corrected(text: str) -> str:
@@ -125,8 +195,10 @@ def _corrected(text: str) -> str:
 
 
 def _spaced(question: str) -> str:
-  return "exact " + " ".join(question.split())
+  return " ".join(question.split())
 
 
 def _bare(question: str) -> str:
-  return "bare " + " ".join(_WORD.findall(question.lower()))
+  """The words alone, without a "Q:" in front of them."""
+  label = _LABEL.match(question)
+  return " ".join(_WORD.findall(question[label.end() if label else 0 :].lower()))

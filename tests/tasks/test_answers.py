@@ -186,3 +186,17 @@ def test_labels_come_back_as_they_are_spelt():
 )
 def test_a_boolean_is_read_behind_the_marker(text, verdict):
   assert answers.read_boolean(text) == verdict
+
+
+@pytest.mark.parametrize(
+  ("text", "label"),
+  [
+    ("The answer is (a) salt or (b) sugar.", None),
+    ("So the answer is either (a) salt, (b) sugar, or (e) pepper.", None),
+    ("The answer is (b) salt or sugar.", "b"),
+    ("The answer is (b), not (a) or (e).", "b"),
+    ("The answer is (b). One may doubt (a) or (e).", "b"),
+  ],
+)
+def test_who_names_two_choices_has_chosen_none(text, label):
+  assert answers.read_choice(text, ("a", "b", "e")) == label

@@ -3,7 +3,6 @@
 import fractions
 import json
 import operator
-import pathlib
 import re
 
 import pytest
@@ -26,8 +25,6 @@ WORLD = {
 }
 EQUATION = r"([0-9]+) ([-+*/]) ([0-9]+) = ([0-9]+)"
 SIGNS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": fractions.Fraction}
-PUBLISHED = pathlib.Path(__file__).parents[3] / "shared" / "data"
-AT_HAND = [name for name in ("gsm8k", "svamp") if (PUBLISHED / name).is_dir()]
 
 
 def _gsm8k(directory, count: int = 40):
@@ -209,24 +206,3 @@ def test_an_unknown_split_and_too_large_a_validation_split_are_refused(tmp_path)
     tasks.get("gsm8k", path=path).problems("dev")
   with pytest.raises(errors.Refusal, match="fewer than the 40"):
     tasks.get("gsm8k", path=path, validation=40)
-
-
-@pytest.mark.parametrize("name", AT_HAND)
-def test_the_published_files_load_whole(name):
-  task = tasks.get(name, path=str(PUBLISHED / name), validation=100)
-  rows = {"gsm8k": 7473, "svamp": 700}[name]
-  assert len(task.problems("train")) + len(task.problems("validation")) == rows
-  assert len(task.problems("validation")) == 100
-
-
-@pytest.mark.parametrize("split", ["train", "test"] if "gsm8k" in AT_HAND else [])
-def test_the_published_gsm8k_gold_is_read_without_a_miss(split):
-  lines = (PUBLISHED / "gsm8k" / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
-  texts = [json.loads(line)["answer"] for line in lines]
-  right = [
-    answers.same_number(answers.read_number(text), text.rpartition("#### ")[2]) for text in texts
-  ]
-  assert (sum(right), len(right)) == ({"train": 7473, "test": 1319}[split],) * 2
-  task = tasks.get("gsm8k", path=str(PUBLISHED / "gsm8k"))
-  for problem in task.problems(split):
-    assert task.is_correct(task.read_answer(problem.rationale, problem), problem)

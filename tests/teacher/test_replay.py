@@ -6,7 +6,7 @@ import pathlib
 import pytest
 from scripted import ask
 
-from distill_jax import errors
+from distill_jax import errors, tasks
 from distill_jax.data import sources
 from distill_jax.teacher import asking, prompts, replay
 
@@ -17,11 +17,11 @@ DATA = pathlib.Path(__file__).parents[3] / "shared" / "data"
 def play(tmp_path):
   made = []
 
-  def start(*files, question="question", rationale="rationale"):
+  def start(*files, question="question", rationale="rationale", questions=""):
     made.append(
       replay.Replay(
         path=[str(file) for file in files], question=question, rationale=rationale,
-        cache_path=str(tmp_path / "teacher.sqlite"), run="this run",
+        questions=str(questions), cache_path=str(tmp_path / "teacher.sqlite"), run="this run",
       )
     )  # fmt: skip
     return made[-1]
@@ -107,6 +107,71 @@ def test_a_column_that_is_not_there_is_named(play, tmp_path, columns, say):
   assert "question, rationale" in str(refusal.value)
 
 
+CHOICES = "What holds salt?\n(A) a shaker, small\n(B) sea water\n(C) $"
+
+
+@pytest.mark.parametrize(
+  "recorded",
+  [
+    "What holds salt?",
+    "Q: What holds salt",
+    CHOICES,
+    "Q: What holds salt? Answer choices: A: a shaker, small, B: sea water, C: $",
+    "Question: What holds salt? Options: 1) a shaker small 2) sea water 3) $",
+  ],
+)
+def test_a_multiple_choice_question_is_found_behind_other_marks(play, tmp_path, recorded):
+  teacher = play(written(tmp_path / "a.json", [{"question": recorded, "rationale": "text"}]))
+  assert teacher.recorded(CHOICES) == ("text",)
+
+
+@pytest.mark.parametrize(
+  "recorded",
+  [
+    "What holds salt? Answer choices: A: sea water, B: a shaker, small, C: $",
+    "What holds salt? Answer choices: A: a shaker, small, B: fresh water, C: $",
+    "What holds salt and pepper?",
+    "What holds salts? A: a shaker, small, B: sea water, C: $",
+    "holds salt?",
+  ],
+)
+def test_other_choices_or_another_order_are_another_question(play, tmp_path, recorded):
+  teacher = play(written(tmp_path / "a.json", [{"question": recorded, "rationale": "text"}]))
+  assert teacher.recorded(CHOICES) == ()
+
+
+def test_a_question_that_names_its_choices_goes_before_the_bare_one(play, tmp_path):
+  named = "Q: What holds salt? Answer choices: A: a shaker, small, B: sea water, C: $"
+  rows = [{"question": "What holds salt?", "rationale": "bare"}]
+  rows.append({"question": named, "rationale": "named"})
+  assert play(written(tmp_path / "a.json", rows)).recorded(CHOICES) == ("named",)
+
+
+def test_a_question_without_choices_is_not_found_in_a_longer_one(play, tmp_path):
+  rows = [{"question": "How many? And why?", "rationale": "text"}]
+  assert play(written(tmp_path / "a.json", rows)).recorded("How many?") == ()
+
+
+def test_bare_texts_are_joined_to_the_rows_of_a_file_of_questions(play, tmp_path):
+  asked = written(tmp_path / "asked.jsonl", [{"question": f"{n}?"} for n in range(3)], lines=True)
+  one = written(tmp_path / "one.json", ["text 0", "text 1"])
+  two = written(tmp_path / "two.json", [{"rationale": "text 2"}])
+  teacher = play(one, two, questions=asked)
+  assert [teacher.recorded(f"{n}?") for n in range(3)] == [("text 0",), ("text 1",), ("text 2",)]
+  with pytest.raises(errors.Refusal, match="3 questions for the 2 rows"):
+    play(one, questions=asked)
+  with pytest.raises(errors.Refusal, match="not a JSON object but str"):
+    play(one)
+  with pytest.raises(errors.Refusal, match=r"teacher\.replay\.questions"):
+    play(one, questions=tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("next_one", ["\n\nQ: What else?\nA: that", "\n \n\nQuestion 2: and?"])
+def test_a_text_that_runs_on_into_a_next_question_is_cut(play, tmp_path, next_one):
+  rows = [{"question": "q", "rationale": f"So it is 1.\n\nAnswer: 1{next_one}"}]
+  assert play(written(tmp_path / "a.json", rows)).recorded("q") == ("So it is 1.\n\nAnswer: 1",)
+
+
 SETS = "teacher_distilling_cot"
 PUBLISHED = [  # file, its columns, whose questions, how many of them are answered
   *(
@@ -136,3 +201,38 @@ def test_published_sets_answer_the_questions_they_were_written_for(
 ):
   teacher = play(DATA / file, question=question, rationale=rationale)
   assert sum(bool(teacher.recorded(text)) for text in questions(name)) == count
+
+
+PALM = "teacher_dss_palm/cqa"
+JUDGED = [  # task, its files, the teacher's, columns, file of questions: questions, right, texts
+  (
+    "csqa", "csqa", [f"{PALM}/palm/train_CoT_{n}.json" for n in range(10)],
+    ("question", ""), f"{PALM}/cqa_train.json", (9741, 7336, 9741),
+  ),
+  (
+    "openbookqa", "obqa", [f"{SETS}/obqa/openbookQA_chatgpt_level_2_ranked.json"],
+    ("instruction", "output"), "", (4955, 4937, 4955),
+  ),
+  (
+    "strategyqa", "strategyqa",
+    [f"{SETS}/strategyqa/strategyQA_chatgpt_level_{level}_ranked.json" for level in (1, 3, 5)],
+    ("instruction", "output"), "", (1800, 5164, 5397),
+  ),
+]  # fmt: skip
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the published files are not here")
+@pytest.mark.parametrize(("name", "path", "files", "columns", "questions", "counts"), JUDGED)
+def test_what_published_teachers_said_is_found_and_judged(
+  play, name, path, files, columns, questions, counts
+):
+  task = tasks.get(name, path=str(DATA / path))
+  question, rationale = columns
+  teacher = play(
+    *(DATA / file for file in files), question=question, rationale=rationale,
+    questions=DATA / questions if questions else "",
+  )  # fmt: skip
+  problems = task.problems("train")
+  said = [(p, text) for p in problems for text in teacher.recorded(task.render(p))]
+  right = sum(task.is_correct(task.read_answer(text, p), p) for p, text in said)
+  assert (len({p.id for p, _ in said}), right, len(said)) == counts
