@@ -6,10 +6,15 @@
   python -m benchmarks.beside_transformers t5         the same from a T5 in the shape of T5-small
   python -m benchmarks.beside_transformers step       one step of that GPT-2: 8 rows of 256, fp32
   python -m benchmarks.beside_transformers step124m   one step of GPT-2 124M: 4 rows of 128
+  python -m benchmarks.beside_transformers bounds     t5 and step124m, and beside each its products
+                                                      with weights alone (products.py)
 
 Weights are random, and no row ends early; both sides compute in --dtype. Prints a line of JSON:
 medians, and by how much the median of ours is faster. Times are taken in turns, so that a busy
 machine slows both, with a second between them, in which the other's threads come to rest.
+
+`bounds` prints milliseconds of one turn of decoding, or of one step; `share` is the products' part
+of the whole, and gflops, GFLOP a second, is what the products alone reach.
 """
 
 import argparse
@@ -23,6 +28,7 @@ import time
 import jax
 import numpy as np
 
+from benchmarks import products
 from distill_jax import students
 from distill_jax.data import batches, encode
 from distill_jax.decoding import choice, rollout
@@ -146,33 +152,70 @@ WORKS = {
 }
 
 
-def main():
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
-  parser.add_argument("work", choices=WORKS)
-  parser.add_argument("--repeats", type=int, default=7)
-  parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-  args = parser.parse_args()
-  here, there, count = WORKS[args.work](dtype=args.dtype)
-  seconds = {"ours": [], "theirs": []}
-  for turn in range(args.repeats + 1):  # the first one warms up
-    for name, work in (("ours", here), ("theirs", there)):
+BOUNDS = {
+  "t5": products.t5_decoding(T5_SMALL, rows=32, new=128),
+  "step124m": products.gpt2_step(GPT2_124M, rows=4, length=128),
+}
+
+
+def medians(works: dict, repeats: int) -> dict:
+  """Median seconds of each, by turns."""
+  seconds = {name: [] for name in works}
+  for turn in range(repeats + 1):  # the first one warms up
+    for name, work in works.items():
       time.sleep(1)  # the other's threads spin for a while after their work
       begun = time.perf_counter()
       jax.block_until_ready(work())
       if turn:
         seconds[name].append(time.perf_counter() - begun)
-  medians = {name: statistics.median(values) for name, values in seconds.items()}
+  return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def bounds(name: str, dtype: str, repeats: int) -> None:
+  """Prints what of a work its products are, on both sides."""
+  what = BOUNDS[name]
+  *whole, _ = WORKS[name](dtype=dtype)
+  names = ("ours_products", "theirs_products", "ours", "theirs")
+  found = medians(dict(zip(names, (*products.sides(what, dtype), *whole), strict=True)), repeats)
+  line = {"benchmark": f"bounds of {name}", "dtype": dtype, "cores": os.cpu_count()}
+  line["gflop"] = round(what.gflop, 2)
+  for side in ("ours", "theirs"):
+    alone, all_of_it = found[f"{side}_products"], found[side]
+    line |= {
+      f"{side}_products_ms": round(1000 * alone / what.turns, 2),
+      f"{side}_gflops": round(what.gflop * what.turns / alone, 1),
+      f"{side}_ms": round(1000 * all_of_it / what.turns, 2),
+      f"{side}_share": round(alone / all_of_it, 2),
+    }
+  line["times_as_fast_if_ours_were_products_alone"] = round(
+    found["theirs"] / found["ours_products"], 2
+  )
+  print(json.dumps(line), flush=True)
+
+
+def main():
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument("work", choices=(*WORKS, "bounds"))
+  parser.add_argument("--repeats", type=int, default=7)
+  parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+  args = parser.parse_args()
+  if args.work == "bounds":
+    for name in BOUNDS:
+      bounds(name, args.dtype, args.repeats)
+    return
+  here, there, count = WORKS[args.work](dtype=args.dtype)
+  found = medians({"ours": here, "theirs": there}, args.repeats)
   line = {
     "benchmark": args.work,
     "dtype": args.dtype,
     "cores": os.cpu_count(),
-    "ours_ms": round(1000 * medians["ours"], 1),
-    "theirs_ms": round(1000 * medians["theirs"], 1),
-    "ours_tokens_per_second": round(count / medians["ours"]),
-    "theirs_tokens_per_second": round(count / medians["theirs"]),
-    "times_as_fast": round(medians["theirs"] / medians["ours"], 2),
+    "ours_ms": round(1000 * found["ours"], 1),
+    "theirs_ms": round(1000 * found["theirs"], 1),
+    "ours_tokens_per_second": round(count / found["ours"]),
+    "theirs_tokens_per_second": round(count / found["theirs"]),
+    "times_as_fast": round(found["theirs"] / found["ours"], 2),
   }
   print(json.dumps(line))
 
