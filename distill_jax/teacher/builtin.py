@@ -30,21 +30,38 @@ class Brain:
     content = messages[-1][1]
     first = seed or 0
     samples = [0] * n if temperature == 0 else range(first, first + n)
-    question = prompts.untag(content, "question")
-    problem = None if question is None else self._world.find(question)
-    if problem is None:
+    problem = self._find(content)
+    if problem is None or (messages[0][1] == prompts.STAGE and not problem.choices):
       return [_UNKNOWN] * n
-    attempt = prompts.untag(content, "attempt")
-    lead = "" if attempt is None else self._critique(problem, attempt)
     name = f"{self._seed} {content}"
     offset = 0 if temperature == 0 else int(faults.chance(f"wording {name}") * WORDINGS)
     return [
-      lead + self._rationale(problem, offset + sample, f"{name} {sample}") for sample in samples
+      self._reply(messages, problem, offset + sample, f"{name} {sample}") for sample in samples
     ]
 
-  def _rationale(self, problem, variant: int, name: str) -> str:
-    text = self._world.wording(problem.id, variant)
-    return spoilt(text, name) if faults.chance(f"error {name}") < self._error_rate else text
+  def _find(self, content: str):
+    """The problem that a message is about, its options in the question or beside it."""
+    question, options = (prompts.untag(content, tag) for tag in ("question", "options"))
+    if question is None:
+      return None
+    return self._world.find(question if options is None else f"{question}\n{options}")
+
+  def _reply(self, messages, problem, variant: int, name: str) -> str:
+    (_, asked), (_, content) = messages[0], messages[-1]
+    slips = faults.chance(f"error {name}") < self._error_rate
+    believed = [_mistaken(problem, name)] if slips and problem.choices else []
+    if asked == prompts.STAGE:
+      parts = self._world.staged(problem.id, variant, *believed)
+      return prompts.lay_stages(parts, *(believed or [problem.gold]))
+    if asked == prompts.DECOMPOSE:
+      parts = self._world.decomposed(problem.id, variant, *believed)
+      text = prompts.lay_steps(parts, *(believed or [problem.gold]))
+    else:
+      text = self._world.wording(problem.id, variant, *believed)
+    if slips and not believed:
+      text = spoilt(text, name)
+    attempt = prompts.untag(content, "attempt")
+    return text if attempt is None else self._critique(problem, attempt) + text
 
   def _critique(self, problem, attempt: str) -> str:
     found = self._world.first_wrong_step(problem.id, attempt)
@@ -54,6 +71,12 @@ class Brain:
       why = " ".join(found[1].split())
       why = why[:1].upper() + why[1:]
     return f"Mistake: {why}\nReasoning:\n"
+
+
+def _mistaken(problem, name: str) -> str:
+  """The label of a wrong option; `name` decides which."""
+  wrong = [label for label, _ in problem.choices if label != problem.gold]
+  return wrong[int(faults.chance(f"slip {name}") * len(wrong))]
 
 
 def spoilt(rationale: str, name: str) -> str:

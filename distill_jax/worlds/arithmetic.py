@@ -13,6 +13,8 @@ from distill_jax.worlds import drawing, marking, stories, wordings
 SPLITS = ("train", "validation", "test", "out_of_domain")
 SHARES = {"train": (0.0, 0.7), "validation": (0.7, 0.85), "test": (0.85, 1.0)}
 MOST_STEPS = 5
+# Wordings whose lines are solutions; the one left out puts the question first.
+SOLUTIONS = tuple(words for words in wordings.WORDINGS if words is not wordings.asked)
 PATIENCE = 100  # draws in search of a new question before one may be repeated
 
 
@@ -83,6 +85,14 @@ class World:
   def wording(self, problem_id: str, variant: int) -> str:
     """A right rationale; variant 0 is the gold one, then the other wordings, over and over."""
     return wordings.WORDINGS[variant % len(wordings.WORDINGS)](self.program(problem_id))
+
+  def decomposed(self, problem_id: str, variant: int) -> tuple[tuple[str, str], ...]:
+    """(sub-question, solution) of each step; variant 0 is the gold one, then other wordings of the
+    solutions, over and over."""
+    steps = self.program(problem_id)
+    texts = SOLUTIONS[variant % len(SOLUTIONS)](steps).split("\n")
+    gold = wordings.decomposition(steps)
+    return tuple((asked, text) for (asked, _), text in zip(gold, texts[:-1], strict=True))
 
   def first_wrong_step(self, problem_id: str, attempt_text: str) -> tuple[int, str] | None:
     """(step number from 1, what is wrong with it), None if the attempt is right."""

@@ -34,7 +34,7 @@ def first_wrong_step(
   first = bool(queries.opening(known, query))
   if first and (why := _false_claim(known, body[: starts[0].start()] if starts else body)):
     return 1, why
-  ends = [start.start() for start in starts[1:]] + [len(body)]
+  ends = [*(start.start() for start in starts), len(body)][1:]
   parts = {
     start[1].upper(): body[start.end() : end] for start, end in zip(starts, ends, strict=True)
   }

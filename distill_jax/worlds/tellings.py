@@ -167,4 +167,5 @@ def facts(known: lore.Lore, query: queries.Query) -> tuple[str, ...]:
   links = list(queries.opening(known, query))
   for option in query.options:
     links += [link for link in queries.chain(known, query, option) if link[0] != "same"]
-  return tuple(STYLES[0].line([link]) for link in dict.fromkeys(links))
+  said = (STYLES[0].phrase(link).removeprefix("but ") for link in dict.fromkeys(links))
+  return tuple(f"{text[:1].upper()}{text[1:]}." for text in said)

@@ -102,6 +102,100 @@ def test_an_empty_attempt_is_corrected_like_any_other(task, problems):
   assert prompts.split_correction(text) is not None
 
 
+def test_an_arithmetic_question_is_taken_apart_and_has_no_options(task, problems):
+  brain = builtin.Brain(task.world, error_rate=0.0, seed=0)
+  for problem in problems[:40]:
+    texts = brain(prompts.decompose(problem.question), 4, 0.7)
+    assert len(set(texts)) == 4
+    for text in texts:
+      parts = prompts.split_steps(text)
+      assert [asked for asked, _ in parts] == [asked for asked, _ in problem.decomposition]
+      assert right(task, problem, text)
+      assert task.world.first_wrong_step(problem.id, text) is None
+  (said,) = brain(prompts.stage(problems[0].question, (), None), 1, 0.7)
+  assert said == brain(prompts.annotate("What is love?"), 1, 0.7)[0]
+
+
+KINDS = {
+  "seed": 0, "train": 150, "validation": 2, "test": 2, "out_of_domain": 20, "kinds": 40,
+  "options": 4, "exceptions": 0.25,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def choices():
+  return tasks.get("taxonomy", **KINDS)
+
+
+def answer_of(choices, problem, messages, text):
+  """What a reply of any sort takes for the answer; None if it is not in its layout."""
+  labels = tuple(label for label, _ in problem.choices)
+  if messages[0][1] == prompts.STAGE:
+    found = prompts.split_stages(text, labels)
+    return found and found[1]
+  if messages[0][1] == prompts.DECOMPOSE and prompts.split_steps(text) is None:
+    return None
+  return choices.read_answer(text, problem)
+
+
+def every_message(choices, problem):
+  question = choices.render(problem)
+  wrong = choices.world.wording(problem.id, 0, "A" if problem.gold != "A" else "B")
+  return (
+    prompts.annotate(question, choices.shots),
+    prompts.correct(question, wrong, problem.gold),
+    prompts.stage(problem.question, problem.choices, problem.gold),
+    prompts.stage(problem.question, problem.choices, None),
+    prompts.decompose(question, (), problem.gold),
+  )
+
+
+def test_choices_are_annotated_corrected_judged_and_taken_apart(choices):
+  brain = builtin.Brain(choices.world, error_rate=0.0, seed=0)
+  for problem in choices.problems("train")[:60] + choices.problems("out_of_domain"):
+    for messages in every_message(choices, problem):
+      texts = brain(messages, 4, 0.7)
+      assert len(set(texts)) == 4
+      for text in texts:
+        assert answer_of(choices, problem, messages, text) == problem.gold, text
+
+
+def test_stages_and_steps_are_read_as_the_world_has_them(choices):
+  brain = builtin.Brain(choices.world, error_rate=0.0, seed=0)
+  for problem in choices.problems("train")[:60] + choices.problems("out_of_domain"):
+    labels = tuple(label for label, _ in problem.choices)
+    messages = prompts.stage(problem.question, problem.choices, None)
+    staged = [prompts.split_stages(text, labels)[0] for text in brain(messages, 4, 0.7)]
+    assert set(staged) == {choices.world.staged(problem.id, n) for n in range(4)}
+    messages = prompts.decompose(choices.render(problem))
+    steps = [prompts.split_steps(text) for text in brain(messages, 4, 0.7)]
+    assert set(steps) == {choices.world.decomposed(problem.id, n) for n in range(4)}
+
+
+@pytest.mark.parametrize("rate", [0.2, 1.0])
+def test_a_wrong_reply_about_choices_takes_a_wrong_option_in_the_right_layout(choices, rate):
+  brain = builtin.Brain(choices.world, error_rate=rate, seed=0)
+  asked = [(p, m) for p in choices.problems("train") for m in every_message(choices, p)]
+  given = [
+    (problem, answer_of(choices, problem, messages, text))
+    for problem, messages in asked
+    for text in brain(messages, 2, 0.7)
+  ]
+  assert None not in {answer for _, answer in given}
+  wrong = sum(answer != problem.gold for problem, answer in given) / len(given)
+  assert wrong == pytest.approx(rate, abs=0.05)
+
+
+def test_a_correction_of_choices_says_what_is_not_so(choices):
+  brain = builtin.Brain(choices.world, error_rate=0.0, seed=0)
+  for problem in choices.problems("train")[:40]:
+    attempt = choices.world.wording(problem.id, 1, "A" if problem.gold != "A" else "B")
+    (text,) = brain(prompts.correct(choices.render(problem), attempt, None), 1, 0.7)
+    critique, rationale = prompts.split_correction(text)
+    assert critique.lower() == choices.world.first_wrong_step(problem.id, attempt)[1].lower()
+    assert right(choices, problem, rationale)
+
+
 def settings(**changes):
   space = types.SimpleNamespace
   fields = {
@@ -153,7 +247,9 @@ def test_another_world_is_another_teacher(task, problems, tmp_path):
 def test_a_run_opens_its_own_teacher(task, problems, tmp_path):
   space = types.SimpleNamespace
   run = space(
-    settings=space(teacher=settings(), world=space(seed=0)), folder=space(path=tmp_path), task=task
+    settings=space(teacher=settings(), world=space(seed=0), task=space(name="arithmetic")),
+    folder=space(path=tmp_path),
+    task=task,
   )
   made = teacher.open(run)
   assert ask(made, requests(problems[:1]))[0][0].text
