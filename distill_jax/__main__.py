@@ -86,11 +86,46 @@ It answers from the world of the config; error rate, latency and faults: config.
 GRACE = 5.0  # seconds from an interruption to the end, come what may
 WORKDIR = ("", "the run folder")
 ROUND = (-1, "whose student: a round's number; -1 is the best by validation")
+OPTIONS = {  # of each command: name -> (default, help)
+  "run": {"workdir": WORKDIR},
+  "evaluate": {
+    "workdir": WORKDIR,
+    "round": ROUND,
+    "split": ("test", "validation, test or out_of_domain"),
+  },
+  "sample": {
+    "workdir": WORKDIR,
+    "round": ROUND,
+    "question": ("", "one question"),
+    "questions": ("", "a file of them"),
+    "samples": (1, "attempts at each"),
+    "temperature": (0.0, "0 is greedy"),
+  },
+  "export": {
+    "workdir": WORKDIR,
+    "round": ROUND,
+    "out": ("", "the directory to write"),
+    "dtype": ("float32", "of the weights: float32 or bfloat16"),
+    "verify": (False, "compare with transformers and torch, if torch is installed"),
+  },
+  "ablate": {
+    "config": ("", "the sweep: FILE.py, or FILE.py:which"),
+    "workdir": ("", "the sweep's folder"),
+    "jobs": (1, "runs at once"),
+    "print": (False, "print the commands of the runs that are left, and play none"),
+  },
+  "teacher": {
+    "port": (8899, "0 takes a free one"),
+    "log": ("", "file that gets a line for each reply"),
+    "workdir": WORKDIR,
+  },
+  "doctor": {"workdir": ("runs", "where runs will be written")},
+}
 
 
 def run(words) -> int:
   """Plays all rounds."""
-  config, options, rest = command_line.parse(words, {"workdir": WORKDIR}, config="required")
+  config, options, rest = command_line.parse(words, OPTIONS["run"], config="required")
   refuse_extra(rest)
   if not options["workdir"]:
     raise errors.usage("--workdir=DIR is missing, for example --workdir=runs/quickstart")
@@ -104,11 +139,7 @@ def run(words) -> int:
 
 
 def evaluate(words) -> int:
-  config, options, rest = command_line.parse(
-    words,
-    {"workdir": WORKDIR, "round": ROUND, "split": ("test", "validation, test or out_of_domain")},
-    config="run",
-  )
+  config, options, rest = command_line.parse(words, OPTIONS["evaluate"], config="run")
   refuse_extra(rest)
   from distill_jax import play, settings
 
@@ -117,18 +148,7 @@ def evaluate(words) -> int:
 
 
 def sample(words) -> int:
-  config, options, rest = command_line.parse(
-    words,
-    {
-      "workdir": WORKDIR,
-      "round": ROUND,
-      "question": ("", "one question"),
-      "questions": ("", "a file of them"),
-      "samples": (1, "attempts at each"),
-      "temperature": (0.0, "0 is greedy"),
-    },
-    config="run",
-  )
+  config, options, rest = command_line.parse(words, OPTIONS["sample"], config="run")
   refuse_extra(rest)
   from distill_jax import play, settings
 
@@ -137,14 +157,7 @@ def sample(words) -> int:
 
 
 def export(words) -> int:
-  options = {
-    "workdir": WORKDIR,
-    "round": ROUND,
-    "out": ("", "the directory to write"),
-    "dtype": ("float32", "of the weights: float32 or bfloat16"),
-    "verify": (False, "compare with transformers and torch, if torch is installed"),
-  }
-  config, options, rest = command_line.parse(words, options, config="run")
+  config, options, rest = command_line.parse(words, OPTIONS["export"], config="run")
   refuse_extra(rest)
   if not options["out"]:
     raise errors.usage("--out=DIR is missing, for example --out=exported/quickstart")
@@ -155,13 +168,7 @@ def export(words) -> int:
 
 
 def ablate(words) -> int:
-  options = {
-    "config": ("", "the sweep: FILE.py, or FILE.py:which"),
-    "workdir": ("", "the sweep's folder"),
-    "jobs": (1, "runs at once"),
-    "print": (False, "print the commands of the runs that are left, and play none"),
-  }
-  _, options, rest = command_line.parse(words, options, config="none")
+  _, options, rest = command_line.parse(words, OPTIONS["ablate"], config="none")
   refuse_extra(rest)
   for name, example in (("config", "configs/sweeps/tailored.py"), ("workdir", "runs/ablations")):
     if not options[name]:
@@ -178,15 +185,7 @@ def ablate(words) -> int:
 def teacher(words) -> int:
   if not words or words[0] != "serve":
     raise errors.usage("teacher knows one word: teacher serve")
-  config, options, rest = command_line.parse(
-    words[1:],
-    {
-      "port": (8899, "0 takes a free one"),
-      "log": ("", "file that gets a line for each reply"),
-      "workdir": WORKDIR,
-    },
-    config="run",
-  )
+  config, options, rest = command_line.parse(words[1:], OPTIONS["teacher"], config="run")
   refuse_extra(rest)
   from distill_jax import play, settings
 
@@ -197,9 +196,7 @@ def teacher(words) -> int:
 def doctor(words) -> int:
   given = any(w.startswith("--config") for w in words)
   config, options, rest = command_line.parse(
-    words,
-    {"workdir": ("runs", "where runs will be written")},
-    config="required" if given else "none",
+    words, OPTIONS["doctor"], config="required" if given else "none"
   )
   refuse_extra(rest)
   from distill_jax import doctor as examination
@@ -232,7 +229,7 @@ def main(words) -> int:
     if name not in COMMANDS:
       raise errors.usage(f"no command {name!r}; there are {', '.join(COMMANDS)}")
     if {"--help", "-h"} & set(words):
-      print(HELP[name])
+      print(f"{HELP[name]}\n\n{command_line.described(OPTIONS[name])}")
       return 0
     code = COMMANDS[name](words[1:])
     sys.stdout.flush()

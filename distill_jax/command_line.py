@@ -47,6 +47,17 @@ def parse(words, options: dict, *, config: str) -> tuple[dict | None, dict, list
   return found, {name: values[name].value for name in options}, rest
 
 
+def described(options: dict) -> str:
+  """A line for each of the options of `parse`: its name, what it is, and its default if it has
+  one."""
+  lines = []
+  for name, (default, text) in options.items():
+    word = f"--{name}" if default is False else f"--{name}={type(default).__name__.upper()}"
+    usual = "" if default is False or default == "" else f" [{default}]"
+    lines.append(f"  {word.replace('=STR', '=TEXT'):20} {text}{usual}")
+  return "\n".join(["Options:", *lines])
+
+
 @contextlib.contextmanager
 def one_line():
   """Turns what absl, ml_collections or a broken config file raise into a Refusal: usage (2) or

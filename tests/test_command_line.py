@@ -60,7 +60,9 @@ def test_a_mistake_is_one_line_with_its_code(words, code, said, capsys):
 @pytest.mark.parametrize("command", commands.COMMANDS)
 def test_every_command_explains_itself_with_examples(command, capsys):
   assert commands.main([command, "--help"]) == 0
-  assert f"python -m distill_jax {command}" in capsys.readouterr().out
+  out = capsys.readouterr().out
+  assert f"python -m distill_jax {command}" in out
+  assert all(f"\n  --{name}" in out for name in commands.OPTIONS[command])
 
 
 @pytest.mark.parametrize(
