@@ -2,15 +2,37 @@
 
 A format is a conversation: a generator that yields tuples of turns, asked at once, and receives
 their texts as a list. The same object turns rationales into training examples, so that training and
-inference cannot disagree.
+inference cannot disagree. All of them have
+
+  students  who is trained                      stages  what an attempt is sampled in
+  stop      texts that end an answer            asks    what a teacher is asked for, "" for nothing
+  prompt, conversation, target, examples
 """
 
-from distill_jax.formats import cot
+from distill_jax import errors
+from distill_jax.formats import answer_only, cot, instruct, socratic, staged
 
 
 def get(settings):
-  """The format of the settings, whose name settings.py has checked."""
+  """The format of the settings, whose name settings.py has checked. Raises errors.Refusal."""
   return _MAKERS[settings.format](settings)
 
 
-_MAKERS = {"cot": lambda settings: cot.Cot()}
+def _socratic(settings):
+  s = settings.socratic
+  if s.mode == "iterative":
+    return socratic.Iterative(s.questions, s.max_steps, s.solutions, s.calculator)
+  if s.questions == "gold":
+    raise errors.config(
+      "socratic.questions", "gold", "model with socratic.mode=unified: that student asks itself"
+    )
+  return socratic.Unified(s.calculator)
+
+
+_MAKERS = {
+  "cot": lambda settings: cot.Cot(),
+  "answer_only": lambda settings: answer_only.AnswerOnly(),
+  "instruct": lambda s: instruct.Instruct(s.instruct.instruction, s.instruct.elicitation),
+  "staged": lambda settings: staged.Staged(settings.staged.stages),
+  "socratic": _socratic,
+}
