@@ -11,7 +11,7 @@ _KEY = re.compile(r"\bkey information[ _*]{0,4}:", re.IGNORECASE)
 _EXPLANATIONS = re.compile(r"\bexplanations?[ _*]{0,4}:", re.IGNORECASE)
 _START = r"(?:^[ \t>*#•-]{0,6}(?:\(?[0-9]{1,2}[.)] )?|(?<=[.!?;:] ))"  # a line's, or a sentence's
 _REASON = r"[ \t]{0,4}[.,:;-]?\s{0,4}(?:because|although|while|since)\b,?"
-_END = re.compile(r"\n\s{0,99}\n|^[ \t]{0,9}(?:so,? )?(?:the )?(?:final )?answer\b", re.I | re.M)
+_END = re.compile(r"\n\s{0,99}\n|\n[ \t]{0,9}(?:so,? )?(?:the )?(?:final )?answer\b", re.I)
 _STEP = re.compile(
   _START
   + r"(?:(?:step )?[0-9]{1,2}[.):] )?(?:(?P<asked>sub-? ?question|question)|(?P<solved>solution"
