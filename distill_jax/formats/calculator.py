@@ -47,11 +47,15 @@ def corrected(text: str) -> str:
 
   def mend(found):
     result = value(found["expr"])
-    stated = (found["stated"] or "=")[1:].strip(" $")
+    stated, shown = (found["stated"] or "=")[1:].strip(" $"), found["shown"]
     if result is None or (new := _written(result, stated)) is None:
       return found[0]
-    last[:] = [(stated or found["shown"] or new, new)]
-    return f"<<{found['expr']}={new}>>{found['between'] or ''}{new}"
+    last[:] = [(stated or shown or new, new)]
+    if shown and (stated == new or answers.same_number(shown, new)):
+      behind = shown  # as it was written: "1,000", or a rounder number
+    else:
+      behind = new
+    return f"<<{found['expr']}={new}>>{found['between'] or ''}{behind}"
 
   text = _SPAN.sub(mend, text)
   if last and last[0][0] != last[0][1]:

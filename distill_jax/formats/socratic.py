@@ -81,7 +81,7 @@ class Iterative:
     return found + [example(self._ask(question, steps), END, "decomposer")] * bool(steps)
 
   def _of(self, problem) -> list[str]:
-    gold = [asked for asked, _ in problem.decomposition]
+    gold = [turns.line(asked) for asked, _ in problem.decomposition]
     if self._gold and not gold:
       raise errors.config(
         "socratic.questions", "gold", f"model: {problem.id or 'this'} comes without sub-questions"

@@ -72,6 +72,8 @@ def test_random_sums_equal_a_plain_evaluation():
     ("<<10/3=3.4>>3.4", "<<10/3=3.33>>3.33"),
     ("<<10/3=4>>4", "<<10/3=3.33>>3.33"),
     ("<<1000*2=2,000>>2,000", "<<1000*2=2,000>>2,000"),
+    ("<<1000*2=2000>>2,000", "<<1000*2=2000>>2,000"),
+    ("<<7/2=3.5>>4 bags", "<<7/2=3.5>>4 bags"),
     ("<<x*2=4>>4 and <<1/0=0>>0", "<<x*2=4>>4 and <<1/0=0>>0"),
     ("no marks: 3 + 4 = 8", "no marks: 3 + 4 = 8"),
   ],
@@ -98,7 +100,7 @@ def test_marks_are_completed_and_put_right(text, right):
 def test_right_equations_are_marked_and_others_are_not(text, marked):
   assert calculator.marked(text) == marked
   assert calculator.unmarked(calculator.marked(text)) == text
-  assert calculator.corrected(marked).replace(",", "") == marked.replace(",", "")
+  assert calculator.corrected(marked) == marked
 
 
 @pytest.mark.parametrize("piece", ["<<", "<<1", "1+", "= 1", "(1+", "<<1+1=3>>", "1 + 1 = 2 ", "%"])

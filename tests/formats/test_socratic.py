@@ -12,7 +12,7 @@ from tests.formats import led
 QUESTION = "Tom has 3 apples and buys 4 more. He sells half of 8. How many are left?"
 STEPS = (
   ("How many has he?", "He has 3 + 4 = 7 apples."),
-  ("How many does he sell?", "He sells\n8 / 2 = 4."),
+  ("How many  does he\nsell?", "He sells\n8 / 2 = 4."),
   ("How many are left?", "There are 7 - 4 = 3 left."),
 )
 PROBLEM = records.Problem("p", "train", QUESTION, "3", decomposition=STEPS)
