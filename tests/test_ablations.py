@@ -216,6 +216,8 @@ def test_rows_with_other_questions_are_not_paired(tmp_path):
   found = read(tmp_path, of)
   assert row(found, "harder")["difference"] is None and row(found, "harder")["mean"] == 0.5
   assert row(found, "less")["difference"]["mean"] == 0.0
+  crossed = [{"task": {"name": "a"}, "cross": {"name": name}} for name in "bc"]
+  assert sweep.same_questions(*crossed, "test") and not sweep.same_questions(*crossed, "cross")
 
 
 def test_a_run_of_another_config_is_not_taken_for_finished(tmp_path):

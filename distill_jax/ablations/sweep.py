@@ -18,7 +18,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 OURS = ("seed", "teacher.cache")  # settings that are the sweep's to say, not a row's
 # Settings that decide which questions are asked at the end, and do not: rows that differ in one of
 # the former are not comparable question by question.
-QUESTIONS, NOT_ASKED = ("task", "world", "taxonomy"), ("task.train",)
+QUESTIONS, NOT_ASKED = ("task", "world", "taxonomy"), ("task.train", "cross.train")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,15 +155,15 @@ def line(planned: Planned) -> str:
   return shlex.join(["python", "-m", "distill_jax", *planned.words])
 
 
-def same_questions(one: dict, other: dict) -> bool:
-  """Whether runs of two configs are asked the same questions at the end."""
-  return _questions(one) == _questions(other)
+def same_questions(one: dict, other: dict, split: str) -> bool:
+  """Whether runs of two configs are asked the same questions of a split at the end."""
+  return _questions(one, split) == _questions(other, split)
 
 
-def _questions(config: dict) -> dict:
+def _questions(config: dict, split: str) -> dict:
   return {
     f"{group}.{key}": value
-    for group in QUESTIONS
+    for group in (*QUESTIONS, *(["cross"] if split == "cross" else []))
     if group in config
     for key, value in config[group].items()
     if f"{group}.{key}" not in NOT_ASKED

@@ -38,7 +38,7 @@ def read(sweep, planned) -> dict:
     for split in sweep.splits:
       own = {seed: found for seed in mine if (found := marks[row, seed, split])}
       base = {s: found for s in sweep.seeds if (found := marks.get((sweep.base, s, split)))}
-      alike = row != sweep.base and sweeps.same_questions(configs[row], configs[sweep.base])
+      alike = row != sweep.base and sweeps.same_questions(configs[row], configs[sweep.base], split)
       against = difference(own, base) if alike else None
       splits[split] = {**share(own), "difference": against} if own else None
     rows.append(
@@ -146,7 +146,7 @@ def judged(claim, marks, configs, seeds) -> dict:
   of = lambda row: {s: found for s in seeds if (found := marks.get((row, s, claim.split)))}
   out = {name: getattr(claim, name) for name in claim.__dataclass_fields__}
   effect = None
-  if sweeps.same_questions(configs[claim.better], configs[claim.worse]):
+  if sweeps.same_questions(configs[claim.better], configs[claim.worse], claim.split):
     effect = difference(of(claim.better), of(claim.worse))
   missing = len(seeds) - (effect["seeds"] if effect else 0)
   return {**out, "effect": effect, "missing": missing, "verdict": verdict(effect, claim.smallest)}
