@@ -11,8 +11,11 @@ def get_config() -> ConfigDict:
   c = ConfigDict()
   c.recipe = "base"  # name in reports
   c.seed = 0  # decides initial weights, order of rows, samples
-  c.format = "cot"  # how a rationale is laid out and how the student is led through it: cot
-  c.opening = ("demonstrate", "exam", "train")  # phases of round 0
+  # how a rationale is laid out and how the student is led through it:
+  # cot | answer_only | instruct | staged | socratic
+  c.format = "cot"
+  # phases of round 0: demonstrate exam feedback rationalize pair train prefer
+  c.opening = ("demonstrate", "exam", "train")
   # phases of rounds 1..rounds, each from the last one's student
   c.each_round = ("exam", "feedback", "train")
   c.rounds = 3  # rounds after the opening
@@ -28,7 +31,9 @@ def get_config() -> ConfigDict:
 
   c.task = ConfigDict(
     dict(
-      name="arithmetic",  # arithmetic | gsm8k | svamp
+      # arithmetic | taxonomy (built-in worlds) | gsm8k svamp multiarith asdiv addsub singleeq aqua
+      # math500 | csqa openbookqa strategyqa piqa social_iqa arc
+      name="arithmetic",
       path="",  # folder (or file) with the published data files
       hub="",  # or the data set's name on the Hugging Face hub
       train=0,  # training questions used; 0 = all
@@ -49,6 +54,26 @@ def get_config() -> ConfigDict:
       families=0,  # story families that training sees; 0 = all but those kept for out_of_domain
       distractors=0.0,  # share of questions with a quantity that does not matter, 0 to 1
       ood_extra_steps=1,  # how many steps beyond steps_max out_of_domain goes
+    )
+  )
+  c.taxonomy = ConfigDict(
+    dict(  # only for task.name=taxonomy: multiple choice over an invented body of knowledge
+      seed=0,  # which body of knowledge
+      train=2000,  # training questions
+      test=500,  # test questions
+      out_of_domain=200,  # questions that need two facts, one after the other
+      kinds=40,  # kinds of things there are
+      options=4,  # options of a question, 3 to 5
+      exceptions=0.1,  # share of kinds that lack what their group has, 0 to 1
+    )
+  )
+  c.cross = ConfigDict(
+    dict(  # another task, on which the rounds after the opening work; its test is one more score
+      name="",  # as task.name; "" = the same task throughout
+      path="",
+      hub="",
+      train=0,
+      test=0,
     )
   )
 
@@ -82,6 +107,8 @@ def get_config() -> ConfigDict:
       replay=ConfigDict(
         dict(
           path=(),  # recorded files, JSON or JSONL
+          # file whose row n has the question of row n of all recorded files; "" = they have it
+          questions="",
           question="question",  # column with the question
           rationale="rationale",  # column with the rationale
         )
@@ -128,16 +155,54 @@ def get_config() -> ConfigDict:
       shots=0  # worked examples in front of every question, in training and evaluation alike
     )
   )
+  c.instruct = ConfigDict(
+    dict(  # only for format=instruct
+      instruction="Solve the problem.",
+      elicitation="Let's think step by step.",  # what asks for a chain of thought
+    )
+  )
+  c.staged = ConfigDict(
+    dict(  # only for format=staged
+      stages=("recall", "analyze", "summarize"),  # any of the first two may be left out
+      # batches of one stage before the next begins (of analyze, as many times more as it has more
+      # examples); 0 = a batch may hold all stages
+      interval=100,
+      reflect=("recall", "analyze"),  # stages that the exam samples, and pairs are made of
+      starts=0,  # right recalls of a question whose analyses are sampled; 0 = all
+    )
+  )
+  c.socratic = ConfigDict(
+    dict(  # only for format=socratic
+      # iterative (a decomposer and a solver, two students) | unified (one writes both)
+      mode="iterative",
+      # whose sub-questions are answered: model | gold (the problem's own, an upper bound)
+      questions="model",
+      max_steps=8,  # sub-questions of one problem
+      solutions=True,  # does the decomposer see the solutions so far?
+      calculator=False,  # equations are marked in training, and their results computed in decoding
+    )
+  )
   c.demonstrate = ConfigDict(
     dict(
+      # teacher | gold (the data set's own rationales or decompositions); answers alone
+      # (format=answer_only, or staged with nothing but summarize) are gold's anyway
+      source="teacher",
       rationales=1,  # asked of the teacher for each training question, afresh in each round
       questions=0,  # training questions that are annotated; 0 = all
+      show_gold=False,  # is the teacher told the right answer?
+      passes=1,  # times the teacher is asked, each for the replies that could not be used
+      # replies that disagree with gold: keep (gold; they are dropped) | majority (the replies'
+      # majority becomes the answer) | drop (questions whose majority disagrees)
+      relabel="keep",
+      distance=0,  # edits by which a question's rationales have to differ; 0 = not the same text
     )
   )
   c.exam = ConfigDict(
     dict(
       questions=0,  # training questions in the exam; 0 = all
       samples=4,  # attempts at each
+      # ways of asking; only format=instruct has several: cot, plain
+      styles=("",),
       temperature=1.0,
       top_p=1.0,  # 1 = off
       top_k=0,  # 0 = off
@@ -157,6 +222,35 @@ def get_config() -> ConfigDict:
     dict(
       positives=10,  # right rationales of a question kept for the triplet loss
       negatives=4,  # wrong attempts of a question kept
+    )
+  )
+
+  c.pair = ConfigDict(
+    dict(
+      # right_over_wrong | cot_over_plain (a chain of thought over a plain answer to the same
+      # question) | both (a right chain of thought over a wrong plain answer)
+      policy="right_over_wrong",
+      style="cot",  # format=instruct: the prompt that the two answers hang on, cot | plain
+      most=4,  # pairs of one prompt; 0 = all
+      fill=True,  # is the shorter side drawn from again until both are equally long?
+      cache="",  # SQLite file with reference log-probabilities; "" = in the run folder
+    )
+  )
+  c.prefer = ConfigDict(
+    dict(  # training on preference pairs; what is not here is as in train
+      loss="dpo",  # dpo | robust | ipo | hinge | simpo | orpo | kto
+      beta=0.1,  # of the implicit reward
+      label_smoothing=0.0,  # dpo, robust: share of pairs taken to be the wrong way round
+      gamma=0.5,  # simpo: the margin that is aimed at, nats
+      # mean log-probability of a token instead of the sum; ipo, simpo and orpo are defined with it
+      length_normalised=False,
+      anchor=0.0,  # weight of the chosen side's negative log-likelihood
+      steps=0,  # updates a round; or 0 and
+      epochs=1,  # passes over the pairs a round
+      batch=16,  # pairs of one update
+      lr=2e-4,
+      schedule="constant",
+      warmup=20,
     )
   )
 
@@ -206,7 +300,9 @@ def get_config() -> ConfigDict:
   )
   c.evaluate = ConfigDict(
     dict(
-      new_tokens=256  # longest answer, tokens; decoding is greedy
+      new_tokens=256,  # longest answer (of each turn), tokens
+      votes=1,  # answers of a question, of which the most frequent counts; 1 = greedy
+      temperature=0.7,  # where there are several
     )
   )
   c.rollout = ConfigDict(

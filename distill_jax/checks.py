@@ -11,7 +11,7 @@ from distill_jax import errors, tasks
 from distill_jax.teacher import faults
 
 CHOICES = {
-  "format": ("cot",),
+  "format": ("cot", "answer_only", "instruct", "staged", "socratic"),
   "carry": ("append", "replace"),
   "start_from": ("previous", "base"),
   "task.name": tuple(tasks.LOADERS),
@@ -19,20 +19,37 @@ CHOICES = {
   "teacher.max_tokens_field": ("max_tokens", "max_completion_tokens"),
   "student.attention": ("auto", "plain", "cudnn", "splash"),
   "student.dtype": ("float32", "bfloat16"),
+  "demonstrate.source": ("teacher", "gold"),
+  "demonstrate.relabel": ("keep", "majority", "drop"),
   "feedback.kind": ("correct", "blind"),
+  "socratic.mode": ("iterative", "unified"),
+  "socratic.questions": ("model", "gold"),
+  "pair.policy": ("right_over_wrong", "cot_over_plain", "both"),
+  "pair.style": ("cot", "plain"),
+  "prefer.loss": ("dpo", "robust", "ipo", "hinge", "simpo", "orpo", "kto"),
+  "prefer.schedule": ("constant", "cosine", "linear"),
   "train.schedule": ("constant", "cosine", "linear"),
   "train.remat": ("none", "dots", "full"),
   "sft.denominator": ("weights", "all_tokens"),
   "triplet.pool": ("last", "mean"),
 }
 
-PHASES = ("demonstrate", "exam", "feedback", "train")
+PHASES = ("demonstrate", "exam", "feedback", "rationalize", "pair", "train", "prefer")
+BEFORE = {"feedback": "exam", "rationalize": "exam", "pair": "exam", "prefer": "pair"}
+WRITE = {"demonstrate", "feedback", "rationalize"}  # phases that write rationales to train on
+WORLDS = ("arithmetic", "taxonomy")  # tasks that are made, not read
+STAGES = ("recall", "analyze", "summarize")
+STYLES = ("cot", "plain")
 
 AT_LEAST_ONE = (
   "exam.samples",
   "exam.new_tokens",
   "evaluate.new_tokens",
   "demonstrate.rationales",
+  "demonstrate.passes",
+  "socratic.max_steps",
+  "evaluate.votes",
+  "prefer.batch",
   "feedback.mistakes",
   "feedback.rationales",
   "teacher.concurrency",
@@ -54,6 +71,8 @@ AT_LEAST_ONE = (
   "task.validation",
   "world.train",
   "world.test",
+  "taxonomy.train",
+  "taxonomy.test",
 )
 
 NOT_NEGATIVE = (
@@ -73,6 +92,20 @@ NOT_NEGATIVE = (
   "student.scratch.norm_eps",
   "cot.shots",
   "demonstrate.questions",
+  "demonstrate.distance",
+  "staged.interval",
+  "staged.starts",
+  "evaluate.temperature",
+  "pair.most",
+  "prefer.beta",
+  "prefer.gamma",
+  "prefer.anchor",
+  "prefer.steps",
+  "prefer.epochs",
+  "prefer.lr",
+  "prefer.warmup",
+  "cross.train",
+  "cross.test",
   "exam.questions",
   "exam.temperature",
   "exam.top_k",
@@ -88,6 +121,7 @@ NOT_NEGATIVE = (
   "train.weight_decay",
   "triplet.margin",
   "world.out_of_domain",
+  "taxonomy.out_of_domain",
   "world.families",
   "world.ood_extra_steps",
   "teacher.builtin.latency",
@@ -101,7 +135,14 @@ BELOW_ONE = ("train.beta1", "train.beta2")
 
 PARTS = ("rollout.refill",)
 
-SHARES = ("world.distractors", "teacher.builtin.error_rate", "sft.prompt_weight", "exam.top_p")
+SHARES = (
+  "world.distractors",
+  "taxonomy.exceptions",
+  "prefer.label_smoothing",
+  "teacher.builtin.error_rate",
+  "sft.prompt_weight",
+  "exam.top_p",
+)
 
 
 def _look_up(settings, field: str):
@@ -129,8 +170,11 @@ def check(s) -> None:
       if not ok(value := _look_up(s, field)):
         raise errors.config(field, value, allowed)
   _check_plan(s)
+  _check_format(s)
   _check_student(s)
   _check_training(s)
+  if "prefer" in s.opening + s.each_round:
+    _check_preferences(s)
   _check_sources(s)
 
 
@@ -141,16 +185,20 @@ def _check_plan(s) -> None:
         raise errors.config(field, phase, f"made of {', '.join(PHASES)}")
   for field in ("opening", "each_round"):
     plan = _look_up(s, field)
-    if "feedback" in plan and "exam" not in plan[: plan.index("feedback")]:
-      raise errors.config(field, plan, "a plan with an exam before the feedback")
+    for phase, other in BEFORE.items():
+      if phase in plan and other not in plan[: plan.index(phase)]:
+        raise errors.config(field, plan, f"a plan with {other} before {phase}")
     if len(set(plan)) < len(plan):
       raise errors.config(field, plan, "a plan that names each phase once")
-  if "train" not in s.opening:
-    raise errors.config("opening", s.opening, "a plan with train in it")
-  if not {"demonstrate", "feedback"} & set(s.opening[: s.opening.index("train")]):
+  if not {"train", "prefer"} & set(s.opening):
+    raise errors.config("opening", s.opening, "a plan with train (or pair and prefer) in it")
+  if "train" in s.opening and not WRITE & set(s.opening[: s.opening.index("train")]):
     raise errors.config(
       "opening", s.opening, "a plan in which the teacher writes (demonstrate) before train"
     )
+  if s.cross.name and {"demonstrate", "feedback"} & set(s.each_round):
+    allowed = "a plan without a teacher where config.cross is set: it teaches config.task"
+    raise errors.config("each_round", s.each_round, allowed)
   if s.train.losses.triplet and "exam" not in s.opening + s.each_round:
     raise errors.config(
       "train.losses.triplet",
@@ -166,6 +214,65 @@ def _check_plan(s) -> None:
     raise errors.config(
       "exam.samples", s.exam.samples, "1 at temperature 0: all samples would be the same"
     )
+
+
+def _check_format(s) -> None:
+  if s.cot.shots and s.format not in ("cot", "answer_only"):
+    raise errors.config("cot.shots", s.cot.shots, f"0: format {s.format} shows no worked examples")
+  styles = s.exam.styles
+  several = s.format == "instruct"
+  if (
+    not styles or len(set(styles)) < len(styles) or set(styles) - set(STYLES if several else ("",))
+  ):
+    allowed = "one or both of cot, plain" if several else f"('',): format {s.format} has one way"
+    raise errors.config("exam.styles", styles, allowed)
+  if s.train.losses.triplet and s.format in ("staged", "socratic"):
+    allowed = f"0: in format {s.format} a target is a part, and no part is right or wrong by itself"
+    raise errors.config("train.losses.triplet", s.train.losses.triplet, allowed)
+  if s.demonstrate.show_gold and s.format not in ("staged", "socratic"):
+    allowed = f"False: in format {s.format} the teacher answers by itself"
+    raise errors.config("demonstrate.show_gold", True, allowed)
+  if "feedback" in s.opening + s.each_round and s.format in ("staged", "socratic"):
+    field = "opening" if "feedback" in s.opening else "each_round"
+    allowed = f"a plan without feedback: format {s.format} has no layout for corrections"
+    raise errors.config(field, _look_up(s, field), allowed)
+  plans = s.opening + s.each_round
+  if "rationalize" in plans and s.format != "cot":
+    raise errors.config("format", s.format, "cot where a phase is rationalize: it has the hint")
+  if "pair" in plans and s.format == "socratic":
+    raise errors.config("format", "socratic", "another where a phase is pair: a step is no answer")
+  if s.demonstrate.source == "gold" and s.format == "staged" and len(s.staged.stages) > 1:
+    allowed = "teacher: no data set comes with recalls and analyses"
+    raise errors.config("demonstrate.source", "gold", allowed)
+  if s.format == "staged":
+    stages, reflect = s.staged.stages, s.staged.reflect
+    if stages not in ((*some, "summarize") for some in ((), STAGES[:1], STAGES[1:2], STAGES[:2])):
+      allowed = "some of recall, analyze, in this order, and summarize"
+      raise errors.config("staged.stages", stages, allowed)
+    if "pair" in plans and (
+      not reflect or set(reflect) - set(stages) or len(set(reflect)) < len(reflect)
+    ):
+      raise errors.config("staged.reflect", reflect, f"some of {', '.join(stages)}, once each")
+
+
+def _check_preferences(s) -> None:
+  p = s.prefer
+  if bool(p.steps) == bool(p.epochs):
+    allowed = f"0, or prefer.epochs (now {p.epochs}) must be 0: one decides"
+    raise errors.config("prefer.steps", p.steps, allowed, "--config.prefer.epochs=0")
+  if p.batch % s.train.micro:
+    raise errors.config("train.micro", s.train.micro, f"a divisor of prefer.batch ({p.batch})")
+  if p.loss == "kto" and s.train.micro > 1:
+    allowed = "1 with prefer.loss=kto: its reference point is a mean over the whole batch"
+    raise errors.config("train.micro", s.train.micro, allowed)
+  if p.label_smoothing and p.loss not in ("dpo", "robust"):
+    raise errors.config("prefer.label_smoothing", p.label_smoothing, f"0 with loss {p.loss}")
+  if p.loss == "robust" and p.label_smoothing >= 0.5:
+    raise errors.config("prefer.label_smoothing", p.label_smoothing, "below 0.5 with loss robust")
+  if s.pair.policy != "right_over_wrong" and set(s.exam.styles) != set(STYLES):
+    allowed = "right_over_wrong, or an exam in both styles"
+    example = "--config.exam.styles=\"('cot', 'plain')\""
+    raise errors.config("pair.policy", s.pair.policy, allowed, example)
 
 
 def _check_student(s) -> None:
@@ -215,15 +322,26 @@ def _check_sources(s) -> None:
       raise errors.config("world.steps_max", s.world.steps_max, "from world.steps_min to 5")
     if not 6 <= s.world.operand_max <= 10_000:
       raise errors.config("world.operand_max", s.world.operand_max, "6 to 10000")
-  elif bool(s.task.path) == bool(s.task.hub):
+  for group in ("task", "cross"):
+    _check_files(group, _look_up(s, group))
+  if s.cross.name == s.task.name:
+    raise errors.config("cross.name", s.cross.name, f"another task than {s.task.name}, or empty")
+
+
+def _check_files(group: str, task) -> None:
+  if task.name in ("", *WORLDS):
+    return
+  if task.name not in tasks.LOADERS:
+    raise errors.config(f"{group}.name", task.name, f"one of {', '.join(tasks.LOADERS)}")
+  if bool(task.path) == bool(task.hub):
     raise errors.config(
-      "task.path",
-      s.task.path,
-      "the published files of this task (or set task.hub, not both)",
-      "--config.task.path=DIR",
+      f"{group}.path",
+      task.path,
+      f"the published files of this task (or set {group}.hub, not both)",
+      f"--config.{group}.path=DIR",
     )
-  if s.task.path and not pathlib.Path(s.task.path).exists():
-    raise errors.config("task.path", s.task.path, "a file or folder that exists")
+  if task.path and not pathlib.Path(task.path).exists():
+    raise errors.config(f"{group}.path", task.path, "a file or folder that exists")
 
 
 def is_local(base_url: str) -> bool:
@@ -232,13 +350,19 @@ def is_local(base_url: str) -> bool:
   return host in ("127.0.0.1", "localhost", "::1")
 
 
+def asks(s) -> bool:
+  """Does the plan ask the teacher anything?"""
+  phases = set(s.opening + (s.each_round if s.rounds else ()))
+  return "feedback" in phases or ("demonstrate" in phases and s.demonstrate.source == "teacher")
+
+
 def check_teacher(s) -> None:
   """Refuses a teacher that cannot be asked."""
   t = s.teacher
   faults.Script(t.builtin.faults, 0)
   if "@" in t.base_url.partition("://")[2].partition("/")[0]:
     raise errors.config("teacher.base_url", "(hidden)", "an address without user name or password")
-  if t.kind == "builtin" and s.task.name != "arithmetic":
+  if t.kind == "builtin" and s.task.name not in WORLDS and asks(s):
     allowed = f"openai or replay: no world is behind task {s.task.name}"
     raise errors.config("teacher.kind", t.kind, allowed)
   for field in ("demonstrate.rationales", "feedback.rationales"):
@@ -259,6 +383,8 @@ def check_teacher(s) -> None:
         "the recorded files",
         "--config.teacher.replay.path=FILE",
       )
-    for path in t.replay.path:
-      if not pathlib.Path(path).is_file():
-        raise errors.config("teacher.replay.path", path, "a file that exists")
+    for field in ("path", "questions"):
+      given = getattr(t.replay, field)
+      for path in (given,) if isinstance(given, str) else given:
+        if path and not pathlib.Path(path).is_file():
+          raise errors.config(f"teacher.replay.{field}", path, "a file that exists")

@@ -17,6 +17,7 @@ from distill_jax import (
   rounds,
   run_folder,
   summary,
+  teacher,
 )
 from distill_jax.machine import hf_verify
 from distill_jax.phases import base as bases
@@ -44,7 +45,7 @@ def run(settings, config: dict, workdir: str) -> dict:
       screen.examples(summary.before_and_after(what, played["best_round"]))
   finally:
     folder.release()
-  for split in ("test", "out_of_domain"):
+  for split in summary.FINALS:
     if found := played[split]:
       screen.line(
         f"{split.replace('_', ' ')}: {found['accuracy']:.1%} "
@@ -101,7 +102,7 @@ def trained_round(what, number: int) -> int:
   done = {
     n: f["evaluate"].facts
     for n in range(what.settings.rounds + 1)
-    if "evaluate" in (f := what.folder.finished(n)) and "train" in f
+    if "evaluate" in (f := what.folder.finished(n)) and set(runs.TRAINERS) & set(f)
   }
   if not done:
     raise errors.data(f"{what.folder.path} has no finished round yet")
@@ -119,7 +120,7 @@ def evaluate(settings, *, workdir: str, round: int, split: str) -> dict:
       raise errors.usage(f"--split={split}: task {what.task.name} has no such questions")
     number = trained_round(what, round)
     here = run_folder.RunFolder(scratch).final(split)
-    evaluation.score(what, here, split, number=number, student=what.student_after(number))
+    evaluation.score(what, here, problems, split, number=number)
     print(json.dumps({"round": number, "task": what.task.name, **here.facts}))
     return here.facts
 
@@ -149,7 +150,7 @@ def sample(
     spoken = conversations.lead(
       [what.format.conversation(what.task.asked(q), q, shots) for q, _ in rows],
       [f"sample/{n}" for n in range(len(rows))],
-      students={"student": what.student_after(number)},
+      students=what.students(number),
       samples=samples,
       temperature=temperature,
       new_tokens=settings.evaluate.new_tokens,
@@ -179,19 +180,29 @@ def export(settings, *, workdir: str, round: int, out: str, dtype: str, verify: 
   with opened(settings, workdir) as what:
     number = trained_round(what, round)
     rows = [summary.row(what, n) for n in range(number + 1)]
-    finals = {s: f.facts for s in ("test", "out_of_domain") if (f := what.folder.final(s)).finished}
-    text = card.write(
-      settings,
-      rows,
-      number=number,
-      finals=finals if is_best(what, number) else {},
-      prompt=what.prompt(records.Problem("", "", "QUESTION", "")),
-      name=pathlib.Path(out).name,
-    )
-    leaving.write(what, number, out=out, dtype=dtype, card=text)
-    print(f"the student of round {number} is in {out}")
-    if verify:
-      print(f"transformers computes the same: no logit differs by {leaving.verify(what, out):.1g}")
+    finals = {s: f.facts for s in summary.FINALS if (f := what.folder.final(s)).finished}
+    names = what.format.students
+    for name, to in zip(names, folders(out, names), strict=True):
+      text = card.write(
+        settings,
+        rows,
+        number=number,
+        finals=finals if is_best(what, number) else {},
+        prompt=what.prompt(records.Problem("", "", "QUESTION", "")),
+        name=pathlib.Path(to).name,
+      )
+      leaving.write(what, number, name, out=to, dtype=dtype, card=text)
+      print(f"the {name} of round {number} is in {to}")
+      if verify:
+        print(f"transformers computes the same: no logit differs by {leaving.verify(what, to):.1g}")
+
+
+def folders(out: str, names) -> list[str]:
+  """Where each of the students goes: `out` itself, or, of several, a folder in it."""
+  if len(names) == 1:
+    return [out]
+  pathlib.Path(out).mkdir(parents=True, exist_ok=True)
+  return [str(pathlib.Path(out) / name) for name in names]
 
 
 def is_best(what, number: int) -> bool:
@@ -225,10 +236,9 @@ def read_questions(path: str) -> list[str]:
 
 def serve(settings, *, port: int, log: str) -> None:
   """The built-in teacher until interrupted."""
-  if settings.task.name != "arithmetic":
-    raise errors.config(
-      "task.name", settings.task.name, "arithmetic: the built-in teacher answers from its world"
-    )
+  if settings.task.name not in checks.WORLDS:
+    allowed = f"one of {', '.join(checks.WORLDS)}: the built-in teacher answers from its world"
+    raise errors.config("task.name", settings.task.name, allowed)
   if log:
     with phase_folder.refusing_a_full_disk(log):
       open(log, "a").close()
@@ -240,6 +250,6 @@ def serve(settings, *, port: int, log: str) -> None:
     latency=b.latency,
     error_rate=b.error_rate,
     faults=b.faults,
-    seed=settings.world.seed,
+    seed=teacher.world_of(settings).seed,
     log=log,
   )

@@ -21,7 +21,7 @@ class Problem:
   split: str
   question: str
   gold: str
-  kind: str = "number"  # number | choice | boolean
+  kind: str = "number"  # number | choice | boolean | text
   rationale: str = ""  # a gold rationale, ending in its answer; "" where the data set has none
   choices: tuple[tuple[str, str], ...] = ()  # (label, text)
   decomposition: tuple[tuple[str, str], ...] = ()  # (sub-question, its solution), in order
@@ -67,6 +67,15 @@ class Attempt:
 
 
 @dataclasses.dataclass(frozen=True)
+class Verdict:
+  """What a question was answered with in the end, after the vote where there is one."""
+
+  problem: str
+  answer: str | None
+  correct: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class Example:
   """What one row of supervised training shows: a prompt, and the target the student should
   write."""
@@ -104,13 +113,21 @@ class Contrast:
 @dataclasses.dataclass(frozen=True)
 class Metrics:
   """Training at a step: means over the steps since the row before; a term that is not computed is
-  None."""
+  None. Log-probabilities, margin and KL in nats; what they mean: learning/objectives.py."""
 
   step: int
   loss: float
-  sft: float | None
-  triplet: float | None
   grad_norm: float
+  student: str = "student"
+  sft: float | None = None
+  triplet: float | None = None
+  preference: float | None = None
+  nll: float | None = None  # of the chosen sides
+  margin: float | None = None
+  accuracy: float | None = None  # share of pairs whose margin is above 0
+  chosen: float | None = None
+  rejected: float | None = None
+  kl: float | None = None
 
 
 def dump(record) -> str:

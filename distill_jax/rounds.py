@@ -5,16 +5,30 @@ A phase that is finished is not done again, so the same command resumes; nothing
 is remembered.
 """
 
+import shutil
 import time
 
 from distill_jax import summary
-from distill_jax.phases import demonstrate, evaluate, exam, feedback, train
+from distill_jax.phases import (
+  demonstrate,
+  evaluate,
+  exam,
+  feedback,
+  optimise,
+  pair,
+  prefer,
+  rationalize,
+  train,
+)
 
 PHASES = {
   "demonstrate": demonstrate.run,
   "exam": exam.run,
   "feedback": feedback.run,
+  "rationalize": rationalize.run,
+  "pair": pair.run,
   "train": train.run,
+  "prefer": prefer.run,
   "evaluate": evaluate.run,
 }
 
@@ -30,15 +44,14 @@ def play(run) -> dict:
       run.console.line(f"stopping after round {number}: {reason}")
       break
   best = best_round(rows)
-  for split in ("test", "out_of_domain"):
-    if run.task.problems(split):
-      timed(
-        run,
-        lambda here, split=split: evaluate.score(
-          run, here, split, number=best, student=run.student_after(best)
-        ),
-        run.folder.final(split),
-      )
+  for name, problems in run.finals().items():
+    timed(
+      run,
+      lambda here, name=name, problems=problems: evaluate.score(
+        run, here, problems, name, number=best
+      ),
+      run.folder.final(name),
+    )
   return summary.write(run, rows, best)
 
 
@@ -56,8 +69,13 @@ def play_round(run, number: int) -> dict:
 
 def timed(run, phase, here) -> None:
   """Plays a phase unless it is finished. Its seconds add up over restarts."""
-  if here.finished:
-    return
+  if not here.finished:
+    _play(run, phase, here)
+  # The optimizer's state ends with the phase; a run killed just here has left it.
+  shutil.rmtree(here.path / optimise.CHECKPOINTS, ignore_errors=True)
+
+
+def _play(run, phase, here) -> None:
   begun = time.monotonic()
   try:
     phase(here)

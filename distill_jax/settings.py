@@ -46,6 +46,26 @@ class World:
 
 
 @Group
+class Taxonomy:
+  seed: int
+  train: int
+  test: int
+  out_of_domain: int
+  kinds: int
+  options: int
+  exceptions: float
+
+
+@Group
+class Cross:
+  name: str
+  path: str
+  hub: str
+  train: int
+  test: int
+
+
+@Group
 class Prices:
   input: float
   output: float
@@ -61,6 +81,7 @@ class Builtin:
 @Group
 class Replay:
   path: tuple[str, ...]
+  questions: str
   question: str
   rationale: str
 
@@ -130,15 +151,44 @@ class Cot:
 
 
 @Group
+class Instruct:
+  instruction: str
+  elicitation: str
+
+
+@Group
+class Staged:
+  stages: tuple[str, ...]
+  interval: int
+  reflect: tuple[str, ...]
+  starts: int
+
+
+@Group
+class Socratic:
+  mode: str
+  questions: str
+  max_steps: int
+  solutions: bool
+  calculator: bool
+
+
+@Group
 class Demonstrate:
+  source: str
   rationales: int
   questions: int
+  show_gold: bool
+  passes: int
+  relabel: str
+  distance: int
 
 
 @Group
 class Exam:
   questions: int
   samples: int
+  styles: tuple[str, ...]
   temperature: float
   top_p: float
   top_k: int
@@ -157,6 +207,31 @@ class Feedback:
 class Contrast:
   positives: int
   negatives: int
+
+
+@Group
+class Pair:
+  policy: str
+  style: str
+  most: int
+  fill: bool
+  cache: str
+
+
+@Group
+class Prefer:
+  loss: str
+  beta: float
+  label_smoothing: float
+  gamma: float
+  length_normalised: bool
+  anchor: float
+  steps: int
+  epochs: int
+  batch: int
+  lr: float
+  schedule: str
+  warmup: int
 
 
 @Group
@@ -205,6 +280,8 @@ class Triplet:
 @Group
 class Evaluate:
   new_tokens: int
+  votes: int
+  temperature: float
 
 
 @Group
@@ -227,14 +304,21 @@ class Settings:
   stop: Stop
   task: Task
   world: World
+  taxonomy: Taxonomy
+  cross: Cross
   teacher: Teacher
   student: Student
   mesh: Mesh
   cot: Cot
+  instruct: Instruct
+  staged: Staged
+  socratic: Socratic
   demonstrate: Demonstrate
   exam: Exam
   feedback: Feedback
   contrast: Contrast
+  pair: Pair
+  prefer: Prefer
   train: Train
   sft: Sft
   triplet: Triplet

@@ -6,6 +6,7 @@ import platform
 
 from distill_jax import records
 from distill_jax.phases import exam
+from distill_jax.phases.run import TRAINERS, WRITERS
 
 PACKAGES = (
   "jax",
@@ -19,30 +20,34 @@ PACKAGES = (
   "numpy",
 )
 
+FINALS = ("test", "out_of_domain", "cross")  # what the best student is tested on
 NOTHING = {"calls": 0, "cache_hits": 0, "tokens": 0, "dollars": 0.0}
 
 
 def row(run, number: int, *, no_mistakes: bool = False) -> dict:
-  """{round, exam, teacher, kept, dropped, steps, loss, validation, no_mistakes} from the manifests
-  of a round.
+  """{round, exam, teacher, kept, dropped, contrasts, pairs, steps, loss, validation, no_mistakes}
+  from the manifests of a round.
 
-  Parts whose phase is not in the round's plan are None (teacher, kept, dropped: zero). After an
-  exam without mistakes the validation of the round before stands, since the student is the same.
+  Parts whose phase is not in the round's plan are None (teacher, kept, dropped, contrasts, pairs,
+  steps: zero); with two trainings, steps are of both and the loss is the last one's. After an exam
+  without mistakes the validation of the round before stands, since the student is the same.
   """
   facts = {name: here.facts for name, here in run.folder.finished(number).items()}
-  teacher = [facts[name] for name in ("demonstrate", "feedback") if name in facts]
+  written = [facts[name] for name in WRITERS if name in facts]
+  trained = [facts[name] for name in TRAINERS if name in facts]
   if no_mistakes:
     facts["evaluate"] = run.folder.find(number - 1, "evaluate").facts
   pick = lambda phase, *names: {n: facts[phase][n] for n in names} if phase in facts else None
   return {
     "round": number,
     "exam": pick("exam", "accuracy", "n", "mistakes"),
-    "teacher": total([NOTHING, *(t["teacher"] for t in teacher)]),
-    "kept": sum(t["kept"] for t in teacher),
-    "dropped": total([t["dropped"] for t in teacher]),
+    "teacher": total([NOTHING, *(t["teacher"] for t in written if "teacher" in t)]),
+    "kept": sum(t["kept"] for t in written),
+    "dropped": total([t["dropped"] for t in written]),
     "contrasts": facts["train"]["contrasts"] if "train" in facts else 0,
-    "steps": facts["train"]["steps"] if "train" in facts else 0,
-    "loss": facts["train"]["loss"] if "train" in facts else None,
+    "pairs": facts["pair"]["pairs"] if "pair" in facts else 0,
+    "steps": sum(t["steps"] for t in trained),
+    "loss": trained[-1]["loss"] if trained else None,
     "validation": pick("evaluate", "accuracy", "low", "high", "n"),
     "no_mistakes": no_mistakes,
   }
@@ -59,7 +64,7 @@ def total(parts: list[dict]) -> dict:
 def write(run, rows: list[dict], best: int) -> dict:
   """Writes and returns summary.json."""
   final = {}
-  for split in ("test", "out_of_domain"):
+  for split in FINALS:
     here = run.folder.final(split)
     facts = here.facts if here.finished else None
     final[split] = facts and {n: facts[n] for n in ("accuracy", "correct", "low", "high", "n")}

@@ -42,8 +42,8 @@ def same(a, b):
 def test_a_student_begins_as_exactly_the_model_it_is_told_to(model, tmp_path):
   out, source = model
   with opened(run_folder.RunFolder(tmp_path), student__init=str(out), rounds=0) as what:
-    student, trained = what.student_before(0)
-    same(trained, opened(source, rounds=0).student_after(0)[1])
+    student, trained = what.students(-1)["student"]
+    same(trained, opened(source, rounds=0).students(0)["student"][1])
     problem = what.task.problems("test")[0]
     before = opened(source, rounds=0).student
     assert student.read(what.prompt(problem)) == before.read(what.prompt(problem))
@@ -55,14 +55,14 @@ def test_low_rank_updates_are_trained_kept_small_and_merged_on_the_way_out(model
   played, folder = whole.run(tmp_path / "run", **changes)
   assert played["rounds"][0]["steps"] == 4
   what = opened(folder, **changes)
-  student, trained = what.student_after(0)
+  student, trained = what.students(0)["student"]
   assert set(trained["blocks"]) == {"q", "o", "down"}
   assert all(np.abs(x["up"]).max() > 0 for x in trained["blocks"].values())
   arguments = dict(workdir=str(folder.path), round=0, dtype="float32", verify=False)
   play.export(settings.read(whole.config(**changes)), out=str(tmp_path / "out"), **arguments)
   again = {"student__init": str(tmp_path / "out"), "rounds": 0}
   (tmp_path / "again").mkdir()
-  exported = opened(run_folder.RunFolder(tmp_path / "again"), **again).student_before(0)[1]
+  exported = opened(run_folder.RunFolder(tmp_path / "again"), **again).students(-1)["student"][1]
   same(exported, export.merged(student, trained))
   base = student.frozen["blocks"]
   assert (exported["blocks"]["k"] == base["k"]).all()
@@ -78,7 +78,7 @@ def test_a_model_that_was_replaced_is_noticed_and_one_that_is_gone_is_not_missed
   weights = moved / "model.safetensors"
   weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\1\0")
   with pytest.raises(errors.Refusal, match="not the one this run began with"):
-    opened(folder, **changes).student_after(0)[0].frozen  # noqa: B018
+    opened(folder, **changes).students(0)["student"][0].frozen  # noqa: B018
   shutil.copy(model[0] / "model.safetensors", weights)
   changes["student__lora__rank"] = 0
   _, folder = whole.run(tmp_path / "full", **changes)

@@ -9,7 +9,7 @@ import pytest
 
 from configs import quickstart
 from distill_jax import errors, play, records, rounds, run_folder, settings, summary
-from distill_jax.phases import exam, feedback, rationales, train
+from distill_jax.phases import exam, feedback, optimise, rationales, train
 
 
 def config(**changes) -> dict:
@@ -103,7 +103,7 @@ def test_a_shared_cache_pays_for_nothing_twice_and_changes_no_result(plain, tmp_
 
 
 def metrics(folder, number=1):
-  return records_of(folder, number, "train", train.METRICS, records.Metrics)
+  return records_of(folder, number, "train", optimise.METRICS, records.Metrics)
 
 
 def contrasts(folder, number=1):
@@ -235,7 +235,7 @@ def test_a_round_without_a_teacher_paid_nothing_for_one(tmp_path):
 def test_a_training_that_diverges_is_refused(loss, norm, tmp_path):
   last = records.Metrics(step=7, loss=loss, sft=loss, triplet=None, grad_norm=norm)
   with pytest.raises(errors.Refusal, match=r"diverged.*step 7.*config\.train\.lr"):
-    train.refuse_divergence(last, run_folder.RunFolder(tmp_path).phase(0, 2, "train"))
+    optimise.refuse_divergence(last, run_folder.RunFolder(tmp_path).phase(0, 2, "train"))
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,24 @@ from distill_jax.data import order, pack
 class Corpus:
   """All examples of a training phase, and what they look like at any step. `kind`: see kinds.py.
 
+  `interval`: batches of one stage before those of the next; 0 mixes the stages.
   With `packed`, every row is filled up to the longest bucket with several examples. All steps have
   the same T, C and P, so that a bucket has one shape.
   """
 
-  def __init__(self, examples, kind, *, batch: int, buckets, seed: int, pad: int, packed: bool):
+  def __init__(
+    self,
+    examples,
+    kind,
+    *,
+    batch: int,
+    buckets,
+    seed: int,
+    pad: int,
+    packed: bool,
+    interval: int = 0,
+  ):
+    self._interval = interval
     self._kind, self._seed, self._batch, self._pad = kind, seed, batch, pad
     self._buckets, self._packed, self._longest = buckets, packed, max(buckets)
     self.examples = [x for x in examples if kind.plain(x).length <= self._longest]
@@ -39,15 +52,28 @@ class Corpus:
     return self._rows_of[number]
 
   def _batches(self, epoch: int):
-    rows, questions = self._epoch(epoch), [x.problem for x in self.examples]
+    if not self._interval:
+      return self._batches_of(epoch, range(len(self.examples)))
+    stages = {}
+    for number, example in enumerate(self.examples):
+      stages.setdefault(example.stage, []).append(number)
+    of_stages = [self._batches_of(epoch, numbers) for numbers in stages.values()]
+    return order.interleaved(of_stages, interval=self._interval)
+
+  def _batches_of(self, epoch: int, members):
+    """[(bucket, rows of example numbers)] of one pass over the examples numbered `members`."""
+    rows, questions = self._epoch(epoch), [self.examples[n].problem for n in members]
+    rows = [rows[n] for n in members]
     fixed = {"batch": self._batch, "key": (self._seed, epoch)}
     if self._packed:
       sizes = [pack.size(row) for row in rows]
       batches = pack.epoch_batches(sizes, questions, room=self._room, **fixed)
-      return [(self._longest, groups) for groups in batches]
-    lengths = [row.length for row in rows]
-    batches = order.epoch_batches(lengths, questions, buckets=self._buckets, **fixed)
-    return [(bucket, [[n] for n in numbers]) for bucket, numbers in batches]
+      found = [(self._longest, groups) for groups in batches]
+    else:
+      lengths = [row.length for row in rows]
+      batches = order.epoch_batches(lengths, questions, buckets=self._buckets, **fixed)
+      found = [(bucket, [[n] for n in numbers]) for bucket, numbers in batches]
+    return [(bucket, [[members[n] for n in row] for row in groups]) for bucket, groups in found]
 
   def batch(self, step: int) -> dict[str, np.ndarray]:
     """The arrays of step `step`; rows that are missing from a batch have weight 0."""

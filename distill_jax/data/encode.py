@@ -48,6 +48,7 @@ class Encoded:
   target: tuple[int, ...]
   positives: tuple[tuple[int, ...], ...] = ()
   negatives: tuple[tuple[int, ...], ...] = ()
+  stage: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,9 @@
-"""The teacher writes rationales for training questions, without knowing the student (blind
-annotation)."""
+"""The teacher writes for training questions, without knowing the student: rationales, stages or
+decompositions, as the format wants them. Or the data set's own are taken (source="gold")."""
 
+from collections import Counter
+
+from distill_jax import records
 from distill_jax.phases import rationales
 from distill_jax.teacher import asking, prompts
 
@@ -11,16 +14,79 @@ def run(run, number, here):
   settings = run.settings.demonstrate
   problems = run.task.problems("train")
   problems = problems[: settings.questions or len(problems)]
-  wanted = []
-  for problem in problems:
-    question = run.task.render(problem)
-    messages = prompts.annotate(question, run.task.shots[:1])
-    wanted.append(
-      rationales.Wanted(
-        problem,
-        asking.Request(
-          "annotate", question, messages, settings.rationales, first=number * settings.rationales
-        ),
+  if settings.source == "gold" or not run.format.asks:
+    return gold(run, number, here, problems)
+  first = number * settings.rationales * settings.passes
+  wanted = [
+    rationales.Wanted(
+      p,
+      asking.Request(
+        run.format.asks, run.task.render(p), messages(run, p), settings.rationales, first=first
+      ),
+    )
+    for p in problems
+  ]
+  rationales.collect(
+    run, number, here, wanted, READERS[run.format.asks],
+    passes=settings.passes, relabel=settings.relabel, distance=settings.distance,
+  )  # fmt: skip
+
+
+def messages(run, problem):
+  """What the teacher is told."""
+  question, shots = run.task.render(problem), run.task.shots[:1]
+  if run.format.asks == "annotate":
+    return prompts.annotate(question, shots)
+  known = problem.gold if run.settings.demonstrate.show_gold else None
+  if run.format.asks == "stage":
+    return prompts.stage(question, problem.choices, known)
+  return prompts.decompose(question, gold=known)
+
+
+def staged(text: str, problem) -> rationales.Read | None:
+  found = prompts.split_stages(text, tuple(label for label, _ in problem.choices))
+  if found is None:
+    return None
+  parts, label = found
+  lines = [said for _, said in parts]
+  return rationales.Read("\n".join([*lines, f"Answer: {label}"]), parts=parts)
+
+
+def decomposed(text: str, problem) -> rationales.Read | None:
+  parts = prompts.split_steps(text)
+  return None if parts is None else rationales.Read(told(parts), parts=parts)
+
+
+def told(steps) -> str:
+  """Sub-questions and solutions as one text."""
+  return "\n".join(line for step in steps for line in step if line)
+
+
+READERS = {
+  "annotate": lambda text, problem: rationales.Read(text),
+  "stage": staged,
+  "decompose": decomposed,
+}
+
+
+def gold(run, number, here, problems) -> None:
+  """The rationales that came with the questions. Facts: kept, dropped (no_rationale)."""
+  kept, dropped = [], Counter()
+  for p in problems:
+    text, parts = p.rationale, ()
+    if run.format.asks == "decompose":
+      text, parts = told(p.decomposition), p.decomposition
+    elif run.format.asks == "":
+      text = run.format.target("", p.gold)
+    elif text:
+      text = run.format.target(text, p.gold)
+    if not text:
+      dropped["no_rationale"] += 1
+      continue
+    kept.append(
+      records.Rationale(
+        p.id, text, p.gold, "gold", number, prompt="", sample=0, temperature=0.0, parts=parts
       )
     )
-  rationales.collect(run, number, here, wanted, lambda text: ("", text))
+  here.write(rationales.RATIONALES, kept)
+  here.finish({"kept": len(kept), "dropped": dict(dropped)})

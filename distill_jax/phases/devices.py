@@ -17,8 +17,9 @@ def refuse(settings, base) -> None:
   cannot pay attention as they are told to."""
   s, mesh = settings.train, student.mesh_of(settings)
   parts = mesh.shape["data"] * mesh.shape["fsdp"]
-  if s.batch % parts:
-    raise errors.config("train.batch", s.batch, f"a multiple of {parts}, mesh.data times mesh.fsdp")
+  for field, batch in (("train.batch", s.batch), ("prefer.batch", settings.prefer.batch)):
+    if batch % parts:
+      raise errors.config(field, batch, f"a multiple of {parts}, mesh.data times mesh.fsdp")
   path, device = settings.student.attention, jax.default_backend()
   if path not in DEVICE_OF:
     return

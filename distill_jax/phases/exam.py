@@ -1,7 +1,7 @@
 """The student answers training questions; every attempt is kept with its verdict (Wang et al. 2023:
 the exam)."""
 
-from collections import Counter
+from typing import NamedTuple
 
 from distill_jax import records
 from distill_jax.phases import conversations
@@ -9,24 +9,46 @@ from distill_jax.phases import conversations
 ATTEMPTS = "attempts.jsonl"
 
 
+class Sitting(NamedTuple):
+  """What is asked of the student: a problem in a style; `stage`: the one stage that is sampled, ""
+  for all; `given`: (stage, text) of stages that stand."""
+
+  problem: records.Problem
+  style: str = ""
+  stage: str = ""
+  given: tuple[tuple[str, str], ...] = ()
+
+
 def run(run, number, here):
-  """Writes attempts.jsonl; facts: accuracy over all attempts, their number, mistakes, questions."""
+  """Writes attempts.jsonl; facts: accuracy over all attempts, their number, mistakes, questions.
+
+  In format staged each stage of config.staged.reflect is sampled in turn: first all that follows
+  one sampled recall; then, from every right recall, sampled analyses (TinyThinker).
+  """
   exam = run.settings.exam
-  problems = run.task.problems("train")
+  problems = run.lesson(number).problems("train")
   problems = problems[: exam.questions or len(problems)]
-  attempts = take(
-    run,
-    here,
-    problems,
-    number=number,
-    label=f"round {number} exam",
-    samples=exam.samples,
-    temperature=exam.temperature,
-    top_p=exam.top_p,
-    top_k=exam.top_k,
-    new_tokens=exam.new_tokens,
-    student=run.student_before(number),
-  )
+  stages = run.settings.staged.reflect if run.settings.format == "staged" else ("",)
+  attempts = []
+  for stage in stages:
+    if stage == "analyze" and attempts:
+      sittings = from_right_recalls(problems, attempts, run.settings.staged.starts)
+    else:
+      sittings = [Sitting(p, style, stage) for style in exam.styles for p in problems]
+    attempts += take(
+      run,
+      here,
+      sittings,
+      number=number,
+      label=f"round {number} exam{' ' * bool(stage)}{stage}",
+      samples=exam.samples,
+      temperature=exam.temperature,
+      top_p=exam.top_p,
+      top_k=exam.top_k,
+      new_tokens=exam.new_tokens,
+      first=len(attempts),
+      sampled=frozenset([stage]) if stage else None,
+    )
   right = sum(a.correct for a in attempts)
   here.finish(
     {
@@ -38,10 +60,29 @@ def run(run, number, here):
   )
 
 
+def from_right_recalls(problems, attempts, limit: int) -> list[Sitting]:
+  """A sitting for each different recall that led to the right answer and never to a wrong one; at
+  most `limit` of a question, 0 for all."""
+  right, wrong = {}, set()
+  for a in attempts:
+    recall = a.turns[0][2]
+    if a.correct:
+      right.setdefault(a.problem, {})[recall] = None
+    else:
+      wrong.add((a.problem, recall))
+  sittings = []
+  for p in problems:
+    kept = [text for text in right.get(p.id, ()) if (p.id, text) not in wrong]
+    sittings += [
+      Sitting(p, "", "analyze", (("recall", text),)) for text in kept[: limit or len(kept)]
+    ]
+  return sittings
+
+
 def take(
   run,
   here,
-  problems,
+  sittings,
   *,
   number,
   label,
@@ -50,62 +91,80 @@ def take(
   top_p=1.0,
   top_k=0,
   new_tokens,
-  student,
+  first=0,
+  sampled=None,
 ):
-  """All attempts at `problems`, from where a killed run left off. A part of them is on disk as soon
-  as it is read."""
-  done = whole(here, samples)
-  seen = {a.problem for a in done}
-  lengths = {p.id: len(student[0].read(run.prompt(p))) for p in problems}
-  if cut := sum(n > max(run.settings.rollout.buckets) for n in lengths.values()):
+  """`samples` attempts at each sitting by the newest students, as rows of attempts.jsonl from row
+  `first` on. A part of them is on disk as soon as it is read, and a killed run goes on after it.
+  `sampled`: the stages that are, None for all; the others are greedy."""
+  students = run.students(number)
+  readers = [student for student, _ in students.values()]
+  prompts = [run.prompt(s.problem, s.style) for s in sittings]
+  lengths = [len(readers[0].read(prompt)) for prompt in prompts]
+  if cut := sum(n > max(run.settings.rollout.buckets) for n in lengths):
     run.console.warn(
       f"{label}: {cut} prompts are longer than rollout.buckets: their beginnings are lost"
     )
-  left = sorted((p for p in problems if p.id not in seen), key=lambda p: lengths[p.id])
-  size = max(4 * run.settings.rollout.batch // samples, 1)
-  with run.console.progress(label, len(problems) * samples, "attempts") as bar:
+  order = sorted(range(len(sittings)), key=lambda n: lengths[n])
+  work = [(sittings[n], k) for n in order for k in range(samples)]
+  done = whole(here, first, len(work), samples)
+  size = max(4 * run.settings.rollout.batch // samples, 1) * samples
+  with run.console.progress(label, len(work), "attempts") as bar:
     bar.update(len(done))
-    for start in range(0, len(left), size):
-      part = [(p, k) for p in left[start : start + size] for k in range(samples)]
+    for start in range(len(done), len(work), size):
+      part = work[start : start + size]
       spoken = conversations.lead(
-        [run.conversation(p) for p, _ in part],
-        [f"{number}/{here.path.name}/{p.id}/{k}" for p, k in part],
-        students={"student": student},
+        [run.conversation(s.problem, s.style, s.given) for s, _ in part],
+        [name_of(number, here, s, k) for s, k in part],
+        students=students,
         samples=samples,
         temperature=temperature,
         top_p=top_p,
         top_k=top_k,
         new_tokens=new_tokens,
         stop=run.format.stop,
+        sampled=sampled,
       )
-      new = [grade(run.task, p, k, number, s) for (p, k), s in zip(part, spoken, strict=True)]
+      new = [
+        grade(run.task, sitting, k, number, s) for (sitting, k), s in zip(part, spoken, strict=True)
+      ]
       here.append(ATTEMPTS, new)
       done += new
       bar.update(len(done), right=sum(a.correct for a in done))
   return done
 
 
-def whole(here, samples: int) -> list[records.Attempt]:
-  """What a killed run left of questions that have all their samples; the rest is taken out of the
-  file."""
+def name_of(number, here, sitting: Sitting, sample: int) -> str:
+  """What tells this attempt's random numbers from all others'."""
+  more = [sitting.style, sitting.stage, *(text for _, text in sitting.given)]
+  return "/".join([f"{number}/{here.path.name}/{sitting.problem.id}/{sample}", *filter(None, more)])
+
+
+def whole(here, first: int, most: int, samples: int) -> list[records.Attempt]:
+  """What a killed run left from row `first` on, of sittings that have all their samples; the rest
+  is taken out of the file."""
   rows = here.rows(ATTEMPTS, records.Attempt)
-  counts = Counter(a.problem for a in rows)
-  kept = [a for a in rows if counts[a.problem] == samples]
-  if len(kept) < len(rows):
-    here.write(ATTEMPTS, kept)
+  found = rows[first : first + most]
+  kept = found[: len(found) - len(found) % samples]
+  if len(kept) < len(found):
+    here.write(ATTEMPTS, rows[:first] + kept)
   return kept
 
 
-def grade(task, problem, sample, number, spoken) -> records.Attempt:
+def grade(task, sitting: Sitting, sample, number, spoken) -> records.Attempt:
+  problem = sitting.problem
   answer = task.read_answer(spoken.text, problem)
   return records.Attempt(
     problem=problem.id,
     text=spoken.text,
     answer=answer,
-    correct=task.is_correct(answer, problem),
+    correct=answer is not None and task.is_correct(answer, problem),
     round=number,
     sample=sample,
     finish=spoken.finish,
     tokens=spoken.tokens,
     logprob=spoken.logprob,
+    style=sitting.style,
+    stage=sitting.stage,
+    turns=spoken.turns if len(spoken.turns) > 1 else (),
   )

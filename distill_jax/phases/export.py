@@ -17,9 +17,10 @@ LEFT = ("auto_map", "_name_or_path", "transformers_version")
 CLOSE = 1e-3  # nats; what two orders of summation make of float32 logits is smaller
 
 
-def write(what, number: int, *, out: str, dtype: str, card: str) -> None:
-  """Writes the student of a round; low-rank updates are merged. Raises Refusal: see hf_write."""
-  student, trained = what.student_after(number)
+def write(what, number: int, name: str, *, out: str, dtype: str, card: str) -> None:
+  """Writes the student `name` of a round; low-rank updates are merged. Raises Refusal: see
+  hf_write."""
+  student, trained = what.students(number)[name]
   base, family, tokenizer = student.base, student.base.family, student.tokenizer
   bos = base.fields["bos_token_id"] if "bos_token_id" in base.fields else None
   hf_write.export(

@@ -15,15 +15,19 @@ from distill_jax.teacher import asking, prompts
 def run(run, number, here):
   """Writes rationales.jsonl: answers to this round's mistakes."""
   settings = run.settings.feedback
-  problems = {p.id: p for p in run.task.problems("train")}
   mistakes = chosen(
     run.folder.find(number, "exam").rows(exam.ATTEMPTS, records.Attempt), settings.mistakes
   )
   if settings.kind == "blind":
-    wanted = blind(run, number, [problems[m.problem] for m in mistakes], settings)
-    return rationales.collect(run, number, here, wanted, lambda text: ("", text))
-  wanted = [tailored(run, problems[m.problem], m, settings) for m in mistakes]
-  return rationales.collect(run, number, here, wanted, prompts.split_correction)
+    wanted = blind(run, number, [run.problem(m.problem) for m in mistakes], settings)
+    return rationales.collect(run, number, here, wanted, lambda text, _: rationales.Read(text))
+  wanted = [tailored(run, run.problem(m.problem), m, settings) for m in mistakes]
+  return rationales.collect(run, number, here, wanted, corrected)
+
+
+def corrected(text: str, problem) -> rationales.Read | None:
+  found = prompts.split_correction(text)
+  return found and rationales.Read(found[1], critique=found[0])
 
 
 def chosen(attempts, limit: int):
@@ -52,7 +56,8 @@ def blind(run, number, asked, settings) -> list[rationales.Wanted]:
   for."""
   before = number if "feedback" in run.settings.opening else number - 1  # rounds with feedback
   times = 1 + run.settings.rounds * ("demonstrate" in run.settings.each_round)
-  demonstrated = times * run.settings.demonstrate.rationales
+  asked_for = run.settings.demonstrate
+  demonstrated = times * asked_for.rationales * asked_for.passes
   first = demonstrated + before * settings.mistakes * settings.rationales
   drawn, wanted = Counter(), []
   for problem in asked:

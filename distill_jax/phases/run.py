@@ -4,6 +4,7 @@ All of it is derived from the run folder and the config; what is costly to make 
 wanted.
 """
 
+import dataclasses
 import functools
 
 from distill_jax import errors, formats, records, tasks, teacher
@@ -13,7 +14,8 @@ from distill_jax.phases import base as bases
 from distill_jax.phases import exam, rationales
 from distill_jax.phases.student import Student
 
-WRITERS = ("demonstrate", "feedback")  # phases in which the teacher writes
+WRITERS = ("demonstrate", "feedback", "rationalize")  # phases that write rationales
+TRAINERS = ("train", "prefer")  # phases that leave weights
 
 
 class Run:
@@ -21,12 +23,15 @@ class Run:
     self.settings, self.folder, self.console = settings, folder, console
     self.format = formats.get(settings)
     self.task = open_task(settings)
+    # What the rounds after the opening work on.
+    self._later = open_task(settings, "cross") if settings.cross.name else self.task
+    self._refuse_task()
     if settings.cot.shots > len(self.task.shots):
       raise errors.config(
         "cot.shots", settings.cot.shots, f"at most {len(self.task.shots)} for {self.task.name}"
       )
     self._shots = self.task.shots[: settings.cot.shots]
-    self._params = (None, None)  # (where they come from, the last weights loaded)
+    self._params = {}  # student -> (where they come from, the last weights loaded)
 
   def __enter__(self):
     return self
@@ -34,6 +39,12 @@ class Run:
   def __exit__(self, *_):
     if "teacher" in self.__dict__:
       self.teacher.close()
+
+  def _refuse_task(self) -> None:
+    if self.settings.format == "staged" and "choice" not in {self.task.kind, self._later.kind}:
+      raise errors.config(
+        "format", "staged", f"one without stages: task {self.task.name} has no options to analyze"
+      )
 
   @functools.cached_property
   def teacher(self):
@@ -68,16 +79,56 @@ class Run:
       )
     return tokenizer.Tokenizer(path)
 
-  def prompt(self, problem: records.Problem) -> str:
-    return self.format.prompt(self.task.render(problem), self._shots)
+  def lesson(self, number: int):
+    """The task on whose training questions a round works."""
+    return self.task if number == 0 else self._later
 
-  def conversation(self, problem: records.Problem):
-    return self.format.conversation(problem, self.task.render(problem), self._shots)
+  @functools.cached_property
+  def _problems(self) -> dict[str, records.Problem]:
+    tasks_ = dict.fromkeys((self.task, self._later))
+    return {p.id: p for task in tasks_ for p in task.problems("train")}
+
+  def problem(self, name: str) -> records.Problem:
+    """The training question of that id. Raises Refusal if there is none (any more)."""
+    if name not in self._problems:
+      raise errors.data(
+        f"{self.folder.path} speaks of a question {name} that is not in the task: put back the "
+        "files it was begun with, or begin again with another --workdir"
+      )
+    return self._problems[name]
+
+  def finals(self) -> dict[str, list[records.Problem]]:
+    """What the best student is tested on, by name."""
+    splits = {name: self.task.problems(name) for name in ("test", "out_of_domain")}
+    if self._later is not self.task:
+      splits["cross"] = self._later.problems("test")
+    return {name: problems for name, problems in splits.items() if problems}
+
+  def prompt(self, problem: records.Problem, style: str = "") -> str:
+    return self.format.prompt(self.task.render(problem), self._shots, style)
+
+  def conversation(self, problem: records.Problem, style: str = "", given=(), **more):
+    """A conversation of the format about a problem; see formats/."""
+    question = self.task.render(problem)
+    return self.format.conversation(
+      problem, question, self._shots, style=style, given=given, **more
+    )
+
+  def examples(self, written: list[records.Rationale]) -> list[records.Example]:
+    """What rationales look like in training; what is the same in several is there once."""
+    found = []
+    for rationale in written:
+      problem = self.problem(rationale.problem)
+      question = self.task.render(problem)
+      found += self.format.examples(problem, question, rationale, self._shots)
+    return list(dict.fromkeys(found))
 
   def rationales(self, number: int) -> list[records.Rationale]:
-    """What the teacher wrote that a round trains on: this round's, or with carry="append" all so
-    far."""
-    rounds = range(number + 1) if self.settings.carry == "append" else (number,)
+    """What was written that a round trains on: this round's, or with carry="append" all so far."""
+    return self.written(range(number + 1) if self.settings.carry == "append" else (number,))
+
+  def written(self, rounds) -> list[records.Rationale]:
+    """All rationales of these rounds."""
     return self._records(rounds, WRITERS, rationales.RATIONALES, records.Rationale)
 
   def attempts(self, number: int) -> list[records.Attempt]:
@@ -96,37 +147,36 @@ class Run:
       for r in found[phase].rows(name, kind)
     ]
 
-  def student_before(self, number: int):
-    """(student, weights) a round begins with: the last trained ones of the rounds before, else the
+  def students(self, number: int) -> dict:
+    """{name: (student, weights)} as they are now in a round: the last trained ones, else the
     base."""
-    return self.student, self._weights(number - 1)
+    return {name: (self.student, self._weights(number, name)) for name in self.format.students}
 
-  def student_after(self, number: int):
-    """(student, weights) a round ends with."""
-    return self.student, self._weights(number)
-
-  def start_params(self, number: int):
-    """The weights that training starts from; given away, since training consumes them."""
-    params = self._weights(number - 1 if self.settings.start_from == "previous" else -1)
-    self._params = (None, None)
+  def start_params(self, number: int, name: str):
+    """The weights that training starts from; given away, since training consumes them. Only `train`
+    may start from the base again: preferences are about what was trained."""
+    again = self.settings.start_from == "base" and not self._trained(number)
+    params = self._weights(-1 if again else number, name)
+    self._params.pop(name, None)
     return params
 
-  def _weights(self, number: int):
-    """Of the last round up to `number` that trained; -1 for the base. The last weights loaded are
+  def _weights(self, number: int, name: str):
+    """Of the last training up to round `number`; -1 for the base. The last weights loaded are
     kept."""
     while number >= 0 and not self._trained(number):
       number -= 1
-    if self._params[0] != number:
-      self._params = (None, None)  # free the old ones first
-      self._params = (number, self._load(number) if number >= 0 else self.student.fresh())
-    return self._params[1]
+    folder = self._trained(number)[-1].path / name if number >= 0 else None
+    if name not in self._params or self._params[name][0] != folder:
+      self._params.pop(name, None)  # free the old ones first
+      self._params[name] = (folder, self._load(folder) if folder else self.student.fresh())
+    return self._params[name][1]
 
-  def _trained(self, number: int) -> bool:
-    done = self.folder.finished(number)
-    return "train" in done and done["train"].facts["steps"] > 0
+  def _trained(self, number: int) -> list:
+    """The folders of a round's finished trainings, in the order of its plan."""
+    done = self.folder.finished(number) if number >= 0 else {}
+    return [here for name, here in done.items() if name in TRAINERS and here.facts["steps"] > 0]
 
-  def _load(self, number: int):
-    path = self.folder.find(number, "train").path / "student"
+  def _load(self, path):
     found = checkpoint.Checkpoints(path, keep=1, warn=self.console.warn).restore(self.student.like)
     if found is None:
       raise errors.data(
@@ -137,25 +187,15 @@ class Run:
     return found[0]
 
 
-def open_task(settings):
-  """The task of the settings, with its options."""
-  t, w = settings.task, settings.world
-  if t.name == "arithmetic":
-    limit = lambda all_, some: min(all_, some) if some else all_
-    return tasks.get(
-      t.name,
-      seed=w.seed,
-      train=limit(w.train, t.train),
-      validation=t.validation,
-      test=limit(w.test, t.test),
-      out_of_domain=w.out_of_domain,
-      steps_min=w.steps_min,
-      steps_max=w.steps_max,
-      operand_max=w.operand_max,
-      families=w.families,
-      distractors=w.distractors,
-      ood_extra_steps=w.ood_extra_steps,
-    )
-  return tasks.get(
-    t.name, path=t.path, hub=t.hub, train=t.train, validation=t.validation, test=t.test
-  )
+def open_task(settings, group: str = "task"):
+  """The task that config.task, or config.cross, names, with its options."""
+  chosen = getattr(settings, group)
+  worlds = {"arithmetic": settings.world, "taxonomy": settings.taxonomy}
+  held = settings.task.validation if group == "task" else 0
+  if chosen.name not in worlds:
+    files = {"path": chosen.path, "hub": chosen.hub}
+    return tasks.get(chosen.name, **files, train=chosen.train, validation=held, test=chosen.test)
+  options = dataclasses.asdict(worlds[chosen.name])
+  limit = lambda all_, some: min(all_, some) if some else all_
+  own = {split: limit(options[split], getattr(chosen, split)) for split in ("train", "test")}
+  return tasks.get(chosen.name, **options | own, validation=held)

@@ -1,62 +1,81 @@
-"""Examples to batches to steps to a checkpoint: one round's training of the student."""
+"""Examples to batches to steps to a checkpoint: one round's training of each student on what was
+written for it."""
 
+import dataclasses
 import functools
-import math
-import shutil
+from typing import Any
 
-import jax
-import numpy as np
-
-from distill_jax import errors, records, students
+from distill_jax import errors, records
 from distill_jax.data import batches, encode, kinds
-from distill_jax.learning import objectives, optim, sharding, step
-from distill_jax.machine import checkpoint
+from distill_jax.learning import objectives
+from distill_jax.phases import optimise
 
-METRICS, EXAMPLES, CONTRASTS = "metrics.jsonl", "examples.jsonl", "contrasts.jsonl"
+EXAMPLES, CONTRASTS = "examples.jsonl", "contrasts.jsonl"
+
+
+@dataclasses.dataclass(frozen=True)
+class Aim:
+  """SFT and self-reflection, as the settings weigh them."""
+
+  losses: Any  # settings.Losses
+  triplet: Any  # settings.Triplet
+
+  @property
+  def detach(self) -> bool:
+    return self.triplet.detach_prompt and self.losses.triplet > 0
+
+  def objective(self, hidden, logprobs):
+    share = {"sft": self.losses.sft, "triplet": self.losses.triplet}
+    return objectives.tailored(hidden, logprobs, share=share, margin=self.triplet.margin)
 
 
 def run(run, number, here):
   """Trains from the weights of the round before (or the base) on what the teacher wrote and the
   student got wrong.
 
-  Writes examples, contrasts, metrics.jsonl and the student's weights. Facts: steps, loss, examples,
-  contrasts, too_long, lost_contrasts (rows without room for theirs). A round without anything to
-  train on leaves the student as it is (steps 0); in the opening that is refused.
+  Writes examples, contrasts, metrics.jsonl and the students' weights. Facts: steps, loss (of
+  several students: their sum, their mean), examples, contrasts, too_long, lost_contrasts (rows
+  without room for theirs). A round without anything to train on leaves the student as it is (steps
+  0); in the opening that is refused.
   """
   examples, contrasts = material(run, number)
   here.write(EXAMPLES, examples)
   here.write(CONTRASTS, contrasts)
-  corpus = corpus_of(run, number, examples, contrasts)
-  facts = {"examples": len(examples), "contrasts": len(contrasts), "too_long": corpus.too_long}
-  if not corpus.examples:
+  corpora = {
+    name: corpus_of(run, number, [x for x in examples if x.student == name], contrasts)
+    for name in run.format.students
+  }
+  too_long = sum(c.too_long for c in corpora.values())
+  facts = {"examples": len(examples), "contrasts": len(contrasts), "too_long": too_long}
+  if empty := [name for name, corpus in corpora.items() if not corpus.examples]:
     if number == 0:
       raise errors.data(
-        f"{here.path}: no rationale to train on was kept ({len(examples)} written, "
-        f"{corpus.too_long} too "
+        f"{here.path}: no rationale to train on was kept for {', '.join(empty)} ({len(examples)} "
+        f"written, {too_long} too "
         "long for train.buckets); see why under `dropped` in the teacher phase's manifest.json"
       )
     return here.finish({**facts, "steps": 0, "loss": None})
-  if run.settings.train.losses.triplet and not contrasts:
+  s = run.settings
+  if s.train.losses.triplet and not contrasts:
     run.console.line(
       f"round {number} train: no question has two right texts and a mistake, so that "
       "the triplet loss is 0"
     )
-  steps, loss = optimise(run, number, here, corpus)
-  facts["lost_contrasts"] = corpus.lost_contrasts
-  here.finish({**facts, "steps": steps, "loss": loss})
-  # The optimizer's state ends with the round.
-  shutil.rmtree(here.path / "checkpoints", ignore_errors=True)
+  steps, losses = 0, []
+  for name, corpus in corpora.items():
+    aim = Aim(s.train.losses, s.triplet)
+    made, log = optimise.optimise(run, number, here, corpus, name=name, rates=s.train, aim=aim)
+    steps, losses = steps + made, [*losses, log[-1].loss]
+  facts["lost_contrasts"] = sum(c.lost_contrasts for c in corpora.values())
+  here.finish({**facts, "steps": steps, "loss": sum(losses) / len(losses)})
 
 
 def material(run, number):
   """(examples, contrasts) of a round: from its own records, or (carry="append") from all so far."""
-  examples, positives = [], {}
-  problems = {p.id: p for p in run.task.problems("train")}
-  for rationale in run.rationales(number):
-    prompt = run.prompt(problems[rationale.problem])
-    examples.append(records.Example(rationale.problem, prompt, rationale.text))
+  rationales = run.rationales(number)
+  positives, negatives = {}, {}
+  for rationale in rationales:
     positives.setdefault(rationale.problem, {})[rationale.text] = None
-  negatives = {}
   for attempt in run.attempts(number):
     if not attempt.correct and attempt.text:
       negatives.setdefault(attempt.problem, {})[attempt.text] = None
@@ -66,7 +85,7 @@ def material(run, number):
     for p, texts in positives.items()
     if len(texts) > 1 and p in negatives
   ]
-  return examples, [c for c in contrasts if c.positives and c.negatives]
+  return run.examples(rationales), [c for c in contrasts if c.positives and c.negatives]
 
 
 def corpus_of(run, number, examples, contrasts) -> batches.Corpus:
@@ -77,7 +96,9 @@ def corpus_of(run, number, examples, contrasts) -> batches.Corpus:
     c.problem: (tuple(map(ended, c.positives)), tuple(map(ended, c.negatives))) for c in contrasts
   }
   encoded = [
-    encode.Encoded(x.problem, read(x.prompt), ended(x.target), *sides.get(x.problem, ((), ())))
+    encode.Encoded(
+      x.problem, read(x.prompt), ended(x.target), *sides.get(x.problem, ((), ())), stage=x.stage
+    )
     for x in examples
   ]
   contrast = s.train.losses.triplet > 0
@@ -89,106 +110,5 @@ def corpus_of(run, number, examples, contrasts) -> batches.Corpus:
     seed=s.seed * 1000 + number,
     pad=student.tokenizer.pad,
     packed=s.train.pack,
-  )
-
-
-def optimise(run, number, here, corpus):
-  """(steps made, mean loss of the last logged stretch). Goes on from the newest checkpoint of a
-  killed run."""
-  s, student, mesh = run.settings.train, run.student, run.student.mesh
-  steps = s.steps or sum(len(corpus.order.epoch(e)) for e in range(s.epochs))
-  optimizer, places, train_step = machinery(
-    s, run.settings.triplet, run.settings.student.attention, student.learner, mesh, steps
-  )
-  store = checkpoint.Checkpoints(here.path / "checkpoints", keep=2, warn=run.console.warn)
-  state, log = resume(run, number, here, store, optimizer, places)
-  window = []
-  with run.console.progress(f"round {number} train", steps, "steps") as bar, jax.set_mesh(mesh):
-    bar.update(int(state.step))
-    for n in range(int(state.step), steps):
-      state, metrics = train_step(state, arrays(corpus.batch(n), mesh), student.frozen)
-      window.append(metrics)
-      last, save = n + 1 == steps, (n + 1) % s.checkpoint_every == 0
-      if (n + 1) % s.log_every == 0 or save or last:
-        log.append(row(n + 1, jax.device_get(window)))
-        window = []
-        refuse_divergence(log[-1], here)
-        bar.update(n + 1, loss=log[-1].loss)
-      if save and not last:
-        here.write(METRICS, log)
-        store.save(n + 1, state)
-  here.write(METRICS, log)
-  checkpoint.Checkpoints(here.path / "student", keep=1, warn=run.console.warn).save(
-    steps, state.params
-  )
-  return steps, log[-1].loss
-
-
-def refuse_divergence(last: records.Metrics, here) -> None:
-  """Raises Refusal if the loss or its gradient is no number any more; nothing of it is saved."""
-  if not math.isfinite(last.loss + last.grad_norm):
-    raise errors.data(
-      f"{here.path}: the training has diverged: loss {last.loss}, gradient norm {last.grad_norm} "
-      f"at step {last.step}; lower --config.train.lr, in a new --workdir"
-    )
-
-
-@functools.lru_cache(maxsize=4)
-def machinery(s, triplet, attention: str, learner, mesh, steps: int):
-  """(optimizer, places of the state, the recipe's compiled step); rounds of equal length share
-  them."""
-  rate = optim.schedule(s.schedule, peak=s.lr, warmup=min(s.warmup, steps // 2), steps=steps)
-  optimizer = optim.adamw(
-    rate, beta1=s.beta1, beta2=s.beta2, eps=s.eps, weight_decay=s.weight_decay, clip=s.clip
-  )
-  model, config = students.of(learner.config), learner.config
-  detach = triplet.detach_prompt and s.losses.triplet > 0
-  objective = objectives.tailored(
-    functools.partial(model.hidden, config, detach=detach, remat=s.remat, path=attention),
-    functools.partial(students.token_logprobs, config, chunk=s.chunk),
-    share={"sft": s.losses.sft, "triplet": s.losses.triplet},
-    margin=triplet.margin,
-  )
-  places = step.places(mesh, learner.axes, learner.shapes, optimizer)
-  frozen = ()
-  if learner.rank:
-    frozen = sharding.of_params(mesh, model.axes(config), model.shapes(config))
-  update = step.make_train_step(objective, optimizer, micro=s.micro, whole=learner.whole)
-  return optimizer, places, step.compiled(update, mesh, places, frozen)
-
-
-def resume(run, number, here, store, optimizer, places):
-  """(state, rows of metrics so far): the newest whole checkpoint, else the weights this round
-  starts from."""
-  shapes = jax.eval_shape(lambda p: step.start(p, optimizer), run.student.learner.shapes)
-  like = jax.tree.map(
-    lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-    shapes,
-    step.TrainState(places.step, places.params, places.opt_state),
-  )
-  if found := store.restore(like):
-    state, at = found
-    log = [m for m in here.rows(METRICS, records.Metrics) if m.step <= at]
-    run.console.line(f"round {number} train: going on after step {at}")
-    return state, log
-  start = jax.jit(lambda p: step.start(p, optimizer), out_shardings=places)
-  return start(run.start_params(number)), []
-
-
-def arrays(batch: dict, mesh) -> objectives.Batch:
-  """The batch on its devices, rows split over data and fsdp."""
-  return jax.device_put(objectives.batch_of(batch), sharding.batch(mesh))
-
-
-def row(number: int, window) -> records.Metrics:
-  """Means over the steps since the last row."""
-  mean = lambda name: (
-    float(np.mean([m[name] for m in window], dtype=np.float64)) if name in window[0] else None
-  )
-  return records.Metrics(
-    step=number,
-    loss=mean("loss"),
-    sft=mean("sft"),
-    triplet=mean("triplet"),
-    grad_norm=mean("grad_norm"),
+    interval=s.staged.interval if s.format == "staged" else 0,
   )

@@ -17,15 +17,20 @@ def open(run):
   `run` has settings, folder.path and, for the built-in teacher, task.world. Raises errors.Refusal.
   """
   settings = run.settings
-  identity = f"{settings.world!r}" if settings.teacher.kind == "builtin" else ""
+  identity = f"{world_of(settings)!r}" if settings.teacher.kind == "builtin" else ""
   world = run.task.world if settings.teacher.kind == "builtin" else None
   return make(
     settings.teacher,
     workdir=run.folder.path,
     world=world,
     world_identity=identity,
-    seed=settings.world.seed,
+    seed=world_of(settings).seed,
   )
+
+
+def world_of(settings):
+  """The settings of the world the task comes from; config.world for published data."""
+  return settings.taxonomy if settings.task.name == "taxonomy" else settings.world
 
 
 def make(settings, *, workdir, world, world_identity: str, seed: int):
@@ -42,7 +47,11 @@ def make(settings, *, workdir, world, world_identity: str, seed: int):
 
     columns = settings.replay
     return replay.Replay(
-      path=columns.path, question=columns.question, rationale=columns.rationale, **kept
+      path=columns.path,
+      questions=columns.questions,
+      question=columns.question,
+      rationale=columns.rationale,
+      **kept,
     )
   if settings.kind == "builtin":
     return _Builtin(settings, kept, world, world_identity, seed)

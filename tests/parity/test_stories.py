@@ -11,8 +11,8 @@ import pytest
 
 from distill_jax import play, records, run_folder, settings
 from distill_jax.console import Console
+from distill_jax.phases import optimise
 from distill_jax.phases import run as runs
-from distill_jax.phases import train
 from tests import test_rounds as whole
 
 MODEL = pathlib.Path(__file__).parents[3] / "shared/models/stories260k-hf"
@@ -33,7 +33,7 @@ def opened(folder, **changes) -> runs.Run:
 @pytest.mark.parametrize("model", THERE)
 def test_it_tells_its_story(model, tmp_path):
   with opened(run_folder.RunFolder(tmp_path), **CHANGES, student__init=str(model)) as what:
-    student, weights = what.student_before(0)
+    student, weights = what.students(-1)["student"]
     told = student.answer(weights, [("", "story")], temperature=0.0, new_tokens=64)[0]
   assert told.text.startswith(STORY)
 
@@ -48,7 +48,7 @@ def test_it_learns_arithmetic_and_leaves_as_what_it_is_here(model, rank, tmp_pat
 
   changes = CHANGES | {"student__init": str(model), "student__lora__rank": rank}
   _, folder = whole.run(tmp_path / "run", **changes)
-  losses = [m.loss for m in whole.records_of(folder, 0, "train", train.METRICS, records.Metrics)]
+  losses = [m.loss for m in whole.records_of(folder, 0, "train", optimise.METRICS, records.Metrics)]
   assert losses[-1] < 0.8 * losses[0]
   out = tmp_path / "out"
   play.export(
@@ -58,7 +58,7 @@ def test_it_learns_arithmetic_and_leaves_as_what_it_is_here(model, rank, tmp_pat
   theirs = transformers.AutoModelForCausalLM.from_pretrained(out)
   words = transformers.AutoTokenizer.from_pretrained(out)
   with opened(folder, **changes) as what:
-    student, weights = what.student_after(0)
+    student, weights = what.students(0)["student"]
     problems = what.task.problems("test")[:4]
     prompts = [what.prompt(p) for p in problems]
     asked = [(prompt, f"{n}") for n, prompt in enumerate(prompts)]

@@ -1,0 +1,47 @@
+"""STaR, the self-taught reasoner (Zelikman et al. 2022, arXiv:2203.14465): no teacher but the
+right answers.
+
+  python -m distill_jax run --config=configs/star.py --workdir=runs/star \
+    --config.student.init=FOLDER_OR_HUB_NAME --config.train.lr=1e-5
+  python -m distill_jax run --config=configs/star.py:quick --workdir=runs/star_quick
+
+Each round the student solves the training questions greedily; what it gets wrong it tries again
+with the right answer as a hint; what is right then is what it trains on, from the base's weights
+each time. Wants a student that can reason a little after three worked examples. One from scratch
+cannot: at the quick setting it first sees a teacher's rationales for a few questions.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+SIZES = {
+  "full": {},
+  "quick": {
+    "opening": ("demonstrate", "train"),
+    "rounds": 2,
+    "start_from": "previous",
+    "world": {"train": 1500, "test": 300, "out_of_domain": 0, "operand_max": 10, "steps_max": 2},
+    "demonstrate": {"questions": 400},
+    "cot": {"shots": 0},
+    "exam": {"new_tokens": 56},
+    "evaluate": {"new_tokens": 64},
+    "train": {
+      "epochs": 0, "steps": 300, "batch": 32, "lr": 4e-3, "warmup": 30, "beta2": 0.95,
+      "buckets": (64, 96, 128, 192),
+    },
+    "rollout": {"buckets": (64, 128)},
+  },
+}  # fmt: skip
+
+
+def get_config(size: str = "full") -> ConfigDict:
+  c = base.get_config()
+  c.recipe = "star"
+  c.opening = c.each_round = ("exam", "rationalize", "train")
+  c.rounds, c.carry, c.start_from = 3, "replace", "base"
+  c.cot.shots = 3
+  c.exam.samples, c.exam.temperature = 1, 0.0
+  c.train.losses.triplet = 0.0
+  c.update(SIZES[size])
+  return c

@@ -1,0 +1,75 @@
+"""TinyThinker (Piao & Park 2025, arXiv:2412.08024): recall what one has to know, analyze every
+option, summarize; then reflect, by iterated DPO on recalls and analyses.
+
+  python -m distill_jax run --config=configs/tinythinker.py --workdir=runs/tinythinker
+  python -m distill_jax run --config=configs/tinythinker.py:quick --workdir=runs/tinythinker_quick
+
+Round 0: the teacher, told the right answer, writes key information and a verdict on each option;
+one T5 learns the three stages, batches of one stage by turns. Rounds 1 to 5: the student samples
+recalls (the rest greedy), then analyses from every right recall; pairs of what led to right and to
+wrong answers; DPO plus half the likelihood of the chosen side, against the student of the round
+before. Pairs are made anew each round, and not kept for the next.
+
+From the authors' code: 8 replies a question at temperature 0.8 and 256 tokens (4 for OpenBookQA and
+StrategyQA), asked again up to 3 times, key information more than 10 edits apart; interval 100,
+batch 64, 10 epochs, AdamW without decay, cosine, warm-up a tenth; 10 samples at temperature 0.7;
+beta 0.5, alpha 0.5, learning rate 5e-6, batch 32. Theirs to ours: every round has the steps of
+prefer.epochs (they count evaluation windows); recall and analyze pairs are mixed (theirs: all
+recalls, then all analyses); the student of a round is its last one (theirs: the best of its
+checkpoints by validation). Their gold gives way to a majority of the replies: here it stays, and
+demonstrate.relabel=majority is theirs. Summarize is not trained on pairs.
+
+Scored greedily; --config.evaluate.votes=10 lets ten sampled runs vote: the answer given most often,
+of equals the one given first; a run without an answer has no vote.
+
+Ablate: --config.staged.stages="('analyze','summarize')"  --config.staged.stages="('summarize',)"
+        --config.rounds=0                                 --config.staged.reflect="('recall',)"
+        --config.staged.interval=0                        --config.prefer.anchor=0
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+SIZES = {
+  "full": {},
+  "quick": {
+    "rounds": 2,
+    "taxonomy": {"train": 1200, "test": 300, "out_of_domain": 300},
+    "demonstrate": {"rationales": 1, "passes": 1},
+    "exam": {"questions": 150, "samples": 4, "new_tokens": 40},
+    "staged": {"starts": 1, "interval": 10},
+    "evaluate": {"new_tokens": 40},
+    "train": {
+      "epochs": 0, "steps": 700, "batch": 32, "lr": 4e-3, "warmup": 30, "beta2": 0.95,
+      "buckets": (64, 96, 128, 192),
+    },
+    "prefer": {"epochs": 0, "steps": 60, "batch": 32, "lr": 2e-4, "warmup": 6},
+    "rollout": {"buckets": (64, 96, 128, 192)},
+  },
+}  # fmt: skip
+
+
+def get_config(size: str = "full") -> ConfigDict:
+  c = base.get_config()
+  c.recipe = "tinythinker"
+  c.format = "staged"
+  c.task.name = "taxonomy"
+  c.opening = ("demonstrate", "train")
+  c.each_round = ("exam", "pair", "prefer")
+  c.rounds = 5
+  c.student.arch, c.student.scratch.kv_heads = "t5", c.student.scratch.heads
+  c.teacher.temperature, c.teacher.max_tokens = 0.8, 256
+  c.demonstrate.rationales, c.demonstrate.show_gold = 8, True
+  c.demonstrate.passes, c.demonstrate.distance = 3, 10
+  c.train.losses.sft, c.train.losses.triplet = 1.0, 0.0
+  c.train.batch, c.train.epochs, c.train.schedule = 64, 10, "cosine"
+  c.train.weight_decay, c.train.lr = 0.0, 5e-4
+  c.staged.interval, c.staged.reflect = 100, ("recall", "analyze")
+  c.exam.samples, c.exam.temperature, c.exam.new_tokens = 10, 0.7, 200
+  c.pair.policy, c.pair.most, c.pair.fill = "right_over_wrong", 0, True
+  c.prefer.loss, c.prefer.beta, c.prefer.anchor = "dpo", 0.5, 0.5
+  c.prefer.epochs, c.prefer.batch, c.prefer.lr, c.prefer.schedule = 10, 32, 5e-6, "cosine"
+  c.evaluate.new_tokens, c.evaluate.temperature = 200, 0.7
+  c.update(SIZES[size])
+  return c
