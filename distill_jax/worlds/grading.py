@@ -13,8 +13,9 @@ _VERDICT = re.compile(
 )
 # What stands for {0} and {1} in the phrases of a link.
 _ARGUMENTS = {
-  "is": ("kind", "group"), "rule": ("group", "property"), "but": ("kind", "property"),
-  "eats": ("kind", "kind"), "same": ("kind", "kind"), "can": ("property", "ability"),
+  "is": ("kind", "group"), "like": ("group", "property", "property"),
+  "but": ("kind", "property", "property"), "eats": ("kind", "kind"), "same": ("kind", "kind"),
+  "can": ("property", "ability"),
 }  # fmt: skip
 
 
@@ -70,7 +71,8 @@ def _wrong_part(known, query, label: str, option: str, parts: dict[str, str]) ->
   if not verdict or bool(verdict["no"]) == queries.fits(known, query.form, query.subject, option):
     return f"the verdict on ({label}) is {'wrong' if verdict else 'missing'}; {should}"
   about = {option, query.subject}
-  about |= {known.food[kind] for kind in about if kind in known.food}
+  if query.form.eaten or query.form.name == "food":
+    about |= {known.food[kind] for kind in about if kind in known.food}
   if strange := [link[1] for link in claims(known, text) if link[1] in set(known.kinds) - about]:
     return f"({label}) is not about the {strange[0]}; {should}"
   return None
@@ -89,7 +91,8 @@ def claims(known: lore.Lore, text: str) -> list[tuple]:
   found = []
   for name, sign, pattern in _patterns(known.kinds):
     for match in pattern.finditer(text):
-      words = [match[f"x{n}"].lower() for n in (0, 1)]
+      order = range(len(_ARGUMENTS[name]))
+      words = [match[f"x{n}"].lower() for n in order]
       found.append((match.start(), (name, *words, *([sign == "+"] if sign else []))))
   return [link for _, link in sorted(found, key=lambda pair: pair[0])]
 
@@ -104,9 +107,8 @@ def _patterns(kinds: tuple[str, ...]) -> tuple[tuple[str, str, re.Pattern], ...]
       name, sign = phrase.rstrip("+-"), phrase[-1] if phrase[-1] in "+-" else ""
       if name not in _ARGUMENTS:
         continue
-      gaps = [f"(?P<x{n}>{'|'.join(words[w])})" for n, w in enumerate(_ARGUMENTS[name])]
-      pattern = re.compile(rf"\b{template.format(*gaps)}\b", re.I)
-      made.append((name, sign, pattern))
+      gaps = [rf"(?P<x{n}>{'|'.join(words[w])})" for n, w in enumerate(_ARGUMENTS[name])]
+      made.append((name, sign, re.compile(rf"\b{template.format(*gaps)}\b", re.I)))
   return tuple(made)
 
 
@@ -120,4 +122,5 @@ def _holds(known: lore.Lore, link: tuple) -> bool:
     return lore.ABILITIES[one] == other
   if name == "same":
     return (one == other) == said[0]
-  return (other in known.rules[one] if name == "rule" else known.has(one, other)) == said[0]
+  is_like = known.rules[one] if name == "like" else known.nature(one)
+  return {other, *said} == set(is_like)

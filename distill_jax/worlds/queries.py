@@ -1,8 +1,8 @@
 """Questions about a body of knowledge: how each form asks, and what decides on each option.
 
-A link is one fact as data: ("is", kind, group), ("rule", group, property, holds),
-("but", kind, property, holds) for an exception, ("can", property), ("eats", kind, kind),
-("same", kind, kind, holds).
+A link is one fact as data: ("is", kind, group), ("like", group, property, property),
+("but", kind, property, property) for an exception, ("can", property, ability),
+("eats", kind, kind); and what is compared: ("same", kind, kind, holds), ("word", property).
 """
 
 import dataclasses
@@ -87,7 +87,7 @@ def fits(known: lore.Lore, form: Form, subject: str, option: str) -> bool:
   if form.name == "member":
     return known.group[option] == subject
   kind, word = (subject, option) if form.subject == "kind" else (option, subject)
-  return known.has(known.food[kind] if form.eaten else kind, word)
+  return word in known.nature(known.food[kind] if form.eaten else kind)
 
 
 def pools(known: lore.Lore, form: Form, subject: str) -> tuple[list[str], list[str]]:
@@ -127,7 +127,9 @@ def exceptional(known: lore.Lore, form: Form, subject: str, option: str) -> bool
   if form.name in ("food", "member"):
     return False
   kind, word = (subject, option) if form.subject == "kind" else (option, subject)
-  return (known.food[kind] if form.eaten else kind, word) in known.exceptions
+  kind = known.food[kind] if form.eaten else kind
+  rule = known.rules[known.group[kind]]
+  return (word in known.nature(kind)) != (word in rule)
 
 
 def answer(known: lore.Lore, query: Query) -> str:
@@ -141,14 +143,14 @@ def opening(known: lore.Lore, query: Query) -> tuple[tuple, ...]:
   """The links that all options share; they come first."""
   form, subject = query.form, query.subject
   if form.subject == "ability":
-    return (("can", subject),)
+    return (("can", subject, lore.ABILITIES[subject]),)
   if form.subject != "kind":
     return ()
   eats = (("eats", subject, known.food[subject]),)
   if form.name == "food":
     return eats
   kind = known.food[subject] if form.eaten else subject
-  return (*(eats if form.eaten else ()), ("is", kind, known.group[kind]))
+  return (*(eats if form.eaten else ()), *_nature(known, kind))
 
 
 def chain(known: lore.Lore, query: Query, option: str) -> tuple[tuple, ...]:
@@ -159,18 +161,17 @@ def chain(known: lore.Lore, query: Query, option: str) -> tuple[tuple, ...]:
   if form.name == "member":
     return (("is", option, known.group[option]),)
   if form.subject == "kind":
-    kind = known.food[subject] if form.eaten else subject
-    can = (("can", option),) if form.options == "ability" else ()
-    return (*can, *_judged(known, kind, option))
+    able = form.options == "ability"
+    return (("can", option, lore.ABILITIES[option]) if able else ("word", option),)
   kind = known.food[option] if form.eaten else option
-  eats = (("eats", option, kind),) if form.eaten else ()
-  return (*eats, ("is", kind, known.group[kind]), *_judged(known, kind, subject))
+  return (*((("eats", option, kind),) if form.eaten else ()), *_nature(known, kind))
 
 
-def _judged(known: lore.Lore, kind: str, word: str) -> tuple[tuple, ...]:
+def _nature(known: lore.Lore, kind: str) -> tuple[tuple, ...]:
+  """What a kind is like, and how one knows."""
   group = known.group[kind]
-  rule = ("rule", group, word, word in known.rules[group])
-  return (rule, ("but", kind, word, not rule[3])) if (kind, word) in known.exceptions else (rule,)
+  links = (("is", kind, group), ("like", group, *known.rules[group]))
+  return (*links, ("but", kind, *known.exceptions[kind])) if kind in known.exceptions else links
 
 
 def mistaken(known: lore.Lore, query: Query, label: str) -> lore.Lore:
@@ -184,6 +185,15 @@ def mistaken(known: lore.Lore, query: Query, label: str) -> lore.Lore:
   if form.name == "member":
     other = known.group[wrong]
     return dataclasses.replace(known, group=known.group | {gold: other, wrong: subject})
-  pairs = [(subject, o) if form.subject == "kind" else (o, subject) for o in (gold, wrong)]
-  turned = {(known.food[kind] if form.eaten else kind, word) for kind, word in pairs}
-  return dataclasses.replace(known, exceptions=known.exceptions ^ turned)
+  if form.subject == "kind":
+    kind = known.food[subject] if form.eaten else subject
+    return known.believing({kind: _instead(known, kind, gold, wrong)})
+  gold, wrong = (known.food[o] if form.eaten else o for o in (gold, wrong))
+  other = next(word for word in lore.PROPERTIES if word not in known.nature(gold))
+  natures = {gold: _instead(known, gold, subject, other)}
+  return known.believing(natures | {wrong: _instead(known, wrong, known.nature(wrong)[0], subject)})
+
+
+def _instead(known: lore.Lore, kind: str, old: str, new: str) -> lore.Pair:
+  """What a kind would be like with one property for another."""
+  return lore.ordered(new if word == old else word for word in known.nature(kind))

@@ -11,7 +11,7 @@ from distill_jax.worlds import lore, queries
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-  """Phrases by link ("rule+" where it holds, "rule-" where not), what joins them, the verdicts."""
+  """Phrases by link ("same+" where it holds, "same-" where not), what joins them, verdicts."""
 
   phrases: dict[str, str]
   join: str
@@ -26,8 +26,6 @@ class Style:
 
   def phrase(self, link: tuple) -> str:
     name, *words = link
-    if name == "can":
-      words.append(lore.ABILITIES[words[0]])
     if isinstance(words[-1], bool):
       name += "+" if words.pop() else "-"
     return self.phrases[name].format(*words)
@@ -36,46 +34,38 @@ class Style:
 STYLES = (
   Style(
     {
-      "can": "{0} ones can {1}", "is": "a {0} is a {1}",
-      "rule+": "{0}s are {1}", "rule-": "{0}s are not {1}",
-      "but+": "but a {0} is {1}", "but-": "but a {0} is not {1}",
-      "eats": "the food of a {0} is a {1}",
-      "same+": "the {0} is the {1}", "same-": "the {0} is not the {1}",
-      "who": "{0} are {1}", "what": "{0}s are {1}", "members": "the {0}s are {1}",
+      "can": "{0} ones can {1}", "is": "a {0} is a {1}", "like": "{0}s are {1} and {2}",
+      "but": "but a {0} is {1} and {2}", "eats": "the food of a {0} is a {1}",
+      "same+": "the {0} is the {1}", "same-": "the {0} is not the {1}", "word": "{0}",
+      "who": "{0} are {1}", "members": "the {0}s are {1}",
     },
     ", ", ": yes.", ": no.",
   ),
   Style(
     {
       "can": "what is {0} can {1}", "is": "the group of a {0} is {1}",
-      "rule+": "every {0} is {1}", "rule-": "no {0} is {1}",
-      "but+": "yet a {0} is {1}", "but-": "yet a {0} is not {1}",
-      "eats": "a {0} has a {1} as food",
-      "same+": "{0} and {1} are the same", "same-": "{0} and {1} are not the same",
-      "who": "groups that are {1} are {0}", "what": "every {0} is {1}",
-      "members": "in the group {0} are {1}",
+      "like": "every {0} is {1} and {2}", "but": "yet a {0} is {1} and {2}",
+      "eats": "a {0} has a {1} as food", "same+": "{0} and {1} are the same",
+      "same-": "{0} and {1} are not the same", "word": "being {0}",
+      "who": "the groups that are {1} are {0}", "members": "in the group {0} are {1}",
     },
     "; ", ". Right.", ". Wrong.",
   ),
   Style(
     {
       "can": "to {1} one has to be {0}", "is": "the {0} is one of the {1}s",
-      "rule+": "the {0}s are all {1}", "rule-": "the {0}s are never {1}",
-      "but+": "only the {0} is {1}", "but-": "only the {0} is not {1}",
-      "eats": "the {0} has as food the {1}",
-      "same+": "the {0} is one with the {1}", "same-": "the {0} is not one with the {1}",
-      "who": "{0} are all {1}", "what": "the {0}s are all {1}", "members": "the {0}s are the {1}",
+      "like": "the {0}s are all {1} and {2}", "but": "only the {0} is {1} and {2}",
+      "eats": "the {0} has as food the {1}", "same+": "the {0} is one with the {1}",
+      "same-": "the {0} is not one with the {1}", "word": "to be {0}",
+      "who": "{0} are all {1}", "members": "the {0}s are the {1}",
     },
     ", ", ", so it fits.", ", so it does not fit.",
   ),
   Style(
     {
-      "can": "{1}: {0}", "is": "{0}: a {1}",
-      "rule+": "a {0}: {1}", "rule-": "a {0}: not {1}",
-      "but+": "but the {0}: {1}", "but-": "but the {0}: not {1}",
-      "eats": "food of {0}: {1}",
-      "same+": "{0}: the {1}", "same-": "{0}: not the {1}",
-      "who": "{1}: {0}", "what": "a {0}: {1}", "members": "the {0}s: {1}",
+      "can": "{1}: {0}", "is": "{0}: a {1}", "like": "a {0}: {1}, {2}",
+      "but": "but the {0}: {1}, {2}", "eats": "food of {0}: {1}", "same+": "{0}: the {1}",
+      "same-": "{0}: not the {1}", "word": "{0}", "who": "{1}: {0}", "members": "the {0}s: {1}",
     },
     ", ", ". Yes.", ". No.",
   ),
@@ -102,30 +92,26 @@ def recalled(known: lore.Lore, query: queries.Query, style: Style) -> str:
   """Key information: what there is to know about what the question is about; the options do not
   matter."""
   form, subject = query.form, query.subject
-  lines = [style.line([link]) for link in queries.opening(known, query)]
+  first = queries.opening(known, query)
+  lines = [style.line(first)] if first else []
   if form.subject in ("ability", "property"):
     groups = [f"{group}s" for group in lore.GROUPS if subject in known.rules[group]]
     lines.append(style.line([("who", listed(groups), subject)]))
   elif form.name == "member":
     members = [kind for kind in known.kinds if known.group[kind] == subject]
     lines.append(style.line([("members", subject, listed(members))]))
-  elif form.name != "food":
-    lines.append(style.line(_nature(known, known.food[subject] if form.eaten else subject)))
   return " ".join(lines)
-
-
-def _nature(known: lore.Lore, kind: str) -> list[tuple]:
-  """What the group of a kind is like, and how this kind is different."""
-  group = known.group[kind]
-  rules = known.rules[group]
-  words = listed([word for word in lore.PROPERTIES if word in rules])
-  odd = [word for word in lore.PROPERTIES if (kind, word) in known.exceptions]
-  return [("what", group, words), *(("but", kind, word, word not in rules) for word in odd)]
 
 
 def decomposed(known: lore.Lore, query: queries.Query, style: Style) -> tuple[tuple[str, str], ...]:
   """(sub-question, solution): what the options share, each option, and what follows."""
-  pairs = [(_asked(link), style.line([link])) for link in queries.opening(known, query)]
+  shared = queries.opening(known, query)
+  odd = [link for link in shared if link[0] == "but"]  # belongs to what the group is like
+  pairs = [
+    (_asked(link), style.line([link, *(odd if link[0] == "like" else ())]))
+    for link in shared
+    if link not in odd
+  ]
   for option, (_, text) in zip(query.options, judged(known, query, style), strict=True):
     pairs.append((_whether(known, query, option), text))
   label = queries.answer(known, query)
@@ -135,9 +121,11 @@ def decomposed(known: lore.Lore, query: queries.Query, style: Style) -> tuple[tu
 
 def _asked(link: tuple) -> str:
   if link[0] == "can":
-    return f"What can {lore.ABILITIES[link[1]]}?"
+    return f"What can {link[2]}?"
   if link[0] == "is":
     return f"What group is a {link[1]} in?"
+  if link[0] == "like":
+    return f"What are {link[1]}s like?"
   return queries.FORMS["food"].ask.format(link[1])
 
 
@@ -166,6 +154,8 @@ def facts(known: lore.Lore, query: queries.Query) -> tuple[str, ...]:
   """What one has to know, a sentence each."""
   links = list(queries.opening(known, query))
   for option in query.options:
-    links += [link for link in queries.chain(known, query, option) if link[0] != "same"]
+    links += [
+      link for link in queries.chain(known, query, option) if link[0] not in ("same", "word")
+    ]
   said = (STYLES[0].phrase(link).removeprefix("but ") for link in dict.fromkeys(links))
   return tuple(f"{text[:1].upper()}{text[1:]}." for text in said)
