@@ -241,6 +241,9 @@ def _check_format(s) -> None:
     raise errors.config("format", s.format, "cot where a phase is rationalize: it has the hint")
   if "pair" in plans and s.format == "socratic":
     raise errors.config("format", "socratic", "another where a phase is pair: a step is no answer")
+  if s.socratic.mode == "unified" and s.socratic.questions == "gold":
+    allowed = "model with socratic.mode=unified: that student asks itself"
+    raise errors.config("socratic.questions", "gold", allowed)
   if s.demonstrate.source == "gold" and s.format == "staged" and len(s.staged.stages) > 1:
     allowed = "teacher: no data set comes with recalls and analyses"
     raise errors.config("demonstrate.source", "gold", allowed)

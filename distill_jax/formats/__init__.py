@@ -9,12 +9,11 @@ inference cannot disagree. All of them have
   prompt, conversation, target, examples
 """
 
-from distill_jax import errors
 from distill_jax.formats import answer_only, cot, instruct, socratic, staged
 
 
 def get(settings):
-  """The format of the settings, whose name settings.py has checked. Raises errors.Refusal."""
+  """The format of the settings, whose name settings.py has checked."""
   return _MAKERS[settings.format](settings)
 
 
@@ -22,10 +21,6 @@ def _socratic(settings):
   s = settings.socratic
   if s.mode == "iterative":
     return socratic.Iterative(s.questions, s.max_steps, s.solutions, s.calculator)
-  if s.questions == "gold":
-    raise errors.config(
-      "socratic.questions", "gold", "model with socratic.mode=unified: that student asks itself"
-    )
   return socratic.Unified(s.calculator)
 
 

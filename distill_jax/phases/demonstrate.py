@@ -54,7 +54,7 @@ def staged(text: str, problem) -> rationales.Read | None:
 
 def decomposed(text: str, problem) -> rationales.Read | None:
   parts = prompts.split_steps(text)
-  return None if parts is None else rationales.Read(told(parts), parts=parts)
+  return None if parts is None else rationales.Read(text, parts=parts)
 
 
 def told(steps) -> str:

@@ -77,7 +77,14 @@ class Run:
         vocab=self.settings.student.scratch.vocab,
         path=path,
       )
-    return tokenizer.Tokenizer(path)
+    found = tokenizer.Tokenizer(path)
+    marks = "<<3+4=7>>"
+    if self.settings.socratic.calculator and marks not in found.decode(found.encode(marks)):
+      allowed = (
+        f"False: this student's tokenizer makes {found.decode(found.encode(marks))!r} of {marks}"
+      )
+      raise errors.config("socratic.calculator", True, allowed)
+    return found
 
   def lesson(self, number: int):
     """The task on whose training questions a round works."""

@@ -14,8 +14,8 @@ _VERDICT = re.compile(
 # What stands for {0} and {1} in the phrases of a link.
 _ARGUMENTS = {
   "is": ("kind", "group"), "like": ("group", "property", "property"),
-  "but": ("kind", "property", "property"), "eats": ("kind", "kind"), "same": ("kind", "kind"),
-  "can": ("property", "ability"),
+  "who": ("property", "group", "group"), "but": ("kind", "property", "property"),
+  "eats": ("kind", "kind"), "can": ("property", "ability"),
 }  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def _wrong_part(known, query, label: str, option: str, parts: dict[str, str]) ->
   should = tellings.STYLES[0].line(
     queries.chain(known, query, option), queries.fits(known, query.form, query.subject, option)
   )
-  should = f"({label}) should say: {should[:1].lower()}{should[1:-1]}"
+  should = f"({label}) should say: {should[:-1]}"
   if label not in parts:
     return f"option ({label}) is not judged; {should}"
   text = parts[label].rstrip()
@@ -89,38 +89,34 @@ def _false_claim(known: lore.Lore, text: str) -> str | None:
 def claims(known: lore.Lore, text: str) -> list[tuple]:
   """The links that a text claims, in its order."""
   found = []
-  for name, sign, pattern in _patterns(known.kinds):
+  for name, pattern in _patterns(known.kinds):
     for match in pattern.finditer(text):
-      order = range(len(_ARGUMENTS[name]))
-      words = [match[f"x{n}"].lower() for n in order]
-      found.append((match.start(), (name, *words, *([sign == "+"] if sign else []))))
+      words = [match[f"x{n}"].lower() for n in range(pattern.groups)]
+      found.append((match.start(), (name, *words)))
   return [link for _, link in sorted(found, key=lambda pair: pair[0])]
 
 
 @functools.lru_cache(maxsize=8)
-def _patterns(kinds: tuple[str, ...]) -> tuple[tuple[str, str, re.Pattern], ...]:
+def _patterns(kinds: tuple[str, ...]) -> tuple[tuple[str, re.Pattern], ...]:
   words = {"kind": kinds, "group": lore.GROUPS, "property": lore.PROPERTIES}
   words["ability"] = tuple(lore.ABILITIES.values())
   made = []
   for style in tellings.STYLES:
-    for phrase, template in style.phrases.items():
-      name, sign = phrase.rstrip("+-"), phrase[-1] if phrase[-1] in "+-" else ""
-      if name not in _ARGUMENTS:
-        continue
-      gaps = [rf"(?P<x{n}>{'|'.join(words[w])})" for n, w in enumerate(_ARGUMENTS[name])]
-      made.append((name, sign, re.compile(rf"\b{template.format(*gaps)}\b", re.I)))
+    for name, arguments in _ARGUMENTS.items():
+      gaps = [f"(?P<x{n}>{'|'.join(words[what])})" for n, what in enumerate(arguments)]
+      pattern = re.compile(rf"\b{style.phrases[name].format(*gaps)}\b", re.I)
+      made.append((name, pattern))
   return tuple(made)
 
 
 def _holds(known: lore.Lore, link: tuple) -> bool:
-  name, one, other, *said = link
+  name, one, *others = link
   if name == "is":
-    return known.group[one] == other
+    return [known.group[one]] == others
   if name == "eats":
-    return known.food[one] == other
+    return [known.food[one]] == others
   if name == "can":
-    return lore.ABILITIES[one] == other
-  if name == "same":
-    return (one == other) == said[0]
-  is_like = known.rules[one] if name == "like" else known.nature(one)
-  return {other, *said} == set(is_like)
+    return [lore.ABILITIES[one]] == others
+  if name == "who":
+    return set(others) == {group for group in lore.GROUPS if one in known.rules[group]}
+  return set(others) == set(known.rules[one] if name == "like" else known.nature(one))

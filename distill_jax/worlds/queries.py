@@ -1,8 +1,9 @@
 """Questions about a body of knowledge: how each form asks, and what decides on each option.
 
-A link is one fact as data: ("is", kind, group), ("like", group, property, property),
-("but", kind, property, property) for an exception, ("can", property, ability),
-("eats", kind, kind); and what is compared: ("same", kind, kind, holds), ("word", property).
+A link is one fact as data: ("is", kind, group), ("like", group, property, property) and, read the
+other way round, ("who", property, group, group); ("but", kind, property, property) for an
+exception, ("can", property, ability), ("eats", kind, kind); ("word", word) is no fact, but an
+option that is compared with what has been said.
 """
 
 import dataclasses
@@ -30,15 +31,15 @@ SEEN = (
   Form("able", "Which of these can {}?", "ability", "kind"),
   Form("like", "Which of these is {}?", "property", "kind"),
   Form("member", "Which of these is a {}?", "group", "kind"),
-  Form("abilities", "What can a {} do?", "kind", "ability"),
-  Form("properties", "What is a {} like?", "kind", "property"),
-  Form("food", "What is the food of a {}?", "kind", "kind"),
+  Form("abilities", "What can {} do?", "kind", "ability"),
+  Form("properties", "What is {} like?", "kind", "property"),
+  Form("food", "What is the food of {}?", "kind", "kind"),
 )
 TWO_HOPS = (
   Form("able food", "Which of these has food that can {}?", "ability", "kind", eaten=True),
   Form("food like", "Which of these has food that is {}?", "property", "kind", eaten=True),
-  Form("food's abilities", "What can the food of a {} do?", "kind", "ability", eaten=True),
-  Form("food's properties", "What is the food of a {} like?", "kind", "property", eaten=True),
+  Form("food's abilities", "What can the food of {} do?", "kind", "ability", eaten=True),
+  Form("food's properties", "What is the food of {} like?", "kind", "property", eaten=True),
 )
 FORMS = {form.name: form for form in SEEN + TWO_HOPS}
 
@@ -142,36 +143,39 @@ def answer(known: lore.Lore, query: Query) -> str:
 def opening(known: lore.Lore, query: Query) -> tuple[tuple, ...]:
   """The links that all options share; they come first."""
   form, subject = query.form, query.subject
-  if form.subject == "ability":
-    return (("can", subject, lore.ABILITIES[subject]),)
-  if form.subject != "kind":
+  if form.name == "member":
     return ()
+  if form.subject != "kind":
+    groups = [group for group in lore.GROUPS if subject in known.rules[group]]
+    can = (("can", subject, lore.ABILITIES[subject]),) if form.subject == "ability" else ()
+    return (*can, ("who", subject, *groups))
   eats = (("eats", subject, known.food[subject]),)
   if form.name == "food":
     return eats
   kind = known.food[subject] if form.eaten else subject
-  return (*(eats if form.eaten else ()), *_nature(known, kind))
+  group = known.group[kind]
+  like = ("like", group, *known.rules[group])
+  links = (("is", kind, group), like, *_exception(known, kind))
+  return (*eats, *links) if form.eaten else links
 
 
 def chain(known: lore.Lore, query: Query, option: str) -> tuple[tuple, ...]:
   """The links that decide on one option, after the opening."""
   form, subject = query.form, query.subject
   if form.name == "food":
-    return (("same", known.food[subject], option, known.food[subject] == option),)
+    return (("word", option),)
   if form.name == "member":
     return (("is", option, known.group[option]),)
   if form.subject == "kind":
     able = form.options == "ability"
     return (("can", option, lore.ABILITIES[option]) if able else ("word", option),)
   kind = known.food[option] if form.eaten else option
-  return (*((("eats", option, kind),) if form.eaten else ()), *_nature(known, kind))
+  links = (("is", kind, known.group[kind]), *_exception(known, kind))
+  return (("eats", option, kind), *links) if form.eaten else links
 
 
-def _nature(known: lore.Lore, kind: str) -> tuple[tuple, ...]:
-  """What a kind is like, and how one knows."""
-  group = known.group[kind]
-  links = (("is", kind, group), ("like", group, *known.rules[group]))
-  return (*links, ("but", kind, *known.exceptions[kind])) if kind in known.exceptions else links
+def _exception(known: lore.Lore, kind: str) -> tuple[tuple, ...]:
+  return (("but", kind, *known.exceptions[kind]),) if kind in known.exceptions else ()
 
 
 def mistaken(known: lore.Lore, query: Query, label: str) -> lore.Lore:

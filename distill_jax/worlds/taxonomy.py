@@ -78,8 +78,7 @@ class World:
   def staged(self, problem_id: str, variant: int, answer: str = "") -> tuple[tuple[str, str], ...]:
     """("recall", key information), then (label, why it fits or not) of each option."""
     told = self._believed(problem_id, variant, answer)
-    reasons = tuple((label, text[:1].lower() + text[1:]) for label, text in tellings.judged(*told))
-    return (("recall", tellings.recalled(*told)), *reasons)
+    return (("recall", tellings.recalled(*told)), *tellings.judged(*told))
 
   def decomposed(
     self, problem_id: str, variant: int, answer: str = ""

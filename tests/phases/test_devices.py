@@ -16,6 +16,7 @@ def refuse(batch=8, micro=1, length=128, triplet=0.0, tensor=2, attention="splas
     types.SimpleNamespace(
       student=types.SimpleNamespace(attention=attention),
       mesh=types.SimpleNamespace(data=-1, fsdp=2, tensor=tensor),
+      prefer=types.SimpleNamespace(batch=batch),
       train=types.SimpleNamespace(
         batch=batch, micro=micro, buckets=(length,), losses=types.SimpleNamespace(triplet=triplet)
       ),
