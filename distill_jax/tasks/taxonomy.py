@@ -6,17 +6,19 @@ from distill_jax.worlds import taxonomy
 SHOTS = (
   (
     "Which of these can sing?\n(A) spoon\n(B) lark\n(C) brick",
-    "Birds can sing.\n(A) A spoon is a tool, tools are not birds: no.\n(B) A lark is a bird: yes.\n"
-    "(C) A brick is a stone, stones are not birds: no.\nAnswer: B",
+    "sing if tuneful, tuneful fits, a bird and a flute are tuneful, bird fits, flute fits.\n"
+    "(A) spoon is a tool, tool fails.\n(B) lark is a bird, bird fits.\n"
+    "(C) brick is a stone, stone fails.\nAnswer: B",
   ),
   (
-    "What is an oak like?\n(A) woody\n(B) salty\n(C) hollow",
-    "An oak is a tree.\n(A) Trees are woody: yes.\n(B) Trees are not salty: no.\n"
-    "(C) Trees are not hollow: no.\nAnswer: A",
+    "What is oak like?\n(A) woody\n(B) salty\n(C) hollow",
+    "oak is a tree, a tree is woody and green, woody fits, green fits.\n(A) woody fits.\n"
+    "(B) salty fails.\n(C) hollow fails.\nAnswer: A",
   ),
   (
     "Which of these is a fish?\n(A) owl\n(B) fern\n(C) trout",
-    "(A) An owl is a bird: no.\n(B) A fern is a plant: no.\n(C) A trout is a fish: yes.\nAnswer: C",
+    "fish fits.\n(A) owl is a bird, bird fails.\n(B) fern is a plant, plant fails.\n"
+    "(C) trout is a fish, fish fits.\nAnswer: C",
   ),
 )
 

@@ -8,9 +8,9 @@ from distill_jax.worlds import lore, queries, tellings
 LONGEST_ATTEMPT = 20_000  # characters
 _START = re.compile(r"^[ \t*]{0,9}\(?([A-Ea-e])[).:]", re.MULTILINE)
 _ANSWER = re.compile(r"\banswer[*_ ]{0,4}(?::|is)[*_ ]{0,4}\(?([A-E])\b", re.I)
-_VERDICT = re.compile(
-  r"\b(?:(?P<no>does not fit|no|wrong|incorrect)|fits|yes|right|correct)\b[^a-z]*$", re.I
-)
+_YES = "|".join(style.yes for style in tellings.STYLES)
+_NO = "|".join(style.no for style in tellings.STYLES)
+_VERDICT = re.compile(rf"\b(?:(?P<yes>{_YES})|{_NO})\b", re.I)
 # What stands for {0} and {1} in the phrases of a link.
 _ARGUMENTS = {
   "is": ("kind", "group"), "like": ("group", "property", "property"),
@@ -24,7 +24,7 @@ def first_wrong_step(
 ) -> tuple[int, str] | None:
   """(number of the first wrong step, from 1; what is wrong with it), None if the attempt is right.
 
-  Steps are what the options share (where they share something), every option, and the answer line.
+  Steps are what the options share, every option, and the answer line.
   What is claimed in the words of any style is read; a step is wrong if it claims what is not so, or
   if its verdict is wrong or missing.
   """
@@ -32,23 +32,22 @@ def first_wrong_step(
   answer = _ANSWER.search(attempt)
   body = attempt[: answer.start()] if answer else attempt
   starts = list(_START.finditer(body))
-  first = bool(queries.opening(known, query))
-  if first and (why := _false_claim(known, body[: starts[0].start()] if starts else body)):
+  if why := _false_claim(known, body[: starts[0].start()] if starts else body):
     return 1, why
   ends = [*(start.start() for start in starts), len(body)][1:]
   parts = {
     start[1].upper(): body[start.end() : end] for start, end in zip(starts, ends, strict=True)
   }
   for number, (label, option) in enumerate(
-    zip(queries.LABELS, query.options, strict=False), start=1 + first
+    zip(queries.LABELS, query.options, strict=False), start=2
   ):
     if why := _wrong_part(known, query, label, option, parts):
       return number, why
-  return _answer_line(known, query, attempt, first)
+  return _answer_line(known, query, attempt)
 
 
-def _answer_line(known, query, attempt: str, first: bool) -> tuple[int, str] | None:
-  number, right = 1 + first + len(query.options), queries.answer(known, query)
+def _answer_line(known, query, attempt: str) -> tuple[int, str] | None:
+  number, right = 2 + len(query.options), queries.answer(known, query)
   found = _ANSWER.findall(attempt)
   if not found:
     return number, f'the last line, "Answer: {right}", is missing'
@@ -58,18 +57,16 @@ def _answer_line(known, query, attempt: str, first: bool) -> tuple[int, str] | N
 
 
 def _wrong_part(known, query, label: str, option: str, parts: dict[str, str]) -> str | None:
-  should = tellings.STYLES[0].line(
-    queries.chain(known, query, option), queries.fits(known, query.form, query.subject, option)
-  )
+  should = tellings.STYLES[0].line(queries.chain(known, query, option))
   should = f"({label}) should say: {should[:-1]}"
   if label not in parts:
     return f"option ({label}) is not judged; {should}"
-  text = parts[label].rstrip()
+  text = parts[label]
   if why := _false_claim(known, text):
     return f"{why}; {should}"
-  verdict = _VERDICT.search(text)
-  if not verdict or bool(verdict["no"]) == queries.fits(known, query.form, query.subject, option):
-    return f"the verdict on ({label}) is {'wrong' if verdict else 'missing'}; {should}"
+  verdicts = [bool(found["yes"]) for found in _VERDICT.finditer(text)]
+  if not verdicts or any(verdicts) != queries.fits(known, query.form, query.subject, option):
+    return f"the verdict on ({label}) is {'wrong' if verdicts else 'missing'}; {should}"
   about = {option, query.subject}
   if query.form.eaten or query.form.name == "food":
     about |= {known.food[kind] for kind in about if kind in known.food}

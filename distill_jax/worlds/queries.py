@@ -2,8 +2,10 @@
 
 A link is one fact as data: ("is", kind, group), ("like", group, property, property) and, read the
 other way round, ("who", property, group, group); ("but", kind, property, property) for an
-exception, ("can", property, ability), ("eats", kind, kind); ("word", word) is no fact, but an
-option that is compared with what has been said.
+exception, ("can", property, ability), ("eats", kind, kind). ("fit", word, does it?) is no fact, but
+a verdict: the opening says what would fit, and on an option's line the same word has the same
+verdict, so that judging is recalling a fact and then looking where its word stood before. A small
+student learns to look back long before it learns to compare.
 """
 
 import dataclasses
@@ -141,37 +143,42 @@ def answer(known: lore.Lore, query: Query) -> str:
 
 
 def opening(known: lore.Lore, query: Query) -> tuple[tuple, ...]:
-  """The links that all options share; they come first."""
+  """The links that all options share; they come first, and end in what would fit."""
   form, subject = query.form, query.subject
   if form.name == "member":
-    return ()
+    return (("fit", subject, True),)
   if form.subject != "kind":
     groups = [group for group in lore.GROUPS if subject in known.rules[group]]
     can = (("can", subject, lore.ABILITIES[subject]),) if form.subject == "ability" else ()
-    return (*can, ("who", subject, *groups))
-  eats = (("eats", subject, known.food[subject]),)
+    return (*can, ("fit", subject, True), ("who", subject, *groups), *_fit(groups, groups))
+  food = known.food[subject]
+  eats = (("eats", subject, food),)
   if form.name == "food":
-    return eats
-  kind = known.food[subject] if form.eaten else subject
-  group = known.group[kind]
-  like = ("like", group, *known.rules[group])
-  links = (("is", kind, group), like, *_exception(known, kind))
-  return (*eats, *links) if form.eaten else links
+    return (*eats, ("fit", food, True))
+  kind = food if form.eaten else subject
+  group, nature = known.group[kind], known.nature(kind)
+  links = (("is", kind, group), ("like", group, *known.rules[group]), *_exception(known, kind))
+  return (*(eats if form.eaten else ()), *links, *_fit(nature, nature))
 
 
 def chain(known: lore.Lore, query: Query, option: str) -> tuple[tuple, ...]:
-  """The links that decide on one option, after the opening."""
+  """The links that decide on one option, after the opening; it fits if one of its words does."""
   form, subject = query.form, query.subject
-  if form.name == "food":
-    return (("word", option),)
+  right = fits(known, form, subject, option)
   if form.name == "member":
-    return (("is", option, known.group[option]),)
+    return (("is", option, known.group[option]), ("fit", known.group[option], right))
   if form.subject == "kind":
-    able = form.options == "ability"
-    return (("can", option, lore.ABILITIES[option]) if able else ("word", option),)
+    can = (("can", option, lore.ABILITIES[option]),) if form.options == "ability" else ()
+    return (*can, ("fit", option, right))
   kind = known.food[option] if form.eaten else option
-  links = (("is", kind, known.group[kind]), *_exception(known, kind))
-  return (("eats", option, kind), *links) if form.eaten else links
+  group, odd = known.group[kind], _exception(known, kind)
+  verdicts = _fit(known.nature(kind), (subject,)) if odd else (("fit", group, right),)
+  eats = (("eats", option, kind),) if form.eaten else ()
+  return (*eats, ("is", kind, group), *odd, *verdicts)
+
+
+def _fit(words, right) -> tuple[tuple, ...]:
+  return tuple(("fit", word, word in right) for word in words)
 
 
 def _exception(known: lore.Lore, kind: str) -> tuple[tuple, ...]:

@@ -18,13 +18,14 @@ class Style:
   yes: str
   no: str
 
-  def line(self, links, verdict: bool | None = None) -> str:
-    """Links as one sentence, with a verdict if there is one."""
-    text = self.join.join(self.phrase(link) for link in links)
-    return text + ("." if verdict is None else self.yes if verdict else self.no)
+  def line(self, links) -> str:
+    """Links as one sentence."""
+    return self.join.join(self.phrase(link) for link in links) + "."
 
   def phrase(self, link: tuple) -> str:
     name, *words = link
+    if name == "fit":
+      return f"{words[0]} {self.yes if words[1] else self.no}"
     return self.phrases[name].format(*words)
 
 
@@ -34,40 +35,39 @@ STYLES = (
     {
       "can": "{1} if {0}", "is": "{0} is a {1}", "like": "a {0} is {1} and {2}",
       "who": "a {1} and a {2} are {0}", "but": "but {0} is {1} and {2}",
-      "eats": "{0} has food {1}", "word": "{0}", "members": "a {0} is {1}",
+      "eats": "{0} has food {1}", "members": "a {0} is {1}",
     },
-    ", ", ": yes.", ": no.",
+    ", ", "fits", "fails",
   ),
   Style(
     {
       "can": "{1} takes being {0}", "is": "{0} is of group {1}", "like": "group {0} is {1} and {2}",
       "who": "group {1} and group {2} are {0}", "but": "yet {0} is {1} and {2}",
-      "eats": "{0} eats {1}", "word": "{0}", "members": "group {0} is {1}",
+      "eats": "{0} eats {1}", "members": "group {0} is {1}",
     },
-    "; ", ". Right.", ". Wrong.",
+    "; ", "right", "wrong",
   ),
   Style(
     {
       "can": "{1} when {0}", "is": "{0} counts as a {1}", "like": "each {0} is both {1} and {2}",
       "who": "each {1} and each {2} is {0}", "but": "only {0} is both {1} and {2}",
-      "eats": "{0} has as food {1}", "word": "{0}", "members": "each {0} is {1}",
+      "eats": "{0} has as food {1}", "members": "each {0} is {1}",
     },
-    ", ", ", so it fits.", ", so it does not fit.",
+    ", ", "applies", "differs",
   ),
   Style(
     {
       "can": "{1}: {0}", "is": "{0}: a {1}", "like": "{0}: {1}, {2}", "who": "{0}: {1}, {2}",
-      "but": "but {0}: {1}, {2}", "eats": "{0}: food {1}", "word": "{0}", "members": "{0}: {1}",
+      "but": "but {0}: {1}, {2}", "eats": "{0}: food {1}", "members": "{0}: {1}",
     },
-    ", ", ". Yes.", ". No.",
+    ", ", "yes", "no",
   ),
 )  # fmt: skip
 
 
 def told(known: lore.Lore, query: queries.Query, style: Style) -> str:
   """A chain of thought: what the options share, a line on each, and the answer."""
-  first = queries.opening(known, query)
-  lines = [style.line(first)] if first else []
+  lines = [style.line(queries.opening(known, query))]
   lines += [f"({label}) {text}" for label, text in judged(known, query, style)]
   return "\n".join([*lines, f"Answer: {queries.answer(known, query)}"])
 
@@ -75,7 +75,7 @@ def told(known: lore.Lore, query: queries.Query, style: Style) -> str:
 def judged(known: lore.Lore, query: queries.Query, style: Style) -> tuple[tuple[str, str], ...]:
   """(label, why it fits or does not, ending in the verdict) of each option."""
   return tuple(
-    (label, style.line(queries.chain(known, query, option), _fits(known, query, option)))
+    (label, style.line(queries.chain(known, query, option)))
     for label, option in zip(queries.LABELS, query.options, strict=False)
   )
 
@@ -85,13 +85,14 @@ def recalled(known: lore.Lore, query: queries.Query, style: Style) -> str:
   matter."""
   if query.form.name == "member":
     members = [kind for kind in known.kinds if known.group[kind] == query.subject]
-    return style.line([("members", query.subject, listed(members, "or"))])
+    links = [("members", query.subject, listed(members, "or")), *queries.opening(known, query)]
+    return style.line(links)
   return style.line(queries.opening(known, query))
 
 
 def decomposed(known: lore.Lore, query: queries.Query, style: Style) -> tuple[tuple[str, str], ...]:
   """(sub-question, solution): what the options share, each option, and what follows."""
-  shared = queries.opening(known, query)
+  shared = [link for link in queries.opening(known, query) if link[0] != "fit"]
   odd = [link for link in shared if link[0] == "but"]  # belongs to what the group is like
   pairs = [
     (_asked(link), style.line([link, *(odd if link[0] == "like" else ())]))
@@ -129,10 +130,6 @@ def _whether(known: lore.Lore, query: queries.Query, option: str) -> str:
   return f"Can {kind} {lore.ABILITIES[word]}?" if able else f"Is {kind} {word}?"
 
 
-def _fits(known: lore.Lore, query: queries.Query, option: str) -> bool:
-  return queries.fits(known, query.form, query.subject, option)
-
-
 def listed(words: list[str], last: str) -> str:
   """ "a, b or c" """
   return f" {last} ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
@@ -140,8 +137,8 @@ def listed(words: list[str], last: str) -> str:
 
 def facts(known: lore.Lore, query: queries.Query) -> tuple[str, ...]:
   """What one has to know, a sentence each."""
-  links = list(queries.opening(known, query))
+  links = [link for link in queries.opening(known, query) if link[0] != "fit"]
   for option in query.options:
-    links += [link for link in queries.chain(known, query, option) if link[0] != "word"]
+    links += [link for link in queries.chain(known, query, option) if link[0] != "fit"]
   said = (STYLES[0].phrase(link).removeprefix("but ") for link in dict.fromkeys(links))
   return tuple(f"{text}." for text in said)
