@@ -70,8 +70,11 @@ def _wrong_part(known, query, label: str, option: str, parts: dict[str, str]) ->
   about = {option, query.subject}
   if query.form.eaten or query.form.name == "food":
     about |= {known.food[kind] for kind in about if kind in known.food}
-  if strange := [link[1] for link in claims(known, text) if link[1] in set(known.kinds) - about]:
-    return f"({label}) is not about the {strange[0]}; {should}"
+  words = re.findall("[a-z]+", text.lower())
+  if strange := [word for word in words if word in set(known.kinds) - about]:
+    return f"({label}) is not about {strange[0]}; {should}"
+  if option not in words:
+    return f"({label}) is about {option}; {should}"
   return None
 
 

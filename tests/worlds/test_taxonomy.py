@@ -259,7 +259,16 @@ def test_a_claim_that_is_not_so_is_named(world):
   swapped = problem.rationale.replace(
     f"{kind} is a {group}", f"{stranger} is a {world.lore.group[stranger]}"
   )
-  assert f"not about the {stranger}" in world.first_wrong_step(problem.id, swapped)[1]
+  assert f"not about {stranger}" in world.first_wrong_step(problem.id, swapped)[1]
+
+
+def test_a_verdict_on_another_word_is_no_verdict_on_the_option(world):
+  problem = next(p for p in world.problems("train") if world.query(p.id).form.name == "properties")
+  word = problem.choices[1][1]
+  other = next(w for w in lore.PROPERTIES if w not in dict(problem.choices).values())
+  attempt = problem.rationale.replace(f"(B) {word}", f"(B) {other}")
+  number, why = world.first_wrong_step(problem.id, attempt)
+  assert number == 3 and why.startswith(f"(B) is about {word}")
 
 
 @pytest.mark.parametrize("piece", ["(A) ", "a zibbo is a ", "answer:", " ", "Answer: A\n", "no "])
