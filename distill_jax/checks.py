@@ -7,7 +7,7 @@ import os
 import pathlib
 import urllib.parse
 
-from distill_jax import errors, tasks
+from distill_jax import errors, phases, tasks
 from distill_jax.teacher import faults
 
 CHOICES = {
@@ -34,9 +34,6 @@ CHOICES = {
   "triplet.pool": ("last", "mean"),
 }
 
-PHASES = ("demonstrate", "exam", "feedback", "rationalize", "pair", "train", "prefer")
-BEFORE = {"feedback": "exam", "rationalize": "exam", "pair": "exam", "prefer": "pair"}
-WRITE = {"demonstrate", "feedback", "rationalize"}  # phases that write rationales to train on
 WORLDS = ("arithmetic", "taxonomy")  # tasks that are made, not read
 STAGES = ("recall", "analyze", "summarize")
 STYLES = ("cot", "plain")
@@ -181,22 +178,22 @@ def check(s) -> None:
 def _check_plan(s) -> None:
   for field in ("opening", "each_round"):
     for phase in _look_up(s, field):
-      if phase not in PHASES:
-        raise errors.config(field, phase, f"made of {', '.join(PHASES)}")
+      if phase not in phases.TABLE:
+        raise errors.config(field, phase, f"made of {', '.join(phases.TABLE)}")
   for field in ("opening", "each_round"):
     plan = _look_up(s, field)
-    for phase, other in BEFORE.items():
-      if phase in plan and other not in plan[: plan.index(phase)]:
+    for place, phase in enumerate(plan):
+      if (other := phases.TABLE[phase].after) and other not in plan[:place]:
         raise errors.config(field, plan, f"a plan with {other} before {phase}")
     if len(set(plan)) < len(plan):
       raise errors.config(field, plan, "a plan that names each phase once")
-  if not {"train", "prefer"} & set(s.opening):
+  if not set(phases.TRAINERS) & set(s.opening):
     raise errors.config("opening", s.opening, "a plan with train (or pair and prefer) in it")
-  if "train" in s.opening and not WRITE & set(s.opening[: s.opening.index("train")]):
+  if "train" in s.opening and not set(phases.WRITERS) & set(s.opening[: s.opening.index("train")]):
     raise errors.config(
-      "opening", s.opening, "a plan in which the teacher writes (demonstrate) before train"
+      "opening", s.opening, f"a plan with one of {', '.join(phases.WRITERS)} before train"
     )
-  if s.cross.name and {"demonstrate", "feedback"} & set(s.each_round):
+  if s.cross.name and set(phases.ASKERS) & set(s.each_round):
     allowed = "a plan without a teacher where config.cross is set: it teaches config.task"
     raise errors.config("each_round", s.each_round, allowed)
   if s.train.losses.triplet and "exam" not in s.opening + s.each_round:
@@ -355,8 +352,9 @@ def is_local(base_url: str) -> bool:
 
 def asks(s) -> bool:
   """Does the plan ask the teacher anything?"""
-  phases = set(s.opening + (s.each_round if s.rounds else ()))
-  return "feedback" in phases or ("demonstrate" in phases and s.demonstrate.source == "teacher")
+  planned = set(s.opening + (s.each_round if s.rounds else ()))
+  free = {"demonstrate"} if s.demonstrate.source == "gold" else set()
+  return bool(planned & set(phases.ASKERS) - free)
 
 
 def check_teacher(s) -> None:

@@ -13,6 +13,7 @@ from distill_jax import (
   console,
   errors,
   phase_folder,
+  phases,
   records,
   rounds,
   run_folder,
@@ -102,7 +103,7 @@ def trained_round(what, number: int) -> int:
   done = {
     n: f["evaluate"].facts
     for n in range(what.settings.rounds + 1)
-    if "evaluate" in (f := what.folder.finished(n)) and set(runs.TRAINERS) & set(f)
+    if "evaluate" in (f := what.folder.finished(n)) and set(phases.TRAINERS) & set(f)
   }
   if not done:
     raise errors.data(f"{what.folder.path} has no finished round yet")

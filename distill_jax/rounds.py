@@ -8,29 +8,8 @@ is remembered.
 import shutil
 import time
 
-from distill_jax import summary
-from distill_jax.phases import (
-  demonstrate,
-  evaluate,
-  exam,
-  feedback,
-  optimise,
-  pair,
-  prefer,
-  rationalize,
-  train,
-)
-
-PHASES = {
-  "demonstrate": demonstrate.run,
-  "exam": exam.run,
-  "feedback": feedback.run,
-  "rationalize": rationalize.run,
-  "pair": pair.run,
-  "train": train.run,
-  "prefer": prefer.run,
-  "evaluate": evaluate.run,
-}
+from distill_jax import phases, summary
+from distill_jax.phases import evaluate, optimise
 
 
 def play(run) -> dict:
@@ -61,7 +40,7 @@ def play_round(run, number: int) -> dict:
   plan = run.settings.opening if number == 0 else run.settings.each_round
   for place, name in enumerate([*plan, "evaluate"]):
     here = run.folder.phase(number, place, name)
-    timed(run, lambda here, name=name: PHASES[name](run, number, here), here)
+    timed(run, lambda here, name=name: phases.play(name, run, number, here), here)
     if number and name == "exam" and here.facts["mistakes"] == 0:
       return summary.row(run, number, no_mistakes=True)
   return summary.row(run, number)

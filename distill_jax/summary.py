@@ -4,9 +4,8 @@ import dataclasses
 import importlib.metadata
 import platform
 
-from distill_jax import records
+from distill_jax import phases, records
 from distill_jax.phases import exam
-from distill_jax.phases.run import TRAINERS, WRITERS
 
 PACKAGES = (
   "jax",
@@ -33,8 +32,8 @@ def row(run, number: int, *, no_mistakes: bool = False) -> dict:
   without mistakes the validation of the round before stands, since the student is the same.
   """
   facts = {name: here.facts for name, here in run.folder.finished(number).items()}
-  written = [facts[name] for name in WRITERS if name in facts]
-  trained = [facts[name] for name in TRAINERS if name in facts]
+  written = [facts[name] for name in phases.WRITERS if name in facts]
+  trained = [facts[name] for name in phases.TRAINERS if name in facts]
   if no_mistakes:
     facts["evaluate"] = run.folder.find(number - 1, "evaluate").facts
   pick = lambda phase, *names: {n: facts[phase][n] for n in names} if phase in facts else None

@@ -42,6 +42,8 @@ BAD = [
   ("attic.py", "", "stands on no floor"),
   ("phases/x.py", "from distill_jax import attic", "stands on no floor"),
   ("phases/x.py", "import importlib\nimportlib.import_module('jax')", "by string"),
+  ("phases/x.py", "import importlib\nimportlib.import_module(f'{__name__}.x')", "by string"),
+  ("phases/__init__.py", "import importlib\nimportlib.import_module(f'{a}.x')", "by string"),
   ("phases/x.py", "run.settings.train.get('lr', 1)", ".get("),
   ("phases/x.py", "config['train'].get('lr')", ".get("),
   ("phases/x.py", "getattr(settings, 'lr', 1)", "getattr"),
@@ -70,6 +72,7 @@ GOOD = [
   ("data/x.py", "import tokenizers\nfrom urllib import parse"),
   ("tasks/x.py", "{}.get('a', 1)\nfound.get('a', 1)"),
   ("data/x.py", "x = 1\n" * 400),
+  ("phases/__init__.py", "import importlib\nimportlib.import_module(f'{__name__}.{name}')"),
 ]
 
 

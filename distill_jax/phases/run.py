@@ -7,15 +7,12 @@ wanted.
 import dataclasses
 import functools
 
-from distill_jax import errors, formats, records, tasks, teacher
+from distill_jax import errors, formats, phases, records, tasks, teacher
 from distill_jax.data import tokenizer
 from distill_jax.machine import checkpoint, hf
 from distill_jax.phases import base as bases
 from distill_jax.phases import exam, rationales
 from distill_jax.phases.student import Student
-
-WRITERS = ("demonstrate", "feedback", "rationalize")  # phases that write rationales
-TRAINERS = ("train", "prefer")  # phases that leave weights
 
 
 class Run:
@@ -136,7 +133,7 @@ class Run:
 
   def written(self, rounds) -> list[records.Rationale]:
     """All rationales of these rounds."""
-    return self._records(rounds, WRITERS, rationales.RATIONALES, records.Rationale)
+    return self._records(rounds, phases.WRITERS, rationales.RATIONALES, records.Rationale)
 
   def attempts(self, number: int) -> list[records.Attempt]:
     """The exam attempts a round contrasts with, newest first: this round's, or with carry="append"
@@ -144,12 +141,12 @@ class Run:
     rounds = range(number, -1, -1) if self.settings.carry == "append" else (number,)
     return self._records(rounds, ("exam",), exam.ATTEMPTS, records.Attempt)
 
-  def _records(self, rounds, phases, name, kind):
+  def _records(self, rounds, wanted, name, kind):
     done = [self.folder.finished(n) for n in rounds]
     return [
       r
       for found in done
-      for phase in phases
+      for phase in wanted
       if phase in found
       for r in found[phase].rows(name, kind)
     ]
@@ -181,7 +178,9 @@ class Run:
   def _trained(self, number: int) -> list:
     """The folders of a round's finished trainings, in the order of its plan."""
     done = self.folder.finished(number) if number >= 0 else {}
-    return [here for name, here in done.items() if name in TRAINERS and here.facts["steps"] > 0]
+    return [
+      here for name, here in done.items() if name in phases.TRAINERS and here.facts["steps"] > 0
+    ]
 
   def _load(self, path):
     found = checkpoint.Checkpoints(path, keep=1, warn=self.console.warn).restore(self.student.like)
