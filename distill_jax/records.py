@@ -63,7 +63,7 @@ class Attempt:
   logprob: float  # nats, summed over the sampled tokens, at temperature 1
   style: str = ""  # how it was asked for, where a format has several ways
   stage: str = ""  # the stage whose texts were sampled; "": all of it
-  turns: tuple[tuple[str, str, str], ...] = ()  # (stage, prompt, text), if more than one
+  turns: tuple[tuple[str, str, str], ...] = ()  # (stage, prompt, text), of several or of a stage
 
 
 @dataclasses.dataclass(frozen=True)

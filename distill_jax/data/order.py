@@ -63,7 +63,7 @@ def interleaved(batches_of_stages, *, interval: int) -> list:
   """The batches of all stages by turns: `interval` of one stage, then of the next, and again, until
   there are no more. A stage with k times as many batches as the smallest has k times the interval
   (TinyThinker: as many times as a question has options), so that all last to the end."""
-  least = min(map(len, batches_of_stages))
+  least = min(map(len, batches_of_stages), default=0)
   queues = [(list(b), interval * max(round(len(b) / max(least, 1)), 1)) for b in batches_of_stages]
   out = []
   while any(queue for queue, _ in queues):

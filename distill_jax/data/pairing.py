@@ -24,7 +24,7 @@ class Couple(NamedTuple):
 def matched(
   chosen, rejected, *, spare=(), most: int, fill: bool, key: str
 ) -> list[tuple[str, str]]:
-  """(chosen, rejected) pairs of texts of one prompt (TinyThinker, section 3.4 of its code's rules).
+  """(chosen, rejected) pairs of texts of one prompt (Piao & Park 2025, as their code has it).
 
   A text on both sides is on neither. With `fill` the shorter side is filled up: the chosen one with
   texts of `spare`, the rejected one by drawing from itself again, as `key` decides. At most `most`
@@ -37,9 +37,8 @@ def matched(
   if not wrong:
     return []
   if fill and len(right) < len(wrong):
-    right += [t for t in dict.fromkeys(spare) if t not in {*right, *wrong}][
-      : len(wrong) - len(right)
-    ]
+    new = [t for t in dict.fromkeys(spare) if t not in both.union(right, wrong)]
+    right += new[: len(wrong) - len(right)]
   if fill and 0 < len(wrong) < len(right):
     drawn = _rng(key).integers(len(wrong), size=len(right) - len(wrong))
     wrong += [wrong[n] for n in drawn]
@@ -74,11 +73,13 @@ def by_option(attempts, gold: str, labels, *, spare=(), most: int, fill: bool):
   """Analyses of runs that ended right over those of runs that ended wrong, all from one recall.
 
   Each match of a right and a wrong run gives two pairs: the analyses of the right option, and those
-  of the option the wrong run chose. A run that chose no option is left out. `spare`: attempts that
-  count as right ones if there are none (their analyses are the recall's own).
+  of the option the wrong run chose. A run that chose no option is left out, and one that was cut
+  off is never chosen. `spare`: attempts that count as right ones if there are none (their analyses
+  are the recall's own). Of two analyses of which either would be better than the other, none is.
   """
   analyses = lambda a: tuple((p, text) for stage, p, text in a.turns if stage == "analyze")
-  right = [a for a in attempts if a.correct] or list(spare)
+  whole = lambda some: [a for a in some if a.correct and a.finish == "stop"]
+  right = whole(attempts) or whole(spare)
   wrong = [a for a in attempts if not a.correct and a.answer in labels]
   chose = {analyses(a): a.answer for a in wrong}
   key = f"{attempts[0].problem} {analyses(attempts[0])[0][0]}"
@@ -91,7 +92,8 @@ def by_option(attempts, gold: str, labels, *, spare=(), most: int, fill: bool):
       (prompt, text), (_, other) = better[labels.index(option)], worse[labels.index(option)]
       if text and other and text != other:
         out.append(Couple(attempts[0].problem, prompt, text, other, "analyze"))
-  return list(dict.fromkeys(out))
+  reverse = {c._replace(chosen=c.rejected, rejected=c.chosen) for c in out}
+  return [c for c in dict.fromkeys(out) if c not in reverse]
 
 
 def scored(couple: Couple, chosen: float, rejected: float) -> records.PreferencePair:

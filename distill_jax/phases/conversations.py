@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 class Spoken(NamedTuple):
   text: str  # what the conversation returned
-  finish: str  # stop | length: how its last turn ended
+  finish: str  # stop | length: whether one of its turns was cut off
   tokens: int  # of all turns
   logprob: float  # nats, of all turns
   turns: tuple[tuple[str, str, str], ...]  # (stage, prompt, text) of each, in order
@@ -64,7 +64,7 @@ def _spoken(text: str, heard) -> Spoken:
   answers = [answer for _, _, answer in heard]
   return Spoken(
     text,
-    answers[-1].finish,
+    "stop" if all(answer.finish == "stop" for answer in answers) else "length",
     sum(answer.tokens for answer in answers),
     sum(answer.logprob for answer in answers),
     tuple((stage, prompt, answer.text) for stage, prompt, answer in heard),

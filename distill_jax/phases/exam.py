@@ -31,8 +31,9 @@ def run(run, number, here):
   stages = run.settings.staged.reflect if run.settings.format == "staged" else ("",)
   attempts = []
   for stage in stages:
-    if stage == "analyze" and attempts:
-      sittings = from_right_recalls(problems, attempts, run.settings.staged.starts)
+    recalled = [a for a in attempts if a.stage == "recall"]
+    if stage == "analyze" and recalled:
+      sittings = from_right_recalls(problems, recalled, run.settings.staged.starts)
     else:
       sittings = [Sitting(p, style, stage) for style in exam.styles for p in problems]
     attempts += take(
@@ -61,15 +62,15 @@ def run(run, number, here):
 
 
 def from_right_recalls(problems, attempts, limit: int) -> list[Sitting]:
-  """A sitting for each different recall that led to the right answer and never to a wrong one; at
-  most `limit` of a question, 0 for all."""
+  """A sitting for each different recall that led to the right answer and never to a wrong one, in
+  an attempt that was not cut off; at most `limit` of a question, 0 for all."""
   right, wrong = {}, set()
   for a in attempts:
     recall = a.turns[0][2]
-    if a.correct:
-      right.setdefault(a.problem, {})[recall] = None
-    else:
+    if not a.correct:
       wrong.add((a.problem, recall))
+    elif a.finish == "stop":
+      right.setdefault(a.problem, {})[recall] = None
   sittings = []
   for p in problems:
     kept = [text for text in right.get(p.id, ()) if (p.id, text) not in wrong]
@@ -166,5 +167,5 @@ def grade(task, sitting: Sitting, sample, number, spoken) -> records.Attempt:
     logprob=spoken.logprob,
     style=sitting.style,
     stage=sitting.stage,
-    turns=spoken.turns if len(spoken.turns) > 1 else (),
+    turns=spoken.turns if sitting.stage or len(spoken.turns) > 1 else (),
   )

@@ -33,7 +33,8 @@ def optimise(run, number, here, corpus, *, name: str, rates, aim):
   store = checkpoint.Checkpoints(here.path / CHECKPOINTS / name, keep=2, warn=run.console.warn)
   label = f"round {number} {here.path.name.partition('_')[2]}"
   label += f" {name}" if len(run.format.students) > 1 else ""
-  state, log = resume(run, number, name, label, log, store, optimizer, places)
+  start = functools.partial(run.start_params, number, name, here.path.name.partition("_")[2])
+  state, log = resume(run, start, label, log, store, optimizer, places)
   window = []
   with run.console.progress(label, steps, "steps") as bar, jax.set_mesh(mesh):
     bar.update(int(state.step))
@@ -85,9 +86,9 @@ def machinery(s, aim, attention: str, learner, mesh, steps: int):
   return optimizer, places, step.compiled(update, mesh, places, frozen)
 
 
-def resume(run, number, name, label, log, store, optimizer, places):
+def resume(run, start_params, label, log, store, optimizer, places):
   """(state, rows of metrics so far): the newest whole checkpoint, else the weights this phase
-  starts from."""
+  starts from, which start_params() gives."""
   shapes = jax.eval_shape(lambda p: step.start(p, optimizer), run.student.learner.shapes)
   like = jax.tree.map(
     lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
@@ -99,7 +100,7 @@ def resume(run, number, name, label, log, store, optimizer, places):
     run.console.line(f"{label}: going on after step {at}")
     return state, [m for m in log if m.step <= at]
   start = jax.jit(lambda p: step.start(p, optimizer), out_shardings=places)
-  return start(run.start_params(number, name)), []
+  return start(start_params()), []
 
 
 def arrays(batch: dict, mesh) -> objectives.Batch:

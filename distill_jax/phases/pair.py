@@ -16,8 +16,7 @@ WITHOUT_REFERENCE = ("simpo", "orpo")
 
 
 def run(run, number, here):
-  """Writes pairs.jsonl. Facts: pairs, questions (that have one), too_long (left out),
-  references (how many were computed, how many known)."""
+  """Writes pairs.jsonl. Facts: pairs, questions (that have one), too_long (left out)."""
   attempts = run.folder.find(number, "exam").rows(exam.ATTEMPTS, records.Attempt)
   couples = list(dict.fromkeys(couples_of(run, number, attempts)))
   encoded = [encoded_pair(run.student, c) for c in couples]
@@ -26,17 +25,16 @@ def run(run, number, here):
   kept = list(itertools.compress(couples, fits))
   wanted = list(itertools.compress(encoded, fits))
   if run.settings.prefer.loss in WITHOUT_REFERENCE:
-    scores, known = [(0.0, 0.0)] * len(kept), len(kept)
+    scores = [(0.0, 0.0)] * len(kept)
   else:
     _, params = run.students(number)["student"]
-    scores, known = references.score(run, params, wanted, f"round {number} references")
+    scores = references.score(run, params, wanted, f"round {number} references")
   here.write(PAIRS, [pairing.scored(c, *s) for c, s in zip(kept, scores, strict=True)])
   here.finish(
     {
       "pairs": len(kept),
       "questions": len({c.problem for c in kept}),
       "too_long": len(couples) - len(kept),
-      "references": {"computed": len(kept) - known, "known": known},
     }
   )
 

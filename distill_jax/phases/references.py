@@ -1,8 +1,9 @@
 """What the reference policy thinks of the sides of preference pairs: computed once, and kept.
 
 The reference are the weights that the training on the pairs starts from, so that the first DPO loss
-is log 2. A score is found again by all that decides it: the weights, the tokens (and with them
-tokenizer, template and truncation), and the dtype.
+is log 2. A score is found again by all that decides it: the weights and what is computed with them
+(family, sizes, dtype, low-rank updates), and the tokens (and with them tokenizer, template and
+truncation).
 """
 
 import functools
@@ -22,21 +23,25 @@ KIND = "reference log-probabilities 1"  # of the way they are computed; part of 
 
 
 def score(run, params, pairs: list[encode.Preferred], label: str):
-  """([(log p of chosen, of rejected) of each pair, nats], how many of them were known already)."""
+  """[(log p of chosen, of rejected) of each pair], nats. Shows how many of them were known."""
   path = run.settings.pair.cache or str(run.folder.path / CACHE)
-  prefix = f"{KIND} {digest((run.student.frozen, params))} {run.settings.student.dtype}"
+  prefix = f"{KIND} {digest((run.student.frozen, params))} {run.student.learner}"
   keys = [key_of(prefix, p, run.student) for p in pairs]
   with scores.Scores(path) as store, run.console.progress(label, len(pairs), "pairs") as bar:
     known = store.known(dict.fromkeys(keys))
-    hits = sum(key in known for key in keys)
-    left = {k: p for k, p in zip(keys, pairs, strict=True) if k not in known}
-    bar.update(hits)
-    for part in parts(run, left):
-      new = dict(zip(part, compute(run, params, [left[k] for k in part]), strict=True))
-      store.add(new)
-      known |= new
+    found = len(known)
+    bar.update(found)
+    pair_of = dict(zip(keys, pairs, strict=True))
+    for part in parts(run, pair_of):
+      if known.keys() >= set(part):
+        continue
+      new = dict(zip(part, compute(run, params, [pair_of[k] for k in part]), strict=True))
+      store.add({key: pair for key, pair in new.items() if key not in known})
+      known = new | known
       bar.update(len(known))
-  return [known[key] for key in keys], hits
+  if found:
+    run.console.line(f"{label}: {found} of {len(pair_of)} were known")
+  return [known[key] for key in keys]
 
 
 def key_of(prefix: str, pair: encode.Preferred, student) -> str:
@@ -54,11 +59,12 @@ def digest(tree) -> str:
   return found.hexdigest()
 
 
-def parts(run, left: dict):
-  """Keys of pairs that are scored together: of one bucket, as many as a step trains on."""
+def parts(run, pair_of: dict):
+  """Keys of pairs that are scored together: of one bucket, as many as a step trains on. Which they
+  are does not depend on what is known, so that a killed run comes to the same numbers."""
   kind, buckets = kinds.Preferences(start=run.student.start), run.settings.train.buckets
   groups = {}
-  for key, pair in left.items():
+  for key, pair in pair_of.items():
     groups.setdefault(order.bucket_of(kind.plain(pair).length, buckets), []).append(key)
   size = run.settings.prefer.batch
   for _, keys in sorted(groups.items()):

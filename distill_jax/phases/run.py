@@ -156,10 +156,11 @@ class Run:
     base."""
     return {name: (self.student, self._weights(number, name)) for name in self.format.students}
 
-  def start_params(self, number: int, name: str):
+  def start_params(self, number: int, name: str, phase: str):
     """The weights that training starts from; given away, since training consumes them. Only `train`
     may start from the base again: preferences are about what was trained."""
-    again = self.settings.start_from == "base" and not self._trained(number)
+    base = self.settings.start_from == "base" and phase == "train"
+    again = base and not self._trained(number)
     params = self._weights(-1 if again else number, name)
     self._params.pop(name, None)
     return params

@@ -41,13 +41,16 @@ def corpus(
   contrast=True,
   packed=False,
   start=None,
+  interval=0,
   **triplet,
 ):
   kind = kinds.Tailored(
     SFT, types.SimpleNamespace(**(vars(TRIPLET) | triplet)), contrast=contrast, start=start
   )
   some = examples() if some is None else some
-  return batches.Corpus(some, kind, batch=batch, buckets=buckets, seed=seed, pad=0, packed=packed)
+  return batches.Corpus(
+    some, kind, batch=batch, buckets=buckets, seed=seed, pad=0, packed=packed, interval=interval
+  )
 
 
 def assert_equal(a, b):
@@ -233,3 +236,61 @@ def test_a_corpus_of_nothing_is_empty_and_has_no_step():
   assert one.examples == [] and one.too_long == 0
   with pytest.raises(ValueError, match="no row"):
     one.batch(0)
+
+
+STAGES = ("recall", "analyze", "summarize")
+
+
+def staged(number: int = 12, options: int = 3):
+  """Questions with a recall, an analysis for each option and a summary; the target says which."""
+  shape = {"recall": 1, "analyze": options, "summarize": 1}
+  return [
+    encode.Encoded(f"q{n}", (9,) * (1 + n % 5), (100 * s + n, 10 + k, 1), stage=stage)
+    for n in range(number)
+    for s, stage in enumerate(STAGES)
+    for k in range(shape[stage])
+  ]
+
+
+def taught(one, step: int) -> list[tuple[int, int, int]]:
+  """(stage, question, option) of each target of a step."""
+  out, found = one.batch(step), []
+  for labels, weights in zip(out["labels"], out["weights"], strict=True):
+    said = labels[weights > 0].reshape(-1, 3)
+    found += [(first // 100, first % 100, option) for first, option, _ in said.tolist()]
+  return found
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_by_turns_every_example_is_taught_once_an_epoch_and_a_batch_holds_one_stage(packed):
+  one = corpus(staged(), batch=4, contrast=False, packed=packed, interval=2)
+  for epoch in range(2):
+    steps = len(one.order.epoch(epoch))
+    first = epoch * len(one.order.epoch(0))
+    by_step = [taught(one, first + n) for n in range(steps)]
+    assert all(len({stage for stage, _, _ in found}) == 1 for found in by_step)
+    everything = [x for found in by_step for x in found]
+    assert len(everything) == len(set(everything)) == 12 * 5
+
+
+def test_the_stages_have_their_turns_as_long_as_they_have_batches():
+  """12 questions in batches of 4: three batches of recall and of summarize, nine of analyze."""
+  one = corpus(staged(), batch=4, contrast=False, interval=1, buckets=(24,))
+  turns = [taught(one, n)[0][0] for n in range(15)]
+  assert turns == [0, 1, 1, 1, 2] * 3
+
+
+def test_without_an_interval_a_batch_may_hold_several_stages():
+  one = corpus(staged(), batch=4, contrast=False)
+  by_step = [{stage for stage, _, _ in taught(one, n)} for n in range(15)]
+  assert any(len(found) > 1 for found in by_step)
+
+
+def test_by_turns_too_a_step_is_a_function_of_seed_and_step():
+  make = lambda seed: corpus(staged(), batch=4, contrast=False, interval=2, seed=seed)
+  walked = [make(0).batch(n) for n in range(40)]
+  for n in (39, 0, 17):
+    fresh = make(0).batch(n)
+    assert all((fresh[name] == walked[n][name]).all() for name in fresh)
+  assert any((make(1).batch(n)["tokens"] != walked[n]["tokens"]).any() for n in range(3))
+  assert taught(make(0), 0) != taught(make(0), len(make(0).order.epoch(0))), "epochs differ"

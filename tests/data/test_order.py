@@ -122,3 +122,50 @@ def test_an_order_of_nothing_has_no_step(rows):
 
 def test_a_bucket_holds_what_is_as_long_as_it_is():
   assert [order.bucket_of(n, BUCKETS) for n in (1, 4, 5, 16, 17)] == [4, 4, 8, 16, None]
+
+
+stages = strategies.lists(strategies.integers(1, 30), min_size=1, max_size=4)
+
+
+def of_stages(counts):
+  return [[(stage, n) for n in range(count)] for stage, count in enumerate(counts)]
+
+
+@often
+@hypothesis.given(stages, sizes)
+def test_every_batch_of_every_stage_has_its_turn_once_and_in_its_order(counts, interval):
+  out = order.interleaved(of_stages(counts), interval=interval)
+  for stage, batches in enumerate(of_stages(counts)):
+    assert [b for b in out if b[0] == stage] == batches
+  assert len(out) == sum(counts)
+
+
+def runs(batches) -> list[tuple[int, int]]:
+  """(stage, how many of it) one after the other."""
+  return [(stage, len([*some])) for stage, some in itertools.groupby(s for s, _ in batches)]
+
+
+def test_a_stage_with_more_batches_has_as_many_times_the_interval():
+  """Two batches of recall, then four times as many of analyze, then two of summarize, and again."""
+  out = order.interleaved(of_stages((6, 24, 6)), interval=2)
+  assert runs(out) == [(0, 2), (1, 8), (2, 2)] * 3
+
+
+@often
+@hypothesis.given(strategies.integers(1, 9), strategies.integers(1, 5), sizes)
+def test_stages_of_proportional_size_all_last_to_the_end(least, times, interval):
+  out = order.interleaved(of_stages((least, times * least)), interval=interval)
+  per_turn = -(-least // interval)
+  assert [stage for stage, _ in runs(out)] == [0, 1] * per_turn
+
+
+def test_a_stage_that_ends_early_leaves_its_turns_to_the_others():
+  assert runs(order.interleaved(of_stages((2, 3)), interval=1)) == [(0, 1), (1, 2), (0, 1), (1, 1)]
+  assert order.interleaved(of_stages((0, 2)), interval=1) == [(1, 0), (1, 1)]
+  assert order.interleaved([], interval=1) == []
+
+
+def test_interleaving_leaves_what_it_is_given_as_it_is():
+  given = of_stages((2, 4))
+  order.interleaved(given, interval=1)
+  assert given == of_stages((2, 4))

@@ -1,0 +1,90 @@
+"""What was computed once is found again, by this process and by others."""
+
+import multiprocessing
+import sqlite3
+
+import pytest
+
+from distill_jax import errors
+from distill_jax.machine import scores
+
+MANY = {f"key {n}": (-n / 7, -1e-300 * n) for n in range(3 * scores.MANY // 2)}
+
+
+def test_what_was_added_is_found_again_bit_for_bit(tmp_path):
+  with scores.Scores(tmp_path / "s.sqlite") as store:
+    assert store.known(MANY) == {}
+    store.add(MANY)
+    assert store.known(MANY) == MANY
+  with scores.Scores(tmp_path / "s.sqlite") as store:
+    assert store.known([*MANY, "another"]) == MANY
+    assert store.known(["key 3", "no key"]) == {"key 3": MANY["key 3"]}
+    assert store.known([]) == {}
+
+
+def test_the_first_number_stays(tmp_path):
+  with scores.Scores(tmp_path / "s.sqlite") as store:
+    store.add({"a": (1.0, 2.0)})
+    store.add({"a": (3.0, 4.0), "b": (5.0, 6.0)})
+    assert store.known("ab") == {"a": (1.0, 2.0), "b": (5.0, 6.0)}
+
+
+def write(path, number):
+  with scores.Scores(path) as store:
+    for n in range(20):
+      store.add({f"{number} {n}": (number, n), f"shared {n}": (0.0, n)})
+
+
+def test_several_processes_may_share_a_file(tmp_path):
+  path, context = tmp_path / "s.sqlite", multiprocessing.get_context("spawn")
+  writers = [context.Process(target=write, args=(path, number)) for number in range(3)]
+  for w in writers:
+    w.start()
+  for w in writers:
+    w.join()
+  assert [w.exitcode for w in writers] == [0, 0, 0]
+  with scores.Scores(path) as store:
+    keys = [f"{who} {n}" for who in (0, 1, 2, "shared") for n in range(20)]
+    assert len(store.known(keys)) == 80
+
+
+def test_what_another_process_adds_is_seen_while_both_are_open(tmp_path):
+  with scores.Scores(tmp_path / "s") as one, scores.Scores(tmp_path / "s") as other:
+    one.add({"a": (1.0, 2.0)})
+    assert other.known("a") == {"a": (1.0, 2.0)}
+
+
+def broken(path):
+  path.write_bytes(b"no database, but long enough to look like one" * 100)
+
+
+def torn(path):
+  with scores.Scores(path) as store:
+    store.add(MANY)
+  path.write_bytes(path.read_bytes()[:5000])
+
+
+def another(path):
+  base = sqlite3.connect(path)
+  base.execute("CREATE TABLE scores (question TEXT)")
+  base.close()
+
+
+def folder(path):
+  path.mkdir()
+
+
+@pytest.mark.parametrize("spoil", [broken, torn, another, folder])
+def test_a_file_that_is_none_is_one_refusal_that_names_it_and_the_setting(tmp_path, spoil):
+  path = tmp_path / "s.sqlite"
+  spoil(path)
+  with pytest.raises(errors.Refusal) as caught, scores.Scores(path) as store:
+    store.known(MANY)
+    store.add({"new": (1.0, 2.0)})
+  assert caught.value.code == errors.DATA
+  assert str(path) in str(caught.value) and "config.pair.cache" in str(caught.value)
+
+
+def test_a_folder_that_is_not_there_is_refused_likewise(tmp_path):
+  with pytest.raises(errors.Refusal, match=r"nowhere.*config\.pair\.cache"):
+    scores.Scores(tmp_path / "nowhere" / "s.sqlite").__enter__()
