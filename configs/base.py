@@ -177,8 +177,8 @@ def get_config() -> ConfigDict:
       mode="iterative",
       # whose sub-questions are answered: model | gold (the problem's own, an upper bound)
       questions="model",
-      max_steps=8,  # sub-questions of one problem
-      solutions=True,  # does the decomposer see the solutions so far?
+      max_steps=8,  # iterative: sub-questions of one problem
+      solutions=True,  # iterative: does the decomposer see the solutions so far?
       calculator=False,  # equations are marked in training, and their results computed in decoding
     )
   )

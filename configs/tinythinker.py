@@ -22,9 +22,10 @@ demonstrate.relabel=majority is theirs. Summarize is not trained on pairs.
 Scored greedily; --config.evaluate.votes=10 lets ten sampled runs vote: the answer given most often,
 of equals the one given first; a run without an answer has no vote.
 
-Ablate: --config.staged.stages="('analyze','summarize')"  --config.staged.stages="('summarize',)"
-        --config.rounds=0                                 --config.staged.reflect="('recall',)"
-        --config.staged.interval=0                        --config.prefer.anchor=0
+Ablate: --config.staged.reflect="('recall',)"   --config.rounds=0
+        --config.staged.interval=0              --config.prefer.anchor=0
+        --config.staged.stages="('analyze','summarize')" --config.staged.reflect="('analyze',)"
+        --config.staged.stages="('summarize',)" --config.rounds=0
 """
 
 from ml_collections import ConfigDict

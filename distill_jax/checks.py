@@ -187,6 +187,9 @@ def _check_plan(s) -> None:
         raise errors.config(field, plan, f"a plan with {other} before {phase}")
     if len(set(plan)) < len(plan):
       raise errors.config(field, plan, "a plan that names each phase once")
+    if "prefer" in plan and "train" in plan[plan.index("pair") : plan.index("prefer")]:
+      allowed = "a plan without train between pair and prefer: the pairs know the reference policy"
+      raise errors.config(field, plan, allowed)
   if not set(phases.TRAINERS) & set(s.opening):
     raise errors.config("opening", s.opening, "a plan with train (or pair and prefer) in it")
   if "train" in s.opening and not set(phases.WRITERS) & set(s.opening[: s.opening.index("train")]):
@@ -211,6 +214,9 @@ def _check_plan(s) -> None:
     raise errors.config(
       "exam.samples", s.exam.samples, "1 at temperature 0: all samples would be the same"
     )
+  if s.evaluate.votes > 1 and s.evaluate.temperature == 0:
+    allowed = "1 at evaluate.temperature 0: all votes would be the same"
+    raise errors.config("evaluate.votes", s.evaluate.votes, allowed)
 
 
 def _check_format(s) -> None:
@@ -241,6 +247,9 @@ def _check_format(s) -> None:
   if s.socratic.mode == "unified" and s.socratic.questions == "gold":
     allowed = "model with socratic.mode=unified: that student asks itself"
     raise errors.config("socratic.questions", "gold", allowed)
+  if s.socratic.mode == "unified" and not s.socratic.solutions:
+    allowed = "True with socratic.mode=unified: that student has written them itself"
+    raise errors.config("socratic.solutions", False, allowed)
   if s.demonstrate.source == "gold" and s.format == "staged" and len(s.staged.stages) > 1:
     allowed = "teacher: no data set comes with recalls and analyses"
     raise errors.config("demonstrate.source", "gold", allowed)
@@ -249,7 +258,8 @@ def _check_format(s) -> None:
     if stages not in ((*some, "summarize") for some in ((), STAGES[:1], STAGES[1:2], STAGES[:2])):
       allowed = "some of recall, analyze, in this order, and summarize"
       raise errors.config("staged.stages", stages, allowed)
-    if "pair" in plans and (
+    played = s.opening + (s.each_round if s.rounds else ())
+    if "exam" in played and (
       not reflect or set(reflect) - set(stages) or len(set(reflect)) < len(reflect)
     ):
       raise errors.config("staged.reflect", reflect, f"some of {', '.join(stages)}, once each")
@@ -273,6 +283,10 @@ def _check_preferences(s) -> None:
     allowed = "right_over_wrong, or an exam in both styles"
     example = "--config.exam.styles=\"('cot', 'plain')\""
     raise errors.config("pair.policy", s.pair.policy, allowed, example)
+  if s.format == "instruct" and s.pair.policy == "right_over_wrong":
+    if s.pair.style not in s.exam.styles:
+      allowed = f"one of exam.styles ({', '.join(s.exam.styles)}) with policy right_over_wrong"
+      raise errors.config("pair.style", s.pair.style, allowed)
 
 
 def _check_student(s) -> None:

@@ -38,9 +38,10 @@ class Run:
       self.teacher.close()
 
   def _refuse_task(self) -> None:
-    if self.settings.format == "staged" and "choice" not in {self.task.kind, self._later.kind}:
+    if self.settings.format == "staged" and {self.task.kind, self._later.kind} != {"choice"}:
+      name = self.task.name if self.task.kind != "choice" else self._later.name
       raise errors.config(
-        "format", "staged", f"one without stages: task {self.task.name} has no options to analyze"
+        "format", "staged", f"one without stages: task {name} has no options to analyze"
       )
 
   @functools.cached_property
