@@ -93,12 +93,3 @@ def test_every_setting_is_read_below_the_door():
 
 def test_the_guard_for_unread_settings_has_teeth():
   assert unread(["train.lr", "train.nobody_reads_me"], "s.lr") == ["train.nobody_reads_me"]
-
-
-def test_the_recipe_in_the_readme_passes_the_door():
-  code = re.search(
-    r"### Add a recipe.*?```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S
-  )[1]
-  recipe = {}
-  exec(compile(code, "README.md", "exec"), recipe)
-  assert settings.read(recipe["get_config"]().to_dict()).opening == ("demonstrate", "train")

@@ -1,0 +1,90 @@
+"""What README.md says under "Add a recipe" is done to a copy of the package, as a reader would do
+it, and the recipe is played."""
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import floors
+import pytest
+
+from distill_jax import records, run_folder
+from distill_jax.phases import exam, rationales, train
+
+ROOT = pathlib.Path(__file__).parents[1]
+CODE = re.compile(r"`([\w/]+\.py)`[^`]*:\n\n```python\n(.*?)```", re.DOTALL)
+CONFIG, PHASE, TABLE = "configs/rft.py", "distill_jax/phases/accept.py", "phases/__init__.py"
+
+TINY = """
+  task.validation=8 world.train=80 world.test=8 world.out_of_domain=0 world.steps_max=1
+  world.operand_max=6 world.families=1 demonstrate.questions=40
+  student.scratch.width=32 student.scratch.head_width=8 student.scratch.mlp=64
+  student.scratch.layers=1 student.scratch.vocab=320
+  exam.samples=4 exam.temperature=1.0 exam.new_tokens=48 evaluate.new_tokens=48
+  rollout.buckets=128 train.buckets=192 train.epochs=0 train.steps=60 train.batch=16
+  train.lr=0.01 train.warmup=5
+""".split()
+
+
+def blocks() -> dict[str, str]:
+  """{file: code} of the section, each named in the line above it."""
+  readme = (ROOT / "README.md").read_text()
+  section = re.split(r"\n### ", readme.partition("### Add a recipe\n")[2])[0].split("\n## ")[0]
+  return dict(CODE.findall(section))
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory):
+  """A copy of the package with the README's files, and its line in the table."""
+  root, code = tmp_path_factory.mktemp("house"), blocks()
+  for name in ("distill_jax", "configs"):
+    shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+  assert set(code) == {CONFIG, PHASE, f"distill_jax/{TABLE}"}
+  for name in (CONFIG, PHASE):
+    (root / name).write_text(code[name])
+  table = root / "distill_jax" / TABLE
+  before = table.read_text()
+  table.write_text(before.replace("TABLE = {\n", f"TABLE = {{\n{code[f'distill_jax/{TABLE}']}", 1))
+  assert table.read_text() != before
+  return root
+
+
+@pytest.fixture(scope="module")
+def folder(house):
+  words = [f"--config.{word}" for word in TINY]
+  command = [sys.executable, "-m", "distill_jax", "run", f"--config={CONFIG}", "--workdir=run"]
+  done = subprocess.run(
+    [*command, *words], cwd=house, env=os.environ, capture_output=True, text=True
+  )
+  assert done.returncode == 0, done.stderr
+  return run_folder.RunFolder(house / "run")
+
+
+def test_the_recipe_of_the_readme_keeps_the_laws_of_the_house(house):
+  assert floors.breaches(house / "distill_jax") == []
+  assert len((house / PHASE).read_text().splitlines()) < 45
+
+
+def test_the_recipe_of_the_readme_trains_on_its_own_right_answers(folder):
+  written = folder.find(0, "demonstrate").rows(rationales.RATIONALES, records.Rationale)
+  accepted = folder.find(1, "accept").rows(rationales.RATIONALES, records.Rationale)
+  attempts = folder.find(1, "exam").rows(exam.ATTEMPTS, records.Attempt)
+  right = {(a.problem, a.sample) for a in attempts if a.correct}
+  assert accepted and {r.writer for r in accepted} == {"student"}
+  assert {(r.problem, r.sample) for r in accepted} <= right
+  trained = folder.find(1, "train").rows(train.EXAMPLES, records.Example)
+  texts = {(r.problem, r.text) for r in written + accepted}
+  assert {(x.problem, x.target) for x in trained} == texts and len(trained) == len(texts)
+  assert folder.find(1, "train").facts["steps"] == 60 and folder.find(1, "evaluate").finished
+
+
+def test_no_two_accepted_answers_of_a_question_compute_the_same(folder, house):
+  found = {}
+  exec(compile((house / PHASE).read_text(), PHASE, "exec"), found)
+  accepted = folder.find(1, "accept").rows(rationales.RATIONALES, records.Rationale)
+  ways = [(r.problem, found["way"](r.text)) for r in accepted]
+  assert len(ways) == len(set(ways))
+  assert found["way"]("He has 2 + 3 = 5.\nAnswer: 5") == ("2 + 3 = 5",)
