@@ -200,11 +200,8 @@ def _check_plan(s) -> None:
     allowed = "a plan without a teacher where config.cross is set: it teaches config.task"
     raise errors.config("each_round", s.each_round, allowed)
   if s.train.losses.triplet and "exam" not in s.opening + s.each_round:
-    raise errors.config(
-      "train.losses.triplet",
-      s.train.losses.triplet,
-      "0 where no phase is an exam: its negatives are the student's mistakes",
-    )
+    allowed = "0 where no phase is an exam: its negatives are the student's mistakes"
+    raise errors.config("train.losses.triplet", s.train.losses.triplet, allowed)
   for field in ("contrast.positives", "contrast.negatives"):
     if s.train.losses.triplet and not _look_up(s, field):
       raise errors.config(
@@ -301,23 +298,16 @@ def _check_student(s) -> None:
     raise errors.config("student.init", "", "scratch, a folder, or a name on the hub")
   targets = s.student.lora.targets
   if not targets or len(set(targets)) < len(targets) or set(targets) - set(LORA_TARGETS):
-    raise errors.config(
-      "student.lora.targets",
-      targets,
-      f"one or more of {', '.join(LORA_TARGETS)}, once each",
-      "--config.student.lora.targets=\"('q', 'v')\"",
-    )
+    allowed = f"one or more of {', '.join(LORA_TARGETS)}, once each"
+    example = "--config.student.lora.targets=\"('q', 'v')\""
+    raise errors.config("student.lora.targets", targets, allowed, example)
 
 
 def _check_training(s) -> None:
   t = s.train
   if bool(t.steps) == bool(t.epochs):
-    raise errors.config(
-      "train.steps",
-      t.steps,
-      f"0, or train.epochs (now {t.epochs}) must be 0: one decides",
-      "--config.train.epochs=0",
-    )
+    allowed = f"0, or train.epochs (now {t.epochs}) must be 0: one decides"
+    raise errors.config("train.steps", t.steps, allowed, "--config.train.epochs=0")
   if t.batch % t.micro:
     raise errors.config("train.micro", t.micro, f"a divisor of train.batch ({t.batch})")
   if not t.losses.sft and not t.losses.triplet:
