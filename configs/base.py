@@ -167,6 +167,7 @@ def get_config() -> ConfigDict:
       # batches of one stage before the next begins (of analyze, as many times more as it has more
       # examples); 0 = a batch may hold all stages
       interval=100,
+      repeat=False,  # is an option's text said again where it is analyzed?
       reflect=("recall", "analyze"),  # stages that the exam samples, and pairs are made of
       starts=0,  # right recalls of a question whose analyses are sampled; 0 = all
     )

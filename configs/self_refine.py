@@ -34,13 +34,16 @@ SIZES = {
   "full": {},
   "quick": {
     "world": {"train": 1500, "test": 300, "out_of_domain": 300, "operand_max": 10, "steps_max": 2},
-    "exam": {"new_tokens": 56},
+    "exam": {"new_tokens": 56, "temperature": 0.7},
+    "pair": {"policy": "right_over_wrong"},
     "evaluate": {"new_tokens": 64},
     "train": {
       "epochs": 0, "steps": 350, "batch": 32, "lr": 4e-3, "warmup": 30, "beta2": 0.95,
       "buckets": (64, 96, 128, 192),
     },
-    "prefer": {"epochs": 0, "steps": 120, "batch": 32, "lr": 3e-4, "warmup": 10},
+    "prefer": {
+      "steps": 300, "batch": 32, "lr": 3e-4, "warmup": 10, "beta": 0.5, "anchor": 1.0,
+    },
     "rollout": {"buckets": (64, 128)},
   },
 }  # fmt: skip

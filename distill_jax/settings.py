@@ -160,6 +160,7 @@ class Instruct:
 class Staged:
   stages: tuple[str, ...]
   interval: int
+  repeat: bool
   reflect: tuple[str, ...]
   starts: int
 

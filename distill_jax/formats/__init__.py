@@ -28,6 +28,6 @@ _MAKERS = {
   "cot": lambda settings: cot.Cot(),
   "answer_only": lambda settings: answer_only.AnswerOnly(),
   "instruct": lambda s: instruct.Instruct(s.instruct.instruction, s.instruct.elicitation),
-  "staged": lambda settings: staged.Staged(settings.staged.stages),
+  "staged": lambda settings: staged.Staged(settings.staged.stages, settings.staged.repeat),
   "socratic": _socratic,
 }

@@ -23,15 +23,16 @@ class Staged:
   students = ("student",)
   stop = ("\n",)
 
-  def __init__(self, stages=("recall", "analyze", "summarize")):
-    """`stages`: recall and analyze may be left out."""
-    self.stages = tuple(stages)
+  def __init__(self, stages=("recall", "analyze", "summarize"), repeat=False):
+    """`stages`: recall and analyze may be left out. `repeat`: is an option's text said again where
+    it is analyzed ("For option B (a lamp, lit),")? Not so in the paper."""
+    self.stages, self._repeat = tuple(stages), repeat
     self.asks = "stage" if len(self.stages) > 1 else ""
 
   def prompt(self, question: str, shots=(), style: str = "") -> str:
     """The first prompt; where that is the first option's analysis, the option is A."""
     turns.no_others(shots=shots, style=style)
-    return self._prompt(question, self.stages[0], (), "A")
+    return self._prompt(question, self.stages[0], (), "A", {})
 
   def conversation(
     self, problem: records.Problem, question: str, shots=(), *, style="", given=()
@@ -44,21 +45,21 @@ class Staged:
     Raises errors.Refusal for a problem without options.
     """
     turns.no_others(shots=shots, style=style)
-    labels = labels_of(problem)
+    labels, options = labels_of(problem), dict(problem.choices)
     known = {name: turns.line(text) for name, text in given}
     if unknown := set(known) - {"recall", *labels}:
       raise ValueError(f"given: no such stage or option: {', '.join(sorted(unknown))}")
     for stage in self.stages[:-1]:
       names = [name for name in (labels if stage == "analyze" else [stage]) if name not in known]
       if names:
-        asked = [self._prompt(question, stage, known, name) for name in names]
+        asked = [self._prompt(question, stage, known, name, options) for name in names]
         texts = yield tuple(turns.Turn("student", text, stage) for text in asked)
         known |= zip(names, map(turns.line, texts), strict=True)
     parts = [(name, known[name]) for name in ("recall", *labels) if name in known]
-    last = self._prompt(question, "summarize", parts)
+    last = self._prompt(question, "summarize", parts, "", options)
     (text,) = yield (turns.Turn("student", last, "summarize"),)
     summary = turns.line(text)
-    whole = f"{_laid(parts)}Summarize: {summary}"
+    whole = f"{self._laid(parts, options)}Summarize: {summary}"
     same = answers.read_choice(whole, labels) == answers.read_choice(summary, labels)
     return whole if same else summary
 
@@ -72,7 +73,7 @@ class Staged:
     """One for each stage and option; what several rationales share is the caller's to remove."""
     turns.no_others(shots=shots)
     said = {name: turns.line(text) for name, text in rationale.parts}
-    labels = labels_of(problem)
+    labels, options = labels_of(problem), dict(problem.choices)
     wanted = [name for s in self.stages[:-1] for name in (labels if s == "analyze" else (s,))]
     if missing := [name for name in wanted if not said.get(name)]:
       raise ValueError(f"{problem.id}: a rationale without {', '.join(missing)}")
@@ -80,21 +81,34 @@ class Staged:
     found = []
     for name, text in parts:
       stage = name if name == "recall" else "analyze"
-      prompt = self._prompt(question, stage, said if "recall" in wanted else (), name)
+      prompt = self._prompt(question, stage, said if "recall" in wanted else (), name, options)
       found.append(records.Example(problem.id, prompt, text, stage=stage))
-    last = self._prompt(question, "summarize", parts)
+    last = self._prompt(question, "summarize", parts, "", options)
     right = summary(rationale.answer or problem.gold)
     return [*found, records.Example(problem.id, last, right, stage="summarize")]
 
-  def _prompt(self, question: str, stage: str, known, label: str = "") -> str:
+  def _prompt(self, question: str, stage: str, known, label: str, options: dict) -> str:
     """A stage's prompt after the (name, text) parts it may see."""
     known = dict(known)
     if stage == "recall":
       return f"Question: {question}\nRecall:\n"
     if stage == "analyze":
       before = [("recall", known["recall"])] if "recall" in known else []
-      return f"Question: {question}\n{_laid(before)}Analyze: For option {label},\n"
-    return f"Question: {question}\n{_laid(known.items())}Summarize:\n"
+      laid = self._laid(before, options)
+      return f"Question: {question}\n{laid}Analyze: {self._option(label, options)}\n"
+    return f"Question: {question}\n{self._laid(known.items(), options)}Summarize:\n"
+
+  def _option(self, label: str, options: dict) -> str:
+    """How an analysis begins."""
+    repeated = f" ({options[label]})" if self._repeat and label in options else ""
+    return f"For option {label}{repeated},"
+
+  def _laid(self, parts, options: dict) -> str:
+    """Recall and analyses as the stages after them see them."""
+    parts = dict(parts)
+    lines = [f"Recall: {parts.pop('recall')}\n"] if "recall" in parts else []
+    analyses = [f"{self._option(label, options)} {text}\n" for label, text in parts.items()]
+    return "".join([*lines, "Analyze: " * bool(analyses), *analyses])
 
 
 def labels_of(problem: records.Problem) -> tuple[str, ...]:
@@ -108,11 +122,3 @@ def labels_of(problem: records.Problem) -> tuple[str, ...]:
 
 def summary(label: str) -> str:
   return f"So the answer is option {label}."
-
-
-def _laid(parts) -> str:
-  """Recall and analyses as the stages after them see them."""
-  parts = dict(parts)
-  lines = [f"Recall: {parts.pop('recall')}\n"] if "recall" in parts else []
-  analyses = [f"For option {label}, {text}\n" for label, text in parts.items()]
-  return "".join([*lines, "Analyze: " * bool(analyses), *analyses])

@@ -39,7 +39,7 @@ def messages(run, problem):
     return prompts.annotate(question, shots)
   known = problem.gold if run.settings.demonstrate.show_gold else None
   if run.format.asks == "stage":
-    return prompts.stage(question, problem.choices, known)
+    return prompts.stage(problem.question, problem.choices, known)
   return prompts.decompose(question, gold=known)
 
 
