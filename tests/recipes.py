@@ -1,0 +1,117 @@
+"""What the tests of recipes share: whole runs of a tiny student, and what they wrote."""
+
+import importlib
+import json
+import math
+
+import numpy as np
+import pytest
+
+from distill_jax import play, records, run_folder, settings
+from distill_jax.phases import exam, optimise, pair, train
+from tests import compilations
+
+quick = pytest.fixture(autouse=True, scope="module")(compilations.quick)
+
+
+def config(recipe: str, **changes) -> dict:
+  c = importlib.import_module(f"configs.{recipe}").get_config()
+  for world in (c.world, c.taxonomy):
+    world.train, world.test, world.out_of_domain = 16, 4, 0
+  c.world.operand_max, c.world.steps_max, c.task.validation = 8, 2, 4
+  c.rounds = min(c.rounds, 1)
+  sizes = c.student.scratch
+  sizes.width, sizes.head_width, sizes.mlp, sizes.vocab, sizes.layers = 32, 8, 64, 320, 1
+  c.taxonomy.options, c.exam.questions = 3, 8
+  c.exam.samples = min(c.exam.samples, 2)
+  c.exam.new_tokens = c.evaluate.new_tokens = 12
+  c.demonstrate.rationales, c.demonstrate.passes = 1, 1
+  c.rollout.batch, c.rollout.buckets, c.train.buckets = 16, (192,), (256,)
+  for rates in (c.train, c.prefer):
+    rates.epochs, rates.steps, rates.batch, rates.warmup = 0, 4, 8, 0
+  c.train.log_every = 1
+  c.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+  return c.to_dict()
+
+
+def run(workdir, recipe, **changes) -> tuple[dict, run_folder.RunFolder]:
+  c = config(recipe, **changes)
+  return play.run(settings.read(c), c, str(workdir)), run_folder.RunFolder(workdir)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+  """Settings of a cache of the teacher's replies that all runs share."""
+  return {"teacher__cache": str(tmp_path_factory.mktemp("shared") / "teacher.sqlite")}
+
+
+def played(recipe, name="run", **changes):
+  """A fixture: a run of a recipe."""
+
+  @pytest.fixture(scope="module")
+  def fixture(tmp_path_factory, shared):
+    return run(tmp_path_factory.mktemp(recipe) / name, recipe, **shared, **changes)
+
+  return fixture
+
+
+# A student that has seen a little, so that some of its answers are right.
+LEARNT = {
+  "student__arch": "llama", "student__scratch__vocab": 512, "taxonomy__train": 30,
+  "train__steps": 100, "train__lr": 1e-2, "train__batch": 16, "train__buckets": (192,),
+  "staged__interval": 1, "exam__questions": 20, "exam__samples": 3, "exam__temperature": 1.0,
+  "exam__new_tokens": 28, "evaluate__new_tokens": 28,
+}  # fmt: skip
+# Whether right or wrong, there are pairs: of 32 chains of thought some end before they are cut off.
+PAIRED = {"pair__policy": "cot_over_plain", "exam__samples": 4, "exam__new_tokens": 80}
+
+
+def rows(folder, number, phase, name, kind):
+  return folder.find(number, phase).rows(name, kind)
+
+
+def metrics(folder, number, phase):
+  return rows(folder, number, phase, optimise.METRICS, records.Metrics)
+
+
+def pairs(folder, number=1):
+  return rows(folder, number, "pair", pair.PAIRS, records.PreferencePair)
+
+
+def attempts(folder, number=1, phase="exam"):
+  return rows(folder, number, phase, exam.ATTEMPTS, records.Attempt)
+
+
+def examples(folder, number=0):
+  return rows(folder, number, "train", train.EXAMPLES, records.Example)
+
+
+LOG2 = math.log(2)
+
+
+def assert_begins_at_log_2(folder):
+  first = metrics(folder, 1, "prefer")[0]
+  np.testing.assert_allclose(first.preference, LOG2, rtol=0, atol=2e-6)
+  np.testing.assert_allclose(first.margin, 0, atol=2e-6)
+  np.testing.assert_allclose(first.kl, 0, atol=1e-6)
+
+
+def scored(folder, recipe, capsys, **changes):
+  capsys.readouterr()
+  there = {"workdir": str(folder.path), "round": -1, "split": "test"}
+  facts = play.evaluate(settings.read(config(recipe, **changes), teacher=False), **there)
+  printed = json.loads(capsys.readouterr().out)
+  assert printed["accuracy"] == facts["accuracy"]
+  return facts
+
+
+def spying(monkeypatch) -> list:
+  """Attempts as they are taken."""
+  taken, before = [], exam.take
+
+  def take(*args, **more):
+    taken.extend(found := before(*args, **more))
+    return found
+
+  monkeypatch.setattr(exam, "take", take)
+  return taken
