@@ -1,9 +1,12 @@
 """What makes no sense is refused at the door, in one line that names the field."""
 
+import importlib
+
 import pytest
 
 from configs import quickstart
-from distill_jax import errors, settings
+from distill_jax import errors, run_folder, settings
+from distill_jax.phases import run as runs
 
 
 def changed(**changes) -> dict:
@@ -141,3 +144,105 @@ def test_looking_at_a_run_needs_no_key(monkeypatch):
   changes = {"teacher__kind": "openai", "teacher__base_url": "https://example.com/v1"}
   config = changed(**changes, teacher__key_env="NO_SUCH_KEY")
   assert settings.read(config, teacher=False).teacher.kind == "openai"
+
+
+def of_recipe(recipe: str, **changes) -> dict:
+  c = importlib.import_module(f"configs.{recipe}").get_config()
+  c.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+  return c.to_dict()
+
+
+@pytest.mark.parametrize(
+  "recipe, changes, named",
+  [
+    ("self_refine", {"each_round": ("pair", "prefer")}, "config.each_round"),
+    ("self_refine", {"each_round": ("exam", "prefer")}, "config.each_round"),
+    ("self_refine", {"each_round": ("prefer", "exam", "pair")}, "config.each_round"),
+    ("self_refine", {"each_round": ("exam", "pair", "train", "prefer")}, "config.each_round"),
+    ("self_refine", {"each_round": ("exam", "exam", "pair", "prefer")}, "config.each_round"),
+    ("self_refine", {"opening": ("demonstrate",)}, "config.opening"),
+    ("self_refine", {"opening": ("exam", "pair", "prefer", "train")}, "config.opening"),
+    ("self_refine", {"exam__styles": ()}, "config.exam.styles"),
+    ("self_refine", {"exam__styles": ("cot", "cot")}, "config.exam.styles"),
+    ("self_refine", {"exam__styles": ("haiku",)}, "config.exam.styles"),
+    ("self_refine", {"exam__styles": ("cot",)}, "config.pair.policy"),
+    (
+      "self_refine",
+      {"exam__styles": ("plain",), "pair__policy": "right_over_wrong"},
+      "config.pair.style",
+    ),
+    ("self_refine", {"cot__shots": 1}, "config.cot.shots"),
+    ("self_refine", {"demonstrate__show_gold": True}, "config.demonstrate.show_gold"),
+    ("self_refine", {"prefer__loss": "kto", "train__micro": 2}, "config.train.micro"),
+    ("self_refine", {"train__micro": 16, "prefer__batch": 24}, "config.train.micro"),
+    ("self_refine", {"prefer__epochs": 2}, "config.prefer.steps"),
+    ("self_refine", {"prefer__steps": 0}, "config.prefer.steps"),
+    (
+      "self_refine",
+      {"prefer__loss": "ipo", "prefer__label_smoothing": 0.1},
+      "config.prefer.label_smoothing",
+    ),
+    (
+      "self_refine",
+      {"prefer__loss": "robust", "prefer__label_smoothing": 0.5},
+      "config.prefer.label_smoothing",
+    ),
+    ("self_refine", {"cross__name": "arithmetic"}, "config.cross.name"),
+    ("self_refine", {"cross__name": "svamp"}, "config.cross.path"),
+    (
+      "self_refine",
+      {"cross__name": "taxonomy", "each_round": ("demonstrate", "train")},
+      "config.each_round",
+    ),
+    ("self_refine", {"evaluate__votes": 3, "evaluate__temperature": 0.0}, "config.evaluate.votes"),
+    ("tinythinker", {"staged__stages": ("recall",)}, "config.staged.stages"),
+    ("tinythinker", {"staged__stages": ("analyze", "recall", "summarize")}, "config.staged.stages"),
+    ("tinythinker", {"staged__stages": ("analyze", "summarize")}, "config.staged.reflect"),
+    ("tinythinker", {"staged__reflect": ()}, "config.staged.reflect"),
+    ("tinythinker", {"staged__reflect": ("recall", "recall")}, "config.staged.reflect"),
+    ("tinythinker", {"exam__styles": ("cot",)}, "config.exam.styles"),
+    ("tinythinker", {"pair__policy": "both"}, "config.pair.policy"),
+    ("tinythinker", {"train__losses__triplet": 0.5}, "config.train.losses.triplet"),
+    ("tinythinker", {"each_round": ("exam", "feedback", "train")}, "config.each_round"),
+    ("tinythinker", {"demonstrate__source": "gold"}, "config.demonstrate.source"),
+    (
+      "socratic",
+      {"socratic__mode": "unified", "socratic__questions": "gold"},
+      "socratic.questions",
+    ),
+    ("socratic", {"socratic__mode": "unified", "socratic__solutions": False}, "socratic.solutions"),
+    ("socratic", {"socratic__max_steps": 0}, "config.socratic.max_steps"),
+    ("socratic", {"each_round": ("exam", "pair", "prefer")}, "config.format"),
+    ("star", {"format": "instruct", "cot__shots": 0, "exam__styles": ("cot",)}, "config.format"),
+    ("star", {"each_round": ("rationalize", "train")}, "config.each_round"),
+  ],
+)
+def test_a_plan_that_makes_no_sense_is_refused_by_the_name_of_what_to_change(
+  recipe, changes, named
+):
+  assert named in refusal(of_recipe(recipe, **changes))
+
+
+@pytest.mark.parametrize(
+  "recipe, changes",
+  [
+    ("self_refine", {"opening": ("exam", "pair", "prefer"), "rounds": 0}),
+    ("self_refine", {"rounds": 0}),
+    ("self_refine", {"cross__name": "taxonomy"}),
+    ("self_refine", {"pair__policy": "right_over_wrong", "exam__styles": ("cot",)}),
+    ("tinythinker", {"staged__stages": ("summarize",), "rounds": 0}),
+    ("tinythinker", {"staged__stages": ("analyze", "summarize"), "staged__reflect": ("analyze",)}),
+    ("socratic", {"format": "cot"}),
+    ("socratic", {"format": "answer_only", "demonstrate__source": "gold"}),
+  ],
+)
+def test_what_the_recipes_say_can_be_changed_can_be(recipe, changes):
+  assert settings.read(of_recipe(recipe, **changes)).recipe == recipe
+
+
+def test_stages_want_a_task_with_options_in_the_later_rounds_too(tmp_path):
+  config = of_recipe("tinythinker", task__name="taxonomy", cross__name="arithmetic")
+  config["world"] |= {"train": 4, "test": 1, "out_of_domain": 0}
+  config["task"]["validation"] = 1
+  with pytest.raises(errors.Refusal, match=r"config\.format.*task arithmetic has no options"):
+    runs.Run(settings.read(config), run_folder.RunFolder(tmp_path), None)
