@@ -189,13 +189,26 @@ def export(settings, *, workdir: str, round: int, out: str, dtype: str, verify: 
         rows,
         number=number,
         finals=finals if is_best(what, number) else {},
-        prompt=what.prompt(records.Problem("", "", "QUESTION", "")),
+        prompt=first_prompt(what, name),
         name=pathlib.Path(to).name,
       )
       leaving.write(what, number, name, out=to, dtype=dtype, card=text)
       print(f"the {name} of round {number} is in {to}")
       if verify:
         print(f"transformers computes the same: no logit differs by {leaving.verify(what, to):.1g}")
+
+
+def first_prompt(what, name: str) -> str:
+  """What a student is asked first about a QUESTION; behind another student's SUB-QUESTION, if it
+  does not begin."""
+  problem = records.Problem("", "", "QUESTION", "", decomposition=(("SUB-QUESTION", ""),))
+  if name == what.format.students[0]:
+    return what.prompt(problem)
+  conversation = what.conversation(problem)
+  turns = next(conversation)
+  while turns[0].student != name:
+    turns = conversation.send(["SUB-QUESTION"])
+  return turns[0].prompt
 
 
 def folders(out: str, names) -> list[str]:

@@ -4,10 +4,13 @@ what they write, what their settings change, and that preferences start at log 2
 import collections
 import json
 
+import jax
 import numpy as np
 import pytest
 
+from distill_jax import __main__ as main
 from distill_jax import console, phases, play, records, run_folder, settings
+from distill_jax.machine import hf_read
 from distill_jax.phases import pair, rationales, references
 from tests import recipes
 from tests.recipes import PAIRED, attempts, config, examples, metrics, pairs, played, rows, run
@@ -243,6 +246,40 @@ def test_gold_sub_questions_are_asked_of_a_finished_run(socratic, capsys, monkey
       assert len(prompts) == len(questions[a.problem])
     for prompt, asked in zip(prompts, questions[a.problem], strict=False):
       assert prompt.rstrip().split("\n")[-2] == f"Sub-question: {asked}"
+
+
+def command(capsys, *words):
+  """What a command prints, of which the last line is JSON."""
+  capsys.readouterr()
+  assert main.main(words) == 0
+  return capsys.readouterr().out.splitlines()
+
+
+def test_settings_of_decoding_may_be_changed_by_the_command(socratic, capsys, monkeypatch):
+  taken, there = recipes.spying(monkeypatch), f"--workdir={socratic[1].path}"
+  (line,) = command(capsys, "evaluate", there, "--config.evaluate.votes=3")
+  assert json.loads(line)["n"] == 4 and len(taken) == 12
+  (line,) = command(capsys, "evaluate", there, "--config.socratic.questions=gold")
+  assert json.loads(line)["split"] == "test"
+  (line,) = command(capsys, "sample", there, "--question=Tom has 3 pears and 4 figs. How many?")
+  assert set(json.loads(line)) >= {"text", "answer", "finish"}
+
+
+def test_a_decomposer_and_a_solver_leave_as_two_directories(socratic, capsys, tmp_path):
+  folder, out = socratic[1], tmp_path / "out"
+  command(capsys, "export", f"--workdir={folder.path}", f"--out={out}")
+  assert sorted(path.name for path in out.iterdir()) == ["decomposer", "solver"]
+  with play.opened(settings.read(config("socratic")), str(folder.path)) as what:
+    family, shape = what.student.base.family, what.student.config
+    for name, (student, params) in what.students(0).items():
+      back = hf_read.load(
+        out / name, family.tensors(shape), spare=family.spare(shape), prefix=family.PREFIX,
+        like=student.like,
+      )  # fmt: skip
+      jax.tree.map(np.testing.assert_array_equal, back, params)
+  cards = {name: (out / name / "README.md").read_text() for name in ("decomposer", "solver")}
+  assert "Question: QUESTION\nSub-question:\n```" in cards["decomposer"]
+  assert "Question: QUESTION\nSub-question: SUB-QUESTION\nSolution:\n```" in cards["solver"]
 
 
 def test_no_more_sub_questions_are_asked_than_the_most(socratic, capsys, monkeypatch):

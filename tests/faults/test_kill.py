@@ -1,10 +1,12 @@
 """A run that is killed again and again ends as one that was left alone, and pays for no finished
 reply twice."""
 
+import contextlib
 import json
 import os
 import pathlib
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -23,15 +25,17 @@ TINY = (
   "stop.patience=0", "teacher.concurrency=4", "feedback.rationales=2",
 )  # fmt: skip
 
+STUDENTS = ("student", "decomposer", "solver")
+
 # Each kill waits for a sign that a phase is under way: in some folder, some file is there.
 KILLS = (
   ("teacher", "round_00", None),
   ("exam", "round_00/1_exam", "attempts.jsonl"),
-  ("train", "round_00/2_train", "checkpoints/[0-9]*"),
+  ("train", "round_00/2_train", "checkpoints/*/[0-9]*"),
   ("evaluate", "round_00/3_evaluate", "attempts.jsonl"),
   ("exam", "round_01/0_exam", "attempts.jsonl"),
   ("teacher", "round_01", None),
-  ("train", "round_01/2_train", "checkpoints/[0-9]*"),
+  ("train", "round_01/2_train", "checkpoints/*/[0-9]*"),
   ("evaluate", "round_02/3_evaluate", "attempts.jsonl"),
 )
 
@@ -110,19 +114,19 @@ def contents(workdir) -> dict[str, bytes]:
     str(f.relative_to(workdir)): f.read_bytes()
     for k in kept
     for f in pathlib.Path(workdir).rglob(k)
-    if "student" not in f.parts and "teacher" not in f.name
+    if not {*STUDENTS, "checkpoints"} & set(f.parts) and "teacher" not in f.name
   }
   return found
 
 
 def weights(workdir) -> dict:
-  """Arrays of each round's student."""
+  """Arrays of the students of each training."""
   import numpy as np
   import orbax.checkpoint as ocp
 
   out = {}
-  for folder in sorted(pathlib.Path(workdir).glob("round_*/*_train/student/*")):
-    if folder.name.isdigit():
+  for folder in sorted(pathlib.Path(workdir).glob("round_*/*/*/*")):
+    if folder.name.isdigit() and folder.parent.name in STUDENTS:
       tree = ocp.StandardCheckpointer().restore(str(folder / "default"))
       out[str(folder.relative_to(workdir))] = [
         np.asarray(x).tobytes() for x in ocp.utils.jax.tree.leaves(tree)
@@ -167,3 +171,85 @@ def test_a_run_killed_in_every_phase_ends_bit_for_bit_the_same_and_pays_nothing_
   # answered but the killed process had not yet received is lost: at most what was in flight, which
   # is 4 requests for 2 replies each, at each of the two kills amid the teacher's work.
   assert 0 <= (after["completed"] - before["completed"]) - before["completed"] <= 2 * 4 * 2
+
+
+# The other recipes, with the teacher inside the process: overrides, and (phase, sign) of each kill.
+SMALL = (
+  "taxonomy.train=24", "taxonomy.test=4", "taxonomy.out_of_domain=0", "taxonomy.options=3",
+  "world.train=24", "world.test=4", "world.out_of_domain=0", "task.validation=4", "rounds=1",
+  "student.scratch.width=32", "student.scratch.head_width=8", "student.scratch.mlp=64",
+  "student.scratch.vocab=512", "student.scratch.layers=1",
+  "demonstrate.rationales=1", "demonstrate.passes=1", "exam.samples=2", "exam.temperature=1.0",
+  "exam.new_tokens=28", "evaluate.new_tokens=28", "rollout.batch=4", "rollout.buckets=160",
+  "train.buckets=192", "train.batch=8", "train.epochs=0", "train.steps=60", "train.warmup=0",
+  "train.lr=0.01", "train.checkpoint_every=5", "train.log_every=2",
+  "prefer.batch=2", "prefer.epochs=0", "prefer.steps=40", "prefer.warmup=0",
+)  # fmt: skip
+
+
+def shows(folder: str, pattern: str):
+  return lambda run: any((run / folder).glob(pattern))
+
+
+def holds(file: str, text: str):
+  """A file has a text in it."""
+  return lambda run: (run / file).exists() and text in (run / file).read_text()
+
+
+def scored(run) -> bool:
+  """Some references are computed."""
+  file = run / "references.sqlite"
+  if not file.exists():
+    return False
+  with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as base:
+    with contextlib.suppress(sqlite3.Error):
+      return base.execute("SELECT count(*) FROM scores").fetchone()[0] > 0
+  return False
+
+
+PREFERRED = (("pair", scored), ("prefer", shows("round_01/2_prefer/checkpoints", "student/[0-9]*")))
+RECIPES = {
+  "tinythinker": (
+    ("student.arch=llama", "staged.interval=1", "train.steps=100"),
+    (
+      ("exam of recalls", holds("round_01/0_exam/attempts.jsonl", '"stage": "recall"')),
+      ("exam of analyses", holds("round_01/0_exam/attempts.jsonl", '"stage": "analyze"')),
+      *PREFERRED,
+    ),
+  ),
+  "self_refine": (
+    ("pair.policy=cot_over_plain", "exam.samples=4", "exam.new_tokens=80"),
+    (("exam", shows("round_01/0_exam", "attempts.jsonl")), *PREFERRED),
+  ),
+  "socratic": (
+    ("rounds=0", "rollout.buckets=192"),
+    (
+      ("the first student", shows("round_00/1_train/checkpoints", "decomposer/[0-9]*")),
+      ("the second student", shows("round_00/1_train/checkpoints", "solver/[0-9]*")),
+      ("evaluate", shows("round_00/2_evaluate", "attempts.jsonl")),
+    ),
+  ),
+}
+
+
+@pytest.mark.parametrize(
+  "recipe",
+  ["tinythinker", *(pytest.param(r, marks=pytest.mark.heavy) for r in ("self_refine", "socratic"))],
+)
+def test_a_recipe_killed_in_every_phase_ends_bit_for_bit_the_same(recipe, tmp_path):
+  more, kills = RECIPES[recipe]
+  env, undisturbed, killed = environment(tmp_path), tmp_path / "undisturbed", tmp_path / "killed"
+  words = [sys.executable, "-m", "distill_jax", "run", f"--config=configs/{recipe}.py"]
+  words += [f"--config.{override}" for override in (*SMALL, *more)]
+  with open(tmp_path / "log", "w") as log:
+    play = lambda workdir: subprocess.run(
+      [*words, f"--workdir={workdir}"], cwd=ROOT, env=env, stdout=log, stderr=log
+    )
+    told = lambda: (tmp_path / "log").read_text()[-3000:]
+    assert play(undisturbed).returncode == 0, told()
+    for phase, sign in kills:
+      amid = play_until(lambda sign=sign: sign(killed), [*words, f"--workdir={killed}"], env, log)
+      assert amid, f"the run ended before {phase}: {told()}"
+    assert play(killed).returncode == 0, told()
+  assert contents(killed) == contents(undisturbed)
+  assert weights(killed) == weights(undisturbed) != {}

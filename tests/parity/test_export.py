@@ -11,12 +11,13 @@ import jax
 import numpy as np
 import pytest
 
+from distill_jax import play, settings
 from distill_jax.data import tokenizer
 from distill_jax.decoding import choice, rollout
 from distill_jax.machine import hf_read, hf_write
 from distill_jax.students import decoder, families
 from distill_jax.students.families import layout
-from tests import compilations
+from tests import compilations, recipes
 from tests.golden import cases
 from tests.students import reading
 
@@ -63,3 +64,22 @@ def test_a_student_leaves_comes_back_and_writes_what_transformers_writes(kind, t
     pad=0,
   )  # fmt: skip
   np.testing.assert_array_equal(greedy, sampled.tokens)
+
+
+def test_a_decomposer_and_a_solver_are_each_what_transformers_computes(tmp_path):
+  """A socratic run leaves as two directories, of which either loads."""
+  import transformers
+
+  _, folder = recipes.run(tmp_path / "run", "socratic", rounds=0)
+  out = tmp_path / "out"
+  play.export(
+    settings.read(recipes.config("socratic", rounds=0)), workdir=str(folder.path), round=0,
+    out=str(out), dtype="float32", verify=True,
+  )  # fmt: skip
+  weights = []
+  for name in ("decomposer", "solver"):
+    model = transformers.AutoModelForCausalLM.from_pretrained(out / name)
+    words = transformers.AutoTokenizer.from_pretrained(out / name)
+    assert words("Question: 3 + 4\nSolution:\n")["input_ids"]
+    weights.append(model.get_input_embeddings().weight.detach().numpy())
+  assert (weights[0] != weights[1]).any()
