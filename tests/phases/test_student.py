@@ -224,16 +224,16 @@ def test_a_mesh_that_does_not_fit_the_devices_is_refused(tok):
 class Echo:
   """A student that repeats the last word of its prompt, and notes whom it was asked with."""
 
-  def __init__(self, mark: str):
+  def __init__(self, mark: str, cut: str = ""):
     self.mark, self.batches, self.temperatures = mark, [], []
+    self.cut = cut  # the name of the turn in which it runs out of room
 
   def answer(self, params, asked, *, suffix: str, temperature: float = 1.0):
     self.batches.append(asked)
     self.temperatures.append(temperature)
-    return [
-      student.Answer(f"{self.mark}{params}:{p.split()[-1]}{suffix}", f"end of {n}", len(p), -1.0)
-      for p, n in asked
-    ]
+    text = lambda p: f"{self.mark}{params}:{p.split()[-1]}{suffix}"
+    end = lambda n: "length" if n == self.cut else "stop"
+    return [student.Answer(text(p), end(n), len(p), -1.0) for p, n in asked]
 
 
 def socratic(question: str, steps: int):
@@ -246,8 +246,8 @@ def socratic(question: str, steps: int):
   return " | ".join(said)
 
 
-def led(steps, names=None):
-  asks, solves = Echo("d"), Echo("s")
+def led(steps, names=None, cut=""):
+  asks, solves = Echo("d", cut), Echo("s", cut)
   spoken = conversations.lead(
     [socratic(f"q{n}", t) for n, t in enumerate(steps)],
     names or [f"q{n}" for n in range(len(steps))],
@@ -279,11 +279,17 @@ def test_a_conversation_does_not_depend_on_those_it_is_led_with():
   assert together[0] == alone[0]
 
 
-def test_tokens_and_log_probabilities_add_up_and_the_last_turn_says_how_it_ended():
+def test_tokens_and_log_probabilities_of_all_turns_add_up():
   (spoken,), asks, solves = led([2])
   said = [p for echo in (asks, solves) for asked in echo.batches for p, _ in asked]
   assert spoken.tokens == sum(map(len, said))
-  assert (spoken.logprob, spoken.finish) == (-5.0, "end of q0/4")
+  assert (spoken.logprob, spoken.finish) == (-5.0, "stop")
+
+
+@pytest.mark.parametrize("turn", range(5))
+def test_a_conversation_of_which_any_turn_was_cut_off_was_cut_off(turn):
+  spoken, _, _ = led([2, 2], cut=f"q0/{turn}")
+  assert [x.finish for x in spoken] == ["length", "stop"]
 
 
 def fanned(question: str):
@@ -303,7 +309,7 @@ def test_turns_that_are_yielded_at_once_are_answered_at_once_and_heard_in_order(
     ("judge", "e1:fact. a", "e1:a."),
     ("judge", "e1:fact. b", "e1:b."),
   )
-  assert (spoken.logprob, spoken.finish) == (-3.0, "end of q/2")
+  assert (spoken.logprob, spoken.finish) == (-3.0, "stop")
 
 
 def test_only_the_stages_named_are_sampled():
