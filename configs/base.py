@@ -313,4 +313,17 @@ def get_config() -> ConfigDict:
       buckets=(32, 64, 128, 256, 512, 1024),  # prompt lengths, tokens
     )
   )
+  c.compat = ConfigDict(
+    dict(  # what the papers' released code does otherwise than it should, for comparison
+      tinythinker=ConfigDict(
+        dict(  # its other quirks: demonstrate.relabel=majority, demonstrate.distance=0
+          # options are joined and split again at ", ": those with a comma are garbled
+          options_split_on_commas=False,
+          teachers_order=False,  # summaries are learned from analyses in the teacher's order
+          # the anchor is a mean over the chosen side and the padding behind it, to the longest pair
+          anchor_on_pads=False,
+        )
+      )
+    )
+  )
   return c

@@ -17,7 +17,8 @@ beta 0.5, alpha 0.5, learning rate 5e-6, batch 32. Theirs to ours: every round h
 prefer.epochs (they count evaluation windows); recall and analyze pairs are mixed (theirs: all
 recalls, then all analyses); the student of a round is its last one (theirs: the best of its
 checkpoints by validation). Their gold gives way to a majority of the replies: here it stays, and
-demonstrate.relabel=majority is theirs. Summarize is not trained on pairs.
+demonstrate.relabel=majority is theirs. Summarize is not trained on pairs. What their code does
+otherwise than it should and changes numbers is under config.compat.tinythinker.
 
 Scored greedily; --config.evaluate.votes=10 lets ten sampled runs vote: the answer given most often,
 of equals the one given first; a run without an answer has no vote.

@@ -272,6 +272,9 @@ def _check_preferences(s) -> None:
   if p.loss == "kto" and s.train.micro > 1:
     allowed = "1 with prefer.loss=kto: its reference point is a mean over the whole batch"
     raise errors.config("train.micro", s.train.micro, allowed)
+  if s.compat.tinythinker.anchor_on_pads and (s.train.pack or not p.anchor):
+    allowed = "False where rows are packed, or prefer.anchor is 0"
+    raise errors.config("compat.tinythinker.anchor_on_pads", True, allowed)
   if p.label_smoothing and p.loss not in ("dpo", "robust"):
     raise errors.config("prefer.label_smoothing", p.label_smoothing, f"0 with loss {p.loss}")
   if p.loss == "robust" and p.label_smoothing >= 0.5:

@@ -293,6 +293,18 @@ class Rollout:
 
 
 @Group
+class TinyThinkerCompat:
+  options_split_on_commas: bool
+  teachers_order: bool
+  anchor_on_pads: bool
+
+
+@Group
+class Compat:
+  tinythinker: TinyThinkerCompat
+
+
+@Group
 class Settings:
   recipe: str
   seed: int
@@ -325,6 +337,7 @@ class Settings:
   triplet: Triplet
   evaluate: Evaluate
   rollout: Rollout
+  compat: Compat
 
 
 def read(config: dict, *, teacher: bool = True) -> Settings:

@@ -37,6 +37,7 @@ import dataclasses
 
 PROMPT, TARGET, POSITIVE, NEGATIVE, ANCHOR = 1, 2, 3, 4, 5  # segments of a row
 CHOSEN, REJECTED = 2, 3  # of a preference row
+ANCHORED = -2  # owner of a target that counts as chosen (it is even), but is of no side
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,17 +179,24 @@ def with_contrast(
 
 
 def preference(
-  prompt, chosen, rejected, *, references: tuple[float, float], start: int | None = None
+  prompt,
+  chosen,
+  rejected,
+  *,
+  references: tuple[float, float],
+  start: int | None = None,
+  pads: tuple[int, ...] = (),
 ) -> Row:
-  """The row of a preference pair: both sides on one prompt, both as targets of weight 1."""
+  """The row of a preference pair: both sides on one prompt, both as targets of weight 1. `pads`
+  behind the chosen side are targets of the anchor, and of nothing else."""
   row = _root(prompt, start)
   last = len(row.tokens) - 1
   for owner, (segment, side) in enumerate(((CHOSEN, chosen), (REJECTED, rejected))):
-    first = len(row.tokens)
-    row = _hang(row, segment, side)
-    row.where += [last, *range(first, first + len(side) - 1)]
-    row.labels += side
-    row.owners += [owner] * len(side)
+    first, behind = len(row.tokens), pads if segment == CHOSEN else ()
+    row = _hang(row, segment, (*side, *behind))
+    row.where += [last, *range(first, first + len(side) + len(behind) - 1)]
+    row.labels += (*side, *behind)
+    row.owners += [owner] * len(side) + [ANCHORED] * len(behind)
   row.weights = [1.0] * len(row.where)
   row.denominator = float(len(row.where))
   row.references = list(references)

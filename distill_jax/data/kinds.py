@@ -56,6 +56,8 @@ class Preferences:
   """Preference rows: the same in every epoch."""
 
   start: int | None = None
+  padded: int = 0  # tokens to which the anchor sees a chosen side padded; 0 = not (compat)
+  pad: int = 0
   contrast = False
 
   def plain(self, example: encode.Preferred) -> encode.Row:
@@ -65,6 +67,7 @@ class Preferences:
       example.rejected,
       references=example.references,
       start=self.start,
+      pads=(self.pad,) * (self.padded - len(example.chosen)),
     )
 
   def has_contrast(self, example: encode.Preferred) -> bool:

@@ -17,6 +17,13 @@ def get(settings):
   return _MAKERS[settings.format](settings)
 
 
+def _staged(settings):
+  s, released = settings.staged, settings.compat.tinythinker
+  return staged.Staged(
+    s.stages, s.repeat, released.options_split_on_commas, released.teachers_order
+  )
+
+
 def _socratic(settings):
   s = settings.socratic
   if s.mode == "iterative":
@@ -28,6 +35,6 @@ _MAKERS = {
   "cot": lambda settings: cot.Cot(),
   "answer_only": lambda settings: answer_only.AnswerOnly(),
   "instruct": lambda s: instruct.Instruct(s.instruct.instruction, s.instruct.elicitation),
-  "staged": lambda settings: staged.Staged(settings.staged.stages, settings.staged.repeat),
+  "staged": _staged,
   "socratic": _socratic,
 }

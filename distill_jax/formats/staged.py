@@ -23,10 +23,18 @@ class Staged:
   students = ("student",)
   stop = ("\n",)
 
-  def __init__(self, stages=("recall", "analyze", "summarize"), repeat=False):
+  def __init__(
+    self,
+    stages=("recall", "analyze", "summarize"),
+    repeat=False,
+    split_on_commas=False,
+    teachers_order=False,
+  ):
     """`stages`: recall and analyze may be left out. `repeat`: is an option's text said again where
-    it is analyzed ("For option B (a lamp, lit),")? Not so in the paper."""
+    it is analyzed ("For option B (a lamp, lit),")? Not so in the paper. The other two are released
+    defects 1 and 5, see config.compat.tinythinker."""
     self.stages, self._repeat = tuple(stages), repeat
+    self._split, self._teachers_order = split_on_commas, teachers_order
     self.asks = "stage" if len(self.stages) > 1 else ""
 
   def prompt(self, question: str, shots=(), style: str = "") -> str:
@@ -45,7 +53,7 @@ class Staged:
     Raises errors.Refusal for a problem without options.
     """
     turns.no_others(shots=shots, style=style)
-    labels, options = labels_of(problem), dict(problem.choices)
+    question, labels, options = self._shown(problem, question)
     known = {name: turns.line(text) for name, text in given}
     if unknown := set(known) - {"recall", *labels}:
       raise ValueError(f"given: no such stage or option: {', '.join(sorted(unknown))}")
@@ -73,7 +81,10 @@ class Staged:
     """One for each stage and option; what several rationales share is the caller's to remove."""
     turns.no_others(shots=shots)
     said = {name: turns.line(text) for name, text in rationale.parts}
-    labels, options = labels_of(problem), dict(problem.choices)
+    question, labels, options = self._shown(problem, question)
+    if self._teachers_order:
+      order = [name for name, _ in rationale.parts]
+      labels = tuple(sorted(labels, key=lambda label: order.index(label) if label in order else 0))
     wanted = [name for s in self.stages[:-1] for name in (labels if s == "analyze" else (s,))]
     if missing := [name for name in wanted if not said.get(name)]:
       raise ValueError(f"{problem.id}: a rationale without {', '.join(missing)}")
@@ -86,6 +97,16 @@ class Staged:
     last = self._prompt(question, "summarize", parts, "", options)
     right = summary(rationale.answer or problem.gold)
     return [*found, records.Example(problem.id, last, right, stage="summarize")]
+
+  def _shown(self, problem: records.Problem, question: str):
+    """(question, labels, options) as the student sees them."""
+    labels = labels_of(problem)
+    if not self._split:
+      return question, labels, dict(problem.choices)
+    pieces = ", ".join(f"{label}. {text}" for label, text in problem.choices).split(", ")
+    lines = [f"({piece[:1]}) {piece[3:]}" for piece in pieces]
+    options = {piece[:1]: piece[3:] for piece in pieces}
+    return "\n".join([problem.question, *lines]), labels, options
 
   def _prompt(self, question: str, stage: str, known, label: str, options: dict) -> str:
     """A stage's prompt after the (name, text) parts it may see."""

@@ -44,7 +44,9 @@ def messages(run, problem):
 
 
 def staged(text: str, problem) -> rationales.Read | None:
-  found = prompts.split_stages(text, tuple(label for label, _ in problem.choices))
+  # In the teacher's order: a format has its own, and (compat) may take this one.
+  labels = tuple(label for label, _ in problem.choices)
+  found = prompts.split_stages(text, labels, as_written=True)
   if found is None:
     return None
   parts, label = found

@@ -44,9 +44,11 @@ def run(run, number, here):
   encoded = [
     pair.encoded_pair(student, p, (p.reference_chosen, p.reference_rejected)) for p in pairs
   ]
+  pads = s.compat.tinythinker.anchor_on_pads
+  padded = max(len(x.chosen) for x in encoded) if pads else 0
   corpus = batches.Corpus(
     encoded,
-    kinds.Preferences(start=student.start),
+    kinds.Preferences(start=student.start, padded=padded, pad=student.tokenizer.pad),
     batch=s.prefer.batch,
     buckets=s.train.buckets,
     seed=s.seed * 1000 + number,

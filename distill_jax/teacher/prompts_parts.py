@@ -21,8 +21,11 @@ _STEP = re.compile(
 )
 
 
-def split_stages(text: str, labels) -> tuple[tuple[tuple[str, str], ...], str] | None:
-  """(("recall", text), (label, reason) ... in the order of `labels`), and the label marked correct.
+def split_stages(
+  text: str, labels, *, as_written: bool = False
+) -> tuple[tuple[tuple[str, str], ...], str] | None:
+  """(("recall", text), (label, reason) ... in the order of `labels`, or as written), and the label
+  marked correct.
 
   None unless there are key information, a reason for every option, and exactly one correct option.
   """
@@ -37,7 +40,7 @@ def split_stages(text: str, labels) -> tuple[tuple[tuple[str, str], ...], str] |
   parts = [("recall", " ".join(text[key.end() : first].split()))]
   starts = sorted(start for start, _, _ in verdicts.values())
   following = dict(zip(starts, [*starts[1:], len(text)], strict=True))
-  for label in labels:
+  for label in sorted(labels, key=lambda x: verdicts[x][0]) if as_written else labels:
     start, end, _ = verdicts[label]
     parts.append((label, _reason(text[end : following[start]])))
   correct = [label for label in labels if verdicts[label][2]]

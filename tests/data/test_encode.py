@@ -16,8 +16,8 @@ def plain(prompt=PROMPT, target=TARGET, *, prompt_weight=0.0, denominator="weigh
   )
 
 
-def pair(start=None):
-  return encode.preference(PROMPT, TARGET, POSITIVE, references=(-3.0, -4.5), start=start)
+def pair(start=None, **more):
+  return encode.preference(PROMPT, TARGET, POSITIVE, references=(-3.0, -4.5), start=start, **more)
 
 
 def tree(row=None, *, pool="last", detach=False, max_response=9):
@@ -82,6 +82,14 @@ def test_a_preference_row_is_as_drawn():
     weights=  [1.0] * 5,
     denominator=5.0,
     references=[-3.0, -4.5])
+
+
+def test_pads_behind_the_chosen_side_are_of_no_side():
+  row = pair(pads=(0, 0))
+  assert row.tokens == [10, 11, 12, 20, 21, 1, 0, 0, 30, 1]
+  assert row.where == [2, 3, 4, 5, 6, 2, 8]
+  assert row.labels == [20, 21, 1, 0, 0, 30, 1]
+  assert row.owners == [0, 0, 0, encode.ANCHORED, encode.ANCHORED, 1, 1]
 
 
 def test_behind_a_start_token_the_prompt_is_the_source():

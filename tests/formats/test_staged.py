@@ -119,3 +119,23 @@ def test_a_problem_without_options_is_refused():
 def test_a_rationale_without_a_part_is_no_example():
   with pytest.raises(ValueError, match="C"):
     staged.Staged().examples(PROBLEM, QUESTION, led.rationale(PARTS[:3]))
+
+
+def test_the_released_defects_are_there_to_be_measured():
+  garbled = staged.Staged(split_on_commas=True).examples(
+    PROBLEM, QUESTION, led.rationale(PARTS, answer="B")
+  )
+  assert "(s) h as" not in garbled[0].prompt  # only what stands behind a comma is garbled
+  assert "(A) such as a tall building\n(o) a cave\n(B) a lamp\n(l) \n" in garbled[0].prompt
+  asked, _ = led.lead(
+    staged.Staged(split_on_commas=True).conversation(PROBLEM, QUESTION), led.taught(garbled)
+  )
+  assert [turn.prompt for turn in asked] == [x.prompt for x in garbled]
+
+  backwards = led.rationale((PARTS[0], *PARTS[:0:-1]), answer="B")
+  ours, theirs = (
+    staged.Staged(teachers_order=released).examples(PROBLEM, QUESTION, backwards)[-1].prompt
+    for released in (False, True)
+  )
+  assert ours.index("For option A") < ours.index("For option B") < ours.index("For option C")
+  assert theirs.index("For option C") < theirs.index("For option B") < theirs.index("For option A")

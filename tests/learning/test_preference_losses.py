@@ -1,5 +1,6 @@
 """Losses on preference pairs: TRL's numbers, float64, and the laws of the objective around them."""
 
+import dataclasses
 import functools
 import pathlib
 
@@ -292,6 +293,24 @@ def test_rpo_is_dpo_and_alpha_times_the_likelihood_of_the_chosen_sides(params):
   total = dpo[1]["preference"] + 0.2 * nll[1]["nll"]
   np.testing.assert_allclose(whole[1]["loss"], total, rtol=1e-6)
   np.testing.assert_allclose(nll[1]["loss"], nll[1]["nll"], rtol=1e-6)
+
+
+def test_an_anchor_on_pads_is_a_mean_over_them_too_and_moves_nothing_else(params):
+  """TinyThinker's released defect 2, to measure it by."""
+  some = material.preferred(5)
+  longest = max(len(x.chosen) for x in some)
+  kind = kinds.Preferences(padded=longest, pad=0)
+  corpus = material.corpus_of(some, kind, batch=8, buckets=(60,))
+  padded = [
+    dataclasses.replace(x, chosen=x.chosen + (0,) * (longest - len(x.chosen))) for x in some
+  ]
+  logp, _, _ = pairs_of(params, padded)
+  made = dict(stepper("dpo")(params, objectives.batch_of(corpus.batch(0)))[1])
+  fixed = dict(stepper("dpo")(params, batch(some))[1])
+  assert any(len(x.chosen) < longest for x in some)
+  np.testing.assert_allclose(made["nll"], -logp[:, 0].sum() / (5 * longest), rtol=1e-5)
+  for name in set(made) - {"nll", "loss", "grad_norm"}:
+    np.testing.assert_allclose(made[name], fixed[name], rtol=1e-5, err_msg=name)
 
 
 def test_what_has_no_share_is_reported_and_not_optimised(params):

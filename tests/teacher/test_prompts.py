@@ -124,7 +124,10 @@ def test_verdicts_come_in_the_order_of_the_options(text):
 
 
 def test_a_reason_may_speak_of_other_options_and_give_several_reasons():
-  reason = "the answer is not this, although B is correct. Maybe C is incorrect too, because A is wrong since B is right."
+  reason = (
+    "the answer is not this, although B is correct. Maybe C is incorrect too, because A is wrong "
+    "since B is right."
+  )
   text = f"{KEY}\nExplanations:\nA is incorrect. Because {reason}\n{B}\n{C}"
   parts, correct = prompts.split_stages(text, LABELS)
   assert (dict(parts)["A"], correct) == (reason, "B")
