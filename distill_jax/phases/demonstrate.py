@@ -4,6 +4,7 @@ decompositions, as the format wants them. Or the data set's own are taken (sourc
 from collections import Counter
 
 from distill_jax import records
+from distill_jax.formats import cot
 from distill_jax.phases import rationales
 from distill_jax.teacher import asking, prompts
 
@@ -27,7 +28,7 @@ def run(run, number, here):
     for p in problems
   ]
   rationales.collect(
-    run, number, here, wanted, READERS[run.format.asks],
+    run, number, here, wanted, reader(run),
     passes=settings.passes, relabel=settings.relabel, distance=settings.distance,
   )  # fmt: skip
 
@@ -41,6 +42,29 @@ def messages(run, problem):
   if run.format.asks == "stage":
     return prompts.stage(problem.question, problem.choices, known)
   return prompts.decompose(question, gold=known)
+
+
+def reader(run):
+  """What reads a reply to it: see rationales.collect."""
+  if run.format.asks == "annotate":
+    return lambda text, problem: rationales.Read(text)
+  if run.format.asks == "decompose":
+    return decomposed
+  if "analyze" in run.format.stages:
+    return staged
+  # Without analyses a chain of thought will do, such as a recorded teacher's.
+  return lambda text, problem: staged(text, problem) or recalled(text, run.task, problem)
+
+
+def recalled(text: str, task, problem) -> rationales.Read | None:
+  """A chain of thought, without its answer, as what one has to know."""
+  *body, _ = cot.target(text, "").split("\n")
+  sentences = " ".join(body).replace(". ", ".\n").split("\n")
+  recall = " ".join(sentences[:-1] if cot.is_closing(sentences[-1]) else sentences)
+  answer = task.read_answer(text, problem)
+  if answer is None or not recall:
+    return None
+  return rationales.Read(f"{recall}\nAnswer: {answer}", parts=(("recall", recall),))
 
 
 def staged(text: str, problem) -> rationales.Read | None:
@@ -62,13 +86,6 @@ def decomposed(text: str, problem) -> rationales.Read | None:
 def told(steps) -> str:
   """Sub-questions and solutions as one text."""
   return "\n".join(line for step in steps for line in step if line)
-
-
-READERS = {
-  "annotate": lambda text, problem: rationales.Read(text),
-  "stage": staged,
-  "decompose": decomposed,
-}
 
 
 def gold(run, number, here, problems) -> None:

@@ -7,8 +7,9 @@ import pytest
 
 from configs import cot
 from distill_jax import records, run_folder, settings
-from distill_jax.phases import evaluate, prefer, rationales
+from distill_jax.phases import demonstrate, evaluate, prefer, rationales
 from distill_jax.phases import run as runs
+from distill_jax.tasks import task
 from distill_jax.teacher import asking
 
 
@@ -186,3 +187,15 @@ def test_a_chosen_side_that_keeps_falling_is_noticed():
   assert not prefer.is_falling(log(-10.0, -11.0, -12.0, -13.0, -14.0))
   assert not prefer.is_falling(log(-20.0, -11.0, -12.0, -13.0, -14.0, -15.0, -16.0))
   assert not prefer.is_falling(log(-10.0, -11.0, -12.0, -11.5, -14.0, -15.0))
+
+
+@pytest.mark.parametrize("end", ["So the answer is (b) meadow.", "\nAnswer: B", "\n\nAnswer: (B)."])
+def test_where_no_option_is_analyzed_a_chain_of_thought_is_a_recall_without_its_answer(end):
+  choices = (("A", "road"), ("B", "meadow"))
+  problem = records.Problem("p", "train", "Where?", "B", "choice", choices=choices)
+  toy = task.Task("toy", lambda split: [], kind="choice")
+  found = demonstrate.recalled(f"It has flowers. Only a meadow does. {end}", toy, problem)
+  assert found.parts == (("recall", "It has flowers. Only a meadow does."),)
+  assert toy.read_answer(found.text, problem) == "B"
+  assert demonstrate.recalled("So the answer is (b).", toy, problem) is None
+  assert demonstrate.recalled("It has flowers.", toy, problem) is None
