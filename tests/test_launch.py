@@ -145,7 +145,11 @@ def test_a_python_that_is_too_old_or_missing_is_refused(house):
 @pytest.mark.parametrize("failing", ["", "ruff|check", "ruff|format", "pytest"])
 def test_the_tests_fail_if_any_of_the_three_does_and_all_are_run(house, failing):
   result, calls = launch(house, "launch/test.sh", "-k", "a b", FAILING=failing)
-  assert calls[-3:] == ["-m|ruff|check", "-m|ruff|format|--check", "-m|pytest|-k|a b"]
+  assert calls[-3:] == [
+    "-m|ruff|check",
+    "-m|ruff|format|--check",
+    "-m|pytest|-n|2|--dist|loadfile|-k|a b",
+  ]
   assert result.returncode == (1 if failing else 0)
   assert launch(house, ".ci/run", FAILING=failing)[0].returncode == result.returncode
 

@@ -36,7 +36,7 @@ def triplet(anchor_BD, positive_BD, negative_BD, valid_B, *, margin: float):
 #   score = log p(side) - log p_ref(side), or log p(side) alone where there is no reference policy;
 #           in nats, summed over the side's tokens, or (length-normalised) their mean
 #
-# What TRL 1.16 does is said where it has no choice; tests/golden/trl.npz holds its numbers.
+# What TRL 1.16 does is said where it has no choice; tests/learning/trl.npz holds its numbers.
 
 
 def dpo(chosen, rejected, *, beta: float, label_smoothing: float = 0.0):

@@ -13,11 +13,10 @@ import pytest
 from distill_jax.data import kinds
 from distill_jax.learning import losses, objectives, step
 from tests import compilations
-from tests.golden import make_trl
-from tests.learning import material
+from tests.learning import make_trl, material
 from tests.students import oracle
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden/trl.npz"
+GOLDEN = pathlib.Path(__file__).with_name("trl.npz")
 PREFERENCES = kinds.Preferences()
 OWN = {"robust": {"label_smoothing": 0.1}}
 every_loss = pytest.mark.parametrize("loss", losses.PREFERENCE)

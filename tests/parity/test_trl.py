@@ -5,7 +5,7 @@ bash launch/test.sh -m parity        (after: .venv/bin/pip install torch==2.13.0
 
 import pytest
 
-from tests.golden import make_trl
+from tests.learning import make_trl
 from tests.learning import test_preference_losses as here
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]

@@ -1,6 +1,6 @@
 """Writes trl.npz beside this file: what TRL and torch say of losses on made-up log-probabilities.
 
-  python -m tests.golden.make_trl      (needs torch and trl; written with torch 2.13 and trl 1.16)
+  python -m tests.learning.make_trl      (needs torch and trl; written with torch 2.13 and trl 1.16)
 
   chosen rejected            float32 [N, T], log p of each token, 0 where there is none, nats
   chosen_there rejected_there    bool [N, T]
