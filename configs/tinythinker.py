@@ -40,14 +40,14 @@ SIZES = {
     "rounds": 2,
     "taxonomy": {"train": 1200, "test": 300, "out_of_domain": 300, "kinds": 20, "options": 3},
     "demonstrate": {"rationales": 1, "passes": 1},
-    "exam": {"questions": 300, "samples": 4, "new_tokens": 40},
+    "exam": {"samples": 4, "temperature": 1.0, "new_tokens": 40},
     "staged": {"starts": 1, "interval": 0, "repeat": True},
     "evaluate": {"new_tokens": 40},
     "train": {
       "epochs": 0, "steps": 800, "batch": 32, "lr": 4e-3, "warmup": 30, "beta2": 0.95,
       "buckets": (64, 96, 128, 192),
     },
-    "prefer": {"epochs": 0, "steps": 100, "batch": 32, "lr": 3e-4, "warmup": 6, "anchor": 1.0},
+    "prefer": {"epochs": 0, "steps": 150, "batch": 32, "lr": 2e-4, "warmup": 6, "anchor": 1.0},
     "rollout": {"buckets": (64, 96, 128, 192)},
   },
 }  # fmt: skip

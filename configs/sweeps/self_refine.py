@@ -21,13 +21,13 @@ COMMON = {
   "exam.new_tokens": 40,
   "stop.patience": 0,
   "train.steps": 200,
-  "prefer.steps": 80,
+  "prefer.steps": 150,
 }
 
 CLAIMS = {
   "self_refine": {},
   "tuning_alone": {"rounds": 0},
-  "tuning_alone_more_steps": {"rounds": 0, "train.steps": 280},
+  "tuning_alone_more_steps": {"rounds": 0, "train.steps": 350},
 }
 
 FULL = {

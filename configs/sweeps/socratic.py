@@ -5,11 +5,13 @@
 
 `claims` (5 seeds): Socratic against the students it is compared with. `full` (3 seeds): one student
 or two, whose sub-questions, what the decomposer sees, sizes. At testbed scale:
-configs/socratic.py:quick on fewer questions, with fewer steps. Each student has as many updates;
+configs/socratic.py:quick on fewer and shorter questions, with fewer steps. Each student has as many updates;
 two students together have twice those of one.
 """
 
 from distill_jax.ablations import sweep
+
+STEPS = 400
 
 COMMON = {
   "world.train": 600,
@@ -18,7 +20,7 @@ COMMON = {
   "world.steps_max": 2,
   "task.validation": 150,
   "stop.patience": 0,
-  "train.steps": 200,
+  "train.steps": STEPS,
 }
 
 CHAIN = {"format": "cot", "evaluate.new_tokens": 80}
@@ -27,7 +29,7 @@ ALONE = {"format": "answer_only", "demonstrate.source": "gold"}
 CLAIMS = {
   "socratic": {},
   "chain_of_thought": CHAIN,
-  "chain_of_thought_twice_the_steps": {**CHAIN, "train.steps": 400},
+  "chain_of_thought_twice_the_steps": {**CHAIN, "train.steps": 2 * STEPS},
   "answer_only": ALONE,
 }
 
