@@ -5,8 +5,8 @@
 
 `claims` (5 seeds): Socratic against the students it is compared with. `full` (3 seeds): one student
 or two, whose sub-questions, what the decomposer sees, sizes. At testbed scale:
-configs/socratic.py:quick on fewer and shorter questions, with fewer steps. Each student has as many updates;
-two students together have twice those of one.
+configs/socratic.py:quick on fewer and shorter questions, with fewer steps. Each student has as many
+updates; two students together have twice those of one.
 """
 
 from distill_jax.ablations import sweep
