@@ -1,5 +1,7 @@
 """The built-in world as a task; see worlds/arithmetic.py for what it makes."""
 
+import inspect
+
 from distill_jax.tasks import task
 from distill_jax.worlds import arithmetic
 
@@ -20,32 +22,10 @@ SHOTS = (
 )
 
 
-def load(
-  *,
-  seed: int,
-  train: int,
-  validation: int,
-  test: int,
-  out_of_domain: int,
-  steps_min: int,
-  steps_max: int,
-  operand_max: int,
-  families: int,
-  distractors: float,
-  ood_extra_steps: int,
-) -> task.Task:
+def load(**options) -> task.Task:
   """The world with these settings (worlds.arithmetic.World) as a task."""
-  world = arithmetic.World(
-    seed=seed,
-    train=train,
-    validation=validation,
-    test=test,
-    out_of_domain=out_of_domain,
-    steps_min=steps_min,
-    steps_max=steps_max,
-    operand_max=operand_max,
-    families=families,
-    distractors=distractors,
-    ood_extra_steps=ood_extra_steps,
-  )
+  world = arithmetic.World(**options)
   return task.Task("arithmetic", world.problems, shots=SHOTS, world=world)
+
+
+load.__signature__ = inspect.signature(arithmetic.World)  # what it takes, for tasks.load

@@ -1,5 +1,7 @@
 """The built-in world of multiple choice as a task; see worlds/taxonomy.py for what it makes."""
 
+import inspect
+
 from distill_jax.tasks import task
 from distill_jax.worlds import taxonomy
 
@@ -23,26 +25,10 @@ SHOTS = (
 )
 
 
-def load(
-  *,
-  seed: int,
-  train: int,
-  validation: int,
-  test: int,
-  out_of_domain: int,
-  kinds: int,
-  options: int,
-  exceptions: float,
-) -> task.Task:
+def load(**options) -> task.Task:
   """The world with these settings (worlds.taxonomy.World) as a task."""
-  world = taxonomy.World(
-    seed=seed,
-    train=train,
-    validation=validation,
-    test=test,
-    out_of_domain=out_of_domain,
-    kinds=kinds,
-    options=options,
-    exceptions=exceptions,
-  )
+  world = taxonomy.World(**options)
   return task.Task("taxonomy", world.problems, shots=SHOTS, kind="choice", world=world)
+
+
+load.__signature__ = inspect.signature(taxonomy.World)  # what it takes, for tasks.load
