@@ -3,12 +3,9 @@
 `s` is a settings.Settings throughout.
 """
 
-import os
 import pathlib
-import urllib.parse
 
 from distill_jax import errors, phases, tasks
-from distill_jax.teacher import faults
 
 CHOICES = {
   "format": ("cot", "answer_only", "instruct", "staged", "socratic"),
@@ -142,7 +139,7 @@ SHARES = (
 )
 
 
-def _look_up(settings, field: str):
+def look_up(settings, field: str):
   for name in field.split("."):
     settings = getattr(settings, name)
   return settings
@@ -151,7 +148,7 @@ def _look_up(settings, field: str):
 def check(s) -> None:
   """Refuses values and combinations that cannot work, before anything is loaded or paid for."""
   for field, allowed in CHOICES.items():
-    if (value := _look_up(s, field)) not in allowed:
+    if (value := look_up(s, field)) not in allowed:
       raise errors.config(
         field, value, f"one of {', '.join(allowed)}", f"--config.{field}={allowed[0]}"
       )
@@ -164,7 +161,7 @@ def check(s) -> None:
     (PARTS, lambda v: 0 < v <= 1, "above 0 and at most 1"),
   ):
     for field in fields:
-      if not ok(value := _look_up(s, field)):
+      if not ok(value := look_up(s, field)):
         raise errors.config(field, value, allowed)
   _check_plan(s)
   _check_format(s)
@@ -177,11 +174,11 @@ def check(s) -> None:
 
 def _check_plan(s) -> None:
   for field in ("opening", "each_round"):
-    for phase in _look_up(s, field):
+    for phase in look_up(s, field):
       if phase not in phases.TABLE:
         raise errors.config(field, phase, f"made of {', '.join(phases.TABLE)}")
   for field in ("opening", "each_round"):
-    plan = _look_up(s, field)
+    plan = look_up(s, field)
     for place, phase in enumerate(plan):
       if (other := phases.TABLE[phase].after) and other not in plan[:place]:
         raise errors.config(field, plan, f"a plan with {other} before {phase}")
@@ -203,7 +200,7 @@ def _check_plan(s) -> None:
     allowed = "0 where no phase is an exam: its negatives are the student's mistakes"
     raise errors.config("train.losses.triplet", s.train.losses.triplet, allowed)
   for field in ("contrast.positives", "contrast.negatives"):
-    if s.train.losses.triplet and not _look_up(s, field):
+    if s.train.losses.triplet and not look_up(s, field):
       raise errors.config(
         field, 0, "1 or more where there is a triplet loss", "--config.train.losses.triplet=0"
       )
@@ -235,7 +232,7 @@ def _check_format(s) -> None:
   if "feedback" in s.opening + s.each_round and s.format in ("staged", "socratic"):
     field = "opening" if "feedback" in s.opening else "each_round"
     allowed = f"a plan without feedback: format {s.format} has no layout for corrections"
-    raise errors.config(field, _look_up(s, field), allowed)
+    raise errors.config(field, look_up(s, field), allowed)
   plans = s.opening + s.each_round
   if "rationalize" in plans and s.format != "cot":
     raise errors.config("format", s.format, "cot where a phase is rationalize: it has the hint")
@@ -316,7 +313,7 @@ def _check_training(s) -> None:
   if not t.losses.sft and not t.losses.triplet:
     raise errors.config("train.losses.sft", t.losses.sft, "above 0 where train.losses.triplet is 0")
   for field in ("train.buckets", "rollout.buckets"):
-    buckets = _look_up(s, field)
+    buckets = look_up(s, field)
     if not buckets or any(b < 1 for b in buckets) or list(buckets) != sorted(set(buckets)):
       raise errors.config(
         field, buckets, "a rising list of lengths", f"--config.{field}=64,128,256"
@@ -330,7 +327,7 @@ def _check_sources(s) -> None:
     if not 6 <= s.world.operand_max <= 10_000:
       raise errors.config("world.operand_max", s.world.operand_max, "6 to 10000")
   for group in ("task", "cross"):
-    _check_files(group, _look_up(s, group))
+    _check_files(group, look_up(s, group))
   if s.cross.name == s.task.name:
     raise errors.config("cross.name", s.cross.name, f"another task than {s.task.name}, or empty")
 
@@ -349,50 +346,3 @@ def _check_files(group: str, task) -> None:
     )
   if task.path and not pathlib.Path(task.path).exists():
     raise errors.config(f"{group}.path", task.path, "a file or folder that exists")
-
-
-def is_local(base_url: str) -> bool:
-  """Is the server on this machine, where no key is needed and nothing is billed?"""
-  host = urllib.parse.urlsplit(base_url).hostname
-  return host in ("127.0.0.1", "localhost", "::1")
-
-
-def asks(s) -> bool:
-  """Does the plan ask the teacher anything?"""
-  planned = set(s.opening + (s.each_round if s.rounds else ()))
-  free = {"demonstrate"} if s.demonstrate.source == "gold" else set()
-  return bool(planned & set(phases.ASKERS) - free)
-
-
-def check_teacher(s) -> None:
-  """Refuses a teacher that cannot be asked."""
-  t = s.teacher
-  faults.Script(t.builtin.faults, 0)
-  if "@" in t.base_url.partition("://")[2].partition("/")[0]:
-    raise errors.config("teacher.base_url", "(hidden)", "an address without user name or password")
-  if t.kind == "builtin" and s.task.name not in WORLDS and asks(s):
-    allowed = f"openai or replay: no world is behind task {s.task.name}"
-    raise errors.config("teacher.kind", t.kind, allowed)
-  for field in ("demonstrate.rationales", "feedback.rationales"):
-    if t.temperature == 0 and _look_up(s, field) > 1:
-      raise errors.config(field, _look_up(s, field), "1 at teacher.temperature 0: all are the same")
-  if t.kind == "openai":
-    if not t.base_url.startswith(("http://", "https://")):
-      example = "--config.teacher.base_url=https://api.openai.com/v1"
-      raise errors.config("teacher.base_url", t.base_url, "the server's address", example)
-    if not is_local(t.base_url) and not os.environ.get(t.key_env):
-      allowed = "an environment variable that holds the key"
-      raise errors.config("teacher.key_env", t.key_env, allowed, f"export {t.key_env}=...")
-  if t.kind == "replay":
-    if not t.replay.path:
-      raise errors.config(
-        "teacher.replay.path",
-        t.replay.path,
-        "the recorded files",
-        "--config.teacher.replay.path=FILE",
-      )
-    for field in ("path", "questions"):
-      given = getattr(t.replay, field)
-      for path in (given,) if isinstance(given, str) else given:
-        if path and not pathlib.Path(path).is_file():
-          raise errors.config(f"teacher.replay.{field}", path, "a file that exists")

@@ -10,6 +10,7 @@ import tempfile
 from distill_jax import (
   card,
   checks,
+  checks_teacher,
   console,
   errors,
   phase_folder,
@@ -35,7 +36,9 @@ def run(settings, config: dict, workdir: str) -> dict:
   folder.claim(config)
   t = settings.teacher
   if (
-    t.kind == "openai" and not checks.is_local(t.base_url) and not t.prices.input + t.prices.output
+    t.kind == "openai"
+    and not checks_teacher.is_local(t.base_url)
+    and not t.prices.input + t.prices.output
   ):
     screen.warn("teacher.prices are 0, so that teacher.max_dollars stops nothing: set both prices")
   try:

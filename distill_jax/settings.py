@@ -9,7 +9,7 @@ import dataclasses
 import math
 import types
 
-from distill_jax import checks, errors
+from distill_jax import checks, checks_teacher, errors
 
 Group = dataclasses.dataclass(frozen=True)
 LARGEST = 2**31 - 1  # of a whole number: the device counts in 32 bits
@@ -350,7 +350,7 @@ def read(config: dict, *, teacher: bool = True) -> Settings:
   settings = _group(Settings, config, "")
   checks.check(settings)
   if teacher:
-    checks.check_teacher(settings)
+    checks_teacher.check(settings)
   return settings
 
 

@@ -4,7 +4,17 @@ import ast
 import pathlib
 
 FLOORS = {
-  4: ("__main__", "command_line", "checks", "settings", "play", "card", "doctor", "ablations"),
+  4: (
+    "__main__",
+    "command_line",
+    "checks",
+    "checks_teacher",
+    "settings",
+    "play",
+    "card",
+    "doctor",
+    "ablations",
+  ),
   3: ("rounds", "summary", "run_folder", "phase_folder"),
   2: ("phases", "report"),
   1: (
@@ -24,6 +34,7 @@ WITHOUT_JAX = {
   "run_folder",
   "phase_folder",
   "checks",
+  "checks_teacher",
   "settings",
   "command_line",
 }
