@@ -1,6 +1,7 @@
 """A small HTTP/1.1 server that speaks OpenAI's chat completions: the built-in teacher and tests.
 
 POST /v1/chat/completions    GET /v1/models    GET /stats (server.Stats)
+/v1/files and /v1/batches: batch_server.py
 """
 
 import asyncio
@@ -13,7 +14,7 @@ import threading
 import time
 
 from distill_jax import errors
-from distill_jax.teacher import faults, wire
+from distill_jax.teacher import batch_server, faults, wire
 
 LIMIT = 64 * 2**20  # bytes of a request body
 LINE = 64 * 2**10  # bytes of a header line
@@ -44,6 +45,7 @@ class Server:
     self._answer, self._port, self._model = answer, port, model
     self._latency, self._script, self._log = latency, script, log
     self.stats = Stats()
+    self.batches = batch_server.Desk(self.line, latency)
     self.authorizations: set[str] = set()  # headers seen, in memory only
     self._completed: collections.Counter = collections.Counter()
     self._connections: set[asyncio.Task] = set()
@@ -100,6 +102,7 @@ class Server:
       await stop.wait()
     finally:
       server.close()
+      self.batches.close()
       for task in list(self._connections):
         task.cancel()
       await asyncio.gather(*self._connections, return_exceptions=True)
@@ -128,14 +131,18 @@ class Server:
       name, _, value = entry.partition(":")
       headers[name.lower()] = value.strip()
     length = int(headers.get("content-length", "0"))
-    if not 0 <= length <= LIMIT or "transfer-encoding" in headers:
+    path = line[1].partition("?")[0]
+    most = batch_server.LIMIT if path == "/v1/files" else LIMIT
+    if not 0 <= length <= most or "transfer-encoding" in headers:
       await wire.send(writer, 413, wire.error("the body is too long or has no length"))
       return False
     body = await reader.readexactly(length)
-    path = line[1].partition("?")[0]
     if line[0] == "POST" and path == "/v1/chat/completions":
       self.authorizations.add(headers.get("authorization", ""))
       return await self._completion(reader, writer, body)
+    if path.startswith(("/v1/files", "/v1/batches")):
+      self.authorizations.add(headers.get("authorization", ""))
+      return await self.batches.exchange(writer, line[0], line[1], headers, body)
     if line[0] == "GET" and path == "/v1/models":
       await wire.send(
         writer, 200, {"object": "list", "data": [{"id": self._model, "object": "model"}]}
@@ -174,6 +181,27 @@ class Server:
       return True
     finally:
       stats.in_flight -= 1
+
+  def line(self, raw: bytes) -> tuple[int, dict] | None:
+    """(status, body) of one request of a batch; see batch_server.Desk."""
+    number = self.stats.requests
+    self.stats.requests += 1
+    fault = self._script.pick(number)
+    self.stats.faults += fault is not None
+    try:
+      asked = wire.completion(raw)
+    except (ValueError, TypeError, KeyError, RecursionError):
+      return 400, wire.error("not a chat completion request")
+    if fault is not None and fault.kind.isdecimal():
+      options = dict(fault.options)
+      return int(fault.kind), wire.error(options.get("say", "injected"), options.get("code"))
+    if fault is not None and fault.kind not in faults.SHAPES:
+      return {"empty_object": (200, {}), "close": (0, {})}.get(fault.kind)
+    reply = self._reply(asked, number)
+    if fault is not None:
+      faults.SHAPES[fault.kind](reply)
+    self._count(raw, asked, len(reply["choices"]))
+    return 200, reply
 
   def _reply(self, asked: dict, number: int) -> dict:
     texts = self._answer(asked["messages"], asked["n"], asked["temperature"], asked["seed"])
