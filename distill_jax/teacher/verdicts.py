@@ -1,12 +1,17 @@
 """What an HTTP answer means: an answer, try again, go on without it, or stop the run. Pure."""
 
 import dataclasses
+import datetime
 import email.utils
 import json
 import math
+import re
 
 MOST_TOKENS = 10**9  # of one call; a server that says more is not believed
 QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
+REQUEST_ID = ("x-request-id", "request-id", "apim-request-id")
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ms|us|µs|ns|h|m|s)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,14 +30,21 @@ class Answered:
   model: str
   tokens_in: int | None  # None if the server does not say
   tokens_out: int | None
+  tokens_cached: int = 0  # of tokens_in
+  tokens_reasoning: int = 0  # of tokens_out
+  name: str = ""  # the server's own, for want of a request id
 
 
 @dataclasses.dataclass(frozen=True)
 class Again:
-  """Worth another attempt, after `wait` seconds if the server asked for that."""
+  """Worth another attempt, after `wait` seconds if the server asked for that.
+
+  `limited`: nothing is wrong but the pace; it says nothing about the request.
+  """
 
   why: str
   wait: float | None = None
+  limited: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,12 +76,16 @@ def of_body(raw: bytes, model: str) -> Answered | Again:
   if None in read:
     return Again(f"a choice is not a chat message: {start(json.dumps(choices))}")
   usage = body.get("usage") if isinstance(body.get("usage"), dict) else {}
-  named = body.get("model")
+  named, name = body.get("model"), body.get("id")
+  tokens_in, tokens_out = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
   return Answered(
     choices=tuple(read),
     model=named if isinstance(named, str) and named else model,
-    tokens_in=_count(usage.get("prompt_tokens")),
-    tokens_out=_count(usage.get("completion_tokens")),
+    tokens_in=tokens_in,
+    tokens_out=tokens_out,
+    tokens_cached=_detail(usage, "prompt_tokens_details", "cached_tokens", tokens_in),
+    tokens_reasoning=_detail(usage, "completion_tokens_details", "reasoning_tokens", tokens_out),
+    name=start(name)[:100] if isinstance(name, str) else "",
   )
 
 
@@ -93,32 +109,110 @@ def of_status(status: int, headers, body, now: float) -> Again | Skip | Stop:
     return Stop(
       why, "no such model or path; check config.teacher.model and config.teacher.base_url"
     )
+  if 300 <= status < 400:
+    return Stop(
+      f"{why} (it points elsewhere, to {start(headers.get('location') or 'nowhere')})",
+      "the key is not sent after it; name the right address as config.teacher.base_url",
+    )
   if status in (408, 409, 425, 429) or status >= 500:
-    return Again(why, retry_after(headers, now))
+    return Again(why, asked_wait(headers, now), limited=status == 429)
   filtered = any(code in ("content_filter", "content_policy_violation") for code in codes)
   return Skip("filtered" if filtered else "bad_request", why)
 
 
+def asked_wait(headers, now: float) -> float | None:
+  """Seconds that a server which refuses asks to wait, in whatever spelling; None if it does not.
+
+  retry-after-ms and retry-after come first; then the resets of those limits that are used up, or of
+  all of them if the server does not say which.
+  """
+  if (said := retry_after(headers, now)) is not None:
+    return said
+  resets = _resets(headers, now)
+  spent = [seconds for seconds, left in resets if left is not None and left <= 0]
+  return max(spent or [seconds for seconds, left in resets if left is None], default=None)
+
+
+def exhausted(headers, now: float) -> float:
+  """Seconds until a limit is there again that an accepted request has used up; 0 if none is."""
+  return max(
+    (s for s, left in _resets(headers, now) if left is not None and left <= 0), default=0.0
+  )
+
+
 def retry_after(headers, now: float) -> float | None:
-  """Seconds the server asks to wait: retry-after-ms, retry-after in seconds, or a date."""
-  for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
-    value = headers.get(name)
-    if value is None:
-      continue
-    try:
-      seconds = float(value) * unit
-    except ValueError:
-      seconds = _until(value, now)
-    if seconds is not None and math.isfinite(seconds):
-      return max(0.0, seconds)
+  """retry-after-ms, or retry-after: seconds, a date, a time as in 1m30s."""
+  try:
+    milliseconds = float(headers.get("retry-after-ms", ""))
+  except ValueError:
+    milliseconds = math.nan
+  if math.isfinite(milliseconds):
+    return max(0.0, milliseconds / 1e3)
+  return seconds(headers.get("retry-after", ""), now)
+
+
+def seconds(value: str, now: float) -> float | None:
+  """Seconds from `now` (Unix) in any spelling that servers use; None if it is none.
+
+  A number of seconds, a Go duration (6m0s, 1.5s, 20ms), a date of HTTP or ISO 8601, or the Unix
+  time, in seconds or milliseconds.
+  """
+  value = value.strip()[:64]
+  for read in (_number, _duration, _http_date, _iso_date):
+    found = read(value, now)
+    if found is not None and math.isfinite(found):
+      return max(0.0, found)
   return None
 
 
-def _until(date: str, now: float) -> float | None:
+def request_id(headers) -> str:
+  """What the server calls this request, for a complaint to whoever runs it."""
+  return next((start(headers[name])[:100] for name in REQUEST_ID if headers.get(name)), "")
+
+
+def _resets(headers, now: float) -> list[tuple[float, float | None]]:
+  """(seconds until it is whole again, how much is left or None) of each limit that is told."""
+  found = []
+  for what in ("-requests", "-tokens", ""):
+    reset = seconds(headers.get(f"x-ratelimit-reset{what}", ""), now)
+    if reset is not None:
+      try:
+        left = float(headers.get(f"x-ratelimit-remaining{what}", ""))
+      except ValueError:
+        left = None
+      found.append((reset, left))
+  return found
+
+
+def _number(value: str, now: float) -> float | None:
   try:
-    return email.utils.parsedate_to_datetime(date).timestamp() - now
-  except (ValueError, TypeError, OverflowError):
+    number = float(value)
+  except ValueError:
     return None
+  if number > 1e11:
+    return number / 1e3 - now
+  return number - now if number > 1e9 else number
+
+
+def _duration(value: str, now: float) -> float | None:
+  parts = _PART.findall(value)
+  whole = parts and "".join(number + unit for number, unit in parts) == value
+  return sum(float(number) * _UNITS[unit] for number, unit in parts) if whole else None
+
+
+def _http_date(value: str, now: float) -> float | None:
+  try:
+    return email.utils.parsedate_to_datetime(value).timestamp() - now
+  except (ValueError, TypeError, OverflowError, IndexError):
+    return None
+
+
+def _iso_date(value: str, now: float) -> float | None:
+  try:
+    date = datetime.datetime.fromisoformat(value)
+  except ValueError:
+    return None
+  return (date if date.tzinfo else date.replace(tzinfo=datetime.UTC)).timestamp() - now
 
 
 def _choice(choice) -> Choice | None:
@@ -146,6 +240,13 @@ def _choice(choice) -> Choice | None:
 def _count(value) -> int | None:
   """A number of tokens; None for what cannot be one."""
   return value if type(value) is int and 0 <= value <= MOST_TOKENS else None
+
+
+def _detail(usage: dict, group: str, name: str, most: int | None) -> int:
+  """A part of the tokens that the server says apart; never more than the whole."""
+  group = usage.get(group)
+  count = _count(group.get(name)) if isinstance(group, dict) else None
+  return min(count or 0, most or 0)
 
 
 def start(text: str) -> str:
