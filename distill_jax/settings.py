@@ -6,13 +6,10 @@ give one line that names the field. What the keys mean stands in configs/base.py
 """
 
 import dataclasses
-import math
-import types
 
-from distill_jax import checks, checks_teacher, errors
+from distill_jax import checks, checks_teacher, typed
 
 Group = dataclasses.dataclass(frozen=True)
-LARGEST = 2**31 - 1  # of a whole number: the device counts in 32 bits
 
 
 @Group
@@ -347,42 +344,8 @@ def read(config: dict, *, teacher: bool = True) -> Settings:
   Raises Refusal (exit code 3) for whatever is missing, unknown, of the wrong type, or makes no
   sense.
   """
-  settings = _group(Settings, config, "")
+  settings = typed.group(Settings, config, "")
   checks.check(settings)
   if teacher:
     checks_teacher.check(settings)
   return settings
-
-
-def _group(kind, values, at: str):
-  if not isinstance(values, dict):
-    raise errors.config(at, values, "a group of settings")
-  names = {f.name: f.type for f in dataclasses.fields(kind)}
-  path = lambda name: f"{at}.{name}" if at else name
-  for name in values:
-    if name not in names:
-      raise errors.Refusal(
-        f"config.{path(name)} is not a setting; there are: {', '.join(names)}", errors.CONFIG
-      )
-  for name in names:
-    if name not in values:
-      raise errors.Refusal(f"config.{path(name)} is missing (see configs/base.py)", errors.CONFIG)
-  return kind(**{name: _value(hint, values[name], path(name)) for name, hint in names.items()})
-
-
-def _value(hint, value, at: str):
-  if dataclasses.is_dataclass(hint):
-    return _group(hint, value, at)
-  if isinstance(hint, types.GenericAlias):  # tuple[X, ...]
-    if not isinstance(value, tuple | list):
-      raise errors.config(at, value, "a tuple", f"--config.{at}='(a, b)'")
-    return tuple(_value(hint.__args__[0], v, f"{at}[{n}]") for n, v in enumerate(value))
-  if hint is float and type(value) is int:
-    value = float(value)
-  if type(value) is not hint:
-    raise errors.config(at, value, f"of type {hint.__name__}")
-  if hint is float and not math.isfinite(value):
-    raise errors.config(at, value, "a finite number")
-  if hint is int and not -LARGEST <= value <= LARGEST:
-    raise errors.config(at, value, f"at most {LARGEST}: it has to fit 32 bits")
-  return value

@@ -10,6 +10,7 @@ FLOORS = {
     "checks",
     "checks_teacher",
     "settings",
+    "typed",
     "play",
     "card",
     "doctor",
@@ -36,6 +37,7 @@ WITHOUT_JAX = {
   "checks",
   "checks_teacher",
   "settings",
+  "typed",
   "command_line",
 }
 EFFECTS = {
