@@ -85,6 +85,10 @@ def get_config() -> ConfigDict:
       base_url="",  # openai: e.g. https://api.openai.com/v1 or http://localhost:8000/v1
       # environment variable that holds the key; the key itself never stands in a config
       key_env="OPENAI_API_KEY",
+      # file that holds the key and nothing else, for its owner's eyes only; "" = key_env has it
+      key_file="",
+      # may base_url be plain http to another machine? Key and texts then travel in the clear
+      insecure_http=False,
       temperature=0.7,
       max_tokens=512,  # completion tokens of one reply
       max_tokens_field="max_tokens",  # max_tokens | max_completion_tokens: what the server calls it
@@ -93,10 +97,14 @@ def get_config() -> ConfigDict:
       attempts=6,  # attempts for one request
       # seconds one request may wait on rate limits and retries, all attempts together
       patience=300.0,
-      prices=ConfigDict(dict(input=0.0, output=0.0)),  # dollars per million tokens
+      # dollars per million tokens; cached: of input the server had seen before, -1 = as input
+      prices=ConfigDict(dict(input=0.0, output=0.0, cached=-1.0)),
       max_dollars=10.0,  # hard cap for the run folder, checked before each request
       max_requests=1_000_000,  # likewise
       cache="",  # SQLite file with every reply ever paid for; "" = teacher.sqlite in the run folder
+      # share of a stage's samples that must get a reply, or else the run stops there; what was
+      # paid for stays in the cache
+      coverage=0.5,
       builtin=ConfigDict(
         dict(
           error_rate=0.05,  # share of replies with a wrong answer

@@ -134,6 +134,7 @@ SHARES = (
   "taxonomy.exceptions",
   "prefer.label_smoothing",
   "teacher.builtin.error_rate",
+  "teacher.coverage",
   "sft.prompt_weight",
   "exam.top_p",
 )

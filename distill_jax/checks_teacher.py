@@ -3,18 +3,10 @@
 `s` is a settings.Settings throughout.
 """
 
-import os
 import pathlib
-import urllib.parse
 
 from distill_jax import checks, errors, phases
-from distill_jax.teacher import faults
-
-
-def is_local(base_url: str) -> bool:
-  """Is the server on this machine, where no key is needed and nothing is billed?"""
-  host = urllib.parse.urlsplit(base_url).hostname
-  return host in ("127.0.0.1", "localhost", "::1")
+from distill_jax.teacher import access, faults
 
 
 def asks(s) -> bool:
@@ -27,9 +19,12 @@ def asks(s) -> bool:
 def check(s) -> None:
   """Refuses a teacher that cannot be asked."""
   t = s.teacher
+  if t.prices.cached < 0 and t.prices.cached != -1:
+    raise errors.config("teacher.prices.cached", t.prices.cached, "0 or more, or -1: as input")
   faults.Script(t.builtin.faults, 0)
-  if "@" in t.base_url.partition("://")[2].partition("/")[0]:
-    raise errors.config("teacher.base_url", "(hidden)", "an address without user name or password")
+  access.check_name(t.key_env)
+  if t.base_url:
+    access.check_address(t.base_url, insecure_http=t.insecure_http)
   if t.kind == "builtin" and s.task.name not in checks.WORLDS and asks(s):
     allowed = f"openai or replay: no world is behind task {s.task.name}"
     raise errors.config("teacher.kind", t.kind, allowed)
@@ -39,12 +34,8 @@ def check(s) -> None:
         field, checks.look_up(s, field), "1 at teacher.temperature 0: all are the same"
       )
   if t.kind == "openai":
-    if not t.base_url.startswith(("http://", "https://")):
-      example = "--config.teacher.base_url=https://api.openai.com/v1"
-      raise errors.config("teacher.base_url", t.base_url, "the server's address", example)
-    if not is_local(t.base_url) and not os.environ.get(t.key_env):
-      allowed = "an environment variable that holds the key"
-      raise errors.config("teacher.key_env", t.key_env, allowed, f"export {t.key_env}=...")
+    access.check_address(t.base_url, insecure_http=t.insecure_http)
+    access.key(t.base_url, key_env=t.key_env, key_file=t.key_file)
   if t.kind == "replay":
     if not t.replay.path:
       raise errors.config(

@@ -71,7 +71,6 @@ def teacher(config: dict | None) -> int:
     f"{', at ' + t['base_url'] if t['base_url'] else ''}"
   )
   if t["kind"] == "openai":
-    print(
-      f"             {t['key_env']} is {'present' if os.environ.get(t['key_env']) else 'not set'}"
-    )
+    known = f"{t['key_env']} is {'present' if os.environ.get(t['key_env']) else 'not set'}"
+    print(f"             {'the key file can be read' if t['key_file'] else known}")
   return 0

@@ -10,7 +10,6 @@ import tempfile
 from distill_jax import (
   card,
   checks,
-  checks_teacher,
   console,
   errors,
   phase_folder,
@@ -27,7 +26,7 @@ from distill_jax.phases import conversations, devices
 from distill_jax.phases import evaluate as evaluation
 from distill_jax.phases import export as leaving
 from distill_jax.phases import run as runs
-from distill_jax.teacher import builtin
+from distill_jax.teacher import access, builtin
 
 
 def run(settings, config: dict, workdir: str) -> dict:
@@ -36,9 +35,7 @@ def run(settings, config: dict, workdir: str) -> dict:
   folder.claim(config)
   t = settings.teacher
   if (
-    t.kind == "openai"
-    and not checks_teacher.is_local(t.base_url)
-    and not t.prices.input + t.prices.output
+    t.kind == "openai" and not access.is_local(t.base_url) and not t.prices.input + t.prices.output
   ):
     screen.warn("teacher.prices are 0, so that teacher.max_dollars stops nothing: set both prices")
   try:

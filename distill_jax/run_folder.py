@@ -26,7 +26,10 @@ FREE = {
   for name in (
     "attempts",
     "concurrency",
+    "coverage",
+    "insecure_http",
     "key_env",
+    "key_file",
     "max_dollars",
     "max_requests",
     "patience",

@@ -66,6 +66,7 @@ class Cross:
 class Prices:
   input: float
   output: float
+  cached: float
 
 
 @Group
@@ -89,6 +90,8 @@ class Teacher:
   model: str
   base_url: str
   key_env: str
+  key_file: str
+  insecure_http: bool
   temperature: float
   max_tokens: int
   max_tokens_field: str
@@ -100,6 +103,7 @@ class Teacher:
   max_dollars: float
   max_requests: int
   cache: str
+  coverage: float
   builtin: Builtin
   replay: Replay
 

@@ -117,6 +117,14 @@ def test_what_makes_no_sense_is_refused_by_name(changes, named):
   assert named in refusal(changed(**changes))
 
 
+@pytest.mark.parametrize(
+  ("name", "value"), [("coverage", 1.5), ("coverage", -0.1), ("prices.cached", -2.0)]
+)
+def test_shares_and_prices_of_the_teacher_that_cannot_be_are_refused(name, value):
+  with pytest.raises(errors.Refusal, match=rf"config\.teacher\.{name}"):
+    settings.read(config(f"teacher.{name}", value))
+
+
 def test_a_vendor_without_a_key_is_refused_before_anything_is_paid(monkeypatch):
   monkeypatch.delenv("NO_SUCH_KEY", raising=False)
   changes = {
@@ -132,6 +140,17 @@ def test_a_vendor_without_a_key_is_refused_before_anything_is_paid(monkeypatch):
 def test_a_password_in_the_address_is_refused_and_not_repeated():
   said = refusal(changed(teacher__kind="openai", teacher__base_url="http://me:secret@localhost/v1"))
   assert "config.teacher.base_url" in said and "secret" not in said
+
+
+def test_the_key_itself_in_a_config_is_refused_and_not_repeated(monkeypatch):
+  monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+  key = "sk-proj-0123456789abcdefghij"
+  assert key not in refusal(changed(teacher__key_env=key))  # whoever teaches
+  assert key not in refusal(changed(teacher__key=key))
+  vendor = {"teacher__kind": "openai", "teacher__base_url": "https://example.com/v1"}
+  said = refusal(changed(**vendor, teacher__key_file="/nowhere/key"))
+  assert "/nowhere/key" in said and "No such file" in said
+  assert "insecure_http" in refusal(changed(**vendor | {"teacher__base_url": "http://10.0.0.1/v1"}))
 
 
 def test_a_refusal_is_one_printable_line_whatever_it_quotes():

@@ -55,11 +55,13 @@ def make(settings, *, workdir, world, world_identity: str, seed: int):
     )
   if settings.kind == "builtin":
     return _Builtin(settings, kept, world, world_identity, seed)
-  return _client(settings, kept, base_url=settings.base_url, key_env=settings.key_env, identity="")
+  names = ("base_url", "key_env", "key_file", "insecure_http")
+  address = {name: getattr(settings, name) for name in names}
+  return _client(settings, kept, **address, identity="")
 
 
 def _client(settings, kept: dict, **address):
-  from distill_jax.teacher import client
+  from distill_jax.teacher import access, client
 
   names = (
     "model",
@@ -73,7 +75,7 @@ def _client(settings, kept: dict, **address):
   terms = {
     name: getattr(settings, name) for name in (*names, "prices", "max_dollars", "max_requests")
   }
-  send_seed = client.is_local(address["base_url"])  # vendors differ in whether they take one
+  send_seed = access.is_local(address["base_url"])  # vendors differ in whether they take one
   return client.Client(**terms, **kept, **address, send_seed=send_seed)
 
 

@@ -5,15 +5,12 @@ it is used. The key is read from the environment and leaves this process in one 
 """
 
 import asyncio
-import ipaddress
-import os
-import urllib.parse
 from collections.abc import Callable, Sequence
 
 import openai
 
 from distill_jax import errors
-from distill_jax.teacher import asking, cache, ledger, sending
+from distill_jax.teacher import access, asking, cache, ledger, sending
 
 MAX_TOKENS_FIELDS = ("max_tokens", "max_completion_tokens")
 
@@ -21,8 +18,10 @@ MAX_TOKENS_FIELDS = ("max_tokens", "max_completion_tokens")
 class Client:
   """A Teacher behind HTTP. One code path for vendors, local servers and the built-in teacher.
 
-  base_url      where /chat/completions stands; https, or plain http to this machine
+  base_url      where /chat/completions stands; https, or plain http to this machine, or, with
+                insecure_http, to any
   key_env       environment variable with the key; may be unset or "" for a server on this machine
+  key_file      file with the key, instead; "" for none
   max_tokens    completion tokens of one reply; max_tokens_field is what the server calls it
   concurrency   requests in flight
   timeout       seconds for one attempt, from sending to the last byte
@@ -41,8 +40,10 @@ class Client:
     self, *, base_url: str, model: str, key_env: str, max_tokens: int, max_tokens_field: str,
     concurrency: int, timeout: float, attempts: int, patience: float, prices, max_dollars: float,
     max_requests: int, cache_path: str, run: str, identity: str, send_seed: bool,
+    key_file: str = "", insecure_http: bool = False,
   ):  # fmt: skip
-    self._local = _check_address(base_url)
+    access.check_address(base_url, insecure_http=insecure_http)
+    self._local = access.is_local(base_url)
     if max_tokens_field not in MAX_TOKENS_FIELDS:
       raise errors.config(
         "teacher.max_tokens_field", max_tokens_field, " or ".join(MAX_TOKENS_FIELDS)
@@ -50,7 +51,7 @@ class Client:
     for name, value in (("concurrency", concurrency), ("attempts", attempts), ("timeout", timeout)):
       if value <= 0:
         raise errors.config(f"teacher.{name}", value, "above 0")
-    self._key = _key(base_url, key_env, self._local)
+    self._key = access.key(base_url, key_env=key_env, key_file=key_file)
     self._terms = sending.Terms(
       base_url.rstrip("/"), model, max_tokens, max_tokens_field, concurrency, timeout, attempts,
       patience, prices, send_seed,
@@ -132,7 +133,7 @@ class Client:
       base_url=self._terms.base_url,
       max_retries=0,
       timeout=self._terms.timeout,
-      http_client=openai.DefaultAsyncHttpxClient(**options),
+      http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False, **options),
     ) as http:
       sender = sending.Sender(
         http, self._terms, self._store, place, budget, self._hide, self._answered, on_done
@@ -145,49 +146,3 @@ class Client:
   def _hide(self, text: str) -> str:
     """Takes the key out of what a server said."""
     return text.replace(self._key, "[key]") if len(self._key) >= 8 else text
-
-
-def is_local(base_url: str) -> bool:
-  """Does this address name this machine's loopback?"""
-  host = urllib.parse.urlsplit(base_url).hostname or ""
-  if host == "localhost":
-    return True
-  try:
-    return ipaddress.ip_address(host).is_loopback
-  except ValueError:
-    return False
-
-
-def _check_address(base_url: str) -> bool:
-  """Whether the address is on this machine. Raises errors.Refusal if it is unsound or unsafe."""
-  do = "--config.teacher.base_url=https://HOST/v1"
-  try:
-    parts = urllib.parse.urlsplit(base_url)
-    sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-  except ValueError:
-    raise errors.config(
-      "teacher.base_url", base_url, "an address such as https://HOST/v1", do
-    ) from None
-  if parts.username is not None or parts.password is not None:
-    raise errors.config(
-      "teacher.base_url", "(hidden)", "an address without user name or password", do
-    )
-  if not sound:
-    raise errors.config("teacher.base_url", base_url, "an address such as https://HOST/v1", do)
-  if parts.scheme == "http" and not is_local(base_url):
-    allowed = "https, or http to this machine only: the key would travel in the clear"
-    raise errors.config("teacher.base_url", base_url, allowed, do)
-  return is_local(base_url)
-
-
-def _key(base_url: str, key_env: str, local: bool) -> str:
-  key = os.environ.get(key_env, "").strip() if key_env else ""
-  if not key and not local:
-    name = key_env or "OPENAI_API_KEY"
-    raise errors.teacher(
-      f"no key for {base_url}: the environment variable {name} (config.teacher.key_env) is not set;"
-      f" type: export {name}=..."
-    )
-  if not key.isprintable() or not key.isascii():
-    raise errors.teacher(f"the key in the environment variable {key_env} has characters no key has")
-  return key

@@ -105,6 +105,10 @@ def of_status(status: int, headers, body, now: float) -> Again | Skip | Stop:
     )
   if status == 403:
     return Stop(why, "the key may not use this model or this address")
+  if 300 <= status < 400:  # who redirects could have questions sent anywhere
+    return Stop(
+      why, f"set config.teacher.base_url to where it points: {start(headers.get('location', ''))}"
+    )
   if status in (404, 405):
     return Stop(
       why, "no such model or path; check config.teacher.model and config.teacher.base_url"

@@ -1,11 +1,14 @@
 """The key leaves the process in one header, and is in no text that anyone keeps."""
 
 import logging
+import socket
+import threading
 
 import pytest
 from scripted import ask, wanted
 
 from distill_jax import errors
+from distill_jax.teacher import access
 
 KEY = "sk-planted-0123456789abcdef"
 
@@ -49,7 +52,7 @@ def test_a_server_on_this_machine_needs_no_key(serve, connect):
 def test_a_server_elsewhere_needs_a_key(connect):
   with pytest.raises(errors.Refusal, match="export NO_SUCH_VARIABLE=") as refusal:
     connect("https://example.com/v1", key_env="NO_SUCH_VARIABLE")
-  assert refusal.value.code == errors.TEACHER
+  assert refusal.value.code == errors.CONFIG
 
 
 @pytest.mark.parametrize(
@@ -57,6 +60,7 @@ def test_a_server_elsewhere_needs_a_key(connect):
   [
     "http://example.com/v1", "http://127.0.0.1.example.com/v1", "http://10.0.0.1/v1", "ftp://127.0.0.1/v1",
     "https://", "example.com/v1", "", "https://me:hunter2@example.com/v1", "http://[::1", "http://127.0.0.1:x/v1",
+    "https://example.com/v1?key=hunter2", "https://example.com/v1#hunter2", "https://\nexample.com",
   ],
 )  # fmt: skip
 def test_an_address_that_would_give_the_key_away_or_is_none_is_refused(connect, url):
@@ -70,6 +74,103 @@ def test_a_key_that_cannot_be_one_is_refused_unseen(connect, monkeypatch):
   with pytest.raises(errors.Refusal, match="PLANTED_KEY") as refusal:
     connect("https://example.com/v1", key_env="PLANTED_KEY")
   assert "sk-two" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("around", ["", "\n", "  \t\r\n"])
+def test_a_key_file_is_read_without_the_white_space_around_the_key(
+  serve, connect, tmp_path, around
+):
+  file = tmp_path / "key"
+  file.write_text(f"{around}{KEY}{around}")
+  file.chmod(0o640)
+  server = serve()
+  ask(connect(server.url, key_file=str(file), key_env="PATH"), wanted(1))  # the file is what counts
+  assert server.authorizations == {f"Bearer {KEY}"}
+
+
+@pytest.mark.parametrize(
+  "content, mode, say",
+  [
+    (None, 0, "cannot be read"),
+    (KEY, 0o644, "open to everybody.*chmod 600"),
+    (KEY, 0o602, "open to everybody.*chmod 600"),
+    ("", 0o600, "holds no key"),
+    (" \n", 0o600, "holds no key"),
+    (f"{KEY}\n{KEY}", 0o600, "characters no key has"),
+    (f"OPENAI_API_KEY = {KEY}", 0o600, "characters no key has"),
+    (f"\u2018{KEY}\u2019", 0o600, "characters no key has"),
+    (KEY * 200, 0o600, "holds no key"),
+  ],
+)
+def test_a_key_file_that_is_missing_open_or_no_key_is_refused_in_one_line(
+  connect, tmp_path, content, mode, say
+):
+  file = tmp_path / "key"
+  if content is not None:
+    file.write_text(content, encoding="utf-8")
+    file.chmod(mode)
+  with pytest.raises(errors.Refusal, match=say) as refusal:
+    connect("https://example.com/v1", key_file=str(file))
+  assert str(file) in str(refusal.value) and refusal.value.code == errors.CONFIG
+  assert KEY not in str(refusal.value) and "\n" not in str(refusal.value)
+  assert refusal.value.__cause__ is None
+
+
+@pytest.mark.parametrize("name", ["", ".", "/dev/null", "key\0"])
+def test_what_is_no_file_holds_no_key(name, tmp_path):
+  address = {"base_url": "https://example.com/v1", "key_env": "PLANTED_KEY"}
+  if not name:
+    assert access.key(**address, key_file="") == KEY
+    return
+  with pytest.raises(errors.Refusal, match="key file"):
+    access.key(**address, key_file=name)
+
+
+@pytest.mark.parametrize(
+  "name", [KEY, KEY.replace("-", "_"), "sk-x", "two words", "gsk_aBcD0123456789abcdefgh"]
+)
+def test_a_key_in_the_place_of_a_variables_name_is_refused_unseen(name):
+  with pytest.raises(errors.Refusal, match=r"config\.teacher\.key_env is '\(hidden\)'") as refusal:
+    access.check_name(name)
+  assert name not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+  "name", ["", "OPENAI_API_KEY", "MY_COMPANYS_LONG_VARIABLE_FOR_A_KEY", "key"]
+)
+def test_a_variables_name_is_one(name):
+  access.check_name(name)
+
+
+def test_plain_http_to_another_machine_wants_a_switch(connect):
+  with pytest.raises(errors.Refusal, match=r"teacher\.insecure_http=True"):
+    connect("http://10.0.0.1/v1", key_env="PLANTED_KEY")
+  connect("http://10.0.0.1/v1", key_env="PLANTED_KEY", insecure_http=True)
+  connect("http://10.0.0.1/v1", key_env="NO_SUCH_VARIABLE", insecure_http=True)  # may need none
+  with pytest.raises(errors.Refusal, match="no key"):
+    connect("https://10.0.0.1/v1", key_env="NO_SUCH_VARIABLE", insecure_http=True)
+
+
+def test_nobody_is_followed_elsewhere(serve, connect):
+  """Who redirects could have questions, and answers, sent anywhere."""
+  elsewhere = serve()
+
+  moved = f"HTTP/1.1 307 Moved\r\nLocation: {elsewhere.url}/chat/completions\r\n"
+
+  def listen(connection):
+    with connection:
+      while connection.recv(65536):
+        connection.sendall(f"{moved}Content-Length: 0\r\n\r\n".encode())
+
+  with socket.create_server(("127.0.0.1", 0)) as here:
+    port = here.getsockname()[1]
+    thread = threading.Thread(target=lambda: listen(here.accept()[0]), daemon=True)
+    thread.start()
+    teacher = connect(f"http://127.0.0.1:{port}/v1", key_env="PLANTED_KEY", concurrency=1)
+    with pytest.raises(errors.Refusal, match=r"HTTP 307.*config\.teacher\.base_url"):
+      ask(teacher, wanted(3))
+    thread.join()
+  assert elsewhere.stats.requests == 0 and elsewhere.authorizations == set()
 
 
 def test_a_proxy_does_not_come_between_us_and_this_machine(serve, connect, monkeypatch):
