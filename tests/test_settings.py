@@ -111,18 +111,12 @@ def test_a_wrong_type_is_refused(field, value):
     ({"teacher__builtin__faults": "typo@0.5"}, "config.teacher.builtin.faults"),
     ({"train__batch": 0}, "config.train.batch"),
     ({"exam__top_p": 1.1}, "config.exam.top_p"),
+    ({"teacher__coverage": 1.1}, "config.teacher.coverage"),
+    ({"teacher__prices__cached": -2.0}, "config.teacher.prices.cached"),
   ],
 )
 def test_what_makes_no_sense_is_refused_by_name(changes, named):
   assert named in refusal(changed(**changes))
-
-
-@pytest.mark.parametrize(
-  ("name", "value"), [("coverage", 1.5), ("coverage", -0.1), ("prices.cached", -2.0)]
-)
-def test_shares_and_prices_of_the_teacher_that_cannot_be_are_refused(name, value):
-  with pytest.raises(errors.Refusal, match=rf"config\.teacher\.{name}"):
-    settings.read(config(f"teacher.{name}", value))
 
 
 def test_a_vendor_without_a_key_is_refused_before_anything_is_paid(monkeypatch):
@@ -195,6 +189,15 @@ def of_recipe(recipe: str, **changes) -> dict:
     ("self_refine", {"prefer__loss": "kto", "train__micro": 2}, "config.train.micro"),
     ("self_refine", {"train__micro": 16, "prefer__batch": 24}, "config.train.micro"),
     ("self_refine", {"prefer__epochs": 2}, "config.prefer.steps"),
+    ("self_refine", {"prefer__loss": "ipo", "prefer__beta": 0.0}, "config.prefer.beta"),
+    ("self_refine", {"cross__path": "."}, "config.cross.path"),
+    ("tailored", {"format": "answer_only"}, "config.each_round"),
+    ("self_refine", {"compat__tinythinker__teachers_order": True}, "compat.tinythinker.teachers"),
+    ("cot", {"demonstrate__source": "gold", "demonstrate__rationales": 2}, "demonstrate.rationales"),
+    ("cot", {"demonstrate__source": "gold", "demonstrate__passes": 2}, "config.demonstrate.passes"),
+    ("cot", {"demonstrate__source": "gold", "demonstrate__distance": 3}, "demonstrate.distance"),
+    ("cot", {"demonstrate__source": "gold", "demonstrate__relabel": "drop"}, "demonstrate.relabel"),
+    ("socratic", {"demonstrate__source": "gold", "demonstrate__show_gold": True}, "show_gold"),
     ("self_refine", {"prefer__steps": 0}, "config.prefer.steps"),
     (
       "self_refine",

@@ -1,6 +1,7 @@
 """The seam between recipes and whoever teaches: what is asked, what comes back, what it cost."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -10,6 +11,22 @@ KINDS = ("annotate", "correct")
 # their round and stage. The others are asked again when the round and stage is asked again.
 SETTLED = ("refusal", "filtered", "length", "empty")
 UNSETTLED = ("bad_request", "gave_up", "unrecorded")
+
+QUIET = 30.0  # seconds without an answer that are worth a word
+
+_CUT = "the reply was cut at {} tokens, the most it may have"
+_CUT_AT = re.compile(_CUT.format("([0-9]{1,9})"))
+
+
+def cut(limit: int) -> str:
+  """The message of a reply that was cut at so many tokens."""
+  return _CUT.format(limit)
+
+
+def cut_at(failure) -> int | None:
+  """The tokens at which a Failure was cut; None if it is another, or does not say."""
+  found = _CUT_AT.fullmatch(failure.message) if failure.kind == "length" else None
+  return int(found[1]) if found else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +55,8 @@ class Reply:
   tokens_out: int
   dollars: float  # what this round and stage paid for it; 0 if cached
   cached: bool  # paid for before this round and stage, or by another run
+  tokens_cached: int = 0  # of tokens_in: those the server had seen before, which may cost less
+  tokens_reasoning: int = 0  # of tokens_out: those that were thought and not said
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +69,10 @@ class Failure:
   tokens_in: int = 0
   tokens_out: int = 0
   dollars: float = 0.0
+  status: int = 0  # of HTTP; 0 if no answer came
+  request_id: str = ""  # as the server named the last request
+  tokens_cached: int = 0
+  tokens_reasoning: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +82,9 @@ class Totals:
   calls       distinct replies this run paid for in that round and stage
   cache_hits  distinct replies asked for there that had been paid for before, or by another run
   failures    samples for which there is no reply
-  tokens_in, tokens_out, dollars  of the calls and of the failures that were charged for
+  tokens_in, tokens_out, dollars  of the calls and of the failures that were charged for, also if
+              they were asked again since; tokens_cached are part of the first, tokens_reasoning of
+              the second
   retries     HTTP requests that were sent again; the one number that an interruption can change
   """
 
@@ -70,6 +95,8 @@ class Totals:
   tokens_in: int = 0
   tokens_out: int = 0
   dollars: float = 0.0
+  tokens_cached: int = 0
+  tokens_reasoning: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +108,29 @@ class Progress:
   failures: int
   retries: int  # of this ask
   dollars: float  # spent by the run folder so far
+  in_flight: int = 0  # requests
+  limit: int = 0  # how many may be in flight now
+  requests_a_second: float = 0.0  # of late
+  tokens_a_second: float = 0.0
+  projected: float | None = None  # dollars of the run folder when this ask is done
+  left: float | None = None  # seconds until then
+  quiet: float = 0.0  # seconds since anything came back
+  pause: float = 0.0  # seconds that all requests still wait because the server said so
+
+  def facts(self) -> dict:
+    """What a person wants to know beside done and total."""
+    facts = {"failures": self.failures, "retries": self.retries, "dollars": self.dollars}
+    if self.projected is not None and self.projected > self.dollars:
+      facts["of about"] = self.projected
+    if self.limit and self.done < self.total:
+      facts["in flight"] = f"{self.in_flight}/{self.limit}"
+      facts["requests/s"] = f"{self.requests_a_second:.3g}"
+      facts["tokens/s"] = f"{self.tokens_a_second:.0f}"
+      if self.pause >= 1:
+        facts["told to wait"] = f"{self.pause:.0f} s"
+      if self.quiet >= QUIET:
+        facts["nothing came for"] = f"{self.quiet:.0f} s"
+    return facts
 
 
 class Ledger(Protocol):

@@ -13,10 +13,14 @@ class Prices:
 
   input: float
   output: float
+  cached: float  # input that the server had seen before; -1: as any other
 
 
-def dollars(prices, tokens_in: int, tokens_out: int) -> float:
-  return (tokens_in * prices.input + tokens_out * prices.output) / 1e6
+def dollars(prices, tokens_in: int, tokens_out: int, tokens_cached: int = 0) -> float:
+  """What a call costs; `tokens_cached` of its `tokens_in` at their own price."""
+  cached = prices.input if prices.cached < 0 else prices.cached
+  fresh = tokens_in - tokens_cached
+  return (fresh * prices.input + tokens_cached * cached + tokens_out * prices.output) / 1e6
 
 
 class Ledger:

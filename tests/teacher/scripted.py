@@ -13,7 +13,7 @@ TERMS = {
   "timeout": 5.0,
   "attempts": 4,
   "patience": 5.0,
-  "prices": types.SimpleNamespace(input=1.0, output=10.0),
+  "prices": types.SimpleNamespace(input=1.0, output=10.0, cached=-1.0),
   "max_dollars": 1.0,
   "max_requests": 10_000,
   "run": "this run",

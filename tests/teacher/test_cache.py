@@ -125,3 +125,77 @@ def test_what_is_not_in_the_request_cannot_be_in_the_key():
     cache.request_text("u", "m", (("user", "q"),), sampling | {"temperature": 0.0}),
   ]
   assert len({cache.key(text, 0) for text in [base, *others]} | {cache.key(base, 1)}) == 7
+
+
+OLD = """
+create table replies(
+  key text primary key, request text, sample integer, text text, finish text, model text,
+  tokens_in integer, tokens_out integer, dollars real,
+  run text, round integer, stage text, time text);
+create table asked(
+  run text, round integer, stage text, key text,
+  primary key (run, round, stage, key)) without rowid;
+create table failures(
+  run text, round integer, stage text, key text, kind text, message text, attempts integer,
+  tokens_in integer, tokens_out integer, dollars real, time text,
+  primary key (run, round, stage, key));
+create table sent(
+  run text, round integer, stage text, requests integer, retries integer,
+  primary key (run, round, stage));
+insert into replies values ('k', '{}', 0, 'text', 'stop', 'm', 3, 4, 0.5, 'this run', 0, 's', 't');
+insert into asked values ('this run', 0, 's', 'k');
+insert into failures values ('this run', 0, 's', 'f', 'length', 'cut', 2, 5, 6, 0.25, 't');
+insert into sent values ('this run', 0, 's', 7, 2);
+pragma user_version = 1;
+"""  # as version 1 wrote it
+
+
+def test_a_file_of_the_version_before_is_brought_up_with_nothing_lost(tmp_path):
+  db = sqlite3.connect(tmp_path / "teacher.sqlite")
+  db.executescript(OLD)
+  db.close()
+  for _ in range(2):
+    made = cache.Cache(tmp_path / "teacher.sqlite")
+    assert made.get("k", HERE) == asking.Reply("text", "stop", "m", 3, 4, 0.5, False)
+    assert made.failure("f", HERE) == asking.Failure("length", "cut", 2, 5, 6, 0.25)
+    totals = made.totals("this run")
+    assert (totals.calls, totals.failures, totals.retries, totals.dollars) == (1, 1, 2, 0.75)
+    assert made.requests("this run") == 7
+    made.close()
+
+
+def test_another_programs_file_is_refused_and_left_alone(tmp_path):
+  path = tmp_path / "teacher.sqlite"
+  db = sqlite3.connect(path)
+  db.execute("create table bookmarks(url)")
+  db.commit()
+  db.close()
+  before = path.read_bytes()
+  with pytest.raises(errors.Refusal, match="another program"):
+    cache.Cache(path)
+  assert path.read_bytes() == before
+
+
+def test_all_new_columns_come_back(store):
+  made = asking.Reply("x", "stop", "m", 9, 8, 0.5, False, tokens_cached=7, tokens_reasoning=6)
+  lost = asking.Failure("length", "cut", 1, 5, 4, 0.25, 200, "req-1", 3, 2)
+  store.store_many([("{}", {(0, "k"): made}, HERE), ("{}", {(0, "f"): lost}, HERE)])
+  assert store.known(["f", "k", "none"], HERE) == {"k": made, "f": lost}
+  totals = store.totals("this run")
+  assert (totals.tokens_in, totals.tokens_cached) == (14, 10)
+  assert (totals.tokens_out, totals.tokens_reasoning) == (12, 8)
+
+
+def test_what_a_failure_cost_stays_in_the_ledger_when_it_is_asked_again(store):
+  store.store("{}", {(0, "k"): asking.Failure("length", "cut", 1, 5, 4, 0.25, 200, "one")}, HERE)
+  store.store("{}", {(0, "k"): asking.Failure("length", "cut", 1, 5, 4, 0.25, 200, "two")}, HERE)
+  store.store("{}", {(0, "k"): reply("x")}, HERE)
+  totals = store.totals("this run")
+  assert (totals.calls, totals.failures, totals.dollars) == (1, 0, 1.0)
+  assert store.failure("k", HERE) is None
+
+
+def test_many_requests_are_counted_at_once(store):
+  store.sent(HERE, 5, 2)
+  store.sent(HERE, 1)
+  assert store.requests("this run") == 6 and store.totals("this run").retries == 2
