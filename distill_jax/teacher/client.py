@@ -5,12 +5,28 @@ it is used. The key is read from the environment and leaves this process in one 
 """
 
 import asyncio
+import contextlib
+import math
+import threading
+import time
 from collections.abc import Callable, Sequence
 
 import openai
 
 from distill_jax import errors
-from distill_jax.teacher import access, asking, cache, ledger, sending
+from distill_jax.teacher import (
+  access,
+  asking,
+  cache,
+  interrupts,
+  keeping,
+  ledger,
+  meter,
+  pacing,
+  posting,
+  sending,
+  shaping,
+)  # fmt: skip
 
 MAX_TOKENS_FIELDS = ("max_tokens", "max_completion_tokens")
 
@@ -23,15 +39,19 @@ class Client:
   key_env       environment variable with the key; may be unset or "" for a server on this machine
   key_file      file with the key, instead; "" for none
   max_tokens    completion tokens of one reply; max_tokens_field is what the server calls it
-  concurrency   requests in flight
+  max_tokens_most   a reply that is cut is asked for again with twice as many, up to this; 0: not
+  concurrency   the most requests in flight; how many there are follows what the server bears
+  requests_per_minute, tokens_per_minute   what the server is known to allow; 0: not known
   timeout       seconds for one attempt, from sending to the last byte
   attempts      HTTP requests for one call before it is given up
   patience      seconds one call may wait between its attempts, Retry-After included
+  deadline      seconds that all asks of this client may take together; 0 for no end
   prices        .input and .output, dollars per million tokens
   max_dollars, max_requests   hard caps of the run, checked before each HTTP request
   cache_path    SQLite file; `run` names this run in it, so that one file can serve several
   identity      stands for the server in cache keys; "" for base_url itself
   send_seed     send the number of the first sample as `seed` (the built-in server draws by it)
+  shape         further body fields and schemas of replies; None for neither
 
   Raises errors.Refusal if the address, the key or the cache cannot be used.
   """
@@ -40,7 +60,9 @@ class Client:
     self, *, base_url: str, model: str, key_env: str, max_tokens: int, max_tokens_field: str,
     concurrency: int, timeout: float, attempts: int, patience: float, prices, max_dollars: float,
     max_requests: int, cache_path: str, run: str, identity: str, send_seed: bool,
-    key_file: str = "", insecure_http: bool = False,
+    key_file: str = "", insecure_http: bool = False, shape: shaping.Shaping | None = None,
+    max_tokens_most: int = 0,
+    requests_per_minute: float = 0, tokens_per_minute: float = 0, deadline: float = 0.0,
   ):  # fmt: skip
     access.check_address(base_url, insecure_http=insecure_http)
     self._local = access.is_local(base_url)
@@ -53,9 +75,16 @@ class Client:
         raise errors.config(f"teacher.{name}", value, "above 0")
     self._key = access.key(base_url, key_env=key_env, key_file=key_file)
     self._terms = sending.Terms(
-      base_url.rstrip("/"), model, max_tokens, max_tokens_field, concurrency, timeout, attempts,
-      patience, prices, send_seed,
+      base_url.rstrip("/"), model, max_tokens_field, max(max_tokens, max_tokens_most), concurrency,
+      timeout, attempts, patience, prices, send_seed, shape or shaping.NONE,
     )  # fmt: skip
+    self._max_tokens = max_tokens
+    self._deadline, self._left = deadline, deadline or math.inf
+    self.pace = pacing.Pace(
+      concurrency, time.monotonic(), requests_per_minute=requests_per_minute,
+      tokens_per_minute=tokens_per_minute,
+    )  # fmt: skip
+    self._turn = threading.Lock()
     self._caps = {"max_dollars": max_dollars, "max_requests": max_requests}
     self._identity, self._run = identity or self._terms.base_url, run
     self._store = cache.Cache(cache_path)
@@ -71,8 +100,16 @@ class Client:
     temperature: float,
     on_progress: Callable[[asking.Progress], None] | None,
   ) -> list[list[asking.Reply | asking.Failure]]:
-    """See asking.Teacher."""
+    """See asking.Teacher. Of asks from several threads, one waits for the other's replies."""
     place = cache.Place(self._run, round, stage)
+    with self._turn:
+      return self._ask(requests, place, temperature, on_progress)
+
+  def close(self) -> None:
+    """Closes the cache file."""
+    self._store.close()
+
+  def _ask(self, requests, place, temperature: float, on_progress):
     names = [self._names(request, temperature) for request in requests]
     self._store.ask([name for _, keys in names for name in keys.values()], place)
     jobs = self._jobs(requests, names, place)
@@ -81,67 +118,90 @@ class Client:
       asyncio.run(self._send(jobs, place, temperature, total, on_progress))
     elif on_progress is not None:
       on_progress(asking.Progress(total, total, 0, 0, self.ledger.total().dollars))
-    return [[self._outcome(name, place) for name in keys.values()] for _, keys in names]
-
-  def close(self) -> None:
-    """Closes the cache file."""
-    self._store.close()
+    found = self._store.known([name for _, keys in names for name in keys.values()], place)
+    return [[found[name] for name in keys.values()] for _, keys in names]
 
   def _names(self, request: asking.Request, temperature: float) -> tuple[str, dict[int, str]]:
     """(canonical JSON, {sample: cache key}) of a request."""
-    sampling = {"temperature": float(temperature), "max_tokens": self._terms.max_tokens}
+    sampling = {"temperature": float(temperature), "max_tokens": self._max_tokens}
+    sampling |= self._terms.shaping.key(request.kind)
     text = cache.request_text(self._identity, self._terms.model, request.messages, sampling)
     samples = range(request.first, request.first + request.samples)
     return text, {sample: cache.key(text, sample) for sample in samples}
 
   def _jobs(self, requests, names, place) -> list[sending.Job]:
-    """What is neither stored nor settled, one job for each distinct request."""
-    jobs: dict[str, sending.Job] = {}
+    """What is neither stored nor settled, one job for each distinct request and limit."""
+    found = self._store.known([name for _, keys in names for name in keys.values()], place)
+    jobs: dict[tuple[str, int], sending.Job] = {}
     for request, (text, keys) in zip(requests, names, strict=True):
-      missing = {sample: name for sample, name in keys.items() if not self._settled(name, place)}
-      if missing:
-        job = jobs.setdefault(text, sending.Job(request.messages, text, {}))
-        job.missing |= missing
+      for sample, name in keys.items():
+        if limit := self._limit(found.get(name)):
+          schema = self._terms.shaping.schema(request.kind)
+          job = sending.Job(request.messages, text, {}, limit, request.kind, schema)
+          jobs.setdefault((text, limit), job).missing[sample] = name
     return list(jobs.values())
 
-  def _settled(self, name: str, place) -> bool:
-    if self._store.get(name, place) is not None:
-      return True
-    failure = self._store.failure(name, place)
-    return failure is not None and failure.kind in asking.SETTLED
-
-  def _outcome(self, name: str, place) -> asking.Reply | asking.Failure:
-    return self._store.get(name, place) or self._store.failure(name, place)
+  def _limit(self, outcome) -> int:
+    """With how many tokens a sample has to be asked for; 0 if it need not be."""
+    if outcome is None:
+      return self._max_tokens
+    if isinstance(outcome, asking.Reply):
+      return 0
+    if outcome.kind not in asking.SETTLED:
+      return self._max_tokens
+    cut, most = asking.cut_at(outcome), self._terms.max_tokens_most
+    return min(2 * cut, most) if cut and self._max_tokens <= cut < most else 0
 
   async def _send(self, jobs, place, temperature, total: int, on_progress) -> None:
     spent = self.ledger.total().dollars
     budget = ledger.Budget(spent=spent, requests=self.ledger.requests(), **self._caps)
-    counts = {"done": total - sum(len(job.missing) for job in jobs), "failures": 0, "retries": 0}
+    there = total - sum(len(job.missing) for job in jobs)
+    progress = meter.Meter(total, there, spent, on_progress)
+    progress.watch(self.pace)
+    keeper = keeping.Keeper(self._store, place)
+    post = posting.Post(
+      self._terms.base_url, self._key, timeout=self._terms.timeout, local=self._local,
+      connections=self._terms.concurrency,
+    )  # fmt: skip
+    async with post:
+      sender = sending.Sender(
+        post, self._terms, keeper, self.pace, budget, progress, self._hide, self._answered
+      )
+      try:
+        with self._deadline_of(sender), interrupts.heard(sender):
+          async with progress.ticking():
+            await sender.run(jobs, temperature)
+      finally:
+        self._answered = sender.answered
+        await keeper.close()
 
-    def on_done(done: int, retries: int, failures: int = 0) -> None:
-      for name, more in (("done", done), ("retries", retries), ("failures", failures)):
-        counts[name] += more
-      if on_progress is not None:
-        on_progress(asking.Progress(total=total, dollars=budget.spent, **counts))
+  @contextlib.contextmanager
+  def _deadline_of(self, sender: sending.Sender):
+    """Stops the sender when the time for asking is over; what is used of it is gone."""
+    reason = errors.budget(
+      f"config.teacher.deadline={self._deadline:g} seconds of asking are over; nothing is lost, run"
+      " the same command again, or raise it"
+    )
+    begun, timer = time.monotonic(), None
+    if self._left < math.inf:
+      timer = asyncio.get_running_loop().call_later(max(0.0, self._left), sender.stop, reason)
+    try:
+      yield
+    finally:
+      self._left -= time.monotonic() - begun
+      if timer is not None:
+        timer.cancel()
 
-    on_done(0, 0)
-    options = (
-      {"trust_env": False} if self._local else {}
-    )  # a proxy cannot reach this machine's loopback
-    async with openai.AsyncOpenAI(
+  def _connection(self) -> openai.AsyncOpenAI:
+    """For what is not a chat completion: files and batches. Lives in one event loop."""
+    options = {"trust_env": not self._local, "follow_redirects": False}
+    return openai.AsyncOpenAI(
       api_key=self._key or "none",
       base_url=self._terms.base_url,
       max_retries=0,
       timeout=self._terms.timeout,
-      http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False, **options),
-    ) as http:
-      sender = sending.Sender(
-        http, self._terms, self._store, place, budget, self._hide, self._answered, on_done
-      )
-      try:
-        await sender.run(jobs, temperature)
-      finally:
-        self._answered = sender.answered
+      http_client=openai.DefaultAioHttpClient(**options),
+    )
 
   def _hide(self, text: str) -> str:
     """Takes the key out of what a server said."""

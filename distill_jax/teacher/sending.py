@@ -1,26 +1,19 @@
-"""The loop that every request goes through: bounded concurrency, retries, shared pauses, budget.
+"""The loop that every request goes through: pace, budget, retries, and what becomes of a reply.
 
-A worker takes a job, sends what is still missing of it, reads the verdict, stores, and goes on.
-When the run must stop, nothing new is sent, requests in flight are awaited and stored, then the
-reason is raised.
+A worker takes a job, waits for its turn, sends what is still missing of it, reads the verdict, has
+it stored, and goes on. When the run must stop, nothing new is sent, requests in flight are awaited
+and stored, then the reason is raised.
 """
 
 import asyncio
 import collections
 import dataclasses
 import itertools
-import random
 import time
 
-import httpx2
-import openai
-
 from distill_jax import errors
-from distill_jax.teacher import asking, cache, ledger, verdicts
+from distill_jax.teacher import asking, keeping, ledger, pacing, posting, shaping, verdicts
 
-BACKOFF = 0.5  # seconds; attempt k waits between 0 and BACKOFF * 2**(k - 1)
-BACKOFF_MAX = 30.0  # seconds
-SPREAD = 0.1  # a shared pause ends for each worker up to this share later, at most a second
 DEAD_AFTER = 8  # requests (or all workers) given up in a row: the server is gone
 BYTES_A_TOKEN = 4  # what tokens are estimated at where the server does not count them
 BYTES_A_TOKEN_AT_LEAST = 3  # for reservations, so that they err to the safe side
@@ -33,6 +26,9 @@ class Job:
   messages: tuple[tuple[str, str], ...]
   request: str  # canonical JSON
   missing: dict[int, str]
+  limit: int  # completion tokens of one reply
+  kind: str = ""  # asking.Request.kind
+  schema: bool = False  # is the reply asked for as JSON?
 
   def __post_init__(self):
     self.size = sum(len(content.encode("utf-8", "replace")) for _, content in self.messages)
@@ -44,35 +40,41 @@ class Terms:
 
   base_url: str
   model: str
-  max_tokens: int
   max_tokens_field: str
+  max_tokens_most: int
   concurrency: int
   timeout: float
   attempts: int
   patience: float
   prices: ledger.Prices
   send_seed: bool
+  shaping: shaping.Shaping
 
 
 class Sender:
   """Sends the jobs of one ask; lives in one event loop."""
 
   def __init__(
-    self, http, terms: Terms, store: cache.Cache, place, budget, hide, answered, on_done
-  ):
+    self, post: posting.Post, terms: Terms, keeper: keeping.Keeper, pace: pacing.Pace, budget,
+    meter, hide, answered: bool,
+  ):  # fmt: skip
     """`hide` takes the key out of a text, `answered` says whether the server ever gave a valid
-    reply in this run, `on_done(failures, retries)` hears of samples that are finished."""
-    self._http, self._terms, self._store, self._place = http, terms, store, place
-    self._budget, self._hide, self._on_done = budget, hide, on_done
-    self.answered = answered
+    reply in this run."""
+    self._post, self._terms, self._keeper, self._budget = post, terms, keeper, budget
+    self._meter, self._hide, self.answered = meter, hide, answered
+    self._pace, self._gate = pace, pacing.Gate(pace)
     self._given_up = 0  # in a row
     self._rejected = 0  # bad requests before the first valid reply
-    self._resume_at = 0.0  # monotonic seconds; nobody sends before
     self._stop: BaseException | None = None
     self._stopping = asyncio.Event()
 
+  @property
+  def in_flight(self) -> int:
+    """Requests whose answer has not come."""
+    return self._pace.in_flight
+
   async def run(self, jobs: list[Job], temperature: float) -> None:
-    """Returns when nothing is missing any more. Raises errors.Refusal if the run must stop."""
+    """Returns when nothing is missing any more. Raises what `stop` was given, or errors.Refusal."""
     queue = collections.deque(jobs)
     async with asyncio.TaskGroup() as workers:
       for _ in range(min(self._terms.concurrency, len(jobs))):
@@ -80,73 +82,90 @@ class Sender:
     if self._stop is not None:
       raise self._stop
 
+  def stop(self, reason: BaseException) -> None:
+    """Nothing is sent from now on; `run` raises the first reason when all in flight is in."""
+    self._stop = self._stop or reason
+    self._stopping.set()
+    self._gate.close()
+
   async def _work(self, queue, temperature: float) -> None:
     while queue and self._stop is None:
       try:
-        await self._finish(queue.popleft(), temperature)
+        await self._finish(queue.popleft(), queue, temperature)
       except Exception as error:
-        self._stop = self._stop or error
-        self._stopping.set()
+        self.stop(error)
 
-  async def _finish(self, job: Job, temperature: float) -> None:
-    attempt, waited = 0, 0.0
-    while job.missing:
-      await self._pause()
-      reserved = await self._reserve(job)
-      if self._stop is not None:
+  async def _finish(self, job: Job, queue, temperature: float) -> None:
+    attempt, tries, waited = 0, 0, 0.0  # sent; sent and not refused for the rate; seconds
+    while job.missing and self._stop is None:
+      tokens_in, tokens_out = self._most(job)
+      if not await self._gate.turn(tokens_in + tokens_out, first=attempt > 0):
         return
-      attempt += 1
-      verdict = await self._attempt(job, temperature, reserved, retry=attempt > 1)
+      heard, left_at = await self._attempt(job, temperature, attempt, tokens_in, tokens_out)
+      verdict, attempt = heard.verdict, attempt + 1
       if isinstance(verdict, verdicts.Answered):
-        self._keep(job, verdict.choices[: self._count(job)], verdict, attempt)
-        attempt, waited = 0, 0.0
+        await self._keep(job, queue, heard, attempt)
+        attempt, tries, waited = 0, 0, 0.0
       elif isinstance(verdict, verdicts.Stop):
-        raise errors.teacher(f"{self._terms.base_url}: {self._hide(verdict.why)}; {verdict.do}")
+        raise errors.teacher(
+          f"{self._terms.base_url}: {self._hide(verdict.why)}{_named(heard)}; {verdict.do}"
+        )
+      elif isinstance(verdict, verdicts.Skip) and verdict.kind == "bad_request" and job.schema:
+        job.schema = False  # perhaps that was what it did not like
       elif isinstance(verdict, verdicts.Skip):
-        self._skip(job, verdict, attempt)
+        await self._skip(job, heard, attempt)
       else:
-        waited += await self._wait(job, verdict, attempt, waited)
+        tries += not verdict.limited
+        waited += await self._wait(job, heard, attempt, tries, waited, left_at)
 
-  async def _reserve(self, job: Job) -> float:
-    """Dollars set aside for the next request of this job; counts it as in flight."""
-    if self._stop is not None:
-      return 0.0
+  def _most(self, job: Job) -> tuple[int, int]:
+    """Prompt and completion tokens that the next request of a job may cost."""
     tokens_in = job.size // BYTES_A_TOKEN_AT_LEAST + 16 * (len(job.messages) + 1)
-    tokens_out = self._terms.max_tokens * len(job.missing)
-    need = ledger.dollars(self._terms.prices, tokens_in, tokens_out)
-    await self._budget.reserve(need)
-    if self._stop is not None:
-      self._budget.release(need, sent=False)
-    return need
+    return tokens_in, job.limit * self._count(job)
 
-  async def _attempt(self, job: Job, temperature: float, reserved: float, retry: bool):
-    """One HTTP request for all missing samples, and what its answer means."""
-    terms, body = self._terms, self._body(job, temperature)
-    self._store.sent(self._place, retry)
-    self._on_done(0, int(retry))
+  async def _attempt(self, job: Job, temperature: float, before: int, tokens_in, tokens_out):
+    """(posting.Heard, when it left): one request for all missing samples, its turn being there.
+
+    Dollars are set aside before, tokens and dollars settled after.
+    """
+    need, unused = ledger.dollars(self._terms.prices, tokens_in, tokens_out), 0
     try:
-      async with asyncio.timeout(terms.timeout):
-        raw = await self._http.chat.completions.with_raw_response.create(**body)
-      return verdicts.of_body(raw.http_response.content, terms.model)
-    except (TimeoutError, openai.APITimeoutError):
-      return verdicts.Again(f"no answer within {terms.timeout:g} s")
-    except openai.APIStatusError as error:
-      return verdicts.of_status(error.status_code, error.response.headers, error.body, time.time())
-    except (openai.APIConnectionError, httpx2.HTTPError) as error:
-      cause = error.__cause__ or error
-      return verdicts.Again(f"{type(cause).__name__}: {verdicts.start(str(cause))}")
-    except openai.OpenAIError as error:
-      return verdicts.Again(f"{type(error).__name__}: {verdicts.start(str(error))}")
+      await self._budget.reserve(need)
+    except BaseException:
+      self._gate.back(tokens_in + tokens_out)
+      raise
+    try:
+      self._keeper.sent(before > 0)
+      self._meter.sent(before > 0)
+      left_at = time.monotonic()
+      heard = await self._post.send(self._body(job, temperature), self._terms.model)
+      unused = _unused(heard.verdict, tokens_in, tokens_out)
+      self._learn(heard, left_at)
+      return heard, left_at
     finally:
-      self._budget.release(reserved, sent=True)
+      self._budget.release(need, sent=True)
+      self._gate.back(unused)
+
+  def _learn(self, heard: posting.Heard, left_at: float) -> None:
+    """What an answer says about the pace."""
+    now, verdict = time.monotonic(), heard.verdict
+    if isinstance(verdict, verdicts.Again):
+      if not verdict.limited:
+        self._pace.strained()
+        self._pace.pause(verdict.wait or 0.0, now)
+    elif isinstance(verdict, verdicts.Answered):
+      self._pace.accepted(left_at, now)
+      if 0 < heard.reset <= self._terms.patience:
+        self._pace.pause(heard.reset, now)
 
   def _body(self, job: Job, temperature: float) -> dict:
     terms = self._terms
-    body = {
+    messages = shaping.told(job.messages, job.kind, job.schema)
+    body = terms.shaping.body(job.kind, job.schema) | {
       "model": terms.model,
-      "messages": [{"role": role, "content": _sendable(text)} for role, text in job.messages],
+      "messages": [{"role": role, "content": _sendable(text)} for role, text in messages],
       "temperature": temperature,
-      terms.max_tokens_field: terms.max_tokens,
+      terms.max_tokens_field: job.limit,
     }
     if (count := self._count(job)) > 1:
       body["n"] = count
@@ -158,73 +177,104 @@ class Sender:
     """How many samples the next request of a job asks for."""
     return _run_length(job.missing) if self._terms.send_seed else len(job.missing)
 
-  def _keep(self, job: Job, choices, answer: verdicts.Answered, attempt: int) -> None:
+  async def _keep(self, job: Job, queue, heard: posting.Heard, attempt: int) -> None:
     """Stores a call's choices as the first missing samples, the tokens shared out exactly."""
-    taken = list(zip(sorted(job.missing), choices, strict=False))
+    answer = heard.verdict
+    taken = list(zip(sorted(job.missing), answer.choices[: self._count(job)], strict=False))
+    outcomes, longer, tokens = {}, {}, 0
+    for (sample, choice), cost in zip(taken, self._costs(job, answer, taken), strict=True):
+      name = job.missing.pop(sample)
+      if not choice.failure:
+        outcome = asking.Reply(choice.text, choice.finish, answer.model, cached=False, **cost)
+        self.answered = True
+      elif choice.failure == "length":
+        outcome = _failure("length", asking.cut(job.limit), attempt, heard, **cost)
+        if job.limit < self._terms.max_tokens_most:
+          longer[sample] = name
+      else:
+        outcome = _failure(choice.failure, self._hide(choice.message), attempt, heard, **cost)
+      outcomes[sample, name] = outcome
+      tokens += outcome.tokens_in + outcome.tokens_out
+    self._given_up = 0
+    dollars = sum(outcome.dollars for outcome in outcomes.values())
+    self._budget.spend(dollars)
+    self._meter.spend(dollars)
+    await self._keeper.keep(job.request, outcomes)
+    if longer:
+      limit = min(2 * job.limit, self._terms.max_tokens_most)
+      queue.appendleft(dataclasses.replace(job, missing=longer, limit=limit))
+    missed = sum(isinstance(outcome, asking.Failure) for outcome in outcomes.values())
+    self._meter.done(len(outcomes) - len(longer), missed - len(longer), tokens)
+
+  def _costs(self, job: Job, answer: verdicts.Answered, taken) -> list[dict]:
+    """Tokens and dollars of each sample."""
     sizes = [len(choice.text.encode("utf-8", "surrogatepass")) for _, choice in taken]
     tokens_in, tokens_out = answer.tokens_in, answer.tokens_out
     if tokens_in is None:
       tokens_in = -(-job.size // BYTES_A_TOKEN)
     if tokens_out is None:
       tokens_out = sum(-(-size // BYTES_A_TOKEN) for size in sizes)
-    shares = zip(shared(tokens_in, [1] * len(taken)), shared(tokens_out, sizes), strict=True)
-    outcomes, failures = {}, 0
-    for (sample, choice), (share_in, share_out) in zip(taken, shares, strict=True):
-      cost = (share_in, share_out, ledger.dollars(self._terms.prices, share_in, share_out))
-      if choice.failure:
-        outcome = asking.Failure(choice.failure, self._hide(choice.message), attempt, *cost)
-        failures += 1
-      else:
-        outcome = asking.Reply(choice.text, choice.finish, answer.model, *cost, cached=False)
-        self.answered = True
-      outcomes[sample, job.missing.pop(sample)] = outcome
-    self._store.store(job.request, outcomes, self._place)
-    self._given_up = 0
-    self._budget.spend(sum(outcome.dollars for outcome in outcomes.values()))
-    self._on_done(len(outcomes), 0, failures)
+    each, thought = [1] * len(taken), answer.tokens_reasoning
+    parts = zip(
+      shared(tokens_in - answer.tokens_cached, each), shared(answer.tokens_cached, each),
+      shared(tokens_out - thought, sizes), shared(thought, sizes), strict=True,
+    )  # fmt: skip
+    return [
+      {
+        "tokens_in": fresh + cached,
+        "tokens_out": said + silent,
+        "dollars": ledger.dollars(self._terms.prices, fresh + cached, said + silent, cached),
+        "tokens_cached": cached,
+        "tokens_reasoning": silent,
+      }
+      for fresh, cached, said, silent in parts
+    ]
 
-  def _skip(self, job: Job, verdict: verdicts.Skip, attempt: int) -> None:
-    self._fail(job, asking.Failure(verdict.kind, self._hide(verdict.why), attempt))
-    if verdict.kind == "bad_request" and not self.answered:
+  async def _skip(self, job: Job, heard: posting.Heard, attempt: int) -> None:
+    kind, why = heard.verdict.kind, self._hide(heard.verdict.why)
+    await self._fail(job, _failure(kind, why, attempt, heard))
+    if kind == "bad_request" and not self.answered:
       self._rejected += 1
       if self._rejected >= DEAD_AFTER:
         raise errors.teacher(
           f"{self._terms.base_url} has rejected the first {self._rejected} requests"
-          f" ({self._hide(verdict.why)}); check config.teacher.model, teacher.max_tokens and"
+          f" ({why}{_named(heard)}); check config.teacher.model, teacher.max_tokens and"
           " teacher.max_tokens_field"
         )
 
-  async def _wait(self, job: Job, verdict: verdicts.Again, attempt: int, waited: float) -> float:
+  async def _wait(self, job, heard, attempt: int, tries: int, waited: float, left_at) -> float:
     """Waits before the next attempt, or gives the job up; returns the seconds that count."""
-    terms, asked = self._terms, verdict.wait
+    terms, verdict = self._terms, heard.verdict
+    asked = verdict.wait
     if asked is not None and waited + asked > terms.patience:
       raise errors.teacher(
         f"{terms.base_url} asks to wait {asked:g} s ({self._hide(verdict.why)}), more than is left"
         f" of config.teacher.patience={terms.patience:g}; nothing is lost, run the same command"
         " again later or raise it"
       )
-    if attempt >= terms.attempts:
-      self._give_up(job, verdict.why, attempt)
+    if tries >= terms.attempts:
+      await self._give_up(job, heard, attempt)
       return 0.0
-    if asked is not None:
-      self._resume_at = max(self._resume_at, time.monotonic() + asked)
-      return asked
-    seconds = random.uniform(0.0, min(BACKOFF_MAX, BACKOFF * 2 ** (attempt - 1)))
+    if verdict.limited:  # everyone waits, this worker at the gate
+      seconds = self._pace.refused(left_at, asked, time.monotonic())
+    else:
+      seconds = pacing.backoff(tries) if asked is None else asked
     if waited + seconds > terms.patience:
-      self._give_up(job, verdict.why, attempt)
+      await self._give_up(job, heard, attempt)
       return 0.0
-    await self._rest(seconds)
+    if asked is None and not verdict.limited:
+      await self._rest(seconds)
     return seconds
 
-  def _give_up(self, job: Job, why: str, attempt: int) -> None:
-    base_url, why = self._terms.base_url, self._hide(why)
+  async def _give_up(self, job: Job, heard: posting.Heard, attempt: int) -> None:
+    base_url, why = self._terms.base_url, self._hide(heard.verdict.why)
     if not self.answered:
       raise errors.teacher(
         f"no valid answer from {base_url} after {attempt} attempts ({why}); check that it is"
         " running, that config.teacher.base_url is right (most end in /v1) and that the network"
         " lets it through"
       )
-    self._fail(job, asking.Failure("gave_up", why, attempt))
+    await self._fail(job, _failure("gave_up", why, attempt, heard))
     self._given_up += 1
     if self._given_up >= max(DEAD_AFTER, self._terms.concurrency):
       raise errors.teacher(
@@ -233,16 +283,11 @@ class Sender:
         " when it is back"
       )
 
-  def _fail(self, job: Job, failure: asking.Failure) -> None:
+  async def _fail(self, job: Job, failure: asking.Failure) -> None:
     outcomes = {item: failure for item in job.missing.items()}
-    self._store.store(job.request, outcomes, self._place)
     job.missing.clear()
-    self._on_done(len(outcomes), 0, len(outcomes))
-
-  async def _pause(self) -> None:
-    """Until the time that the server named to any worker."""
-    while self._stop is None and (left := self._resume_at - time.monotonic()) > 0:
-      await self._rest(left + random.uniform(0.0, min(1.0, SPREAD * left)))
+    await self._keeper.keep(job.request, outcomes)
+    self._meter.done(len(outcomes), len(outcomes), 0)
 
   async def _rest(self, seconds: float) -> None:
     """Sleeps, but not beyond the decision to stop."""
@@ -251,6 +296,27 @@ class Sender:
         await self._stopping.wait()
     except TimeoutError:
       pass
+
+
+def _failure(kind: str, why: str, attempt: int, heard: posting.Heard, **cost) -> asking.Failure:
+  return asking.Failure(
+    kind, why, attempt, status=heard.status, request_id=heard.request_id, **cost
+  )
+
+
+def _named(heard: posting.Heard) -> str:
+  """What to tell whoever runs the server."""
+  return f" (request {heard.request_id})" if heard.request_id else ""
+
+
+def _unused(verdict, tokens_in: int, tokens_out: int) -> int:
+  """How many of the tokens that were reserved a minute's allowance gets back."""
+  if isinstance(verdict, verdicts.Answered):
+    real_in = tokens_in if verdict.tokens_in is None else verdict.tokens_in
+    real_out = tokens_out if verdict.tokens_out is None else verdict.tokens_out
+    return tokens_in + tokens_out - real_in - real_out
+  refused = isinstance(verdict, verdicts.Skip) or getattr(verdict, "limited", False)
+  return tokens_in + tokens_out if refused else 0
 
 
 def shared(total: int, weights: list[int]) -> list[int]:

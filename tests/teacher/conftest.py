@@ -5,12 +5,12 @@ import contextlib
 import pytest
 import scripted
 
-from distill_jax.teacher import client, faults, sending, server
+from distill_jax.teacher import client, faults, pacing, server
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-  monkeypatch.setattr(sending, "BACKOFF", 0.004)
+  monkeypatch.setattr(pacing, "BACKOFF", 0.004)
 
 
 @pytest.fixture

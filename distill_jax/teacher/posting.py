@@ -1,0 +1,102 @@
+"""One HTTP request and what its answer means. Nothing is retried and nothing followed here."""
+
+import asyncio
+import dataclasses
+import json
+import time
+
+import aiohttp
+import httpx2
+import openai
+
+from distill_jax.teacher import verdicts
+
+LARGEST = 64 * 2**20  # bytes of an answer
+
+
+@dataclasses.dataclass(frozen=True)
+class Heard:
+  """What came of a request. `reset`: seconds until a limit it used up is there again."""
+
+  verdict: verdicts.Answered | verdicts.Again | verdicts.Skip | verdicts.Stop
+  status: int = 0  # of HTTP; 0 if no answer came
+  request_id: str = ""
+  reset: float = 0.0
+
+
+class Post:
+  """An open connection pool to one server; lives in one event loop (`async with`).
+
+  timeout  seconds for one request, from sending to the last byte
+  local    the server is on this machine: no proxy stands between
+  """
+
+  def __init__(self, base_url: str, key: str, *, timeout: float, local: bool, connections: int):
+    self._url = base_url.rstrip("/") + "/chat/completions"
+    self._headers = {"Content-Type": "application/json"}
+    if key:
+      self._headers["Authorization"] = f"Bearer {key}"
+    self._timeout = timeout
+    # aiohttp's sockets under httpx2's interface: a third of the processor time of a request. A
+    # redirect is not followed: it could send questions anywhere.
+    self._http = openai.DefaultAioHttpClient(
+      timeout=None, follow_redirects=False, trust_env=not local,
+      limits=httpx2.Limits(max_connections=connections + 8, max_keepalive_connections=connections),
+    )  # fmt: skip
+
+  async def __aenter__(self):
+    await self._http.__aenter__()
+    return self
+
+  async def __aexit__(self, *error):
+    await self._http.__aexit__(*error)
+
+  async def send(self, body: dict, model: str) -> Heard:
+    """Sends a body of chat completions; `model` is what answers if the server does not say."""
+    raw = json.dumps(body).encode()
+    try:
+      async with asyncio.timeout(self._timeout):
+        async with self._http.stream(
+          "POST", self._url, content=raw, headers=self._headers
+        ) as response:
+          answer = await _read(response)
+    except (TimeoutError, httpx2.TimeoutException) as error:
+      if isinstance(error, httpx2.ConnectTimeout) and str(error):  # how a closed socket is told
+        return Heard(verdicts.Again(_named(error)))
+      return Heard(verdicts.Again(f"no answer within {self._timeout:g} s"))
+    except (httpx2.HTTPError, httpx2.InvalidURL, aiohttp.ClientError, OSError) as error:
+      return Heard(verdicts.Again(_named(error)))
+    return _heard(response, answer, model)
+
+
+def _heard(response, answer: bytes | None, model: str) -> Heard:
+  """What a whole answer means; `answer` is None if it is longer than any may be."""
+  status, headers, now = response.status_code, response.headers, time.time()
+  name = verdicts.request_id(headers)
+  if answer is None:
+    return Heard(verdicts.Again(f"the body is longer than {LARGEST} bytes"), status, name)
+  if status == 200:
+    verdict = verdicts.of_body(answer, model)
+    name = name or getattr(verdict, "name", "")
+    return Heard(verdict, status, name, verdicts.exhausted(headers, now))
+  try:
+    body = json.loads(answer)
+  except (ValueError, RecursionError):
+    body = answer.decode("utf-8", "replace")
+  return Heard(verdicts.of_status(status, headers, body, now), status, name)
+
+
+async def _read(response) -> bytes | None:
+  """The body; None if it is too long to be one."""
+  parts, size = [], 0
+  async for part in response.aiter_bytes():
+    parts.append(part)
+    size += len(part)
+    if size > LARGEST:
+      return None
+  return b"".join(parts)
+
+
+def _named(error: Exception) -> str:
+  cause = error.__cause__ or error
+  return f"{type(cause).__name__}: {verdicts.start(str(cause))}"
