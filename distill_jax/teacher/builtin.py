@@ -31,7 +31,7 @@ class Brain:
     first = seed or 0
     samples = [0] * n if temperature == 0 else range(first, first + n)
     problem = self._find(content)
-    if problem is None or (messages[0][1] == prompts.STAGE and not problem.choices):
+    if problem is None or (messages[0][1].startswith(prompts.STAGE) and not problem.choices):
       return [_UNKNOWN] * n
     name = f"{self._seed} {content}"
     offset = 0 if temperature == 0 else int(faults.chance(f"wording {name}") * WORDINGS)
@@ -50,10 +50,10 @@ class Brain:
     (_, asked), (_, content) = messages[0], messages[-1]
     slips = faults.chance(f"error {name}") < self._error_rate
     believed = [_mistaken(problem, name)] if slips and problem.choices else []
-    if asked == prompts.STAGE:
+    if asked.startswith(prompts.STAGE):
       parts = self._world.staged(problem.id, variant, *believed)
       return prompts.lay_stages(parts, *(believed or [problem.gold]))
-    if asked == prompts.DECOMPOSE:
+    if asked.startswith(prompts.DECOMPOSE):
       parts = self._world.decomposed(problem.id, variant, *believed)
       text = prompts.lay_steps(parts, *(believed or [problem.gold]))
     else:

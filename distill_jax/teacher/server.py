@@ -14,7 +14,7 @@ import threading
 import time
 
 from distill_jax import errors
-from distill_jax.teacher import batch_server, faults, wire
+from distill_jax.teacher import batch_server, faults, prompts_schema, wire
 
 LIMIT = 64 * 2**20  # bytes of a request body
 LINE = 64 * 2**10  # bytes of a header line
@@ -205,6 +205,8 @@ class Server:
 
   def _reply(self, asked: dict, number: int) -> dict:
     texts = self._answer(asked["messages"], asked["n"], asked["temperature"], asked["seed"])
+    if asked["schema"] in prompts_schema.SCHEMAS:
+      texts = [prompts_schema.as_json(asked["schema"], text) or text for text in texts]
     tokens_in = sum(_tokens(content) for _, content in asked["messages"])
     tokens_out = sum(_tokens(text) for text in texts)
     return {

@@ -36,10 +36,13 @@ def completion(raw: bytes) -> dict:
   n, seed = int(body.get("n") or 1), body.get("seed")
   if not 1 <= n <= 1024:
     raise ValueError("n is 1 to 1024")
+  wanted = body.get("response_format") or {"type": "text"}
   temperature = float(1.0 if body.get("temperature") is None else body["temperature"])
   return {
     "messages": messages,
     "n": n,
     "temperature": temperature,
     "seed": None if seed is None else int(seed),
+    # the name of the schema that the reply must keep to
+    "schema": wanted["json_schema"]["name"] if wanted["type"] == "json_schema" else "",
   }
