@@ -1,0 +1,109 @@
+"""A server nobody here wrote answers: `transformers serve` with a tiny random model, reached by
+base_url alone.
+
+bash launch/test.sh -m parity
+(after: .venv/bin/pip install torch==2.13.0 "transformers[serving]")
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+
+from distill_jax.data import tokenizer
+from distill_jax.teacher import asking, client, prompts
+from tests import compilations, recipes
+from tests.teacher import scripted
+
+quick = pytest.fixture(autouse=True, scope="module")(compilations.quick)
+
+pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
+
+TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
+ENDS = list(range(1, 40))  # tokens that end a reply, so that most replies have an end
+TERMS = {**scripted.TERMS, "max_tokens": 128, "timeout": 60.0, "concurrency": 2}
+
+
+def make(path) -> None:
+  """A Llama of 2 layers with random weights, and a tokenizer of 320 entries."""
+  import torch
+  import transformers
+
+  tokenizer.train(["Question: 12 + 3\nAnswer: 15"] * 3, vocab=320, path=path)
+  words = transformers.AutoTokenizer.from_pretrained(path)
+  words.chat_template = TEMPLATE
+  words.save_pretrained(path)
+  torch.manual_seed(0)
+  config = transformers.LlamaConfig(
+    vocab_size=len(words), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+    num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=4096, pad_token_id=0,
+    bos_token_id=None, eos_token_id=ENDS,
+  )  # fmt: skip
+  model = transformers.LlamaForCausalLM(config)
+  model.generation_config.do_sample = True  # as chat models say; else temperature is not read
+  model.save_pretrained(path)
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory):
+  """(base URL, model name) of the server."""
+  folder = tmp_path_factory.mktemp("serving")
+  make(folder / "model")
+  with socket.create_server(("127.0.0.1", 0)) as free:
+    port = free.getsockname()[1]
+  words = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder / "model")]
+  with open(folder / "log", "w") as log:
+    process = subprocess.Popen(
+      [*words, "--host=127.0.0.1", f"--port={port}", "--device=cpu"], stdout=log, stderr=log,
+      env={**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""},
+    )  # fmt: skip
+  try:
+    for _ in range(600):
+      assert process.poll() is None, (folder / "log").read_text()[-3000:]
+      with contextlib.suppress(OSError):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/health").close()
+        break
+      time.sleep(0.1)
+    yield f"http://127.0.0.1:{port}/v1", str(folder / "model")
+  finally:
+    process.send_signal(signal.SIGINT)
+    process.wait(30)
+
+
+def test_its_replies_are_counted_kept_and_paid_once(serving, tmp_path):
+  url, model = serving
+  terms = TERMS | {"model": model, "cache_path": str(tmp_path / "teacher.sqlite")}
+  teacher = client.Client(base_url=url, **terms)
+  wanted = [
+    asking.Request("annotate", f"q{k}", prompts.annotate(f"What is {k} + 1?"), 3) for k in range(5)
+  ]
+  with contextlib.closing(teacher):
+    answers = scripted.ask(teacher, wanted)
+    replies = [reply for row in answers for reply in row if isinstance(reply, asking.Reply)]
+    assert len(replies) >= 10  # it may end at once, or never
+    assert len({reply.text for reply in replies}) > 2  # samples differ: it takes the seed
+    assert all(reply.text.strip() and reply.model.startswith(model) for reply in replies)
+    assert all(reply.tokens_in > 50 and 0 < reply.tokens_out <= 128 for reply in replies)
+    sent = teacher.ledger.requests()
+    assert sent == 15  # it gives one choice a request, whatever n is
+    again = scripted.ask(teacher, wanted)
+    assert again == answers and teacher.ledger.requests() == sent
+
+
+def test_a_run_is_played_with_it_as_teacher(serving, tmp_path):
+  """Of what a random model writes nothing is kept; the round goes on with what there is."""
+  url, model = serving
+  summary, _ = recipes.run(
+    tmp_path / "run", "tailored", demonstrate__source="gold", teacher__kind="openai",
+    teacher__base_url=url, teacher__model=model, teacher__max_tokens=128, teacher__concurrency=2,
+    exam__questions=4, teacher__coverage=0.0,
+  )  # fmt: skip
+  row = summary["rounds"][1]
+  assert row["teacher"]["calls"] > 0 and row["teacher"]["tokens"] > 0
+  assert sum(row["dropped"].values()) >= row["teacher"]["calls"]
