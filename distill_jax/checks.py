@@ -91,7 +91,6 @@ NOT_NEGATIVE = (
   "staged.starts",
   "evaluate.temperature",
   "pair.most",
-  "prefer.beta",
   "prefer.gamma",
   "prefer.anchor",
   "prefer.steps",
@@ -121,9 +120,14 @@ NOT_NEGATIVE = (
   "teacher.builtin.latency",
 )
 
-ABOVE_ZERO = ("teacher.timeout", "student.lora.alpha", "train.eps")
+ABOVE_ZERO = ("teacher.timeout", "student.lora.alpha", "train.eps", "prefer.beta")
 
 LORA_TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
+
+# What only some plans read, with the value that leaves it alone.
+FROM_GOLD = {"rationales": 1, "passes": 1, "distance": 0, "relabel": "keep", "show_gold": False}
+OF_STAGES = {"options_split_on_commas": False, "teachers_order": False}
+OF_CROSS = {"path": "", "hub": "", "train": 0, "test": 0}
 
 BELOW_ONE = ("train.beta1", "train.beta2")
 
@@ -230,7 +234,7 @@ def _check_format(s) -> None:
   if s.demonstrate.show_gold and s.format not in ("staged", "socratic"):
     allowed = f"False: in format {s.format} the teacher answers by itself"
     raise errors.config("demonstrate.show_gold", True, allowed)
-  if "feedback" in s.opening + s.each_round and s.format in ("staged", "socratic"):
+  if "feedback" in s.opening + s.each_round and s.format in ("staged", "socratic", "answer_only"):
     field = "opening" if "feedback" in s.opening else "each_round"
     allowed = f"a plan without feedback: format {s.format} has no layout for corrections"
     raise errors.config(field, look_up(s, field), allowed)
@@ -245,9 +249,13 @@ def _check_format(s) -> None:
   if s.socratic.mode == "unified" and not s.socratic.solutions:
     allowed = "True with socratic.mode=unified: that student has written them itself"
     raise errors.config("socratic.solutions", False, allowed)
+  if s.format != "staged":
+    _refuse_unread(s, "compat.tinythinker", OF_STAGES, f"in format {s.format}: it has no stages")
   if s.demonstrate.source == "gold" and s.format == "staged" and len(s.staged.stages) > 1:
     allowed = "teacher: no data set comes with recalls and analyses"
     raise errors.config("demonstrate.source", "gold", allowed)
+  if s.demonstrate.source == "gold":
+    _refuse_unread(s, "demonstrate", FROM_GOLD, "with demonstrate.source=gold: nobody is asked")
   if s.format == "staged":
     stages, reflect = s.staged.stages, s.staged.reflect
     if stages not in ((*some, "summarize") for some in ((), STAGES[:1], STAGES[1:2], STAGES[:2])):
@@ -258,6 +266,13 @@ def _check_format(s) -> None:
       not reflect or set(reflect) - set(stages) or len(set(reflect)) < len(reflect)
     ):
       raise errors.config("staged.reflect", reflect, f"some of {', '.join(stages)}, once each")
+
+
+def _refuse_unread(s, group: str, unread: dict, why: str) -> None:
+  """Refuses a setting that is turned although nobody reads it. `unread`: what leaves each alone."""
+  for name, alone in unread.items():
+    if (value := look_up(s, f"{group}.{name}")) != alone:
+      raise errors.config(f"{group}.{name}", value, f"{alone!r} {why}")
 
 
 def _check_preferences(s) -> None:
@@ -327,6 +342,8 @@ def _check_sources(s) -> None:
       raise errors.config("world.steps_max", s.world.steps_max, "from world.steps_min to 5")
     if not 6 <= s.world.operand_max <= 10_000:
       raise errors.config("world.operand_max", s.world.operand_max, "6 to 10000")
+  if not s.cross.name:
+    _refuse_unread(s, "cross", OF_CROSS, "where cross.name is empty: there is no second task")
   for group in ("task", "cross"):
     _check_files(group, look_up(s, group))
   if s.cross.name == s.task.name:
