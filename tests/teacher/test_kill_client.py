@@ -1,5 +1,15 @@
-"""A client that is killed has lost what was in flight, and nothing that it had."""
+"""A client that is killed again and again ends as one that was left alone, and pays for no reply
+again that it had stored.
 
+What a kill can cost is what was in flight: a reply that the server has sent whole and that is not
+on the disk yet when the process dies. No client can know of it, so it is asked, and paid, again;
+the test counts these, and everything else must be zero.
+
+The long one:  bash launch/test.sh -m heavy tests/teacher/test_kill_client.py
+"""
+
+import collections
+import contextlib
 import json
 import pathlib
 import sqlite3
@@ -7,55 +17,113 @@ import subprocess
 import sys
 import time
 
-from scripted import ask, wanted
+import numpy as np
+import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
+WORKERS, SAMPLES = 8, 2
 CLIENT = """
-import sys
+import dataclasses, json, sys
 sys.path[:0] = ["tests/teacher", "."]
 import scripted
 from distill_jax.teacher import client
-made = client.Client(base_url=sys.argv[1], cache_path=sys.argv[2], **scripted.TERMS)
-scripted.ask(made, scripted.wanted(200, samples=2))
+url, cache_path, out, count, samples, workers = sys.argv[1:]
+terms = scripted.TERMS | {"concurrency": int(workers), "max_dollars": 1000.0}
+made = client.Client(base_url=url, cache_path=cache_path, **terms)
+answers = scripted.ask(made, scripted.wanted(int(count), samples=int(samples)))
+totals = dataclasses.asdict(made.ledger.of(0)) | {"retries": 0}
+rows = [dataclasses.asdict(reply) for row in answers for reply in row]
+open(out, "w").write("".join(json.dumps(row) + chr(10) for row in [*rows, totals]))
 """
 
 
-def stored(path) -> int:
-  if not path.exists():
-    return 0
-  db = sqlite3.connect(path, timeout=5)
-  try:
-    return db.execute("select count(*) from replies").fetchone()[0]
-  except sqlite3.OperationalError:  # not made yet
-    return 0
-  finally:
-    db.close()
+class Stage:
+  """So many requests in a process of their own, of which the server keeps a log."""
+
+  def __init__(self, server, log, folder, count):
+    self.server, self._log, self._db = server, log, folder / "teacher.sqlite"
+    self.out, self._said = folder / "records.jsonl", folder / "said"
+    words = (server.url, self._db, self.out, count, SAMPLES, WORKERS)
+    self._words = [sys.executable, "-c", CLIENT, *map(str, words)]
+
+  def begin(self):
+    with open(self._said, "w") as said:
+      return subprocess.Popen(self._words, cwd=ROOT, stderr=said)
+
+  def end(self, process) -> None:
+    assert process.wait(120) == 0, self.said()
+
+  def said(self) -> str:
+    return self._said.read_text()[-2000:]
+
+  def stored(self) -> set[tuple[str, int]]:
+    """(question, sample) of every reply on the disk."""
+    if not self._db.exists():
+      return set()
+    with contextlib.closing(sqlite3.connect(self._db, timeout=5)) as db:
+      try:
+        rows = db.execute("select request, sample from replies").fetchall()
+      except sqlite3.OperationalError:  # not made yet
+        return set()
+    return {(json.loads(request)["messages"][-1][1], sample) for request, sample in rows}
+
+  def paid(self) -> list[tuple[str, int]]:
+    """(question, sample) of every reply that the server has sent whole, as often as it has."""
+    while self.server.stats.in_flight:  # it looks whether anybody is there before it answers
+      time.sleep(0.01)
+    rows = map(json.loads, self._log.read_text().splitlines() if self._log.exists() else [])
+    return [
+      (row["messages"][-1][1], row["seed"] + k) for row in rows for k in range(row["replies"])
+    ]
 
 
-def logged(path) -> list[tuple]:
-  lines = path.read_text().splitlines() if path.exists() else []
-  rows = map(json.loads, lines)
-  return [(row["messages"][-1][1], row["seed"] + k) for row in rows for k in range(row["replies"])]
+def kill_at(process, stage, rng, most: int) -> None:
+  """At a random moment: before anything is asked, or amid the work, after up to `most` replies."""
+  early = rng.random() < 0.15
+  stats = stage.server.stats
+  begun, goal = time.monotonic(), stats.completed + int(rng.integers(1, most))
+  wait = rng.uniform(0.0, 0.6) if early else rng.uniform(0.0, 0.03)
+  while not early and stats.completed < goal:
+    assert process.poll() is None, stage.said()
+    assert time.monotonic() - begun < 120
+    time.sleep(0.001)
+  time.sleep(wait)
+  process.kill()
+  process.wait()
 
 
-def test_a_killed_client_pays_for_no_stored_reply_again(serve, connect, tmp_path):
-  log, path = tmp_path / "server.jsonl", tmp_path / "teacher.sqlite"
+@pytest.mark.parametrize(
+  ("requests", "kills"), [(60, 3), pytest.param(500, 20, marks=pytest.mark.heavy)]
+)
+def test_killed_at_random_moments_no_stored_reply_is_paid_again(
+  serve, tmp_path, requests, kills, record_property
+):
+  log, total = tmp_path / "server.jsonl", requests * SAMPLES
   server = serve(latency=0.02, log=str(log))
-  words = [sys.executable, "-c", CLIENT, server.url, str(path)]
-  for goal in (40, 120):
-    process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE)
-    while stored(path) < goal:
-      assert process.poll() is None, process.stderr.read().decode()[-2000:]
-      time.sleep(0.005)
-    process.kill()
-    process.communicate()
-  kept = stored(path)
-  before = len(logged(log))
-  teacher = connect(server.url)
-  replies = ask(teacher, wanted(200, samples=2))
-  assert goal <= kept and len(logged(log)) - before == 400 - kept  # only what was not stored
-  assert len(logged(log)) <= 400 + 2 * 4 * 2  # two kills, four workers, two samples each
-  totals = teacher.ledger.of(0)
-  undisturbed = connect(server.url, cache_path=str(tmp_path / "other.sqlite"))
-  assert ask(undisturbed, wanted(200, samples=2)) == replies
-  assert undisturbed.ledger.of(0).__dict__ | {"retries": 0} == totals.__dict__ | {"retries": 0}
+  stage, rng = Stage(server, log, tmp_path, requests), np.random.Generator(np.random.PCG64(7))
+  had, before, lost = set(), 0, 0
+  for life in range(kills + 1):
+    process = stage.begin()
+    if life < kills:
+      kill_at(process, stage, rng, most=total // (kills + 1))
+    else:
+      stage.end(process)
+    paid, stored = stage.paid(), stage.stored()
+    new = paid[before:]
+    assert not had & set(new)  # what was stored is never paid again,
+    assert had <= stored  # nor lost
+    assert stored - had <= set(new)
+    in_flight = len(new) - len(stored - had)
+    assert in_flight <= (WORKERS * SAMPLES if life < kills else 0)
+    had, before, lost = stored, len(paid), lost + in_flight
+  assert len(had) == total and len(paid) == total + lost
+  twice = sum(n - 1 for n in collections.Counter(paid).values())
+  assert twice == server.stats.paid_twice == lost
+  record_property("replies in flight at the kills, paid again", lost)
+  print(f"{kills} kills of {total} replies: {lost} were in flight, paid and not stored")
+  calm = serve(latency=0.0)
+  (tmp_path / "calm").mkdir()
+  undisturbed = Stage(calm, tmp_path / "calm.jsonl", tmp_path / "calm", requests)
+  undisturbed.end(undisturbed.begin())
+  assert calm.stats.paid_twice == 0
+  assert undisturbed.out.read_bytes() == stage.out.read_bytes()
