@@ -80,8 +80,9 @@ def get_config() -> ConfigDict:
   c.teacher = ConfigDict(
     dict(
       # builtin (answers from the world) | openai (any compatible server) | replay (recorded files)
+      # | student (a model on this machine's devices)
       kind="builtin",
-      model="builtin",  # model name sent to the server
+      model="builtin",  # model name sent to the server; student: a folder as export writes it
       base_url="",  # openai: e.g. https://api.openai.com/v1 or http://localhost:8000/v1
       # environment variable that holds the key; the key itself never stands in a config
       key_env="OPENAI_API_KEY",
@@ -92,19 +93,37 @@ def get_config() -> ConfigDict:
       temperature=0.7,
       max_tokens=512,  # completion tokens of one reply
       max_tokens_field="max_tokens",  # max_tokens | max_completion_tokens: what the server calls it
-      concurrency=16,  # requests in flight
+      # a reply that is cut there is asked for again with twice as many tokens, up to this; 0 = it is
+      # recorded as a failure
+      max_tokens_most=0,
+      concurrency=16,  # requests in flight, at most: how many follows what the server bears
+      requests_per_minute=0,  # that the server is known to allow; 0 = it is found out
+      tokens_per_minute=0,  # likewise, prompt and completion together
       timeout=60.0,  # seconds for one attempt
       attempts=6,  # attempts for one request
       # seconds one request may wait on rate limits and retries, all attempts together
       patience=300.0,
+      deadline=0.0,  # seconds that one process may spend asking, all phases together; 0 = no end
       # dollars per million tokens; cached: of input the server had seen before, -1 = as input
       prices=ConfigDict(dict(input=0.0, output=0.0, cached=-1.0)),
       max_dollars=10.0,  # hard cap for the run folder, checked before each request
       max_requests=1_000_000,  # likewise
       cache="",  # SQLite file with every reply ever paid for; "" = teacher.sqlite in the run folder
+      # "" (asked one by one) | api (the Batch API: cheaper, within a day) | files (JSONL for
+      # `vllm run-batch`, where the model is not where the trainer is)
+      batch="",
+      batch_poll=30.0,  # api: seconds between two looks at a batch
+      batch_discount=0.5,  # api: share of the prices that a batch is cheaper
+      batch_size=50_000,  # requests in one file, at most
+      batch_dir="",  # files: folder of the requests and results; "" = batches in the run folder
       # share of a stage's samples that must get a reply, or else the run stops there; what was
       # paid for stays in the cache
       coverage=0.5,
+      structured=False,  # are replies asked for as JSON of a schema, where the server takes one?
+      extra="",  # further fields of a request's body, as a JSON object: '{"top_k": 20}'
+      # who is asked, of this teacher (main) and config.teachers: weights, as "main=3", "cheap=1"
+      pool=(),
+      stages=(),  # a phase's own teacher, as "feedback=strong"; the pool has the others
       builtin=ConfigDict(
         dict(
           error_rate=0.05,  # share of replies with a wrong answer
@@ -123,6 +142,11 @@ def get_config() -> ConfigDict:
       ),
     )
   )
+
+  # Further teachers by name, each with the fields in which it differs from config.teacher:
+  # c.teachers.cheap = ConfigDict(dict(model="MODEL", prices=dict(input=0.1, output=0.4))) or
+  # --config.teachers="{'cheap': {'model': 'MODEL'}}"
+  c.teachers = ConfigDict()
 
   c.student = ConfigDict(
     dict(

@@ -12,8 +12,9 @@ CHOICES = {
   "carry": ("append", "replace"),
   "start_from": ("previous", "base"),
   "task.name": tuple(tasks.LOADERS),
-  "teacher.kind": ("builtin", "openai", "replay"),
+  "teacher.kind": ("builtin", "openai", "replay", "student"),
   "teacher.max_tokens_field": ("max_tokens", "max_completion_tokens"),
+  "teacher.batch": ("", "api", "files"),
   "student.attention": ("auto", "plain", "cudnn", "splash"),
   "student.dtype": ("float32", "bfloat16"),
   "demonstrate.source": ("teacher", "gold"),
@@ -50,6 +51,7 @@ AT_LEAST_ONE = (
   "teacher.attempts",
   "teacher.max_tokens",
   "teacher.max_requests",
+  "teacher.batch_size",
   "student.scratch.width",
   "student.scratch.layers",
   "student.scratch.heads",
@@ -78,6 +80,10 @@ NOT_NEGATIVE = (
   "task.test",
   "teacher.temperature",
   "teacher.patience",
+  "teacher.deadline",
+  "teacher.max_tokens_most",
+  "teacher.requests_per_minute",
+  "teacher.tokens_per_minute",
   "teacher.prices.input",
   "teacher.prices.output",
   "teacher.max_dollars",
@@ -120,7 +126,13 @@ NOT_NEGATIVE = (
   "teacher.builtin.latency",
 )
 
-ABOVE_ZERO = ("teacher.timeout", "student.lora.alpha", "train.eps", "prefer.beta")
+ABOVE_ZERO = (
+  "teacher.timeout",
+  "teacher.batch_poll",
+  "student.lora.alpha",
+  "train.eps",
+  "prefer.beta",
+)
 
 LORA_TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
 
@@ -129,7 +141,7 @@ FROM_GOLD = {"rationales": 1, "passes": 1, "distance": 0, "relabel": "keep", "sh
 OF_STAGES = {"options_split_on_commas": False, "teachers_order": False}
 OF_CROSS = {"path": "", "hub": "", "train": 0, "test": 0}
 
-BELOW_ONE = ("train.beta1", "train.beta2")
+BELOW_ONE = ("teacher.batch_discount", "train.beta1", "train.beta2")
 
 PARTS = ("rollout.refill",)
 
@@ -150,13 +162,22 @@ def look_up(settings, field: str):
   return settings
 
 
+def _values(s, field: str):
+  """(field, its value); of a field of config.teacher, those of config.teachers, too."""
+  yield field, look_up(s, field)
+  group, _, rest = field.partition(".")
+  if group == "teacher":
+    for name, teacher in s.teachers.items():
+      yield f"teachers.{name}.{rest}", look_up(teacher, rest)
+
+
 def check(s) -> None:
   """Refuses values and combinations that cannot work, before anything is loaded or paid for."""
-  for field, allowed in CHOICES.items():
-    if (value := look_up(s, field)) not in allowed:
-      raise errors.config(
-        field, value, f"one of {', '.join(allowed)}", f"--config.{field}={allowed[0]}"
-      )
+  for key, allowed in CHOICES.items():
+    for field, value in _values(s, key):
+      if value not in allowed:
+        example = f"--config.{field}={allowed[0]}"
+        raise errors.config(field, value, f"one of {', '.join(allowed)}", example)
   for fields, ok, allowed in (
     (AT_LEAST_ONE, lambda v: v >= 1, "at least 1"),
     (NOT_NEGATIVE, lambda v: v >= 0, "0 or more"),
@@ -165,8 +186,8 @@ def check(s) -> None:
     (BELOW_ONE, lambda v: 0 <= v < 1, "0 or more and below 1"),
     (PARTS, lambda v: 0 < v <= 1, "above 0 and at most 1"),
   ):
-    for field in fields:
-      if not ok(value := look_up(s, field)):
+    for field, value in (found for key in fields for found in _values(s, key)):
+      if not ok(value):
         raise errors.config(field, value, allowed)
   _check_plan(s)
   _check_format(s)

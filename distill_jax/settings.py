@@ -8,6 +8,7 @@ give one line that names the field. What the keys mean stands in configs/base.py
 import dataclasses
 
 from distill_jax import checks, checks_teacher, typed
+from distill_jax.teacher import pool
 
 Group = dataclasses.dataclass(frozen=True)
 
@@ -95,15 +96,28 @@ class Teacher:
   temperature: float
   max_tokens: int
   max_tokens_field: str
+  max_tokens_most: int
   concurrency: int
+  requests_per_minute: int
+  tokens_per_minute: int
   timeout: float
   attempts: int
   patience: float
+  deadline: float
   prices: Prices
   max_dollars: float
   max_requests: int
   cache: str
+  batch: str
+  batch_poll: float
+  batch_discount: float
+  batch_size: int
+  batch_dir: str
   coverage: float
+  structured: bool
+  extra: str
+  pool: tuple[str, ...]
+  stages: tuple[str, ...]
   builtin: Builtin
   replay: Replay
 
@@ -321,6 +335,7 @@ class Settings:
   taxonomy: Taxonomy
   cross: Cross
   teacher: Teacher
+  teachers: dict[str, Teacher]
   student: Student
   mesh: Mesh
   cot: Cot
@@ -348,7 +363,7 @@ def read(config: dict, *, teacher: bool = True) -> Settings:
   Raises Refusal (exit code 3) for whatever is missing, unknown, of the wrong type, or makes no
   sense.
   """
-  settings = typed.group(Settings, config, "")
+  settings = typed.group(Settings, pool.merged(config), "")
   checks.check(settings)
   if teacher:
     checks_teacher.check(settings)

@@ -268,3 +268,17 @@ def test_stages_want_a_task_with_options_in_the_later_rounds_too(tmp_path):
   config["task"]["validation"] = 1
   with pytest.raises(errors.Refusal, match=r"config\.format.*task arithmetic has no options"):
     runs.Run(settings.read(config), run_folder.RunFolder(tmp_path), None)
+
+
+@pytest.mark.parametrize(
+  "field", ["max_tokens_most", "requests_per_minute", "tokens_per_minute", "deadline"]
+)
+def test_a_teachers_allowances_are_not_negative(field):
+  value = -1.0 if field == "deadline" else -1
+  assert f"config.teacher.{field} is {value}" in refusal(changed(**{f"teacher__{field}": value}))
+
+
+def test_what_a_cut_reply_may_grow_to_is_no_less_than_what_it_was_cut_at():
+  said = refusal(changed(teacher__max_tokens=512, teacher__max_tokens_most=256))
+  assert "config.teacher.max_tokens_most" in said and "512" in said
+  settings.read(changed(teacher__max_tokens=512, teacher__max_tokens_most=512))

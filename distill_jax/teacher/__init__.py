@@ -7,24 +7,46 @@ import contextlib
 import hashlib
 import os
 import pathlib
+import warnings
+
+from distill_jax.teacher import shaping
 
 CACHE = "teacher.sqlite"  # in the run folder, unless config.teacher.cache names another file
 
 
 def open(run):
-  """The asking.Teacher of a run.
+  """The asking.Teacher of a run: that of config.teacher, or several over one cache file.
 
-  `run` has settings, folder.path and, for the built-in teacher, task.world. Raises errors.Refusal.
+  `run` has settings, folder.path, console.warn; for the built-in teacher task.world, for a student
+  as teacher local(settings, folder), see local.Local. Raises errors.Refusal.
   """
+  from distill_jax.teacher import pool
+
   settings = run.settings
-  identity = f"{world_of(settings)!r}" if settings.teacher.kind == "builtin" else ""
-  world = run.task.world if settings.teacher.kind == "builtin" else None
+  if not settings.teacher.pool and not settings.teacher.stages:
+    return _one(run, pool.MAIN)
+  return pool.Pool(
+    lambda name: _one(run, name),
+    lambda phase: pool.shares(settings, phase),
+    seed=settings.seed,
+    **_kept(settings.teacher, run.folder.path),
+  )
+
+
+def _one(run, name: str):
+  """The teacher of that name."""
+  from distill_jax.teacher import pool
+
+  settings = pool.get(run.settings, name)
+  within = settings.kind == "builtin"
   return make(
-    settings.teacher,
+    settings,
     workdir=run.folder.path,
-    world=world,
-    world_identity=identity,
-    seed=world_of(settings).seed,
+    world=run.task.world if within else None,
+    world_identity=f"{world_of(run.settings)!r}" if within else "",
+    seed=world_of(run.settings).seed,
+    warn=run.console.warn,
+    local=lambda: run.local(settings, name),
   )
 
 
@@ -33,15 +55,16 @@ def world_of(settings):
   return settings.taxonomy if settings.task.name == "taxonomy" else settings.world
 
 
-def make(settings, *, workdir, world, world_identity: str, seed: int):
+def make(
+  settings, *, workdir, world, world_identity: str, seed: int, warn=warnings.warn, local=None
+):
   """The asking.Teacher that the settings (config.teacher) describe.
 
   world, world_identity, seed: what the built-in teacher answers from, a text that decides it, and
-  what decides its slips; unused by the others. Raises errors.Refusal.
+  what decides its slips; warn(text): is told what goes on all the same; local(): the student that
+  answers, where one does. Unused by the others. Raises errors.Refusal.
   """
-  kept = {"cache_path": settings.cache or str(pathlib.Path(workdir) / CACHE)}
-  # A file inside the folder moves with it; in a shared file, a run is where its folder is.
-  kept["run"] = os.path.realpath(workdir) if settings.cache else "this run"
+  kept = _kept(settings, workdir)
   if settings.kind == "replay":
     from distill_jax.teacher import replay
 
@@ -53,11 +76,24 @@ def make(settings, *, workdir, world, world_identity: str, seed: int):
       rationale=columns.rationale,
       **kept,
     )
+  if settings.kind == "student":
+    from distill_jax.teacher import local as locals_
+
+    return locals_.Local(local(), max_tokens=settings.max_tokens, **kept)
+  shape = shaping.Shaping(extra=settings.extra, structured=settings.structured, warn=warn)
   if settings.kind == "builtin":
-    return _Builtin(settings, kept, world, world_identity, seed)
+    return _Builtin(settings, kept | {"shape": shape}, world, world_identity, seed)
   names = ("base_url", "key_env", "key_file", "insecure_http")
   address = {name: getattr(settings, name) for name in names}
-  return _client(settings, kept, **address, identity="")
+  return _client(settings, kept | {"shape": shape}, **address, identity="")
+
+
+def _kept(settings, workdir) -> dict:
+  """Where replies are kept, and what the run is called there. A file inside the folder moves with
+  it; in a shared file, a run is where its folder is."""
+  if not settings.cache:
+    return {"cache_path": str(pathlib.Path(workdir) / CACHE), "run": "this run"}
+  return {"cache_path": settings.cache, "run": os.path.realpath(workdir)}
 
 
 def _client(settings, kept: dict, **address):
@@ -67,10 +103,14 @@ def _client(settings, kept: dict, **address):
     "model",
     "max_tokens",
     "max_tokens_field",
+    "max_tokens_most",
     "concurrency",
+    "requests_per_minute",
+    "tokens_per_minute",
     "timeout",
     "attempts",
     "patience",
+    "deadline",
   )
   terms = {
     name: getattr(settings, name) for name in (*names, "prices", "max_dollars", "max_requests")
