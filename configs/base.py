@@ -93,8 +93,8 @@ def get_config() -> ConfigDict:
       temperature=0.7,
       max_tokens=512,  # completion tokens of one reply
       max_tokens_field="max_tokens",  # max_tokens | max_completion_tokens: what the server calls it
-      # a reply that is cut there is asked for again with twice as many tokens, up to this; 0 = it is
-      # recorded as a failure
+      # a reply that is cut there is asked for again with twice as many tokens, up to this; 0 = it
+      # is recorded as a failure
       max_tokens_most=0,
       concurrency=16,  # requests in flight, at most: how many follows what the server bears
       requests_per_minute=0,  # that the server is known to allow; 0 = it is found out

@@ -81,9 +81,7 @@ def ask(run, number, here, wanted, read) -> list[Heard]:
       round=number,
       stage=here.path.name,
       temperature=run.settings.teacher.temperature,
-      on_progress=lambda p: bar.update(
-        p.done, failures=p.failures, retries=p.retries, dollars=p.dollars
-      ),
+      on_progress=lambda p: bar.update(p.done, **p.facts()),
     )
   heard = []
   for want, answers in zip(wanted, replies, strict=True):
