@@ -35,15 +35,21 @@ def play(run) -> dict:
 
 
 def play_round(run, number: int) -> dict:
-  """One row of the summary. A round whose exam shows no mistake ends there, but for the
-  evaluation."""
+  """One row of the summary. A round whose exam shows no mistake ends there, without an evaluation
+  of its own, unless it does not learn from mistakes."""
   plan = run.settings.opening if number == 0 else run.settings.each_round
   for place, name in enumerate([*plan, "evaluate"]):
     here = run.folder.phase(number, place, name)
     timed(run, lambda here, name=name: phases.play(name, run, number, here), here)
-    if number and name == "exam" and here.facts["mistakes"] == 0:
+    done = name == "exam" and here.facts["mistakes"] == 0
+    if number and done and learns_from_mistakes(run.settings):
       return summary.row(run, number, no_mistakes=True)
   return summary.row(run, number)
+
+
+def learns_from_mistakes(settings) -> bool:
+  """Where pairs are of styles, a right answer may be preferred to another right one."""
+  return "pair" not in settings.each_round or settings.pair.policy != "cot_over_plain"
 
 
 def timed(run, phase, here) -> None:

@@ -5,7 +5,7 @@ import importlib.metadata
 import platform
 
 from distill_jax import phases, records
-from distill_jax.phases import exam
+from distill_jax.phases import evaluate, exam
 
 PACKAGES = (
   "jax",
@@ -85,12 +85,15 @@ def write(run, rows: list[dict], best: int) -> dict:
 
 def before_and_after(run, best: int, count: int = 3):
   """(question, first attempt, last attempt, gold) of questions that round 0's student got wrong and
-  the best one right."""
+  the best one right; of several attempts, one with the answer that was voted for."""
 
   def attempts(number):
-    return {
-      a.problem: a for a in run.folder.find(number, "evaluate").rows(exam.ATTEMPTS, records.Attempt)
-    }
+    here, found = run.folder.find(number, "evaluate"), {}
+    voted = {v.problem: v.answer for v in here.rows(evaluate.VERDICTS, records.Verdict)}
+    for a in here.rows(exam.ATTEMPTS, records.Attempt):
+      if a.answer == voted[a.problem]:
+        found.setdefault(a.problem, a)
+    return found
 
   first, last = attempts(0), attempts(best)
   problems = [

@@ -298,5 +298,53 @@ def test_rounds_stop_when_validation_stops_gaining_or_no_mistake_is_left():
   assert "no mistake" in rounds.stopped(stop, rows(0.9, no_mistakes=True))
 
 
+@pytest.mark.parametrize(
+  "plan, policy, played",
+  [
+    (("exam", "feedback", "train"), "right_over_wrong", 1),
+    (("exam", "pair", "prefer"), "right_over_wrong", 1),
+    (("exam", "pair", "prefer"), "both", 1),
+    (("exam", "pair", "prefer"), "cot_over_plain", 4),
+  ],
+)
+def test_a_round_without_a_mistake_ends_where_it_would_learn_from_them(
+  plan, policy, played, tmp_path, monkeypatch
+):
+  """Pairs of styles alone need none."""
+  done = []
+
+  def play_phase(name, run, number, here):
+    done.append(name)
+    here.finish({"mistakes": 0})
+
+  monkeypatch.setattr(rounds.phases, "play", play_phase)
+  monkeypatch.setattr(summary, "row", lambda run, number, no_mistakes=False: no_mistakes)
+  pair = types.SimpleNamespace(policy=policy)
+  what = types.SimpleNamespace(
+    settings=types.SimpleNamespace(each_round=plan, pair=pair),
+    folder=run_folder.RunFolder(tmp_path),
+  )
+  assert rounds.play_round(what, 1) == (played == 1)
+  assert done == [*plan, "evaluate"][:played]
+
+
+def test_examples_are_told_by_what_was_voted_for(tmp_path):
+  """The last of several attempts is not what counted."""
+  folder = run_folder.RunFolder(tmp_path)
+  of = lambda text, answer, number: records.Attempt(
+    "p", text, answer, answer == "7", round=number, sample=0, finish="stop", tokens=1, logprob=0.0
+  )
+  said = ([of("a", "8", 0), of("b", "8", 0), of("c", "7", 0)], [of("d", "7", 1), of("e", None, 1)])
+  for number, (attempts, answer) in enumerate(zip(said, "87", strict=True)):
+    here = folder.phase(number, 0, "evaluate")
+    here.write(exam.ATTEMPTS, attempts)
+    here.write("verdicts.jsonl", [records.Verdict("p", answer, answer == "7")])
+    here.finish({})
+  problem = records.Problem("p", "validation", "3 + 4?", "7")
+  task = types.SimpleNamespace(problems=lambda split: [problem])
+  what = types.SimpleNamespace(folder=folder, task=task)
+  assert summary.before_and_after(what, 1) == [("3 + 4?", "a", "d", "7")]
+
+
 def test_the_best_round_is_the_first_of_the_best():
   assert rounds.best_round(rows(0.1, 0.5, 0.5)) == 1
