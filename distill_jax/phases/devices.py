@@ -1,6 +1,7 @@
 """Whether the devices there are can train as the settings want, found out without training."""
 
 import functools
+import itertools
 
 import jax
 import numpy as np
@@ -25,9 +26,12 @@ def refuse(settings, base) -> None:
     return
   if DEVICE_OF[path] != device:
     raise errors.config("student.attention", path, f"auto or plain: this device is a {device}")
-  for length in s.buckets:
+  batches = [(s.batch // s.micro, s.losses.triplet > 0)]
+  if "prefer" in settings.opening + settings.each_round:  # both sides of a pair hang on its prompt
+    batches.append((settings.prefer.batch // s.micro, True))
+  for (batch, trees), length in itertools.product(batches, s.buckets):
     try:
-      _shape_of(base.config, path, mesh, (s.batch // s.micro, length), trees=s.losses.triplet > 0)
+      _shape_of(base.config, path, mesh, (batch, length), trees=trees)
     except (ValueError, RuntimeError, NotImplementedError) as error:
       # ValueError: attention.py's own reasons. The other two are cuDNN's, raised inside jax: it is
       # not there, or not for this device or these shapes.

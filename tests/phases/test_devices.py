@@ -10,13 +10,17 @@ from distill_jax.phases import base, devices
 from tests.students import oracle
 
 
-def refuse(batch=8, micro=1, length=128, triplet=0.0, tensor=2, attention="splash", **changes):
+def refuse(
+  batch=8, micro=1, length=128, triplet=0.0, tensor=2, attention="splash", plan=(), **changes
+):
   config = dataclasses.replace(oracle.TINY, layers=1, **changes)
   devices.refuse(
     types.SimpleNamespace(
       student=types.SimpleNamespace(attention=attention),
       mesh=types.SimpleNamespace(data=-1, fsdp=2, tensor=tensor),
       prefer=types.SimpleNamespace(batch=batch),
+      opening=("demonstrate", "train"),
+      each_round=plan,
       train=types.SimpleNamespace(
         batch=batch, micro=micro, buckets=(length,), losses=types.SimpleNamespace(triplet=triplet)
       ),
@@ -52,6 +56,7 @@ def test_what_a_path_can_do_is_not_refused(anywhere):
   [
     ({"length": 96}, "no multiple of 128"),
     ({"triplet": 0.5}, "trees"),
+    ({"plan": ("exam", "pair", "prefer")}, "trees"),
     ({"heads": 2, "kv_heads": 1}, "1 groups cannot be split 2 ways"),
     ({"micro": 4}, "2 rows cannot be split 4 ways"),
   ],
