@@ -110,6 +110,7 @@ def take(
   work = [(sittings[n], k) for n in order for k in range(samples)]
   done = whole(here, first, len(work), samples)
   size = max(4 * run.settings.rollout.batch // samples, 1) * samples
+  later = set()  # prompts with what was said before in them
   with run.console.progress(label, len(work), "attempts") as bar:
     bar.update(len(done))
     for start in range(len(done), len(work), size):
@@ -129,9 +130,18 @@ def take(
       new = [
         grade(run.task, sitting, k, number, s) for (sitting, k), s in zip(part, spoken, strict=True)
       ]
+      later.update(p for s in spoken for _, p, _ in s.turns if len(s.turns) > 1)
       here.append(ATTEMPTS, new)
       done += new
       bar.update(len(done), right=sum(a.correct for a in done))
+  later -= set(prompts)
+  if cut := sum(
+    len(readers[0].read(prompt)) > max(run.settings.rollout.buckets) for prompt in later
+  ):
+    run.console.warn(
+      f"{label}: {cut} prompts of later turns are longer than rollout.buckets: their beginnings "
+      "were lost"
+    )
   return done
 
 
