@@ -1,6 +1,7 @@
 """What the commands do: open a run folder, and play, score or question what is in it."""
 
 import dataclasses
+import itertools
 import json
 import math
 import pathlib
@@ -58,9 +59,14 @@ def run(settings, config: dict, workdir: str) -> dict:
 
 
 def refuse_early(what) -> None:
-  """Raises Refusal, before anything is paid for, if there is no such student, or the devices cannot
-  train it."""
+  """Raises Refusal, before anything is paid for, if there is no such student, if the devices cannot
+  train it, or if it is to be asked sub-questions that there are not."""
   s = what.settings
+  if s.format == "socratic" and s.socratic.questions == "gold":
+    asked = [*what.task.problems("validation"), *itertools.chain(*what.finals().values())]
+    if lacking := [p.id for p in asked if not p.decomposition]:
+      allowed = f"model: {lacking[0]} and {len(lacking) - 1} more come without sub-questions"
+      raise errors.config("socratic.questions", "gold", allowed)
   if s.student.init == bases.SCRATCH:  # its tokenizer is made when the teacher has written
     devices.refuse(s, bases.of(s, what.folder, s.student.scratch.vocab))
     return

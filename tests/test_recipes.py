@@ -2,14 +2,16 @@
 what they write, what their settings change, and that preferences start at log 2."""
 
 import collections
+import dataclasses
 import json
+import types
 
 import jax
 import numpy as np
 import pytest
 
 from distill_jax import __main__ as main
-from distill_jax import console, phases, play, records, run_folder, settings
+from distill_jax import console, errors, phases, play, records, run_folder, settings
 from distill_jax.machine import hf_read
 from distill_jax.phases import pair, rationales, references
 from tests import recipes
@@ -231,6 +233,27 @@ def test_gold_decompositions_need_no_teacher(tmp_path):
   gold = {p.id: p.decomposition for p in problems}
   assert len(written) == 16
   assert all(r.writer == "gold" and r.parts == gold[r.problem] for r in written)
+
+
+def test_sub_questions_that_nothing_answers_are_not_kept(tmp_path):
+  """As strategyqa's without their facts."""
+  with begun(tmp_path / "run", "socratic", demonstrate__source="gold") as what:
+    bare = lambda p: dataclasses.replace(p, decomposition=(("What?", ""),), facts=())
+    every = what.task.problems("train")
+    what.task = types.SimpleNamespace(problems=lambda split: [bare(every[0]), *every[1:]])
+    here = what.folder.phase(0, 0, "demonstrate")
+    phases.play("demonstrate", what, 0, here)
+  assert here.facts == {"kept": 15, "dropped": {"no_rationale": 1}}
+
+
+def test_gold_sub_questions_that_there_are_not_are_refused_before_anything_is_played(tmp_path):
+  """As svamp's."""
+  with begun(tmp_path / "run", "socratic", socratic__questions="gold") as what:
+    play.refuse_early(what)
+    (bare,) = [dataclasses.replace(p, decomposition=()) for p in what.task.problems("test")[:1]]
+    what.finals = lambda: {"test": [bare]}
+    with pytest.raises(errors.Refusal, match=r"config\.socratic\.questions.*without sub-questions"):
+      play.refuse_early(what)
 
 
 def test_gold_sub_questions_are_asked_of_a_finished_run(socratic, capsys, monkeypatch):

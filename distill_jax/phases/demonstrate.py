@@ -4,7 +4,7 @@ decompositions, as the format wants them. Or the data set's own are taken (sourc
 from collections import Counter
 
 from distill_jax import records
-from distill_jax.formats import cot
+from distill_jax.formats import cot, decompositions
 from distill_jax.phases import rationales
 from distill_jax.teacher import asking, prompts
 
@@ -89,12 +89,14 @@ def told(steps) -> str:
 
 
 def gold(run, number, here, problems) -> None:
-  """The rationales that came with the questions. Facts: kept, dropped (no_rationale)."""
+  """The rationales that came with the questions. Facts: kept, dropped (no_rationale: there is none,
+  or it has sub-questions that nothing answers)."""
   kept, dropped = [], Counter()
   for p in problems:
     text, parts = p.rationale, ()
     if run.format.asks == "decompose":
-      text, parts = told(p.decomposition), p.decomposition
+      parts = p.decomposition
+      text = told(parts) if decompositions.solved(p, parts) else ""
     elif run.format.asks == "":
       text = run.format.target("", p.gold)
     elif text:

@@ -32,6 +32,8 @@ def made(question: str, pairs, gold, field: str, where: str) -> dict:
       " (the official test files of some data sets have no answers)"
     )
   letters = string.ascii_uppercase
+  if len(pairs) > len(letters):
+    raise errors.data(f"{where}: {len(pairs)} choices, but there are letters for {len(letters)}")
   return {
     "question": " ".join(question.split()),
     "choices": tuple((letters[n], " ".join(text.split())) for n, (_, text) in enumerate(pairs)),

@@ -58,6 +58,7 @@ def _labelled(directory, make, train, test, label):
 
 
 THREE = ("A", "B", "C")
+MANY = {"label": [str(n) for n in range(27)], "text": ["x"] * 27}
 CHOICE_LAYOUTS = {
   "csqa": [
     (_science, "train_rand_split.jsonl", "dev_rand_split.jsonl", {}),
@@ -325,6 +326,7 @@ def test_the_hub_s_rows_are_read_as_they_are_there(monkeypatch, name):
     ("csqa", _science(1) | {"answerKey": "E"}, "'answerKey' is 'E'"),
     ("csqa", {"question": {"stem": "x", "choices": [7]}, "answerKey": "A"}, "a choice is int"),
     ("csqa", {"question": "x", "choices": {"label": ["A"], "text": []}}, "1 labels for 0"),
+    ("csqa", _science_hub(1) | {"choices": MANY, "answerKey": "0"}, "27 choices"),
     ("piqa", {"goal": "g", "sol1": "a", "sol2": "b", "label": -1}, "'label' is '-1'"),
     ("piqa", {"goal": "g", "sol1": "a", "sol2": "b"}, "no field 'label'"),
     ("social_iqa", _social(1), "no field 'label'"),
