@@ -1,10 +1,4 @@
-"""Every reply ever paid for, in one SQLite file that any SQLite tool can read.
-
-  replies    a row for each: request (JSON), text, finish, model, tokens, dollars, who paid, when
-  asked      which replies a round and stage of a run asked for
-  failures   samples without a reply, by round and stage of a run
-  failed_before  failures that were asked again since; what they cost stays in the ledger
-  sent       HTTP requests and retries, by round and stage of a run
+"""Every reply ever paid for, in one SQLite file that any SQLite tool can read: see cache_tables.
 
 A row is on the disk before its reply is handed on. Text is UTF-8, with lone surrogates let through.
 """
@@ -20,50 +14,10 @@ import sqlite3
 
 from distill_jax import errors
 from distill_jax.teacher import asking
+from distill_jax.teacher import cache_tables as tables
 
-VERSION = 2  # of the tables; older ones are brought up to it in place
 KEY_VERSION = 1  # what is in a key, and so which replies are found again
-APPLICATION = 0x64617465  # in the file's header, so that no other program's file is taken for ours
 LOOKED_UP = 500  # keys in one query
-
-_FAILURES = """(
-  run text, round integer, stage text, key text, kind text, message text, attempts integer,
-  tokens_in integer, tokens_out integer, dollars real, time text, status integer default 0,
-  request_id text default '', tokens_cached integer default 0, tokens_reasoning integer default 0"""
-
-_TABLES = (
-  """create table if not exists replies(
-  key text primary key, request text, sample integer, text text, finish text, model text,
-  tokens_in integer, tokens_out integer, dollars real,
-  run text, round integer, stage text, time text,
-  tokens_cached integer default 0, tokens_reasoning integer default 0)""",
-  """create table if not exists asked(
-  run text, round integer, stage text, key text,
-  primary key (run, round, stage, key)) without rowid""",
-  f"create table if not exists failures{_FAILURES}, primary key (run, round, stage, key))",
-  f"create table if not exists failed_before{_FAILURES})",
-  """create table if not exists sent(
-  run text, round integer, stage text, requests integer, retries integer,
-  primary key (run, round, stage))""",
-  "create index if not exists replies_run on replies(run, round, stage)",
-  "create index if not exists failed_before_run on failed_before(run, round, stage)",
-)
-
-_SINCE_2 = (
-  ("replies", "tokens_cached integer default 0"),
-  ("replies", "tokens_reasoning integer default 0"),
-  ("failures", "status integer default 0"),
-  ("failures", "request_id text default ''"),
-  ("failures", "tokens_cached integer default 0"),
-  ("failures", "tokens_reasoning integer default 0"),
-)
-
-_REPLY = "text, finish, model, tokens_in, tokens_out, dollars, tokens_cached, tokens_reasoning"
-_NOTHING = (0, 0, 0, 0, 0.0)
-_FAILURE = (
-  "kind, message, attempts, tokens_in, tokens_out, dollars, status, request_id, tokens_cached,"
-  " tokens_reasoning"
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,13 +68,14 @@ class Cache:
 
   def get(self, key: str, place: Place) -> asking.Reply | None:
     """The stored reply, told from the point of view of `place`."""
-    row = self._one(f"select {_REPLY}, run, round, stage from replies where key = ?", (key,))
+    row = self._one(f"select {tables.REPLY}, run, round, stage from replies where key = ?", (key,))
     return row and _reply(row, place)
 
   def failure(self, key: str, place: Place) -> asking.Failure | None:
     """The failure that was recorded for this sample at this place."""
     row = self._one(
-      f"select {_FAILURE} from failures where run = ? and round = ? and stage = ? and key = ?",
+      f"select {tables.FAILURE} from failures"
+      " where run = ? and round = ? and stage = ? and key = ?",
       (*dataclasses.astuple(place), key),
     )
     return asking.Failure(*row) if row else None
@@ -131,14 +86,14 @@ class Cache:
     for start in range(0, len(keys), LOOKED_UP):
       part = keys[start : start + LOOKED_UP]
       marks = ", ".join("?" * len(part))
-      failed = self._all(
-        f"select {_FAILURE}, key from failures where run = ? and round = ? and stage = ?"
+      failed = self.rows(
+        f"select {tables.FAILURE}, key from failures where run = ? and round = ? and stage = ?"
         f" and key in ({marks})",
         (*where, *part),
       )
       found |= {row[-1]: asking.Failure(*row[:-1]) for row in failed}
-      replied = self._all(
-        f"select {_REPLY}, run, round, stage, key from replies where key in ({marks})", part
+      replied = self.rows(
+        f"select {tables.REPLY}, run, round, stage, key from replies where key in ({marks})", part
       )
       found |= {row[-1]: _reply(row[:-1], place) for row in replied}
     return found
@@ -146,7 +101,7 @@ class Cache:
   def ask(self, keys, place: Place) -> None:
     """Notes that `place` wants these replies."""
     where = dataclasses.astuple(place)
-    with self._transaction() as db:
+    with self.transaction() as db:
       db.executemany("insert or ignore into asked values (?, ?, ?, ?)", [(*where, k) for k in keys])
 
   def store(self, request: str, outcomes: dict, place: Place) -> None:
@@ -161,7 +116,7 @@ class Cache:
     is kept as well.
     """
     now = datetime.datetime.now(datetime.UTC).isoformat("T", "seconds")
-    with self._transaction() as db:
+    with self.transaction() as db:
       for request, outcomes, place in calls:
         where = dataclasses.astuple(place)
         for (sample, name), outcome in outcomes.items():
@@ -173,7 +128,7 @@ class Cache:
 
   def sent(self, place: Place, requests: int = 1, retries: int = 0) -> None:
     """Counts HTTP requests that are about to be sent; `retries` of them were sent before."""
-    with self._transaction() as db:
+    with self.transaction() as db:
       db.execute(
         "insert into sent values (?, ?, ?, ?, ?) on conflict do update set"
         " requests = requests + excluded.requests, retries = retries + excluded.retries",
@@ -190,29 +145,42 @@ class Cache:
       (n, v) for n, v in (("run", run), ("round", round), ("stage", stage)) if v is not None
     ]
     where, values = " and ".join(f"t.{n} = ?" for n, _ in pinned), [v for _, v in pinned]
-    tokens = "tokens_in, tokens_cached, tokens_reasoning, tokens_out, dollars"
-    paid, failed, before = (
-      self._all(f"select {tokens} from {table} t where {where}", values)
-      for table in ("replies", "failures", "failed_before")
+    rows = lambda columns, table: self.rows(
+      f"select {columns} from {table} t where {where}", values
     )
+    paid, failed = rows(tables.SPENT, "replies"), rows(tables.SPENT, "failures")
+    gone = rows(f"replies, {tables.SPENT}", "pruned")
+    charged = [*paid, *failed, *rows(tables.SPENT, "failed_before"), *(row[1:] for row in gone)]
+    tokens_in, cached, reasoning, out, dollars = zip(*charged, (0, 0, 0, 0, 0.0), strict=True)
     hits = self._one(
       "select count(*) from asked t join replies r on r.key = t.key"
       f" where {where} and (r.run, r.round, r.stage) is not (t.run, t.round, t.stage)",
       values,
     )
-    retries = self._one(f"select coalesce(sum(retries), 0) from sent t where {where}", values)
-    tokens_in, cached, reasoning, out, dollars = zip(*paid, *failed, *before, _NOTHING, strict=True)
     return asking.Totals(
-      calls=len(paid),
+      calls=len(paid) + sum(row[0] for row in gone),
       cache_hits=hits[0],
-      retries=retries[0],
+      retries=sum(row[0] for row in rows("retries", "sent")),
       failures=len(failed),
       tokens_in=sum(tokens_in),
-      tokens_cached=sum(cached),
-      tokens_reasoning=sum(reasoning),
       tokens_out=sum(out),
       dollars=math.fsum(dollars),
+      tokens_cached=sum(cached),
+      tokens_reasoning=sum(reasoning),
     )
+
+  def set_failures_aside(self, run: str, finished) -> int:
+    """Takes the failures of a run for not settled, but for those of finished (round, stage) pairs;
+    how many there were. They stay in the file and in the ledger."""
+    count, finished = 0, set(finished)
+    with self.transaction() as db:
+      for round, stage, key in db.execute(
+        "select round, stage, key from failures where run = ?", (run,)
+      ).fetchall():
+        if (round, stage) not in finished:
+          _set_failure_aside(db, (run, round, stage, key))
+          count += 1
+    return count
 
   def close(self) -> None:
     self._db.close()
@@ -223,48 +191,53 @@ class Cache:
       problem = self._db.execute("pragma quick_check(1)").fetchone()[0]
       if problem != "ok":
         raise sqlite3.DatabaseError(problem)
-      version = self._version()
+      self._db.execute("begin")  # so that version and tables are of one moment
+      try:
+        version = self._version()
+      finally:
+        self._db.execute("rollback")
       try:
         self._db.execute("pragma journal_mode = wal")
       except sqlite3.OperationalError:  # file systems without shared memory
         self._db.execute("pragma journal_mode = truncate")
       self._db.execute("pragma synchronous = full")
-      if version != VERSION:
+      if version != tables.VERSION:
         self._upgrade()
 
   def _version(self) -> int:
     """The version of the tables; 0 of a new file. Raises Refusal if it is no cache of replies."""
     version = self._db.execute("pragma user_version").fetchone()[0]
-    tables = {
+    there = {
       row[0] for row in self._db.execute("select name from sqlite_master where type = 'table'")
     }
-    ours = self._db.execute("pragma application_id").fetchone()[0] in (0, APPLICATION)
-    if not ours or (tables if version == 0 else not {"replies", "asked", "failures"} <= tables):
+    ours = self._db.execute("pragma application_id").fetchone()[0] in (0, tables.APPLICATION)
+    if not ours or (there if version == 0 else not {"replies", "asked", "failures"} <= there):
       raise errors.data(
         f"teacher cache {self.path} is another program's SQLite file; name another file with"
         " --config.teacher.cache=FILE"
       )
-    if version not in range(VERSION + 1):
+    if version not in range(tables.VERSION + 1):
       raise errors.data(
-        f"teacher cache {self.path} is of version {version}, this program reads {VERSION};"
+        f"teacher cache {self.path} is of version {version}, this program reads {tables.VERSION};"
         " name another file with --config.teacher.cache=FILE"
       )
     return version
 
   def _upgrade(self) -> None:
     """Makes the tables, or brings those of an older version up to this one, whole or not at all."""
-    with self._transaction() as db:
-      if (version := self._version()) == VERSION:
+    with self.transaction() as db:
+      if (version := self._version()) == tables.VERSION:
         return  # another process was first
-      for table, column in _SINCE_2 if version == 1 else ():
+      for table, column in tables.SINCE_2 if version == 1 else ():
         db.execute(f"alter table {table} add column {column}")
-      for statement in _TABLES:
+      for statement in tables.TABLES:
         db.execute(statement)
-      db.execute(f"pragma application_id = {APPLICATION}")
-      db.execute(f"pragma user_version = {VERSION}")
+      db.execute(f"pragma application_id = {tables.APPLICATION}")
+      db.execute(f"pragma user_version = {tables.VERSION}")
 
   @contextlib.contextmanager
-  def _transaction(self):
+  def transaction(self):
+    """Yields the connection: what is done with it is done whole or not at all."""
     with self._clear():
       self._db.execute("begin immediate")
       try:
@@ -295,13 +268,14 @@ class Cache:
     with self._clear():
       return self._db.execute(sql, values).fetchone()
 
-  def _all(self, sql: str, values) -> list:
+  def rows(self, sql: str, values=()) -> list:
+    """What a query finds."""
     with self._clear():
       return self._db.execute(sql, values).fetchall()
 
 
 def _reply(row, place: Place) -> asking.Reply:
-  """A reply from its columns (_REPLY, run, round, stage)."""
+  """A reply from its columns (tables.REPLY, run, round, stage)."""
   *first, dollars, tokens_cached, tokens_reasoning = row[:8]
   cached = row[8:] != dataclasses.astuple(place)
   return asking.Reply(*first, 0.0 if cached else dollars, cached, tokens_cached, tokens_reasoning)
@@ -309,7 +283,7 @@ def _reply(row, place: Place) -> asking.Reply:
 
 def _insert_reply(db, reply: asking.Reply, named, where, now: str) -> None:
   db.execute(
-    f"insert or ignore into replies(key, request, sample, {_REPLY}, run, round, stage, time)"
+    f"insert or ignore into replies(key, request, sample, {tables.REPLY}, run, round, stage, time)"
     " values (?, ?, ?, cast(? as text), cast(? as text), cast(? as text), ?, ?, ?, ?, ?, ?, ?, ?,"
     " ?)",
     (
@@ -321,7 +295,7 @@ def _insert_reply(db, reply: asking.Reply, named, where, now: str) -> None:
 
 def _insert_failure(db, failure: asking.Failure, where, now: str) -> None:
   db.execute(
-    f"insert into failures(run, round, stage, key, {_FAILURE}, time)"
+    f"insert into failures(run, round, stage, key, {tables.FAILURE}, time)"
     " values (?, ?, ?, ?, ?, cast(? as text), ?, ?, ?, ?, ?, cast(? as text), ?, ?, ?)",
     (
       *where, failure.kind, _bytes(failure.message), failure.attempts, failure.tokens_in,
@@ -333,7 +307,7 @@ def _insert_failure(db, failure: asking.Failure, where, now: str) -> None:
 
 def _set_failure_aside(db, where) -> None:
   at = "run = ? and round = ? and stage = ? and key = ?"
-  columns = f"run, round, stage, key, {_FAILURE}, time"
+  columns = f"run, round, stage, key, {tables.FAILURE}, time"
   db.execute(
     f"insert into failed_before({columns}) select {columns} from failures where {at}", where
   )

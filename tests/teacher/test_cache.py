@@ -1,5 +1,6 @@
 """The file of paid replies: sound, readable by anyone, and clear when it is not."""
 
+import concurrent.futures
 import sqlite3
 
 import pytest
@@ -199,3 +200,20 @@ def test_many_requests_are_counted_at_once(store):
   store.sent(HERE, 5, 2)
   store.sent(HERE, 1)
   assert store.requests("this run") == 6 and store.totals("this run").retries == 2
+
+
+def test_processes_that_open_a_new_file_at_once_all_can(tmp_path):
+  path = tmp_path / "teacher.sqlite"
+  with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    for made in pool.map(lambda _: cache.Cache(path), range(16)):
+      made.close()
+
+
+def test_failures_of_unfinished_stages_are_set_aside_to_be_asked_again(store):
+  lost = asking.Failure("refusal", "no", 1, 5, 4, 0.25)
+  for stage in ("0_done", "1_open"):
+    store.store("{}", {(0, "k"): lost}, cache.Place("this run", 0, stage))
+  assert store.set_failures_aside("this run", {(0, "0_done")}) == 1
+  assert store.failure("k", cache.Place("this run", 0, "0_done")) == lost
+  assert store.failure("k", cache.Place("this run", 0, "1_open")) is None
+  assert store.totals("this run").dollars == 0.5
