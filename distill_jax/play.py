@@ -11,6 +11,7 @@ import tempfile
 from distill_jax import (
   card,
   checks,
+  checks_teacher,
   console,
   errors,
   phase_folder,
@@ -27,18 +28,19 @@ from distill_jax.phases import conversations, devices
 from distill_jax.phases import evaluate as evaluation
 from distill_jax.phases import export as leaving
 from distill_jax.phases import run as runs
-from distill_jax.teacher import access, builtin
+from distill_jax.teacher import access, builtin, pool
 
 
 def run(settings, config: dict, workdir: str) -> dict:
   """Plays all rounds, shows them, and returns the summary."""
   screen, folder = console.Console(), run_folder.RunFolder(workdir)
   folder.claim(config)
-  t = settings.teacher
-  if (
-    t.kind == "openai" and not access.is_local(t.base_url) and not t.prices.input + t.prices.output
-  ):
-    screen.warn("teacher.prices are 0, so that teacher.max_dollars stops nothing: set both prices")
+  for name in pool.used(settings, checks_teacher.askers(settings)):
+    t = pool.get(settings, name)
+    free = not t.prices.input + t.prices.output
+    if t.kind == "openai" and not access.is_local(t.base_url) and free:
+      at = "teacher" if name == pool.MAIN else f"teachers.{name}"
+      screen.warn(f"{at}.prices are 0, so that teacher.max_dollars stops nothing: set both prices")
   try:
     with runs.Run(settings, folder, screen) as what:
       refuse_early(what)
@@ -67,6 +69,9 @@ def refuse_early(what) -> None:
     if lacking := [p.id for p in asked if not p.decomposition]:
       allowed = f"model: {lacking[0]} and {len(lacking) - 1} more come without sub-questions"
       raise errors.config("socratic.questions", "gold", allowed)
+  for name in pool.used(s, checks_teacher.askers(s)):
+    if (teacher_ := pool.get(s, name)).kind == "student":
+      what.local(teacher_, name)
   if s.student.init == bases.SCRATCH:  # its tokenizer is made when the teacher has written
     devices.refuse(s, bases.of(s, what.folder, s.student.scratch.vocab))
     return

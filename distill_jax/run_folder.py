@@ -16,6 +16,7 @@ import fcntl
 import json
 import os
 import pathlib
+import re
 
 from distill_jax import errors
 from distill_jax.phase_folder import PhaseFolder, read_json, refusing_a_full_disk, write_json
@@ -73,7 +74,7 @@ class RunFolder:
     begun = read_json(file) if file.exists() else None
     if begun == ours:
       return
-    if file.exists() and self.begun and not changed(begun, ours) <= FREE:
+    if file.exists() and self.begun and not all(map(_free, changed(begun, ours))):
       raise errors.Refusal(_differences(self.path, begun, ours), errors.CONFIG)
     self.write_json("config.json", ours)
 
@@ -136,8 +137,13 @@ def changed(begun, ours) -> set[str]:
 
 def _differences(path, begun, ours) -> str:
   old, new = _flat(begun), _flat(ours)
-  keys = sorted(changed(begun, ours) - FREE)
+  keys = sorted(k for k in changed(begun, ours) if not _free(k))
   shown = "; ".join(
+def _free(key: str) -> bool:
+  """May this setting change while a run lasts? Further teachers are as free as the teacher."""
+  return re.sub(r"^config\.teachers\.[a-z0-9_]+\.", "config.teacher.", key) in FREE
+
+
     f"{k}: {old.get(k, _ABSENT)} there, {new.get(k, _ABSENT)} now" for k in keys[:8]
   )
   more = f"; and {len(keys) - 8} more" if len(keys) > 8 else ""

@@ -117,12 +117,17 @@ def _ends(fields: dict, generation: dict, vocab: int) -> tuple[int, ...]:
 def source(settings, base: Base):
   """The folder with the weights. Raises Refusal if it is gone, or holds others than at first."""
   found = hf.fetch(settings.student.init)
-  if hf.digest(found) != _kept(base.folder / "sha256.json"):
+  if hf.digest(found) != digest(base):
     raise errors.data(
       f"{found}: the model there is not the one this run began with; put that one back, or begin "
       "again with another --workdir"
     )
   return found
+
+
+def digest(base: Base) -> str:
+  """Of the config and the weights that a run began with."""
+  return _kept(base.folder / "sha256.json")
 
 
 def _refuse(settings, base: Base) -> None:

@@ -11,7 +11,7 @@ from distill_jax import errors, formats, phases, records, tasks, teacher
 from distill_jax.data import tokenizer
 from distill_jax.machine import checkpoint, hf
 from distill_jax.phases import base as bases
-from distill_jax.phases import exam, rationales
+from distill_jax.phases import exam, rationales, student_teacher
 from distill_jax.phases.student import Student
 
 
@@ -47,6 +47,10 @@ class Run:
   @functools.cached_property
   def teacher(self):
     return teacher.open(self)
+
+  def local(self, settings, name: str) -> student_teacher.StudentTeacher:
+    """The student that answers as the teacher `name`, which has these settings."""
+    return student_teacher.StudentTeacher(self, settings, name)
 
   @functools.cached_property
   def student(self) -> Student:

@@ -29,9 +29,11 @@ class Job:
   limit: int  # completion tokens of one reply
   kind: str = ""  # asking.Request.kind
   schema: bool = False  # is the reply asked for as JSON?
+  refused: bool = False  # has the server said no to that?
 
   def __post_init__(self):
-    self.size = sum(len(content.encode("utf-8", "replace")) for _, content in self.messages)
+    told = shaping.told(self.messages, self.kind, self.schema)
+    self.size = sum(len(content.encode("utf-8", "replace")) for _, content in told)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +106,8 @@ class Sender:
       heard, left_at = await self._attempt(job, temperature, attempt, tokens_in, tokens_out)
       verdict, attempt = heard.verdict, attempt + 1
       if isinstance(verdict, verdicts.Answered):
+        if job.refused:
+          self._terms.shaping.refused()
         await self._keep(job, queue, heard, attempt)
         attempt, tries, waited = 0, 0, 0.0
       elif isinstance(verdict, verdicts.Stop):
@@ -111,7 +115,7 @@ class Sender:
           f"{self._terms.base_url}: {self._hide(verdict.why)}{_named(heard)}; {verdict.do}"
         )
       elif isinstance(verdict, verdicts.Skip) and verdict.kind == "bad_request" and job.schema:
-        job.schema = False  # perhaps that was what it did not like
+        job.schema, job.refused = False, True  # perhaps that was what it did not like
       elif isinstance(verdict, verdicts.Skip):
         await self._skip(job, heard, attempt)
       else:
@@ -160,6 +164,7 @@ class Sender:
 
   def _body(self, job: Job, temperature: float) -> dict:
     terms = self._terms
+    job.schema = job.schema and not terms.shaping.plain
     messages = shaping.told(job.messages, job.kind, job.schema)
     body = terms.shaping.body(job.kind, job.schema) | {
       "model": terms.model,
@@ -179,7 +184,7 @@ class Sender:
 
   async def _keep(self, job: Job, queue, heard: posting.Heard, attempt: int) -> None:
     """Stores a call's choices as the first missing samples, the tokens shared out exactly."""
-    answer = heard.verdict
+    answer = verdicts.hidden(heard.verdict, self._hide)
     taken = list(zip(sorted(job.missing), answer.choices[: self._count(job)], strict=False))
     outcomes, longer, tokens = {}, {}, 0
     for (sample, choice), cost in zip(taken, self._costs(job, answer, taken), strict=True):

@@ -201,10 +201,11 @@ def settings(**changes):
   fields = {
     "kind": "builtin", "model": "builtin", "base_url": "", "key_env": "OPENAI_API_KEY",
     "key_file": "", "insecure_http": False, "max_tokens_most": 0, "deadline": 0.0,
-    "requests_per_minute": 0, "tokens_per_minute": 0,
+    "requests_per_minute": 0, "tokens_per_minute": 0, "structured": False, "extra": "",
+    "pool": (), "stages": (),
     "temperature": 0.7, "max_tokens": 512, "max_tokens_field": "max_tokens", "concurrency": 8,
-    "timeout": 5.0, "attempts": 6, "patience": 30.0, "prices": space(input=0.0, output=0.0, cached=-1.0),
-    "max_dollars": 1.0, "max_requests": 10_000, "cache": "",
+    "timeout": 5.0, "attempts": 6, "patience": 30.0,
+    "prices": space(input=0.0, output=0.0, cached=-1.0), "max_dollars": 1.0, "max_requests": 10_000, "cache": "",
     "builtin": space(error_rate=0.1, latency=0.0, faults=""),
     "replay": space(path=(), question="question", rationale="rationale"),
   } | changes  # fmt: skip
@@ -251,6 +252,7 @@ def test_a_run_opens_its_own_teacher(task, problems, tmp_path):
   run = space(
     settings=space(teacher=settings(), world=space(seed=0), task=space(name="arithmetic")),
     folder=space(path=tmp_path),
+    console=space(warn=None),
     task=task,
   )
   made = teacher.open(run)
