@@ -26,6 +26,10 @@ FREE = {
   f"config.teacher.{name}"
   for name in (
     "attempts",
+    "batch",
+    "batch_dir",
+    "batch_poll",
+    "batch_size",
     "concurrency",
     "coverage",
     "insecure_http",
@@ -135,15 +139,15 @@ def changed(begun, ours) -> set[str]:
   return {k for k in old.keys() | new.keys() if old.get(k, _ABSENT) != new.get(k, _ABSENT)}
 
 
-def _differences(path, begun, ours) -> str:
-  old, new = _flat(begun), _flat(ours)
-  keys = sorted(k for k in changed(begun, ours) if not _free(k))
-  shown = "; ".join(
 def _free(key: str) -> bool:
   """May this setting change while a run lasts? Further teachers are as free as the teacher."""
   return re.sub(r"^config\.teachers\.[a-z0-9_]+\.", "config.teacher.", key) in FREE
 
 
+def _differences(path, begun, ours) -> str:
+  old, new = _flat(begun), _flat(ours)
+  keys = sorted(k for k in changed(begun, ours) if not _free(k))
+  shown = "; ".join(
     f"{k}: {old.get(k, _ABSENT)} there, {new.get(k, _ABSENT)} now" for k in keys[:8]
   )
   more = f"; and {len(keys) - 8} more" if len(keys) > 8 else ""

@@ -205,7 +205,8 @@ def settings(**changes):
     "pool": (), "stages": (),
     "temperature": 0.7, "max_tokens": 512, "max_tokens_field": "max_tokens", "concurrency": 8,
     "timeout": 5.0, "attempts": 6, "patience": 30.0,
-    "prices": space(input=0.0, output=0.0, cached=-1.0), "max_dollars": 1.0, "max_requests": 10_000, "cache": "",
+    "prices": space(input=0.0, output=0.0, cached=-1.0), "max_dollars": 1.0,
+    "max_requests": 10_000, "cache": "",
     "builtin": space(error_rate=0.1, latency=0.0, faults=""),
     "replay": space(path=(), question="question", rationale="rationale"),
   } | changes  # fmt: skip
