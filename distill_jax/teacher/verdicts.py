@@ -89,6 +89,14 @@ def of_body(raw: bytes, model: str) -> Answered | Again:
   )
 
 
+def hidden(answer: Answered, hide) -> Answered:
+  """The answer with `hide` applied to every text in it: a server may send a key back."""
+  choices = tuple(
+    Choice(hide(c.text), hide(c.finish), c.failure, hide(c.message)) for c in answer.choices
+  )
+  return dataclasses.replace(answer, choices=choices, model=hide(answer.model))
+
+
 def of_status(status: int, headers, body, now: float) -> Again | Skip | Stop:
   """Reads an error status. `body` is what came with it (dict, list, text); `now` Unix seconds."""
   error = body.get("error", body) if isinstance(body, dict) else body
