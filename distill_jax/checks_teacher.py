@@ -57,6 +57,8 @@ def _check_values(t) -> None:
   if t.base_url:
     access.check_address(t.base_url, insecure_http=t.insecure_http)
   shaping.fields(t.extra)
+  if t.batch and t.kind != "openai":
+    raise errors.config("teacher.batch", t.batch, f"empty with teacher.kind={t.kind}")
   if t.kind in ("replay", "student"):
     for field, none in (("structured", False), ("extra", "")):
       if (value := getattr(t, field)) != none:
@@ -69,7 +71,7 @@ def _check_use(s, name: str, t) -> None:
   if t.kind == "builtin" and s.task.name not in checks.WORLDS and askers(s):
     allowed = f"openai, replay or student: no world is behind task {s.task.name}"
     raise errors.config("teacher.kind", t.kind, allowed)
-  if t.kind == "openai":
+  if t.kind == "openai" and (t.base_url or t.batch != "files"):
     access.check_address(t.base_url, insecure_http=t.insecure_http)
     access.key(t.base_url, key_env=t.key_env, key_file=t.key_file)
   if t.kind == "student":

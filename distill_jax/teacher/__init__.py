@@ -11,6 +11,7 @@ import warnings
 
 from distill_jax.teacher import shaping
 
+BATCHES = "batches"  # a folder in the run folder, unless config.teacher.batch_dir names another
 CACHE = "teacher.sqlite"  # in the run folder, unless config.teacher.cache names another file
 
 
@@ -85,7 +86,8 @@ def make(
     return _Builtin(settings, kept | {"shape": shape}, world, world_identity, seed)
   names = ("base_url", "key_env", "key_file", "insecure_http")
   address = {name: getattr(settings, name) for name in names}
-  return _client(settings, kept | {"shape": shape}, **address, identity="")
+  folder = settings.batch_dir or str(pathlib.Path(workdir) / BATCHES)
+  return _client(settings, kept | {"shape": shape}, folder, **address, identity="")
 
 
 def _kept(settings, workdir) -> dict:
@@ -96,8 +98,8 @@ def _kept(settings, workdir) -> dict:
   return {"cache_path": settings.cache, "run": os.path.realpath(workdir)}
 
 
-def _client(settings, kept: dict, **address):
-  from distill_jax.teacher import access, client
+def _client(settings, kept: dict, folder: str = "", **address):
+  from distill_jax.teacher import access, batch_book, client
 
   names = (
     "model",
@@ -115,8 +117,19 @@ def _client(settings, kept: dict, **address):
   terms = {
     name: getattr(settings, name) for name in (*names, "prices", "max_dollars", "max_requests")
   }
-  send_seed = access.is_local(address["base_url"])  # vendors differ in whether they take one
-  return client.Client(**terms, **kept, **address, send_seed=send_seed)
+  terms |= kept | address
+  terms["send_seed"] = access.is_local(address["base_url"])  # vendors differ in taking one
+  if settings.batch == "api":
+    from distill_jax.teacher import batches
+
+    poll, discount, most = settings.batch_poll, settings.batch_discount, settings.batch_size
+    return batches.Batches(poll=poll, discount=discount, most=most, **terms)
+  batch_book.check_none_open(kept["cache_path"], kept["run"])
+  if settings.batch == "files":
+    from distill_jax.teacher import batch_files
+
+    return batch_files.Files(folder=folder, most=settings.batch_size, **terms)
+  return client.Client(**terms)
 
 
 class _Builtin:
