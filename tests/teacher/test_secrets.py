@@ -3,12 +3,13 @@
 import logging
 import socket
 import threading
+import traceback
 
 import pytest
 from scripted import ask, wanted
 
 from distill_jax import errors
-from distill_jax.teacher import access
+from distill_jax.teacher import access, verdicts
 
 KEY = "sk-planted-0123456789abcdef"
 
@@ -29,6 +30,27 @@ def test_the_key_is_sent_and_nothing_else_has_it(serve, connect, tmp_path, caplo
   assert KEY not in "".join(capfd.readouterr())
   for file in tmp_path.rglob("*"):
     assert KEY.encode() not in file.read_bytes(), file
+
+
+def test_a_key_that_comes_back_in_a_reply_is_taken_out_of_it(serve, connect, tmp_path):
+  server = serve(answer=lambda messages, n, temperature, seed: [f"You are {KEY}."] * n)
+  ((reply,),) = ask(connect(server.url, key_env="PLANTED_KEY"), wanted(1))
+  assert reply.text == "You are [key]."
+  assert not any(KEY.encode() in file.read_bytes() for file in tmp_path.rglob("*"))
+
+
+def test_a_crash_amid_an_answer_shows_no_key_in_any_frame_of_ours(serve, connect, monkeypatch):
+  def crash(*_):
+    raise RuntimeError("planted")
+
+  teacher = connect(serve().url, key_env="PLANTED_KEY")
+  monkeypatch.setattr(verdicts, "of_body", crash)
+  with pytest.raises(RuntimeError, match="planted") as crashed:
+    ask(teacher, wanted(1))
+  told = traceback.TracebackException.from_exception(crashed.value, capture_locals=True)
+  said = "".join(told.format())
+  assert "of_body" in said and KEY not in said
+  assert not any(KEY in repr(value) for value in vars(teacher).values() if value != KEY)
 
 
 @pytest.mark.parametrize(
