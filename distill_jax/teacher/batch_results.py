@@ -80,7 +80,7 @@ class Results:
 
   def _read(self, line, result) -> dict:
     """{(sample, key): Reply or Failure} of an answer."""
-    answer, outcomes = result.verdict, {}
+    answer, outcomes = verdicts.hidden(result.verdict, self._hide), {}
     taken = list(zip(sorted(line.keys), answer.choices, strict=False))
     job = sending.Job(messages(line.request), line.request, {}, line.limit)
     costs = batch_format.Calls(self._terms, self._hide).costs(job, answer, taken)
