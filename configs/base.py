@@ -265,7 +265,9 @@ def get_config() -> ConfigDict:
       policy="right_over_wrong",
       style="cot",  # format=instruct: the prompt that the two answers hang on, cot | plain
       most=4,  # pairs of one prompt; 0 = all
-      fill=True,  # is the shorter side drawn from again until both are equally long?
+      # is the shorter side filled up: chosen with what the teacher said there, rejected by drawing
+      # from it again?
+      fill=True,
       cache="",  # SQLite file with reference log-probabilities; "" = in the run folder
     )
   )

@@ -9,14 +9,15 @@ on (instruction, input, chain of thought). Round 1: the instructed student answe
 questions, asked for a chain of thought and asked plainly; pairs of its answers; DPO against the
 instructed student.
 
-From the paper: 4 epochs of tuning, cosine schedule, warm-up 0.03; one refinement, 100 warm-up
-steps, batch 128, at most 1,000 steps. It leaves open (Appendix B was not released as text): how
-many samples are drawn, at which temperature (ours: 4 at 1.0); beta (0.1, as Rafailov et al.); which
-of the two prompts a pair hangs on (the one that asks for a chain of thought: it is what is scored);
-and what makes a chain of thought the better answer. Ours is policy="both", right chains of thought
-over wrong plain answers, since a wrong chain of thought is no better than a right short answer;
-pair.policy=cot_over_plain is the condition on style alone. The paper keeps the checkpoint with the
-lowest validation loss; here each round has one.
+From the paper: 4 epochs of tuning, cosine schedule (its warm-up of 3 % is train.warmup steps here);
+one refinement, 100 warm-up steps, batch 128, at most 1,000 steps. Its learning rates, for students
+of 7 and 13 billion parameters, are 2e-5 and then 1e-6, its weight decay 1e-4. It leaves open
+(Appendix B was not released as text): how many samples are drawn, at which temperature (ours: 4 at
+1.0); beta (0.1, as Rafailov et al.); which of the two prompts a pair hangs on (the one that asks
+for a chain of thought: it is what is scored); and what makes a chain of thought the better answer.
+Ours is policy="both", right chains of thought over wrong plain answers, since a wrong chain of
+thought is no better than a right short answer; pair.policy=cot_over_plain is the condition on style
+alone. The paper keeps the checkpoint with the lowest validation loss; here each round has one.
 
 Tuning only:       --config.rounds=0
 DPO only:          --config.opening="('exam','pair','prefer')" --config.rounds=0

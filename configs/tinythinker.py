@@ -12,13 +12,16 @@ before. Pairs are made anew each round, and not kept for the next.
 
 From the authors' code: 8 replies a question at temperature 0.8 and 256 tokens (4 for OpenBookQA and
 StrategyQA), asked again up to 3 times, key information more than 10 edits apart; interval 100,
-batch 64, 10 epochs, AdamW without decay, cosine, warm-up a tenth; 10 samples at temperature 0.7;
-beta 0.5, alpha 0.5, learning rate 5e-6, batch 32. Theirs to ours: every round has the steps of
-prefer.epochs (they count evaluation windows); recall and analyze pairs are mixed (theirs: all
-recalls, then all analyses); the student of a round is its last one (theirs: the best of its
-checkpoints by validation). Their gold gives way to a majority of the replies: here it stays, and
-demonstrate.relabel=majority is theirs. Summarize is not trained on pairs. What their code does
-otherwise than it should and changes numbers is under config.compat.tinythinker.
+batch 64, 10 epochs, AdamW without decay, cosine; 10 samples at temperature 0.7; beta 0.5, alpha
+0.5, learning rate 5e-6, batch 32. Theirs to ours: warm-up is train.warmup and prefer.warmup steps
+(theirs: a tenth of all); every round has the steps of prefer.epochs (they count evaluation
+windows); recall and analyze pairs are mixed (theirs: all recalls, then all analyses); analyses are
+sampled from the student's right recalls, of every question (theirs: from those that a recall pair
+has, a teacher's among them); the student of a round is its last one (theirs: the best of its
+checkpoints by validation); a task has to have options (theirs: StrategyQA, too). Their gold gives
+way to a majority of the replies: here it stays, and demonstrate.relabel=majority is theirs.
+Summarize is not trained on pairs. What their code does otherwise than it should and changes numbers
+is under config.compat.tinythinker.
 
 Scored greedily; --config.evaluate.votes=10 lets ten sampled runs vote: the answer given most often,
 of equals the one given first; a run without an answer has no vote.
