@@ -15,6 +15,7 @@ USAGE = """python -m distill_jax COMMAND [options] [--config.a.b=value ...]
   export         a run's student as a Hugging Face directory
   ablate         a recipe's ablations: rows of overrides, several seeds, one table
   teacher serve  the built-in teacher, by hand, for any OpenAI client
+  teacher cache  what was paid for: show, export, import, prune
   doctor         versions, devices, disk, and whether the teacher's key is there
 
 python -m distill_jax COMMAND --help says more, with examples.
@@ -77,6 +78,20 @@ machine only.
     --config.teacher.kind=openai --config.teacher.base_url=http://127.0.0.1:8899/v1
 
 It answers from the world of the config; error rate, latency and faults: config.teacher.builtin.""",
+  "teacher cache": """The replies that were paid for: what they cost and what has failed; as JSON
+lines and back; and what is not wanted any more.
+
+  python -m distill_jax teacher cache show --workdir=runs/quickstart
+  python -m distill_jax teacher cache show --workdir=runs/quickstart --failures
+  python -m distill_jax teacher cache export --cache=shared.sqlite --out=replies.jsonl
+  python -m distill_jax teacher cache import replies.jsonl --cache=other.sqlite
+  python -m distill_jax teacher cache prune --cache=shared.sqlite --model=NAME --older_than=90
+  python -m distill_jax teacher cache prune --cache=shared.sqlite --model=NAME --older_than=90 --yes
+
+The file is plain SQLite (tables: distill_jax/teacher/cache_tables.py). An import is whole or not at
+all, and leaves what is there as it is; with --run=NAME the runs in it get that name, so that what
+they paid does not count as paid here. Prune without --yes only counts. What pruned replies cost
+stays in the ledger and under the caps.""",
   "doctor": """Versions, devices, disk, and whether the teacher's key is present (never shown).
 
   python -m distill_jax doctor
@@ -118,6 +133,16 @@ OPTIONS = {  # of each command: name -> (default, help)
     "port": (8899, "0 takes a free one"),
     "log": ("", "file that gets a line for each reply"),
     "workdir": WORKDIR,
+  },
+  "teacher cache": {
+    "workdir": ("", "the run folder whose cache is meant"),
+    "cache": ("", "or the cache's file"),
+    "failures": (False, "show: a table of the failures, by kind"),
+    "out": ("", "export: the file to write; empty is the standard output"),
+    "model": ("", "prune: replies of this model"),
+    "older_than": (-1.0, "prune: replies older than so many days"),
+    "run": ("", "prune: replies this run paid for; import: what the runs are called"),
+    "yes": (False, "prune: do it"),
   },
   "doctor": {"workdir": ("runs", "where runs will be written")},
 }
@@ -183,14 +208,26 @@ def ablate(words) -> int:
 
 
 def teacher(words) -> int:
-  if not words or words[0] != "serve":
-    raise errors.usage("teacher knows one word: teacher serve")
+  if words[:1] == ["cache"]:
+    return teacher_cache(words[1:])
+  if words[:1] != ["serve"]:
+    raise errors.usage("teacher knows two words: teacher serve, teacher cache")
   config, options, rest = command_line.parse(words[1:], OPTIONS["teacher"], config="run")
   refuse_extra(rest)
   from distill_jax import play, settings
 
   play.serve(settings.read(config), port=options["port"], log=options["log"])
   return 0
+
+
+def teacher_cache(words) -> int:
+  from distill_jax.teacher import cache_commands
+
+  if not words or words[0] not in cache_commands.WORDS:
+    listed = ", ".join(cache_commands.WORDS)
+    raise errors.usage(f"teacher cache knows these words: {listed}")
+  _, options, rest = command_line.parse(words[1:], OPTIONS["teacher cache"], config="none")
+  return cache_commands.run(words[0], options, rest)
 
 
 def doctor(words) -> int:
@@ -229,6 +266,7 @@ def main(words) -> int:
     if name not in COMMANDS:
       raise errors.usage(f"no command {name!r}; there are {', '.join(COMMANDS)}")
     if {"--help", "-h"} & set(words):
+      name = "teacher cache" if list(words[:2]) == ["teacher", "cache"] else name
       print(f"{HELP[name]}\n\n{command_line.described(OPTIONS[name])}")
       return 0
     code = COMMANDS[name](words[1:])

@@ -29,6 +29,13 @@ def cut_at(failure) -> int | None:
   return int(found[1]) if found else None
 
 
+def broken(text: str, finish: str) -> str:
+  """Why this is no whole reply, and so none to be kept; "" if it is one."""
+  if finish in ("length", "content_filter"):
+    return f"it was ended by {finish}"
+  return "" if text.strip() else "it has no text"
+
+
 @dataclasses.dataclass(frozen=True)
 class Request:
   """A question put to the teacher: `samples` replies, numbered from `first`.

@@ -182,6 +182,23 @@ class Cache:
           count += 1
     return count
 
+  def prune(self, where: str, values) -> int:
+    """Throws away the replies of which an SQL condition holds; how many. What they cost stays in
+    the ledger."""
+    sums = ", ".join(f"sum({name})" for name in tables.SPENT.split(", "))
+    added = ", ".join(f"{n} = {n} + excluded.{n}" for n in ("replies", *tables.SPENT.split(", ")))
+    with self.transaction() as db:
+      db.execute(
+        f"insert into pruned(run, round, stage, replies, {tables.SPENT})"
+        f" select run, round, stage, count(*), {sums} from replies where {where} group by 1, 2, 3"
+        f" on conflict do update set {added}",
+        values,
+      )
+      gone = db.execute(f"delete from replies where {where}", values).rowcount
+    with contextlib.suppress(sqlite3.OperationalError):  # the file gets smaller, if there is room
+      self._db.execute("vacuum")
+    return gone
+
   def close(self) -> None:
     self._db.close()
 
@@ -191,11 +208,8 @@ class Cache:
       problem = self._db.execute("pragma quick_check(1)").fetchone()[0]
       if problem != "ok":
         raise sqlite3.DatabaseError(problem)
-      self._db.execute("begin")  # so that version and tables are of one moment
-      try:
+      with self.reading():  # version and tables of one moment
         version = self._version()
-      finally:
-        self._db.execute("rollback")
       try:
         self._db.execute("pragma journal_mode = wal")
       except sqlite3.OperationalError:  # file systems without shared memory
@@ -243,9 +257,20 @@ class Cache:
       try:
         yield self._db
       except BaseException:
-        self._db.execute("rollback")
+        if self._db.in_transaction:  # not if the disk is full: SQLite has gone back by itself
+          self._db.execute("rollback")
         raise
       self._db.execute("commit")
+
+  @contextlib.contextmanager
+  def reading(self):
+    """Yields the connection: all that is read with it is of one moment."""
+    with self._clear():
+      self._db.execute("begin")
+      try:
+        yield self._db
+      finally:
+        self._db.execute("rollback")
 
   @contextlib.contextmanager
   def _clear(self):
@@ -282,6 +307,8 @@ def _reply(row, place: Place) -> asking.Reply:
 
 
 def _insert_reply(db, reply: asking.Reply, named, where, now: str) -> None:
+  if why := asking.broken(reply.text, reply.finish):
+    raise ValueError(f"no reply to be kept: {why}")
   db.execute(
     f"insert or ignore into replies(key, request, sample, {tables.REPLY}, run, round, stage, time)"
     " values (?, ?, ?, cast(? as text), cast(? as text), cast(? as text), ?, ?, ?, ?, ?, ?, ?, ?,"
