@@ -202,7 +202,7 @@ def settings(**changes):
     "kind": "builtin", "model": "builtin", "base_url": "", "key_env": "OPENAI_API_KEY",
     "key_file": "", "insecure_http": False, "max_tokens_most": 0, "deadline": 0.0,
     "requests_per_minute": 0, "tokens_per_minute": 0, "structured": False, "extra": "",
-    "pool": (), "stages": (),
+    "pool": (), "stages": (), "batch": "", "batch_dir": "",
     "temperature": 0.7, "max_tokens": 512, "max_tokens_field": "max_tokens", "concurrency": 8,
     "timeout": 5.0, "attempts": 6, "patience": 30.0,
     "prices": space(input=0.0, output=0.0, cached=-1.0), "max_dollars": 1.0,
