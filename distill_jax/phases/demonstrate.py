@@ -6,7 +6,7 @@ from collections import Counter
 from distill_jax import records
 from distill_jax.formats import cot, decompositions
 from distill_jax.phases import rationales
-from distill_jax.teacher import asking, prompts
+from distill_jax.teacher import asking, prompts, prompts_schema
 
 
 def run(run, number, here):
@@ -47,13 +47,17 @@ def messages(run, problem):
 def reader(run):
   """What reads a reply to it: see rationales.collect."""
   if run.format.asks == "annotate":
-    return lambda text, problem: rationales.Read(text)
+    return annotated
   if run.format.asks == "decompose":
     return decomposed
   if "analyze" in run.format.stages:
     return staged
   # Without analyses a chain of thought will do, such as a recorded teacher's.
   return lambda text, problem: staged(text, problem) or recalled(text, run.task, problem)
+
+
+def annotated(text: str, problem) -> rationales.Read:
+  return rationales.Read(prompts_schema.annotated(text) or text)
 
 
 def recalled(text: str, task, problem) -> rationales.Read | None:
@@ -70,7 +74,8 @@ def recalled(text: str, task, problem) -> rationales.Read | None:
 def staged(text: str, problem) -> rationales.Read | None:
   # In the teacher's order: a format has its own, and (compat) may take this one.
   labels = tuple(label for label, _ in problem.choices)
-  found = prompts.split_stages(text, labels, as_written=True)
+  found = prompts_schema.staged(text, labels)
+  found = found or prompts.split_stages(text, labels, as_written=True)
   if found is None:
     return None
   parts, label = found
@@ -79,7 +84,7 @@ def staged(text: str, problem) -> rationales.Read | None:
 
 
 def decomposed(text: str, problem) -> rationales.Read | None:
-  parts = prompts.split_steps(text)
+  parts, text = prompts_schema.decomposed(text) or (prompts.split_steps(text), text)
   return None if parts is None else rationales.Read(text, parts=parts)
 
 

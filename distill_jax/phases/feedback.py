@@ -8,8 +8,8 @@ ablation: as many replies, but the teacher annotates the question afresh and nev
 from collections import Counter
 
 from distill_jax import records
-from distill_jax.phases import exam, rationales
-from distill_jax.teacher import asking, prompts
+from distill_jax.phases import demonstrate, exam, rationales
+from distill_jax.teacher import asking, prompts, prompts_schema
 
 
 def run(run, number, here):
@@ -20,13 +20,13 @@ def run(run, number, here):
   )
   if settings.kind == "blind":
     wanted = blind(run, number, [run.problem(m.problem) for m in mistakes], settings)
-    return rationales.collect(run, number, here, wanted, lambda text, _: rationales.Read(text))
+    return rationales.collect(run, number, here, wanted, demonstrate.annotated)
   wanted = [tailored(run, run.problem(m.problem), m, settings) for m in mistakes]
   return rationales.collect(run, number, here, wanted, corrected)
 
 
 def corrected(text: str, problem) -> rationales.Read | None:
-  found = prompts.split_correction(text)
+  found = prompts_schema.corrected(text) or prompts.split_correction(text)
   return found and rationales.Read(found[1], critique=found[0])
 
 
