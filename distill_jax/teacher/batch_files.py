@@ -105,7 +105,7 @@ class Files(client.Client):
     )
     found.read(result.read_bytes(), {line.name: line for line, _ in lines})
     if found.stop is not None:
-      raise errors.teacher(f"{result}: {found.stop.why}; {found.stop.do}")
+      raise errors.teacher(f"{result}: {found.stop.why}; {found.stop.do}, and remove {result}")
     failures = 0
     for line, job in lines:
       for sample, key in line.keys.items():

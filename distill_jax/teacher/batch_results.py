@@ -10,10 +10,10 @@ TOGETHER = 200  # calls stored at a time
 
 @dataclasses.dataclass(frozen=True)
 class Unanswered:
-  """A line that is worth asking again. `heard`: something was wrong with it, not with its batch."""
+  """A line that is worth asking again."""
 
   why: str
-  heard: bool = True
+  plain: bool = False  # it asked for JSON, and may have been refused for that
   status: int = 0
   request_id: str = ""
 
@@ -27,10 +27,11 @@ class Results:
   stop      a verdicts.Stop that some line got, or None
   """
 
-  def __init__(self, store, place, terms, hide, tried):
-    """`tried(line)`: how often a line was asked before; `hide` takes the key out of a text."""
+  def __init__(self, store, place, terms, hide, tried, schema=lambda line: False):
+    """`tried(line)`: how often a line was asked before; `schema(line)`: was JSON asked for, which
+    a server may refuse; `hide` takes the key out of a text."""
     self._store, self._place, self._terms, self._hide = store, place, terms, hide
-    self._tried = tried
+    self._tried, self._schema = tried, schema
     self.outcomes: dict[str, asking.Reply | asking.Failure] = {}
     self.again: dict[str, Unanswered] = {}
     self.longer: dict[str, int] = {}
@@ -50,7 +51,7 @@ class Results:
     """Notes those lines that no file has said anything of."""
     for line in lines:
       if line.name not in self.again and not self._known(line):
-        self.again[line.name] = Unanswered("no result came", heard=False)
+        self.again[line.name] = Unanswered("no result came")
 
   @property
   def rejected(self) -> asking.Failure | None:
@@ -65,12 +66,15 @@ class Results:
     verdict = result.verdict
     if isinstance(verdict, verdicts.Answered):
       self._calls.append((line.request, self._read(line, result), self._place))
+    elif getattr(verdict, "kind", "") == "bad_request" and self._schema(line):
+      self.again[line.name] = Unanswered(self._hide(verdict.why), plain=True)
+      return
     elif isinstance(verdict, verdicts.Skip):
       failed = self._failure(verdict.kind, self._hide(verdict.why), line, result)
       self._calls.append((line.request, {item: failed for item in line.keys.items()}, self._place))
     else:
-      why, heard = self._hide(verdict.why), result.status != 0
-      self.again[line.name] = Unanswered(why, heard, result.status, result.request_id)
+      why = self._hide(verdict.why)
+      self.again[line.name] = Unanswered(why, status=result.status, request_id=result.request_id)
       if isinstance(verdict, verdicts.Stop):
         self.stop = self.stop or verdict
       return

@@ -72,6 +72,7 @@ class _Asked:
     self._stop: BaseException | None = None
     self._stopping = asyncio.Event()
     self._full = False  # the server has no room until a batch is over
+    self._freed = False  # one has been over since the server had no room
     self.answered = owner._answered
 
   @property
@@ -208,6 +209,7 @@ class _Asked:
       self._terms,
       self._owner._hide,
       lambda line: self._attempts[line.name],
+      self._asks_for_json,
     )
     for file in (state.output_file_id, state.error_file_id):
       if file:
@@ -218,6 +220,7 @@ class _Asked:
     if state.status == "failed":
       self._say_failed(state)
       return
+    self._freed = True
     for line in lines.values():
       for sample, key in line.keys.items():
         if key in self._wanted:
@@ -225,11 +228,16 @@ class _Asked:
     self.answered |= any(isinstance(o, asking.Reply) for o in found.outcomes.values())
     self._check(batch, state, found)
 
+  def _asks_for_json(self, line) -> bool:
+    return line.name in self._wanted and self._wanted[line.name].schema
+
   def _settle(self, sample: int, key: str, line, found, place) -> None:
     """Takes what was heard of a sample into account."""
     job, outcome = self._wanted[key], found.outcomes.get(key)
     if isinstance(outcome, asking.Reply) or (outcome is not None and place == self._place):
       job.missing.pop(sample, None)
+      if job.refused and isinstance(outcome, asking.Reply):
+        self._terms.shaping.refused()
       if key in found.longer:
         limit = min(2 * found.longer[key], self._terms.max_tokens_most)
         self._jobs.append(dataclasses.replace(job, missing={sample: key}, limit=limit))
@@ -237,6 +245,8 @@ class _Asked:
       else:
         del self._wanted[key]
         self._failures += isinstance(outcome, asking.Failure)
+    elif line.name in found.again and found.again[line.name].plain:
+      job.schema, job.refused = False, True  # perhaps that was what the server did not like
     elif line.name in found.again:
       self._attempts[key] += 1
       why = found.again[line.name]
@@ -255,6 +265,9 @@ class _Asked:
     full = any(problem.code in FULL for problem in problems)
     if full and any(batch.place.run == self._place.run for batch in self._under_way()):
       self._full = True
+      return
+    if full and self._freed:
+      self._freed = False
       return
     said = problems[0] if problems else None
     where = f" (line {said.line})" if said is not None and said.line else ""
