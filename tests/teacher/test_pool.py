@@ -1,0 +1,300 @@
+"""Several teachers in one config: each request has one of them, always the same; what they say and
+cost is kept in one place, and the caps hold for all of them together."""
+
+import collections
+import json
+import types
+
+import pytest
+from scripted import TERMS, ask
+
+from configs import quickstart
+from distill_jax import command_line, errors, records, run_folder, settings, tasks, teacher
+from distill_jax.ablations import sweep
+from distill_jax.teacher import asking, client, pool, prompts
+
+WEIGHTS = {"main": 3.0, "cheap": 1.0}
+
+
+def requests(count, samples=1, first=0, kind="annotate"):
+  return [
+    asking.Request(kind, f"q{k}", (("system", "s"), ("user", f"q{k}")), samples, first)
+    for k in range(count)
+  ]
+
+
+def test_each_teacher_has_about_its_share():
+  chosen = collections.Counter(pool.choose(WEIGHTS, 0, r) for r in requests(4000))
+  assert chosen["cheap"] / 4000 == pytest.approx(0.25, abs=0.03)  # four standard deviations
+
+
+def test_the_teacher_of_a_request_is_decided_by_seed_and_words_alone():
+  choose = lambda seed, rs: [pool.choose(WEIGHTS, seed, r) for r in rs]
+  first = choose(0, requests(200))
+  assert choose(0, requests(200)[::-1])[::-1] == first
+  assert choose(0, requests(200, samples=3, first=5)) == first  # more samples of the same
+  assert choose(1, requests(200)) != first
+  assert choose(0, requests(200, kind="correct")) != first
+  # Pinned: a run that is resumed by a later version goes to the teachers it began with.
+  assert [name[0] for name in choose(0, requests(12))] == list("mcmccmmmmcmm")
+
+
+def test_a_teacher_without_weight_before_it_is_not_asked():
+  assert {pool.choose({"one": 1.0}, 0, r) for r in requests(50)} == {"one"}
+
+
+@pytest.fixture
+def pooled(serve, tmp_path):
+  """pooled(max_requests=..., ...) -> (a pool of two echoing servers, {name: server})."""
+  made = []
+
+  def start(of=lambda phase: {"main": 1.0, "cheap": 1.0}, seed=0, **terms):
+    kept = {"cache_path": str(tmp_path / "teacher.sqlite"), "run": "this run"}
+    servers = {
+      name: serve(answer=lambda m, n, t, s, name=name: [f"{name} {m[-1][1]} {s}"] * n)
+      for name in ("main", "cheap", "strong")
+    }
+    terms = {**TERMS, **kept, **terms}
+    open = lambda name: client.Client(base_url=servers[name].url, **terms | {"model": name})
+    made.append(pool.Pool(open, of, seed=seed, **kept))
+    return made[-1], servers
+
+  yield start
+  for each in made:
+    each.close()
+
+
+def test_replies_come_in_the_order_of_the_requests_each_from_its_teacher(pooled):
+  teacher_, servers = pooled()
+  replies = ask(teacher_, requests(40, samples=2))
+  for request, row in zip(requests(40, samples=2), replies, strict=True):
+    name = pool.choose({"main": 1.0, "cheap": 1.0}, 0, request)
+    assert [reply.text.split()[:2] for reply in row] == [[name, request.question]] * 2
+  counts = [servers[name].stats.requests for name in ("main", "cheap", "strong")]
+  assert min(counts[:2]) > 5 and sum(counts) == 40 and counts[2] == 0
+
+
+def test_a_resumed_pool_pays_nothing_again_and_has_one_ledger(pooled):
+  first, servers = pooled()
+  replies = ask(first, requests(30))
+  before = first.ledger.of(0)
+  assert before.calls == 30 and first.ledger.total().dollars > 0
+  again, _ = pooled()
+  # Other addresses are other servers to the cache: the same ones are asked.
+  again._open = first._open
+  assert ask(again, requests(30)) == replies
+  assert again.ledger.of(0) == before
+  assert sum(server.stats.requests for server in servers.values()) == 30
+
+
+def test_a_phase_has_its_own_teacher_wherever_it_stands_in_the_plan(pooled):
+  of = lambda phase: {"strong": 1.0} if phase == "feedback" else {"main": 1.0}
+  teacher_, servers = pooled(of)
+  ask(teacher_, requests(3), stage="1_feedback")
+  ask(teacher_, requests(4), stage="0_demonstrate")
+  assert [servers[name].stats.requests for name in ("main", "cheap", "strong")] == [4, 0, 3]
+  assert teacher_.ledger.of(0, "1_feedback").calls == 3
+
+
+@pytest.mark.parametrize("caps", [{"max_requests": 9}, {"max_dollars": 0.0025}])
+def test_the_caps_are_for_all_teachers_together(pooled, caps):
+  teacher_, servers = pooled(**caps)
+  with pytest.raises(errors.Refusal) as refusal:
+    ask(teacher_, requests(200))
+  assert refusal.value.code == errors.BUDGET
+  sent = [servers[name].stats.requests for name in ("main", "cheap")]
+  assert 0 < sum(sent) < 200
+  if "max_requests" in caps:
+    assert sum(sent) == 9
+    with pytest.raises(errors.Refusal):  # nor has the other one an allowance of its own
+      ask(teacher_, requests(200)[::-1])
+    assert sum(servers[name].stats.requests for name in ("main", "cheap")) == 9
+  assert teacher_.ledger.total().dollars <= TERMS["max_dollars"]
+
+
+def test_progress_is_that_of_one_ask(pooled):
+  seen = []
+  teacher_, _ = pooled()
+  ask(teacher_, requests(20, samples=2), on_progress=seen.append)
+  done = [p.done for p in seen]
+  assert done == sorted(done) and (done[-1], {p.total for p in seen}) == (40, {40})
+
+
+def test_nothing_wanted_is_nothing_asked(pooled):
+  teacher_, _ = pooled()
+  assert ask(teacher_, []) == [] and teacher_.ledger.total().calls == 0
+
+
+def changed(**changes) -> dict:
+  config = quickstart.get_config().to_dict()
+  config["teacher"] |= changes.pop("teacher", {})
+  return config | changes
+
+
+CHEAP = {"cheap": {"model": "small", "prices": {"input": 0.5}}}
+
+
+def test_a_further_teacher_is_config_teacher_but_for_what_it_names():
+  s = settings.read(changed(teachers=CHEAP, teacher={"pool": ("main=3", "cheap=1")}))
+  main, cheap = s.teacher, s.teachers["cheap"]
+  assert (cheap.model, cheap.prices.input) == ("small", 0.5)
+  assert (cheap.prices.output, cheap.max_tokens, cheap.kind) == (0.0, main.max_tokens, main.kind)
+  assert pool.shares(s, "demonstrate") == {"main": 3.0, "cheap": 1.0}
+
+
+def test_a_phase_of_its_own_leaves_the_pool_to_the_others():
+  given = {"pool": ("main=3", "cheap=0.5"), "stages": ("feedback=cheap",)}
+  s = settings.read(changed(teachers=CHEAP, teacher=given))
+  assert pool.shares(s, "feedback") == {"cheap": 1.0}
+  assert pool.shares(s, "demonstrate") == {"main": 3.0, "cheap": 0.5}
+  assert pool.used(s, ["feedback"]) == ["cheap"]
+
+
+WORDS = [
+  "--config.teachers={'cheap': {'model': 'small', 'prices': {'input': 0.5}}}",
+  "--config.teacher.pool=('main=3', 'cheap=1')",
+  "--config.teacher.stages=('feedback=cheap',)",
+]
+
+
+def test_the_command_line_adds_teachers():
+  found, _, _ = command_line.parse(
+    ["--config=configs/quickstart.py", *WORDS], {}, config="required"
+  )
+  s = settings.read(found)
+  assert (s.teachers["cheap"].model, s.teachers["cheap"].prices.input) == ("small", 0.5)
+  assert pool.shares(s, "feedback") == {"cheap": 1.0}
+
+
+def test_the_command_line_changes_a_field_that_the_config_file_names(tmp_path):
+  file = tmp_path / "own.py"
+  file.write_text(
+    "from configs import quickstart\n"
+    "from ml_collections import ConfigDict\n\n\n"
+    "def get_config():\n"
+    "  c = quickstart.get_config()\n"
+    "  c.teachers.strong = ConfigDict(dict(model='large', concurrency=4))\n"
+    "  c.teacher.stages = ('feedback=strong',)\n"
+    "  return c\n"
+  )
+  words = [f"--config={file}", "--config.teachers.strong.model=larger"]
+  found, _, _ = command_line.parse(words, {}, config="required")
+  strong = settings.read(found).teachers["strong"]
+  assert (strong.model, strong.concurrency) == ("larger", 4)
+
+
+def test_a_run_folder_has_its_teachers_for_the_commands_that_read_it(tmp_path):
+  found, _, _ = command_line.parse(
+    ["--config=configs/quickstart.py", *WORDS], {}, config="required"
+  )
+  (tmp_path / "config.json").write_text(json.dumps(found))
+  words = [f"--workdir={tmp_path}", "--config.teachers.cheap.model=other"]
+  stored, _, _ = command_line.parse(words, {"workdir": ("", "")}, config="run")
+  assert settings.read(stored).teachers["cheap"].model == "other"
+
+
+def test_a_row_of_a_sweep_may_have_teachers_of_its_own(monkeypatch):
+  words = [f"--config.teachers={sweep.word(CHEAP)}"]
+  config = sweep.read("configs/quickstart.py", words, "row")
+  assert config["teachers"] == CHEAP
+
+
+@pytest.mark.parametrize(
+  "changes, named",
+  [
+    ({"teachers": {"main": {}}}, "config.teachers"),
+    ({"teachers": {"A b": {}}}, "config.teachers"),
+    ({"teachers": {"a": 3}}, "config.teachers.a"),
+    ({"teachers": {"a": {"modle": "x"}}}, "config.teachers.a.modle"),
+    ({"teachers": {"a": {"concurrency": "x"}}}, "config.teachers.a.concurrency"),
+    ({"teachers": {"a": {"concurrency": 0}}}, "config.teachers.a.concurrency"),
+    ({"teachers": {"a": {"kind": "oracle"}}}, "config.teachers.a.kind"),
+    ({"teachers": {"a": {"prices": {"input": -1.0}}}}, "config.teachers.a.prices.input"),
+    ({"teachers": {"a": {"prices": {"in": 1.0}}}}, "config.teachers.a.prices.in"),
+    ({"teachers": {"a": {"max_dollars": 1.0}}}, "config.teachers.a.max_dollars"),
+    ({"teachers": {"a": {"pool": ("main=1",)}}}, "config.teachers.a.pool"),
+    ({"teachers": {"a": {"builtin": {"faults": "typo@1"}}}}, "config.teachers.a.builtin.faults"),
+    ({"teachers": {"a": {"extra": "{"}}}, "config.teachers.a.extra"),
+    ({"teacher": {"extra": '{"seed": 1}'}}, "config.teacher.extra"),
+    ({"teacher": {"extra": "[]"}}, "config.teacher.extra"),
+    ({"teacher": {"structured": "yes"}}, "config.teacher.structured"),
+    ({"teacher": {"pool": ("main=1", "a=1")}}, "config.teacher.pool"),
+    ({"teacher": {"pool": ("main",)}}, "config.teacher.pool"),
+    ({"teacher": {"pool": ("main=0",)}}, "config.teacher.pool"),
+    ({"teacher": {"pool": ("main=nan",)}}, "config.teacher.pool"),
+    ({"teacher": {"pool": ("main=-1",)}}, "config.teacher.pool"),
+    ({"teacher": {"pool": ("main=1", "main=2")}}, "config.teacher.pool"),
+    ({"teacher": {"stages": ("feedback=a",)}}, "config.teacher.stages"),
+    ({"teacher": {"stages": ("exam=main",)}}, "config.teacher.stages"),
+    ({"teacher": {"stages": ("feedback",)}}, "config.teacher.stages"),
+    (
+      {"teachers": {"a": {"kind": "openai"}}, "teacher": {"stages": ("feedback=a",)}},
+      "config.teachers.a.base_url",
+    ),
+    (
+      {"teachers": {"a": {"kind": "replay"}}, "teacher": {"pool": ("a=1",)}},
+      "config.teachers.a.replay.path",
+    ),
+    (
+      {"teachers": {"a": {"kind": "student"}}, "teacher": {"pool": ("a=1",)}},
+      "config.teachers.a.model",
+    ),
+    (
+      {"teachers": {"a": {"kind": "student", "model": "."}}, "teacher": {"pool": ("a=1",)}},
+      "config.feedback.kind",
+    ),
+    ({"teacher": {"kind": "replay", "structured": True}}, "config.teacher.structured"),
+  ],
+)
+def test_what_makes_no_sense_is_refused_by_name(changes, named):
+  with pytest.raises(errors.Refusal) as caught:
+    settings.read(changed(**changes))
+  assert caught.value.code == errors.CONFIG
+  assert named in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_teacher_that_nobody_asks_need_not_be_there():
+  settings.read(changed(teachers={"a": {"kind": "openai"}, "b": {"kind": "student"}}))
+
+
+def test_further_teachers_are_as_free_to_change_as_the_teacher(tmp_path):
+  config = changed(teachers=CHEAP)
+  folder = run_folder.RunFolder(tmp_path)
+  folder.claim(config)
+  (tmp_path / "round_00").mkdir()
+  folder.release()
+  faster = {"cheap": CHEAP["cheap"] | {"concurrency": 3, "key_env": "K"}}
+  folder.claim(config | {"teachers": faster})
+  folder.release()
+  with pytest.raises(errors.Refusal, match=r"config\.teachers\.cheap\.model"):
+    folder.claim(config | {"teachers": {"cheap": CHEAP["cheap"] | {"model": "other"}}})
+
+
+OPTIONS = {
+  "seed": 0, "train": 60, "validation": 2, "test": 2, "out_of_domain": 2, "steps_min": 1,
+  "steps_max": 3, "operand_max": 12, "families": 0, "distractors": 0.0, "ood_extra_steps": 1,
+}  # fmt: skip
+
+
+def test_a_run_with_a_right_and_a_wrong_teacher_is_told_what_each_says(tmp_path):
+  given = {
+    "pool": ("main=1", "wrong=1"),
+    "builtin": {"error_rate": 0.0, "latency": 0.0, "faults": ""},
+  }
+  s = settings.read(changed(teachers={"wrong": {"builtin": {"error_rate": 1.0}}}, teacher=given))
+  task = tasks.get("arithmetic", **OPTIONS)
+  space = types.SimpleNamespace
+  run = space(settings=s, folder=space(path=tmp_path), console=space(warn=None), task=task)
+  problems: list[records.Problem] = task.problems("train")
+  wanted = [
+    asking.Request("annotate", p.question, prompts.annotate(p.question), 1) for p in problems
+  ]
+  opened = teacher.open(run)
+  right = [
+    task.is_correct(task.read_answer(row[0].text, p), p)
+    for p, row in zip(problems, ask(opened, wanted, stage="0_demonstrate"), strict=True)
+  ]
+  opened.close()
+  chosen = [pool.choose({"main": 1.0, "wrong": 1.0}, s.seed, request) for request in wanted]
+  assert right == [name == "main" for name in chosen] and 0 < sum(right) < len(right)
+  assert opened.ledger is not None and (tmp_path / teacher.CACHE).exists()
