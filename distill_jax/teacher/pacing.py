@@ -21,14 +21,15 @@ import random
 import time
 
 START = 8.0  # requests in flight to begin with
-CUT = 0.8  # of limit and rate, once for each episode
-TRIM = 0.97  # of the rate, if the server has refused at about the same rate before
-SAME = 0.15  # rates that differ by less are about the same
+CUT = 0.8  # of the limit, once for each episode; of a rate that was refused at once
+PRESS = 0.92  # of a rate that the server took for a while
+TRIM = 0.97  # of a rate that it took for long, and so is about the one that it allows
+SHORT, KNOWN = 2.0, 4.0  # seconds: a while, long
 STEP = 0.05  # growth of the limit in a round, at least one request
-PRESS = 0.87  # of it, if the server refuses it without its having grown
-FIRST_GROWTH = 1.0  # of the rate in a second, until the server has refused again; then half of it
-LEAST_GROWTH = 0.01  # and so on, down to this
-HOLD = 30.0  # seconds, or times the wait, for which a rate that is known is not tried again
+FIRST_GROWTH = 0.5  # of the rate in a second, halved with each episode
+LEAST_GROWTH = 0.01  # down to this, which it is at once about a rate that is known
+HOLD = 20.0  # seconds, or times the wait, for which such a rate is not tried again
+BEYOND = 1.04  # times the rate once refused that is taken: it was refused for something else
 LOOK = 1.0  # seconds over which a rate can be told
 SLACK = 0.02  # seconds by which a late request may be made up for
 BACKOFF = 0.5  # seconds; the k-th wait in a row is between 0 and BACKOFF * 2**(k - 1)
@@ -93,13 +94,14 @@ class Pace:
     self._episode_at = -math.inf  # when the last episode began
     self._in_a_row = 0  # refusals without an acceptance between them
     self._ceiling = math.inf  # what was accepted a second when the server last refused
-    self._growth = 2 * FIRST_GROWTH
+    self._growth = FIRST_GROWTH
     self._hold = self._grown = now  # the rate grows from then on; it last grew
     self._calm = 0  # answers that have to be sound before the limit grows again
     self._bound = self._slowed = (
       False  # since it last grew: did limit, did rate hold something back?
     )
-    self._accepted = collections.deque(maxlen=100_000)  # when, since the last pause
+    self._accepted = collections.deque(maxlen=100_000)  # when, since
+    self._resumed = now  # the last wait ended
 
   def wait(self, tokens: float, now: float) -> float:
     """Seconds until a request of so many tokens may leave; inf: not before another is back."""
@@ -151,11 +153,14 @@ class Pace:
     same = left_at < self._cut_at or self._in_a_row > 0
     if left_at >= self._cut_at:  # else it left before anyone knew
       self._in_a_row += 1
-      pause = backoff(self._in_a_row) if asked is None else asked
+      pause = backoff(self._in_a_row) if asked is None or self._in_a_row > 1 else 0.0
+      pause = max(pause, asked or 0.0)
       if not same:
         self._episode_at = now
         self._cut(pause, now)
       self._cut_at = now
+      if self.rate < math.inf:
+        self._resumed = now + pause
     else:
       pause = asked or 0.0
     self.pause(pause, now)
@@ -181,8 +186,8 @@ class Pace:
 
   def _grow_rate(self, now: float) -> None:
     """Slowly about the rate that was refused; faster the longer nothing is."""
-    if self.rate > self._ceiling * (1 + SAME):
-      self._growth = min(FIRST_GROWTH, self._growth * 2.0 ** ((now - self._grown) / 5.0))
+    if self.rate > self._ceiling * BEYOND:
+      self._growth = min(1.0, self._growth * 2.0 ** ((now - self._grown) / 5.0))
     self.rate *= 1 + self._growth * min(1.0, now - self._grown)
     self._grown, self._slowed = now, False
     if self.rate > 1.01 * self.history[-1].rate:
@@ -192,19 +197,20 @@ class Pace:
     self.limit = max(1.0, CUT * min(self.limit, self.in_flight + 1))
     self._slow_start = False
     if found := self._found(now):
-      known = abs(found - self._ceiling) <= SAME * found
-      factor = (TRIM if now >= self._hold else PRESS) if known else CUT
-      self._ceiling, self.rate = found, found * factor
+      lasted = now - self._resumed
+      known = self.rate < math.inf and lasted >= KNOWN
+      cut = TRIM if known else CUT if lasted < SHORT else PRESS
+      self._ceiling, self.rate = found, found * cut
       self._growth = LEAST_GROWTH if known else max(LEAST_GROWTH, self._growth / 2)
-      self._hold = now + pause + (HOLD * max(1.0, pause) if known else 0.0)
-      self._grown = self._hold
+      self._resumed = now + pause
+      self._hold = self._grown = self._resumed + (HOLD * max(1.0, pause) if known else 0.0)
       self._next = max(self._next, now + 1.0 / self.rate)
       self._accepted.clear()
     self._note(now, "refused")
 
   def _found(self, now: float) -> float | None:
     """Requests a second that the server took before it refused; None: too short a look to tell."""
-    since = now - self._accepted[0] if self._accepted else 0.0
+    since = now - max(self._resumed, self._accepted[0]) if self._accepted else 0.0
     if since < LOOK:
       return self.rate if self.rate < math.inf else None
     recent = sum(at > now - 1.0 for at in self._accepted)
