@@ -102,7 +102,11 @@ GRACE = 5.0  # seconds from an interruption to the end, come what may
 WORKDIR = ("", "the run folder")
 ROUND = (-1, "whose student: a round's number; -1 is the best by validation")
 OPTIONS = {  # of each command: name -> (default, help)
-  "run": {"workdir": WORKDIR},
+  "run": {
+    "workdir": WORKDIR,
+    "dry_run": (False, "say what the teacher would be asked next and may cost; ask nothing"),
+    "retry_failed": (False, "ask again for what the teacher refused or failed at"),
+  },
   "evaluate": {
     "workdir": WORKDIR,
     "round": ROUND,
@@ -159,7 +163,12 @@ def run(words) -> int:
   checked = settings.read(config)
   from distill_jax import play
 
-  play.run(checked, config, options["workdir"])
+  if options["dry_run"]:
+    from distill_jax import dry_run
+
+    dry_run.tell(checked, config, options["workdir"])
+    return 0
+  play.run(checked, config, options["workdir"], retry_failed=options["retry_failed"])
   return 0
 
 

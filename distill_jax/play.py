@@ -31,8 +31,9 @@ from distill_jax.phases import run as runs
 from distill_jax.teacher import access, builtin, pool
 
 
-def run(settings, config: dict, workdir: str) -> dict:
-  """Plays all rounds, shows them, and returns the summary."""
+def run(settings, config: dict, workdir: str, *, retry_failed: bool = False) -> dict:
+  """Plays all rounds, shows them, and returns the summary. `retry_failed`: what the teacher failed
+  at in stages that are not finished is asked for again."""
   screen, folder = console.Console(), run_folder.RunFolder(workdir)
   folder.claim(config)
   for name in pool.used(settings, checks_teacher.askers(settings)):
@@ -44,6 +45,9 @@ def run(settings, config: dict, workdir: str) -> dict:
   try:
     with runs.Run(settings, folder, screen) as what:
       refuse_early(what)
+      if retry_failed:
+        again = teacher.retry_failed(settings.teacher, folder.path, finished_stages(what))
+        screen.line(f"{again} samples without a reply are asked for again")
       played = rounds.play(what)
       screen.rounds_table(played["rounds"], best=played["best_round"])
       screen.examples(summary.before_and_after(what, played["best_round"]))
@@ -58,6 +62,12 @@ def run(settings, config: dict, workdir: str) -> dict:
       )
   screen.line(f"everything lies in {folder.path}; the summary is {folder.path / 'summary.json'}")
   return played
+
+
+def finished_stages(what) -> set[tuple[int, str]]:
+  """(round, name of the phase's folder) of all that is finished."""
+  rounds_ = range(what.settings.rounds + 1)
+  return {(n, f.path.name) for n in rounds_ for f in what.folder.finished(n).values()}
 
 
 def refuse_early(what) -> None:

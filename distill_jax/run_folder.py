@@ -77,14 +77,18 @@ class RunFolder:
       self.release()
       raise
 
-  def _own(self, ours: dict) -> None:
-    file = self.path / "config.json"
+  def check(self, config: dict) -> bool:
+    """Whether the folder has this config already. Raises Refusal if it was begun with another."""
+    ours, file = json.loads(json.dumps(config)), self.path / "config.json"
     begun = read_json(file) if file.exists() else None
-    if begun == ours:
-      return
-    if file.exists() and self.begun and not all(map(_free, changed(begun, ours))):
-      raise errors.Refusal(_differences(self.path, begun, ours), errors.CONFIG)
-    self.write_json("config.json", ours)
+    if begun != ours and file.exists() and self.begun:
+      if not all(map(_free, changed(begun, ours))):
+        raise errors.Refusal(_differences(self.path, begun, ours), errors.CONFIG)
+    return begun == ours
+
+  def _own(self, ours: dict) -> None:
+    if not self.check(ours):
+      self.write_json("config.json", ours)
 
   @property
   def begun(self) -> bool:

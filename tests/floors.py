@@ -16,7 +16,7 @@ FLOORS = {
     "doctor",
     "ablations",
   ),
-  3: ("rounds", "summary", "run_folder", "phase_folder"),
+  3: ("rounds", "dry_run", "summary", "run_folder", "phase_folder"),
   2: ("phases", "report"),
   1: (
     *(HOST := ("tasks", "worlds", "formats", "teacher", "data")),

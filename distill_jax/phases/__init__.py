@@ -31,6 +31,12 @@ WRITERS = tuple(name for name, phase in TABLE.items() if phase.writes)
 TRAINERS = tuple(name for name, phase in TABLE.items() if phase.trains)
 
 
+def asked(name: str, run, number: int):
+  """Two lists of rationales.Wanted: what a phase that asks the teacher would ask, and what it may
+  ask at the most beside that, depending on what is not known yet."""
+  return importlib.import_module(f"{__name__}.{name}").asked(run, number)
+
+
 def play(name: str, run, number: int, here) -> None:
   """Plays the phase in NAME.py: one of the table, or evaluate, which ends every round."""
   importlib.import_module(f"{__name__}.{name}").run(run, number, here)

@@ -13,24 +13,45 @@ def run(run, number, here):
   """Writes rationales.jsonl: `demonstrate.rationales` asked for each of `demonstrate.questions`
   questions."""
   settings = run.settings.demonstrate
+  if not (wanted := wishes(run, number)):
+    return gold(run, number, here, questions(run))
+  rationales.collect(
+    run, number, here, wanted, reader(run),
+    passes=settings.passes, relabel=settings.relabel, distance=settings.distance,
+  )  # fmt: skip
+
+
+def asked(run, number):
+  """See phases.asked."""
+  wanted = wishes(run, number)
+  more, last = [], wanted
+  for _ in range(run.settings.demonstrate.passes - 1):
+    last = [rationales.again(w, w.request.samples) for w in last]
+    more += last
+  return wanted, more
+
+
+def questions(run):
+  """The problems it is about."""
   problems = run.task.problems("train")
-  problems = problems[: settings.questions or len(problems)]
+  return problems[: run.settings.demonstrate.questions or len(problems)]
+
+
+def wishes(run, number) -> list[rationales.Wanted]:
+  """What the teacher is asked at first; nothing, where what came with the questions is taken."""
+  settings = run.settings.demonstrate
   if settings.source == "gold" or not run.format.asks:
-    return gold(run, number, here, problems)
+    return []
   first = number * settings.rationales * settings.passes
-  wanted = [
+  return [
     rationales.Wanted(
       p,
       asking.Request(
         run.format.asks, run.task.render(p), messages(run, p), settings.rationales, first=first
       ),
     )
-    for p in problems
+    for p in questions(run)
   ]
-  rationales.collect(
-    run, number, here, wanted, reader(run),
-    passes=settings.passes, relabel=settings.relabel, distance=settings.distance,
-  )  # fmt: skip
 
 
 def messages(run, problem):

@@ -5,24 +5,46 @@ The paper did not release its prompts; ours are in teacher/prompts.py. `kind="bl
 ablation: as many replies, but the teacher annotates the question afresh and never sees the mistake.
 """
 
+import types
 from collections import Counter
 
 from distill_jax import records
 from distill_jax.phases import demonstrate, exam, rationales
 from distill_jax.teacher import asking, prompts, prompts_schema
 
+BYTES_A_TOKEN = 4  # of a student, about; what a mistake may come to is estimated by it
+
 
 def run(run, number, here):
   """Writes rationales.jsonl: answers to this round's mistakes."""
+  attempts = run.folder.find(number, "exam").rows(exam.ATTEMPTS, records.Attempt)
+  read = demonstrate.annotated if run.settings.feedback.kind == "blind" else corrected
+  rationales.collect(run, number, here, wishes(run, number, attempts), read)
+
+
+def asked(run, number):
+  """See phases.asked. Until the exam is over, every attempt may be a mistake, and as long as it
+  can be."""
+  if "exam" in (done := run.folder.finished(number)):
+    return wishes(run, number, done["exam"].rows(exam.ATTEMPTS, records.Attempt)), []
+  settings = run.settings.exam
+  problems = run.lesson(number).problems("train")
+  text = "x" * (BYTES_A_TOKEN * settings.new_tokens)
+  worst = [
+    types.SimpleNamespace(problem=p.id, text=f"{n} {text}", correct=False)
+    for p in problems[: settings.questions or len(problems)]
+    for n in range(settings.samples * len(settings.styles))
+  ]
+  return [], wishes(run, number, worst)
+
+
+def wishes(run, number, attempts) -> list[rationales.Wanted]:
+  """What the teacher is asked about the mistakes among the attempts."""
   settings = run.settings.feedback
-  mistakes = chosen(
-    run.folder.find(number, "exam").rows(exam.ATTEMPTS, records.Attempt), settings.mistakes
-  )
+  mistakes = chosen(attempts, settings.mistakes)
   if settings.kind == "blind":
-    wanted = blind(run, number, [run.problem(m.problem) for m in mistakes], settings)
-    return rationales.collect(run, number, here, wanted, demonstrate.annotated)
-  wanted = [tailored(run, run.problem(m.problem), m, settings) for m in mistakes]
-  return rationales.collect(run, number, here, wanted, corrected)
+    return blind(run, number, [run.problem(m.problem) for m in mistakes], settings)
+  return [tailored(run, run.problem(m.problem), m, settings) for m in mistakes]
 
 
 def corrected(text: str, problem) -> rationales.Read | None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from distill_jax import records
 from distill_jax.data import distance as distances
-from distill_jax.teacher import asking
+from distill_jax.teacher import asking, coverage
 
 RATIONALES = "rationales.jsonl"
 
@@ -55,6 +55,10 @@ def collect(
     wanted = [again(w, missing[id(w)]) for w in wanted if missing[id(w)]]
     if not wanted:
       break
+  coverage.check(
+    [h.reply for h in heard], run.settings.teacher.coverage,
+    round=number, stage=here.path.name, workdir=run.folder.path,
+  )  # fmt: skip
   kept, dropped, overruled = sift(run, number, heard, relabel, distance)
   here.write(RATIONALES, kept)
   cost = run.teacher.ledger.of(number, here.path.name)

@@ -90,6 +90,18 @@ def make(
   return _client(settings, kept | {"shape": shape}, folder, **address, identity="")
 
 
+def retry_failed(settings, workdir, finished) -> int:
+  """Has the failures of a run asked for again, but for those of finished (round, stage) pairs; how
+  many there are. `settings` are config.teacher's."""
+  from distill_jax.teacher import cache
+
+  kept = _kept(settings, workdir)
+  if not pathlib.Path(kept["cache_path"]).exists():
+    return 0
+  with contextlib.closing(cache.Cache(kept["cache_path"])) as store:
+    return store.set_failures_aside(kept["run"], finished)
+
+
 def _kept(settings, workdir) -> dict:
   """Where replies are kept, and what the run is called there. A file inside the folder moves with
   it; in a shared file, a run is where its folder is."""
@@ -153,6 +165,7 @@ class _Builtin:
       self._stack.close()
       raise
     self.ask, self.ledger = self._client.ask, self._client.ledger
+    self.need = self._client.need
 
   def close(self) -> None:
     """Closes the cache and stops the server."""

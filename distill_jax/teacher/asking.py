@@ -107,6 +107,25 @@ class Totals:
 
 
 @dataclasses.dataclass(frozen=True)
+class Need:
+  """What an ask would take; tokens and dollars at the most, were every reply as long as it may."""
+
+  requests: int = 0  # HTTP, if none has to be sent again
+  replies: int = 0  # samples that are missing
+  stored: int = 0  # samples that are in the cache, or have failed for good
+  tokens_in: int = 0
+  tokens_out: int = 0
+  dollars: float = 0.0
+  unpriced: bool = False  # would be paid for, but the prices are 0
+
+  @staticmethod
+  def sum(needs) -> "Need":
+    fields = [dataclasses.astuple(need) for need in needs]
+    *counts, unpriced = zip(*fields, strict=True) if fields else ((),) * 7
+    return Need(*(sum(column) for column in counts), any(unpriced))
+
+
+@dataclasses.dataclass(frozen=True)
 class Progress:
   """How far one `ask` is; counted in samples."""
 
@@ -167,6 +186,11 @@ class Teacher(Protocol):
     Raises errors.Refusal if the run cannot go on (credentials, quota, budget, no server); replies
     that had come in by then are kept and are not paid for again.
     """
+
+  def need(
+    self, requests: Sequence[Request], *, round: int, stage: str, temperature: float
+  ) -> Need:
+    """What `ask` would take. Nothing is sent, and nothing is noted."""
 
   def close(self) -> None:
     """Lets go of files, sockets and threads."""

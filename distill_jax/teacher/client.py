@@ -105,6 +105,15 @@ class Client:
     with self._turn:
       return self._ask(requests, place, temperature, on_progress)
 
+  def need(
+    self, requests: Sequence[asking.Request], *, round: int, stage: str, temperature: float
+  ) -> asking.Need:
+    """See asking.Teacher."""
+    names = [self._names(request, temperature) for request in requests]
+    jobs = self._jobs(requests, names, cache.Place(self._run, round, stage))
+    every = {name for _, keys in names for name in keys.values()}
+    return sending.need(self._terms, jobs, len(every), free=self._local)
+
   def close(self) -> None:
     """Closes the cache file."""
     self._store.close()

@@ -136,24 +136,41 @@ class Pool:
     on_progress: Callable[[asking.Progress], None] | None,
   ) -> list[list[asking.Reply | asking.Failure]]:
     """See asking.Teacher. `stage` is a phase's name, perhaps behind its place in the plan."""
-    place, _, rest = stage.partition("_")
-    weights = self._of(rest if place.isdigit() else stage)
-    chosen = [choose(weights, self._seed, request) for request in requests]
     answers = [None] * len(requests)
     progress = _Sum(on_progress, sum(request.samples for request in requests))
-    for name in weights:
-      numbers = [n for n, choice in enumerate(chosen) if choice == name]
-      if not numbers:
-        continue
-      if name not in self._teachers:
-        self._teachers[name] = self._open(name)
-      replies = self._teachers[name].ask(
+    for name, numbers in self._shared(requests, stage).items():
+      replies = self._teacher(name).ask(
         [requests[n] for n in numbers],
         round=round, stage=stage, temperature=temperature, on_progress=progress.next(),
       )  # fmt: skip
       for number, reply in zip(numbers, replies, strict=True):
         answers[number] = reply
     return answers
+
+  def need(
+    self, requests: Sequence[asking.Request], *, round: int, stage: str, temperature: float
+  ) -> asking.Need:
+    """See asking.Teacher."""
+    shared = self._shared(requests, stage)
+    return asking.Need.sum(
+      self._teacher(name).need(
+        [requests[n] for n in numbers], round=round, stage=stage, temperature=temperature
+      )
+      for name, numbers in shared.items()
+    )
+
+  def _shared(self, requests, stage: str) -> dict[str, list[int]]:
+    """{name of a teacher: the places of its requests}."""
+    place, _, rest = stage.partition("_")
+    weights = self._of(rest if place.isdigit() else stage)
+    chosen = [choose(weights, self._seed, request) for request in requests]
+    shared = {name: [n for n, choice in enumerate(chosen) if choice == name] for name in weights}
+    return {name: numbers for name, numbers in shared.items() if numbers}
+
+  def _teacher(self, name: str) -> asking.Teacher:
+    if name not in self._teachers:
+      self._teachers[name] = self._open(name)
+    return self._teachers[name]
 
   def close(self) -> None:
     """Closes all of them."""

@@ -334,6 +334,20 @@ def shared(total: int, weights: list[int]) -> list[int]:
   return [end - start for start, end in itertools.pairwise(ends)]
 
 
+def need(terms: Terms, jobs: list[Job], wanted: int, *, free: bool) -> asking.Need:
+  """What these jobs would take, of `wanted` samples; `free`: the server is this machine."""
+  requests = tokens_in = tokens_out = replies = 0
+  for job in jobs:
+    left = sorted(job.missing)
+    runs = 1 + sum(b - a > 1 for a, b in itertools.pairwise(left)) if terms.send_seed else 1
+    requests, replies = requests + runs, replies + len(left)
+    tokens_in += runs * (job.size // BYTES_A_TOKEN_AT_LEAST + 16 * (len(job.messages) + 1))
+    tokens_out += job.limit * len(left)
+  unpriced = not free and bool(jobs) and not terms.prices.input + terms.prices.output
+  dollars = ledger.dollars(terms.prices, tokens_in, tokens_out)
+  return asking.Need(requests, replies, wanted - replies, tokens_in, tokens_out, dollars, unpriced)
+
+
 def _run_length(samples) -> int:
   """How many of the lowest sample numbers follow each other without a gap."""
   low = min(samples)

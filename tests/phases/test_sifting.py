@@ -1,12 +1,13 @@
 """What is kept of the teacher's replies, which answer counts, and what a training warns of: laws
 without a student."""
 
+import dataclasses
 import types
 
 import pytest
 
 from configs import cot
-from distill_jax import records, run_folder, settings
+from distill_jax import errors, records, run_folder, settings
 from distill_jax.phases import demonstrate, evaluate, prefer, rationales
 from distill_jax.phases import run as runs
 from distill_jax.tasks import task
@@ -36,6 +37,7 @@ class Teacher:
 def what(tmp_path):
   c = cot.get_config()
   c.world.train, c.world.test, c.world.out_of_domain, c.task.validation = 4, 1, 0, 1
+  c.teacher.coverage = 0.0
   s = settings.read(c.to_dict())
   return runs.Run(s, run_folder.RunFolder(tmp_path), Console())
 
@@ -94,6 +96,16 @@ def test_a_question_is_asked_no_more_often_than_there_are_passes(what):
   assert [r[0][1:] for r in asked] == [(0, 1), (1, 1), (2, 1)] and facts["dropped"] == {
     "timeout": 3
   }
+
+
+def test_a_stage_with_too_few_replies_is_not_gone_on_from(what):
+  teacher = dataclasses.replace(what.settings.teacher, coverage=0.5)
+  what.settings = dataclasses.replace(what.settings, teacher=teacher)
+  with pytest.raises(errors.Refusal, match="only 1 of the 3 samples of round 0 0_demon") as refusal:
+    collect(what, [said("1"), None, None], problems=3)
+  assert refusal.value.code == errors.TEACHER and "2 timeout" in str(refusal.value)
+  assert not what.folder.phase(0, 0, "demonstrate").finished
+  assert collect(what, [said("1"), said("2"), None, None], problems=4)[0]["dropped"]["timeout"] == 2
 
 
 def test_only_the_questions_that_lack_something_are_asked_again(what):
