@@ -9,9 +9,11 @@ no_choices  an empty list of choices                close    no answer at all
 hang      nothing, until the client leaves          drip     the body, far too slowly
 refusal, filter, length, empty   a reply that is none, in the protocol's own words
 fewer     one choice, however many were asked for
+spent     a whole reply           double   a whole reply in which `choices` stands twice
 
 Options of a status: retry_after (seconds), retry_after_ms, retry_date (seconds from now, sent as a
-date), code (of the error, for example insufficient_quota), say (the error's message).
+date), code (of the error, for example insufficient_quota), say (the error's message). Of a status
+and of spent: reset_requests, reset_tokens (6m0s), remaining_requests, remaining_tokens, request_id.
 """
 
 import asyncio
@@ -26,9 +28,18 @@ from distill_jax.teacher import wire
 
 KINDS = (
   "cut", "torn", "html", "empty_object", "no_choices", "close", "hang", "drip", "refusal", "filter",
-  "length", "empty", "fewer",
+  "length", "empty", "fewer", "spent", "double",
 )  # fmt: skip
-OPTIONS = ("retry_after", "retry_after_ms", "retry_date", "code", "say")
+HEADERS = {
+  "retry_after": "Retry-After",
+  "retry_after_ms": "Retry-After-Ms",
+  "reset_requests": "X-RateLimit-Reset-Requests",
+  "reset_tokens": "X-RateLimit-Reset-Tokens",
+  "remaining_requests": "X-RateLimit-Remaining-Requests",
+  "remaining_tokens": "X-RateLimit-Remaining-Tokens",
+  "request_id": "X-Request-Id",
+}
+OPTIONS = (*HEADERS, "retry_date", "code", "say")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,17 +133,20 @@ SHAPES = {
   "length": _set(finish="length"),
   "empty": _set(content=""),
   "fewer": _fewer,
+  "spent": lambda reply: None,
 }
+
+
+def headers(fault: Fault) -> dict[str, str]:
+  """What the answer says in its head."""
+  return {HEADERS[name]: value for name, value in fault.options if name in HEADERS}
 
 
 async def commit(writer, fault, reply) -> bool:
   """Answers as the fault says; whether the connection stays open."""
   if fault.kind.isdecimal():
     options = dict(fault.options)
-    extra = {
-      {"retry_after": "Retry-After", "retry_after_ms": "Retry-After-Ms"}[name]: value
-      for name, value in fault.options if name in ("retry_after", "retry_after_ms")
-    }  # fmt: skip
+    extra = headers(fault)
     if "retry_date" in options:
       when = time.time() + float(options["retry_date"])
       extra["Retry-After"] = email.utils.formatdate(when, usegmt=True)
@@ -149,6 +163,8 @@ async def commit(writer, fault, reply) -> bool:
     bodies.get(fault.kind)
     or json.dumps(reply() | ({"choices": []} if fault.kind == "no_choices" else {})).encode()
   )
+  if fault.kind == "double":
+    whole = b'{"choices": [], ' + whole[1:]
   if fault.kind == "torn":
     whole = whole[: len(whole) // 2]
   sent = whole[: len(whole) // 2] if fault.kind in ("cut", "drip") else whole

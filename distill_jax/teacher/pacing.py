@@ -97,16 +97,15 @@ class Pace:
     self._growth = FIRST_GROWTH
     self._hold = self._grown = now  # the rate grows from then on; it last grew
     self._calm = 0  # answers that have to be sound before the limit grows again
-    self._bound = self._slowed = (
-      False  # since it last grew: did limit, did rate hold something back?
-    )
+    self._full_at = -math.inf  # when the limit last held something back
+    self._slowed = False  # has the rate, since it last grew?
     self._accepted = collections.deque(maxlen=100_000)  # when, since
     self._resumed = now  # the last wait ended
 
   def wait(self, tokens: float, now: float) -> float:
     """Seconds until a request of so many tokens may leave; inf: not before another is back."""
     if self.in_flight >= int(self.limit):
-      self._bound = True
+      self._full_at = now
       return math.inf
     waits = [self._pause - now, self._next - now]
     self._slowed = self._slowed or waits[1] > 0
@@ -143,7 +142,7 @@ class Pace:
     self._in_a_row = 0
     if self._calm:
       self._calm -= 1
-    elif self._bound:
+    elif left_at <= self._full_at:  # while it was under way, the limit held another back
       self._grow_limit(now)
     if self._slowed and not self._calm and now >= self._hold:
       self._grow_rate(now)
@@ -180,7 +179,6 @@ class Pace:
   def _grow_limit(self, now: float) -> None:
     step = 1.0 if self._slow_start else max(1.0, STEP * self.limit) / self.limit
     before, self.limit = int(self.limit), min(float(self._most), self.limit + step)
-    self._bound = False
     if int(self.limit) != before:
       self._note(now, "growth")
 

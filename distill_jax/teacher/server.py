@@ -177,7 +177,7 @@ class Server:
       if reader.at_eof() or writer.is_closing():
         return False  # the client left; it pays for nothing
       self._count(raw, asked, len(reply["choices"]))
-      await wire.send(writer, 200, reply)
+      await wire.send(writer, 200, reply, faults.headers(fault) if fault else None)
       return True
     finally:
       stats.in_flight -= 1

@@ -1,0 +1,77 @@
+"""Ctrl-C: once, what is in flight comes in and is kept; twice, the process is gone."""
+
+import pathlib
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pytest
+from scripted import ask, wanted
+
+from distill_jax import errors
+
+ROOT = pathlib.Path(__file__).parents[2]
+CLIENT = """
+import signal, sys
+sys.path[:0] = ["tests/teacher", "."]
+import scripted
+from distill_jax import __main__ as commands, errors
+from distill_jax.teacher import client
+signal.signal(signal.SIGINT, commands.interrupted)
+signal.signal(signal.SIGTERM, commands.interrupted)
+def command(words):
+  made = client.Client(base_url=sys.argv[1], cache_path=sys.argv[2], **scripted.TERMS)
+  scripted.ask(made, scripted.wanted(60))
+  return 0
+commands.COMMANDS["ask"] = command
+sys.exit(commands.main(["ask"]))
+"""
+
+
+def stored(path) -> int:
+  with sqlite3.connect(path, timeout=5) as db:
+    return db.execute("select count(*) from replies").fetchone()[0]
+
+
+def interrupted(server, path, number, times):
+  """The process, after it was interrupted amid its questions: (exit code, what it said)."""
+  words = [sys.executable, "-c", CLIENT, server.url, str(path)]
+  process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+  while server.stats.completed < 4 or server.stats.in_flight < 4:
+    assert process.poll() is None, process.stderr.read()
+    time.sleep(0.005)
+  for _ in range(times):
+    process.send_signal(number)
+    time.sleep(0.1)
+  said = process.communicate(timeout=30)[1]
+  return process.returncode, said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_lets_nothing_more_go_and_keeps_what_comes(
+  serve, connect, tmp_path, number
+):
+  server, path = serve(latency=0.4), tmp_path / "teacher.sqlite"
+  code, said = interrupted(server, path, number, times=1)
+  assert code == errors.PREEMPTED
+  assert "4 requests to the teacher are in flight" in said and "run the same command again" in said
+  assert stored(path) == server.stats.completed == server.stats.requests <= 12
+  assert len(ask(connect(server.url, concurrency=60), wanted(60))) == 60
+  assert (server.stats.completed, server.stats.paid_twice) == (60, 0)
+
+
+def test_a_second_interruption_leaves_at_once(serve, tmp_path):
+  server = serve(["", "", "", ""] + ["hang"] * 100)
+  begun = time.monotonic()
+  code, said = interrupted(server, tmp_path / "teacher.sqlite", signal.SIGINT, times=2)
+  assert code == errors.PREEMPTED and "left" in said
+  assert stored(tmp_path / "teacher.sqlite") == 4
+  assert time.monotonic() - begun < 20
+
+
+def test_after_an_ask_signals_are_whose_they_were(serve, connect):
+  before = signal.getsignal(signal.SIGINT)
+  ask(connect(serve().url), wanted(3))
+  assert signal.getsignal(signal.SIGINT) is before
