@@ -30,12 +30,19 @@ CLAIMS = {
   "tuning_alone_more_steps": {"rounds": 0, "train.steps": 350},
 }
 
+MEANS = {"prefer.length_normalised": True}  # as the papers of these losses define them
+
 FULL = {
   **CLAIMS,
   "cot_over_plain": {"pair.policy": "cot_over_plain"},
   "right_cot_over_wrong_plain": {"pair.policy": "both"},
   "pairs_on_the_plain_prompt": {"pair.style": "plain"},
-  **{name: {"prefer.loss": name} for name in ("robust", "ipo", "hinge", "simpo", "orpo", "kto")},
+  **{name: {"prefer.loss": name} for name in ("robust", "hinge", "kto")},
+  "ipo": {"prefer.loss": "ipo", **MEANS},
+  "simpo": {"prefer.loss": "simpo", **MEANS},
+  "orpo": {"prefer.loss": "orpo", **MEANS},
+  "preferences_alone": {"opening": ("exam", "pair", "prefer"), "rounds": 0},
+  "preferences_on_another_task": {"cross.name": "taxonomy"},
   "without_anchor": {"prefer.anchor": 0.0},
   "beta_01": {"prefer.beta": 0.1},
   "sampled_at_1": {"exam.temperature": 1.0},

@@ -48,6 +48,20 @@ CLAIMS = {
 
 FULL = {
   **CLAIMS,
+  "answer_only": {
+    **ONE_ROUND,
+    "format": "answer_only",
+    "demonstrate.source": "gold",
+    "opening": ("demonstrate", "train"),
+    "each_round": (),
+    "train.losses.triplet": 0.0,
+  },
+  "star": {
+    "opening": ("exam", "rationalize", "train"),
+    "each_round": ("exam", "rationalize", "train"),
+    "carry": "replace",
+    "train.losses.triplet": 0.0,
+  },
   "rounds_0": {"rounds": 0},
   "rounds_1": {"rounds": 1},
   "rounds_3": {"rounds": 3},
