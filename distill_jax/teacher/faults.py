@@ -24,7 +24,7 @@ import json
 import time
 
 from distill_jax import errors
-from distill_jax.teacher import wire
+from distill_jax.teacher import verdicts, wire
 
 KINDS = (
   "cut", "torn", "html", "empty_object", "no_choices", "close", "hang", "drip", "refusal", "filter",
@@ -39,6 +39,7 @@ HEADERS = {
   "remaining_tokens": "X-RateLimit-Remaining-Tokens",
   "request_id": "X-Request-Id",
 }
+WAITS = ("retry_after", "retry_after_ms", "reset_requests", "reset_tokens")
 OPTIONS = (*HEADERS, "retry_date", "code", "say")
 
 
@@ -87,7 +88,8 @@ def parse(text: str) -> Fault:
   if any(name not in OPTIONS for name, _ in pairs):
     raise _refusal(text, f"options {', '.join(OPTIONS)}")
   for name, value in pairs:
-    if name.startswith("retry") and not value.replace(".", "", 1).isdecimal():
+    date = name == "retry_date" and not value.replace(".", "", 1).isdecimal()
+    if date or (name in WAITS and verdicts.seconds(value, 0.0) is None):
       raise _refusal(text, f"a number for {name}")
   return Fault(kind, pairs)
 

@@ -253,9 +253,9 @@ class Sender:
     asked = verdict.wait
     if asked is not None and waited + asked > terms.patience:
       raise errors.teacher(
-        f"{terms.base_url} asks to wait {asked:g} s ({self._hide(verdict.why)}), more than is left"
-        f" of config.teacher.patience={terms.patience:g}; nothing is lost, run the same command"
-        " again later or raise it"
+        f"{terms.base_url} asks to wait {asked:g} s ({self._hide(verdict.why)}{_named(heard)}),"
+        f" more than is left of config.teacher.patience={terms.patience:g}; nothing is lost, run"
+        " the same command again later or raise it"
       )
     if tries >= terms.attempts:
       await self._give_up(job, heard, attempt)
@@ -264,6 +264,12 @@ class Sender:
       seconds = self._pace.refused(left_at, asked, time.monotonic())
     else:
       seconds = pacing.backoff(tries) if asked is None else asked
+    if waited + seconds > terms.patience and verdict.limited:
+      raise errors.teacher(
+        f"{terms.base_url} refuses for its rate ({self._hide(verdict.why)}{_named(heard)}) for"
+        f" longer than config.teacher.patience={terms.patience:g} s; nothing is lost, run the same"
+        " command again later or raise it"
+      )
     if waited + seconds > terms.patience:
       await self._give_up(job, heard, attempt)
       return 0.0
@@ -334,7 +340,7 @@ def shared(total: int, weights: list[int]) -> list[int]:
   return [end - start for start, end in itertools.pairwise(ends)]
 
 
-def need(terms: Terms, jobs: list[Job], wanted: int, *, free: bool) -> asking.Need:
+def need(terms: Terms, jobs: list[Job], wanted: int, stored: int, *, free: bool) -> asking.Need:
   """What these jobs would take, of `wanted` samples; `free`: the server is this machine."""
   requests = tokens_in = tokens_out = replies = 0
   for job in jobs:
@@ -345,7 +351,8 @@ def need(terms: Terms, jobs: list[Job], wanted: int, *, free: bool) -> asking.Ne
     tokens_out += job.limit * len(left)
   unpriced = not free and bool(jobs) and not terms.prices.input + terms.prices.output
   dollars = ledger.dollars(terms.prices, tokens_in, tokens_out)
-  return asking.Need(requests, replies, wanted - replies, tokens_in, tokens_out, dollars, unpriced)
+  failed = wanted - replies - stored
+  return asking.Need(requests, replies, stored, failed, tokens_in, tokens_out, dollars, unpriced)
 
 
 def _run_length(samples) -> int:

@@ -7,7 +7,70 @@ import pytest
 from scripted import ask, wanted
 
 from distill_jax import errors
-from distill_jax.teacher import asking, sending
+from distill_jax.teacher import asking, posting, sending
+
+# What passes and is asked again, what is recorded and never asked again, what stops the run.
+MATRIX = {
+  "429, Retry-After in seconds": ("passes", "429:retry_after=0.05"),
+  "429, Retry-After is a date": ("passes", "429:retry_date=1"),
+  "429, Retry-After in milliseconds": ("passes", "429:retry_after_ms=50"),
+  "429, Retry-After of 300 s": ("stops", "429:retry_after=300"),
+  "429, no word of waiting": ("passes", "429"),
+  "429, a Go duration": ("passes", "429:retry_after=0m0.05s"),
+  "429, requests reset": ("passes", "429:reset_requests=50ms:remaining_requests=0"),
+  "429, tokens reset": ("passes", "429:reset_tokens=0m0.05s:remaining_tokens=0"),
+  "429, tokens reset in 6m0s": ("stops", "429:reset_tokens=6m0s:remaining_tokens=0"),
+  "500": ("passes", "500"),
+  "502": ("passes", "502"),
+  "timeout": ("passes", "hang"),
+  "closed socket": ("passes", "close"),
+  "cut body": ("passes", "cut"),
+  "torn JSON": ("passes", "torn"),
+  "HTML": ("passes", "html"),
+  "{}": ("passes", "empty_object"),
+  "no choices": ("passes", "no_choices"),
+  "duplicate keys in the body": ("lasts", "double"),
+  "slow drip": ("passes", "drip"),
+  "empty content": ("lasts", "empty"),
+  "refusal": ("lasts", "refusal"),
+  "content filter": ("lasts", "filter"),
+  "content filter as a status": ("lasts", "400:code=content_filter"),
+  "length stop": ("lasts", "length"),
+  "400": ("rejected", "400"),
+  "401": ("stops", "401"),
+  "403": ("stops", "403"),
+  "insufficient_quota": ("stops", "429:code=insufficient_quota"),
+}
+
+
+@pytest.mark.parametrize("cell", MATRIX)
+def test_a_fault_ends_as_its_class_says_with_nothing_lost_and_nothing_paid_twice(
+  serve, connect, cell
+):
+  end, fault = MATRIX[cell]
+  named = f"{fault}:request_id=req_7" if fault[0].isdecimal() else fault
+  server = serve(["", "", named])
+  terms = {"concurrency": 1, "timeout": 0.8}
+  asked, replies = wanted(4, samples=2) + wanted(2, samples=2), None  # and some of them twice
+  if end == "stops":
+    with pytest.raises(errors.Refusal, match="request req_7"):
+      ask(connect(server.url, **terms), asked)
+    assert server.stats.requests == 3
+  else:
+    replies = ask(connect(server.url, **terms), asked)
+    assert [row[0].text for row in replies[:2]] == ["q0 #0 at 0.5", "q1 #0 at 0.5"]
+    assert replies[4:] == replies[:2]
+    failed = [reply for reply in replies[2] if isinstance(reply, asking.Failure)]
+    assert bool(failed) == (end in ("lasts", "rejected") and fault != "double")
+    assert all(reply.attempts == 1 and reply.request_id for reply in failed)
+    assert {reply.status for reply in failed} <= {200, 400}
+    assert isinstance(replies[3][1], asking.Reply)
+  before = server.stats.requests
+  again = ask(connect(server.url, **terms), asked)  # as a process that was started again
+  assert replies is None or end == "rejected" or again == replies
+  assert server.stats.requests - before == {"stops": 2, "rejected": 1}.get(end, 0)
+  assert server.stats.paid_twice == 0
+
 
 PASSING = [
   *(
@@ -43,7 +106,7 @@ def test_what_passes_is_tried_again(serve, connect, fault):
 @pytest.mark.parametrize("fault", ["hang", "drip"])
 def test_what_takes_too_long_is_tried_again(serve, connect, fault):
   server = serve([fault])
-  assert ask(connect(server.url, timeout=0.3), wanted(1))[0][0].text == "q0 #0 at 0.5"
+  assert ask(connect(server.url, timeout=1.0), wanted(1))[0][0].text == "q0 #0 at 0.5"
   assert server.stats.requests == 2
 
 
@@ -170,3 +233,76 @@ def test_injected_faults_change_nothing_but_the_number_of_requests(serve, connec
   rough = ask(connect(server.url, attempts=12), wanted(60, samples=2))
   assert [[r.text for r in row] for row in rough] == [[r.text for r in row] for row in calm]
   assert server.stats.faults > 10 and server.stats.paid_twice == 0
+
+
+def bodies(monkeypatch) -> list[dict]:
+  """What is sent from now on."""
+  seen, send = [], posting.Post.send
+
+  def noted(self, body, model):
+    seen.append(body)
+    return send(self, body, model)
+
+  monkeypatch.setattr(posting.Post, "send", noted)
+  return seen
+
+
+def test_a_reply_that_was_cut_is_asked_for_again_with_twice_the_room(serve, connect, monkeypatch):
+  sent, server = bodies(monkeypatch), serve(["length", "", "length"])
+  teacher = connect(server.url, concurrency=1, max_tokens_most=250)
+  replies = ask(teacher, wanted(2))
+  assert [row[0].text for row in replies] == ["q0 #0 at 0.5", "q1 #0 at 0.5"]
+  assert [body["max_tokens"] for body in sent] == [100, 200, 100, 200]
+  totals = teacher.ledger.of(0)
+  assert (totals.calls, totals.failures, totals.retries) == (2, 0, 0)
+  assert totals.tokens_out == 2 * replies[0][0].tokens_out + 2 * replies[1][0].tokens_out
+
+
+def test_a_reply_that_is_cut_at_the_most_is_a_failure_for_good(serve, connect, monkeypatch):
+  sent, server = bodies(monkeypatch), serve(["length"] * 3)
+  teacher = connect(server.url, concurrency=1, max_tokens_most=250)
+  (row,) = ask(teacher, wanted(1))
+  assert (row[0].kind, asking.cut_at(row[0])) == ("length", 250)
+  assert [body["max_tokens"] for body in sent] == [100, 200, 250]
+  assert ask(teacher, wanted(1)) == [row] and server.stats.requests == 3
+  with_room = connect(server.url, concurrency=1, max_tokens_most=1000)
+  assert ask(with_room, wanted(1))[0][0].text == "q0 #0 at 0.5"  # begins where it was cut
+  assert sent[-1]["max_tokens"] == 500 and server.stats.requests == 4
+  assert with_room.ledger.of(0).dollars > row[0].dollars
+
+
+def test_a_cut_reply_is_not_paid_for_again_after_a_stop(serve, connect, monkeypatch):
+  sent, server = bodies(monkeypatch), serve(["length"])
+  with pytest.raises(errors.Refusal, match="max_requests"):
+    ask(connect(server.url, max_requests=1, max_tokens_most=400), wanted(1))
+  assert ask(connect(server.url, max_tokens_most=400), wanted(1))[0][0].finish == "stop"
+  assert [body["max_tokens"] for body in sent] == [100, 200]
+
+
+def test_a_limit_that_an_accepted_request_used_up_is_waited_for_by_all(serve, connect):
+  arrivals = []
+
+  def answer(messages, n, temperature, seed):
+    arrivals.append(time.monotonic())
+    return ["x"] * n
+
+  spent = "spent:remaining_requests=0:reset_requests=700ms"
+  server = serve(["", "", spent], answer=answer, latency=0.02)
+  ask(connect(server.url, concurrency=2), wanted(30))
+  gaps = [b - a for a, b in itertools.pairwise(arrivals)]
+  assert max(gaps) >= 0.6 and server.stats.requests == 30
+
+
+def test_refusals_for_the_rate_alone_give_no_request_up(serve, connect):
+  server = serve([""] + ["429"] * 7)  # more than its attempts
+  replies = ask(connect(server.url, attempts=3, concurrency=1), wanted(3))
+  assert all(isinstance(row[0], asking.Reply) for row in replies)
+  assert server.stats.requests == 10
+
+
+def test_a_server_that_refuses_for_longer_than_patience_is_given_up(serve, connect):
+  server = serve(["429:retry_after_ms=150"] * 1000)
+  started = time.monotonic()
+  with pytest.raises(errors.Refusal, match=r"patience"):
+    ask(connect(server.url, patience=1.0), wanted(3))
+  assert time.monotonic() - started < 8
