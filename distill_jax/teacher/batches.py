@@ -45,6 +45,14 @@ class Batches(client.Client):
     self.book.close()
     super().close()
 
+  def _ask(self, requests, place, temperature: float, on_progress):
+    found = super()._ask(requests, place, temperature, on_progress)
+    for batch in self.book.open():  # left by a process that died when it had stored everything
+      keys = [key for line in self.book.lines(batch.name) for key in line.keys.values()]
+      if batch.id and batch.place == place and len(self._store.known(keys, place)) == len(keys):
+        self.book.close_batch(batch.name, "collected")
+    return found
+
   async def _send(self, jobs, place, temperature, total: int, on_progress) -> None:
     async with self._connection() as http:
       calls = batch_calls.Calls(http, self._terms, self._hide)

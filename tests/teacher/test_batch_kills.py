@@ -30,6 +30,7 @@ MOMENTS = {
   "downloaded": ["Calls", "download", "after", 1],
   "half of it stored": ["Cache", "store_many", "after", 1],
   "all of it stored": ["Book", "close_batch", "before", 1],
+  "all of the last stored": ["Book", "close_batch", "before", 2],
   "over": ["Book", "close_batch", "after", 1],
   "the second over": ["Book", "close_batch", "after", 2],
 }
@@ -55,6 +56,7 @@ def checked(server, path, undisturbed) -> None:
   """Asks to the end, and holds what was found against a run that nobody killed."""
   with contextlib.closing(batched(server.url, path, most=7, patience=30.0)) as teacher:
     found, totals = ask(teacher, REQUESTS), teacher.ledger.of(0)
+    assert teacher.book.open() == []
   assert found == undisturbed[0] and totals == undisturbed[1]
   assert len(server.batches.batches) == 2 and server.stats.paid_twice == 0
   assert server.stats.completed == 24
