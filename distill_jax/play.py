@@ -38,7 +38,7 @@ def run(settings, config: dict, workdir: str, *, retry_failed: bool = False) -> 
   folder.claim(config)
   for name in pool.used(settings, checks_teacher.askers(settings)):
     t = pool.get(settings, name)
-    free = not t.prices.input + t.prices.output
+    free = not t.prices.input + t.prices.output and t.batch != "files"
     if t.kind == "openai" and not access.is_local(t.base_url) and free:
       at = "teacher" if name == pool.MAIN else f"teachers.{name}"
       screen.warn(f"{at}.prices are 0, so that teacher.max_dollars stops nothing: set both prices")
