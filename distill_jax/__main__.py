@@ -166,7 +166,7 @@ def run(words) -> int:
   if options["dry_run"]:
     from distill_jax import dry_run
 
-    dry_run.tell(checked, config, options["workdir"])
+    dry_run.tell(checked, config, options["workdir"], retry_failed=options["retry_failed"])
     return 0
   play.run(checked, config, options["workdir"], retry_failed=options["retry_failed"])
   return 0

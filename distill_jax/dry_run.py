@@ -8,16 +8,16 @@ import sqlite3
 import tempfile
 import types
 
-from distill_jax import console, errors, phases, run_folder, teacher
+from distill_jax import console, errors, phases, rounds, run_folder, teacher
 from distill_jax.phases import run as runs
 from distill_jax.teacher import asking
 
 SURE, AT_MOST = "", "at most"
 
 
-def tell(settings, config: dict, workdir: str) -> None:
-  """Prints it. Raises errors.Refusal for what a run would be refused for before it begins, but for
-  what only the devices know."""
+def tell(settings, config: dict, workdir: str, *, retry_failed: bool = False) -> None:
+  """Prints it; `retry_failed`: as if what has failed were asked for again. Raises errors.Refusal
+  for what a run would be refused for before it begins, but for what only the devices know."""
   screen, folder = console.Console(), run_folder.RunFolder(workdir)
   folder.check(config)
   what = runs.Run(settings, folder, screen)
@@ -26,7 +26,7 @@ def tell(settings, config: dict, workdir: str) -> None:
   if number is None:
     screen.line(f"{folder.path} is finished: the teacher would be asked nothing")
     return
-  with opened(what) as answers:
+  with opened(what, retry_failed) as answers:
     rows = [row for place in stages(what, number) for row in _needs(what, number, answers, *place)]
     spent, sent = answers.ledger.total(), answers.ledger.requests()
   _show(screen, settings, number, rows, spent, sent)
@@ -54,7 +54,7 @@ def _plan(what, number: int):
 
 
 @contextlib.contextmanager
-def opened(what):
+def opened(what, retry_failed: bool):
   """The run's teacher over a copy of its cache. A student as teacher costs nothing and is not
   loaded."""
   settings, path = what.settings, what.folder.path
@@ -72,6 +72,8 @@ def opened(what):
       task=what.task,
       local=lambda *_: None,
     )
+    if retry_failed:
+      teacher.retry_failed(settings.teacher, run.folder.path, rounds.finished_stages(what))
     with contextlib.closing(teacher.open(run)) as answers:
       yield answers
 
@@ -108,8 +110,10 @@ def _show(screen, settings, number: int, rows, spent: asking.Totals, sent: int) 
   if not rows:
     screen.line(f"round {number}: no teacher stage is left")
     return
-  names = ("round", "stage", "", "requests", "replies", "in the cache", "tokens in", "tokens out",
-           "dollars")  # fmt: skip
+  names = (
+    "round", "stage", "", "requests", "replies", "in the cache", "failed", "tokens in",
+    "tokens out", "dollars",
+  )  # fmt: skip
   total = asking.Need.sum(need for *_, need in rows)
   cells = [(str(number), stage, kind, *_cells(need)) for stage, kind, need in rows]
   cells.append((str(number), "all", AT_MOST if _any(rows) else "", *_cells(total)))
@@ -155,5 +159,5 @@ def _any(rows) -> bool:
 
 
 def _cells(need: asking.Need) -> tuple[str, ...]:
-  counts = (need.requests, need.replies, need.stored, need.tokens_in, need.tokens_out)
+  counts = (need.requests, need.replies, need.stored, need.failed, need.tokens_in, need.tokens_out)
   return (*(f"{n:,}" for n in counts), f"{need.dollars:.4f}")

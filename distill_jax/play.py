@@ -46,7 +46,7 @@ def run(settings, config: dict, workdir: str, *, retry_failed: bool = False) -> 
     with runs.Run(settings, folder, screen) as what:
       refuse_early(what)
       if retry_failed:
-        again = teacher.retry_failed(settings.teacher, folder.path, finished_stages(what))
+        again = teacher.retry_failed(settings.teacher, folder.path, rounds.finished_stages(what))
         screen.line(f"{again} samples without a reply are asked for again")
       played = rounds.play(what)
       screen.rounds_table(played["rounds"], best=played["best_round"])
@@ -62,12 +62,6 @@ def run(settings, config: dict, workdir: str, *, retry_failed: bool = False) -> 
       )
   screen.line(f"everything lies in {folder.path}; the summary is {folder.path / 'summary.json'}")
   return played
-
-
-def finished_stages(what) -> set[tuple[int, str]]:
-  """(round, name of the phase's folder) of all that is finished."""
-  rounds_ = range(what.settings.rounds + 1)
-  return {(n, f.path.name) for n in rounds_ for f in what.folder.finished(n).values()}
 
 
 def refuse_early(what) -> None:

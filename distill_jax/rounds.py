@@ -68,6 +68,12 @@ def _play(run, phase, here) -> None:
     run.folder.add_seconds(time.monotonic() - begun)
 
 
+def finished_stages(run) -> set[tuple[int, str]]:
+  """(round, name of the phase's folder) of all that is finished."""
+  rounds_ = range(run.settings.rounds + 1)
+  return {(n, f.path.name) for n in rounds_ for f in run.folder.finished(n).values()}
+
+
 def stopped(stop, rows) -> str | None:
   """Why no further round should be played, or None."""
   if rows[-1]["no_mistakes"]:

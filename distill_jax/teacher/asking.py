@@ -112,7 +112,8 @@ class Need:
 
   requests: int = 0  # HTTP, if none has to be sent again
   replies: int = 0  # samples that are missing
-  stored: int = 0  # samples that are in the cache, or have failed for good
+  stored: int = 0  # samples that are in the cache
+  failed: int = 0  # samples that failed and would not be asked for again
   tokens_in: int = 0
   tokens_out: int = 0
   dollars: float = 0.0
@@ -121,7 +122,7 @@ class Need:
   @staticmethod
   def sum(needs) -> "Need":
     fields = [dataclasses.astuple(need) for need in needs]
-    *counts, unpriced = zip(*fields, strict=True) if fields else ((),) * 7
+    *counts, unpriced = zip(*fields, strict=True) if fields else ((),) * 8
     return Need(*(sum(column) for column in counts), any(unpriced))
 
 

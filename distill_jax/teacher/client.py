@@ -112,7 +112,9 @@ class Client:
     names = [self._names(request, temperature) for request in requests]
     jobs = self._jobs(requests, names, cache.Place(self._run, round, stage))
     every = {name for _, keys in names for name in keys.values()}
-    return sending.need(self._terms, jobs, len(every), free=self._local)
+    found = self._store.known(every, cache.Place(self._run, round, stage)).values()
+    stored = sum(isinstance(outcome, asking.Reply) for outcome in found)
+    return sending.need(self._terms, jobs, len(every), stored, free=self._local)
 
   def close(self) -> None:
     """Closes the cache file."""

@@ -8,7 +8,17 @@ import pytest
 import scripted
 
 from configs import quickstart
-from distill_jax import dry_run, errors, phases, play, records, run_folder, settings, teacher
+from distill_jax import (
+  dry_run,
+  errors,
+  phases,
+  play,
+  records,
+  rounds,
+  run_folder,
+  settings,
+  teacher,
+)
 from distill_jax.phases import run as runs
 from distill_jax.teacher import asking
 
@@ -44,16 +54,16 @@ def demonstrated(path, c) -> runs.Run:
   return what
 
 
-def told(capsys, path, c) -> list[list[str]]:
+def told(capsys, path, c, **more) -> list[list[str]]:
   capsys.readouterr()
-  dry_run.tell(settings.read(c), c, str(path))
+  dry_run.tell(settings.read(c), c, str(path), **more)
   return [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
 def row(lines, stage):
-  """(requests, replies, in the cache, tokens in, tokens out, dollars) of a stage."""
+  """(requests, replies, in the cache, failed, tokens in, tokens out, dollars) of a stage."""
   found = next(line for line in lines if line[1:2] == [stage])
-  return [float(text.replace(",", "")) for text in found[-6:]]
+  return [float(text.replace(",", "")) for text in found[-7:]]
 
 
 def contents(path):
@@ -63,7 +73,7 @@ def contents(path):
 
 def test_what_is_told_is_what_is_asked_and_nothing_is_made(tmp_path, capsys):
   c = config(demonstrate__rationales=2)
-  requests, replies, stored, tokens_in, tokens_out, dollars = row(
+  requests, replies, stored, _, tokens_in, tokens_out, dollars = row(
     told(capsys, tmp_path / "run", c), "0_demonstrate"
   )
   assert not (tmp_path / "run").exists()
@@ -143,7 +153,7 @@ def test_another_config_and_a_damaged_cache_are_refused(tmp_path):
     dry_run.tell(settings.read(c), c, str(tmp_path))
 
 
-def test_what_was_refused_is_asked_again_when_that_is_wanted_and_only_then(tmp_path, serve):
+def test_what_was_refused_is_asked_again_when_that_is_wanted_and_only_then(tmp_path, serve, capsys):
   server = serve(["refusal"] * 9, answer=lambda messages, n, *_: ["So.\nAnswer: 1"] * n)
   c = config(teacher__kind="openai", teacher__base_url=server.url, teacher__concurrency=1)
   with pytest.raises(errors.Refusal, match=r"9 refusal.*--retry_failed"):
@@ -156,12 +166,15 @@ def test_what_was_refused_is_asked_again_when_that_is_wanted_and_only_then(tmp_p
   assert server.stats.requests == asked
   with opened(tmp_path, c) as what:
     spent = what.teacher.ledger.total()
-  finished = play.finished_stages(what)
+  finished = rounds.finished_stages(what)
   assert finished == set()
+  assert row(told(capsys, tmp_path, c), "0_demonstrate")[:4] == [0, 0, problems - 9, 9]
+  would = told(capsys, tmp_path, c, retry_failed=True)
+  assert row(would, "0_demonstrate")[:4] == [9, 9, problems - 9, 0]
   assert teacher.retry_failed(what.settings.teacher, tmp_path, finished) == 9
   what = demonstrated(tmp_path, c)
   assert (server.stats.requests, server.stats.paid_twice) == (asked + 9, 9)  # those, no others
-  assert play.finished_stages(what) == {(0, "0_demonstrate")}
+  assert rounds.finished_stages(what) == {(0, "0_demonstrate")}
   with opened(tmp_path, c) as what:
     now = what.teacher.ledger.total()
   assert (spent.failures, now.failures, now.calls) == (9, 0, problems)
@@ -169,9 +182,9 @@ def test_what_was_refused_is_asked_again_when_that_is_wanted_and_only_then(tmp_p
 
 
 def test_needs_of_several_teachers_add_up():
-  one = asking.Need(1, 2, 3, 4, 5, 0.5, False)
+  one = asking.Need(1, 2, 3, 7, 4, 5, 0.5, False)
   assert asking.Need.sum([one, dataclasses.replace(one, unpriced=True)]) == asking.Need(
-    2, 4, 6, 8, 10, 1.0, True
+    2, 4, 6, 14, 8, 10, 1.0, True
   )
   assert asking.Need.sum([]) == asking.Need()
 
