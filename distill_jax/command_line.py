@@ -42,7 +42,8 @@ def parse(words, options: dict, *, config: str) -> tuple[dict | None, dict, list
       )
     elif config == "required":
       raise errors.usage("--config=FILE is missing, for example --config=configs/quickstart.py")
-    rest = values(argv)[1:]
+    with _naming_teachers(words):
+      rest = values(argv)[1:]
     found = values.config.to_dict() if config != "none" else None
   return found, {name: values[name].value for name in options}, rest
 
@@ -82,6 +83,23 @@ def one_line():
   except Exception as error:  # a config file is a program, and may fail in any way
     raise errors.Refusal(
       f"the config file fails: {type(error).__name__}: {_last(error)}", errors.CONFIG
+    ) from None
+
+
+@contextlib.contextmanager
+def _naming_teachers(words):
+  """Tells who sets a field of a further teacher that nobody has named, or a field it has not, how
+  to."""
+  try:
+    yield
+  except (KeyError, AttributeError):
+    flag = next((w for w in words if w.lstrip("-").startswith("config.teachers.")), None)
+    if flag is None:
+      raise
+    raise errors.Refusal(
+      f"{flag}: what the config file does not name of config.teachers is given whole, as in"
+      " --config.teachers=\"{'NAME': {'model': 'MODEL'}}\"",
+      errors.CONFIG,
     ) from None
 
 

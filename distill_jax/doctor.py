@@ -7,7 +7,8 @@ import platform
 import shutil
 import sys
 
-from distill_jax import errors, summary
+from distill_jax import checks_teacher, errors, summary
+from distill_jax.teacher import pool
 
 ROOM = 2 * 2**30  # bytes of free disk below which a run is likely to end early
 
@@ -60,17 +61,20 @@ def teacher(config: dict | None) -> int:
   from distill_jax import settings
 
   try:
-    settings.read(config)
+    found = settings.read(config)
   except errors.Refusal as refusal:
     print(f"config       {refusal}")
     return refusal.code
   print("config       makes sense")
-  t = config["teacher"]
-  print(
-    f"teacher      {t['kind']}, model {t['model']}"
-    f"{', at ' + t['base_url'] if t['base_url'] else ''}"
-  )
-  if t["kind"] == "openai":
-    known = f"{t['key_env']} is {'present' if os.environ.get(t['key_env']) else 'not set'}"
-    print(f"             {'the key file can be read' if t['key_file'] else known}")
+  for name in pool.used(found, checks_teacher.askers(found)) or [pool.MAIN]:
+    tell_teacher(name, pool.get(found, name))
   return 0
+
+
+def tell_teacher(name: str, t) -> None:
+  label = "" if name == pool.MAIN else f"{name}: "
+  at = f", at {t.base_url}" if t.base_url else ""
+  print(f"teacher      {label}{t.kind}, model {t.model}{at}")
+  if t.kind == "openai":
+    known = f"{t.key_env} is {'present' if os.environ.get(t.key_env) else 'not set'}"
+    print(f"             {'the key file can be read' if t.key_file else known}")

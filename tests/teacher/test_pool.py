@@ -183,6 +183,16 @@ def test_the_command_line_changes_a_field_that_the_config_file_names(tmp_path):
   assert (strong.model, strong.concurrency) == ("larger", 4)
 
 
+@pytest.mark.parametrize("own", [[], ["--config.teachers={'cheap': {'concurrency': 2}}"]])
+def test_a_field_of_a_teacher_that_is_not_named_says_how_to(own):
+  words = ["--config=configs/quickstart.py", *own, "--config.teachers.cheap.model=x"]
+  with pytest.raises(
+    errors.Refusal, match=r"config\.teachers\.cheap\.model.*--config\.teachers="
+  ) as said:
+    command_line.parse(words, {}, config="required")
+  assert said.value.code == errors.CONFIG and "\n" not in str(said.value)
+
+
 def test_a_run_folder_has_its_teachers_for_the_commands_that_read_it(tmp_path):
   found, _, _ = command_line.parse(
     ["--config=configs/quickstart.py", *WORDS], {}, config="required"
