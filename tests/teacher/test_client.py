@@ -1,12 +1,16 @@
 """What comes back is what was asked, in order, paid for once and accounted for."""
 
+import contextlib
 import dataclasses
+import sqlite3
+import threading
+import time
 
 import pytest
 from scripted import ask, wanted
 
 from distill_jax import errors
-from distill_jax.teacher import asking
+from distill_jax.teacher import asking, cache, meter, pacing
 
 
 def texts(replies):
@@ -173,3 +177,99 @@ def test_a_reply_is_one_value_for_everyone(serve, connect):
   (row,) = ask(connect(serve().url), wanted(1))
   with pytest.raises(dataclasses.FrozenInstanceError):
     row[0].text = "other"
+
+
+def test_asks_of_two_threads_share_the_calls_they_have_in_common(serve, connect):
+  server = serve(latency=0.05)
+  teacher, found = connect(server.url), []
+  threads = [
+    threading.Thread(target=lambda: found.append(ask(teacher, wanted(6, samples=2))))
+    for _ in range(3)
+  ]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  assert found[0] == found[1] == found[2]
+  assert (server.stats.completed, server.stats.paid_twice) == (12, 0)
+
+
+def test_one_write_serves_many_replies_and_none_is_handed_on_before_it(
+  serve, connect, tmp_path, monkeypatch
+):
+  writes, seen, many, done = [], [], cache.Cache.store_many, meter.Meter.done
+
+  def noted(self, calls):
+    writes.append(len(calls))
+    time.sleep(0.02)  # a slow disk
+    many(self, calls)
+
+  def handed_on(self, samples, failures, tokens):
+    with contextlib.closing(sqlite3.connect(tmp_path / "teacher.sqlite")) as other:
+      seen.append(other.execute("select count(*) from replies").fetchone()[0])
+    done(self, samples, failures, tokens)
+
+  monkeypatch.setattr(cache.Cache, "store_many", noted)
+  monkeypatch.setattr(meter.Meter, "done", handed_on)
+  ask(connect(serve(latency=0.01).url, concurrency=40), wanted(120))
+  assert sum(writes) == 120 and len(writes) < 60
+  assert all(there >= k for k, there in enumerate(seen, 1)) and len(seen) == 120
+
+
+def test_a_disk_that_fails_stops_the_run_in_one_line(serve, connect, monkeypatch):
+  def full(self, calls):
+    raise errors.data("teacher cache teacher.sqlite cannot be used (disk is full)")
+
+  monkeypatch.setattr(cache.Cache, "store_many", full)
+  server = serve(latency=0.01)
+  with pytest.raises(errors.Refusal, match=r"disk is full"):
+    ask(connect(server.url), wanted(50))
+  assert server.stats.requests <= 8
+
+
+def test_the_time_for_asking_ends_for_all_asks_together(serve, connect):
+  server = serve(latency=0.1)
+  teacher = connect(server.url, concurrency=2, deadline=1.0)
+  ask(teacher, wanted(4))
+  with pytest.raises(errors.Refusal, match=r"teacher.deadline=1 .*nothing is lost") as refusal:
+    ask(teacher, wanted(200), round=1)
+  assert refusal.value.code == errors.BUDGET
+  assert teacher.ledger.total().calls == server.stats.completed < 60
+  with pytest.raises(errors.Refusal, match=r"teacher\.deadline"):
+    ask(teacher, wanted(200), round=2)
+
+
+def test_requests_keep_to_the_allowance_of_a_minute(serve, connect):
+  begun = time.monotonic()
+  ask(connect(serve().url, requests_per_minute=600, concurrency=50), wanted(40))
+  assert time.monotonic() - begun >= (40 - 600 / 60 * pacing.BURST) / 10 - 0.1
+
+
+def test_a_failure_keeps_what_the_server_called_the_request(serve, connect):
+  server = serve(["", "400:request_id=req_abc", "refusal", "500:request_id=req_7"])
+  rows = ask(connect(server.url, concurrency=1, attempts=1), wanted(4))
+  found = [(row[0].kind, row[0].status, row[0].request_id, row[0].attempts) for row in rows[1:]]
+  assert found[0] == ("bad_request", 400, "req_abc", 1)
+  assert found[1] == ("refusal", 200, "chatcmpl-2", 1)
+  assert found[2] == ("gave_up", 500, "req_7", 1)
+
+
+def test_progress_says_how_fast_how_much_and_how_long_still(serve, connect):
+  seen = []
+  ask(connect(serve(latency=0.05).url, concurrency=3), wanted(30), on_progress=seen.append)
+  amid = [p for p in seen if 0 < p.done < 30]
+  assert max(p.in_flight for p in amid) > 0 and all(p.in_flight <= p.limit == 3 for p in amid)
+  assert all(p.requests_a_second > 0 and p.tokens_a_second > 0 and p.left > 0 for p in amid)
+  assert amid[-1].projected == pytest.approx(seen[-1].dollars, rel=0.3)
+  assert {"failures", "retries", "dollars", "of about", "in flight", "requests/s"} <= {
+    *amid[-1].facts()
+  }
+
+
+def test_progress_goes_on_while_nothing_comes_and_says_so(serve, connect, monkeypatch):
+  monkeypatch.setattr(meter, "TICK", 0.1)
+  monkeypatch.setattr(asking, "QUIET", 0.5)
+  seen = []
+  ask(connect(serve(["hang"]).url, timeout=1.5), wanted(1), on_progress=seen.append)
+  assert sum("nothing came for" in p.facts() for p in seen) >= 3
+  assert "nothing came for" not in seen[-1].facts()
