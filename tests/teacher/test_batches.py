@@ -9,7 +9,7 @@ from batch_scripted import batched, refusal
 from scripted import ask, wanted
 
 from distill_jax import errors
-from distill_jax.teacher import asking, batch_book, batch_calls, batch_format, cache
+from distill_jax.teacher import asking, batch_book, batch_calls, batch_format, batch_results, cache
 
 
 @pytest.fixture
@@ -296,3 +296,24 @@ def test_a_stop_leaves_the_batch_to_whoever_comes_next(serve, path):
   again = batched(server.url, path)
   assert len(ask(again, wanted(3))) == 3 and len(server.batches.batches) == 1
   again.close()
+
+
+def test_a_failure_that_is_read_twice_is_charged_once(serve, path, monkeypatch):
+  server = serve(["", "", "refusal"])  # the last line, and so the first result
+  monkeypatch.setattr(batch_results, "TOGETHER", 1)
+  teacher, calls, whole = batched(server.url, path), [], cache.Cache.store_many
+
+  def interrupted(self, rows):
+    calls.append(rows)
+    if len(calls) == 2:
+      raise SystemExit
+    whole(self, rows)
+
+  monkeypatch.setattr(cache.Cache, "store_many", interrupted)
+  with pytest.raises(SystemExit):
+    ask(teacher, wanted(3))
+  assert teacher.ledger.of(0).failures == 1 and teacher.ledger.of(0).calls == 0
+  ask(teacher, wanted(3))
+  totals = teacher.ledger.of(0)
+  assert (totals.calls, totals.failures, totals.tokens_out) == (2, 1, 9)
+  teacher.close()
