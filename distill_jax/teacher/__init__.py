@@ -4,6 +4,7 @@ Host wing. The only room that uses the network.
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import pathlib
@@ -39,6 +40,9 @@ def _one(run, name: str):
   from distill_jax.teacher import pool
 
   settings = pool.get(run.settings, name)
+  if name != pool.MAIN and settings.batch == "files":  # each has a folder of its own
+    folder = pathlib.Path(settings.batch_dir or pathlib.Path(run.folder.path) / BATCHES) / name
+    settings = dataclasses.replace(settings, batch_dir=str(folder))
   within = settings.kind == "builtin"
   return make(
     settings,

@@ -280,6 +280,23 @@ def test_further_teachers_are_as_free_to_change_as_the_teacher(tmp_path):
     folder.claim(config | {"teachers": {"cheap": CHEAP["cheap"] | {"model": "other"}}})
 
 
+def test_teachers_that_ask_through_files_have_a_folder_each(tmp_path):
+  apart = {"kind": "openai", "model": "large", "batch": "files"}
+  others = {"other": {"max_tokens_field": "max_completion_tokens"}}
+  pooled = {**apart, "pool": ("main=1", "other=1")}
+  s = settings.read(changed(teachers=others, teacher=pooled))
+  space = types.SimpleNamespace
+  folder = space(path=tmp_path)
+  opened = teacher.open(space(settings=s, folder=folder, console=space(warn=None), task=None))
+  folders = {"main": tmp_path / "batches", "other": tmp_path / "batches" / "other"}
+  for name, there in folders.items():
+    opened._of = lambda phase, name=name: {name: 1.0}
+    with pytest.raises(errors.Refusal) as refusal:
+      ask(opened, requests(2))
+    assert refusal.value.code == errors.PREEMPTED and len(list(there.glob("*.jsonl"))) == 1
+  opened.close()
+
+
 OPTIONS = {
   "seed": 0, "train": 60, "validation": 2, "test": 2, "out_of_domain": 2, "steps_min": 1,
   "steps_max": 3, "operand_max": 12, "families": 0, "distractors": 0.0, "ood_extra_steps": 1,
