@@ -18,7 +18,7 @@ from distill_jax.data import sources
 from distill_jax.tasks import answers, choices, expressions, published, shots
 
 _CALCULATOR = re.compile(r"<<[^<>\n]{0,400}>>")
-_ONE_NUMBER = re.compile(r"\s*(-?[0-9][0-9.,]*(?:/[0-9]+)?)\s*(?:\([^()]*\))?\s*")
+_ONE_NUMBER = re.compile(r"\s*+(-?[0-9][0-9.,]*+(?:/[0-9]++)?+)\s*+(?:\([^()]*+\))?+\s*+")
 _LETTERED = re.compile(r"\s*\(?([A-E])\s*[).:]\s*(.*)", re.DOTALL)
 _CLOSING = re.compile(
   r"\W*(?:(?:so|thus|hence|therefore|the|correct|right|final|our|answer|ans|option|choice|is)\b\W*)*"
