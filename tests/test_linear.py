@@ -1,0 +1,203 @@
+"""Whatever a teacher or a student writes, a megabyte of it, is read in linear time: every compiled
+pattern of the package, found by looking, and every reader.
+
+Times are taken at a size and at four times that size. What is linear takes four times as long, what
+is quadratic sixteen; the bar is at nine, for the least of several tries, of the time this thread
+computed: a busy machine does not matter.
+
+All patterns:  bash launch/test.sh -m heavy tests/test_linear.py
+"""
+
+import ast
+import functools
+import importlib
+import pathlib
+import re
+import time
+
+import pytest
+
+import distill_jax
+from distill_jax import console
+from distill_jax.data import distance
+from distill_jax.formats import calculator, cot
+from distill_jax.tasks import answers, expressions
+from distill_jax.teacher import prompts, prompts_schema, verdicts
+
+SMALL, FOLD, BAR = 2**12, 4, 9
+NOTICED = 0.02  # seconds; what takes less at the larger size is fast enough either way
+METHODS = ("search", "match", "fullmatch", "finditer", "findall", "sub", "split")
+
+# Functions that make patterns of their own when they are called: of texts of others, each is among
+# the readers below.
+READERS_OF = {
+  "tasks/answers.py": {"read_choice", "read_boolean"},
+  "teacher/prompts_parts.py": {"_verdicts"},
+  "formats/calculator.py": {"unmarked", "_before", "_written"},
+}
+OTHERS = {  # what they read is ours, or a user's own words, not a teacher's or a student's
+  "run_folder.py": {"_free"},
+  "machine/hf_read.py": {"match"},
+  "worlds/drawing.py": {"_step", "content"},
+  "worlds/grading.py": {"_patterns", "_wrong_part"},
+  "teacher/pool.py": {"_weight"},
+  "teacher/builtin.py": {"spoilt"},
+  "teacher/batch_server.py": {"_multipart"},
+  "teacher/batch_files.py": {"_write"},
+}
+PUMPS = (
+  " ", "\n", "\t", "\r\n", "\n \n", "a", "a ", "A. ", "7", "7,", "1,000", "1 1/2 ", "7.", ". ",
+  "-", "=", "(", ")", "[", "{", "<", "<<", "<<1", "<<1+1=", "$", "$ ", "*", "**", "_", "`", "\\",
+  "\\frac", "\\frac{", "\\frac1", "\\text{", "\\boxed{", "\\left", "\\(", "\\[", "{,}", "answer",
+  "answer ", "answer: ", "answer is ", "answer to the ", "the answer: 7\n", "#", "#1", "#### ",
+  "question:", "question 1:\n", "sub-question: a\n", "sub-question 1", "solution: a\n", "1. ",
+  "> ", "A is ", "A is correct. ", "A is a", "A ", "a is incorrect because ", "key information",
+  "key information:", "explanations:", "Mistake: a\n", "Reasoning:\n", "\x1b", "\x1b[", "\x1b[0",
+  "\x1b]", "\x1b ", "</question", "< ", "</", "<question>", "1+1=2 ", "1 + 1 = 2, ", "because ",
+  " or ", "(A) ", "(A", "Q:", "\n\nQ", "yes ", "no ", "½", "\u2009", "1\u2009", "x10^", "1e5",
+  "e+", "/", "1/", "Option1: ", "\x00", "\ud800",
+)  # fmt: skip
+
+
+def patterns() -> dict[str, tuple[re.Pattern, tuple[str, ...]]]:
+  """{module.name: (pattern, the methods it is used with)} of all modules of the package."""
+  used, found, names = {}, {}, []
+  root = pathlib.Path(distill_jax.__path__[0])
+  for file in sorted(root.rglob("*.py")):
+    source = file.read_text()
+    if "re.compile(" in source:
+      names.append(".".join(["distill_jax", *file.relative_to(root).with_suffix("").parts]))
+    for node in ast.walk(ast.parse(source)):
+      if isinstance(node, ast.Attribute) and node.attr in METHODS:
+        name = getattr(node.value, "id", getattr(node.value, "attr", ""))
+        used.setdefault(name, set()).add(node.attr)
+  for module in names:
+    for name, value in vars(importlib.import_module(module)).items():
+      for number, pattern in enumerate(_inside(value)):
+        if isinstance(pattern.pattern, str):
+          methods = tuple(sorted(used.get(name, ()))) or ("sub",)
+          found.setdefault((pattern.pattern, methods), (f"{module}.{name}[{number}]", pattern))
+  return {name: (pattern, methods) for (_, methods), (name, pattern) in found.items()}
+
+
+def _inside(value):
+  if isinstance(value, re.Pattern):
+    yield value
+  elif isinstance(value, tuple | list | set | frozenset):
+    for part in value:
+      yield from _inside(part)
+  elif isinstance(value, dict):
+    for part in (*value, *value.values()):
+      yield from _inside(part)
+
+
+def pumps(pattern: str) -> list[str]:
+  """What is repeated in the hope that it takes long: what all dislike, and the pattern's words."""
+  words = re.findall(r"[a-zA-Z]{3,}", re.sub(r"\\[a-zA-Z]|\(\?P<\w+>", " ", pattern))
+  return [*PUMPS, *words, *(f"{word} " for word in words)]
+
+
+def seconds(work, text: str, tries: int) -> float:
+  least = float("inf")
+  for _ in range(tries):
+    begun = time.thread_time()
+    work(text)
+    least = min(least, time.thread_time() - begun)
+  return least
+
+
+def slow(work, pump: str, before: str = "", behind: str = "") -> str:
+  """ "" if the work grows no faster than the text; else how it grew."""
+  text = lambda size: before + pump * (size // len(pump)) + behind
+  if seconds(work, text(SMALL), 1) < NOTICED / BAR:
+    return ""  # at four times the size it could not be noticed, or grow ninefold
+  for tries in (1, 3, 9):
+    small, large = (seconds(work, text(size), tries) for size in (SMALL, FOLD * SMALL))
+    if large < max(NOTICED, BAR * small):
+      return ""
+  return f"{before!r} {pump!r} {behind!r}: {small:.3f} s, then {large:.3f} s"
+
+
+def uses(pattern: re.Pattern, methods):
+  calls = {
+    "sub": lambda text: pattern.sub("", text),
+    "finditer": lambda text: [None for _ in pattern.finditer(text)],
+  }
+  return [calls.get(method, functools.partial(_call, pattern, method)) for method in methods]
+
+
+def _call(pattern, method, text):
+  return getattr(pattern, method)(text)
+
+
+def test_the_watch_tells_a_quadratic_pattern_from_a_linear_one():
+  bad, good = re.compile(r"a[^b]*b"), re.compile(r"a[^ab]{0,99}b")
+  assert slow(lambda text: bad.findall(text), "a")
+  assert not slow(lambda text: good.findall(text), "a")
+
+
+@pytest.mark.heavy
+def test_every_pattern_is_linear():
+  found = patterns()
+  assert len(found) > 50 and {p.pattern for p, _ in found.values()} >= {answers.MARKER.pattern}
+  complaints = [
+    f"{name} {complaint}"
+    for name, (pattern, methods) in found.items()
+    for work in uses(pattern, methods)
+    for pump in pumps(pattern.pattern)
+    for before in (("", "7", "a") if pump.isspace() else ("",))
+    if (complaint := slow(work, pump, before, "!"))
+  ]
+  assert not complaints, "\n".join(complaints)
+
+
+def test_who_makes_patterns_on_the_way_is_known():
+  found = {}
+  root = pathlib.Path(distill_jax.__path__[0])
+  for file in root.rglob("*.py"):
+    for function in ast.walk(ast.parse(file.read_text())):
+      if isinstance(function, ast.FunctionDef) and any(_makes(node) for node in ast.walk(function)):
+        found.setdefault(str(file.relative_to(root)), set()).add(function.name)
+  assert found == READERS_OF | OTHERS
+
+
+def _makes(node) -> bool:
+  call = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+  return call and getattr(node.func.value, "id", "") == "re" and node.func.attr != "escape"
+
+
+LABELS = ("A", "B", "C")
+READERS = {
+  "read_number": answers.read_number,
+  "read_choice": lambda text: answers.read_choice(text, LABELS),
+  "read_boolean": answers.read_boolean,
+  "read expression": expressions.read,
+  "split_correction": prompts.split_correction,
+  "split_stages": lambda text: prompts.split_stages(f"Key information: {text}", LABELS),
+  "split_steps": prompts.split_steps,
+  "a prompt": lambda text: prompts.correct(text, text, text),
+  "structured": lambda text: prompts_schema.corrected(f'{{"mistake": "{text}"'),
+  "cot.target": lambda text: cot.target(text, "7"),
+  "cot.cut": cot.cut,
+  "calculator.corrected": calculator.corrected,
+  "calculator.marked": calculator.marked,
+  "calculator.unmarked": calculator.unmarked,
+  "plain": console.plain,
+  "verdicts.start": verdicts.start,
+  "distance": lambda text: distance.within(text, f"{text}b", 3),
+}
+HOSTILE = (
+  "a", " ", "\n", "7", "7,", "answer: ", "answer: 7\n", "1+1=2 ", "<<1+1=", "((((((((1+",
+  "(A) or ", "A is incorrect. Because ", "Sub-question: a\nSolution: b\n", "</question>", "<",
+  "\x1b[", "\\boxed{", "Mistake:\n", "\x00", "\ud800", "\u2028",
+)  # fmt: skip
+
+
+def test_every_reader_is_linear():
+  complaints = [
+    f"{name} {complaint}"
+    for name, reader in READERS.items()
+    for pump in HOSTILE
+    if (complaint := slow(reader, pump))
+  ]
+  assert not complaints, "\n".join(complaints)
