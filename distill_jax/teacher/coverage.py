@@ -11,7 +11,8 @@ _SHOWN = 4  # kinds of failures in a message
 
 def check(outcomes, least: float, *, round: int, stage: str, workdir) -> None:
   """Raises errors.Refusal if a share of samples under `least` has a reply: how many of how many,
-  why, and what to type."""
+  why, and what to type. What was never recorded is not counted: asking again brings nothing."""
+  outcomes = [o for o in outcomes if not _unrecorded(o)]
   failed = [o for o in outcomes if isinstance(o, asking.Failure)]
   came = len(outcomes) - len(failed)
   if came >= least * len(outcomes):
@@ -26,6 +27,10 @@ def check(outcomes, least: float, *, round: int, stage: str, workdir) -> None:
     f" without them with --config.teacher.coverage={int(share * 100) / 100:g}; all of them: python"
     f" -m distill_jax teacher cache show --failures --workdir={workdir}"
   )
+
+
+def _unrecorded(outcome) -> bool:
+  return isinstance(outcome, asking.Failure) and outcome.kind == "unrecorded"
 
 
 def _kinds(failed) -> str:

@@ -30,6 +30,8 @@ class Teacher:
     text = self.replies.pop(0)
     if text is None:
       return asking.Failure("timeout", "", 1)
+    if isinstance(text, asking.Failure):
+      return text
     return asking.Reply(text, "stop", "m", 1, 1, 0.0, False)
 
 
@@ -106,6 +108,14 @@ def test_a_stage_with_too_few_replies_is_not_gone_on_from(what):
   assert refusal.value.code == errors.TEACHER and "2 timeout" in str(refusal.value)
   assert not what.folder.phase(0, 0, "demonstrate").finished
   assert collect(what, [said("1"), said("2"), None, None], problems=4)[0]["dropped"]["timeout"] == 2
+
+
+def test_what_was_never_recorded_is_not_missed(what):
+  teacher = dataclasses.replace(what.settings.teacher, coverage=1.0)
+  what.settings = dataclasses.replace(what.settings, teacher=teacher)
+  unrecorded = asking.Failure("unrecorded", "nothing is recorded for it", 0)
+  facts = collect(what, [said("1"), unrecorded, unrecorded], problems=3)[0]
+  assert facts["dropped"]["unrecorded"] == 2
 
 
 def test_only_the_questions_that_lack_something_are_asked_again(what):
