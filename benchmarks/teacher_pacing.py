@@ -3,9 +3,10 @@
   python -m benchmarks.teacher_pacing                # seconds; writes teacher_pacing.svg and .md
   python -m benchmarks.teacher_pacing --live --allowed=20 --out=/tmp       # minutes
 
-Six servers: a bucket that holds a second's worth, a window that slides, one that begins anew every
-second; each with and without Retry-After: 1. The client knows nothing of R and may have 256
-requests in flight. Counted at the server: what came and what was refused after the first ten seconds.
+Six servers: a bucket that holds a second's worth, a window that slides, one that begins anew
+every second; each with and without Retry-After: 1. The client knows nothing of R and may have
+256 requests in flight. Counted at the server: what came and what was refused after the first ten
+seconds.
 
 Without --live, pacing.Pace plays against them on a clock that is only counted, with answers that
 take 40 to 70 ms: what its rules do, on a machine that has time. With it, client.Client plays
