@@ -11,7 +11,7 @@ MOST_TOKENS = 10**9  # of one call; a server that says more is not believed
 QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
 REQUEST_ID = ("x-request-id", "request-id", "apim-request-id")
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ms|us|µs|ns|h|m|s)")
+_PART = re.compile(r"(?<![0-9.])([0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(ms|us|µs|ns|h|m|s)")
 
 
 @dataclasses.dataclass(frozen=True)
