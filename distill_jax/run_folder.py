@@ -39,10 +39,14 @@ FREE = {
     "insecure_http",
     "key_env",
     "key_file",
+    "deadline",
     "max_dollars",
     "max_requests",
+    "max_tokens_most",
     "patience",
+    "requests_per_minute",
     "timeout",
+    "tokens_per_minute",
   )
 }
 
