@@ -3,6 +3,7 @@
 A row is on the disk before its reply is handed on. Text is UTF-8, with lone surrogates let through.
 """
 
+import collections
 import contextlib
 import dataclasses
 import datetime
@@ -97,6 +98,26 @@ class Cache:
       )
       found |= {row[-1]: _reply(row[:-1], place) for row in replied}
     return found
+
+  def failed(self, place: Place) -> collections.Counter:
+    """How often each sample was answered with what is no reply, so that asking for it at `place` is
+    asking anew, by key. (One that was cut there is asked for with more room instead.)"""
+    rows = self.rows(
+      "select key from failed_before union all select key from failures where kind in"
+      " ('refusal', 'filtered', 'empty') or (kind = 'length' and (run, round, stage) is not"
+      " (?, ?, ?))",
+      dataclasses.astuple(place),
+    )
+    return collections.Counter(key for (key,) in rows)
+
+  def salt(self) -> str:
+    """What tells this file's requests from those of other files."""
+    with self.transaction() as db:
+      db.execute("create table if not exists salt(text text)")
+      db.execute(
+        "insert into salt select hex(randomblob(16)) where not exists (select * from salt)"
+      )
+      return db.execute("select text from salt").fetchone()[0]
 
   def ask(self, keys, place: Place) -> None:
     """Notes that `place` wants these replies."""

@@ -6,6 +6,7 @@ failures       samples without a reply, by round and stage of a run
 failed_before  failures that were asked again since; what they cost stays in the ledger
 sent           HTTP requests and retries, by round and stage of a run
 pruned         what replies that were thrown away had cost, by round and stage of a run
+salt           one random text: what tells this file's requests from those of other files
 """
 
 VERSION = 2

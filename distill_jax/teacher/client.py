@@ -144,12 +144,15 @@ class Client:
     """What is neither stored nor settled, one job for each distinct request and limit."""
     found = self._store.known([name for _, keys in names for name in keys.values()], place)
     jobs: dict[tuple[str, int], sending.Job] = {}
+    salt, failed = self._store.salt(), self._store.failed(place)
     for request, (text, keys) in zip(requests, names, strict=True):
       for sample, name in keys.items():
         if limit := self._limit(found.get(name)):
           schema = self._terms.shaping.schema(request.kind)
-          job = sending.Job(request.messages, text, {}, limit, request.kind, schema)
-          jobs.setdefault((text, limit), job).missing[sample] = name
+          job = sending.Job(request.messages, text, {}, limit, request.kind, schema, salt=salt)
+          job = jobs.setdefault((text, limit), job)
+          job.missing[sample] = name
+          job.again += failed[name]
     return list(jobs.values())
 
   def _limit(self, outcome) -> int:

@@ -8,6 +8,7 @@ and stored, then the reason is raised.
 import asyncio
 import collections
 import dataclasses
+import hashlib
 import itertools
 import time
 
@@ -30,10 +31,20 @@ class Job:
   kind: str = ""  # asking.Request.kind
   schema: bool = False  # is the reply asked for as JSON?
   refused: bool = False  # has the server said no to that?
+  salt: str = ""  # of the cache file
+  again: int = 0  # times that samples of it were recorded as failed, and are asked again
+  unread: int = 0  # whole answers that could not be read
 
   def __post_init__(self):
     told = shaping.told(self.messages, self.kind, self.schema)
     self.size = sum(len(content.encode("utf-8", "replace")) for _, content in told)
+
+  def name(self, count: int) -> str:
+    """The Idempotency-Key of the next request, for `count` samples: the same after a kill, so that
+    a server that keeps to it charges no answer again that was lost on its way to the disk."""
+    keys = [self.missing[sample] for sample in sorted(self.missing)[:count]]
+    parts = (*keys, self.limit, self.schema, self.salt, self.again, self.unread)
+    return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +131,7 @@ class Sender:
         await self._skip(job, heard, attempt)
       else:
         tries += not verdict.limited
+        job.unread += heard.status == 200
         waited += await self._wait(job, heard, attempt, tries, waited, left_at)
 
   def _most(self, job: Job) -> tuple[int, int]:
@@ -142,7 +154,8 @@ class Sender:
       self._keeper.sent(before > 0)
       self._meter.sent(before > 0)
       left_at = time.monotonic()
-      heard = await self._post.send(self._body(job, temperature), self._terms.model)
+      body = self._body(job, temperature)
+      heard = await self._post.send(body, self._terms.model, job.name(self._count(job)))
       unused = _unused(heard.verdict, tokens_in, tokens_out)
       self._learn(heard, left_at)
       return heard, left_at

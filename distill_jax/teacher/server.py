@@ -19,6 +19,7 @@ from distill_jax.teacher import batch_server, faults, prompts_schema, wire
 LIMIT = 64 * 2**20  # bytes of a request body
 LINE = 64 * 2**10  # bytes of a header line
 BYTES_A_TOKEN = 4  # what it bills
+REMEMBERED = 4096  # answers, by their Idempotency-Key
 
 
 @dataclasses.dataclass
@@ -39,9 +40,13 @@ class Server:
   latency  seconds before each answer
   script   a faults.Script or faults.Sequence
   log      file that gets one line of JSON for each request answered in full; "" for none
+  idempotent   a request whose Idempotency-Key was answered in full gets that answer, for nothing
   """
 
-  def __init__(self, answer, *, port: int, model: str, latency: float, script, log: str):
+  def __init__(
+    self, answer, *, port: int, model: str, latency: float, script, log: str, idempotent=True
+  ):
+    self._answers: dict | None = {} if idempotent else None
     self._answer, self._port, self._model = answer, port, model
     self._latency, self._script, self._log = latency, script, log
     self.stats = Stats()
@@ -139,7 +144,7 @@ class Server:
     body = await reader.readexactly(length)
     if line[0] == "POST" and path == "/v1/chat/completions":
       self.authorizations.add(headers.get("authorization", ""))
-      return await self._completion(reader, writer, body)
+      return await self._completion(reader, writer, body, headers.get("idempotency-key", ""))
     if path.startswith(("/v1/files", "/v1/batches")):
       self.authorizations.add(headers.get("authorization", ""))
       return await self.batches.exchange(writer, line[0], line[1], headers, body)
@@ -153,7 +158,7 @@ class Server:
       await wire.send(writer, 404, wire.error(f"nothing at {path}"))
     return headers.get("connection", "").lower() != "close"
 
-  async def _completion(self, reader, writer, raw: bytes) -> bool:
+  async def _completion(self, reader, writer, raw: bytes, name: str) -> bool:
     stats = self.stats
     number = stats.requests
     stats.requests += 1
@@ -171,12 +176,18 @@ class Server:
         return True
       if fault is not None and fault.kind not in faults.SHAPES:
         return await faults.commit(writer, fault, lambda: self._reply(asked, number))
-      reply = self._reply(asked, number)
-      if fault is not None:
+      known = self._answers.get((name, raw)) if name and self._answers is not None else None
+      reply = known or self._reply(asked, number)
+      if fault is not None and not known:
         faults.SHAPES[fault.kind](reply)
       if reader.at_eof() or writer.is_closing():
         return False  # the client left; it pays for nothing
-      self._count(raw, asked, len(reply["choices"]))
+      if not known:
+        self._count(raw, asked, len(reply["choices"]))
+        if name and self._answers is not None:
+          self._answers[name, raw] = reply
+          if len(self._answers) > REMEMBERED:
+            del self._answers[next(iter(self._answers))]
       await wire.send(writer, 200, reply, faults.headers(fault) if fault else None)
       return True
     finally:

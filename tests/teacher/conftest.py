@@ -18,9 +18,11 @@ def serve():
   """serve(faults, ...) -> a running server with its `url`; faults is a list, or a script."""
   with contextlib.ExitStack() as stack:
 
-    def start(script=(), *, answer=scripted.echo, latency=0.0, log=""):
+    def start(script=(), *, answer=scripted.echo, latency=0.0, log="", idempotent=True):
       kind = faults.Script(script, 0) if isinstance(script, str) else faults.Sequence(script)
-      made = server.Server(answer, port=0, model="echo-1", latency=latency, script=kind, log=log)
+      made = server.Server(
+        answer, port=0, model="echo-1", latency=latency, script=kind, log=log, idempotent=idempotent
+      )
       made.url = stack.enter_context(made.running())
       return made
 

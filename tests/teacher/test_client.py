@@ -10,7 +10,7 @@ import pytest
 from scripted import ask, wanted
 
 from distill_jax import errors
-from distill_jax.teacher import asking, cache, meter, pacing
+from distill_jax.teacher import asking, cache, keeping, meter, pacing, posting
 
 
 def texts(replies):
@@ -273,3 +273,37 @@ def test_progress_goes_on_while_nothing_comes_and_says_so(serve, connect, monkey
   ask(connect(serve(["hang"]).url, timeout=1.5), wanted(1), on_progress=seen.append)
   assert sum("nothing came for" in p.facts() for p in seen) >= 3
   assert "nothing came for" not in seen[-1].facts()
+
+
+def test_a_request_keeps_its_name_until_its_answer_is_kept(serve, connect, monkeypatch, tmp_path):
+  names, send = [], posting.Post.send
+
+  def noted(self, body, model, name):
+    names.append(name)
+    return send(self, body, model, name)
+
+  monkeypatch.setattr(posting.Post, "send", noted)
+  server = serve(["500", "close", "torn", "", "refusal"])
+  teacher = connect(server.url, concurrency=1)
+  assert ask(teacher, wanted(1))[0][0].text == "q0 #0 at 0.5"
+  assert names[0] == names[1] == names[2] != names[3]  # what is torn was an answer
+  assert ask(teacher, wanted(2))[1][0].kind == "refusal"
+  ask(teacher, wanted(2), round=1)
+  assert len(set(names)) == 4  # a refusal that is asked anew is another request
+  other = connect(server.url, cache_path=str(tmp_path / "other.sqlite"))
+  ask(other, wanted(2))
+  assert len(set(names)) == 6  # and so is that of another file
+
+
+def test_a_server_that_keeps_to_names_charges_what_was_lost_once(serve, connect, monkeypatch):
+  server, keep = serve(), keeping.Keeper.keep
+
+  async def lost(*_):
+    raise OSError("the process died")
+
+  monkeypatch.setattr(keeping.Keeper, "keep", lost)
+  with pytest.raises(OSError):
+    ask(connect(server.url, concurrency=1), wanted(1))
+  monkeypatch.setattr(keeping.Keeper, "keep", keep)
+  assert ask(connect(server.url), wanted(1))[0][0].text == "q0 #0 at 0.5"
+  assert (server.stats.requests, server.stats.completed, server.stats.paid_twice) == (2, 1, 0)

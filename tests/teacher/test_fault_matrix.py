@@ -239,9 +239,9 @@ def bodies(monkeypatch) -> list[dict]:
   """What is sent from now on."""
   seen, send = [], posting.Post.send
 
-  def noted(self, body, model):
+  def noted(self, body, *others):
     seen.append(body)
-    return send(self, body, model)
+    return send(self, body, *others)
 
   monkeypatch.setattr(posting.Post, "send", noted)
   return seen
