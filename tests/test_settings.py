@@ -198,7 +198,11 @@ def of_recipe(recipe: str, **changes) -> dict:
     ("self_refine", {"cross__path": "."}, "config.cross.path"),
     ("tailored", {"format": "answer_only"}, "config.each_round"),
     ("self_refine", {"compat__tinythinker__teachers_order": True}, "compat.tinythinker.teachers"),
-    ("cot", {"demonstrate__source": "gold", "demonstrate__rationales": 2}, "demonstrate.rationales"),
+    (
+      "cot",
+      {"demonstrate__source": "gold", "demonstrate__rationales": 2},
+      "demonstrate.rationales",
+    ),
     ("cot", {"demonstrate__source": "gold", "demonstrate__passes": 2}, "config.demonstrate.passes"),
     ("cot", {"demonstrate__source": "gold", "demonstrate__distance": 3}, "demonstrate.distance"),
     ("cot", {"demonstrate__source": "gold", "demonstrate__relabel": "drop"}, "demonstrate.relabel"),

@@ -54,10 +54,12 @@ class Post:
   async def send(self, body: dict, model: str, name: str) -> Heard:
     """Sends a body of chat completions; `model` is what answers if the server does not say, `name`
     the request's Idempotency-Key."""
-    raw, headers = json.dumps(body).encode(), self._headers | {"Idempotency-Key": name}
+    raw = json.dumps(body).encode()
     try:
       async with asyncio.timeout(self._timeout):
-        async with self._http.stream("POST", self._url, content=raw, headers=headers) as response:
+        async with self._http.stream(
+          "POST", self._url, content=raw, headers=self._headers | {"Idempotency-Key": name}
+        ) as response:
           answer = await _read(response)
     except (TimeoutError, httpx2.TimeoutException) as error:
       if isinstance(error, httpx2.ConnectTimeout) and str(error):  # how a closed socket is told

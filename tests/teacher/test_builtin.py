@@ -333,7 +333,9 @@ def test_the_server_speaks_the_protocol_to_anyone(serve):
 
 SERVE = """
 import json
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who tests in the background ignores it
 sys.path.insert(0, ".")
 from distill_jax import tasks
 from distill_jax.teacher import builtin

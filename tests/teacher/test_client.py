@@ -254,7 +254,8 @@ def test_a_failure_keeps_what_the_server_called_the_request(serve, connect):
   assert found[2] == ("gave_up", 500, "req_7", 1)
 
 
-def test_progress_says_how_fast_how_much_and_how_long_still(serve, connect):
+def test_progress_says_how_fast_how_much_and_how_long_still(serve, connect, monkeypatch):
+  monkeypatch.setattr(meter, "TICK", 0.01)
   seen = []
   ask(connect(serve(latency=0.05).url, concurrency=3), wanted(30), on_progress=seen.append)
   amid = [p for p in seen if 0 < p.done < 30]

@@ -155,12 +155,12 @@ class Listener(server.Server):
   bodies: list
   picky = False
 
-  async def _completion(self, reader, writer, raw):
+  async def _completion(self, reader, writer, raw, name):
     self.bodies.append(json.loads(raw))
     if self.picky and "response_format" in self.bodies[-1]:
       await wire.send(writer, 400, wire.error("response_format is not supported"))
       return True
-    return await super()._completion(reader, writer, raw)
+    return await super()._completion(reader, writer, raw, name)
 
 
 @pytest.fixture
