@@ -28,7 +28,7 @@ from configs import base
 
 SIZES = {
   "full": {"train": {"epochs": 10}},
-  "quick": {"train": {"epochs": 2}, "task": {"train": 500, "validation": 100, "test": 100}},
+  "quick": {"train": {"epochs": 4}, "task": {"train": 1000, "validation": 300, "test": 300}},
 }
 
 
