@@ -215,6 +215,7 @@ def main() -> None:
   words.add_argument("--out", default="benchmarks")
   words.add_argument("--live", action="store_true")
   o = words.parse_args()
+  pathlib.Path(o.out).mkdir(parents=True, exist_ok=True)
   names = [(kind, wait) for kind in KINDS for wait in (0, 1)]
   with concurrent.futures.ProcessPoolExecutor(o.jobs) as pool:
     one = play if o.live else counted
