@@ -20,6 +20,10 @@ import time
 
 import numpy as np
 import pytest
+import scripted
+
+from distill_jax import errors
+from distill_jax.teacher import cache
 
 ROOT = pathlib.Path(__file__).parents[2]
 WORKERS, SAMPLES = 8, 2
@@ -91,6 +95,38 @@ def kill_at(process, stage, rng, most: int) -> None:
   time.sleep(wait)
   process.kill()
   process.wait()
+
+
+@pytest.mark.parametrize("idempotent", [True, False])
+def test_replies_lost_on_their_way_to_the_disk_are_asked_for_under_the_same_names(
+  serve, connect, monkeypatch, idempotent
+):
+  def full(*_):
+    raise errors.data("the disk is full")
+
+  server, asked = serve(idempotent=idempotent), scripted.wanted(3, samples=2)
+  with monkeypatch.context() as broken, pytest.raises(errors.Refusal, match="disk is full"):
+    broken.setattr(cache.Cache, "store_many", full)
+    scripted.ask(connect(server.url), asked)
+  lost = server.stats.completed
+  answers = scripted.ask(connect(server.url), asked)
+  assert [[reply.text for reply in row] for row in answers] == [
+    [f"q{q} #{k} at 0.5" for k in range(2)] for q in range(3)
+  ]
+  assert lost and server.stats.paid_twice == (0 if idempotent else lost)
+
+
+def test_what_was_refused_is_asked_for_under_a_new_name(serve, connect):
+  """Under the old one, the server would only repeat its refusal."""
+  server, asked = serve(["refusal"]), scripted.wanted(1)
+  teacher = connect(server.url)
+  ((refused,),) = scripted.ask(teacher, asked)
+  assert refused.kind == "refusal" and server.stats.requests == 1
+  store = cache.Cache(teacher.ledger._cache.path)
+  assert store.set_failures_aside("this run", finished=()) == 1
+  store.close()
+  ((reply,),) = scripted.ask(connect(server.url), asked)
+  assert reply.text == "q0 #0 at 0.5" and server.stats.requests == 2
 
 
 @pytest.mark.parametrize("idempotent", [True, False])
