@@ -5,6 +5,7 @@ before it is asked again.
 """
 
 import asyncio
+import json
 import time
 
 import httpx2
@@ -12,7 +13,7 @@ import openai
 from openai.types import Batch, FileObject
 
 from distill_jax import errors
-from distill_jax.teacher import batch_format, pacing, verdicts
+from distill_jax.teacher import batch_format, pacing, posting, verdicts
 
 TRANSFER = 600.0  # seconds that a file may travel, at least
 SETTLE = 20.0  # seconds after which a batch that was asked for stands in the server's list
@@ -82,7 +83,7 @@ class Calls:
     found = await self._call(
       f"give file {file}", send, lambda f: isinstance(f.content, bytes), self._slow
     )
-    return found.content
+    return posting.hidden(found.content, self._hide)
 
   def _order(self, name: str, file: str):
     return self._http.batches.create(
@@ -115,12 +116,13 @@ class Calls:
     except (TimeoutError, openai.APITimeoutError):
       return verdicts.Again(f"no answer within {timeout:g} s")
     except openai.APIStatusError as error:
-      return verdicts.of_status(error.status_code, error.response.headers, error.body, time.time())
+      headers = posting.read(error.response.headers, self._hide)
+      body = json.loads(self._hide(json.dumps(error.body)))
+      return verdicts.of_status(error.status_code, headers, body, time.time())
     except (openai.APIConnectionError, httpx2.HTTPError) as error:
-      cause = error.__cause__ or error
-      return verdicts.Again(f"{type(cause).__name__}: {verdicts.start(str(cause))}")
+      return verdicts.Again(posting.named(error, self._hide))
     except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
-      return verdicts.Again(f"{type(error).__name__}: {verdicts.start(str(error))}")
+      return verdicts.Again(posting.named(error, self._hide))
 
   def _check(self, verdict, what: str, lost: str = "") -> None:
     """Raises what no further attempt can change; `lost` says what to do about a 404."""

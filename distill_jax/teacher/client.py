@@ -6,6 +6,7 @@ it is used. The key is read from the environment and leaves this process in one 
 
 import asyncio
 import contextlib
+import json
 import math
 import threading
 import time
@@ -175,7 +176,7 @@ class Client:
     keeper = keeping.Keeper(self._store, place)
     post = posting.Post(
       self._terms.base_url, self._key, timeout=self._terms.timeout, local=self._local,
-      connections=self._terms.concurrency,
+      connections=self._terms.concurrency, hide=self._hide,
     )  # fmt: skip
     async with post:
       sender = sending.Sender(
@@ -208,15 +209,17 @@ class Client:
 
   def _connection(self) -> openai.AsyncOpenAI:
     """For what is not a chat completion: files and batches. Lives in one event loop."""
-    options = {"trust_env": not self._local, "follow_redirects": False}
     return openai.AsyncOpenAI(
       api_key=self._key or "none",
       base_url=self._terms.base_url,
       max_retries=0,
       timeout=self._terms.timeout,
-      http_client=openai.DefaultAioHttpClient(**options),
+      http_client=posting.connection(self._local),
     )
 
   def _hide(self, text: str) -> str:
-    """Takes the key out of what a server said."""
-    return text.replace(self._key, "[key]") if len(self._key) >= 8 else text
+    """Takes the key out of what a server said, also as it stands in JSON."""
+    if len(self._key) >= 8:
+      for spelt in (self._key, json.dumps(self._key)[1:-1], self._key.replace("/", "\\/")):
+        text = text.replace(spelt, "[key]")
+    return text

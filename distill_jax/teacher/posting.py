@@ -9,6 +9,7 @@ import aiohttp
 import httpx2
 import openai
 
+from distill_jax import errors
 from distill_jax.teacher import verdicts
 
 LARGEST = 64 * 2**20  # bytes of an answer
@@ -29,20 +30,19 @@ class Post:
 
   timeout  seconds for one request, from sending to the last byte
   local    the server is on this machine: no proxy stands between
+  hide     takes the key out of a text; nothing the server sent is read before
   """
 
-  def __init__(self, base_url: str, key: str, *, timeout: float, local: bool, connections: int):
+  def __init__(
+    self, base_url: str, key: str, *, timeout: float, local: bool, connections: int, hide
+  ):
     self._url = base_url.rstrip("/") + "/chat/completions"
     self._headers = {"Content-Type": "application/json"}
     if key:
       self._headers["Authorization"] = f"Bearer {key}"
-    self._timeout = timeout
-    # aiohttp's sockets under httpx2's interface: a third of the processor time of a request. A
-    # redirect is not followed: it could send questions anywhere.
-    self._http = openai.DefaultAioHttpClient(
-      timeout=None, follow_redirects=False, trust_env=not local,
-      limits=httpx2.Limits(max_connections=connections + 8, max_keepalive_connections=connections),
-    )  # fmt: skip
+    self._timeout, self._hide = timeout, hide
+    limits = httpx2.Limits(max_connections=connections + 8, max_keepalive_connections=connections)
+    self._http = connection(local, timeout=None, limits=limits)
 
   async def __aenter__(self):
     await self._http.__aenter__()
@@ -63,16 +63,44 @@ class Post:
           answer = await _read(response)
     except (TimeoutError, httpx2.TimeoutException) as error:
       if isinstance(error, httpx2.ConnectTimeout) and str(error):  # how a closed socket is told
-        return Heard(verdicts.Again(_named(error)))
+        return Heard(verdicts.Again(named(error, self._hide)))
       return Heard(verdicts.Again(f"no answer within {self._timeout:g} s"))
     except (httpx2.HTTPError, httpx2.InvalidURL, aiohttp.ClientError, OSError) as error:
-      return Heard(verdicts.Again(_named(error)))
-    return _heard(response, answer, model)
+      return Heard(verdicts.Again(named(error, self._hide)))
+    headers = read(response.headers, self._hide)
+    if answer is not None:
+      answer = hidden(answer, self._hide)
+    return _heard(response.status_code, headers, answer, model)
 
 
-def _heard(response, answer: bytes | None, model: str) -> Heard:
+def connection(local: bool, **options):
+  """aiohttp's sockets under httpx2's interface: a third of the processor time of a request. A
+  redirect is not followed: it could send questions anywhere.
+
+  Raises errors.Refusal where the environment names proxies or certificates that are none.
+  """
+  try:
+    return openai.DefaultAioHttpClient(follow_redirects=False, trust_env=not local, **options)
+  except (httpx2.InvalidURL, ImportError, OSError, ValueError):  # which may quote a password
+    raise errors.teacher(
+      "no connection can be made with the proxies or certificates that the environment names;"
+      " check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
+    ) from None
+
+
+def read(headers, hide) -> dict[str, str]:
+  """A server's headers, `hide` applied."""
+  return {name.lower(): hide(value) for name, value in headers.items()}
+
+
+def hidden(raw: bytes, hide) -> bytes:
+  """What a server sent, `hide` applied before anything can be cut off; all else is as it was."""
+  return hide(raw.decode("latin-1")).encode("latin-1")
+
+
+def _heard(status: int, headers: dict, answer: bytes | None, model: str) -> Heard:
   """What a whole answer means; `answer` is None if it is longer than any may be."""
-  status, headers, now = response.status_code, response.headers, time.time()
+  now = time.time()
   name = verdicts.request_id(headers)
   if answer is None:
     return Heard(verdicts.Again(f"the body is longer than {LARGEST} bytes"), status, name)
@@ -98,6 +126,7 @@ async def _read(response) -> bytes | None:
   return b"".join(parts)
 
 
-def _named(error: Exception) -> str:
+def named(error: Exception, hide) -> str:
+  """What went wrong on the way, in one line."""
   cause = error.__cause__ or error
-  return f"{type(cause).__name__}: {verdicts.start(str(cause))}"
+  return f"{type(cause).__name__}: {verdicts.start(hide(str(cause)))}"

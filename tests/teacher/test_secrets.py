@@ -1,5 +1,6 @@
 """The key leaves the process in one header, and is in no text that anyone keeps."""
 
+import json
 import logging
 import socket
 import threading
@@ -199,3 +200,73 @@ def test_a_proxy_does_not_come_between_us_and_this_machine(serve, connect, monke
   for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
     monkeypatch.setenv(name, "http://127.0.0.1:9")
   assert ask(connect(serve().url), wanted(1))[0][0].text == "q0 #0 at 0.5"
+
+
+def answered(status: str, body: str, *headers: str):
+  """A server that gives every request this answer: its address."""
+  lines = (f"HTTP/1.1 {status}", *headers, f"Content-Length: {len(body)}", "", body)
+
+  def listen(connection):
+    with connection:
+      while connection.recv(65536):
+        connection.sendall("\r\n".join(lines).encode())
+
+  def accept():
+    with socket.create_server(("127.0.0.1", port)) as here:
+      ready.set()
+      while True:
+        threading.Thread(target=listen, args=(here.accept()[0],), daemon=True).start()
+
+  with socket.create_server(("127.0.0.1", 0)) as free:
+    port = free.getsockname()[1]
+  ready = threading.Event()
+  threading.Thread(target=accept, daemon=True).start()
+  ready.wait()
+  return f"http://127.0.0.1:{port}/v1"
+
+
+@pytest.mark.parametrize(
+  ("status", "body", "headers"),
+  [
+    ("302 Found", "", [f"Location: http://x/?key={KEY}"]),
+    ("401 No", "{}", [f"x-request-id: {KEY}"]),
+    ("400 No", "{}", [f"x-request-id: {KEY}"]),
+    ("400 No", '{"error": {"message": "' + "a" * 280 + KEY + '"}}', []),  # cut off amid the key
+    ("200 OK", "b" * 280 + KEY, []),
+    ("200 OK", '{"choices": [{"message": {"content": null}}], "id": "' + KEY + '"}', []),
+  ],
+)
+def test_no_header_shows_the_key_and_nothing_a_part_of_it(connect, tmp_path, status, body, headers):
+  teacher = connect(answered(status, body, *headers), key_env="PLANTED_KEY")
+  try:
+    said = str(ask(teacher, wanted(1)))
+  except errors.Refusal as refusal:
+    said = str(refusal)
+  files = b"".join(file.read_bytes() for file in tmp_path.rglob("*"))
+  assert KEY[:9] not in said and KEY[:9].encode() not in files
+
+
+def test_a_key_that_json_writes_otherwise_is_found_there_too(connect, monkeypatch):
+  key = 'sk-"planted"\\0123/456'
+  monkeypatch.setenv("PLANTED_KEY", key)
+  for told in (json.dumps(key), json.dumps(key).replace("/", "\\/")):
+    url = answered("400 No", f'{{"error": {{"message": [{told}]}}}}')
+    ((failure,),) = ask(connect(url, key_env="PLANTED_KEY"), wanted(1))
+    assert "planted" not in failure.message and "[key]" in failure.message
+
+
+@pytest.mark.parametrize(
+  ("name", "value"),
+  [
+    ("HTTPS_PROXY", "ftp://me:secret@x"),
+    ("HTTP_PROXY", "http://[::1"),
+    ("SSL_CERT_FILE", "/no/such/file"),
+  ],
+)
+def test_an_environment_that_lets_no_connection_be_made_is_told_of_in_one_line(
+  connect, monkeypatch, name, value
+):
+  monkeypatch.setenv(name, value)
+  with pytest.raises(errors.Refusal, match=name) as refusal:
+    ask(connect("https://10.0.0.1/v1", key_env="PLANTED_KEY"), wanted(1))
+  assert "secret" not in str(refusal.value)
