@@ -12,6 +12,7 @@ KINDS = ("annotate", "correct")
 SETTLED = ("refusal", "filtered", "length", "empty")
 UNSETTLED = ("bad_request", "gave_up", "unrecorded")
 
+BROKEN_OFF = ("error", "abort")  # finish reasons of servers that failed amid a reply
 QUIET = 30.0  # seconds without an answer that are worth a word
 
 _CUT = "the reply was cut at {} tokens, the most it may have"
@@ -31,7 +32,7 @@ def cut_at(failure) -> int | None:
 
 def broken(text: str, finish: str) -> str:
   """Why this is no whole reply, and so none to be kept; "" if it is one."""
-  if finish in ("length", "content_filter"):
+  if finish in ("length", "content_filter", *BROKEN_OFF):
     return f"it was ended by {finish}"
   return "" if text.strip() else "it has no text"
 

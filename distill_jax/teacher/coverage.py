@@ -15,11 +15,11 @@ def check(outcomes, least: float, *, round: int, stage: str, workdir) -> None:
   outcomes = [o for o in outcomes if not _unrecorded(o)]
   failed = [o for o in outcomes if isinstance(o, asking.Failure)]
   came = len(outcomes) - len(failed)
-  if came >= least * len(outcomes):
+  share = came / len(outcomes) if outcomes else 1.0
+  if share >= least:
     return
   settled = any(o.kind in asking.SETTLED for o in failed)
   again = " with --retry_failed" if settled else ""
-  share = came / len(outcomes)
   raise errors.teacher(
     f"only {came} of the {len(outcomes)} samples of round {round} {stage} have a reply"
     f" ({share:.1%}, config.teacher.coverage={least:g} wants more): {_kinds(failed)}; nothing that"

@@ -52,7 +52,7 @@ class Budget:
     self.spent, self.requests = spent, requests
     self._max_dollars, self._max_requests = max_dollars, max_requests
     self._reserved = 0.0
-    self._in_flight = 0
+    self.in_flight = 0
     self._released = asyncio.Event()
 
   async def reserve(self, need: float) -> None:
@@ -60,7 +60,7 @@ class Budget:
 
     Waits for requests in flight if they may leave enough. Raises errors.Refusal at a cap.
     """
-    while self._in_flight and self.spent + self._reserved + need > self._max_dollars:
+    while self.in_flight and self.spent + self._reserved + need > self._max_dollars:
       self._released.clear()
       await self._released.wait()
     if self.spent + need > self._max_dollars:
@@ -77,13 +77,13 @@ class Budget:
       )
     self.requests += 1
     self._reserved += need
-    self._in_flight += 1
+    self.in_flight += 1
 
   def release(self, need: float, *, sent: bool) -> None:
     """Gives a reservation back, whatever became of the request."""
-    self._in_flight -= 1
+    self.in_flight -= 1
     self.requests -= not sent
-    self._reserved = self._reserved - need if self._in_flight else 0.0
+    self._reserved = self._reserved - need if self.in_flight else 0.0
     self._released.set()
 
   def spend(self, dollars: float) -> None:

@@ -84,7 +84,7 @@ class Sender:
   @property
   def in_flight(self) -> int:
     """Requests whose answer has not come."""
-    return self._pace.in_flight
+    return self._budget.in_flight
 
   async def run(self, jobs: list[Job], temperature: float) -> None:
     """Returns when nothing is missing any more. Raises what `stop` was given, or errors.Refusal."""
@@ -147,6 +147,9 @@ class Sender:
     need, unused = ledger.dollars(self._terms.prices, tokens_in, tokens_out), 0
     try:
       await self._budget.reserve(need)
+      if self._stop is not None:  # since, while it waited for its turn
+        self._budget.release(need, sent=False)
+        raise self._stop
     except BaseException:
       self._gate.back(tokens_in + tokens_out)
       raise

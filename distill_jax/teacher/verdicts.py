@@ -7,6 +7,8 @@ import json
 import math
 import re
 
+from distill_jax.teacher import asking
+
 MOST_TOKENS = 10**9  # of one call; a server that says more is not believed
 QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
 REQUEST_ID = ("x-request-id", "request-id", "apim-request-id")
@@ -74,7 +76,7 @@ def of_body(raw: bytes, model: str) -> Answered | Again:
     return Again(f"the body has no choices: {start(json.dumps(body))}")
   read = [_choice(choice) for choice in choices]
   if None in read:
-    return Again(f"a choice is not a chat message: {start(json.dumps(choices))}")
+    return Again(f"a choice is no whole chat message: {start(json.dumps(choices))}")
   usage = body.get("usage") if isinstance(body.get("usage"), dict) else {}
   named, name = body.get("model"), body.get("id")
   tokens_in, tokens_out = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
@@ -115,16 +117,13 @@ def of_status(status: int, headers, body, now: float) -> Again | Skip | Stop:
     return Stop(why, "the key may not use this model or this address")
   if 300 <= status < 400:  # who redirects could have questions sent anywhere
     return Stop(
-      why, f"set config.teacher.base_url to where it points: {start(headers.get('location', ''))}"
+      why,
+      "set config.teacher.base_url to where it points:"
+      f" {start(headers.get('location') or 'it does not say')}",
     )
   if status in (404, 405):
     return Stop(
       why, "no such model or path; check config.teacher.model and config.teacher.base_url"
-    )
-  if 300 <= status < 400:
-    return Stop(
-      f"{why} (it points elsewhere, to {start(headers.get('location') or 'nowhere')})",
-      "the key is not sent after it; name the right address as config.teacher.base_url",
     )
   if status in (408, 409, 425, 429) or status >= 500:
     return Again(why, asked_wait(headers, now), limited=status == 429)
@@ -236,6 +235,8 @@ def _choice(choice) -> Choice | None:
   if not isinstance(text, str | None) or not isinstance(refusal, str | None):
     return None
   finish = finish if isinstance(finish, str) else "stop"
+  if finish in asking.BROKEN_OFF:
+    return None
   text = text or ""
   failure, why = "", ""
   if finish == "content_filter":

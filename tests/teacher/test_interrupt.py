@@ -75,3 +75,12 @@ def test_after_an_ask_signals_are_whose_they_were(serve, connect):
   before = signal.getsignal(signal.SIGINT)
   ask(connect(serve().url), wanted(3))
   assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_what_waits_for_money_is_not_sent_after_a_stop(serve, connect):
+  server = serve(latency=0.4)
+  each = 115e-6 + 100e-5  # dollars set aside for one
+  teacher = connect(server.url, max_dollars=2.5 * each, deadline=0.2)
+  with pytest.raises(errors.Refusal, match="deadline"):
+    ask(teacher, wanted(8))
+  assert server.stats.requests == teacher.ledger.total().calls == 2

@@ -89,3 +89,8 @@ def test_too_few_replies_are_told_with_why_and_what_to_type():
   with pytest.raises(errors.Refusal) as refusal:
     checked(outcomes(0, gave_up=2), 0.5)  # these are asked again anyway
   assert "--retry_failed" not in str(refusal.value)
+
+
+def test_a_share_that_is_exactly_what_is_wanted_is_enough():
+  for came in range(101):
+    checked(outcomes(came, refusal=100 - came), came / 100)

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from distill_jax import errors
-from distill_jax.teacher import ledger, sending, verdicts
+from distill_jax.teacher import asking, ledger, sending, verdicts
 
 NOW = 1_700_000_000.0
 
@@ -93,3 +93,12 @@ def test_a_reservation_waits_for_those_in_flight_before_it_refuses():
       await budget.reserve(0.7)
 
   asyncio.run(play())
+
+
+@pytest.mark.parametrize("finish", ["error", "abort"])
+def test_a_reply_that_the_server_broke_off_is_none(finish):
+  choice = {"message": {"content": "Half a re"}, "finish_reason": finish}
+  assert isinstance(
+    verdicts.of_body(json.dumps({"choices": [choice]}).encode(), "m"), verdicts.Again
+  )
+  assert asking.broken("Half a re", finish)
