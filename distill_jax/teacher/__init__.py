@@ -115,7 +115,7 @@ def _kept(settings, workdir) -> dict:
 
 
 def _client(settings, kept: dict, folder: str = "", **address):
-  from distill_jax.teacher import access, batch_book, client
+  from distill_jax.teacher import access, client
 
   names = (
     "model",
@@ -140,7 +140,6 @@ def _client(settings, kept: dict, folder: str = "", **address):
 
     poll, discount, most = settings.batch_poll, settings.batch_discount, settings.batch_size
     return batches.Batches(poll=poll, discount=discount, most=most, **terms)
-  batch_book.check_none_open(kept["cache_path"], kept["run"])
   if settings.batch == "files":
     from distill_jax.teacher import batch_files
 

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import datetime
 import json
-import pathlib
 import secrets
 import sqlite3
 import time
@@ -161,20 +160,22 @@ class Book:
       ) from None
 
 
-def check_none_open(path, run: str) -> None:
-  """Raises errors.Refusal if a run has batches under way: whoever asks in another way than they
-  were asked would pay for the same replies again."""
-  if not pathlib.Path(path).is_file():
-    return
+def check_free(path, run: str, keys: set[str]) -> None:
+  """Raises errors.Refusal if a run has batches under way with some of these samples: whoever asks
+  in another way than they were asked would pay for the same replies again."""
   with contextlib.closing(sqlite3.connect(path, timeout=30.0)) as db:
     try:
       found = db.execute(
-        "select id from batches where run = ? and state in (?, ?)", (run, MADE, SENT)
+        "select id, keys from batches join batch_lines on batch = name"
+        " where run = ? and state in (?, ?) order by batches.rowid",
+        (run, MADE, SENT),
       ).fetchall()
     except sqlite3.Error:  # no batches yet; what is wrong with the file, its owner will say
       return
-  if found:
+  taken = [id for id, line in found if not keys.isdisjoint(json.loads(line).values())]
+  if taken:
     raise errors.teacher(
-      f"{len(found)} batches of this run are under way ({found[0][0] or 'one without an id yet'});"
-      " collect them first, with --config.teacher.batch=api"
+      f"{len(taken)} requests of this run are under way in batches"
+      f" ({taken[0] or 'one without an id yet'}); collect them first, with batch=api for the teacher"
+      " that they were put to"
     )

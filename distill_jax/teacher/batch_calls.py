@@ -28,9 +28,9 @@ class Calls:
   Every method raises errors.Refusal where no answer comes, or one after which nothing can go on.
   """
 
-  def __init__(self, http, terms, hide):
-    """`hide` takes the key out of a text."""
-    self._http, self._terms, self._hide = http, terms, hide
+  def __init__(self, http, terms, hide, rest):
+    """`hide` takes the key out of a text; rest(seconds) sleeps, and raises if the run must stop."""
+    self._http, self._terms, self._hide, self._rest = http, terms, hide, rest
     self._slow = max(TRANSFER, terms.timeout)
 
   async def upload(self, name: str, content: bytes) -> str:
@@ -54,13 +54,13 @@ class Calls:
       if attempt == self._terms.attempts or (seconds := _pause(found, attempt)) > left:
         break
       left -= seconds
-      await asyncio.sleep(seconds)
+      await self._rest(seconds)
     raise self._gone("take a batch", found)
 
   async def find(self, name: str, file: str, tried: float) -> str:
     """The id of the batch that was asked for under this name at `tried` (Unix seconds); "" if there
     is none. Waits until it would be in the list."""
-    await asyncio.sleep(min(max(0.0, tried + SETTLE - time.time()), SETTLE))
+    await self._rest(min(max(0.0, tried + SETTLE - time.time()), SETTLE))
     after = openai.omit
     while True:
       send = lambda after=after: self._http.batches.list(limit=PAGE, after=after)
@@ -103,7 +103,7 @@ class Calls:
       waited += (seconds := _pause(found, attempt))
       if waited > self._terms.patience:
         raise self._gone(what, found)
-      await asyncio.sleep(seconds)
+      await self._rest(seconds)
 
   async def _once(self, send, sound, timeout: float):
     """One request: what came, if `sound` says that it is whole, or a verdict."""

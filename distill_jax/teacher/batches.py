@@ -45,6 +45,9 @@ class Batches(client.Client):
     self.book.close()
     super().close()
 
+  def _check_free(self, keys) -> None:
+    """What is under way is its own."""
+
   def _ask(self, requests, place, temperature: float, on_progress):
     found = super()._ask(requests, place, temperature, on_progress)
     for batch in self.book.open():  # left by a process that died when it had stored everything
@@ -55,8 +58,7 @@ class Batches(client.Client):
 
   async def _send(self, jobs, place, temperature, total: int, on_progress) -> None:
     async with self._connection() as http:
-      calls = batch_calls.Calls(http, self._terms, self._hide)
-      asked = _Asked(self, calls, jobs, place, temperature, total, on_progress)
+      asked = _Asked(self, http, jobs, place, temperature, total, on_progress)
       try:
         with self._deadline_of(asked), interrupts.heard(asked):
           await asked.run()
@@ -67,10 +69,11 @@ class Batches(client.Client):
 class _Asked:
   """One `ask`: what is missing is submitted, waited for and stored, until nothing is missing."""
 
-  def __init__(self, owner: Batches, calls, jobs, place, temperature, total: int, on_progress):
-    self._owner, self._calls, self._place = owner, calls, place
+  def __init__(self, owner: Batches, http, jobs, place, temperature, total: int, on_progress):
+    self._owner, self._place = owner, place
     self._terms, self._store, self._book = owner._terms, owner._store, owner.book
     self._temperature, self._total, self._on_progress = temperature, total, on_progress
+    self._calls = batch_calls.Calls(http, self._terms, owner._hide, self._rest)
     self._jobs = list(jobs)
     self._wording = batch_format.Calls(self._terms, owner._hide)
     self._wanted = {key: job for job in jobs for key in job.missing.values()}
@@ -109,8 +112,14 @@ class _Asked:
         since = time.monotonic()
       else:
         self._tell()
-        with contextlib.suppress(TimeoutError):
-          await asyncio.wait_for(self._stopping.wait(), self._owner.poll)
+        await self._rest(self._owner.poll)
+
+  async def _rest(self, seconds: float) -> None:
+    """Sleeps; raises the reason to stop as soon as there is one."""
+    with contextlib.suppress(TimeoutError):
+      await asyncio.wait_for(self._stopping.wait(), seconds)
+    if self._stop is not None:
+      raise self._stop
 
   async def _recover(self) -> None:
     """Settles what a process that was killed has left: batches whose id nobody knows yet."""

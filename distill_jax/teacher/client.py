@@ -18,6 +18,7 @@ from distill_jax import errors
 from distill_jax.teacher import (
   access,
   asking,
+  batch_book,
   cache,
   interrupts,
   keeping,
@@ -127,11 +128,16 @@ class Client:
     jobs = self._jobs(requests, names, place)
     total = sum(request.samples for request in requests)
     if jobs:
+      self._check_free({name for job in jobs for name in job.missing.values()})
       asyncio.run(self._send(jobs, place, temperature, total, on_progress))
     elif on_progress is not None:
       on_progress(asking.Progress(total, total, 0, 0, self.ledger.total().dollars))
     found = self._store.known([name for _, keys in names for name in keys.values()], place)
     return [[found[name] for name in keys.values()] for _, keys in names]
+
+  def _check_free(self, keys: set[str]) -> None:
+    """Raises errors.Refusal for what is under way in another way."""
+    batch_book.check_free(self._store.path, self._run, keys)
 
   def _names(self, request: asking.Request, temperature: float) -> tuple[str, dict[int, str]]:
     """(canonical JSON, {sample: cache key}) of a request."""

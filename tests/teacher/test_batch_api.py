@@ -9,7 +9,7 @@ from batch_scripted import batched, refusal
 from scripted import ask, wanted
 
 from distill_jax import errors
-from distill_jax.teacher import asking, batch_book, batch_calls, batch_format, batch_results, cache
+from distill_jax.teacher import asking, batch_calls, batch_format, batch_results, cache
 
 
 @pytest.fixture
@@ -245,16 +245,45 @@ def test_a_batch_that_the_server_has_forgotten_is_not_paid_again_unasked(serve, 
   teacher.close()
 
 
-def test_ordinary_calls_do_not_pay_for_what_is_under_way(serve, path):
+def test_ordinary_calls_do_not_pay_for_what_is_under_way(serve, path, connect):
   server = serve()
   server.batches.faults = {"poll": ["401"] * 9}
   teacher = batched(server.url, path)
   assert refusal(ask, teacher, wanted(2)).code == errors.TEACHER
   teacher.close()
-  refused = refusal(batch_book.check_none_open, path, "this run")
+  ordinary = connect(server.url)
+  refused, sent = refusal(ask, ordinary, wanted(3)), server.stats.requests
   assert "batch-0" in str(refused) and "batch=api" in str(refused)
-  batch_book.check_none_open(path, "another run")
-  batch_book.check_none_open(path.with_name("none"), "this run")
+  assert server.stats.requests == sent
+  assert len(ask(ordinary, wanted(5)[2:])) == 3  # which no batch has
+  assert len(ask(connect(server.url, run="another run"), wanted(2))) == 2
+
+
+def test_a_batch_of_one_teacher_does_not_keep_another_of_the_same_run_from_asking(
+  serve, path, connect
+):
+  server = serve()
+  server.batches.faults = {"poll": ["401"]}
+  strong = batched(server.url, path, model="strong")
+  cheap = connect(server.url, cache_path=str(path), model="cheap")
+  assert refusal(ask, strong, wanted(2)).code == errors.TEACHER
+  assert len(ask(cheap, wanted(2))) == len(ask(strong, wanted(2))) == 2
+  strong.close()
+
+
+@pytest.mark.parametrize("verb", ["upload", "create", "poll", "list"])
+def test_a_stop_is_heard_while_a_wait_is_asked_for(serve, path, verb):
+  server = serve()
+  server.batches.faults = {"create": ["close"]} if verb == "list" else {}
+  server.batches.faults |= {verb: ["429:retry_after=9"]}
+  teacher, begun = batched(server.url, path, deadline=0.2, patience=60.0), time.monotonic()
+  assert refusal(ask, teacher, wanted(2)).code == errors.BUDGET
+  assert time.monotonic() - begun < 5
+  teacher.close()
+  again = batched(server.url, path)
+  server.batches.faults = {}
+  assert len(ask(again, wanted(2))) == 2 and len(server.batches.batches) == 1
+  again.close()
 
 
 def test_two_runs_over_one_file_share_a_batch(serve, path):
