@@ -176,6 +176,6 @@ def check_free(path, run: str, keys: set[str]) -> None:
   if taken:
     raise errors.teacher(
       f"{len(taken)} requests of this run are under way in batches"
-      f" ({taken[0] or 'one without an id yet'}); collect them first, with batch=api for the teacher"
-      " that they were put to"
+      f" ({taken[0] or 'one without an id yet'}); collect them first, with batch=api for the"
+      " teacher that they were put to"
     )

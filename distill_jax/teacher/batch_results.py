@@ -40,7 +40,9 @@ class Results:
 
   def read(self, content: bytes, lines: dict) -> None:
     """Stores what a file says about these lines, {custom_id: batch_book.Line}; the first word on a
-    line counts, and nothing else that stands in the file."""
+    line counts, and nothing else that stands in the file. A failure that was read before, and set
+    aside to be asked again, is not heard again."""
+    self._before = self._store.failed_before(self._place)
     for result in batch_format.results(content, self._terms.model):
       line = lines.get(result.name)
       if line is not None and line.name not in self.again and not self._known(line):
@@ -65,22 +67,30 @@ class Results:
   def _take(self, line, result) -> None:
     verdict = result.verdict
     if isinstance(verdict, verdicts.Answered):
-      self._calls.append((line.request, self._read(line, result), self._place))
+      outcomes = self._read(line, result)
     elif getattr(verdict, "kind", "") == "bad_request" and self._schema(line):
       self.again[line.name] = Unanswered(self._hide(verdict.why), plain=True)
       return
     elif isinstance(verdict, verdicts.Skip):
       failed = self._failure(verdict.kind, self._hide(verdict.why), line, result)
-      self._calls.append((line.request, {item: failed for item in line.keys.items()}, self._place))
+      outcomes = {item: failed for item in line.keys.items()}
     else:
       why = self._hide(verdict.why)
       self.again[line.name] = Unanswered(why, status=result.status, request_id=result.request_id)
       if isinstance(verdict, verdicts.Stop):
         self.stop = self.stop or verdict
       return
-    self.outcomes |= {key: outcome for (_, key), outcome in self._calls[-1][1].items()}
+    fresh = {(s, key): o for (s, key), o in outcomes.items() if not self._set_aside(key, o)}
+    self._calls.append((line.request, fresh, self._place))
+    self.outcomes |= {key: outcome for (_, key), outcome in fresh.items()}
     if len(self._calls) >= TOGETHER:
       self._flush()
+
+  def _set_aside(self, key: str, outcome) -> bool:
+    if not isinstance(outcome, asking.Failure):
+      return False
+    seen = [dataclasses.replace(failure, attempts=0) for failure in self._before.get(key, ())]
+    return dataclasses.replace(outcome, attempts=0) in seen
 
   def _read(self, line, result) -> dict:
     """{(sample, key): Reply or Failure} of an answer."""

@@ -133,8 +133,8 @@ class Cache:
     """Keeps what calls brought, [(request, {(sample, key): Reply | Failure}, place), ...], all of
     it or nothing.
 
-    A reply that another process stored meanwhile is left as it is. A failure that was there before
-    is kept as well.
+    A reply that another process stored meanwhile is left as it is, and what this one cost is kept.
+    A failure that was there before is kept as well.
     """
     now = datetime.datetime.now(datetime.UTC).isoformat("T", "seconds")
     with self.transaction() as db:
@@ -190,6 +190,16 @@ class Cache:
       tokens_reasoning=sum(reasoning),
     )
 
+  def failed_before(self, place: Place) -> dict[str, list[asking.Failure]]:
+    """The failures of a place that were asked again since, by key."""
+    found = collections.defaultdict(list)
+    for *row, key in self.rows(
+      f"select {tables.FAILURE}, key from failed_before where (run, round, stage) is (?, ?, ?)",
+      dataclasses.astuple(place),
+    ):
+      found[key].append(asking.Failure(*row))
+    return found
+
   def set_failures_aside(self, run: str, finished) -> int:
     """Takes the failures of a run for not settled, but for those of finished (round, stage) pairs;
     how many there were. They stay in the file and in the ledger."""
@@ -207,12 +217,11 @@ class Cache:
     """Throws away the replies of which an SQL condition holds; how many. What they cost stays in
     the ledger."""
     sums = ", ".join(f"sum({name})" for name in tables.SPENT.split(", "))
-    added = ", ".join(f"{n} = {n} + excluded.{n}" for n in ("replies", *tables.SPENT.split(", ")))
     with self.transaction() as db:
       db.execute(
         f"insert into pruned(run, round, stage, replies, {tables.SPENT})"
         f" select run, round, stage, count(*), {sums} from replies where {where} group by 1, 2, 3"
-        f" on conflict do update set {added}",
+        f" {tables.ADD_PRUNED}",
         values,
       )
       gone = db.execute(f"delete from replies where {where}", values).rowcount
@@ -303,7 +312,7 @@ class Cache:
         f"teacher cache {self.path} cannot be used ({error}); check the disk, its permissions and"
         " whether another run holds it, or name another file with --config.teacher.cache=FILE"
       ) from None
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
       why = " ".join(str(error).split())
       raise errors.data(
         f"teacher cache {self.path} is damaged or no SQLite file ({why}); save what can be saved"
@@ -330,7 +339,7 @@ def _reply(row, place: Place) -> asking.Reply:
 def _insert_reply(db, reply: asking.Reply, named, where, now: str) -> None:
   if why := asking.broken(reply.text, reply.finish):
     raise ValueError(f"no reply to be kept: {why}")
-  db.execute(
+  stored = db.execute(
     f"insert or ignore into replies(key, request, sample, {tables.REPLY}, run, round, stage, time)"
     " values (?, ?, ?, cast(? as text), cast(? as text), cast(? as text), ?, ?, ?, ?, ?, ?, ?, ?,"
     " ?)",
@@ -338,7 +347,17 @@ def _insert_reply(db, reply: asking.Reply, named, where, now: str) -> None:
       *named, _bytes(reply.text), _bytes(reply.finish), _bytes(reply.model), reply.tokens_in,
       reply.tokens_out, reply.dollars, reply.tokens_cached, reply.tokens_reasoning, *where, now,
     ),
-  )  # fmt: skip
+  ).rowcount  # fmt: skip
+  if not stored:
+    db.execute(
+      f"insert into pruned(run, round, stage, replies, {tables.SPENT}) select ?, ?, ?, 1, ?, ?, ?,"
+      " ?, ? from replies where key = ? and (run, round, stage) is not (?, ?, ?)"
+      f" {tables.ADD_PRUNED}",
+      (
+        *where, reply.tokens_in, reply.tokens_cached, reply.tokens_reasoning, reply.tokens_out,
+        reply.dollars, named[0], *where,
+      ),
+    )  # fmt: skip
 
 
 def _insert_failure(db, failure: asking.Failure, where, now: str) -> None:

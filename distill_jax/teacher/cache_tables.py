@@ -5,7 +5,8 @@ asked          which replies a round and stage of a run asked for
 failures       samples without a reply, by round and stage of a run
 failed_before  failures that were asked again since; what they cost stays in the ledger
 sent           HTTP requests and retries, by round and stage of a run
-pruned         what replies that were thrown away had cost, by round and stage of a run
+pruned         what replies had cost that are not here, by round and stage of a run: thrown away, or
+               another run, which asked for the same at the same time, had one first
 salt           one random text: what tells this file's requests from those of other files
 """
 
@@ -54,3 +55,6 @@ FAILURE = (
   "kind, message, attempts, tokens_in, tokens_out, dollars, status, request_id, tokens_cached,"
   " tokens_reasoning"
 )
+
+_SUMS = ("replies", *SPENT.split(", "))
+ADD_PRUNED = f"on conflict do update set {', '.join(f'{n} = {n} + excluded.{n}' for n in _SUMS)}"

@@ -133,6 +133,11 @@ class Client:
     elif on_progress is not None:
       on_progress(asking.Progress(total, total, 0, 0, self.ledger.total().dollars))
     found = self._store.known([name for _, keys in names for name in keys.values()], place)
+    if gone := [name for _, keys in names for name in keys.values() if name not in found]:
+      raise errors.data(
+        f"{len(gone)} replies were thrown away from teacher cache {self._store.path} by another"
+        " command while this one asked for others; run the same command again"
+      )
     return [[found[name] for name in keys.values()] for _, keys in names]
 
   def _check_free(self, keys: set[str]) -> None:

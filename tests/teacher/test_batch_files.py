@@ -9,7 +9,7 @@ from batch_scripted import filed, papers, refusal, run_batch
 from scripted import ask, echo, wanted
 
 from distill_jax import errors
-from distill_jax.teacher import asking, faults, server
+from distill_jax.teacher import asking, cache, faults, server
 
 
 @pytest.fixture
@@ -164,3 +164,22 @@ def test_a_folder_that_cannot_be_is_refused(tmp_path):
   (tmp_path / "file").write_text("")
   with contextlib.closing(filed(tmp_path / "file" / "x", tmp_path / "t.sqlite")) as teacher:
     assert refusal(ask, teacher, wanted(1)).code == errors.DATA
+
+
+@pytest.mark.parametrize("fault", ["refusal", "empty", "400"])
+def test_what_is_to_be_asked_again_stands_in_the_next_file_and_is_charged_once(
+  play, there, tmp_path, fault
+):
+  play(wanted(2))
+  run_batch(elsewhere(["", fault]), papers(there)[0])
+  first = play(wanted(2))
+  assert isinstance(first[1][0], asking.Failure)
+  spent = play.totals.dollars
+  store = cache.Cache(tmp_path / "teacher.sqlite")
+  assert store.set_failures_aside("this run", ()) == 1
+  store.close()
+  assert play(wanted(2)).code == errors.PREEMPTED and play.totals.dollars == spent
+  (path,) = papers(there)
+  assert len(path.read_text().splitlines()) == 1
+  run_batch(elsewhere(), path)
+  assert all(isinstance(reply, asking.Reply) for (reply,) in play(wanted(2)))

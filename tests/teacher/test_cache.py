@@ -1,6 +1,7 @@
 """The file of paid replies: sound, readable by anyone, and clear when it is not."""
 
 import concurrent.futures
+import contextlib
 import sqlite3
 
 import pytest
@@ -217,3 +218,42 @@ def test_failures_of_unfinished_stages_are_set_aside_to_be_asked_again(store):
   assert store.failure("k", cache.Place("this run", 0, "0_done")) == lost
   assert store.failure("k", cache.Place("this run", 0, "1_open")) is None
   assert store.totals("this run").dollars == 0.5
+
+
+def test_what_a_run_paid_for_a_reply_that_another_had_first_counts_as_spent(store):
+  there = cache.Place("another run", 0, "s")
+  for place in (there, HERE):
+    store.store("{}", {(0, "k"): reply(f"of {place.run}")}, place)
+  assert store.get("k", HERE).text == "of another run"
+  for run in ("another run", "this run"):
+    assert (store.totals(run).dollars, store.totals(run).tokens_out) == (0.5, 4)
+  store.store("{}", {(0, "k"): reply("x")}, there)  # read a second time by who has it
+  assert store.totals("another run").dollars == 0.5
+
+
+def test_bytes_that_are_no_text_are_told_as_damage(tmp_path):
+  path = tmp_path / "teacher.sqlite"
+  made = cache.Cache(path)
+  made.store("{}", {(0, "k"): reply("planted")}, HERE)
+  made.close()
+  path.write_bytes(path.read_bytes().replace(b"planted", b"pl\xf8nted"))
+  made = cache.Cache(path)
+  with pytest.raises(errors.Refusal, match="damaged"):
+    made.get("k", HERE)
+  made.close()
+
+
+def test_replies_that_are_pruned_while_others_are_asked_for_are_missed_in_one_line(
+  serve, connect, tmp_path
+):
+  def prune(messages, n, temperature, seed):
+    if messages[-1][1] == "q1":
+      with contextlib.closing(cache.Cache(tmp_path / "teacher.sqlite")) as store:
+        store.prune("run = ?", ["a"])
+    return ["x"] * n
+
+  url = serve(answer=prune).url
+  ask(connect(url, run="a"), wanted(1))
+  with pytest.raises(errors.Refusal, match="thrown away"):
+    ask(connect(url, run="b"), wanted(2))
+  assert len(ask(connect(url, run="b"), wanted(2))) == 2
