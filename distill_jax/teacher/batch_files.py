@@ -88,7 +88,7 @@ class Files(client.Client):
       try:
         rows = [json.loads(raw) for raw in path.read_bytes().split(b"\n") if raw.strip()]
         asks = {(row["custom_id"], row["body"][self._terms.max_tokens_field]) for row in rows}
-      except (ValueError, TypeError, KeyError):
+      except (ValueError, TypeError, KeyError, RecursionError):
         raise errors.data(f"{path} is no file of requests; move it elsewhere") from None
       if not wanted.isdisjoint(name for name, _ in asks):
         found.append(Paper(path, frozenset(asks), _whole(_result(path))))

@@ -76,6 +76,13 @@ def export(store: cache.Cache, out: str) -> None:
   if not out:
     cache_lines.export(store, sys.stdout)
     return
+  target = pathlib.Path(out)
+  own = target.exists() and target.samefile(store.path)
+  if own or target.is_symlink() or (target.exists() and not target.is_file()):
+    raise errors.usage(
+      f"--out={out} is {'the cache itself' if own else 'no ordinary file'} and would be replaced;"
+      " name another file, or leave --out away for the standard output"
+    )
   with cache_lines.new_file(out) as file:
     count = cache_lines.export(store, file)
   console.Console().line(f"{out} has the {count} rows of {store.path}")

@@ -29,7 +29,7 @@ def merged(config: dict) -> dict:
   if not isinstance(others, dict) or not isinstance(config["teacher"], dict):
     return config
   for name, own in others.items():
-    if name == MAIN or not NAME.fullmatch(name):
+    if name == MAIN or not NAME.fullmatch(str(name)):
       allowed = (
         f"names of small letters, digits and underscores, but {MAIN}: that is config.teacher"
       )

@@ -21,6 +21,7 @@ def fields(extra: str, at: str = "teacher.extra") -> dict:
   example = f"--config.{at}='{{\"top_k\": 20}}'"
   try:
     found = json.loads(extra)
+    json.dumps(found, allow_nan=False)  # NaN and Infinity are no JSON, and 1e999 becomes one
   except (ValueError, RecursionError):
     found = None
   if not isinstance(found, dict):

@@ -156,8 +156,9 @@ def test_a_model_that_is_not_there_is_told_of_with_the_file(play, there):
 
 def test_what_is_no_file_of_requests_is_told_of(play, there):
   play(wanted(1))
-  (there / "other.jsonl").write_text('{"question": 1}\n')
-  assert "other.jsonl" in str(play(wanted(1)))
+  for line in ('{"question": 1}', "[" * 100_000):
+    (there / "other.jsonl").write_text(f"{line}\n")
+    assert "other.jsonl" in str(play(wanted(1)))
 
 
 def test_a_folder_that_cannot_be_is_refused(tmp_path):

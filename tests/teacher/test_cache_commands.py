@@ -1,6 +1,7 @@
 """teacher cache: what was paid for is shown, moved without loss, thrown away only when asked."""
 
 import json
+import os
 import pathlib
 import sqlite3
 
@@ -242,3 +243,13 @@ def test_nothing_but_prune_throws_replies_away():
   sources = [file.read_text(encoding="utf-8").lower() for file in package.rglob("*.py")]
   assert sum(text.count("delete from replies") for text in sources) == 1
   assert not any("drop table" in text or "replace into replies" in text for text in sources)
+
+
+def test_an_export_replaces_neither_the_cache_nor_what_is_no_file(full, tmp_path, capsys):
+  before, pipe, link = full.read_bytes(), tmp_path / "pipe", tmp_path / "link"
+  os.mkfifo(pipe)
+  link.symlink_to(full)
+  for out in (full, f"{tmp_path}/./full.sqlite", link, pipe):
+    assert run("export", f"--cache={full}", f"--out={out}") == errors.USAGE
+    assert capsys.readouterr().err.count("\n") == 1
+  assert full.read_bytes() == before and pipe.is_fifo() and link.is_symlink()

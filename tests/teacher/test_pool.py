@@ -214,6 +214,7 @@ def test_a_row_of_a_sweep_may_have_teachers_of_its_own(monkeypatch):
   [
     ({"teachers": {"main": {}}}, "config.teachers"),
     ({"teachers": {"A b": {}}}, "config.teachers"),
+    ({"teachers": {1: {}}}, "config.teachers"),
     ({"teachers": {"a": 3}}, "config.teachers.a"),
     ({"teachers": {"a": {"modle": "x"}}}, "config.teachers.a.modle"),
     ({"teachers": {"a": {"concurrency": "x"}}}, "config.teachers.a.concurrency"),
@@ -227,6 +228,8 @@ def test_a_row_of_a_sweep_may_have_teachers_of_its_own(monkeypatch):
     ({"teachers": {"a": {"extra": "{"}}}, "config.teachers.a.extra"),
     ({"teacher": {"extra": '{"seed": 1}'}}, "config.teacher.extra"),
     ({"teacher": {"extra": "[]"}}, "config.teacher.extra"),
+    ({"teacher": {"extra": '{"top_p": NaN}'}}, "config.teacher.extra"),
+    ({"teacher": {"extra": '{"top_p": 1e999}'}}, "config.teacher.extra"),
     ({"teacher": {"structured": "yes"}}, "config.teacher.structured"),
     ({"teacher": {"pool": ("main=1", "a=1")}}, "config.teacher.pool"),
     ({"teacher": {"pool": ("main",)}}, "config.teacher.pool"),
