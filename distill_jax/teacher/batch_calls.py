@@ -77,11 +77,11 @@ class Calls:
     send = lambda: self._http.batches.retrieve(id)
     return await self._call(f"show batch {id}", send, _named(Batch), self._terms.timeout, forget)
 
-  async def download(self, file: str) -> bytes:
-    """The content of a file."""
+  async def download(self, file: str, forget: str) -> bytes:
+    """The content of a file; `forget` as above."""
     send = lambda: self._http.files.content(file, timeout=self._slow)
     found = await self._call(
-      f"give file {file}", send, lambda f: isinstance(f.content, bytes), self._slow
+      f"give file {file}", send, lambda f: isinstance(f.content, bytes), self._slow, forget
     )
     return posting.hidden(found.content, self._hide)
 
@@ -140,6 +140,22 @@ class Calls:
       f"{self._terms.base_url} did not {what} ({self._hide(verdict.why)}); nothing is lost: what"
       " was sent before goes on there, run the same command again to collect it"
     )
+
+
+def counted(state: Batch) -> tuple[int, int]:
+  """(requests that are completed, requests there are) by a server's word; 0 where it has none."""
+  found = [getattr(state.request_counts, name, 0) for name in ("completed", "total")]
+  done, total = (n if type(n) is int and n > 0 else 0 for n in found)
+  return done, total
+
+
+def problem(state: Batch) -> tuple[str, str, int]:
+  """(code, message, line) of the first thing that is wrong with a batch; "" and 0 for none."""
+  listed = getattr(state.errors, "data", None)
+  first = listed[0] if isinstance(listed, list) and listed else None
+  code, said, line = (getattr(first, name, None) for name in ("code", "message", "line"))
+  text = [x if isinstance(x, str) else "" for x in (code, said)]
+  return *text, line if type(line) is int else 0
 
 
 def _pause(verdict, attempt: int) -> float:

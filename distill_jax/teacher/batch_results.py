@@ -25,6 +25,7 @@ class Results:
   again     {line: Unanswered}; of a line that was answered in part, the rest is in neither
   longer    {key: limit} of replies that were cut at `limit` and may be asked for with a larger one
   stop      a verdicts.Stop that some line got, or None
+  heard     the lines that the files say something of
   """
 
   def __init__(self, store, place, terms, hide, tried, schema=lambda line: False):
@@ -36,6 +37,7 @@ class Results:
     self.again: dict[str, Unanswered] = {}
     self.longer: dict[str, int] = {}
     self.stop: verdicts.Stop | None = None
+    self.heard: set[str] = set()
     self._calls: list = []
 
   def read(self, content: bytes, lines: dict) -> None:
@@ -45,6 +47,8 @@ class Results:
     self._before = self._store.failed_before(self._place)
     for result in batch_format.results(content, self._terms.model):
       line = lines.get(result.name)
+      if line is not None:
+        self.heard.add(line.name)
       if line is not None and line.name not in self.again and not self._known(line):
         self._take(line, result)
     self._flush()

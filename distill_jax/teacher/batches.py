@@ -79,6 +79,7 @@ class _Asked:
     self._wanted = {key: job for job in jobs for key in job.missing.values()}
     self._attempts: collections.Counter = collections.Counter()  # by key
     self._counts: dict[str, float] = {}  # batch -> samples that are done at the server
+    self._short: dict[str, float] = {}  # batch -> when its results were first found not whole
     self._failures = self._retries = 0
     self._stop: BaseException | None = None
     self._stopping = asyncio.Event()
@@ -191,11 +192,10 @@ class _Asked:
         continue
       state = await self._calls.look(batch.id, self._forget(batch))
       if state.status in OVER:
-        await self._collect(batch, state)
-        found = True
-      elif counts := state.request_counts:
-        share = counts.completed / counts.total if counts.total else 0.0
-        self._counts[batch.name] = share * batch.samples
+        found |= await self._collect(batch, state)
+      else:
+        done, total = batch_calls.counted(state)
+        self._counts[batch.name] = min(done / total, 1.0) * batch.samples if total else 0.0
     return found
 
   def _check_patience(self, batch, since: float) -> None:
@@ -214,8 +214,9 @@ class _Asked:
   def _forgetting(self, batch) -> str:
     return f"sqlite3 {self._store.path} \"delete from batches where name = '{batch.name}'\""
 
-  async def _collect(self, batch, state) -> None:
-    """Stores what came of a batch that is over, and frees the rest.
+  async def _collect(self, batch, state) -> bool:
+    """Stores what came of a batch that is over, and frees the rest; False if its files are not
+    whole yet, so that what is missing there is paid for and not to be asked again.
 
     Raises errors.Refusal, after that, where it makes no sense to ask for the rest.
     """
@@ -230,13 +231,16 @@ class _Asked:
     )
     for file in (state.output_file_id, state.error_file_id):
       if file:
-        found.read(await self._calls.download(file), lines)
+        found.read(await self._calls.download(file, self._forget(batch)), lines)
+    if len(found.heard) < batch_calls.counted(state)[0]:
+      self._check_whole(batch, state, found)
+      return False
     found.unheard(lines.values())
     self._book.close_batch(batch.name, state.status)
     self._full = False
     if state.status == "failed":
       self._say_failed(state)
-      return
+      return True
     self._freed = True
     for line in lines.values():
       for sample, key in line.keys.items():
@@ -244,6 +248,18 @@ class _Asked:
           self._settle(sample, key, line, found, batch.place)
     self.answered |= any(isinstance(o, asking.Reply) for o in found.outcomes.values())
     self._check(batch, state, found)
+    return True
+
+  def _check_whole(self, batch, state, found) -> None:
+    """Raises errors.Refusal if the files of a batch that is over have not been whole for long."""
+    begun = self._short.setdefault(batch.name, time.monotonic())
+    if time.monotonic() - begun > self._terms.patience:
+      raise errors.teacher(
+        f"{self._terms.base_url} says that {batch_calls.counted(state)[0]} requests of batch"
+        f" {state.id} are completed, but gives the results of {len(found.heard)}; what came is"
+        " stored, and nothing is asked again: run the same command again to look once more, or, to"
+        f" ask (and pay) again for the others, type: {self._forgetting(batch)}"
+      )
 
   def _asks_for_json(self, line) -> bool:
     return line.name in self._wanted and self._wanted[line.name].schema
@@ -278,17 +294,16 @@ class _Asked:
 
   def _say_failed(self, state) -> None:
     """Raises errors.Refusal for a batch that was not accepted, unless it waits for another."""
-    problems = (state.errors and state.errors.data) or []
-    full = any(problem.code in FULL for problem in problems)
+    code, said, line = batch_calls.problem(state)
+    full = code in FULL
     if full and any(batch.place.run == self._place.run for batch in self._under_way()):
       self._full = True
       return
     if full and self._freed:
       self._freed = False
       return
-    said = problems[0] if problems else None
-    where = f" (line {said.line})" if said is not None and said.line else ""
-    why = self._owner._hide(verdicts.start((said and said.message) or "it does not say why"))
+    where = f" (line {line})" if line else ""
+    why = self._owner._hide(verdicts.start(said or "it does not say why"))
     do = (
       "wait until others are through, or ask for less at a time with --config.teacher.batch_size"
       if full
