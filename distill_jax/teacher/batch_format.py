@@ -102,7 +102,7 @@ def check_caps(store, run: str, caps: dict, rows: list[tuple], *, held: float) -
   if spent + need > caps["max_dollars"]:
     raise errors.budget(
       f"the next {len(rows)} teacher requests may cost ${need:.4f} (all replies at their longest),"
-      f" but ${spent:.4f} of ${caps['max_dollars']:.2f} are spent or set aside; nothing was sent,"
+      f" but ${spent:.4f} of ${caps['max_dollars']:.4f} are spent or set aside; nothing was sent,"
       " raise --config.teacher.max_dollars and run the same command again"
     )
   sent = store.requests(run)

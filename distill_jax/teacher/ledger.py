@@ -66,7 +66,7 @@ class Budget:
     if self.spent + need > self._max_dollars:
       raise errors.budget(
         f"the next teacher request may cost ${need:.4f}, but ${self.spent:.4f} of"
-        f" ${self._max_dollars:.2f} are spent; nothing is lost, raise --config.teacher.max_dollars"
+        f" ${self._max_dollars:.4f} are spent; nothing is lost, raise --config.teacher.max_dollars"
         " and run the same command again"
       )
     if self.requests + 1 > self._max_requests:

@@ -79,7 +79,9 @@ def of_body(raw: bytes, model: str) -> Answered | Again:
     return Again(f"a choice is no whole chat message: {start(json.dumps(choices))}")
   usage = body.get("usage") if isinstance(body.get("usage"), dict) else {}
   named, name = body.get("model"), body.get("id")
-  tokens_in, tokens_out = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+  tokens_in, tokens_out = (
+    _count(usage.get(name)) or None for name in ("prompt_tokens", "completion_tokens")
+  )  # none at all were not counted
   return Answered(
     choices=tuple(read),
     model=named if isinstance(named, str) and named else model,

@@ -47,7 +47,7 @@ def test_a_cap_counts_what_failures_cost_before_they_were_asked_again(tmp_path):
   store.set_failures_aside("r", ())
   spent = ledger.Ledger(store, "r").total().dollars
   budget = ledger.Budget(spent=spent, requests=0, max_dollars=1.0, max_requests=9)
-  with pytest.raises(errors.Refusal, match=r"\$0\.7500 of \$1\.00 are spent"):
+  with pytest.raises(errors.Refusal, match=r"\$0\.7500 of \$1\.0000 are spent"):
     asyncio.run(budget.reserve(0.3))
   store.close()
 

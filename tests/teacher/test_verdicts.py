@@ -102,3 +102,10 @@ def test_a_reply_that_the_server_broke_off_is_none(finish):
     verdicts.of_body(json.dumps({"choices": [choice]}).encode(), "m"), verdicts.Again
   )
   assert asking.broken("Half a re", finish)
+
+
+def test_a_server_that_counts_no_tokens_at_all_has_not_counted_them():
+  usage = {"prompt_tokens": 0, "completion_tokens": 0}
+  body = {"choices": [{"message": {"content": "Seven."}}], "usage": usage}
+  answer = verdicts.of_body(json.dumps(body).encode(), "m")
+  assert (answer.tokens_in, answer.tokens_out) == (None, None)
