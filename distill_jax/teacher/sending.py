@@ -132,6 +132,7 @@ class Sender:
       else:
         tries += not verdict.limited
         job.unread += heard.status == 200
+        await self._charge(job, heard, attempt)
         waited += await self._wait(job, heard, attempt, tries, waited, left_at)
 
   def _most(self, job: Job) -> tuple[int, int]:
@@ -250,6 +251,17 @@ class Sender:
       }
       for fresh, cached, said, silent in parts
     ]
+
+  async def _charge(self, job: Job, heard: posting.Heard, attempt: int) -> None:
+    """Keeps what an answer that cannot be read has cost: it is a failure until a reply comes."""
+    if not any(tokens := heard.verdict.tokens):
+      return
+    cost = ledger.dollars(self._terms.prices, *tokens)
+    self._budget.spend(cost)
+    self._meter.spend(cost)
+    charged = dict(zip(("tokens_in", "tokens_out", "dollars"), (*tokens, cost), strict=True))
+    failed = _failure("gave_up", self._hide(heard.verdict.why), attempt, heard, **charged)
+    await self._keeper.keep(job.request, {min(job.missing.items()): failed})
 
   async def _skip(self, job: Job, heard: posting.Heard, attempt: int) -> None:
     kind, why = heard.verdict.kind, self._hide(heard.verdict.why)

@@ -41,12 +41,14 @@ class Answered:
 class Again:
   """Worth another attempt, after `wait` seconds if the server asked for that.
 
-  `limited`: nothing is wrong but the pace; it says nothing about the request.
+  `limited`: nothing is wrong but the pace; it says nothing about the request. `tokens`: of prompt
+  and completion, that are charged for an answer all the same.
   """
 
   why: str
   wait: float | None = None
   limited: bool = False
+  tokens: tuple[int, int] = (0, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,17 +73,21 @@ def of_body(raw: bytes, model: str) -> Answered | Again:
     body = json.loads(raw)
   except (ValueError, RecursionError):
     return Again(f"the body is not JSON: {start(raw.decode('utf-8', 'replace'))}")
-  choices = body.get("choices") if isinstance(body, dict) else None
-  if not isinstance(choices, list) or not choices:
+  if not isinstance(body, dict):
     return Again(f"the body has no choices: {start(json.dumps(body))}")
-  read = [_choice(choice) for choice in choices]
-  if None in read:
-    return Again(f"a choice is no whole chat message: {start(json.dumps(choices))}")
-  usage = body.get("usage") if isinstance(body.get("usage"), dict) else {}
-  named, name = body.get("model"), body.get("id")
+  choices, usage = body.get("choices"), body.get("usage")
+  usage = usage if isinstance(usage, dict) else {}
   tokens_in, tokens_out = (
     _count(usage.get(name)) or None for name in ("prompt_tokens", "completion_tokens")
   )  # none at all were not counted
+  if not isinstance(choices, list) or not choices:
+    why = f"the body has no choices: {start(json.dumps(body))}"
+    return Again(why, tokens=(tokens_in or 0, tokens_out or 0))
+  read = [_choice(choice) for choice in choices]
+  if None in read:
+    why = f"a choice is no whole chat message: {start(json.dumps(choices))}"
+    return Again(why, tokens=(tokens_in or 0, tokens_out or 0))
+  named, name = body.get("model"), body.get("id")
   return Answered(
     choices=tuple(read),
     model=named if isinstance(named, str) and named else model,

@@ -1,13 +1,14 @@
 """What goes wrong between us and a server, each kind against a real one, and how the run ends."""
 
 import itertools
+import json
 import time
 
 import pytest
 from scripted import ask, wanted
 
 from distill_jax import errors
-from distill_jax.teacher import asking, posting, sending
+from distill_jax.teacher import asking, posting, sending, verdicts
 
 # What passes and is asked again, what is recorded and never asked again, what stops the run.
 MATRIX = {
@@ -306,3 +307,25 @@ def test_a_server_that_refuses_for_longer_than_patience_is_given_up(serve, conne
   with pytest.raises(errors.Refusal, match=r"patience"):
     ask(connect(server.url, patience=1.0), wanted(3))
   assert time.monotonic() - started < 8
+
+
+def test_what_an_answer_that_cannot_be_read_has_cost_is_counted_and_capped(
+  serve, connect, monkeypatch
+):
+  read, usage = verdicts.of_body, {"prompt_tokens": 10, "completion_tokens": 20}
+  broken = {"choices": [{"message": {"content": ["x"]}}], "usage": usage}
+  bodies = [json.dumps(broken).encode()] * 2
+  monkeypatch.setattr(
+    verdicts, "of_body", lambda raw, model: read(bodies.pop() if bodies else raw, model)
+  )
+  teacher = connect(serve().url, concurrency=1)
+  ((reply,),) = ask(teacher, wanted(1))
+  total = teacher.ledger.total()
+  assert (total.calls, total.failures, total.tokens_in) == (1, 0, reply.tokens_in + 20)
+  assert total.dollars == pytest.approx(reply.dollars + 2 * (10e-6 + 20e-5))
+  bodies += [json.dumps(broken).encode()] * 99
+  each = 2e-3  # more than a request may cost
+  capped = connect(serve().url, run="capped", concurrency=1, attempts=99, max_dollars=each)
+  with pytest.raises(errors.Refusal, match="max_dollars"):
+    ask(capped, wanted(1))
+  assert each - 1.2e-3 < capped.ledger.total().dollars <= each
