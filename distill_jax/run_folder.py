@@ -21,7 +21,8 @@ import re
 from distill_jax import errors
 from distill_jax.phase_folder import PhaseFolder, read_json, refusing_a_full_disk, write_json
 
-# What may change while a run lasts: when and whether a reply comes, never what it says.
+# What may change while a run lasts: when and whether a reply comes and what it costs, never what it
+# says.
 FREE = {
   f"config.teacher.{name}"
   for name in (
@@ -30,10 +31,7 @@ FREE = {
     "batch_dir",
     "batch_poll",
     "batch_size",
-    "batch",
-    "batch_dir",
-    "batch_poll",
-    "batch_size",
+    "batch_discount",
     "concurrency",
     "coverage",
     "insecure_http",
@@ -44,6 +42,9 @@ FREE = {
     "max_requests",
     "max_tokens_most",
     "patience",
+    "prices.cached",
+    "prices.input",
+    "prices.output",
     "requests_per_minute",
     "timeout",
     "tokens_per_minute",

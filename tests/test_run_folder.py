@@ -75,6 +75,17 @@ def test_the_cap_on_what_the_teacher_costs_can_be_raised_while_a_run_lasts(tmp_p
   assert "config.rounds" in str(error) and "max_dollars" not in str(error)
 
 
+def test_prices_that_were_forgotten_or_have_changed_can_be_set_while_a_run_lasts(tmp_path):
+  folder = run_folder.RunFolder(tmp_path / "run")
+  priced = lambda dollars: {"teacher": {"prices": {"input": dollars, "output": dollars}}}
+  folder.claim(priced(0.0))
+  folder.phase(0, 0, "demonstrate").write("rows.jsonl", ROWS)
+  folder.release()
+  folder.claim(priced(2.0))
+  assert json.loads((folder.path / "config.json").read_text()) == priced(2.0)
+  folder.release()
+
+
 def test_a_second_process_is_refused_until_the_first_has_died(folder):
   folder.release()
   program = (
