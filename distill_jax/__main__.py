@@ -61,15 +61,16 @@ card; read back and compared before it gets its name.
 intervals and the paired difference to the base row; and a verdict on each claim.
 
   python -m distill_jax ablate --config=configs/sweeps/tailored.py --workdir=runs/claims_tailored
-  python -m distill_jax ablate --config=configs/sweeps/tailored.py:full --workdir=runs/tailored \
+  python -m distill_jax ablate --config=configs/sweeps/tailored.py:full --workdir=runs/tailored \\
     --jobs=2
-  python -m distill_jax ablate --config=configs/sweeps/tailored.py:full --workdir=runs/tailored \
+  python -m distill_jax ablate --config=configs/sweeps/tailored.py:full --workdir=runs/tailored \\
     --print > commands.txt
 
 Runs that are finished are skipped, those that failed are told and played again by the same command.
 They share the teacher's replies and compiled programs. --jobs at once divide the cores of a CPU; an
 accelerator wants --jobs=1, or --print: one command a line, for the array job of a cluster, after
-which the same command without --print makes the table.""",
+which the same command without --print makes the table. What differs from the sweep's file stands in
+a sweep file of your own.""",
   "teacher": """The built-in teacher as a server with the OpenAI chat-completions protocol, on this
 machine only.
 
@@ -77,7 +78,8 @@ machine only.
   python -m distill_jax run --config=configs/quickstart.py --workdir=runs/by_hand \\
     --config.teacher.kind=openai --config.teacher.base_url=http://127.0.0.1:8899/v1
 
-It answers from the world of the config; error rate, latency and faults: config.teacher.builtin.""",
+It answers from the world of the config; error rate, latency and faults: config.teacher.builtin.
+Replies that were paid for: python -m distill_jax teacher cache --help""",
   "teacher cache": """The replies that were paid for: what they cost and what has failed; as JSON
 lines and back; and what is not wanted any more.
 
@@ -105,7 +107,7 @@ OPTIONS = {  # of each command: name -> (default, help)
   "run": {
     "workdir": WORKDIR,
     "dry_run": (False, "say what the teacher would be asked next and may cost; ask nothing"),
-    "retry_failed": (False, "ask again for what the teacher refused or failed at"),
+    "retry_failed": (False, "ask again for what failed in stages that are not finished"),
   },
   "evaluate": {
     "workdir": WORKDIR,
@@ -136,7 +138,7 @@ OPTIONS = {  # of each command: name -> (default, help)
   "teacher": {
     "port": (8899, "0 takes a free one"),
     "log": ("", "file that gets a line for each reply"),
-    "workdir": WORKDIR,
+    "workdir": ("", "instead of --config: a run folder, whose config is meant"),
   },
   "teacher cache": {
     "workdir": ("", "the run folder whose cache is meant"),
@@ -150,6 +152,11 @@ OPTIONS = {  # of each command: name -> (default, help)
   },
   "doctor": {"workdir": ("runs", "where runs will be written")},
 }
+
+FILE = "  --config=FILE.py     the recipe, or FILE.py:size"
+OVERRIDE = "  --config.a.b=VALUE   any setting of configs/base.py"
+CONFIGURED = dict.fromkeys(("run", "teacher", "doctor"), f"{FILE}\n{OVERRIDE}")
+CONFIGURED |= dict.fromkeys(("evaluate", "sample", "export"), OVERRIDE)
 
 
 def run(words) -> int:
@@ -202,6 +209,8 @@ def export(words) -> int:
 
 
 def ablate(words) -> int:
+  if any(w.lstrip("-").startswith("config.") for w in words):
+    raise errors.usage("a sweep takes no overrides: they stand in its file, in `common` and `rows`")
   _, options, rest = command_line.parse(words, OPTIONS["ablate"], config="none")
   refuse_extra(rest)
   for name, example in (("config", "configs/sweeps/tailored.py"), ("workdir", "runs/ablations")):
@@ -277,6 +286,8 @@ def main(words) -> int:
     if {"--help", "-h"} & set(words):
       name = "teacher cache" if list(words[:2]) == ["teacher", "cache"] else name
       print(f"{HELP[name]}\n\n{command_line.described(OPTIONS[name])}")
+      if name in CONFIGURED:
+        print(CONFIGURED[name])
       return 0
     code = COMMANDS[name](words[1:])
     sys.stdout.flush()

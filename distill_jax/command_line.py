@@ -28,12 +28,10 @@ def parse(words, options: dict, *, config: str) -> tuple[dict | None, dict, list
       type(default), flags.DEFINE_string
     )
     define(name, default, text, flag_values=values)
-  given = any(
-    w.startswith(("--config=", "-config=")) or w in ("--config", "-config") for w in words
-  )
+  given = _given(words, "config")
   argv = ["distill_jax", *words]
-  with one_line():
-    if config != "none" and given:
+  with one_line(given or ""):
+    if config != "none" and given is not None:
       config_flags.DEFINE_config_file("config", lock_config=True, flag_values=values, sys_argv=argv)
     elif config == "run":
       stored = ml_collections.ConfigDict(_stored(words))
@@ -60,9 +58,10 @@ def described(options: dict) -> str:
 
 
 @contextlib.contextmanager
-def one_line():
+def one_line(named: str):
   """Turns what absl, ml_collections or a broken config file raise into a Refusal: usage (2) or
-  config (3)."""
+  config (3). `named`: the config, FILE.py or FILE.py:which."""
+  file, _, which = named.partition(":")
   try:
     yield
   except (errors.Refusal, KeyboardInterrupt):
@@ -70,12 +69,16 @@ def one_line():
   except flags.UnrecognizedFlagError as error:
     raise errors.usage(str(error)) from None
   except flags.Error as error:
+    if which and "get_config() takes 0 positional" in str(error):
+      raise errors.Refusal(f"{file} has one size: leave :{which} out", errors.CONFIG) from None
     raise errors.Refusal(_last(error), errors.CONFIG) from None
-  except AttributeError as error:
+  except (AttributeError, KeyError) as error:
+    if which and error.args == (which,):
+      raise errors.Refusal(f"{file} knows no {which!r}", errors.CONFIG) from None
     if "get_config" in str(error):
       raise errors.Refusal("the config file has no function get_config()", errors.CONFIG) from None
     raise errors.Refusal(
-      f"no such setting: {_flat(error)} (all settings: configs/base.py)", errors.CONFIG
+      f"no such setting: {_unknown(error)} (all settings: configs/base.py)", errors.CONFIG
     ) from None
   except OSError as error:
     missing = str(error).strip().splitlines()[-1].strip()
@@ -103,8 +106,12 @@ def _naming_teachers(words):
     ) from None
 
 
-def _flat(error) -> str:
-  return " ".join(str(error).replace("\\n", " ").split())
+def _unknown(error) -> str:
+  """What ml_collections says of a name that is not there, out of the errors it is wrapped in."""
+  while error.args and isinstance(error.args[0], Exception):
+    error = error.args[0]
+  said = str(error.args[0]) if error.args else str(error)
+  return ": ".join(line.strip() for line in said.splitlines()).replace(": Did", ": did")
 
 
 def _last(error) -> str:
@@ -113,22 +120,26 @@ def _last(error) -> str:
   return lines[0] if len(lines) < 2 else f"{lines[0]} {lines[-1]}"
 
 
+def _given(words, option: str) -> str | None:
+  """What the words say last of an option; None if nothing."""
+  found = None
+  for word, after in itertools.pairwise([*words, ""]):
+    name, equals, value = word.partition("=")
+    if name in (f"--{option}", f"-{option}"):
+      found = value if equals else after
+  return found
+
+
 def _stored(words) -> dict:
   """The config of a run folder."""
-  path = None
-  for word, after in itertools.pairwise([*words, None]):
-    name, given, value = word.partition("=")
-    if name in ("--workdir", "-workdir"):
-      path = value if given else after
+  path = _given(words, "workdir")
   if path is None:
     raise errors.usage("--workdir=RUN (a run folder), or --config=FILE, is missing")
   file = pathlib.Path(path) / "config.json"
   try:
     stored = json.loads(file.read_text())
   except FileNotFoundError:
-    raise errors.usage(
-      f"{path} is no run folder: it has no config.json; give --config=FILE to begin one"
-    ) from None
+    raise errors.usage(f"{path} is no run folder: it has no config.json") from None
   except (OSError, ValueError) as error:
     raise errors.data(f"{file} cannot be read ({error})") from None
   return tuples(stored)

@@ -16,9 +16,9 @@ ROOM = 2 * 2**30  # bytes of free disk below which a run is likely to end early
 def examine(config: dict | None, workdir: str) -> int:
   """Prints versions, devices, disk and key; returns the exit code: 0, or 3 if something would keep
   a run from working."""
-  print(f"python       {platform.python_version()} ({sys.executable})")
+  print(f"python           {platform.python_version()} ({sys.executable})")
   for package in summary.PACKAGES:
-    print(f"{package:<12} {importlib.metadata.version(package)}")
+    print(f"{package:<16} {importlib.metadata.version(package)}")
   return max(devices(), disk(workdir), teacher(config))
 
 
@@ -28,10 +28,10 @@ def devices() -> int:
   try:
     found = jax.devices()
   except RuntimeError as error:
-    print(f"devices      none: {str(error).splitlines()[0]}")
+    print(f"devices          none: {str(error).splitlines()[0]}")
     return errors.CONFIG
   print(
-    f"devices      {len(found)} x {found[0].device_kind} ({found[0].platform}); "
+    f"devices          {len(found)} x {found[0].device_kind} ({found[0].platform}); "
     f"{os.cpu_count()} CPU cores"
   )
   return 0
@@ -42,11 +42,13 @@ def disk(workdir: str) -> int:
   place = next(p for p in (path, *path.parents) if p.exists())
   free, writable = shutil.disk_usage(place).free, os.access(place, os.W_OK)
   print(
-    f"disk         {free / 2**30:.1f} GiB free at {place}"
+    f"disk             {free / 2**30:.1f} GiB free at {place}"
     f"{'' if writable else ', but it cannot be written to'}"
   )
   if free < ROOM:
-    print(f"             less than {ROOM / 2**30:.0f} GiB: make room, or give another --workdir")
+    print(
+      f"                 less than {ROOM / 2**30:.0f} GiB: make room, or give another --workdir"
+    )
   return 0 if writable and free >= ROOM else errors.CONFIG
 
 
@@ -54,7 +56,7 @@ def teacher(config: dict | None) -> int:
   if config is None:
     name = "OPENAI_API_KEY"
     print(
-      f"teacher      {name} is {'present' if os.environ.get(name) else 'not set'} "
+      f"teacher          {name} is {'present' if os.environ.get(name) else 'not set'} "
       "(give --config to look at one)"
     )
     return 0
@@ -63,9 +65,9 @@ def teacher(config: dict | None) -> int:
   try:
     found = settings.read(config)
   except errors.Refusal as refusal:
-    print(f"config       {refusal}")
+    print(f"config           {refusal}")
     return refusal.code
-  print("config       makes sense")
+  print("config           makes sense")
   for name in pool.used(found, checks_teacher.askers(found)) or [pool.MAIN]:
     tell_teacher(name, pool.get(found, name))
   return 0
@@ -74,7 +76,7 @@ def teacher(config: dict | None) -> int:
 def tell_teacher(name: str, t) -> None:
   label = "" if name == pool.MAIN else f"{name}: "
   at = f", at {t.base_url}" if t.base_url else ""
-  print(f"teacher      {label}{t.kind}, model {t.model}{at}")
+  print(f"teacher          {label}{t.kind}, model {t.model}{at}")
   if t.kind == "openai":
     known = f"{t.key_env} is {'present' if os.environ.get(t.key_env) else 'not set'}"
-    print(f"             {'the key file can be read' if t.key_file else known}")
+    print(f"                 {'the key file can be read' if t.key_file else known}")

@@ -80,7 +80,7 @@ class Planned:
 def load(path: str) -> Sweep:
   """The sweep in FILE.py[:which]. Raises Refusal if there is none, or it makes no sense."""
   file, _, which = path.partition(":")
-  with command_line.one_line():
+  with command_line.one_line(path):
     program = runpy.run_path(file)
     if "get_sweep" not in program:
       raise errors.Refusal(f"{file} has no function get_sweep()", errors.CONFIG)
