@@ -19,8 +19,7 @@ if [[ $# -gt 0 && $1 != -* ]]; then
 fi
 for argument in "$@"; do
   case $argument in
-    --config | -config) echo "write --config=FILE, or the file as the first argument" >&2 && exit 2 ;;
-    --config=*) echo "the config comes first: bash launch/local.sh ${argument#--config=}" >&2 && exit 2 ;;
+    --config | -config | --config=*) echo "the config comes first: bash launch/local.sh FILE.py ..." >&2 && exit 2 ;;
   esac
 done
 
