@@ -219,6 +219,8 @@ def _check_plan(s) -> None:
     raise errors.config(
       "opening", s.opening, f"a plan with one of {', '.join(phases.WRITERS)} before train"
     )
+  if s.rounds and not s.each_round:
+    raise errors.config("rounds", s.rounds, "0: nothing stands in each_round", "--config.rounds=0")
   if s.cross.name and set(phases.ASKERS) & set(s.each_round):
     allowed = "a plan without a teacher where config.cross is set: it teaches config.task"
     raise errors.config("each_round", s.each_round, allowed)

@@ -168,6 +168,7 @@ class _Lines:
     self._say, self._clock, self._label, self._total, self._unit = say, clock, label, total, unit
     self._begun = self._told = clock()
     self._first = None  # what a run before this one had done
+    self._moving = None  # when something was done for the first time, and how much then
     self._done, self._facts, self._shown = 0, "", None
     self._closed = threading.Event()
     threading.Thread(target=self._breathe, daemon=True).start()
@@ -180,6 +181,8 @@ class _Lines:
 
   def update(self, done: int, **facts) -> None:
     self._first = done if self._first is None else self._first
+    if self._moving is None and done > self._first:
+      self._moving = self._clock(), done
     self._done, self._facts = done, _facts(facts)
     if self._clock() - self._told >= EVERY:
       self._tell()
@@ -197,8 +200,10 @@ class _Lines:
     parts = [f"{duration(elapsed)}  {self._label}  {self._done}/{self._total} {self._unit}"]
     if rate > 0:
       parts.append(f"{rate:.3g}/s")
-      if self._done < self._total:
-        parts.append(f"{duration((self._total - self._done) / rate)} left")
+      since, before = self._moving or (self._begun, self._first)
+      if since < self._told and before < self._done < self._total:  # compiling happens once
+        pace = (self._done - before) / (self._told - since)
+        parts.append(f"{duration((self._total - self._done) / pace)} left")
     self._say("  ".join([*parts, self._facts]).rstrip())
 
 

@@ -155,6 +155,20 @@ def test_without_a_terminal_progress_is_a_line_every_few_seconds_and_one_at_the_
   ]
 
 
+def test_the_time_that_is_left_does_not_count_what_went_before_the_first_step(screen):
+  clock = Clock()
+  with console.Console(file=screen, clock=clock).progress("round 0 train", 60, "steps") as bar:
+    bar.update(0)
+    for now, done in ((30, 10), (35, 20), (40, 30)):
+      clock.now = now
+      bar.update(done)
+  assert screen.getvalue().splitlines() == [
+    "0:30  round 0 train  10/60 steps  0.333/s",
+    "0:35  round 0 train  20/60 steps  0.571/s  0:20 left",
+    "0:40  round 0 train  30/60 steps  0.75/s  0:15 left",
+  ]
+
+
 def test_a_phase_of_a_moment_is_one_line(screen):
   with console.Console(file=screen, clock=Clock()).progress("round 0 train", 3, "steps") as bar:
     bar.update(3, loss=1.5)

@@ -243,6 +243,7 @@ def of_recipe(recipe: str, **changes) -> dict:
     ),
     ("socratic", {"socratic__mode": "unified", "socratic__solutions": False}, "socratic.solutions"),
     ("socratic", {"socratic__max_steps": 0}, "config.socratic.max_steps"),
+    ("socratic", {"rounds": 1}, "config.rounds"),
     ("socratic", {"each_round": ("exam", "pair", "prefer")}, "config.format"),
     ("star", {"format": "instruct", "cot__shots": 0, "exam__styles": ("cot",)}, "config.format"),
     ("star", {"each_round": ("rationalize", "train")}, "config.each_round"),

@@ -179,8 +179,9 @@ def mesh_of(settings) -> jax.sharding.Mesh:
   try:
     return sharding.make_mesh(settings.mesh.data, settings.mesh.fsdp, settings.mesh.tensor)
   except ValueError as error:
+    m = settings.mesh
     raise errors.config(
-      "mesh", str(error), "a mesh over the devices there are", "--config.mesh.data=-1"
+      "mesh", (m.data, m.fsdp, m.tensor), f"a mesh over the devices there are: {error}"
     ) from None
 
 

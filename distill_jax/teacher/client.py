@@ -220,13 +220,16 @@ class Client:
 
   def _connection(self) -> openai.AsyncOpenAI:
     """For what is not a chat completion: files and batches. Lives in one event loop."""
-    return openai.AsyncOpenAI(
+    made = openai.AsyncOpenAI(
       api_key=self._key or "none",
       base_url=self._terms.base_url,
       max_retries=0,
       timeout=self._terms.timeout,
       http_client=posting.connection(self._local),
     )
+    made.organization = made.project = None  # what the environment has for another server is not
+    made._custom_headers = {}  # for this one
+    return made
 
   def _hide(self, text: str) -> str:
     """Takes the key out of what a server said, also as it stands in JSON."""

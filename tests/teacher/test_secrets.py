@@ -1,5 +1,6 @@
 """The key leaves the process in one header, and is in no text that anyone keeps."""
 
+import asyncio
 import json
 import logging
 import socket
@@ -270,3 +271,16 @@ def test_an_environment_that_lets_no_connection_be_made_is_told_of_in_one_line(
   with pytest.raises(errors.Refusal, match=name) as refusal:
     ask(connect("https://10.0.0.1/v1", key_env="PLANTED_KEY"), wanted(1))
   assert "secret" not in str(refusal.value)
+
+
+def test_what_the_environment_has_for_another_server_is_not_sent_to_this_one(connect, monkeypatch):
+  for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+    monkeypatch.setenv(name, f"planted-{name}")
+  monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Mine: planted")
+  teacher = connect("http://127.0.0.1:9/v1")
+
+  async def headers():
+    async with teacher._connection() as made:
+      return {**made.default_headers, **made.auth_headers}
+
+  assert "planted" not in str(asyncio.run(headers()))
