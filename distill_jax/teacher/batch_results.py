@@ -85,13 +85,15 @@ class Results:
         self.stop = self.stop or verdict
       return
     fresh = {(s, key): o for (s, key), o in outcomes.items() if not self._set_aside(key, o)}
+    if len(fresh) < len(outcomes):
+      self.again[line.name] = Unanswered("it failed as before")
     self._calls.append((line.request, fresh, self._place))
     self.outcomes |= {key: outcome for (_, key), outcome in fresh.items()}
     if len(self._calls) >= TOGETHER:
       self._flush()
 
   def _set_aside(self, key: str, outcome) -> bool:
-    if not isinstance(outcome, asking.Failure):
+    if not getattr(outcome, "request_id", ""):  # which of them it is, only that can tell
       return False
     seen = [dataclasses.replace(failure, attempts=0) for failure in self._before.get(key, ())]
     return dataclasses.replace(outcome, attempts=0) in seen

@@ -1,5 +1,6 @@
 """Batches: half the price, nothing submitted twice, nothing lost, whatever becomes of them."""
 
+import dataclasses
 import sqlite3
 import threading
 import time
@@ -386,3 +387,14 @@ def test_results_that_are_never_whole_stop_the_run_and_are_not_paid_again(serve,
 def test_what_a_server_says_of_a_batch_in_another_form_is_nothing(odd):
   state = batch_calls.Batch.construct(request_counts=odd, errors=odd)
   assert batch_calls.counted(state) == (0, 0) and batch_calls.problem(state) == ("", "", 0)
+
+
+def test_a_server_that_calls_all_requests_the_same_is_not_asked_for_ever(serve, path, monkeypatch):
+  server, read = serve(["refusal"] * 99), batch_format.results
+  same = lambda *a: (dataclasses.replace(found, request_id="x") for found in read(*a))
+  monkeypatch.setattr(batch_format, "results", same)
+  teacher = batched(server.url, path)
+  assert texts(ask(teacher, wanted(1))) == [["refusal"]]
+  assert teacher._store.set_failures_aside("this run", ()) == 1
+  assert texts(ask(teacher, wanted(1))) == [["gave_up"]] and len(server.batches.batches) == 5
+  teacher.close()
