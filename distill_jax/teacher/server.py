@@ -171,7 +171,7 @@ class Server:
       stats.faults += fault is not None
       try:
         asked = wire.completion(raw)
-      except (ValueError, TypeError, KeyError, RecursionError):
+      except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         await wire.send(writer, 400, wire.error("not a chat completion request"))
         return True
       if fault is not None and fault.kind not in faults.SHAPES:
@@ -201,7 +201,7 @@ class Server:
     self.stats.faults += fault is not None
     try:
       asked = wire.completion(raw)
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
       return 400, wire.error("not a chat completion request")
     if fault is not None and fault.kind.isdecimal():
       options = dict(fault.options)

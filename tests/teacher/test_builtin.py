@@ -324,7 +324,12 @@ def test_the_server_speaks_the_protocol_to_anyone(serve):
   assert answer["usage"]["total_tokens"] > 0
   stats = get(url.removesuffix("/v1") + "/stats")
   assert (stats["requests"], stats["completed"], stats["paid_twice"]) == (2, 4, 2)
-  for path, body, status in (("/nowhere", None, 404), ("/chat/completions", b"{", 400)):
+  endless = json.dumps(asked | {"seed": float("inf")}).encode()
+  for path, body, status in (
+    ("/nowhere", None, 404),
+    ("/chat/completions", b"{", 400),
+    ("/chat/completions", endless, 400),
+  ):
     with pytest.raises(urllib.error.HTTPError) as refused:
       urllib.request.urlopen(url + path, body)
     refused.value.close()
