@@ -280,8 +280,8 @@ def get_config() -> ConfigDict:
       # mean log-probability of a token instead of the sum; ipo, simpo and orpo are defined with it
       length_normalised=False,
       anchor=0.0,  # weight of the chosen side's negative log-likelihood
-      steps=0,  # updates a round; or 0 and
-      epochs=1,  # passes over the pairs a round
+      steps=0,  # updates a round, or, if 0,
+      epochs=1,  # passes over the pairs a round; one of the two is 0
       batch=16,  # pairs of one update
       lr=2e-4,
       schedule="constant",
@@ -292,8 +292,8 @@ def get_config() -> ConfigDict:
   c.train = ConfigDict(
     dict(
       losses=ConfigDict(dict(sft=1.0, triplet=0.5)),  # weight of each term; 0 = not computed
-      steps=0,  # updates a round; or 0 and
-      epochs=10,  # passes over the examples a round
+      steps=0,  # updates a round, or, if 0,
+      epochs=10,  # passes over the examples a round; one of the two is 0
       batch=16,  # rows of one update, from different questions
       micro=1,  # parts a batch is taken in to save memory; changes nothing else
       # what the backward pass computes again, to save memory: none | dots (all but products) | full

@@ -145,7 +145,7 @@ OPTIONS = {  # of each command: name -> (default, help)
     "cache": ("", "or the cache's file"),
     "failures": (False, "show: a table of the failures, by kind"),
     "out": ("", "export: the file to write; empty is the standard output"),
-    "model": ("", "prune: replies of this model"),
+    "model": ("", "prune: replies of this model, as show names it"),
     "older_than": (-1.0, "prune: replies older than so many days"),
     "run": ("", "prune: replies this run paid for; import: what the runs are called"),
     "yes": (False, "prune: do it"),

@@ -231,6 +231,12 @@ def test_a_round_without_a_teacher_paid_nothing_for_one(tmp_path):
   assert row["kept"] == 0 and row["dropped"] == {}
 
 
+def test_an_opening_that_keeps_no_rationale_says_why_they_were_dropped(tmp_path):
+  plan = {"opening": ("demonstrate", "train"), "rounds": 0, "train__losses__triplet": 0.0}
+  with pytest.raises(errors.Refusal, match=r"0 written.*; demonstrate dropped \d+ wrong_answer"):
+    run(tmp_path / "run", teacher__builtin__error_rate=1.0, **plan)
+
+
 @pytest.mark.parametrize("loss, norm", [(float("nan"), 1.0), (1.0, float("inf"))])
 def test_a_training_that_diverges_is_refused(loss, norm, tmp_path):
   last = records.Metrics(step=7, loss=loss, sft=loss, triplet=None, grad_norm=norm)

@@ -51,8 +51,7 @@ def run(run, number, here):
     if number == 0:
       raise errors.data(
         f"{here.path}: no rationale to train on was kept for {', '.join(empty)} ({len(examples)} "
-        f"written, {too_long} too "
-        "long for train.buckets); see why under `dropped` in the teacher phase's manifest.json"
+        f"written, {too_long} too long for train.buckets{_dropped(run, number)})"
       )
     return here.finish({**facts, "steps": 0, "loss": None})
   s = run.settings
@@ -68,6 +67,16 @@ def run(run, number, here):
     steps, losses = steps + made, [*losses, log[-1].loss]
   facts["lost_contrasts"] = sum(c.lost_contrasts for c in corpora.values())
   here.finish({**facts, "steps": steps, "loss": sum(losses) / len(losses)})
+
+
+def _dropped(run, number) -> str:
+  """What the phases before dropped, and why, as the end of a sentence."""
+  found = [(name, f.facts) for name, f in run.folder.finished(number).items()]
+  return "".join(
+    f"; {name} dropped {', '.join(f'{n} {why}' for why, n in facts['dropped'].items())}"
+    for name, facts in found
+    if "dropped" in facts
+  )
 
 
 def material(run, number):
