@@ -61,10 +61,10 @@ card; read back and compared before it gets its name.
 intervals and the paired difference to the base row; and a verdict on each claim.
 
   python -m distill_jax ablate --config=configs/sweeps/tailored.py --workdir=runs/claims_tailored
-  python -m distill_jax ablate --config=configs/sweeps/tailored.py:full --workdir=runs/tailored \\
-    --jobs=2
-  python -m distill_jax ablate --config=configs/sweeps/tailored.py:full --workdir=runs/tailored \\
-    --print > commands.txt
+  python -m distill_jax ablate --config=configs/sweeps/tailored.py:full \\
+    --workdir=runs/full_tailored --jobs=2
+  python -m distill_jax ablate --config=configs/sweeps/tailored.py:full \\
+    --workdir=runs/full_tailored --print > commands.txt
 
 Runs that are finished are skipped, those that failed are told and played again by the same command.
 They share the teacher's replies and compiled programs. --jobs at once divide the cores of a CPU; an

@@ -1,7 +1,9 @@
 """Self-refine (Ranaldi & Freitas 2024): what the preference step adds, and the paper's claims.
 
-  python -m distill_jax ablate --config=configs/sweeps/self_refine.py --workdir=runs/self_refine
-  python -m distill_jax ablate --config=configs/sweeps/self_refine.py:full --workdir=runs/full
+  python -m distill_jax ablate --config=configs/sweeps/self_refine.py \
+    --workdir=runs/claims_self_refine
+  python -m distill_jax ablate --config=configs/sweeps/self_refine.py:full \
+    --workdir=runs/full_self_refine
 
 `claims` (5 seeds): tuning and DPO against tuning alone, in domain and out of it. `full` (3 seeds):
 which pairs, which loss, how much data. At testbed scale: configs/self_refine.py:quick on fewer

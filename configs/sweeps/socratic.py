@@ -1,7 +1,7 @@
 """Socratic CoT (Shridhar et al. 2023): sub-questions against chains of thought and answers alone.
 
-  python -m distill_jax ablate --config=configs/sweeps/socratic.py --workdir=runs/socratic
-  python -m distill_jax ablate --config=configs/sweeps/socratic.py:full --workdir=runs/socratic_full
+  python -m distill_jax ablate --config=configs/sweeps/socratic.py --workdir=runs/claims_socratic
+  python -m distill_jax ablate --config=configs/sweeps/socratic.py:full --workdir=runs/full_socratic
 
 `claims` (5 seeds): Socratic against the students it is compared with. `full` (3 seeds): one student
 or two, whose sub-questions, what the decomposer sees, sizes. At testbed scale:

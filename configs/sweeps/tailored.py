@@ -1,7 +1,7 @@
 """Tailored learning (Wang et al. 2023): what each part of it is good for, and the paper's claims.
 
   python -m distill_jax ablate --config=configs/sweeps/tailored.py --workdir=runs/claims_tailored
-  python -m distill_jax ablate --config=configs/sweeps/tailored.py:full --workdir=runs/tailored
+  python -m distill_jax ablate --config=configs/sweeps/tailored.py:full --workdir=runs/full_tailored
 
 `claims` (5 seeds): do rounds beat a single one at no fewer replies and equal steps, does
 self-reflection help, does the teacher's view of the mistakes help? `full` (3 seeds): every part

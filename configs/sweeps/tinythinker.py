@@ -1,7 +1,9 @@
 """TinyThinker (Piao & Park 2025): what each stage and the reflection add, and the paper's claims.
 
-  python -m distill_jax ablate --config=configs/sweeps/tinythinker.py --workdir=runs/tinythinker
-  python -m distill_jax ablate --config=configs/sweeps/tinythinker.py:full --workdir=runs/full
+  python -m distill_jax ablate --config=configs/sweeps/tinythinker.py \
+    --workdir=runs/claims_tinythinker
+  python -m distill_jax ablate --config=configs/sweeps/tinythinker.py:full \
+    --workdir=runs/full_tinythinker
 
 `claims` (5 seeds): three steps against fewer, and iterations of reflection against none. `full` (3
 seeds): what is reflected on, how often, and how. At testbed scale, configs/tinythinker.py:quick: on
