@@ -57,14 +57,15 @@ class Calls:
       await self._rest(seconds)
     raise self._gone("take a batch", found)
 
-  async def find(self, name: str, file: str, tried: float) -> str:
+  async def find(self, name: str, file: str, tried: float, forget: str = "") -> str:
     """The id of the batch that was asked for under this name at `tried` (Unix seconds); "" if there
-    is none. Waits until it would be in the list."""
+    is none. Waits until it would be in the list; `forget` says what to type if there is no list."""
     await self._rest(min(max(0.0, tried + SETTLE - time.time()), SETTLE))
     after = openai.omit
     while True:
       send = lambda after=after: self._http.batches.list(limit=PAGE, after=after)
-      page = (await self._call("list its batches", send, _is_page, self._terms.timeout)).data
+      timeout = self._terms.timeout
+      page = (await self._call("list its batches", send, _is_page, timeout, forget)).data
       for batch in page:
         if batch.input_file_id == file or (batch.metadata or {}).get(METADATA) == name:
           return batch.id

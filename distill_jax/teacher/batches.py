@@ -127,7 +127,9 @@ class _Asked:
     for batch in self._book.open():
       if batch.id or batch.place.run != self._place.run:
         continue
-      id = await self._calls.find(batch.name, batch.file, batch.tried) if batch.tried else ""
+      id, where = "", (batch.name, batch.file, batch.tried)
+      if batch.tried:
+        id = await self._calls.find(*where, self._forget(batch))
       if id:
         self._book.submitted(batch.name, id)
       else:

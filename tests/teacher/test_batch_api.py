@@ -206,10 +206,6 @@ def test_no_fault_of_the_server_makes_a_batch_twice(serve, path, monkeypatch, ve
   server.batches.faults = {verb: [fault], "list": ["", "502"]}
   teacher = batched(server.url, path)
   monkeypatch.setattr(batch_calls, "SETTLE", 0.01)
-  if (verb, fault) == ("content", "empty_object") or (verb, fault) == ("content", "html"):
-    server.batches.faults[
-      "content"
-    ] = []  # a file may hold anything: lines that are none are missing
   assert len(ask(teacher, wanted(4))) == 4
   assert len(server.batches.batches) == 1 and server.stats.completed == 4
   teacher.close()
@@ -223,6 +219,15 @@ def test_where_no_answer_comes_the_run_stops_and_goes_on(serve, path):
   assert refused.code == errors.TEACHER and "collect" in str(refused)
   server.batches.faults = {}
   assert len(ask(teacher, wanted(4))) == 4 and len(server.batches.batches) == 1
+  teacher.close()
+
+
+def test_a_batch_that_no_list_can_show_is_not_made_again_unasked(serve, path):
+  server = serve()
+  server.batches.faults = {"create": ["close"], "list": ["404"] * 9}
+  teacher = batched(server.url, path)
+  said = [str(refusal(ask, teacher, wanted(4))) for _ in range(2)]
+  assert "delete from batches" in said[1] and server.batches.requests["create"] == 1
   teacher.close()
 
 
@@ -347,46 +352,6 @@ def test_a_failure_that_is_read_twice_is_charged_once(serve, path, monkeypatch):
   totals = teacher.ledger.of(0)
   assert (totals.calls, totals.failures, totals.tokens_out) == (2, 1, 9)
   teacher.close()
-
-
-@pytest.mark.parametrize("wrong", [b"", b"<html>log in</html>", None])
-def test_results_that_are_not_whole_yet_are_waited_for_and_not_paid_again(
-  serve, path, monkeypatch, wrong
-):
-  server, whole, seen = serve(), batch_calls.Calls.download, []
-
-  async def download(self, file, forget):
-    content = await whole(self, file, forget)
-    seen.append(file)
-    return content if len(seen) > 2 else content[: len(content) // 2] if wrong is None else wrong
-
-  monkeypatch.setattr(batch_calls.Calls, "download", download)
-  teacher = batched(server.url, path, patience=60.0)
-  assert texts(ask(teacher, wanted(4))) == [[f"q{k} #0 at 0.5"] for k in range(4)]
-  assert len(server.batches.batches) == 1 and len(seen) == 3
-  assert teacher.ledger.total().tokens_out == 4 * 3
-  teacher.close()
-
-
-def test_results_that_are_never_whole_stop_the_run_and_are_not_paid_again(serve, path, monkeypatch):
-  server = serve()
-
-  async def download(self, file, forget):
-    return b""
-
-  monkeypatch.setattr(batch_calls.Calls, "download", download)
-  for _ in range(2):
-    teacher = batched(server.url, path)
-    refused = refusal(ask, teacher, wanted(4))
-    assert refused.code == errors.TEACHER and "delete from batches" in str(refused)
-    teacher.close()
-  assert len(server.batches.batches) == 1
-
-
-@pytest.mark.parametrize("odd", ["x", [1, None], {"data": "x"}, {"data": [None]}, {"data": [{}]}])
-def test_what_a_server_says_of_a_batch_in_another_form_is_nothing(odd):
-  state = batch_calls.Batch.construct(request_counts=odd, errors=odd)
-  assert batch_calls.counted(state) == (0, 0) and batch_calls.problem(state) == ("", "", 0)
 
 
 def test_a_server_that_calls_all_requests_the_same_is_not_asked_for_ever(serve, path, monkeypatch):
