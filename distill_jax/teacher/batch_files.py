@@ -184,16 +184,18 @@ def _whole(path: pathlib.Path) -> bool:
 def _written(folder: pathlib.Path, stem: str, content: bytes) -> pathlib.Path:
   """A new file with this content, whole or not there at all."""
   made = folder / f".{stem}.{os.getpid()}"
-  with open(made, "wb") as file:
-    file.write(content)
-    file.flush()
-    os.fsync(file.fileno())
-  for number in itertools.count(1):
-    path = folder / f"{stem}_{number:03}.jsonl"
-    with contextlib.suppress(FileExistsError):
-      os.link(made, path)
-      break
-  os.unlink(made)
+  try:
+    with open(made, "wb") as file:
+      file.write(content)
+      file.flush()
+      os.fsync(file.fileno())
+    for number in itertools.count(1):
+      path = folder / f"{stem}_{number:03}.jsonl"
+      with contextlib.suppress(FileExistsError):
+        os.link(made, path)
+        break
+  finally:
+    made.unlink(missing_ok=True)
   descriptor = os.open(folder, os.O_RDONLY)
   os.fsync(descriptor)
   os.close(descriptor)

@@ -1,6 +1,7 @@
 """Files for a teacher that runs elsewhere: the run stops, says what to type, and goes on."""
 
 import contextlib
+import errno
 import json
 import shlex
 
@@ -9,7 +10,7 @@ from batch_scripted import filed, papers, refusal, run_batch
 from scripted import ask, echo, wanted
 
 from distill_jax import errors
-from distill_jax.teacher import asking, cache, faults, server
+from distill_jax.teacher import asking, batch_files, cache, faults, server
 
 
 @pytest.fixture
@@ -165,6 +166,15 @@ def test_a_folder_that_cannot_be_is_refused(tmp_path):
   (tmp_path / "file").write_text("")
   with contextlib.closing(filed(tmp_path / "file" / "x", tmp_path / "t.sqlite")) as teacher:
     assert refusal(ask, teacher, wanted(1)).code == errors.DATA
+
+
+def test_a_full_disk_leaves_no_half_file(play, there, monkeypatch):
+  def full(_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  monkeypatch.setattr(batch_files.os, "fsync", full)
+  assert "No space left" in str(play(wanted(2)))
+  assert list(there.iterdir()) == []
 
 
 @pytest.mark.parametrize("fault", ["refusal", "empty", "400"])
