@@ -39,11 +39,13 @@ def value_of(hint, value, at: str):
       raise errors.config(at, value, "a tuple", f"--config.{at}='(a, b)'")
     return tuple(value_of(hint.__args__[0], v, f"{at}[{n}]") for n, v in enumerate(value))
   if hint is float and type(value) is int:
-    value = float(value)
+    value = float(value) if value.bit_length() < 1024 else math.inf
   if type(value) is not hint:
     raise errors.config(at, value, f"of type {hint.__name__}")
   if hint is float and not math.isfinite(value):
     raise errors.config(at, value, "a finite number")
+  if hint is str and "\0" in value:
+    raise errors.config(at, value, "a text without null bytes")
   if hint is int and not -LARGEST <= value <= LARGEST:
     raise errors.config(at, value, f"at most {LARGEST}: it has to fit 32 bits")
   return value

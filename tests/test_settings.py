@@ -107,6 +107,8 @@ def test_a_wrong_type_is_refused(field, value):
     ({"train__lr": float("inf")}, "config.train.lr"),
     ({"train__beta2": 1.0}, "config.train.beta2"),
     ({"triplet__margin": float("nan")}, "config.triplet.margin"),
+    ({"triplet__margin": 10**400}, "config.triplet.margin"),
+    ({"teacher__cache": "a\0b"}, "config.teacher.cache"),
     ({"teacher__max_dollars": float("inf")}, "config.teacher.max_dollars"),
     ({"teacher__timeout": 0.0}, "config.teacher.timeout"),
     ({"student__scratch__norm_eps": -1.0}, "config.student.scratch.norm_eps"),
