@@ -214,7 +214,10 @@ def scratch_whole(sizes, family: str, **parts) -> decoder.Config:
   """The same for families whose heads have their own keys and are as wide as the model together."""
   if sizes.kv_heads != sizes.heads:
     raise errors.config(
-      "student.scratch.kv_heads", sizes.kv_heads, f"heads ({sizes.heads}) in {family}"
+      "student.scratch.kv_heads",
+      sizes.kv_heads,
+      f"heads ({sizes.heads}) in {family}",
+      f"--config.student.scratch.kv_heads={sizes.heads}",
     )
   if sizes.heads * sizes.head_width != sizes.width:
     raise errors.config(

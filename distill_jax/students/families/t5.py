@@ -112,7 +112,8 @@ def scratch(sizes) -> t5.Config:
   """v1.1, but for the head where it shall be tied."""
   files.fixed(sizes, "rope_theta", 0.0, "t5")
   if sizes.kv_heads != sizes.heads:
-    raise errors.config("student.scratch.kv_heads", sizes.kv_heads, f"heads ({sizes.heads}) in t5")
+    at, do = "student.scratch.kv_heads", f"--config.student.scratch.kv_heads={sizes.heads}"
+    raise errors.config(at, sizes.kv_heads, f"heads ({sizes.heads}) in t5", do)
   return t5.Config(
     vocab=sizes.vocab,
     width=sizes.width,
