@@ -44,7 +44,7 @@ line of JSON.
 The config is the run's own; overrides change the task or the decoding.""",
   "sample": """Questions in, attempts out: one JSON object a line.
 
-  python -m distill_jax sample --workdir=runs/quickstart --question="What is 3 + 4?"
+  python -m distill_jax sample --workdir=runs/quickstart --question="QUESTION"
   python -m distill_jax sample --workdir=runs/quickstart --questions=FILE --samples=4 \\
     --temperature=0.7
   cat questions.txt | python -m distill_jax sample --workdir=runs/quickstart
