@@ -120,15 +120,15 @@ MUTATIONS = {
     "teacher/keeping.py", "    await written\n", "", "tests/teacher/test_client.py",
   ),
   "what a server says of the key is repeated": (
-    "teacher/client.py", 'return text.replace(self._key, "[key]") if len(self._key) >= 8 else text',
-    "return text", "tests/teacher/test_secrets.py",
+    "teacher/client.py", '        text = text.replace(spelt, "[key]")', "        pass",
+    "tests/teacher/test_secrets.py",
   ),
   "a batch whose id was lost is not looked for": (
-    "teacher/batches.py", "await self._calls.find(batch.name, batch.file, batch.tried) if"
-    ' batch.tried else ""', '""', "tests/teacher/test_batch_kills.py",
+    "teacher/batches.py", "      if batch.tried:\n", "      if False:\n",
+    "tests/teacher/test_batch_kills.py",
   ),
   "too few replies are enough": (
-    "teacher/coverage.py", "if came >= least * len(outcomes):", "if True:",
+    "teacher/coverage.py", "if share >= least:", "if True:",
     "tests/teacher/test_ledger.py",
   ),
 }  # fmt: skip
