@@ -17,12 +17,14 @@ class Scores:
     self.path = str(path)
 
   def __enter__(self):
-    with self._named():
+    with self._named(), contextlib.ExitStack() as unless_it_opens:
       self._base = sqlite3.connect(self.path, timeout=WAIT, isolation_level=None)
+      unless_it_opens.callback(self._base.close)
       self._base.execute("PRAGMA journal_mode = WAL")
       self._base.execute(
         "CREATE TABLE IF NOT EXISTS scores (key TEXT PRIMARY KEY, chosen REAL, rejected REAL)"
       )
+      unless_it_opens.pop_all()
     return self
 
   def __exit__(self, *_):

@@ -1,5 +1,6 @@
 """Ctrl-C: once, what is in flight comes in and is kept; twice, the process is gone."""
 
+import contextlib
 import pathlib
 import signal
 import sqlite3
@@ -31,7 +32,7 @@ sys.exit(commands.main(["ask"]))
 
 
 def stored(path) -> int:
-  with sqlite3.connect(path, timeout=5) as db:
+  with contextlib.closing(sqlite3.connect(path, timeout=5)) as db:
     return db.execute("select count(*) from replies").fetchone()[0]
 
 
