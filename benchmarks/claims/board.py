@@ -36,7 +36,12 @@ Each sweep's page has all its rows. Written by `python -m benchmarks.claims.boar
 
 def keep(folder, here=HERE) -> str:
   """Takes a sweep's table over, without what only its own machine can use; returns its name."""
-  table = json.loads((pathlib.Path(folder) / "table.json").read_text())
+  path = pathlib.Path(folder) / "table.json"
+  if not path.is_file():
+    raise SystemExit(
+      f"{path} is not there: `python -m distill_jax ablate --workdir={folder}` makes it"
+    )
+  table = json.loads(path.read_text())
   for failed in table["failed"]:
     failed["said"] = "see the log"  # it may name paths
   name = table["name"]

@@ -54,16 +54,17 @@ class Files(client.Client):
     with self._disk():
       self._folder.mkdir(parents=True, exist_ok=True)
       papers = self._papers({key for job in jobs for key in job.missing.values()})
-      failures, tried = 0, collections.Counter()
+      failures, tried, why = 0, collections.Counter(), {}
       for paper in papers:
-        failures += self._read(paper, jobs, place, tried)
+        failures += self._read(paper, jobs, place, tried, why)
         tried.update(paper.asks if paper.over else ())
     waiting = [paper for paper in papers if not paper.over]
     fresh = []
     for line, job in _lines(jobs):
       times = tried[line.name, line.limit]
       if times >= self._terms.attempts:
-        failed = asking.Failure("gave_up", f"no result in {times} files", times)
+        reason = f"no result in {times} files ({why.get(line.name, 'answered in part')})"
+        failed = asking.Failure("gave_up", reason, times)
         self._store.store(job.request, {item: failed for item in line.keys.items()}, place)
         failures += len(line.keys)
         for sample in line.keys:
@@ -77,7 +78,8 @@ class Files(client.Client):
     if left:
       paths = [paper.path for paper in waiting if any(paper.has(line) for line, _ in _lines(jobs))]
       again = sum(tried[line.name, line.limit] > 0 for line, _ in fresh)
-      raise self._wait(paths + self._write(fresh, again, place, temperature), left)
+      reasons = [why[line.name] for line, _ in _lines(jobs) if line.name in why]
+      raise self._wait(paths + self._write(fresh, again, place, temperature), left, reasons)
 
   def _papers(self, wanted: set[str]) -> list[Paper]:
     """The files that ask for something wanted, in the order in which they were written."""
@@ -94,8 +96,9 @@ class Files(client.Client):
         found.append(Paper(path, frozenset(asks), _whole(_result(path))))
     return found
 
-  def _read(self, paper: Paper, jobs, place, tried) -> int:
-    """Stores what has come of a file and takes it from what is missing; how much of it failed."""
+  def _read(self, paper: Paper, jobs, place, tried, why: dict) -> int:
+    """Stores what has come of a file and takes it from what is missing; how much of it failed.
+    `why` is told of each line that is asked for again."""
     result = _result(paper.path)
     if not result.exists():
       return 0
@@ -108,6 +111,10 @@ class Files(client.Client):
       raise errors.teacher(f"{result}: {found.stop.why}; {found.stop.do}, and remove {result}")
     failures = 0
     for line, job in lines:
+      if line.name in found.again:
+        why[line.name] = found.again[line.name].why
+      elif line.name not in found.heard:
+        why[line.name] = f"nothing of it can be read in {result.name}"
       for sample, key in line.keys.items():
         if key in found.longer:  # for another file, which may ask for more tokens
           limit = min(2 * found.longer[key], self._terms.max_tokens_most)
@@ -136,18 +143,19 @@ class Files(client.Client):
         for part in batch_format.parts(rows, self._most)
       ]
 
-  def _wait(self, paths, left: int) -> errors.Refusal:
-    """What a person has to do now."""
+  def _wait(self, paths, left: int, reasons: list[str]) -> errors.Refusal:
+    """What a person has to do now; `reasons` why requests are asked again."""
     model = shlex.quote(self._terms.model)
     commands = [
       f"vllm run-batch -i {shlex.quote(str(p))} -o {shlex.quote(str(_result(p)))} --model {model}"
       for p in paths
     ]
     more = f" and likewise for {len(paths) - SHOWN} more in {self._folder}"
+    again = f"{len(reasons)} requests came to nothing before ({reasons[0]}); " if reasons else ""
     return errors.Refusal(
-      f"{left} replies are asked for in {', '.join(str(p) for p in paths[:SHOWN])}; where the"
-      f" model is, type: {' && '.join(commands[:SHOWN])}{more if len(paths) > SHOWN else ''}; then"
-      " run the same command again",
+      f"{again}{left} replies are asked for in {', '.join(str(p) for p in paths[:SHOWN])}; where"
+      f" the model is, type: {' && '.join(commands[:SHOWN])}{more if len(paths) > SHOWN else ''};"
+      " then run the same command again",
       errors.PREEMPTED,
     )
 

@@ -73,6 +73,7 @@ def test_what_is_missing_or_failed_stands_in_the_next_file(play, there):
   refused = play(wanted(8, samples=2))
   (second,) = papers(there)
   assert second.name == "round_00_s_002.jsonl" and "9 replies" in str(refused)
+  assert "4 requests came to nothing before (" in str(refused)  # the fifth came in part
   assert len(second.read_text().splitlines()) == 5
   run_batch(vllm, second)
   found = play(wanted(8, samples=2))
@@ -121,7 +122,16 @@ def test_a_line_without_result_in_so_many_files_is_given_up(play, there):
     run_batch(vllm, papers(there)[0])
   found = play(wanted(2), attempts=3)
   assert isinstance(found[1][0], asking.Failure) and found[1][0].kind == "gave_up"
+  assert "no result in 3 files (HTTP 500" in found[1][0].message
   assert found[0][0].text == "q0 #0 at 0.5" and len(list(there.glob("*.jsonl"))) == 6
+
+
+def test_results_of_which_nothing_can_be_read_are_told_of_by_name(play, there):
+  play(wanted(3))
+  (there / "round_00_s_001.out.jsonl").write_bytes(b"<html>no</html>\n")
+  said = str(play(wanted(3)))
+  assert said.startswith("3 requests came to nothing before (nothing of it can be read in round_00")
+  assert said == str(play(wanted(3))) and "round_00_s_002.jsonl" in said
 
 
 def test_a_reply_that_was_cut_is_asked_for_with_a_larger_limit(play, there):
