@@ -45,8 +45,12 @@ def run(settings, config: dict, workdir: str, *, retry_failed: bool = False) -> 
   try:
     with runs.Run(settings, folder, screen) as what:
       refuse_early(what)
+      finished = rounds.finished_stages(what)
+      if finished and not (folder.path / "summary.json").exists():
+        number, name = max(finished, key=lambda s: (s[0], int(s[1].partition("_")[0])))
+        screen.line(f"going on after {name.partition('_')[2]} of round {number}")
       if retry_failed:
-        again = teacher.retry_failed(settings.teacher, folder.path, rounds.finished_stages(what))
+        again = teacher.retry_failed(settings.teacher, folder.path, finished)
         screen.line(f"{again} samples without a reply are asked for again")
       played = rounds.play(what)
       screen.rounds_table(played["rounds"], best=played["best_round"])

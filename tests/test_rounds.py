@@ -3,6 +3,7 @@ what an override changes."""
 
 import json
 import pathlib
+import shutil
 import types
 
 import pytest
@@ -86,6 +87,18 @@ def test_a_finished_run_is_not_played_again(plain):
   again, _ = run(folder.path)
   assert {f: f.stat().st_mtime_ns for f in folder.path.rglob("*.jsonl")} == before
   assert again["rounds"] == plain[0]["rounds"]
+
+
+def test_a_run_that_was_stopped_says_what_it_goes_on_after(plain, tmp_path, capsys):
+  folder = shutil.copytree(plain[1].path, tmp_path / "run")
+  (folder / "summary.json").unlink()
+  shutil.rmtree(folder / "final")
+  shutil.rmtree(run_folder.RunFolder(folder).find(1, "evaluate").path)
+  again, _ = run(folder)
+  assert "going on after train of round 1\n" in capsys.readouterr().out
+  assert again["rounds"] == plain[0]["rounds"]
+  run(folder)
+  assert "going on" not in capsys.readouterr().out
 
 
 def test_a_folder_belongs_to_one_config(plain):
