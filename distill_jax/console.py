@@ -15,7 +15,7 @@ from rich import box, progress, table
 from rich import console as rich_console
 from rich import text as rich_text
 
-EVERY = 5.0  # seconds between plain lines
+EVERY, AT_MOST = 5.0, 600.0  # seconds between plain lines: a twentieth of what has passed
 WIDTH = 140  # columns, where there is no terminal to ask
 
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]")
@@ -162,7 +162,7 @@ class _Cell(progress.ProgressColumn):
 
 
 class _Lines:
-  """Says how far it is when `EVERY` seconds have passed, and at the end."""
+  """Says how far it is every few seconds, seldomer the longer it takes, and at the end."""
 
   def __init__(self, say, clock, label, total, unit):
     self._say, self._clock, self._label, self._total, self._unit = say, clock, label, total, unit
@@ -176,7 +176,7 @@ class _Lines:
   def _breathe(self) -> None:
     """Says something also while nothing gets done: a program compiles, a server is slow."""
     while not self._closed.wait(EVERY):
-      if self._clock() - self._told >= EVERY:
+      if self._due():
         self._tell()
 
   def update(self, done: int, **facts) -> None:
@@ -184,8 +184,12 @@ class _Lines:
     if self._moving is None and done > self._first:
       self._moving = self._clock(), done
     self._done, self._facts = done, _facts(facts)
-    if self._clock() - self._told >= EVERY:
+    if self._due():
       self._tell()
+
+  def _due(self) -> bool:
+    now = self._clock()
+    return now - self._told >= min(max(EVERY, (now - self._begun) / 20), AT_MOST)
 
   def close(self) -> None:
     self._closed.set()

@@ -169,6 +169,15 @@ def test_the_time_that_is_left_does_not_count_what_went_before_the_first_step(sc
   ]
 
 
+def test_what_takes_a_day_is_not_told_every_few_seconds(screen):
+  clock = Clock()
+  with console.Console(file=screen, clock=clock).progress("batches", 10, "replies") as bar:
+    for _ in range(24 * 360):
+      clock.now += 10
+      bar.update(0)
+  assert 24 * 6 < len(screen.getvalue().splitlines()) < 24 * 6 + 100
+
+
 def test_a_phase_of_a_moment_is_one_line(screen):
   with console.Console(file=screen, clock=Clock()).progress("round 0 train", 3, "steps") as bar:
     bar.update(3, loss=1.5)
