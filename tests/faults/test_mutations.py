@@ -95,7 +95,7 @@ MUTATIONS = {
   ),
   "what cannot be read has a vote": (
     "phases/evaluate.py", "for a in answers if a is not None)", "for a in answers)",
-    "tests/test_recipes.py",
+    "tests/phases/test_sifting.py",
   ),
   "an episode of refusals cuts for each of them": (
     "teacher/pacing.py", "same = left_at < self._cut_at or self._in_a_row > 0", "same = False",
