@@ -67,6 +67,16 @@ class Console:
   def warn(self, text: str) -> None:
     self._print(f"warning: {text}", "bold yellow")
 
+  def columns(self, rows, *, right) -> None:
+    """Rows of texts as plain lines, aligned; `right` says which columns to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+      parts = [
+        text.rjust(width) if to_right else text.ljust(width)
+        for text, width, to_right in zip(row, widths, right, strict=True)
+      ]
+      self.line("  ".join(parts).rstrip())
+
   def round_row(self, row: dict) -> None:
     """One line for a round, in the format of summary.json; parts that are None are left out."""
     self.line("  ".join([f"round {row['round']}", *filter(None, _parts(row))]))

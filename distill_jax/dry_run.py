@@ -117,12 +117,7 @@ def _show(screen, settings, number: int, rows, spent: asking.Totals, sent: int) 
   total = asking.Need.sum(need for *_, need in rows)
   cells = [(str(number), stage, kind, *_cells(need)) for stage, kind, need in rows]
   cells.append((str(number), "all", AT_MOST if _any(rows) else "", *_cells(total)))
-  widths = [max(len(row[n]) for row in (names, *cells)) for n in range(len(names))]
-  for row in (names, *cells):
-    parts = [
-      c.ljust(w) if n < 3 else c.rjust(w) for n, (c, w) in enumerate(zip(row, widths, strict=True))
-    ]
-    screen.line("  ".join(parts).rstrip())
+  screen.columns([names, *cells], right=[n >= 3 for n in range(len(names))])
   screen.line(
     "tokens and dollars are the most these requests can take, every reply at its longest; what has"
     " to be asked again comes on top"

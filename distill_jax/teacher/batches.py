@@ -127,9 +127,9 @@ class _Asked:
     for batch in self._book.open():
       if batch.id or batch.place.run != self._place.run:
         continue
-      id, where = "", (batch.name, batch.file, batch.tried)
+      id = ""
       if batch.tried:
-        id = await self._calls.find(*where, self._forget(batch))
+        id = await self._calls.find(batch.name, batch.file, batch.tried, self._forget(batch))
       if id:
         self._book.submitted(batch.name, id)
       else:
@@ -146,6 +146,7 @@ class _Asked:
     if self._full and self._under_way():
       return
     claimed, rows = self._book.claimed(), []
+    self._heed([key for key in self._wanted if key not in claimed])
     for job in self._jobs:
       left = {sample: key for sample, key in job.missing.items() if key not in claimed}
       for line in batch_format.lines_of(dataclasses.replace(job, missing=left)):
@@ -157,16 +158,21 @@ class _Asked:
     for part in batch_format.parts(rows, self._owner.most):
       if self._stop is not None:
         return
-      lines, again = (
-        [line for line, *_ in part],
-        sum(self._attempts[row[0].name] > 0 for row in part),
-      )
+      lines = [line for line, *_ in part]
+      again = sum(self._attempts[line.name] > 0 for line in lines)
       name = self._book.make(self._place, lines, sum(need for *_, need in part))
       if name is None:  # another process is faster; its batch is waited for
         continue
       self._store.sent(self._place, len(lines), again)
       self._retries += again
       await self._order(name, b"".join(raw for _, raw, _ in part))
+
+  def _heed(self, keys) -> None:
+    """Takes for answered what another run's batch has brought meanwhile."""
+    for key, outcome in self._store.known(keys, self._place).items():
+      if isinstance(outcome, asking.Reply):
+        missing = self._wanted.pop(key).missing
+        del missing[next(sample for sample in missing if missing[sample] == key)]
 
   async def _order(self, name: str, content: bytes) -> None:
     """Brings a batch that is in the book to the server."""

@@ -6,11 +6,10 @@ import os
 import pathlib
 import sys
 
-from distill_jax import console, errors
+from distill_jax import console, errors, teacher
 from distill_jax.teacher import cache, cache_lines
 
 WORDS = ("show", "export", "import", "prune")
-_FILE = "teacher.sqlite"
 
 
 def run(word: str, options: dict, rest) -> int:
@@ -56,7 +55,7 @@ def located(workdir: str, file: str) -> tuple[pathlib.Path, str]:
     raise errors.data(f"{config} cannot be read ({error})") from None
   if shared:
     return pathlib.Path(shared), os.path.realpath(workdir)
-  return pathlib.Path(workdir) / _FILE, ""
+  return pathlib.Path(workdir) / teacher.CACHE, ""
 
 
 def show(store: cache.Cache, run: str, *, failures: bool) -> None:
@@ -200,14 +199,7 @@ def _table(screen, names, rows) -> None:
     screen.line("nothing")
     return
   cells = [names, *([_one_line(value) for value in row] for row in rows)]
-  widths = [max(len(row[n]) for row in cells) for n in range(len(names))]
-  right = [isinstance(value, int) for value in rows[0]]
-  for row in cells:
-    parts = [
-      text.rjust(width) if r else text.ljust(width)
-      for text, width, r in zip(row, widths, right, strict=True)
-    ]
-    screen.line("  ".join(parts).rstrip())
+  screen.columns(cells, right=[isinstance(value, int) for value in rows[0]])
 
 
 def _one_line(value) -> str:

@@ -39,6 +39,11 @@ class Job:
     told = shaping.told(self.messages, self.kind, self.schema)
     self.size = sum(len(content.encode("utf-8", "replace")) for _, content in told)
 
+  @property
+  def prompt(self) -> int:
+    """Tokens of the prompt, at the most."""
+    return self.size // BYTES_A_TOKEN_AT_LEAST + 16 * (len(self.messages) + 1)
+
   def name(self, count: int) -> str:
     """The Idempotency-Key of the next request, for `count` samples: the same after a kill, so that
     a server that keeps to it charges no answer again that was lost on its way to the disk."""
@@ -137,8 +142,7 @@ class Sender:
 
   def _most(self, job: Job) -> tuple[int, int]:
     """Prompt and completion tokens that the next request of a job may cost."""
-    tokens_in = job.size // BYTES_A_TOKEN_AT_LEAST + 16 * (len(job.messages) + 1)
-    return tokens_in, job.limit * self._count(job)
+    return job.prompt, job.limit * self._count(job)
 
   async def _attempt(self, job: Job, temperature: float, before: int, tokens_in, tokens_out):
     """(posting.Heard, when it left): one request for all missing samples, its turn being there.
@@ -375,7 +379,7 @@ def need(terms: Terms, jobs: list[Job], wanted: int, stored: int, *, free: bool)
     left = sorted(job.missing)
     runs = 1 + sum(b - a > 1 for a, b in itertools.pairwise(left)) if terms.send_seed else 1
     requests, replies = requests + runs, replies + len(left)
-    tokens_in += runs * (job.size // BYTES_A_TOKEN_AT_LEAST + 16 * (len(job.messages) + 1))
+    tokens_in += runs * job.prompt
     tokens_out += job.limit * len(left)
   unpriced = not free and bool(jobs) and not terms.prices.input + terms.prices.output
   dollars = ledger.dollars(terms.prices, tokens_in, tokens_out)

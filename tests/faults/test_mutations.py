@@ -127,6 +127,10 @@ MUTATIONS = {
     "teacher/batches.py", "      if batch.tried:\n", "      if False:\n",
     "tests/teacher/test_batch_kills.py",
   ),
+  "what another run's batch has brought is submitted again": (
+    "teacher/batches.py", "    self._heed([key for key in self._wanted if key not in claimed])\n",
+    "", "tests/teacher/test_batch_api.py",
+  ),
   "too few replies are enough": (
     "teacher/coverage.py", "if share >= least:", "if True:",
     "tests/teacher/test_ledger.py",
