@@ -36,9 +36,9 @@ import jax
 import numpy as np
 
 from benchmarks import measure, train_step
-from distill_jax.decoding import choice, rollout, sampler
-from distill_jax.learning import objectives, sharding
-from distill_jax.students import attention, decoder
+from distill_jax.decoding import decode_loop, rollout, sampling
+from distill_jax.learning import objectives
+from distill_jax.students import attention, decoder, sharding
 
 # A device_kind, its dense bf16 FLOP/s, and bytes/s of its memory: the makers' data sheets.
 PEAKS = (
@@ -135,13 +135,13 @@ def decode(config, args, facts) -> None:
   every, keys = np.arange(rows, dtype=np.int32), rng.integers(0, 2**32, (rows, 2), dtype=np.uint32)
 
   def begun():
-    read = sampler.prefill(config, params, prompts, np.full(rows, args.prompt, np.int32))
-    state = sampler.empty(read, count=rows, new_tokens=args.new)
-    return (sampler.place(state, read, every, every, keys),)
+    read = decode_loop.prefill(config, params, prompts, np.full(rows, args.prompt, np.int32))
+    state = decode_loop.empty(read, count=rows, new_tokens=args.new)
+    return (decode_loop.place(state, read, every, every, keys),)
 
   def work(state):
-    return sampler.decode(
-      config, params, state, np.ones(rows, bool), choice.sampling(1.0), np.int32(rows),
+    return decode_loop.decode(
+      config, params, state, np.ones(rows, bool), sampling.sampling(1.0), np.int32(rows),
       rollout.FOREVER, eos=(-1,),
     )  # fmt: skip
 

@@ -31,9 +31,10 @@ import numpy as np
 from benchmarks import products
 from distill_jax import students
 from distill_jax.data import batches, encode
-from distill_jax.decoding import choice, rollout
-from distill_jax.learning import objectives, optim, sharding, step
-from distill_jax.students import families
+from distill_jax.decoding import rollout
+from distill_jax.decoding import sampling as choice
+from distill_jax.learning import objectives, optim, step
+from distill_jax.students import families, sharding
 
 GPT2 = dict(
   model_type="gpt2", vocab_size=8192, n_embd=256, n_layer=4, n_head=4, n_positions=512,

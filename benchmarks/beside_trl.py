@@ -31,7 +31,8 @@ import numpy as np
 from benchmarks import beside_transformers
 from distill_jax import students
 from distill_jax.data import batches, encode
-from distill_jax.learning import objectives, optim, sharding, step
+from distill_jax.learning import objectives, optim, step
+from distill_jax.students import sharding
 
 PAIRS, PROMPT, SIDE = 4, 128, 128
 BETA, RATE, END = 0.1, 1e-6, 1

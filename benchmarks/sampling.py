@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from benchmarks import measure
-from distill_jax.decoding import choice, rollout, sampler
+from distill_jax.decoding import decode_loop, rollout, sampling
 from distill_jax.students import decoder
 
 
@@ -62,13 +62,13 @@ def main():
     )
 
   runs = [
-    ("greedy", choice.sampling(0.0), 0.25),
-    ("temperature 1", choice.sampling(1.0), 0.25),
-    ("top-p 0.9", choice.sampling(1.0, 0.9), 0.25),
-    ("top-k 50", choice.sampling(1.0, 1.0, 50), 0.25),
+    ("greedy", sampling.sampling(0.0), 0.25),
+    ("temperature 1", sampling.sampling(1.0), 0.25),
+    ("top-p 0.9", sampling.sampling(1.0, 0.9), 0.25),
+    ("top-k 50", sampling.sampling(1.0, 1.0, 50), 0.25),
   ]
   if args.unequal:
-    runs = [("unequal", choice.sampling(1.0), refill) for refill in (0.125, 0.25, 0.5, 1.0)]
+    runs = [("unequal", sampling.sampling(1.0), refill) for refill in (0.125, 0.25, 0.5, 1.0)]
   for name, settings, refill in runs:
     new, turns = counted(lambda s=settings, r=refill: call(s, r))
     with measure.compilations() as compiled:
@@ -92,18 +92,18 @@ def main():
 
 def counted(work):
   """(new tokens, turns) of a rollout, which also compiles what it needs."""
-  plain, seen = sampler.decode, []
+  plain, seen = decode_loop.decode, []
 
   def noted(config, params, state, *args, **kwargs):
     state, running = plain(config, params, state, *args, **kwargs)
     seen.append(int(state.turn))
     return state, running
 
-  sampler.decode = noted
+  decode_loop.decode = noted
   try:
     new = int(work().lengths.sum())
   finally:
-    sampler.decode = plain
+    decode_loop.decode = plain
   return new, seen[-1]
 
 

@@ -26,7 +26,9 @@ import time
 import types
 
 from distill_jax import errors
-from distill_jax.teacher import asking, client, faults, pacing, server
+from distill_jax.teacher import types as asking
+from distill_jax.teacher.builtin import faults, server
+from distill_jax.teacher.client import client, rate_limit
 
 LATENCY = 0.05  # seconds
 WORKERS = 256
@@ -118,7 +120,7 @@ def play(kind: str, allowed: float, retry_after: int, seconds: float) -> dict:
 def counted(kind: str, allowed: float, retry_after: int, seconds: float) -> dict:
   """The same of a pace and a server on a clock that is only counted."""
   random.seed(0)
-  server_, pace, now, coming, log = KINDS[kind](allowed), pacing.Pace(WORKERS, 0.0), 0.0, [], []
+  server_, pace, now, coming, log = KINDS[kind](allowed), rate_limit.Pace(WORKERS, 0.0), 0.0, [], []
   while now < seconds:
     while (wait := pace.wait(1, now)) == 0:
       pace.leave(1, now)

@@ -24,7 +24,9 @@ import types
 import httpx2
 import openai
 
-from distill_jax.teacher import asking, client, faults, server
+from distill_jax.teacher import types as asking
+from distill_jax.teacher.builtin import faults, server
+from distill_jax.teacher.client import client
 
 LIMITS = httpx2.Limits(max_connections=1000, max_keepalive_connections=1000)
 WORDS = "so many words, as many as a rationale has, and then some more of them. " * 5

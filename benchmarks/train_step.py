@@ -24,9 +24,9 @@ import numpy as np
 
 from benchmarks import measure
 from distill_jax import students
-from distill_jax.data import batches, encode, kinds
-from distill_jax.learning import objectives, optim, sharding, step
-from distill_jax.students import decoder
+from distill_jax.data import batches, collate, encode
+from distill_jax.learning import objectives, optim, step
+from distill_jax.students import decoder, sharding
 
 
 def rows(config, *, count: int, length: int, triplet: bool):
@@ -57,7 +57,7 @@ def corpus(config, *, examples: int, rows: int, length: int, packed: bool) -> ba
   sft = types.SimpleNamespace(prompt_weight=0.0, denominator="weights")
   return batches.Corpus(
     [encode.Encoded(f"{n}", ids(p), ids(t)) for n, (p, t) in enumerate(count_N2)],
-    kinds.Tailored(sft, triplet=None, contrast=False),
+    collate.Tailored(sft, triplet=None, contrast=False),
     batch=rows,
     buckets=(length // 4, length // 2, length),
     seed=0,

@@ -128,7 +128,7 @@ def get_config() -> ConfigDict:
         dict(
           error_rate=0.05,  # share of replies with a wrong answer
           latency=0.0,  # seconds
-          faults="",  # injected faults for tests: kind@probability,... (see teacher/faults.py)
+          faults="",  # injected faults for tests: kind@probability,... (builtin/faults.py)
         )
       ),
       replay=ConfigDict(

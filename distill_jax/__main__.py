@@ -5,7 +5,8 @@ import signal
 import sys
 import threading
 
-from distill_jax import command_line, errors
+from distill_jax import errors
+from distill_jax.cli import args
 
 USAGE = """python -m distill_jax COMMAND [options] [--config.a.b=value ...]
 
@@ -90,7 +91,7 @@ lines and back; and what is not wanted any more.
   python -m distill_jax teacher cache prune --cache=shared.sqlite --model=NAME --older_than=90
   python -m distill_jax teacher cache prune --cache=shared.sqlite --model=NAME --older_than=90 --yes
 
-The file is plain SQLite (tables: distill_jax/teacher/cache_tables.py). An import is whole or not at
+The file is plain SQLite (tables: distill_jax/teacher/store/tables.py). An import is whole or not at
 all, and leaves what is there as it is; with --run=NAME the runs in it get that name, so that what
 they paid does not count as paid here. Prune without --yes only counts. What pruned replies cost
 stays in the ledger and under the caps.""",
@@ -161,64 +162,67 @@ CONFIGURED |= dict.fromkeys(("evaluate", "sample", "export"), OVERRIDE)
 
 def run(words) -> int:
   """Plays all rounds."""
-  config, options, rest = command_line.parse(words, OPTIONS["run"], config="required")
+  config, options, rest = args.parse(words, OPTIONS["run"], config="required")
   refuse_extra(rest)
   if not options["workdir"]:
     raise errors.usage("--workdir=DIR is missing, for example --workdir=runs/quickstart")
-  from distill_jax import settings
+  from distill_jax.config.read import read_settings
 
-  checked = settings.read(config)
-  from distill_jax import play
+  checked = read_settings(config)
+  from distill_jax.cli import commands
 
   if options["dry_run"]:
-    from distill_jax import dry_run
+    from distill_jax.cli import dry_run
 
     dry_run.tell(checked, config, options["workdir"], retry_failed=options["retry_failed"])
     return 0
-  play.run(checked, config, options["workdir"], retry_failed=options["retry_failed"])
+  commands.run(checked, config, options["workdir"], retry_failed=options["retry_failed"])
   return 0
 
 
 def evaluate(words) -> int:
-  config, options, rest = command_line.parse(words, OPTIONS["evaluate"], config="run")
+  config, options, rest = args.parse(words, OPTIONS["evaluate"], config="run")
   refuse_extra(rest)
-  from distill_jax import play, settings
+  from distill_jax.cli import commands
+  from distill_jax.config.read import read_settings
 
-  play.evaluate(settings.read(config, teacher=False), **options)
+  commands.evaluate(read_settings(config, teacher=False), **options)
   return 0
 
 
 def sample(words) -> int:
-  config, options, rest = command_line.parse(words, OPTIONS["sample"], config="run")
+  config, options, rest = args.parse(words, OPTIONS["sample"], config="run")
   refuse_extra(rest)
-  from distill_jax import play, settings
+  from distill_jax.cli import commands
+  from distill_jax.config.read import read_settings
 
-  play.sample(settings.read(config, teacher=False), **options)
+  commands.sample(read_settings(config, teacher=False), **options)
   return 0
 
 
 def export(words) -> int:
-  config, options, rest = command_line.parse(words, OPTIONS["export"], config="run")
+  config, options, rest = args.parse(words, OPTIONS["export"], config="run")
   refuse_extra(rest)
   if not options["out"]:
     raise errors.usage("--out=DIR is missing, for example --out=exported/quickstart")
-  from distill_jax import play, settings
+  from distill_jax.cli import commands
+  from distill_jax.config.read import read_settings
 
-  play.export(settings.read(config, teacher=False), **options)
+  commands.export(read_settings(config, teacher=False), **options)
   return 0
 
 
 def ablate(words) -> int:
   if any(w.lstrip("-").startswith("config.") for w in words):
     raise errors.usage("a sweep takes no overrides: they stand in its file, in `common` and `rows`")
-  _, options, rest = command_line.parse(words, OPTIONS["ablate"], config="none")
+  _, options, rest = args.parse(words, OPTIONS["ablate"], config="none")
   refuse_extra(rest)
   for name, example in (("config", "configs/sweeps/tailored.py"), ("workdir", "runs/ablations")):
     if not options[name]:
       raise errors.usage(f"--{name} is missing, for example --{name}={example}")
   if options["jobs"] < 1:
     raise errors.usage("--jobs must be at least 1")
-  from distill_jax.ablations import play
+  from distill_jax.ablations import run as play
 
   if options["print"]:
     return play.show(options["config"], options["workdir"])
@@ -230,31 +234,32 @@ def teacher(words) -> int:
     return teacher_cache(words[1:])
   if words[:1] != ["serve"]:
     raise errors.usage("teacher knows two words: teacher serve, teacher cache")
-  config, options, rest = command_line.parse(words[1:], OPTIONS["teacher"], config="run")
+  config, options, rest = args.parse(words[1:], OPTIONS["teacher"], config="run")
   refuse_extra(rest)
-  from distill_jax import play, settings
+  from distill_jax.cli import commands
+  from distill_jax.config.read import read_settings
 
-  play.serve(settings.read(config), port=options["port"], log=options["log"])
+  commands.serve(read_settings(config), port=options["port"], log=options["log"])
   return 0
 
 
 def teacher_cache(words) -> int:
-  from distill_jax.teacher import cache_commands
+  from distill_jax.cli import teacher_cache as cache_commands
 
   if not words or words[0] not in cache_commands.WORDS:
     listed = ", ".join(cache_commands.WORDS)
     raise errors.usage(f"teacher cache knows these words: {listed}")
-  _, options, rest = command_line.parse(words[1:], OPTIONS["teacher cache"], config="none")
+  _, options, rest = args.parse(words[1:], OPTIONS["teacher cache"], config="none")
   return cache_commands.run(words[0], options, rest)
 
 
 def doctor(words) -> int:
   given = any(w.startswith("--config") for w in words)
-  config, options, rest = command_line.parse(
+  config, options, rest = args.parse(
     words, OPTIONS["doctor"], config="required" if given else "none"
   )
   refuse_extra(rest)
-  from distill_jax import doctor as examination
+  from distill_jax.cli import doctor as examination
 
   return examination.examine(config, options["workdir"])
 
@@ -285,7 +290,7 @@ def main(words) -> int:
       raise errors.usage(f"no command {name!r}; there are {', '.join(COMMANDS)}")
     if {"--help", "-h"} & set(words):
       name = "teacher cache" if list(words[:2]) == ["teacher", "cache"] else name
-      print(f"{HELP[name]}\n\n{command_line.described(OPTIONS[name])}")
+      print(f"{HELP[name]}\n\n{args.described(OPTIONS[name])}")
       if name in CONFIGURED:
         print(CONFIGURED[name])
       return 0

@@ -9,7 +9,8 @@ import shutil
 import time
 
 from distill_jax import phases, summary
-from distill_jax.phases import evaluate, optimise
+from distill_jax.phases import evaluate
+from distill_jax.runtime import fit
 
 
 def play(run) -> dict:
@@ -40,7 +41,7 @@ def play_round(run, number: int) -> dict:
   plan = run.settings.opening if number == 0 else run.settings.each_round
   for place, name in enumerate([*plan, "evaluate"]):
     here = run.folder.phase(number, place, name)
-    timed(run, lambda here, name=name: phases.play(name, run, number, here), here)
+    timed(run, lambda here, name=name: phases.run_phase(name, run, number, here), here)
     done = name == "exam" and here.facts["mistakes"] == 0
     if number and done and learns_from_mistakes(run.settings):
       return summary.row(run, number, no_mistakes=True)
@@ -57,7 +58,7 @@ def timed(run, phase, here) -> None:
   if not here.finished:
     _play(run, phase, here)
   # The optimizer's state ends with the phase; a run killed just here has left it.
-  shutil.rmtree(here.path / optimise.CHECKPOINTS, ignore_errors=True)
+  shutil.rmtree(here.path / fit.CHECKPOINTS, ignore_errors=True)
 
 
 def _play(run, phase, here) -> None:

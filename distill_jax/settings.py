@@ -7,9 +7,6 @@ give one line that names the field. What the keys mean stands in configs/base.py
 
 import dataclasses
 
-from distill_jax import checks, checks_teacher, typed
-from distill_jax.teacher import pool
-
 Group = dataclasses.dataclass(frozen=True)
 
 
@@ -354,17 +351,3 @@ class Settings:
   evaluate: Evaluate
   rollout: Rollout
   compat: Compat
-
-
-def read(config: dict, *, teacher: bool = True) -> Settings:
-  """Settings from a plain nested dict (ConfigDict.to_dict()). `teacher`: one will be asked, so that
-  its key, files and address are looked at too.
-
-  Raises Refusal (exit code 3) for whatever is missing, unknown, of the wrong type, or makes no
-  sense.
-  """
-  settings = typed.group(Settings, pool.merged(config), "")
-  checks.check(settings)
-  if teacher:
-    checks_teacher.check(settings)
-  return settings

@@ -4,8 +4,10 @@ import dataclasses
 import importlib.metadata
 import platform
 
-from distill_jax import phases, records
-from distill_jax.phases import evaluate, exam
+from distill_jax import plan as plans
+from distill_jax import records
+from distill_jax.phases import evaluate
+from distill_jax.run_dir import phase_dir
 
 PACKAGES = (
   "jax",
@@ -32,8 +34,8 @@ def row(run, number: int, *, no_mistakes: bool = False) -> dict:
   without mistakes the validation of the round before stands, since the student is the same.
   """
   facts = {name: here.facts for name, here in run.folder.finished(number).items()}
-  written = [facts[name] for name in phases.WRITERS if name in facts]
-  trained = [facts[name] for name in phases.TRAINERS if name in facts]
+  written = [facts[name] for name in plans.WRITERS if name in facts]
+  trained = [facts[name] for name in plans.TRAINERS if name in facts]
   if no_mistakes:
     facts["evaluate"] = run.folder.find(number - 1, "evaluate").facts
   pick = lambda phase, *names: {n: facts[phase][n] for n in names} if phase in facts else None
@@ -90,7 +92,7 @@ def before_and_after(run, best: int, count: int = 3):
   def attempts(number):
     here, found = run.folder.find(number, "evaluate"), {}
     voted = {v.problem: v.answer for v in here.rows(evaluate.VERDICTS, records.Verdict)}
-    for a in here.rows(exam.ATTEMPTS, records.Attempt):
+    for a in here.rows(phase_dir.ATTEMPTS, records.Attempt):
       if a.answer == voted[a.problem]:
         found.setdefault(a.problem, a)
     return found

@@ -4,41 +4,37 @@ import ast
 import pathlib
 
 FLOORS = {
-  4: (
-    "__main__",
-    "command_line",
-    "checks",
-    "checks_teacher",
-    "settings",
-    "typed",
-    "play",
-    "card",
-    "doctor",
-    "ablations",
-  ),
-  3: ("rounds", "dry_run", "summary", "run_folder", "phase_folder"),
-  2: ("phases", "report"),
+  5: ("__main__", "cli", "ablations"),
+  4: ("rounds", "summary", "config"),
+  3: ("phases",),
+  2: ("runtime",),
   1: (
     *(HOST := ("tasks", "worlds", "formats", "teacher", "data")),
     *(DEVICE := ("students", "learning", "decoding")),
     "machine",
+    "run_dir",
   ),
-  0: ("records", "errors", "console"),
+  0: ("settings", "plan", "records", "errors", "console"),
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
-WING_OF = {**dict.fromkeys(HOST, "host"), **dict.fromkeys(DEVICE, "device"), "machine": "machine"}
+WING_OF = {**dict.fromkeys(HOST, "host"), **dict.fromkeys(DEVICE, "device")}
+WING_OF |= {"machine": "machine", "run_dir": "run directory"}
 
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "chex"}
-WITHOUT_JAX = {
-  *HOST,
-  *FLOORS[0],
-  "run_folder",
-  "phase_folder",
-  "checks",
-  "checks_teacher",
-  "settings",
-  "typed",
-  "command_line",
+WITHOUT_JAX = {*HOST, *FLOORS[0], "run_dir", "config"}
+# What a room inside a room may import of the package; a folder always sees itself.
+INNER = {
+  "teacher/store": {"errors", "records", "settings", "teacher.types"},
+  "teacher/prompts": {"records"},
+  "teacher/client": {
+    *("errors", "records", "settings"),
+    *("teacher.types", "teacher.prompts", "teacher.store"),
+  },
+  "teacher/batch": {
+    *("errors", "records", "settings"),
+    *("teacher.types", "teacher.client", "teacher.store"),
+  },
+  "teacher/builtin": {"errors", "worlds", "teacher.prompts", "teacher.client"},
 }
 EFFECTS = {
   *("os", "time", "logging", "random", "pathlib", "io", "sys", "shutil", "subprocess", "threading"),
@@ -113,7 +109,8 @@ def _of_imports(place, tree):
     yield 1, f"{room} stands on no floor; give it one in tests/floors.py"
     return
   for line, name in imports(place, tree):
-    for text in filter(None, (_inside(room, name), _outside(room, place, name))):
+    found = (_inside(room, name), _within(place, name), _outside(room, place, name))
+    for text in filter(None, found):
       yield line, text
 
 
@@ -132,6 +129,18 @@ def _inside(room: str, name: str) -> str | None:
   if room in DEVICE and other == "console":
     return "imports console: the device wing has no effects"
   return None
+
+
+def _within(place: pathlib.Path, name: str) -> str | None:
+  """What is wrong with an import of a folder that has inner laws."""
+  folder = place.parent.as_posix()
+  if folder not in INNER or not name.startswith("distill_jax."):
+    return None
+  other = name.removeprefix("distill_jax.")
+  seen = {*INNER[folder], folder.replace("/", ".")}
+  if any(f"{other}.".startswith(f"{room}.") for room in seen):
+    return None
+  return f"imports {other}: {folder} sees only {', '.join(sorted(INNER[folder]))}"
 
 
 def _outside(room: str, place: pathlib.Path, name: str) -> str | None:

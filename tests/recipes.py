@@ -7,8 +7,12 @@ import math
 import numpy as np
 import pytest
 
-from distill_jax import play, records, run_folder, settings
-from distill_jax.phases import exam, optimise, pair, train
+from distill_jax import records
+from distill_jax.cli import commands
+from distill_jax.config.read import read_settings
+from distill_jax.phases import exam, pair, train
+from distill_jax.run_dir import phase_dir, run_dir
+from distill_jax.runtime import fit
 from tests import compilations
 
 quick = pytest.fixture(autouse=True, scope="module")(compilations.quick)
@@ -34,9 +38,9 @@ def config(recipe: str, **changes) -> dict:
   return c.to_dict()
 
 
-def run(workdir, recipe, **changes) -> tuple[dict, run_folder.RunFolder]:
+def run(workdir, recipe, **changes) -> tuple[dict, run_dir.RunFolder]:
   c = config(recipe, **changes)
-  return play.run(settings.read(c), c, str(workdir)), run_folder.RunFolder(workdir)
+  return commands.run(read_settings(c), c, str(workdir)), run_dir.RunFolder(workdir)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +75,7 @@ def rows(folder, number, phase, name, kind):
 
 
 def metrics(folder, number, phase):
-  return rows(folder, number, phase, optimise.METRICS, records.Metrics)
+  return rows(folder, number, phase, fit.METRICS, records.Metrics)
 
 
 def pairs(folder, number=1):
@@ -79,7 +83,7 @@ def pairs(folder, number=1):
 
 
 def attempts(folder, number=1, phase="exam"):
-  return rows(folder, number, phase, exam.ATTEMPTS, records.Attempt)
+  return rows(folder, number, phase, phase_dir.ATTEMPTS, records.Attempt)
 
 
 def examples(folder, number=0):
@@ -99,7 +103,7 @@ def assert_begins_at_log_2(folder):
 def scored(folder, recipe, capsys, **changes):
   capsys.readouterr()
   there = {"workdir": str(folder.path), "round": -1, "split": "test"}
-  facts = play.evaluate(settings.read(config(recipe, **changes), teacher=False), **there)
+  facts = commands.evaluate(read_settings(config(recipe, **changes), teacher=False), **there)
   printed = json.loads(capsys.readouterr().out)
   assert printed["accuracy"] == facts["accuracy"]
   return facts

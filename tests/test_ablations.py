@@ -18,7 +18,7 @@ import pytest
 from benchmarks.claims import board
 from distill_jax import __main__ as commands
 from distill_jax import errors
-from distill_jax.ablations import children, markdown, play, sweep, table
+from distill_jax.ablations import children, markdown, run, sweep, table
 
 ROOT = pathlib.Path(__file__).parents[1]
 SPLITS = ("test", "out_of_domain")
@@ -294,7 +294,7 @@ def test_a_budget_that_is_reached_stops_the_sweep(tmp_path, monkeypatch, capsys)
     monkeypatch, "print('distill_jax: enough'); sys.exit(6 if row == 'plain' else time.sleep(60))"
   )
   begun = time.monotonic()
-  assert play.play(file_of(tmp_path), str(tmp_path / "out"), jobs=2) == errors.BUDGET
+  assert run.play(file_of(tmp_path), str(tmp_path / "out"), jobs=2) == errors.BUDGET
   assert time.monotonic() - begun < 30
   found = json.loads((tmp_path / "out" / "table.json").read_text())
   assert [(f["row"], f["seed"], f["code"]) for f in found["failed"]] == [("plain", 0, 6)]
@@ -305,7 +305,7 @@ def test_a_budget_that_is_reached_stops_the_sweep(tmp_path, monkeypatch, capsys)
 
 def test_what_fails_is_told_and_the_rest_is_played(tmp_path, monkeypatch, capsys):
   fake(monkeypatch, "print('ValueError: no'); sys.exit(row == 'plain')")
-  assert play.play(file_of(tmp_path), str(tmp_path / "out"), jobs=1) == play.FAILED
+  assert run.play(file_of(tmp_path), str(tmp_path / "out"), jobs=1) == run.FAILED
   out = capsys.readouterr().out
   assert "plain  seed 1" in out and "exit code 1: ValueError: no" in out and "seed_1.log" in out
   page = (tmp_path / "out" / "table.md").read_text()
@@ -313,9 +313,9 @@ def test_what_fails_is_told_and_the_rest_is_played(tmp_path, monkeypatch, capsys
 
 
 def test_two_sweeps_do_not_play_in_one_folder(tmp_path):
-  with play.claimed(tmp_path), pytest.raises(errors.Refusal, match="another process"):
-    play.play(file_of(tmp_path), str(tmp_path), jobs=1)
-  with play.claimed(tmp_path):
+  with run.claimed(tmp_path), pytest.raises(errors.Refusal, match="another process"):
+    run.play(file_of(tmp_path), str(tmp_path), jobs=1)
+  with run.claimed(tmp_path):
     pass
 
 
@@ -353,7 +353,7 @@ def test_a_sweep_that_is_stopped_and_killed_ends_with_its_table(tmp_path):
   before = {f: f.stat().st_mtime_ns for f in folders[0].rglob("*.jsonl")}
   folders[3].mkdir(parents=True)
   (folders[3] / "config.json").write_text("{")  # refused by the run itself, and told
-  assert begin(file, workdir, tmp_path).wait(300) == play.FAILED
+  assert begin(file, workdir, tmp_path).wait(300) == run.FAILED
   found = json.loads((workdir / "table.json").read_text())
   assert [(f["row"], f["seed"], f["code"]) for f in found["failed"]] == [("other", 1, 4)]
   assert found["rows"][1]["missing"] == [1] and row(found, "other")["difference"]["seeds"] == 1
@@ -384,7 +384,7 @@ def test_the_board_says_what_the_tables_say_and_keeps_no_path(tmp_path, monkeypa
   )
   fake(monkeypatch, "print(f'{folder} is broken'); sys.exit(4)")
   file = file_of(tmp_path, rows=of.rows, claims=of.claims)
-  assert play.play(file, str(tmp_path / "sweep"), jobs=1) == play.FAILED
+  assert run.play(file, str(tmp_path / "sweep"), jobs=1) == run.FAILED
   here = tmp_path / "claims"
   here.mkdir()
   board.main([tmp_path / "sweep"], here)

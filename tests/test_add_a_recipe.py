@@ -11,12 +11,13 @@ import sys
 import floors
 import pytest
 
-from distill_jax import records, run_folder
-from distill_jax.phases import exam, rationales, train
+from distill_jax import records
+from distill_jax.phases import train
+from distill_jax.run_dir import phase_dir, run_dir
 
 ROOT = pathlib.Path(__file__).parents[1]
 CODE = re.compile(r"`([\w/]+\.py)`[^`]*:\n\n```python\n(.*?)```", re.DOTALL)
-CONFIG, PHASE, TABLE = "configs/rft.py", "distill_jax/phases/accept.py", "phases/__init__.py"
+CONFIG, PHASE, TABLE = "configs/rft.py", "distill_jax/phases/accept.py", "plan.py"
 
 TINY = """
   task.validation=8 world.train=80 world.test=8 world.out_of_domain=0 world.steps_max=1
@@ -47,7 +48,8 @@ def house(tmp_path_factory):
     (root / name).write_text(code[name])
   table = root / "distill_jax" / TABLE
   before = table.read_text()
-  table.write_text(before.replace("TABLE = {\n", f"TABLE = {{\n{code[f'distill_jax/{TABLE}']}", 1))
+  line = code[f"distill_jax/{TABLE}"]
+  table.write_text(before.replace("PHASES = {\n", f"PHASES = {{\n{line}", 1))
   assert table.read_text() != before
   return root
 
@@ -60,7 +62,7 @@ def folder(house):
     [*command, *words], cwd=house, env=os.environ, capture_output=True, text=True
   )
   assert done.returncode == 0, done.stderr
-  return run_folder.RunFolder(house / "run")
+  return run_dir.RunFolder(house / "run")
 
 
 def test_the_recipe_of_the_readme_keeps_the_laws_of_the_house(house):
@@ -69,9 +71,9 @@ def test_the_recipe_of_the_readme_keeps_the_laws_of_the_house(house):
 
 
 def test_the_recipe_of_the_readme_trains_on_its_own_right_answers(folder):
-  written = folder.find(0, "demonstrate").rows(rationales.RATIONALES, records.Rationale)
-  accepted = folder.find(1, "accept").rows(rationales.RATIONALES, records.Rationale)
-  attempts = folder.find(1, "exam").rows(exam.ATTEMPTS, records.Attempt)
+  written = folder.find(0, "demonstrate").rows(phase_dir.RATIONALES, records.Rationale)
+  accepted = folder.find(1, "accept").rows(phase_dir.RATIONALES, records.Rationale)
+  attempts = folder.find(1, "exam").rows(phase_dir.ATTEMPTS, records.Attempt)
   right = {(a.problem, a.sample) for a in attempts if a.correct}
   assert accepted and {r.writer for r in accepted} == {"student"}
   assert {(r.problem, r.sample) for r in accepted} <= right
@@ -84,7 +86,7 @@ def test_the_recipe_of_the_readme_trains_on_its_own_right_answers(folder):
 def test_no_two_accepted_answers_of_a_question_compute_the_same(folder, house):
   found = {}
   exec(compile((house / PHASE).read_text(), PHASE, "exec"), found)
-  accepted = folder.find(1, "accept").rows(rationales.RATIONALES, records.Rationale)
+  accepted = folder.find(1, "accept").rows(phase_dir.RATIONALES, records.Rationale)
   ways = [(r.problem, found["way"](r.text)) for r in accepted]
   assert len(ways) == len(set(ways))
   assert found["way"]("He has 2 + 3 = 5.\nAnswer: 5") == ("2 + 3 = 5",)

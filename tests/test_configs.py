@@ -12,6 +12,7 @@ import pytest
 from configs import base
 from distill_jax import settings
 from distill_jax.ablations import sweep
+from distill_jax.config.read import read_settings
 
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted(
@@ -35,9 +36,9 @@ def test_there_are_configs():
 @pytest.mark.parametrize("name", FILES)
 def test_every_config_passes_the_door_in_every_size(name):
   module = importlib.import_module(name)
-  settings.read(module.get_config().to_dict())
+  read_settings(module.get_config().to_dict())
   for size in sizes(module):
-    settings.read(module.get_config(size).to_dict())
+    read_settings(module.get_config(size).to_dict())
     with pytest.raises(KeyError):
       module.get_config(size + "x")
 

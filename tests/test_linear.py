@@ -19,10 +19,11 @@ import pytest
 
 import distill_jax
 from distill_jax import console
-from distill_jax.data import distance
+from distill_jax.data import edit_distance
 from distill_jax.formats import calculator, cot
 from distill_jax.tasks import answers, expressions
-from distill_jax.teacher import prompts, prompts_schema, verdicts
+from distill_jax.teacher.client import verdicts
+from distill_jax.teacher.prompts import messages, schema
 
 SMALL, FOLD, BAR = 2**12, 4, 9
 NOTICED = 0.02  # seconds; what takes less at the larger size is fast enough either way
@@ -32,18 +33,18 @@ METHODS = ("search", "match", "fullmatch", "finditer", "findall", "sub", "split"
 # the readers below.
 READERS_OF = {
   "tasks/answers.py": {"read_choice", "read_boolean"},
-  "teacher/prompts_parts.py": {"_verdicts"},
+  "teacher/prompts/parts.py": {"_verdicts"},
   "formats/calculator.py": {"unmarked", "_before", "_written"},
 }
 OTHERS = {  # what they read is ours, or a user's own words, not a teacher's or a student's
-  "run_folder.py": {"_free"},
+  "run_dir/run_dir.py": {"_free"},
   "machine/hf_read.py": {"match"},
   "worlds/drawing.py": {"_step", "content"},
   "worlds/grading.py": {"_patterns", "_wrong_part"},
   "teacher/pool.py": {"_weight"},
-  "teacher/builtin.py": {"spoilt"},
-  "teacher/batch_server.py": {"_multipart"},
-  "teacher/batch_files.py": {"_write"},
+  "teacher/builtin/teacher.py": {"spoilt"},
+  "teacher/builtin/batch_server.py": {"_multipart"},
+  "teacher/batch/files.py": {"_write"},
 }
 PUMPS = (
   " ", "\n", "\t", "\r\n", "\n \n", "a", "a ", "A. ", "7", "7,", "1,000", "1 1/2 ", "7.", ". ",
@@ -174,11 +175,11 @@ READERS = {
   "read_choice": lambda text: answers.read_choice(text, LABELS),
   "read_boolean": answers.read_boolean,
   "read expression": expressions.read,
-  "split_correction": prompts.split_correction,
-  "split_stages": lambda text: prompts.split_stages(f"Key information: {text}", LABELS),
-  "split_steps": prompts.split_steps,
-  "a prompt": lambda text: prompts.correct(text, text, text),
-  "structured": lambda text: prompts_schema.corrected(f'{{"mistake": "{text}"'),
+  "split_correction": messages.split_correction,
+  "split_stages": lambda text: messages.split_stages(f"Key information: {text}", LABELS),
+  "split_steps": messages.split_steps,
+  "a prompt": lambda text: messages.correct(text, text, text),
+  "structured": lambda text: schema.corrected(f'{{"mistake": "{text}"'),
   "cot.target": lambda text: cot.target(text, "7"),
   "cot.cut": cot.cut,
   "calculator.corrected": calculator.corrected,
@@ -186,7 +187,7 @@ READERS = {
   "calculator.unmarked": calculator.unmarked,
   "plain": console.plain,
   "verdicts.start": verdicts.start,
-  "distance": lambda text: distance.within(text, f"{text}b", 3),
+  "distance": lambda text: edit_distance.within(text, f"{text}b", 3),
 }
 HOSTILE = (
   "a", " ", "\n", "7", "7,", "answer: ", "answer: 7\n", "1+1=2 ", "<<1+1=", "((((((((1+",

@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from distill_jax import errors, play, run_folder, settings
+from distill_jax import errors
+from distill_jax.cli import commands
+from distill_jax.config.read import read_settings
 from distill_jax.console import Console
-from distill_jax.phases import export
-from distill_jax.phases import run as runs
+from distill_jax.run_dir import run_dir
+from distill_jax.runtime import context as runs
+from distill_jax.runtime import export
 from tests import test_rounds as whole
 
 LORA = {"student__lora__rank": 2, "student__lora__targets": ("q", "o", "down"), "rounds": 0}
@@ -24,15 +27,15 @@ def model(tmp_path_factory):
   """A run from scratch, and its student as a directory."""
   folder = tmp_path_factory.mktemp("model")
   _, run = whole.run(folder / "run", rounds=0)
-  play.export(
-    settings.read(whole.config(rounds=0)), workdir=str(run.path), round=0, out=str(folder / "out"),
+  commands.export(
+    read_settings(whole.config(rounds=0)), workdir=str(run.path), round=0, out=str(folder / "out"),
     dtype="float32", verify=False,
   )  # fmt: skip
   return folder / "out", run
 
 
 def opened(folder, **changes) -> runs.Run:
-  return runs.Run(settings.read(whole.config(**changes)), folder, Console())
+  return runs.Run(read_settings(whole.config(**changes)), folder, Console())
 
 
 def same(a, b):
@@ -41,7 +44,7 @@ def same(a, b):
 
 def test_a_student_begins_as_exactly_the_model_it_is_told_to(model, tmp_path):
   out, source = model
-  with opened(run_folder.RunFolder(tmp_path), student__init=str(out), rounds=0) as what:
+  with opened(run_dir.RunFolder(tmp_path), student__init=str(out), rounds=0) as what:
     student, trained = what.students(-1)["student"]
     same(trained, opened(source, rounds=0).students(0)["student"][1])
     problem = what.task.problems("test")[0]
@@ -59,10 +62,10 @@ def test_low_rank_updates_are_trained_kept_small_and_merged_on_the_way_out(model
   assert set(trained["blocks"]) == {"q", "o", "down"}
   assert all(np.abs(x["up"]).max() > 0 for x in trained["blocks"].values())
   arguments = dict(workdir=str(folder.path), round=0, dtype="float32", verify=False)
-  play.export(settings.read(whole.config(**changes)), out=str(tmp_path / "out"), **arguments)
+  commands.export(read_settings(whole.config(**changes)), out=str(tmp_path / "out"), **arguments)
   again = {"student__init": str(tmp_path / "out"), "rounds": 0}
   (tmp_path / "again").mkdir()
-  exported = opened(run_folder.RunFolder(tmp_path / "again"), **again).students(-1)["student"][1]
+  exported = opened(run_dir.RunFolder(tmp_path / "again"), **again).students(-1)["student"][1]
   same(exported, export.merged(student, trained))
   base = student.frozen["blocks"]
   assert (exported["blocks"]["k"] == base["k"]).all()
@@ -84,7 +87,7 @@ def test_a_model_that_was_replaced_is_noticed_and_one_that_is_gone_is_not_missed
   _, folder = whole.run(tmp_path / "full", **changes)
   shutil.rmtree(moved)
   there = dict(workdir=str(folder.path), round=0, split="test")
-  assert play.evaluate(settings.read(whole.config(**changes)), **there)["n"] == 10
+  assert commands.evaluate(read_settings(whole.config(**changes)), **there)["n"] == 10
 
 
 def test_an_encoder_decoder_plays_all_rounds_with_contrasts_and_leaves(tmp_path):
@@ -96,7 +99,7 @@ def test_an_encoder_decoder_plays_all_rounds_with_contrasts_and_leaves(tmp_path)
   assert [row["steps"] for row in played["rounds"]] == [4, 4]
   assert all(m.triplet is not None for m in whole.metrics(folder))
   there = dict(workdir=str(folder.path), round=1, out=str(tmp_path / "out"))
-  play.export(settings.read(whole.config(**changes)), **there, dtype="float32", verify=False)
+  commands.export(read_settings(whole.config(**changes)), **there, dtype="float32", verify=False)
   fields = json.loads((tmp_path / "out/config.json").read_text())
   assert fields["model_type"] == "t5" and fields["is_encoder_decoder"]
 
@@ -187,15 +190,15 @@ def test_until_a_run_has_begun_its_student_may_begin_as_another_model(model, tmp
   other = shutil.copytree(model[0], tmp_path / "other")
   edited(other / "config.json", lambda c: c["rope_parameters"].update(rope_theta=5e3))
   whole.run(tmp_path / "run", student__init=str(other), rounds=0)
-  what = opened(run_folder.RunFolder(tmp_path / "run"), student__init=str(other), rounds=0)
+  what = opened(run_dir.RunFolder(tmp_path / "run"), student__init=str(other), rounds=0)
   assert what.base.config.rotary.theta == 5e3
 
 
 def test_a_trained_student_is_used_as_the_one_it_is(model, tmp_path):
   changes = LORA | {"student__init": str(model[0]), "train__steps": 1}
   _, folder = whole.run(tmp_path / "run", **changes)
-  use = lambda **others: play.evaluate(
-    settings.read(whole.config(**changes | others)), workdir=str(folder.path), round=0, split="test"
+  use = lambda **others: commands.evaluate(
+    read_settings(whole.config(**changes | others)), workdir=str(folder.path), round=0, split="test"
   )
   for key, value in {
     "student__lora__alpha": 1.0, "student__init": "scratch", "student__scratch__norm_eps": 0.1,
@@ -214,14 +217,14 @@ def test_updates_of_fresh_weights_belong_to_the_seed_of_those(tmp_path):
   changes = LORA | {"train__steps": 1}
   _, folder = whole.run(tmp_path / "run", **changes)
   with pytest.raises(errors.Refusal, match=r"config\.seed cannot be other"):
-    play.opened(settings.read(whole.config(**changes, seed=5)), str(folder.path))
+    commands.opened(read_settings(whole.config(**changes, seed=5)), str(folder.path))
 
 
 def test_a_table_of_positions_is_as_long_as_it_was_made_whatever_is_asked_later(tmp_path):
   changes = {"student__arch": "gpt2", "student__scratch__kv_heads": 4, "rounds": 0}
   _, folder = whole.run(tmp_path / "run", **changes)
-  use = lambda **others: play.evaluate(
-    settings.read(whole.config(**changes | others)), workdir=str(folder.path), round=0, split="test"
+  use = lambda **others: commands.evaluate(
+    read_settings(whole.config(**changes | others)), workdir=str(folder.path), round=0, split="test"
   )
   assert use(evaluate__new_tokens=64)["n"] == 10
   with pytest.raises(errors.Refusal, match="at most 192 tokens a row"):
@@ -233,8 +236,8 @@ def test_a_table_of_positions_is_as_long_as_it_was_made_whatever_is_asked_later(
 def test_without_torch_what_was_to_be_verified_is_not_written(model, tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, "torch", None)
   with pytest.raises(errors.Refusal, match="needs torch"):
-    play.export(
-      settings.read(whole.config(rounds=0)), workdir=str(model[1].path), round=0,
+    commands.export(
+      read_settings(whole.config(rounds=0)), workdir=str(model[1].path), round=0,
       out=str(tmp_path / "out"), dtype="float32", verify=True,
     )  # fmt: skip
   assert not (tmp_path / "out").exists()

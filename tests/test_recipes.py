@@ -11,9 +11,13 @@ import numpy as np
 import pytest
 
 from distill_jax import __main__ as main
-from distill_jax import console, errors, phases, play, records, run_folder, settings
+from distill_jax import console, errors, phases, records
+from distill_jax.cli import commands
+from distill_jax.config.read import read_settings
 from distill_jax.machine import hf_read
-from distill_jax.phases import pair, rationales, references
+from distill_jax.phases import pair
+from distill_jax.run_dir import phase_dir, run_dir
+from distill_jax.runtime import reference_logprobs
 from tests import recipes
 from tests.recipes import PAIRED, attempts, config, examples, metrics, pairs, played, rows, run
 
@@ -75,11 +79,11 @@ def test_it_is_log_2_with_low_rank_updates_and_where_rounds_train_from_the_base(
 def test_written_references_are_what_the_policy_says_before_its_first_step(self_refine):
   """Chosen and rejected log-probabilities of the first step, from the live weights."""
   folder = self_refine[1]
-  with play.opened(settings.read(config("self_refine", **PAIRED)), str(folder.path)) as what:
+  with commands.opened(read_settings(config("self_refine", **PAIRED)), str(folder.path)) as what:
     some = pairs(folder)
     params = what.students(0)["student"][1]
     encoded = [pair.encoded_pair(what.student, p) for p in some]
-    live = references.compute(what, params, encoded[:8])
+    live = reference_logprobs.compute(what, params, encoded[:8])
   written = [(p.reference_chosen, p.reference_rejected) for p in some]
   np.testing.assert_allclose(written[:8], live, rtol=0, atol=1e-4)
   assert all(c < 0 and r < 0 for c, r in written)
@@ -87,20 +91,20 @@ def test_written_references_are_what_the_policy_says_before_its_first_step(self_
 
 def computing(monkeypatch) -> list:
   """A list that grows by one with each pair of which a reference is computed."""
-  seen, before = [], references.compute
+  seen, before = [], reference_logprobs.compute
 
   def compute(run, params, some):
     seen.extend(some)
     return before(run, params, some)
 
-  monkeypatch.setattr(references, "compute", compute)
+  monkeypatch.setattr(reference_logprobs, "compute", compute)
   return seen
 
 
 def begun(path, recipe, **changes):
   """A run of which no phase is played yet."""
-  s = settings.read(config(recipe, **changes))
-  return play.runs.Run(s, run_folder.RunFolder(path), console.Console(quiet=True))
+  s = read_settings(config(recipe, **changes))
+  return commands.runs.Run(s, run_dir.RunFolder(path), console.Console(quiet=True))
 
 
 def test_a_second_run_computes_no_reference_and_another_template_dtype_or_model_all(
@@ -115,7 +119,7 @@ def test_a_second_run_computes_no_reference_and_another_template_dtype_or_model_
     del seen[:]
     with begun(tmp_path / name, "self_refine", **cache, **changes) as what:
       for place, phase in enumerate(("exam", "pair")):
-        phases.play(phase, what, 0, what.folder.phase(0, place, phase))
+        phases.run_phase(phase, what, 0, what.folder.phase(0, place, phase))
       return len(seen), len({(p.prompt, p.chosen, p.rejected) for p in pairs(what.folder, 0)})
 
   first, unique = computed("first")
@@ -135,13 +139,13 @@ def test_what_is_left_of_the_references_comes_out_as_if_nothing_had_been_known(
 ):
   """A run killed between two parts, or a cache that knows some pairs, changes no number."""
   folder = self_refine[1]
-  with play.opened(settings.read(config("self_refine", **PAIRED)), str(folder.path)) as what:
+  with commands.opened(read_settings(config("self_refine", **PAIRED)), str(folder.path)) as what:
     encoded = [pair.encoded_pair(what.student, p) for p in pairs(folder)]
     params = what.students(0)["student"][1]
     what.folder.path = tmp_path
-    some = references.score(what, params, encoded[:3], "some")
+    some = reference_logprobs.score(what, params, encoded[:3], "some")
     seen = computing(monkeypatch)
-    every = references.score(what, params, encoded, "every")
+    every = reference_logprobs.score(what, params, encoded, "every")
     assert seen
   assert every == [(p.reference_chosen, p.reference_rejected) for p in pairs(folder)]
   assert every[:3] == some
@@ -176,7 +180,7 @@ def test_cross_self_refine_tunes_on_one_task_and_prefers_on_another(shared, tmp_
   """What is taught are word problems; what is examined, paired and scored, too, is the taxonomy."""
   summary, folder = run(tmp_path / "run", "self_refine", cross__name="taxonomy", **PAIRED, **shared)
   choice = {
-    p.id for p in play.runs.open_task(settings.read(config("tinythinker"))).problems("train")
+    p.id for p in commands.runs.open_task(read_settings(config("tinythinker"))).problems("train")
   }
   assert {a.problem for a in attempts(folder)} <= choice
   assert not {x.problem for x in examples(folder)} & choice
@@ -206,8 +210,8 @@ def test_one_student_writes_the_same_decompositions_in_one_text(unified, socrati
 
 def taught(socratic, **changes):
   """The examples that other settings make of the same decompositions."""
-  s = settings.read(config("socratic", **changes))
-  with play.opened(s, str(socratic[1].path)) as what:
+  s = read_settings(config("socratic", **changes))
+  with commands.opened(s, str(socratic[1].path)) as what:
     return what.examples(what.written([0]))
 
 
@@ -227,7 +231,7 @@ def test_a_calculator_marks_the_equations_that_are_taught(socratic):
 
 def test_gold_decompositions_need_no_teacher(tmp_path):
   with begun(tmp_path / "run", "socratic", demonstrate__source="gold") as what:
-    phases.play("demonstrate", what, 0, what.folder.phase(0, 0, "demonstrate"))
+    phases.run_phase("demonstrate", what, 0, what.folder.phase(0, 0, "demonstrate"))
     written, problems = what.written([0]), what.task.problems("train")
   assert not (tmp_path / "run" / "teacher.sqlite").exists()
   gold = {p.id: p.decomposition for p in problems}
@@ -242,24 +246,24 @@ def test_sub_questions_that_nothing_answers_are_not_kept(tmp_path):
     every = what.task.problems("train")
     what.task = types.SimpleNamespace(problems=lambda split: [bare(every[0]), *every[1:]])
     here = what.folder.phase(0, 0, "demonstrate")
-    phases.play("demonstrate", what, 0, here)
+    phases.run_phase("demonstrate", what, 0, here)
   assert here.facts == {"kept": 15, "dropped": {"no_rationale": 1}}
 
 
 def test_gold_sub_questions_that_there_are_not_are_refused_before_anything_is_played(tmp_path):
   """As svamp's."""
   with begun(tmp_path / "run", "socratic", socratic__questions="gold") as what:
-    play.refuse_early(what)
+    commands.refuse_early(what)
     (bare,) = [dataclasses.replace(p, decomposition=()) for p in what.task.problems("test")[:1]]
     what.finals = lambda: {"test": [bare]}
     with pytest.raises(errors.Refusal, match=r"config\.socratic\.questions.*without sub-questions"):
-      play.refuse_early(what)
+      commands.refuse_early(what)
 
 
 def test_gold_sub_questions_are_asked_of_a_finished_run(socratic, capsys, monkeypatch):
   taken = recipes.spying(monkeypatch)
   assert recipes.scored(socratic[1], "socratic", capsys, socratic__questions="gold")["n"] == 4
-  problems = play.runs.open_task(settings.read(config("socratic"))).problems("test")
+  problems = commands.runs.open_task(read_settings(config("socratic"))).problems("test")
   questions = {p.id: [asked for asked, _ in p.decomposition] for p in problems}
   for a in taken:
     prompts = [prompt for _, prompt, _ in a.turns]
@@ -292,7 +296,7 @@ def test_a_decomposer_and_a_solver_leave_as_two_directories(socratic, capsys, tm
   folder, out = socratic[1], tmp_path / "out"
   command(capsys, "export", f"--workdir={folder.path}", f"--out={out}")
   assert sorted(path.name for path in out.iterdir()) == ["decomposer", "solver"]
-  with play.opened(settings.read(config("socratic")), str(folder.path)) as what:
+  with commands.opened(read_settings(config("socratic")), str(folder.path)) as what:
     family, shape = what.student.base.family, what.student.config
     for name, (student, params) in what.students(0).items():
       back = hf_read.load(
@@ -323,7 +327,7 @@ def test_the_answer_alone_is_taught_without_a_teacher(answer_only):
 def test_a_star_trains_on_what_it_got_right_alone_or_with_the_answer_as_a_hint(star):
   folder = star[1]
   facts = folder.find(1, "rationalize").facts
-  written = rows(folder, 1, "rationalize", rationales.RATIONALES, records.Rationale)
+  written = rows(folder, 1, "rationalize", phase_dir.RATIONALES, records.Rationale)
   assert facts["kept"] == len(written) <= facts["right_alone"] + facts["right_hinted"]
   assert all(r.writer == "student" for r in written)
   hinted = rows(folder, 1, "rationalize", "hinted.jsonl", records.Attempt)

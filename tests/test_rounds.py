@@ -9,8 +9,12 @@ import types
 import pytest
 
 from configs import quickstart
-from distill_jax import errors, play, records, rounds, run_folder, settings, summary
-from distill_jax.phases import exam, feedback, optimise, rationales, train
+from distill_jax import errors, records, rounds, settings, summary
+from distill_jax.cli import commands
+from distill_jax.config.read import read_settings
+from distill_jax.phases import feedback, train
+from distill_jax.run_dir import phase_dir, run_dir
+from distill_jax.runtime import fit
 
 
 def config(**changes) -> dict:
@@ -26,9 +30,9 @@ def config(**changes) -> dict:
   return c.to_dict()
 
 
-def run(workdir, **changes) -> tuple[dict, run_folder.RunFolder]:
+def run(workdir, **changes) -> tuple[dict, run_dir.RunFolder]:
   c = config(**changes)
-  return play.run(settings.read(c), c, str(workdir)), run_folder.RunFolder(workdir)
+  return commands.run(read_settings(c), c, str(workdir)), run_dir.RunFolder(workdir)
 
 
 def records_of(folder, number, phase, name, kind):
@@ -66,18 +70,18 @@ def test_the_summary_has_the_form_that_later_tools_rely_on(plain):
 
 def test_everything_kept_is_right_and_everything_sent_was_wrong(plain):
   _, folder = plain
-  problems = {p.id: p for p in play.runs.open_task(settings.read(config())).problems("train")}
+  problems = {p.id: p for p in commands.runs.open_task(read_settings(config())).problems("train")}
   for number, phase in ((0, "demonstrate"), (1, "feedback")):
-    for r in records_of(folder, number, phase, rationales.RATIONALES, records.Rationale):
+    for r in records_of(folder, number, phase, phase_dir.RATIONALES, records.Rationale):
       assert (
         r.answer == problems[r.problem].gold and r.text.splitlines()[-1] == f"Answer: {r.answer}"
       )
   wrong = {
     (a.problem, a.text)
-    for a in records_of(folder, 1, "exam", exam.ATTEMPTS, records.Attempt)
+    for a in records_of(folder, 1, "exam", phase_dir.ATTEMPTS, records.Attempt)
     if not a.correct
   }
-  tailored = records_of(folder, 1, "feedback", rationales.RATIONALES, records.Rationale)
+  tailored = records_of(folder, 1, "feedback", phase_dir.RATIONALES, records.Rationale)
   assert tailored and all((r.problem, r.corrects) in wrong and r.critique for r in tailored)
 
 
@@ -93,7 +97,7 @@ def test_a_run_that_was_stopped_says_what_it_goes_on_after(plain, tmp_path, caps
   folder = shutil.copytree(plain[1].path, tmp_path / "run")
   (folder / "summary.json").unlink()
   shutil.rmtree(folder / "final")
-  shutil.rmtree(run_folder.RunFolder(folder).find(1, "evaluate").path)
+  shutil.rmtree(run_dir.RunFolder(folder).find(1, "evaluate").path)
   again, _ = run(folder)
   assert "going on after train of round 1\n" in capsys.readouterr().out
   assert again["rounds"] == plain[0]["rounds"]
@@ -116,7 +120,7 @@ def test_a_shared_cache_pays_for_nothing_twice_and_changes_no_result(plain, tmp_
 
 
 def metrics(folder, number=1):
-  return records_of(folder, number, "train", optimise.METRICS, records.Metrics)
+  return records_of(folder, number, "train", fit.METRICS, records.Metrics)
 
 
 def contrasts(folder, number=1):
@@ -131,11 +135,11 @@ def test_without_the_triplet_term_it_is_not_computed(plain, tmp_path):
 
 def test_blind_feedback_never_shows_a_mistake_and_asks_for_new_samples(plain, tmp_path):
   _, folder = run(tmp_path / "run", feedback__kind="blind", **cache(plain))
-  rows = records_of(folder, 1, "feedback", rationales.RATIONALES, records.Rationale)
+  rows = records_of(folder, 1, "feedback", phase_dir.RATIONALES, records.Rationale)
   asked = len(
     {
       a.problem
-      for a in records_of(folder, 1, "exam", exam.ATTEMPTS, records.Attempt)
+      for a in records_of(folder, 1, "exam", phase_dir.ATTEMPTS, records.Attempt)
       if not a.correct
     }
   )
@@ -171,19 +175,19 @@ def test_the_loss_options_change_the_loss(plain, tmp_path, change):
 
 def test_replace_trains_on_this_round_alone_and_base_starts_afresh(plain, tmp_path):
   _, folder = run(tmp_path / "run", carry="replace", start_from="base", **cache(plain))
-  own = records_of(folder, 1, "feedback", rationales.RATIONALES, records.Rationale)
+  own = records_of(folder, 1, "feedback", phase_dir.RATIONALES, records.Rationale)
   assert len(records_of(folder, 1, "train", train.EXAMPLES, records.Example)) == len(own)
   assert metrics(folder)[0].loss > metrics(plain[1])[0].loss  # untrained weights know less
 
 
 def test_evaluate_and_sample_use_the_run(plain, capsys, tmp_path):
   folder = plain[1].path
-  facts = play.evaluate(settings.read(config()), workdir=str(folder), round=-1, split="test")
+  facts = commands.evaluate(read_settings(config()), workdir=str(folder), round=-1, split="test")
   assert facts["correct"] == plain[0]["test"]["correct"]
   capsys.readouterr()
   (tmp_path / "questions.jsonl").write_text('{"question": "Tom has 1 pear."}\nWhat is 2 + 2?\n')
-  play.sample(
-    settings.read(config()),
+  commands.sample(
+    read_settings(config()),
     workdir=str(folder),
     round=0,
     question="",
@@ -203,11 +207,11 @@ def test_evaluate_and_sample_use_the_run(plain, capsys, tmp_path):
 def test_a_run_is_exported_with_a_card_that_tells_its_rounds(plain, tmp_path):
   out = tmp_path / "out"
   there = dict(workdir=str(plain[1].path), round=-1, out=str(out))
-  play.export(settings.read(config()), **there, dtype="float32", verify=False)
+  commands.export(read_settings(config()), **there, dtype="float32", verify=False)
   card = (out / "README.md").read_text()
   assert "Question: QUESTION\nReasoning:\n```" in card and "n=10)" in card
   with pytest.raises(errors.Refusal, match="is there already"):
-    play.export(settings.read(config()), **there, dtype="float32", verify=False)
+    commands.export(read_settings(config()), **there, dtype="float32", verify=False)
 
 
 def test_a_student_whose_weights_are_gone_is_refused_by_name(plain, tmp_path):
@@ -216,7 +220,7 @@ def test_a_student_whose_weights_are_gone_is_refused_by_name(plain, tmp_path):
   copy = shutil.copytree(plain[1].path, tmp_path / "copy")
   next(pathlib.Path(copy).glob("round_01/2_train/student/*/MANIFEST.json")).unlink()
   with pytest.raises(errors.Refusal, match="student's weights are missing"):
-    play.evaluate(settings.read(config()), workdir=str(copy), round=1, split="test")
+    commands.evaluate(read_settings(config()), workdir=str(copy), round=1, split="test")
 
 
 def rows(*accuracies, no_mistakes=False):
@@ -227,17 +231,17 @@ def rows(*accuracies, no_mistakes=False):
 
 
 def test_blind_feedback_in_the_opening_asks_for_new_samples_too():
-  s = settings.read(
+  s = read_settings(
     config(opening=("demonstrate", "exam", "feedback", "train"), feedback__mistakes=2)
   )
-  what = types.SimpleNamespace(settings=s, task=play.runs.open_task(s))
+  what = types.SimpleNamespace(settings=s, task=commands.runs.open_task(s))
   problem = what.task.problems("train")[0]
   rounds_of = [feedback.blind(what, n, [problem] * 2, s.feedback) for n in (0, 1)]
   assert [w.request.first for wanted in rounds_of for w in wanted] == [1, 2, 3, 4]
 
 
 def test_a_round_without_a_teacher_paid_nothing_for_one(tmp_path):
-  folder = run_folder.RunFolder(tmp_path)
+  folder = run_dir.RunFolder(tmp_path)
   folder.phase(0, 0, "exam").finish({"accuracy": 0.5, "n": 4, "mistakes": 2})
   row = summary.row(types.SimpleNamespace(folder=folder), 0)
   assert row["teacher"] == {"calls": 0, "cache_hits": 0, "tokens": 0, "dollars": 0.0}
@@ -254,7 +258,7 @@ def test_an_opening_that_keeps_no_rationale_says_why_they_were_dropped(tmp_path)
 def test_a_training_that_diverges_is_refused(loss, norm, tmp_path):
   last = records.Metrics(step=7, loss=loss, sft=loss, triplet=None, grad_norm=norm)
   with pytest.raises(errors.Refusal, match=r"diverged.*step 7.*config\.train\.lr"):
-    optimise.refuse_divergence(last, run_folder.RunFolder(tmp_path).phase(0, 2, "train"))
+    fit.refuse_divergence(last, run_dir.RunFolder(tmp_path).phase(0, 2, "train"))
 
 
 @pytest.mark.parametrize(
@@ -274,7 +278,7 @@ def test_devices_that_cannot_share_the_work_are_refused_before_the_teacher_is_pa
 
 
 def test_results_stand_alone_on_the_standard_output(plain, capsys):
-  play.evaluate(settings.read(config()), workdir=str(plain[1].path), round=-1, split="test")
+  commands.evaluate(read_settings(config()), workdir=str(plain[1].path), round=-1, split="test")
   assert json.loads(capsys.readouterr().out)["n"] == 10
 
 
@@ -291,20 +295,20 @@ def test_a_broken_question_is_refused_with_its_line(tmp_path, line, named):
   file = tmp_path / "questions.jsonl"
   file.write_text(f"\n\n{line}\n")
   with pytest.raises(errors.Refusal, match=named):
-    play.read_questions(str(file))
+    commands.read_questions(str(file))
 
 
 @pytest.mark.parametrize("change", [{"round": -5}, {"temperature": float("nan")}])
 def test_a_round_and_a_temperature_that_do_not_exist_are_refused(plain, change):
   asked = {"round": 0, "question": "a", "questions": "", "samples": 1, "temperature": 0.0}
   with pytest.raises(errors.Refusal):
-    play.sample(settings.read(config()), workdir=str(plain[1].path), **asked | change)
+    commands.sample(read_settings(config()), workdir=str(plain[1].path), **asked | change)
 
 
 @pytest.mark.parametrize("change", [{"port": 99999}, {"log": "/nowhere/at/all"}])
 def test_a_teacher_that_cannot_serve_is_refused(change):
   with pytest.raises(errors.Refusal):
-    play.serve(settings.read(config()), **{"port": 0, "log": ""} | change)
+    commands.serve(read_settings(config()), **{"port": 0, "log": ""} | change)
 
 
 def test_rounds_stop_when_validation_stops_gaining_or_no_mistake_is_left():
@@ -340,8 +344,7 @@ def test_a_round_without_a_mistake_ends_where_it_would_learn_from_them(
   monkeypatch.setattr(summary, "row", lambda run, number, no_mistakes=False: no_mistakes)
   pair = types.SimpleNamespace(policy=policy)
   what = types.SimpleNamespace(
-    settings=types.SimpleNamespace(each_round=plan, pair=pair),
-    folder=run_folder.RunFolder(tmp_path),
+    settings=types.SimpleNamespace(each_round=plan, pair=pair), folder=run_dir.RunFolder(tmp_path)
   )
   assert rounds.play_round(what, 1) == (played == 1)
   assert done == [*plan, "evaluate"][:played]
@@ -349,14 +352,14 @@ def test_a_round_without_a_mistake_ends_where_it_would_learn_from_them(
 
 def test_examples_are_told_by_what_was_voted_for(tmp_path):
   """The last of several attempts is not what counted."""
-  folder = run_folder.RunFolder(tmp_path)
+  folder = run_dir.RunFolder(tmp_path)
   of = lambda text, answer, number: records.Attempt(
     "p", text, answer, answer == "7", round=number, sample=0, finish="stop", tokens=1, logprob=0.0
   )
   said = ([of("a", "8", 0), of("b", "8", 0), of("c", "7", 0)], [of("d", "7", 1), of("e", None, 1)])
   for number, (attempts, answer) in enumerate(zip(said, "87", strict=True)):
     here = folder.phase(number, 0, "evaluate")
-    here.write(exam.ATTEMPTS, attempts)
+    here.write(phase_dir.ATTEMPTS, attempts)
     here.write("verdicts.jsonl", [records.Verdict("p", answer, answer == "7")])
     here.finish({})
   problem = records.Problem("p", "validation", "3 + 4?", "7")

@@ -6,7 +6,9 @@ import types
 
 import pytest
 
-from distill_jax import errors, play, settings
+from distill_jax import errors
+from distill_jax.cli import commands
+from distill_jax.config.read import read_settings
 from distill_jax.phases import exam, train
 from tests import recipes
 from tests.recipes import LEARNT, attempts, config, examples, pairs, played, run
@@ -81,8 +83,8 @@ def test_summaries_alone_may_be_reflected_on(shared, tmp_path):
 
 def test_the_interval_decides_what_a_step_is_taught(thinker):
   def stages(interval):
-    s = settings.read(config("tinythinker", **LEARNT | {"staged__interval": interval}))
-    with play.opened(s, str(thinker[1].path)) as what:
+    s = read_settings(config("tinythinker", **LEARNT | {"staged__interval": interval}))
+    with commands.opened(s, str(thinker[1].path)) as what:
       corpus = train.corpus_of(what, 0, examples(thinker[1]), [])
     by_step = [corpus.order[n][2] for n in range(5)]
     return [{corpus.examples[n].stage for row in rows for n in row} for rows in by_step]
@@ -117,16 +119,16 @@ def test_several_runs_vote_on_a_finished_student(thinker, capsys, monkeypatch):
 
 def test_a_question_with_options_may_be_asked_of_a_staged_student(thinker, capsys):
   capsys.readouterr()
-  play.sample(
-    settings.read(config("tinythinker", **LEARNT), teacher=False),
+  commands.sample(
+    read_settings(config("tinythinker", **LEARNT), teacher=False),
     workdir=str(thinker[1].path), round=-1, samples=1, temperature=0.0, questions="",
     question="Which of these can sing?\n(A) spoon\n(B) lark",
   )  # fmt: skip
   row = json.loads(capsys.readouterr().out)
   assert row["answer"] in ("A", "B", None) and row["text"]
   with pytest.raises(errors.Refusal, match="options"):
-    play.sample(
-      settings.read(config("tinythinker", **LEARNT), teacher=False),
+    commands.sample(
+      read_settings(config("tinythinker", **LEARNT), teacher=False),
       workdir=str(thinker[1].path), round=-1, samples=1, temperature=0.0, questions="",
       question="Which of these can sing?",
     )  # fmt: skip

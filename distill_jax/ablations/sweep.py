@@ -12,7 +12,9 @@ import re
 import runpy
 import shlex
 
-from distill_jax import command_line, errors, settings
+from distill_jax import errors
+from distill_jax.cli import args
+from distill_jax.config.read import read_settings
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 OURS = ("seed", "teacher.cache")  # settings that are the sweep's to say, not a row's
@@ -80,7 +82,7 @@ class Planned:
 def load(path: str) -> Sweep:
   """The sweep in FILE.py[:which]. Raises Refusal if there is none, or it makes no sense."""
   file, _, which = path.partition(":")
-  with command_line.one_line(path):
+  with args.one_line(path):
     program = runpy.run_path(file)
     if "get_sweep" not in program:
       raise errors.Refusal(f"{file} has no function get_sweep()", errors.CONFIG)
@@ -138,8 +140,8 @@ def plan(sweep: Sweep, workdir) -> list[Planned]:
 def read(config: str, words, row: str) -> dict:
   """The config of a row as JSON has it. Raises Refusal, with the row's name, at the door."""
   try:
-    found, _, _ = command_line.parse([f"--config={config}", *words], {}, config="required")
-    settings.read(found)
+    found, _, _ = args.parse([f"--config={config}", *words], {}, config="required")
+    read_settings(found)
   except errors.Refusal as refusal:
     raise errors.Refusal(f"row {row}: {refusal}", refusal.code) from None
   return json.loads(json.dumps(found))

@@ -2,7 +2,7 @@
 difference to the base row; for each claim its verdict.
 
 Pairs are (seed, question): two rows that were asked the same questions, by the seeds that both have
-finished. Intervals resample seeds and questions (data/intervals.py); McNemar's test counts all
+finished. Intervals resample seeds and questions (data/statistics.py); McNemar's test counts all
 pairs as if each stood for itself, and so is surer than the interval where a seed moves many
 questions at once.
 """
@@ -15,7 +15,7 @@ import numpy as np
 
 from distill_jax import errors
 from distill_jax.ablations import sweep as sweeps
-from distill_jax.data import intervals
+from distill_jax.data import statistics as intervals
 
 VERDICTS = ("verdicts.jsonl", "attempts.jsonl")  # the first that is there says what was right
 HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not run"

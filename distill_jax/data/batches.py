@@ -6,7 +6,7 @@ of a row.
 
 import numpy as np
 
-from distill_jax.data import order, pack
+from distill_jax.data import pack, row_order
 
 
 class Corpus:
@@ -41,7 +41,7 @@ class Corpus:
       r.contrasts for r in rows
     )
     self._room = pack.capacity(rows, self._longest, packed=packed, contrast=kind.contrast)
-    self.order = order.Order(self._batches)
+    self.order = row_order.Order(self._batches)
 
   def _epoch(self, number: int):
     """Each example's row in that epoch; one epoch is kept."""
@@ -58,7 +58,7 @@ class Corpus:
     for number, example in enumerate(self.examples):
       stages.setdefault(example.stage, []).append(number)
     of_stages = [self._batches_of(epoch, numbers) for numbers in stages.values()]
-    return order.interleaved(of_stages, interval=self._interval)
+    return row_order.interleaved(of_stages, interval=self._interval)
 
   def _batches_of(self, epoch: int, members):
     """[(bucket, rows of example numbers)] of one pass over the examples numbered `members`."""
@@ -71,7 +71,7 @@ class Corpus:
       found = [(self._longest, groups) for groups in batches]
     else:
       lengths = [row.length for row in rows]
-      batches = order.epoch_batches(lengths, questions, buckets=self._buckets, **fixed)
+      batches = row_order.epoch_batches(lengths, questions, buckets=self._buckets, **fixed)
       found = [(bucket, [[n] for n in numbers]) for bucket, numbers in batches]
     return [(bucket, [[members[n] for n in row] for row in groups]) for bucket, groups in found]
 

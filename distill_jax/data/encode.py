@@ -2,7 +2,7 @@
 know.
 
 A row with a contrast is a small tree: the target and the two responses hang on one prompt, the
-root, which they see and which sees none of them (see students/rows.py).
+root, which they see and which sees none of them (see students/token_rows.py).
 
   prompt 10 11 12   target 20 21 1   positive 30 1   negative 40 41 1
 

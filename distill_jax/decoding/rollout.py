@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distill_jax.decoding import choice, sampler
+from distill_jax.decoding import decode_loop, sampling
 
 LOOK = 16  # turns between two looks for stop strings
 FOREVER = np.int32(2**30)
@@ -44,7 +44,7 @@ def sample(
   params,
   prompts,
   keys,
-  settings: choice.Sampling,
+  settings: sampling.Sampling,
   *,
   sizes: Sizes,
   bucket: int,
@@ -73,7 +73,7 @@ def sample(
     vacant = np.flatnonzero(holds < 0)
     if not left or len(vacant) < wanted:
       turns = FOREVER if stopped is None else np.int32(LOOK)
-      state, running = sampler.decode(
+      state, running = decode_loop.decode(
         config, params, state, holds >= 0, settings, np.int32(wanted), turns, eos=eos
       )
       _collect(out, holds, np.asarray(running), state.drawn, stopped)
@@ -81,10 +81,10 @@ def sample(
     if not unplaced:
       read = [unread.popleft() for _ in range(min(sizes.prompts, len(unread)))]
       tokens, lengths = _padded([prompts[n] for n in read], sizes.prompts, bucket, pad)
-      prefilled = sampler.prefill(config, params, tokens, lengths)
+      prefilled = decode_loop.prefill(config, params, tokens, lengths)
       unplaced.extend((k, row) for k, n in enumerate(read) for row in range(first[n], first[n + 1]))
       if state is None:
-        state = sampler.empty(prefilled, count=sizes.rows, new_tokens=new_tokens)
+        state = decode_loop.empty(prefilled, count=sizes.rows, new_tokens=new_tokens)
     now = [unplaced.popleft() for _ in range(min(sizes.refill, len(vacant), len(unplaced)))]
     state = _place(state, prefilled, now, vacant, all_keys, sizes)
     holds[vacant[: len(now)]] = [row for _, row in now]
@@ -116,10 +116,10 @@ def _place(state, prefilled, now, vacant, all_keys, sizes: Sizes):
   keys = np.zeros((sizes.refill, 2), np.uint32)
   source[: len(now)], target[: len(now)] = [k for k, _ in now], vacant[: len(now)]
   keys[: len(now)] = all_keys[[row for _, row in now]]
-  return sampler.place(state, prefilled, source, target, keys)
+  return decode_loop.place(state, prefilled, source, target, keys)
 
 
-def _collect(out: Sampled, holds, running, drawn: sampler.Drawn, stopped) -> None:
+def _collect(out: Sampled, holds, running, drawn: decode_loop.Drawn, stopped) -> None:
   """Takes what is done off the device, and frees its rows."""
   tokens, logprobs, lengths, ended = map(np.asarray, drawn)
   for row in np.flatnonzero(holds >= 0):

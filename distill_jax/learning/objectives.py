@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from distill_jax.learning import losses
-from distill_jax.students import rows as students_rows
+from distill_jax.students import token_rows as students_rows
 
 EXACT = jax.lax.Precision.HIGHEST  # float32 products stay float32 on every device
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from distill_jax.learning import sharding
+from distill_jax.students import sharding
 
 
 class TrainState(NamedTuple):

@@ -1,34 +1,11 @@
-"""What plans are made of: the phases, in one table.
+"""The phases of a plan: one module each.
 
-phases/NAME.py has run(run, number, here): it reads what came before through `run`, writes records
-into its folder `here`, and ends with here.finish(facts). A line of the table says what others have
-to know of it before it is loaded, which loads jax.
+`phases/NAME.py` has `run(ctx, round_index, out)`. It reads what came before through `ctx`, writes
+records into its directory `out`, and ends with `out.finish(facts)`. What others need to know about
+a phase before it is loaded is in `distill_jax.plan`. Loading a phase imports jax.
 """
 
 import importlib
-from typing import NamedTuple
-
-
-class Phase(NamedTuple):
-  after: str = ""  # the phase that has to stand before it in a plan
-  asks: bool = False  # the teacher
-  writes: bool = False  # rationales to train on; its facts have kept and dropped
-  trains: bool = False  # and leaves weights; its facts have steps and loss
-
-
-TABLE = {
-  "demonstrate": Phase(asks=True, writes=True),
-  "exam": Phase(),
-  "feedback": Phase(after="exam", asks=True, writes=True),
-  "rationalize": Phase(after="exam", writes=True),
-  "pair": Phase(after="exam"),
-  "train": Phase(trains=True),
-  "prefer": Phase(after="pair", trains=True),
-}
-
-ASKERS = tuple(name for name, phase in TABLE.items() if phase.asks)
-WRITERS = tuple(name for name, phase in TABLE.items() if phase.writes)
-TRAINERS = tuple(name for name, phase in TABLE.items() if phase.trains)
 
 
 def asked(name: str, run, number: int):
@@ -37,6 +14,6 @@ def asked(name: str, run, number: int):
   return importlib.import_module(f"{__name__}.{name}").asked(run, number)
 
 
-def play(name: str, run, number: int, here) -> None:
-  """Plays the phase in NAME.py: one of the table, or evaluate, which ends every round."""
+def run_phase(name: str, run, number: int, here) -> None:
+  """Runs the phase in NAME.py: one of `plan.PHASES`, or evaluate, which ends every round."""
   importlib.import_module(f"{__name__}.{name}").run(run, number, here)

@@ -5,8 +5,11 @@ from collections import Counter
 
 from distill_jax import records
 from distill_jax.formats import cot, decompositions
-from distill_jax.phases import rationales
-from distill_jax.teacher import asking, prompts, prompts_schema
+from distill_jax.run_dir import phase_dir
+from distill_jax.runtime import rationales
+from distill_jax.teacher import types
+from distill_jax.teacher.prompts import messages as prompts
+from distill_jax.teacher.prompts import schema
 
 
 def run(run, number, here):
@@ -46,7 +49,7 @@ def wishes(run, number) -> list[rationales.Wanted]:
   return [
     rationales.Wanted(
       p,
-      asking.Request(
+      types.Request(
         run.format.asks, run.task.render(p), messages(run, p), settings.rationales, first=first
       ),
     )
@@ -78,7 +81,7 @@ def reader(run):
 
 
 def annotated(text: str, problem) -> rationales.Read:
-  return rationales.Read(prompts_schema.annotated(text) or text)
+  return rationales.Read(schema.annotated(text) or text)
 
 
 def recalled(text: str, task, problem) -> rationales.Read | None:
@@ -95,7 +98,7 @@ def recalled(text: str, task, problem) -> rationales.Read | None:
 def staged(text: str, problem) -> rationales.Read | None:
   # In the teacher's order: a format has its own, and (compat) may take this one.
   labels = tuple(label for label, _ in problem.choices)
-  found = prompts_schema.staged(text, labels)
+  found = schema.staged(text, labels)
   found = found or prompts.split_stages(text, labels, as_written=True)
   if found is None:
     return None
@@ -105,7 +108,7 @@ def staged(text: str, problem) -> rationales.Read | None:
 
 
 def decomposed(text: str, problem) -> rationales.Read | None:
-  parts, text = prompts_schema.decomposed(text) or (prompts.split_steps(text), text)
+  parts, text = schema.decomposed(text) or (prompts.split_steps(text), text)
   return None if parts is None else rationales.Read(text, parts=parts)
 
 
@@ -135,5 +138,5 @@ def gold(run, number, here, problems) -> None:
         p.id, text, p.gold, "gold", number, prompt="", sample=0, temperature=0.0, parts=parts
       )
     )
-  here.write(rationales.RATIONALES, kept)
+  here.write(phase_dir.RATIONALES, kept)
   here.finish({"kept": len(kept), "dropped": dict(dropped)})

@@ -3,7 +3,7 @@
 from collections import Counter
 
 from distill_jax import records
-from distill_jax.data import intervals
+from distill_jax.data import statistics
 from distill_jax.phases import exam
 
 VERDICTS = "verdicts.jsonl"
@@ -43,7 +43,7 @@ def score(run, here, problems, split: str, *, number):
     verdicts.append(records.Verdict(p.id, answer, right))
   here.write(VERDICTS, verdicts)
   correct = sum(v.correct for v in verdicts)
-  low, high = intervals.wilson(correct, len(verdicts))
+  low, high = statistics.wilson(correct, len(verdicts))
   here.finish(
     {
       "split": split,

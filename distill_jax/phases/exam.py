@@ -4,9 +4,8 @@ the exam)."""
 from typing import NamedTuple
 
 from distill_jax import records
-from distill_jax.phases import conversations
-
-ATTEMPTS = "attempts.jsonl"
+from distill_jax.run_dir import phase_dir
+from distill_jax.runtime import conversations
 
 
 class Sitting(NamedTuple):
@@ -131,7 +130,7 @@ def take(
         grade(run.task, sitting, k, number, s) for (sitting, k), s in zip(part, spoken, strict=True)
       ]
       later.update(p for s in spoken for _, p, _ in s.turns if len(s.turns) > 1)
-      here.append(ATTEMPTS, new)
+      here.append(phase_dir.ATTEMPTS, new)
       done += new
       bar.update(len(done), right=sum(a.correct for a in done))
   later -= set(prompts)
@@ -154,11 +153,11 @@ def name_of(number, here, sitting: Sitting, sample: int) -> str:
 def whole(here, first: int, most: int, samples: int) -> list[records.Attempt]:
   """What a killed run left from row `first` on, of sittings that have all their samples; the rest
   is taken out of the file."""
-  rows = here.rows(ATTEMPTS, records.Attempt)
+  rows = here.rows(phase_dir.ATTEMPTS, records.Attempt)
   found = rows[first : first + most]
   kept = found[: len(found) - len(found) % samples]
   if len(kept) < len(found):
-    here.write(ATTEMPTS, rows[:first] + kept)
+    here.write(phase_dir.ATTEMPTS, rows[:first] + kept)
   return kept
 
 

@@ -1,23 +1,27 @@
 """The teacher reads mistakes and tailors rationales to them (Wang et al. 2023: student's feedback,
 customised feedback).
 
-The paper did not release its prompts; ours are in teacher/prompts.py. `kind="blind"` is the
-ablation: as many replies, but the teacher annotates the question afresh and never sees the mistake.
+The paper did not release its prompts; ours are in teacher/prompts/messages.py. `kind="blind"` is
+the ablation: as many replies, but the teacher annotates the question afresh, without the mistake.
 """
 
 import types
 from collections import Counter
 
 from distill_jax import records
-from distill_jax.phases import demonstrate, exam, rationales
-from distill_jax.teacher import asking, prompts, prompts_schema
+from distill_jax.phases import demonstrate
+from distill_jax.run_dir import phase_dir
+from distill_jax.runtime import rationales
+from distill_jax.teacher import types as asking
+from distill_jax.teacher.prompts import messages as prompts
+from distill_jax.teacher.prompts import schema
 
 BYTES_A_TOKEN = 4  # of a student, about; what a mistake may come to is estimated by it
 
 
 def run(run, number, here):
   """Writes rationales.jsonl: answers to this round's mistakes."""
-  attempts = run.folder.find(number, "exam").rows(exam.ATTEMPTS, records.Attempt)
+  attempts = run.folder.find(number, "exam").rows(phase_dir.ATTEMPTS, records.Attempt)
   read = demonstrate.annotated if run.settings.feedback.kind == "blind" else corrected
   rationales.collect(run, number, here, wishes(run, number, attempts), read)
 
@@ -26,7 +30,7 @@ def asked(run, number):
   """See phases.asked. Until the exam is over, every attempt may be a mistake, and as long as it
   can be."""
   if "exam" in (done := run.folder.finished(number)):
-    return wishes(run, number, done["exam"].rows(exam.ATTEMPTS, records.Attempt)), []
+    return wishes(run, number, done["exam"].rows(phase_dir.ATTEMPTS, records.Attempt)), []
   settings = run.settings.exam
   problems = run.lesson(number).problems("train")
   text = "x" * (BYTES_A_TOKEN * settings.new_tokens)
@@ -48,7 +52,7 @@ def wishes(run, number, attempts) -> list[rationales.Wanted]:
 
 
 def corrected(text: str, problem) -> rationales.Read | None:
-  found = prompts_schema.corrected(text) or prompts.split_correction(text)
+  found = schema.corrected(text) or prompts.split_correction(text)
   return found and rationales.Read(found[1], critique=found[0])
 
 

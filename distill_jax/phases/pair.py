@@ -8,8 +8,9 @@ weights that `prefer` starts from; for losses without a reference (SimPO, ORPO) 
 import itertools
 
 from distill_jax import records
-from distill_jax.data import encode, kinds, pairing
-from distill_jax.phases import exam, references
+from distill_jax.data import collate, encode, pairing
+from distill_jax.run_dir import phase_dir
+from distill_jax.runtime import reference_logprobs
 
 PAIRS = "pairs.jsonl"
 WITHOUT_REFERENCE = ("simpo", "orpo")
@@ -17,10 +18,10 @@ WITHOUT_REFERENCE = ("simpo", "orpo")
 
 def run(run, number, here):
   """Writes pairs.jsonl. Facts: pairs, questions (that have one), too_long (left out)."""
-  attempts = run.folder.find(number, "exam").rows(exam.ATTEMPTS, records.Attempt)
+  attempts = run.folder.find(number, "exam").rows(phase_dir.ATTEMPTS, records.Attempt)
   couples = list(dict.fromkeys(couples_of(run, number, attempts)))
   encoded = [encoded_pair(run.student, c) for c in couples]
-  kind, longest = kinds.Preferences(start=run.student.start), max(run.settings.train.buckets)
+  kind, longest = collate.Preferences(start=run.student.start), max(run.settings.train.buckets)
   fits = [kind.plain(p).length <= longest for p in encoded]
   kept = list(itertools.compress(couples, fits))
   wanted = list(itertools.compress(encoded, fits))
@@ -28,7 +29,7 @@ def run(run, number, here):
     scores = [(0.0, 0.0)] * len(kept)
   else:
     _, params = run.students(number)["student"]
-    scores = references.score(run, params, wanted, f"round {number} references")
+    scores = reference_logprobs.score(run, params, wanted, f"round {number} references")
   here.write(PAIRS, [pairing.scored(c, *s) for c, s in zip(kept, scores, strict=True)])
   here.finish(
     {

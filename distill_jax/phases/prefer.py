@@ -5,9 +5,10 @@ import itertools
 from typing import Any
 
 from distill_jax import records
-from distill_jax.data import batches, kinds
+from distill_jax.data import batches, collate
 from distill_jax.learning import objectives
-from distill_jax.phases import optimise, pair
+from distill_jax.phases import pair
+from distill_jax.runtime import fit
 
 FALLING = 5  # rows of metrics in a row with a lower chosen log-probability than the row before
 
@@ -48,7 +49,7 @@ def run(run, number, here):
   padded = max(len(x.chosen) for x in encoded) if pads else 0
   corpus = batches.Corpus(
     encoded,
-    kinds.Preferences(start=student.start, padded=padded, pad=student.tokenizer.pad),
+    collate.Preferences(start=student.start, padded=padded, pad=student.tokenizer.pad),
     batch=s.prefer.batch,
     buckets=s.train.buckets,
     seed=s.seed * 1000 + number,
@@ -58,9 +59,7 @@ def run(run, number, here):
   own = ("steps", "epochs", "batch", "lr", "schedule", "warmup")
   rates = dataclasses.replace(s.train, **{name: getattr(s.prefer, name) for name in own})
   name = run.format.students[0]
-  steps, log = optimise.optimise(
-    run, number, here, corpus, name=name, rates=rates, aim=Aim(s.prefer)
-  )
+  steps, log = fit.optimise(run, number, here, corpus, name=name, rates=rates, aim=Aim(s.prefer))
   if is_falling(log):
     run.console.warn(
       f"round {number} prefer: the chosen answers keep getting less likely ({log[0].chosen:.1f} to "

@@ -5,7 +5,9 @@ Every round then trains from the base (config.start_from) on what this phase kep
 """
 
 from distill_jax import records
-from distill_jax.phases import conversations, exam, rationales
+from distill_jax.phases import exam
+from distill_jax.run_dir import phase_dir
+from distill_jax.runtime import conversations
 
 HINTED = "hinted.jsonl"
 
@@ -13,7 +15,7 @@ HINTED = "hinted.jsonl"
 def run(run, number, here):
   """Writes rationales.jsonl, by the student itself, and hinted.jsonl, what it wrote with a hint.
   Facts: kept (right_alone + right_hinted), dropped by reason."""
-  attempts = run.folder.find(number, "exam").rows(exam.ATTEMPTS, records.Attempt)
+  attempts = run.folder.find(number, "exam").rows(phase_dir.ATTEMPTS, records.Attempt)
   right = first_of_each(a for a in attempts if a.correct and a.finish == "stop")
   known = {a.problem for a in right}
   missed = [run.problem(name) for name in dict.fromkeys(a.problem for a in attempts)]
@@ -27,7 +29,7 @@ def run(run, number, here):
     for rationale in (of_attempt(run, a, prompt) for a in group)
     if (rationale.problem, rationale.text) not in seen
   ]
-  here.write(rationales.RATIONALES, kept)
+  here.write(phase_dir.RATIONALES, kept)
   same = len(right) + len(helped) - len(kept)
   here.finish(
     {

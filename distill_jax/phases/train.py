@@ -6,9 +6,9 @@ import functools
 from typing import Any
 
 from distill_jax import errors, records
-from distill_jax.data import batches, encode, kinds
+from distill_jax.data import batches, collate, encode
 from distill_jax.learning import objectives
-from distill_jax.phases import optimise
+from distill_jax.runtime import fit
 
 EXAMPLES, CONTRASTS = "examples.jsonl", "contrasts.jsonl"
 
@@ -63,7 +63,7 @@ def run(run, number, here):
   steps, losses = 0, []
   for name, corpus in corpora.items():
     aim = Aim(s.train.losses, s.triplet)
-    made, log = optimise.optimise(run, number, here, corpus, name=name, rates=s.train, aim=aim)
+    made, log = fit.optimise(run, number, here, corpus, name=name, rates=s.train, aim=aim)
     steps, losses = steps + made, [*losses, log[-1].loss]
   facts["lost_contrasts"] = sum(c.lost_contrasts for c in corpora.values())
   here.finish({**facts, "steps": steps, "loss": sum(losses) / len(losses)})
@@ -113,7 +113,7 @@ def corpus_of(run, number, examples, contrasts) -> batches.Corpus:
   contrast = s.train.losses.triplet > 0
   return batches.Corpus(
     encoded,
-    kinds.Tailored(s.sft, s.triplet, contrast=contrast, start=student.start),
+    collate.Tailored(s.sft, s.triplet, contrast=contrast, start=student.start),
     batch=s.train.batch,
     buckets=s.train.buckets,
     seed=s.seed * 1000 + number,

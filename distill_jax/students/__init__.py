@@ -1,7 +1,6 @@
 """The students: pure functions on (config, parameters), in one module for each shape of model."""
 
-from distill_jax.learning import logprobs
-from distill_jax.students import decoder, t5
+from distill_jax.students import decoder, logprobs, t5
 
 
 def of(config):
@@ -10,7 +9,7 @@ def of(config):
 
 
 def token_logprobs(config, params, hidden_BTD, labels_BT, *, chunk: int):
-  """log p(label) float32 [B, T], in nats, from what `hidden` gave; see learning/logprobs.py."""
+  """log p(label) float32 [B, T], in nats, from what `hidden` gave; see students/logprobs.py."""
   return logprobs.token_logprobs(
     hidden_BTD,
     of(config).head(config, params),

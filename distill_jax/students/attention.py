@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention
 from jax.sharding import PartitionSpec as P
 
-from distill_jax.learning import sharding
+from distill_jax.students import sharding
 
 LONG = 512  # tokens from which cuDNN's kernel beats a plain matrix product
 BLOCK = 128  # tokens; splash works on blocks of this size

@@ -15,10 +15,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from distill_jax.learning import logprobs, sharding
-from distill_jax.students import attention, layers
-from distill_jax.students import rows as students_rows
-from distill_jax.students.rows import Cache, Rows
+from distill_jax.students import attention, layers, logprobs, sharding
+from distill_jax.students import token_rows as students_rows
+from distill_jax.students.token_rows import Cache, Rows
 
 FEW = 4  # layers up to which the scan over them is unrolled: a short loop costs more than it saves
 

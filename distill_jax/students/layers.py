@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from distill_jax.learning import sharding
-from distill_jax.students import lora
+from distill_jax.students import lora, sharding
 
 ACTIVATIONS = {
   "silu": jax.nn.silu,

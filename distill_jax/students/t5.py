@@ -17,10 +17,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from distill_jax.learning import logprobs, sharding
-from distill_jax.students import attention, decoder, layers, t5_layers
-from distill_jax.students import rows as students_rows
-from distill_jax.students.rows import Cache, Rows
+from distill_jax.students import attention, decoder, layers, logprobs, sharding, t5_layers
+from distill_jax.students import token_rows as students_rows
+from distill_jax.students.token_rows import Cache, Rows
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from distill_jax.learning import sharding
-from distill_jax.students import layers
+from distill_jax.students import layers, sharding
 
 
 class Attention(nnx.Module):

@@ -10,7 +10,7 @@ import os
 import pathlib
 import warnings
 
-from distill_jax.teacher import shaping
+from distill_jax.teacher.client import request_body
 
 BATCHES = "batches"  # a folder in the run folder, unless config.teacher.batch_dir names another
 CACHE = "teacher.sqlite"  # in the run folder, unless config.teacher.cache names another file
@@ -82,10 +82,10 @@ def make(
       **kept,
     )
   if settings.kind == "student":
-    from distill_jax.teacher import local as locals_
+    from distill_jax.teacher import local_student as locals_
 
     return locals_.Local(local(), max_tokens=settings.max_tokens, **kept)
-  shape = shaping.Shaping(extra=settings.extra, structured=settings.structured, warn=warn)
+  shape = request_body.Shaping(extra=settings.extra, structured=settings.structured, warn=warn)
   if settings.kind == "builtin":
     return _Builtin(settings, kept | {"shape": shape}, world, world_identity, seed)
   names = ("base_url", "key_env", "key_file", "insecure_http")
@@ -97,7 +97,7 @@ def make(
 def retry_failed(settings, workdir, finished) -> int:
   """Has the failures of a run asked for again, but for those of finished (round, stage) pairs; how
   many there are. `settings` are config.teacher's."""
-  from distill_jax.teacher import cache
+  from distill_jax.teacher.store import cache
 
   kept = _kept(settings, workdir)
   if not pathlib.Path(kept["cache_path"]).exists():
@@ -115,7 +115,7 @@ def _kept(settings, workdir) -> dict:
 
 
 def _client(settings, kept: dict, folder: str = "", **address):
-  from distill_jax.teacher import access, client
+  from distill_jax.teacher.client import client, credentials
 
   names = (
     "model",
@@ -134,16 +134,16 @@ def _client(settings, kept: dict, folder: str = "", **address):
     name: getattr(settings, name) for name in (*names, "prices", "max_dollars", "max_requests")
   }
   terms |= kept | address
-  terms["send_seed"] = access.is_local(address["base_url"])  # vendors differ in taking one
+  terms["send_seed"] = credentials.is_local(address["base_url"])  # vendors differ in taking one
   if settings.batch == "api":
-    from distill_jax.teacher import batches
+    from distill_jax.teacher.batch import api
 
     poll, discount, most = settings.batch_poll, settings.batch_discount, settings.batch_size
-    return batches.Batches(poll=poll, discount=discount, most=most, **terms)
+    return api.Batches(poll=poll, discount=discount, most=most, **terms)
   if settings.batch == "files":
-    from distill_jax.teacher import batch_files
+    from distill_jax.teacher.batch import files
 
-    return batch_files.Files(folder=folder, most=settings.batch_size, **terms)
+    return files.Files(folder=folder, most=settings.batch_size, **terms)
   return client.Client(**terms)
 
 
@@ -151,13 +151,13 @@ class _Builtin:
   """A client and the server it talks to, in one process."""
 
   def __init__(self, settings, kept: dict, world, world_identity: str, seed: int):
-    from distill_jax.teacher import builtin
+    from distill_jax.teacher.builtin import teacher
 
     own = settings.builtin
-    decides = f"{world_identity} {own.error_rate!r} {seed} {builtin.VERSION}"
+    decides = f"{world_identity} {own.error_rate!r} {seed} {teacher.VERSION}"
     identity = f"builtin:{hashlib.sha256(decides.encode()).hexdigest()[:16]}"
     self._stack = contextlib.ExitStack()
-    server = builtin.make_server(
+    server = teacher.make_server(
       world, port=0, latency=own.latency, error_rate=own.error_rate, faults_script=own.faults,
       seed=seed, log="",
     )  # fmt: skip

@@ -12,7 +12,8 @@ import re
 from collections.abc import Callable, Sequence
 
 from distill_jax import errors
-from distill_jax.teacher import asking, cache, ledger
+from distill_jax.teacher import types
+from distill_jax.teacher.store import cache, ledger
 
 MAIN = "main"
 NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -95,7 +96,7 @@ def _weight(text: str) -> float | None:
   return float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) and float(text) else None
 
 
-def choose(weights: dict[str, float], seed: int, request: asking.Request) -> str:
+def choose(weights: dict[str, float], seed: int, request: types.Request) -> str:
   """Whose request it is: of many, each teacher has about its share."""
   told = json.dumps([seed, request.kind, request.messages])
   part = int.from_bytes(hashlib.sha256(told.encode()).digest()[:8], "big") / 2**64
@@ -113,7 +114,7 @@ class Pool:
 
   def __init__(
     self,
-    open: Callable[[str], asking.Teacher],
+    open: Callable[[str], types.Teacher],
     of: Callable[[str], dict[str, float]],
     *,
     seed: int,
@@ -128,13 +129,13 @@ class Pool:
 
   def ask(
     self,
-    requests: Sequence[asking.Request],
+    requests: Sequence[types.Request],
     *,
     round: int,
     stage: str,
     temperature: float,
-    on_progress: Callable[[asking.Progress], None] | None,
-  ) -> list[list[asking.Reply | asking.Failure]]:
+    on_progress: Callable[[types.Progress], None] | None,
+  ) -> list[list[types.Reply | types.Failure]]:
     """See asking.Teacher. `stage` is a phase's name, perhaps behind its place in the plan."""
     answers = [None] * len(requests)
     progress = _Sum(on_progress, sum(request.samples for request in requests))
@@ -148,11 +149,11 @@ class Pool:
     return answers
 
   def need(
-    self, requests: Sequence[asking.Request], *, round: int, stage: str, temperature: float
-  ) -> asking.Need:
+    self, requests: Sequence[types.Request], *, round: int, stage: str, temperature: float
+  ) -> types.Need:
     """See asking.Teacher."""
     shared = self._shared(requests, stage)
-    return asking.Need.sum(
+    return types.Need.sum(
       self._teacher(name).need(
         [requests[n] for n in numbers], round=round, stage=stage, temperature=temperature
       )
@@ -167,7 +168,7 @@ class Pool:
     shared = {name: [n for n, choice in enumerate(chosen) if choice == name] for name in weights}
     return {name: numbers for name, numbers in shared.items() if numbers}
 
-  def _teacher(self, name: str) -> asking.Teacher:
+  def _teacher(self, name: str) -> types.Teacher:
     if name not in self._teachers:
       self._teachers[name] = self._open(name)
     return self._teachers[name]
@@ -191,7 +192,7 @@ class _Sum:
     self._before = self._now
     return self._told if self._tell is not None else None
 
-  def _told(self, progress: asking.Progress) -> None:
+  def _told(self, progress: types.Progress) -> None:
     here = (progress.done, progress.failures, progress.retries)
     self._now = tuple(a + b for a, b in zip(self._before, here, strict=True))
     done, failures, retries = self._now

@@ -15,7 +15,9 @@ from collections.abc import Callable, Sequence
 
 from distill_jax import errors
 from distill_jax.data import sources
-from distill_jax.teacher import asking, cache, ledger, prompts
+from distill_jax.teacher import types
+from distill_jax.teacher.prompts import messages
+from distill_jax.teacher.store import cache, ledger
 
 RUN = "recorded"  # who "paid" for the replies; it is never the run itself
 
@@ -74,13 +76,13 @@ class Replay:
 
   def ask(
     self,
-    requests: Sequence[asking.Request],
+    requests: Sequence[types.Request],
     *,
     round: int,
     stage: str,
     temperature: float,
-    on_progress: Callable[[asking.Progress], None] | None,
-  ) -> list[list[asking.Reply | asking.Failure]]:
+    on_progress: Callable[[types.Progress], None] | None,
+  ) -> list[list[types.Reply | types.Failure]]:
     """See asking.Teacher. Sample k is text k; `correct` begins with the text numbered by the round.
 
     Beyond the recorded texts it begins again, so that `samples` are always there (and may repeat).
@@ -93,21 +95,21 @@ class Replay:
     for request in requests:
       answers.append(self._answer(request, place))
       done += request.samples
-      failed += sum(isinstance(answer, asking.Failure) for answer in answers[-1])
+      failed += sum(isinstance(answer, types.Failure) for answer in answers[-1])
       if on_progress is not None:
-        on_progress(asking.Progress(done, total, failed, retries=0, dollars=0.0))
+        on_progress(types.Progress(done, total, failed, retries=0, dollars=0.0))
     return answers
 
-  def need(self, requests, *, round: int, stage: str, temperature: float) -> asking.Need:
+  def need(self, requests, *, round: int, stage: str, temperature: float) -> types.Need:
     """Nothing: what is recorded is paid for."""
     del round, stage, temperature
-    return asking.Need(stored=sum(request.samples for request in requests))
+    return types.Need(stored=sum(request.samples for request in requests))
 
   def close(self) -> None:
     """Closes the ledger's file."""
     self._store.close()
 
-  def _answer(self, request: asking.Request, place) -> list[asking.Reply | asking.Failure]:
+  def _answer(self, request: types.Request, place) -> list[types.Reply | types.Failure]:
     texts = self.recorded(request.question)
     turn = request.first + (place.round if request.kind == "correct" else 0)
     asked = json.dumps({"recorded": request.question, "kind": request.kind, "texts": len(texts)})
@@ -116,10 +118,10 @@ class Replay:
       chosen = [texts[(turn + sample) % len(texts)] for sample in range(request.samples)]
       if request.kind == "correct":
         chosen = [_corrected(text) for text in chosen]
-      made = [asking.Reply(text, "stop", "recorded", 0, 0, 0.0, True) for text in chosen]
+      made = [types.Reply(text, "stop", "recorded", 0, 0, 0.0, True) for text in chosen]
     else:
       why = f"no recorded rationale for this question in {', '.join(self._files)}"
-      made = [asking.Failure("unrecorded", why, 0)] * request.samples
+      made = [types.Failure("unrecorded", why, 0)] * request.samples
     origin = place if not texts else cache.Place(RUN, 0, "")
     self._store.ask(names, place)
     self._store.store(asked, dict(zip(enumerate(names), made, strict=True)), origin)
@@ -195,7 +197,7 @@ def _goes_through(words: str, choices: list[str]) -> bool:
 
 def _corrected(text: str) -> str:
   """A recorded rationale in the layout of a correction; its critique says that there is none."""
-  laid_out = prompts.split_correction(text) is not None
+  laid_out = messages.split_correction(text) is not None
   return text if laid_out else f"Mistake: (none recorded)\nReasoning:\n{text}"
 
 

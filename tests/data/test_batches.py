@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 
-from distill_jax.data import batches, encode, kinds
+from distill_jax.data import batches, collate, encode
 
 SFT = types.SimpleNamespace(prompt_weight=0.0, denominator="weights")
 TRIPLET = types.SimpleNamespace(margin=1.0, pool="last", detach_prompt=False, max_response=99)
@@ -44,7 +44,7 @@ def corpus(
   interval=0,
   **triplet,
 ):
-  kind = kinds.Tailored(
+  kind = collate.Tailored(
     SFT, types.SimpleNamespace(**(vars(TRIPLET) | triplet)), contrast=contrast, start=start
   )
   some = examples() if some is None else some
@@ -218,7 +218,7 @@ def test_preferences_carry_their_references_and_have_no_contrast():
     for n in range(5)
   ]
   one = batches.Corpus(
-    some, kinds.Preferences(), batch=8, buckets=(16,), seed=0, pad=0, packed=False
+    some, collate.Preferences(), batch=8, buckets=(16,), seed=0, pad=0, packed=False
   )
   out = one.batch(0)
   assert not {"slots", "shares", "valid", "source"} & out.keys() and one.lost_contrasts == 0

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies
 
-from distill_jax.data import batches, encode, kinds, pack
+from distill_jax.data import batches, collate, encode, pack
 
 often = hypothesis.settings(max_examples=60, deadline=None, derandomize=True, database=None)
 ROOM = pack.Size(tokens=20, source=20, targets=12, contrasts=2, pairs=1)
@@ -19,12 +19,12 @@ seeds = strategies.integers(0, 2**31)
 SFT = types.SimpleNamespace(prompt_weight=0.1, denominator="weights")
 TRIPLET = types.SimpleNamespace(margin=1.0, pool="mean", detach_prompt=True, max_response=9)
 KINDS = {
-  "tailored": kinds.Tailored(SFT, TRIPLET, contrast=True),
-  "plain": kinds.Tailored(SFT, TRIPLET, contrast=False),
-  "encoder-decoder": kinds.Tailored(
+  "tailored": collate.Tailored(SFT, TRIPLET, contrast=True),
+  "plain": collate.Tailored(SFT, TRIPLET, contrast=False),
+  "encoder-decoder": collate.Tailored(
     types.SimpleNamespace(prompt_weight=0.0, denominator="weights"), TRIPLET, contrast=True, start=0
   ),
-  "preferences": kinds.Preferences(),
+  "preferences": collate.Preferences(),
 }
 every_kind = pytest.mark.parametrize("name", KINDS)
 

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from distill_jax.decoding import choice, rollout, sampler
+from distill_jax.decoding import decode_loop, rollout, sampling
 from tests import compilations
 from tests.decoding import toy
 from tests.students import oracle
@@ -20,7 +20,7 @@ PARAMS = toy.params(toy.Config())
 @pytest.fixture(autouse=True, scope="module")
 def toys():
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(sampler, "students", toy.students())
+    patch.setattr(decode_loop, "students", toy.students())
     yield
 
 
@@ -33,7 +33,7 @@ def asked(prompts: int, samples: int = 1, seed: int = 0):
 
 
 def sample(prompts, keys, config="decoder", *, batch=4, refill=0.25, samples=1, **options):
-  given = {"new_tokens": NEW, "eos": EOS, "settings": choice.sampling(1.0)} | options
+  given = {"new_tokens": NEW, "eos": EOS, "settings": sampling.sampling(1.0)} | options
   return rollout.sample(
     CONFIGS[config],
     PARAMS,
@@ -73,7 +73,7 @@ def one_at_a_time():
 @pytest.fixture
 def turns(monkeypatch):
   """Grows by the turns of every call of decode."""
-  seen, plain = [], sampler.decode
+  seen, plain = [], decode_loop.decode
 
   def counted(config, params, state, *args, **kwargs):
     before = int(state.turn)
@@ -81,7 +81,7 @@ def turns(monkeypatch):
     seen.append(int(state.turn) - before)
     return state, running
 
-  monkeypatch.setattr(sampler, "decode", counted)
+  monkeypatch.setattr(decode_loop, "decode", counted)
   return seen
 
 
@@ -168,13 +168,13 @@ def test_rows_begin_when_a_share_of_them_is_free(turns):
 
 
 def test_samples_of_a_prompt_share_its_reading(monkeypatch):
-  read, plain = [], sampler.prefill
+  read, plain = [], decode_loop.prefill
 
   def noted(config, params, tokens, lengths):
     read.append(int(np.count_nonzero(lengths)))
     return plain(config, params, tokens, lengths)
 
-  monkeypatch.setattr(sampler, "prefill", noted)
+  monkeypatch.setattr(decode_loop, "prefill", noted)
   sample(*asked(12, 3), batch=16, samples=3, refill=0.5)
   assert read == [2] * 6
   read.clear()
@@ -211,7 +211,7 @@ def test_rows_that_are_stopped_make_room_and_the_others_never_know(turns):
 
 
 def test_one_program_each_whatever_is_asked():
-  settings = [choice.Sampling(np.float32(t), np.float32(p), np.int32(k))
+  settings = [sampling.Sampling(np.float32(t), np.float32(p), np.int32(k))
               for t, p, k in ((0, 1, 0), (0.7, 0.9, 0), (1.3, 1, 5), (1, 0.5, 3))]  # fmt: skip
   with compilations.counted() as programs:
     for n in range(20):
@@ -221,10 +221,10 @@ def test_one_program_each_whatever_is_asked():
 
 def test_at_temperature_zero_keys_do_not_matter():
   prompts, keys = asked(12)
-  greedy = choice.sampling(0.0)
+  greedy = sampling.sampling(0.0)
   out = sample(prompts, keys, settings=greedy)
   assert_same(out, sample(prompts, keys[::-1], settings=greedy))
-  assert_same(out, sample(prompts, keys, settings=choice.sampling(2.0, 1.0, 1)))
+  assert_same(out, sample(prompts, keys, settings=sampling.sampling(2.0, 1.0, 1)))
 
 
 def test_nothing_asked_is_nothing_sampled():
@@ -239,13 +239,13 @@ def test_a_prompt_without_tokens_is_refused():
 
 def test_placing_costs_as_much_as_is_placed():
   """The state is changed where it lies; what is made beside it has the size of what is placed."""
-  prefilled = sampler.prefill(
+  prefilled = decode_loop.prefill(
     CONFIGS["decoder"], PARAMS, np.ones((2, BUCKET), np.int32), np.full(2, 3, np.int32)
   )
-  state = sampler.empty(prefilled, count=4096, new_tokens=NEW)
+  state = decode_loop.empty(prefilled, count=4096, new_tokens=NEW)
   whole = sum(x.nbytes for x in jax.tree.leaves(state))
   index = np.zeros(2, np.int32)
-  program = sampler.place.lower(state, prefilled, index, index, np.zeros((2, 2), np.uint32))
+  program = decode_loop.place.lower(state, prefilled, index, index, np.zeros((2, 2), np.uint32))
   memory = program.compile().memory_analysis()
   assert memory.alias_size_in_bytes > 0.99 * whole
   assert memory.temp_size_in_bytes < 0.01 * whole

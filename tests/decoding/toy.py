@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_jax.students import rows
+from distill_jax.students import token_rows
 from tests.students import oracle
 
 STATES, START = 97, 5  # states of the student; what stands in the first column with `apart`
@@ -42,11 +42,11 @@ def prefill(config, params, tokens_PL, lengths_P):
     fixed_P = jnp.sum(jnp.where(inside_PL, tokens_PL, 0), axis=1)
     start_P1 = jnp.full((tokens_PL.shape[0], 1), START)
     cache, filled_P = (
-      rows.Cache(columns(start_P1), columns(2 * start_P1), (fixed_P,)),
+      token_rows.Cache(columns(start_P1), columns(2 * start_P1), (fixed_P,)),
       lengths_P * 0 + 1,
     )
   else:
-    cache, filled_P = rows.Cache(columns(rubbish_PL), columns(2 * rubbish_PL)), lengths_P
+    cache, filled_P = token_rows.Cache(columns(rubbish_PL), columns(2 * rubbish_PL)), lengths_P
   seen_PL = jnp.arange(cache.keys[0].shape[2])[None, :] < filled_P[:, None]
   places_PL = jnp.broadcast_to(jnp.arange(seen_PL.shape[1]), seen_PL.shape)
   return _logits(params, cache, places_PL, seen_PL), cache, filled_P
@@ -59,8 +59,8 @@ def unstacked(config, params):
 def advance(config, params, layers, token_R, position_R, cache):
   new = jnp.float32(token_R)[:, None, None, None]
   cache = cache._replace(
-    keys=(rows.write(cache.keys[0], new, position_R),),
-    values=(rows.write(cache.values[0], 2 * new, position_R),),
+    keys=(token_rows.write(cache.keys[0], new, position_R),),
+    values=(token_rows.write(cache.values[0], 2 * new, position_R),),
   )
   places_S = jnp.arange(cache.keys[0].shape[2])
   places_RS = jnp.broadcast_to(places_S, (len(token_R), *places_S.shape))

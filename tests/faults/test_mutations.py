@@ -32,35 +32,35 @@ MUTATIONS = {
     "tests/data/test_encode.py",
   ),
   "branches of a row see each other": (
-    "students/rows.py", "seen |= rows.roots[:, :, None] == segments[:, None, :]",
+    "students/token_rows.py", "seen |= rows.roots[:, :, None] == segments[:, None, :]",
     "seen |= rows.roots[:, :, None] == rows.roots[:, None, :]", "tests/students/test_decoder.py",
   ),
   "a rule of the sharding table is removed": (
-    "learning/sharding.py", '  "mlp": "tensor",\n', "", "tests/learning/test_sharding.py",
+    "students/sharding.py", '  "mlp": "tensor",\n', "", "tests/students/test_sharding.py",
   ),
   "all rows draw the same numbers": (
-    "decoding/sampler.py", "(state.keys, drawn.lengths)",
+    "decoding/decode_loop.py", "(state.keys, drawn.lengths)",
     "(state.keys[:1].repeat(len(state.keys), 0), drawn.lengths)",
     "tests/decoding/test_rollout.py",
   ),
   "a step draws what the step before drew": (
-    "decoding/sampler.py", "jax.random.wrap_key_data(key_2), number)",
+    "decoding/decode_loop.py", "jax.random.wrap_key_data(key_2), number)",
     "jax.random.wrap_key_data(key_2), 0 * number)", "tests/decoding/test_rollout.py",
   ),
   "a row draws by the turn of the batch and not by its own length": (
-    "decoding/sampler.py", "(state.keys, drawn.lengths)",
+    "decoding/decode_loop.py", "(state.keys, drawn.lengths)",
     "(state.keys, 0 * drawn.lengths + state.turn)", "tests/decoding/test_rollout.py",
   ),
   "a prompt is placed one column too far": (
-    "decoding/sampler.py", "filled=take(state.filled, filled_P)",
+    "decoding/decode_loop.py", "filled=take(state.filled, filled_P)",
     "filled=take(state.filled, filled_P + 1)", "tests/decoding/test_rollout.py",
   ),
   "a row that has ended draws on": (
-    "decoding/sampler.py", "running_R & ~drawn.ended &", "running_R &",
+    "decoding/decode_loop.py", "running_R & ~drawn.ended &", "running_R &",
     "tests/decoding/test_rollout.py",
   ),
   "a question may stand twice in a batch": (
-    "data/order.py", "if questions[row] in seen:", "if False:", "tests/data/test_order.py",
+    "data/row_order.py", "if questions[row] in seen:", "if False:", "tests/data/test_row_order.py",
   ),
   "the examples of a packed row are one segment tree": (
     "data/pack.py", "above + max(row.segments)", "above", "tests/learning/test_packing.py",
@@ -70,14 +70,15 @@ MUTATIONS = {
     "gain = of.logp", "tests/learning/test_objectives.py",
   ),
   "a phase is finished before its work is on disk": (
-    "phase_folder.py", "    os.replace(part, path)\n", "    pass\n", "tests/test_run_folder.py",
+    "run_dir/phase_dir.py", "    os.replace(part, path)\n", "    pass\n",
+    "tests/run_dir/test_run_dir.py",
   ),
   "a reply is not stored": (
-    "teacher/cache.py", "insert or ignore into replies", "insert or ignore into nothing",
-    "tests/teacher/test_client.py",
+    "teacher/store/cache.py", "insert or ignore into replies", "insert or ignore into nothing",
+    "tests/teacher/client/test_client.py",
   ),
   "a wrong answer is kept": (
-    "phases/rationales.py", "return None if run.task.is_correct(h.answer, labelled) else",
+    "runtime/rationales.py", "return None if run.task.is_correct(h.answer, labelled) else",
     "return None if True else", "tests/test_rounds.py",
   ),
   "an answer that was cut off is preferred": (
@@ -95,45 +96,47 @@ MUTATIONS = {
   ),
   "what cannot be read has a vote": (
     "phases/evaluate.py", "for a in answers if a is not None)", "for a in answers)",
-    "tests/phases/test_sifting.py",
+    "tests/runtime/test_rationales.py",
   ),
   "an episode of refusals cuts for each of them": (
-    "teacher/pacing.py", "same = left_at < self._cut_at or self._in_a_row > 0", "same = False",
-    "tests/teacher/test_pacing.py",
+    "teacher/client/rate_limit.py",
+    "same = left_at < self._cut_at or self._in_a_row > 0", "same = False",
+    "tests/teacher/client/test_rate_limit.py",
   ),
   "what one is told to wait, the others do not": (
-    "teacher/pacing.py", "    self.pause(pause, now)\n", "", "tests/teacher/test_pacing.py",
+    "teacher/client/rate_limit.py", "    self.pause(pause, now)\n", "",
+    "tests/teacher/client/test_rate_limit.py",
   ),
   "the cap is looked at when it is passed": (
-    "teacher/ledger.py", "if self.spent + need > self._max_dollars:",
-    "if self.spent > self._max_dollars:", "tests/teacher/test_ledger.py",
+    "teacher/store/ledger.py", "if self.spent + need > self._max_dollars:",
+    "if self.spent > self._max_dollars:", "tests/teacher/store/test_ledger.py",
   ),
   "a request has another name after a kill": (
-    "teacher/sending.py", "parts = (*keys,", "parts = (time.time(), *keys,",
-    "tests/teacher/test_kill_client.py",
+    "teacher/client/dispatcher.py", "parts = (*keys,", "parts = (time.time(), *keys,",
+    "tests/teacher/client/test_kill_client.py",
   ),
   "what was refused is asked for under its old name": (
-    "teacher/client.py", "          job.again += failed[name]\n", "",
-    "tests/teacher/test_kill_client.py",
+    "teacher/client/client.py", "          job.again += failed[name]\n", "",
+    "tests/teacher/client/test_kill_client.py",
   ),
   "a reply is handed on before it is on the disk": (
-    "teacher/keeping.py", "    await written\n", "", "tests/teacher/test_client.py",
+    "teacher/store/writer.py", "    await written\n", "", "tests/teacher/client/test_client.py",
   ),
   "what a server says of the key is repeated": (
-    "teacher/client.py", '        text = text.replace(spelt, "[key]")', "        pass",
-    "tests/teacher/test_secrets.py",
+    "teacher/client/client.py", '        text = text.replace(spelt, "[key]")', "        pass",
+    "tests/teacher/client/test_secrets.py",
   ),
   "a batch whose id was lost is not looked for": (
-    "teacher/batches.py", "      if batch.tried:\n", "      if False:\n",
-    "tests/teacher/test_batch_kills.py",
+    "teacher/batch/api.py", "      if batch.tried:\n", "      if False:\n",
+    "tests/teacher/batch/test_batch_kills.py",
   ),
   "what another run's batch has brought is submitted again": (
-    "teacher/batches.py", "    self._heed([key for key in self._wanted if key not in claimed])\n",
-    "", "tests/teacher/test_batch_api.py",
+    "teacher/batch/api.py", "    self._heed([key for key in self._wanted if key not in claimed])\n",
+    "", "tests/teacher/batch/test_batch_api.py",
   ),
   "too few replies are enough": (
-    "teacher/coverage.py", "if share >= least:", "if True:",
-    "tests/teacher/test_ledger.py",
+    "teacher/reply_rate.py", "if share >= least:", "if True:",
+    "tests/teacher/store/test_ledger.py",
   ),
 }  # fmt: skip
 

@@ -4,13 +4,13 @@ import functools
 import types
 
 from distill_jax import students
-from distill_jax.data import batches, encode, kinds
+from distill_jax.data import batches, collate, encode
 from distill_jax.learning import objectives
 from tests.students import oracle
 
 SFT = types.SimpleNamespace(prompt_weight=0.1, denominator="weights")
 TRIPLET = types.SimpleNamespace(margin=1.0, pool="last", detach_prompt=False, max_response=99)
-TAILORED = kinds.Tailored(SFT, TRIPLET, contrast=True)
+TAILORED = collate.Tailored(SFT, TRIPLET, contrast=True)
 
 
 def texts(seed: int, longest: int):

@@ -10,10 +10,10 @@ import optax
 import pytest
 
 from distill_jax import students
-from distill_jax.data import kinds
-from distill_jax.learning import objectives, sharding, step
+from distill_jax.data import collate
+from distill_jax.learning import objectives, step
 from distill_jax.machine import checkpoint
-from distill_jax.students import learner
+from distill_jax.students import sharding, trainable
 from tests import compilations
 from tests.golden import cases
 from tests.learning import material
@@ -33,8 +33,8 @@ LORA = {"rank": 2, "scale": 0.5, "targets": ("down", "o", "q", "up")}
 
 
 @functools.cache
-def taught(name: str, lora: bool = False) -> learner.Learner:
-  return learner.Learner(CONFIGS[name], **LORA if lora else {})
+def taught(name: str, lora: bool = False) -> trainable.Learner:
+  return trainable.Learner(CONFIGS[name], **LORA if lora else {})
 
 
 @functools.cache
@@ -49,7 +49,7 @@ def weights(name: str, lora: bool):
 def rows(name: str):
   start = CONFIGS[name].start if name == "t5" else None
   sft = types.SimpleNamespace(prompt_weight=0.0, denominator="weights")
-  kind = kinds.Tailored(sft, material.TRIPLET, contrast=True, start=start)
+  kind = collate.Tailored(sft, material.TRIPLET, contrast=True, start=start)
   corpus = material.corpus_of(material.examples(24), kind, batch=8)
   return objectives.batch_of(corpus.batch(0))
 

@@ -7,14 +7,14 @@ import jax
 import numpy as np
 import pytest
 
-from distill_jax.data import kinds
+from distill_jax.data import collate
 from distill_jax.learning import objectives
 from tests import compilations
 from tests.learning import material
 from tests.students import oracle
 
 CONFIG = oracle.TINY
-PREFERENCES = kinds.Preferences()
+PREFERENCES = collate.Preferences()
 
 quick = pytest.fixture(autouse=True, scope="module")(compilations.quick)
 
@@ -92,7 +92,7 @@ def test_each_side_has_the_log_probability_and_the_length_of_its_own_tokens(pack
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_branch_is_represented_by_the_mean_of_what_is_pooled(packed, pool):
   triplet = types.SimpleNamespace(**(vars(material.TRIPLET) | {"pool": pool}))
-  kind = kinds.Tailored(material.SFT, triplet, contrast=True)
+  kind = collate.Tailored(material.SFT, triplet, contrast=True)
   corpus = material.corpus_of(material.examples(7), kind, batch=8, buckets=(60,), packed=packed)
   got = objectives.batch_of(corpus.batch(0))
   states = oracle.rng().normal(size=(8, 60, 5))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from distill_jax import students
-from distill_jax.data import batches, encode, kinds, pack
+from distill_jax.data import batches, collate, encode, pack
 from distill_jax.learning import objectives
 from tests import compilations
 from tests.learning import material
@@ -18,7 +18,7 @@ from tests.students import oracle, oracle_t5
 
 NUMBER = 12
 TREES = [
-  kinds.Tailored(material.SFT, settings, contrast=True)
+  collate.Tailored(material.SFT, settings, contrast=True)
   for settings in (
     types.SimpleNamespace(**(vars(material.TRIPLET) | {"detach_prompt": detach, "pool": pool}))
     for detach, pool in itertools.product((False, True), ("last", "mean"))
@@ -26,9 +26,9 @@ TREES = [
 ]
 CASES = {
   **{f"{kind.triplet.pool}-{kind.triplet.detach_prompt}": kind for kind in TREES},
-  "sft": kinds.Tailored(material.SFT, material.TRIPLET, contrast=False),
-  "dpo": kinds.Preferences(),
-  "t5": kinds.Tailored(
+  "sft": collate.Tailored(material.SFT, material.TRIPLET, contrast=False),
+  "dpo": collate.Preferences(),
+  "t5": collate.Tailored(
     types.SimpleNamespace(prompt_weight=0.0, denominator="all_tokens"),
     types.SimpleNamespace(**(vars(material.TRIPLET) | {"detach_prompt": True})),
     contrast=True,

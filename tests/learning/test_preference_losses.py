@@ -10,14 +10,14 @@ import numpy as np
 import optax
 import pytest
 
-from distill_jax.data import kinds
+from distill_jax.data import collate
 from distill_jax.learning import losses, objectives, step
 from tests import compilations
 from tests.learning import make_trl, material
 from tests.students import oracle
 
 GOLDEN = pathlib.Path(__file__).with_name("trl.npz")
-PREFERENCES = kinds.Preferences()
+PREFERENCES = collate.Preferences()
 OWN = {"robust": {"label_smoothing": 0.1}}
 every_loss = pytest.mark.parametrize("loss", losses.PREFERENCE)
 
@@ -298,7 +298,7 @@ def test_an_anchor_on_pads_is_a_mean_over_them_too_and_moves_nothing_else(params
   """TinyThinker's released defect 2, to measure it by."""
   some = material.preferred(5)
   longest = max(len(x.chosen) for x in some)
-  kind = kinds.Preferences(padded=longest, pad=0)
+  kind = collate.Preferences(padded=longest, pad=0)
   corpus = material.corpus_of(some, kind, batch=8, buckets=(60,))
   padded = [
     dataclasses.replace(x, chosen=x.chosen + (0,) * (longest - len(x.chosen))) for x in some

@@ -9,8 +9,8 @@ import numpy as np
 import optax
 import pytest
 
-from distill_jax.learning import objectives, optim, sharding, step
-from distill_jax.students import decoder
+from distill_jax.learning import objectives, optim, step
+from distill_jax.students import decoder, sharding
 from tests import compilations
 from tests.learning import material
 from tests.students import oracle

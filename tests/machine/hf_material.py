@@ -7,9 +7,8 @@ import jax
 import numpy as np
 import safetensors.numpy
 
-from distill_jax.learning import sharding
 from distill_jax.machine import hf
-from distill_jax.students import decoder
+from distill_jax.students import decoder, sharding
 from distill_jax.students.families import layout, llama
 
 LLAMA = llama.LLAMA

@@ -16,9 +16,8 @@ os.environ["JAX_NUM_CPU_DEVICES"] = str(math.prod(map(int, sys.argv[2:5])))
 import hf_material as material
 import jax
 
-from distill_jax.learning import sharding
 from distill_jax.machine import hf_read, hf_write
-from distill_jax.students import decoder
+from distill_jax.students import decoder, sharding
 from distill_jax.students.families import layout
 
 

@@ -12,9 +12,8 @@ import pytest
 import safetensors.numpy
 
 from distill_jax import errors
-from distill_jax.learning import sharding
 from distill_jax.machine import hf, hf_read
-from distill_jax.students import families
+from distill_jax.students import families, sharding
 
 REAL = pathlib.Path(__file__).parents[3] / "shared" / "models"
 AT_HAND = [folder for folder in (REAL / "stories260k-hf",) if folder.is_dir()]

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from distill_jax import errors
-from distill_jax.learning import sharding
 from distill_jax.machine import hf, hf_file, hf_read
+from distill_jax.students import sharding
 
 FAMILIES = {
   "llama": (material.LLAMA, material.config()),

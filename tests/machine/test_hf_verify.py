@@ -14,7 +14,7 @@ import pytest
 from distill_jax import errors, students
 from distill_jax.data import tokenizer
 from distill_jax.machine import hf_verify, hf_write
-from distill_jax.students import families, rows
+from distill_jax.students import families, token_rows
 from distill_jax.students.families import layout
 
 SIZES = dict(
@@ -45,7 +45,7 @@ def logits(c, params):
       at.append(len(head) - 1 + np.arange(count + 1))
     ends = np.array([a[-1] for a in at])
     positions = np.broadcast_to(line, texts.shape)
-    what = rows.Rows(texts, positions, np.int32(positions <= ends[:, None]))
+    what = token_rows.Rows(texts, positions, np.int32(positions <= ends[:, None]))
     if two_sided:
       inside = np.arange(size)[None] < lengths_B[:, None]
       what = what._replace(source=tokens_BL, source_segments=np.int32(inside))

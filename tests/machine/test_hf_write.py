@@ -15,9 +15,8 @@ import safetensors.numpy
 
 from distill_jax import errors, students
 from distill_jax.data import tokenizer
-from distill_jax.learning import sharding
 from distill_jax.machine import hf, hf_file, hf_read, hf_write
-from distill_jax.students import decoder, families
+from distill_jax.students import decoder, families, sharding
 from distill_jax.students.families import layout
 
 SIZES = dict(

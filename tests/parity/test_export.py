@@ -11,9 +11,10 @@ import jax
 import numpy as np
 import pytest
 
-from distill_jax import play, settings
+from distill_jax.cli import commands
+from distill_jax.config.read import read_settings
 from distill_jax.data import tokenizer
-from distill_jax.decoding import choice, rollout
+from distill_jax.decoding import rollout, sampling
 from distill_jax.machine import hf_read, hf_write
 from distill_jax.students import decoder, families
 from distill_jax.students.families import layout
@@ -59,7 +60,7 @@ def test_a_student_leaves_comes_back_and_writes_what_transformers_writes(kind, t
   greedy, _ = reference.greedy(model, tokens, mask, cases.NEW)
   sampled = rollout.sample(
     config, params, [row[:n].tolist() for row, n in zip(tokens, cases.LENGTHS, strict=True)],
-    [np.zeros((1, 2), np.uint32)] * len(tokens), choice.sampling(0.0),
+    [np.zeros((1, 2), np.uint32)] * len(tokens), sampling.sampling(0.0),
     sizes=rollout.sizes(2, 0.5, 1, 1), bucket=max(cases.LENGTHS), new_tokens=cases.NEW, eos=(-1,),
     pad=0,
   )  # fmt: skip
@@ -72,8 +73,8 @@ def test_a_decomposer_and_a_solver_are_each_what_transformers_computes(tmp_path)
 
   _, folder = recipes.run(tmp_path / "run", "socratic", rounds=0)
   out = tmp_path / "out"
-  play.export(
-    settings.read(recipes.config("socratic", rounds=0)), workdir=str(folder.path), round=0,
+  commands.export(
+    read_settings(recipes.config("socratic", rounds=0)), workdir=str(folder.path), round=0,
     out=str(out), dtype="float32", verify=True,
   )  # fmt: skip
   weights = []

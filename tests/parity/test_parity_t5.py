@@ -11,9 +11,9 @@ import jax
 import numpy as np
 import pytest
 
-from distill_jax.decoding import choice, rollout
-from distill_jax.students import rows as students_rows
+from distill_jax.decoding import rollout, sampling
 from distill_jax.students import t5
+from distill_jax.students import token_rows as students_rows
 from distill_jax.students.families import layout
 from distill_jax.students.families import t5 as family
 
@@ -159,7 +159,7 @@ def test_greedy_tokens_are_those_of_generate(both):
   )  # fmt: skip
   prompts = [row[:length].tolist() for row, length in zip(source, LENGTHS, strict=True)]
   sampled = rollout.sample(
-    config, params, prompts, [np.zeros((1, 2), np.uint32)] * len(prompts), choice.sampling(0.0),
+    config, params, prompts, [np.zeros((1, 2), np.uint32)] * len(prompts), sampling.sampling(0.0),
     sizes=rollout.sizes(2, 0.5, 1, 1), bucket=32, new_tokens=NEW, eos=(-1,), pad=0,
   )  # fmt: skip
   assert greedy.shape == (len(LENGTHS), 1 + NEW)

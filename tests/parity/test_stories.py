@@ -9,10 +9,13 @@ import pathlib
 import numpy as np
 import pytest
 
-from distill_jax import play, records, run_folder, settings
+from distill_jax import records
+from distill_jax.cli import commands
+from distill_jax.config.read import read_settings
 from distill_jax.console import Console
-from distill_jax.phases import optimise
-from distill_jax.phases import run as runs
+from distill_jax.run_dir import run_dir
+from distill_jax.runtime import context as runs
+from distill_jax.runtime import fit
 from tests import test_rounds as whole
 
 MODEL = pathlib.Path(__file__).parents[3] / "shared/models/stories260k-hf"
@@ -27,12 +30,12 @@ CHANGES = {
 
 
 def opened(folder, **changes) -> runs.Run:
-  return runs.Run(settings.read(whole.config(**changes)), folder, Console())
+  return runs.Run(read_settings(whole.config(**changes)), folder, Console())
 
 
 @pytest.mark.parametrize("model", THERE)
 def test_it_tells_its_story(model, tmp_path):
-  with opened(run_folder.RunFolder(tmp_path), **CHANGES, student__init=str(model)) as what:
+  with opened(run_dir.RunFolder(tmp_path), **CHANGES, student__init=str(model)) as what:
     student, weights = what.students(-1)["student"]
     told = student.answer(weights, [("", "story")], temperature=0.0, new_tokens=64)[0]
   assert told.text.startswith(STORY)
@@ -48,11 +51,11 @@ def test_it_learns_arithmetic_and_leaves_as_what_it_is_here(model, rank, tmp_pat
 
   changes = CHANGES | {"student__init": str(model), "student__lora__rank": rank}
   _, folder = whole.run(tmp_path / "run", **changes)
-  losses = [m.loss for m in whole.records_of(folder, 0, "train", optimise.METRICS, records.Metrics)]
+  losses = [m.loss for m in whole.records_of(folder, 0, "train", fit.METRICS, records.Metrics)]
   assert losses[-1] < 0.8 * losses[0]
   out = tmp_path / "out"
-  play.export(
-    settings.read(whole.config(**changes)), workdir=str(folder.path), round=0, out=str(out),
+  commands.export(
+    read_settings(whole.config(**changes)), workdir=str(folder.path), round=0, out=str(out),
     dtype="float32", verify=True,
   )  # fmt: skip
   theirs = transformers.AutoModelForCausalLM.from_pretrained(out)

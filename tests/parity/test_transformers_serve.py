@@ -17,7 +17,9 @@ import urllib.request
 import pytest
 
 from distill_jax.data import tokenizer
-from distill_jax.teacher import asking, client, prompts
+from distill_jax.teacher import types
+from distill_jax.teacher.client import client
+from distill_jax.teacher.prompts import messages
 from tests import compilations, recipes
 from tests.teacher import scripted
 
@@ -81,11 +83,11 @@ def test_its_replies_are_counted_kept_and_paid_once(serving, tmp_path):
   terms = TERMS | {"model": model, "cache_path": str(tmp_path / "teacher.sqlite")}
   teacher = client.Client(base_url=url, **terms)
   wanted = [
-    asking.Request("annotate", f"q{k}", prompts.annotate(f"What is {k} + 1?"), 3) for k in range(5)
+    types.Request("annotate", f"q{k}", messages.annotate(f"What is {k} + 1?"), 3) for k in range(5)
   ]
   with contextlib.closing(teacher):
     answers = scripted.ask(teacher, wanted)
-    replies = [reply for row in answers for reply in row if isinstance(reply, asking.Reply)]
+    replies = [reply for row in answers for reply in row if isinstance(reply, types.Reply)]
     assert len(replies) >= 10  # it may end at once, or never
     assert len({reply.text for reply in replies}) > 2  # samples differ: it takes the seed
     assert all(reply.text.strip() and reply.model.startswith(model) for reply in replies)

@@ -3,9 +3,10 @@
 import contextlib
 import types
 
-from distill_jax import records, run_folder
+from distill_jax import records
 from distill_jax.formats import staged
 from distill_jax.phases import exam
+from distill_jax.run_dir import run_dir
 from distill_jax.tasks import task
 
 CHOICES = (("A", "a cave"), ("B", "a lamp, lit"))
@@ -38,7 +39,7 @@ def warned(tmp_path, longest: int) -> list[str]:
       warn=said.append, progress=lambda *_: contextlib.nullcontext(bar)
     ),
   )
-  here = run_folder.RunFolder(tmp_path).phase(0, 0, "exam")
+  here = run_dir.RunFolder(tmp_path).phase(0, 0, "exam")
   more = {"samples": 2, "temperature": 1.0, "new_tokens": 4}
   exam.take(run, here, [exam.Sitting(PROBLEM)], number=0, label="exam", **more)
   return said

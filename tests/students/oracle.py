@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from distill_jax.students import decoder
-from distill_jax.students.rows import Rows
+from distill_jax.students.token_rows import Rows
 
 TINY = decoder.Config(
   vocab=32,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from distill_jax import students
-from distill_jax.students.rows import Rows
+from distill_jax.students.token_rows import Rows
 
 
 @functools.partial(jax.jit, static_argnums=0)

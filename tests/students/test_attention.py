@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from distill_jax.learning import sharding
-from distill_jax.students import attention
-from distill_jax.students import rows as students_rows
+from distill_jax.students import attention, sharding
+from distill_jax.students import token_rows as students_rows
 from tests.students import oracle
 
 LENGTH = 256

@@ -10,7 +10,7 @@ import pytest
 
 from distill_jax.data import batches, encode
 from distill_jax.students import attention, decoder, layers
-from distill_jax.students.rows import Rows
+from distill_jax.students.token_rows import Rows
 from tests import compilations
 from tests.students import oracle
 

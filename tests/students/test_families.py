@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from distill_jax import errors, students
-from distill_jax.students import decoder, families, rows
+from distill_jax.students import decoder, families, token_rows
 from tests import compilations
 from tests.golden import cases
 from tests.students import reading
@@ -257,7 +257,7 @@ def test_what_comes_from_scratch_learns_and_writes_and_no_parameter_is_idle(kind
   params = jax.jit(functools.partial(decoder.init, config))(jax.random.key(0))
   tokens, mask = cases.batch("gpt2")
   tokens %= config.vocab
-  read = rows.Rows(tokens, np.broadcast_to(np.arange(12), tokens.shape), mask)
+  read = token_rows.Rows(tokens, np.broadcast_to(np.arange(12), tokens.shape), mask)
 
   @jax.jit
   @jax.value_and_grad

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from distill_jax import students
-from distill_jax.students import decoder, learner, lora
+from distill_jax.students import decoder, lora, trainable
 from tests.students import oracle
 
 TARGETS = ("down", "o", "q", "up", "v")
 
 
 @functools.cache
-def trained(rank: int = 3) -> learner.Learner:
-  return learner.Learner(oracle.TINY, rank, 0.5, TARGETS)
+def trained(rank: int = 3) -> trainable.Learner:
+  return trainable.Learner(oracle.TINY, rank, 0.5, TARGETS)
 
 
 def filled(adapters, seed: int = 5):
@@ -86,14 +86,14 @@ def test_updates_are_as_small_as_their_rank_says_and_one_tree_of_a_layer_each():
 
 
 def test_without_a_rank_all_weights_are_trained_and_nothing_is_frozen():
-  whole = learner.Learner(oracle.TINY)
+  whole = trainable.Learner(oracle.TINY)
   assert whole.shapes == decoder.shapes(oracle.TINY)
   assert whole.whole((), "everything") == "everything"
 
 
 def test_frozen_weights_lie_in_the_compute_dtype_but_for_norms():
   small = dataclasses.replace(oracle.TINY, dtype="bfloat16")
-  shapes = learner.Learner(small, 2, 1.0, ("q",)).frozen_shapes
+  shapes = trainable.Learner(small, 2, 1.0, ("q",)).frozen_shapes
   assert shapes["blocks"]["q"].dtype == jnp.bfloat16
   assert shapes["blocks"]["mlp_norm"].dtype == shapes["norm"].dtype == jnp.float32
 
@@ -108,7 +108,7 @@ def t5_config():
 
 def test_an_encoder_decoder_has_updates_in_both_stacks_and_in_what_joins_them():
   config = t5_config()
-  both = learner.Learner(config, 2, 1.0, ("o", "q"))
+  both = trainable.Learner(config, 2, 1.0, ("o", "q"))
   shapes = both.shapes
   paths = [path for path, _ in jax.tree.leaves_with_path(shapes)]
   assert {"/".join(str(p.key) for p in path[:-1]) for path in paths} == {

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from distill_jax import checks
-from distill_jax.learning import sharding
-from distill_jax.students import lora, t5, t5_layers
-from distill_jax.students import rows as students_rows
+from distill_jax.config import rules
+from distill_jax.students import lora, sharding, t5, t5_layers
+from distill_jax.students import token_rows as students_rows
 from tests import compilations
 from tests.students import oracle, oracle_t5
 
@@ -170,7 +169,7 @@ def test_an_attention_path_without_a_relative_bias_is_refused():
 def test_adapters_that_hang_on_compute_what_merged_ones_compute():
   weights = jax.tree.map(jnp.asarray, oracle_t5.params(SECOND))
   names, shapes = t5.axes(SECOND), t5.shapes(SECOND)
-  fresh = lora.init(jax.random.key(0), names, shapes, rank=2, targets=checks.LORA_TARGETS)
+  fresh = lora.init(jax.random.key(0), names, shapes, rank=2, targets=rules.LORA_TARGETS)
   assert set(fresh["decoder"]["cross"]) == {"q", "k", "v", "o"}
   trained = jax.tree.map(lambda x: np.float32(0.3 * oracle.rng(2).normal(size=x.shape)), fresh)
   hung = lora.attach(weights, trained, 2.0)

@@ -5,12 +5,13 @@ import contextlib
 import pytest
 import scripted
 
-from distill_jax.teacher import client, faults, pacing, server
+from distill_jax.teacher.builtin import faults, server
+from distill_jax.teacher.client import client, rate_limit
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-  monkeypatch.setattr(pacing, "BACKOFF", 0.004)
+  monkeypatch.setattr(rate_limit, "BACKOFF", 0.004)
 
 
 @pytest.fixture

@@ -9,9 +9,15 @@ import pytest
 from scripted import TERMS, ask
 
 from configs import quickstart
-from distill_jax import command_line, errors, records, run_folder, settings, tasks, teacher
+from distill_jax import errors, records, tasks, teacher
 from distill_jax.ablations import sweep
-from distill_jax.teacher import asking, client, pool, prompts
+from distill_jax.cli import args
+from distill_jax.config.read import read_settings
+from distill_jax.run_dir import run_dir
+from distill_jax.teacher import pool
+from distill_jax.teacher import types as asking
+from distill_jax.teacher.client import client
+from distill_jax.teacher.prompts import messages
 
 WEIGHTS = {"main": 3.0, "cheap": 1.0}
 
@@ -135,7 +141,7 @@ CHEAP = {"cheap": {"model": "small", "prices": {"input": 0.5}}}
 
 
 def test_a_further_teacher_is_config_teacher_but_for_what_it_names():
-  s = settings.read(changed(teachers=CHEAP, teacher={"pool": ("main=3", "cheap=1")}))
+  s = read_settings(changed(teachers=CHEAP, teacher={"pool": ("main=3", "cheap=1")}))
   main, cheap = s.teacher, s.teachers["cheap"]
   assert (cheap.model, cheap.prices.input) == ("small", 0.5)
   assert (cheap.prices.output, cheap.max_tokens, cheap.kind) == (0.0, main.max_tokens, main.kind)
@@ -144,7 +150,7 @@ def test_a_further_teacher_is_config_teacher_but_for_what_it_names():
 
 def test_a_phase_of_its_own_leaves_the_pool_to_the_others():
   given = {"pool": ("main=3", "cheap=0.5"), "stages": ("feedback=cheap",)}
-  s = settings.read(changed(teachers=CHEAP, teacher=given))
+  s = read_settings(changed(teachers=CHEAP, teacher=given))
   assert pool.shares(s, "feedback") == {"cheap": 1.0}
   assert pool.shares(s, "demonstrate") == {"main": 3.0, "cheap": 0.5}
   assert pool.used(s, ["feedback"]) == ["cheap"]
@@ -158,10 +164,8 @@ WORDS = [
 
 
 def test_the_command_line_adds_teachers():
-  found, _, _ = command_line.parse(
-    ["--config=configs/quickstart.py", *WORDS], {}, config="required"
-  )
-  s = settings.read(found)
+  found, _, _ = args.parse(["--config=configs/quickstart.py", *WORDS], {}, config="required")
+  s = read_settings(found)
   assert (s.teachers["cheap"].model, s.teachers["cheap"].prices.input) == ("small", 0.5)
   assert pool.shares(s, "feedback") == {"cheap": 1.0}
 
@@ -178,8 +182,8 @@ def test_the_command_line_changes_a_field_that_the_config_file_names(tmp_path):
     "  return c\n"
   )
   words = [f"--config={file}", "--config.teachers.strong.model=larger"]
-  found, _, _ = command_line.parse(words, {}, config="required")
-  strong = settings.read(found).teachers["strong"]
+  found, _, _ = args.parse(words, {}, config="required")
+  strong = read_settings(found).teachers["strong"]
   assert (strong.model, strong.concurrency) == ("larger", 4)
 
 
@@ -189,18 +193,16 @@ def test_a_field_of_a_teacher_that_is_not_named_says_how_to(own):
   with pytest.raises(
     errors.Refusal, match=r"config\.teachers\.cheap\.model.*--config\.teachers="
   ) as said:
-    command_line.parse(words, {}, config="required")
+    args.parse(words, {}, config="required")
   assert said.value.code == errors.CONFIG and "\n" not in str(said.value)
 
 
 def test_a_run_folder_has_its_teachers_for_the_commands_that_read_it(tmp_path):
-  found, _, _ = command_line.parse(
-    ["--config=configs/quickstart.py", *WORDS], {}, config="required"
-  )
+  found, _, _ = args.parse(["--config=configs/quickstart.py", *WORDS], {}, config="required")
   (tmp_path / "config.json").write_text(json.dumps(found))
   words = [f"--workdir={tmp_path}", "--config.teachers.cheap.model=other"]
-  stored, _, _ = command_line.parse(words, {"workdir": ("", "")}, config="run")
-  assert settings.read(stored).teachers["cheap"].model == "other"
+  stored, _, _ = args.parse(words, {"workdir": ("", "")}, config="run")
+  assert read_settings(stored).teachers["cheap"].model == "other"
 
 
 def test_a_row_of_a_sweep_may_have_teachers_of_its_own(monkeypatch):
@@ -261,18 +263,18 @@ def test_a_row_of_a_sweep_may_have_teachers_of_its_own(monkeypatch):
 )
 def test_what_makes_no_sense_is_refused_by_name(changes, named):
   with pytest.raises(errors.Refusal) as caught:
-    settings.read(changed(**changes))
+    read_settings(changed(**changes))
   assert caught.value.code == errors.CONFIG
   assert named in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_teacher_that_nobody_asks_need_not_be_there():
-  settings.read(changed(teachers={"a": {"kind": "openai"}, "b": {"kind": "student"}}))
+  read_settings(changed(teachers={"a": {"kind": "openai"}, "b": {"kind": "student"}}))
 
 
 def test_further_teachers_are_as_free_to_change_as_the_teacher(tmp_path):
   config = changed(teachers=CHEAP)
-  folder = run_folder.RunFolder(tmp_path)
+  folder = run_dir.RunFolder(tmp_path)
   folder.claim(config)
   (tmp_path / "round_00").mkdir()
   folder.release()
@@ -287,7 +289,7 @@ def test_teachers_that_ask_through_files_have_a_folder_each(tmp_path):
   apart = {"kind": "openai", "model": "large", "batch": "files"}
   others = {"other": {"max_tokens_field": "max_completion_tokens"}}
   pooled = {**apart, "pool": ("main=1", "other=1")}
-  s = settings.read(changed(teachers=others, teacher=pooled))
+  s = read_settings(changed(teachers=others, teacher=pooled))
   space = types.SimpleNamespace
   folder = space(path=tmp_path)
   opened = teacher.open(space(settings=s, folder=folder, console=space(warn=None), task=None))
@@ -311,13 +313,13 @@ def test_a_run_with_a_right_and_a_wrong_teacher_is_told_what_each_says(tmp_path)
     "pool": ("main=1", "wrong=1"),
     "builtin": {"error_rate": 0.0, "latency": 0.0, "faults": ""},
   }
-  s = settings.read(changed(teachers={"wrong": {"builtin": {"error_rate": 1.0}}}, teacher=given))
+  s = read_settings(changed(teachers={"wrong": {"builtin": {"error_rate": 1.0}}}, teacher=given))
   task = tasks.get("arithmetic", **OPTIONS)
   space = types.SimpleNamespace
   run = space(settings=s, folder=space(path=tmp_path), console=space(warn=None), task=task)
   problems: list[records.Problem] = task.problems("train")
   wanted = [
-    asking.Request("annotate", p.question, prompts.annotate(p.question), 1) for p in problems
+    asking.Request("annotate", p.question, messages.annotate(p.question), 1) for p in problems
   ]
   opened = teacher.open(run)
   right = [

@@ -8,7 +8,8 @@ from scripted import ask
 
 from distill_jax import errors, tasks
 from distill_jax.data import sources
-from distill_jax.teacher import asking, prompts, replay
+from distill_jax.teacher import replay, types
+from distill_jax.teacher.prompts import messages
 
 DATA = pathlib.Path(__file__).parents[3] / "shared" / "data"
 
@@ -38,7 +39,7 @@ def written(path, rows, lines=False):
 
 
 def request(question, samples=1, kind="annotate", first=0):
-  return asking.Request(kind, question, (), samples, first)
+  return types.Request(kind, question, (), samples, first)
 
 
 ROWS = [{"question": "How  many?\n", "rationale": f"text {k}"} for k in range(3)]
@@ -57,7 +58,7 @@ def test_later_rounds_see_other_texts_as_corrections(play, tmp_path):
   teacher = play(written(tmp_path / "a.json", ROWS))
   for round in range(4):
     (row,) = ask(teacher, [request("How many?", kind="correct")], round=round)
-    assert prompts.split_correction(row[0].text) == ("(none recorded)", f"text {round % 3}")
+    assert messages.split_correction(row[0].text) == ("(none recorded)", f"text {round % 3}")
 
 
 def test_a_recorded_correction_is_served_as_it_is(play, tmp_path):

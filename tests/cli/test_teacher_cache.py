@@ -1,0 +1,254 @@
+"""teacher cache: what was paid for is shown, moved without loss, thrown away only when asked."""
+
+import json
+import os
+import pathlib
+import sqlite3
+
+import pytest
+
+from distill_jax import __main__ as commands
+from distill_jax import errors
+from distill_jax.teacher import types
+from distill_jax.teacher.store import cache, jsonl
+
+HERE = cache.Place("this run", 0, "0_demonstrate")
+THERE = cache.Place("/runs/\u00e9", 2, "1_feedback")
+HOSTILE = (
+  "lone \ud800 surrogate \udfff", "null \0 byte", "\x1b[31mred\x1b[0m\nand\u2028lines\r\n",
+  "x" * 100_000,
+)  # fmt: skip
+REQUEST = cache.request_text("u", "m", (("user", "q"),), {"temperature": 0.5, "max_tokens": 9})
+
+
+def key(sample):
+  return cache.key(REQUEST, sample)
+
+
+def reply(text, model="m"):
+  return types.Reply(text, "stop", model, 30, 20, 0.1 + 0.2, False, 7, 5)
+
+
+@pytest.fixture
+def full(tmp_path):
+  """The path of a cache with a row of everything."""
+  store = cache.Cache(tmp_path / "full.sqlite")
+  for n, text in enumerate(HOSTILE):
+    store.store(REQUEST, {(n, key(n)): reply(text)}, (HERE, THERE)[n % 2])
+  lost = types.Failure("refusal", HOSTILE[0], 2, 9, 8, 0.25, 200, "req-\udc80", 1, 1)
+  store.store_many([(REQUEST, {(9, key(9)): lost}, HERE)] * 2)
+  store.store(REQUEST, {(8, key(8)): types.Failure("gave_up", "HTTP 500", 6, status=500)}, HERE)
+  store.ask([key(n) for n in range(10)], THERE)
+  store.sent(HERE, 5, 2)
+  store.store(REQUEST, {(7, key(7)): reply("old", "gone")}, HERE)
+  store.prune("model = ?", ["gone"])
+  store.close()
+  return tmp_path / "full.sqlite"
+
+
+def rows(path):
+  store = cache.Cache(path)
+  found = {name: sorted(map(repr, store.rows(f"select * from {name}"))) for name in jsonl.NAMES}
+  store.close()
+  return found
+
+
+def run(*words):
+  return commands.main(["teacher", "cache", *map(str, words)])
+
+
+def exported(full, tmp_path):
+  assert run("export", f"--cache={full}", f"--out={tmp_path / 'all.jsonl'}") == 0
+  return tmp_path / "all.jsonl"
+
+
+def test_what_is_exported_and_imported_is_the_same_to_the_last_surrogate(full, tmp_path):
+  file = exported(full, tmp_path)
+  assert file.read_bytes().isascii()
+  assert run("import", file, f"--cache={tmp_path / 'copy.sqlite'}") == 0
+  assert rows(tmp_path / "copy.sqlite") == rows(full)
+  assert all(rows(full).values())
+
+
+def test_an_import_leaves_what_is_there_and_can_be_repeated(full, tmp_path, capsys):
+  before = rows(full)
+  assert run("import", exported(full, tmp_path), f"--cache={full}") == 0
+  assert rows(full) == before
+  assert "0 of the" in capsys.readouterr().out
+
+
+def test_imported_replies_can_be_another_runs(full, tmp_path):
+  copy = tmp_path / "copy.sqlite"
+  assert run("import", exported(full, tmp_path), f"--cache={copy}", "--run=before") == 0
+  store = cache.Cache(copy)
+  assert store.get(key(0), HERE) == types.Reply(HOSTILE[0], "stop", "m", 30, 20, 0.0, True, 7, 5)
+  assert store.totals("this run").dollars == 0
+  store.close()
+
+
+def harmed(lines, harm):
+  if harm == "torn":
+    return lines[:-2] + [lines[-2][:50]]
+  if harm == "short":
+    return lines[:-1]
+  if harm == "dropped":
+    return lines[:1] + lines[2:]
+  if harm == "more":
+    return lines + lines[1:2]
+  if harm == "foreign":
+    return ['{"question": "q", "text": "t"}']
+  if harm == "binary":
+    return ["\x00\xff"]
+  if harm == "version":
+    return [lines[0].replace('"version": 2', '"version": 9'), *lines[1:]]
+  row = json.loads(lines[1])
+  row |= {
+    "cut": {"finish": "length"}, "blank": {"text": " \n"}, "type": {"tokens_in": "3"},
+    "negative": {"dollars": -1.0}, "column": {"extra": 1}, "table": {"table": "sqlite_master"},
+    "other": {"sample": 5}, "not a number": {"dollars": float("nan")}, "key": {"key": "k"},
+  }[harm]  # fmt: skip
+  return [lines[0], json.dumps(row), *lines[2:]]
+
+
+@pytest.mark.parametrize(
+  "harm",
+  ("torn", "short", "dropped", "more", "foreign", "binary", "version", "cut", "blank", "type",
+   "negative", "column", "table", "other", "not a number", "key"),
+)  # fmt: skip
+def test_a_damaged_or_foreign_file_is_one_clear_error_and_changes_nothing(
+  full, tmp_path, capsys, harm
+):
+  lines = exported(full, tmp_path).read_text().splitlines()
+  (tmp_path / "bad.jsonl").write_bytes(("\n".join(harmed(lines, harm)) + "\n").encode("latin-1"))
+  store = cache.Cache(tmp_path / "copy.sqlite")
+  store.store(REQUEST, {(20, key(20)): reply("kept")}, HERE)
+  store.close()
+  before = rows(tmp_path / "copy.sqlite")
+  capsys.readouterr()
+  code = run("import", tmp_path / "bad.jsonl", f"--cache={tmp_path / 'copy.sqlite'}")
+  said = capsys.readouterr()
+  assert code == errors.DATA and said.err.count("\n") == 1 and "bad.jsonl" in said.err
+  assert rows(tmp_path / "copy.sqlite") == before
+
+
+def test_a_full_disk_is_one_clear_error_and_loses_nothing(full, tmp_path, monkeypatch):
+  file = exported(full, tmp_path)
+  store = cache.Cache(tmp_path / "copy.sqlite")
+  store.store(REQUEST, {(20, key(20)): reply("kept")}, HERE)
+  store._db.execute("pragma max_page_count = 20")
+  with pytest.raises(errors.Refusal, match="full"):
+    jsonl.read(store, file, "")
+  assert store.get(key(20), HERE) == reply("kept") and store.get(key(0), HERE) is None
+  store.close()
+  store = cache.Cache(full)
+  device = pathlib.Path("/dev/full")
+  if device.exists():
+    monkeypatch.setattr(jsonl, "_part", lambda path: device)
+    with pytest.raises(errors.Refusal, match="No space left"):
+      with jsonl.new_file(tmp_path / "x.jsonl") as out:
+        jsonl.export(store, out)
+    assert not (tmp_path / "x.jsonl").exists() and device.exists()
+  store.close()
+
+
+def test_an_export_that_fails_leaves_the_last_one(full, tmp_path):
+  file = exported(full, tmp_path)
+  before = file.read_bytes()
+  with pytest.raises(ZeroDivisionError), jsonl.new_file(file) as out:
+    out.write("half")
+    raise ZeroDivisionError
+  assert file.read_bytes() == before and not list(tmp_path.glob("*.part"))
+
+
+def test_prune_counts_first_and_throws_away_when_told(full, capsys):
+  store = cache.Cache(full)
+  spent = store.totals("this run")
+  store.close()
+  assert run("prune", f"--cache={full}", "--model=m", "--run=this run") == 0
+  assert "2 of 4 replies" in capsys.readouterr().out
+  assert len(rows(full)["replies"]) == 4
+  assert run("prune", f"--cache={full}", "--model=m", "--run=this run", "--yes") == 0
+  assert "2 replies are gone" in capsys.readouterr().out
+  assert len(rows(full)["replies"]) == 2
+  store = cache.Cache(full)
+  left = store.totals("this run")
+  assert left.dollars == pytest.approx(spent.dollars) and left.calls == spent.calls
+  assert left.tokens_in == spent.tokens_in and store.rows("pragma quick_check")[0][0] == "ok"
+  store.close()
+
+
+def test_prune_by_age(full, capsys):
+  db = sqlite3.connect(full)
+  db.execute("update replies set time = '2001-01-01T00:00:00+00:00' where sample = 0")
+  db.commit()
+  db.close()
+  assert run("prune", f"--cache={full}", "--older_than=30", "--yes") == 0
+  assert "1 replies are gone" in capsys.readouterr().out and len(rows(full)["replies"]) == 3
+
+
+@pytest.mark.parametrize(
+  "words",
+  [
+    [], ["drop"], ["prune", "--cache=F"], ["show"], ["show", "--cache=F", "--workdir=W"],
+    ["import", "--cache=F"], ["show", "more", "--cache=F"], ["show", "--workdir=none"],
+    ["prune", "--cache=F", "--older_than=1e9"], ["show", "--cache=F", "--nothing=1"],
+  ],
+)  # fmt: skip
+def test_words_that_make_no_sense_are_one_line(full, capsys, words):
+  assert run(*[word.replace("=F", f"={full}") for word in words]) == errors.USAGE
+  assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_what_is_not_there_is_said_and_not_made(tmp_path, capsys):
+  for word in ("show", "export", "prune"):
+    assert run(word, f"--cache={tmp_path / 'none.sqlite'}", "--model=m") == errors.DATA
+  assert "no teacher was asked" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_show_tells_what_was_spent_where(full, capsys):
+  assert run("show", f"--cache={full}") == 0
+  lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+  assert lines[0] == [str(full)]
+  spent = next(line for line in lines if line[:4] == ["this", "run", "0", "0_demonstrate"])
+  assert spent[4:8] == ["3", "0", "2", "2"]  # calls, cached, retries, failures
+  there = next(line for line in lines if line[:3] == ["/runs/\u00e9", "2", "1_feedback"])
+  assert there[3:5] == ["2", "2"]
+  assert ["m", "4", "120", "80", "1.2000"] in [line[:5] for line in lines]
+
+
+def test_show_of_a_run_folder_shows_that_run_of_a_shared_cache(full, tmp_path, capsys):
+  folder = tmp_path / "folder"
+  folder.mkdir()
+  (folder / "config.json").write_text(json.dumps({"teacher": {"cache": str(full)}}))
+  store = cache.Cache(full)
+  place = cache.Place(str(folder.resolve()), 0, "0_demonstrate")
+  store.store(REQUEST, {(30, key(30)): reply("ours")}, place)
+  store.close()
+  assert run("show", f"--workdir={folder}") == 0
+  said = capsys.readouterr().out
+  assert "this run" not in said and str(folder) in said
+
+
+def test_failures_are_told_by_kind_with_their_last_words(full, capsys):
+  assert run("show", f"--cache={full}", "--failures") == 0
+  said = capsys.readouterr().out
+  refused = next(line for line in said.splitlines() if " refusal " in line)
+  assert refused.split()[4:9] == ["refusal", "200", "1", "1", "4"] and "surrogate" in refused
+  assert "\ud800" not in said and "HTTP 500" in said
+
+
+def test_nothing_but_prune_throws_replies_away():
+  package = pathlib.Path(cache.__file__).parents[1]
+  sources = [file.read_text(encoding="utf-8").lower() for file in package.rglob("*.py")]
+  assert sum(text.count("delete from replies") for text in sources) == 1
+  assert not any("drop table" in text or "replace into replies" in text for text in sources)
+
+
+def test_an_export_replaces_neither_the_cache_nor_what_is_no_file(full, tmp_path, capsys):
+  before, pipe, link = full.read_bytes(), tmp_path / "pipe", tmp_path / "link"
+  os.mkfifo(pipe)
+  link.symlink_to(full)
+  for out in (full, f"{tmp_path}/./full.sqlite", link, pipe):
+    assert run("export", f"--cache={full}", f"--out={out}") == errors.USAGE
+    assert capsys.readouterr().err.count("\n") == 1
+  assert full.read_bytes() == before and pipe.is_fifo() and link.is_symlink()

@@ -1,0 +1,196 @@
+"""The sampler with real students: against float64 oracles, against what training computes, and on
+several devices. What a row may depend on is in test_rollout.py."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from distill_jax import students
+from distill_jax.decoding import decode_loop, rollout, sampling
+from distill_jax.students import decoder, sharding
+from tests import compilations
+from tests.students import oracle, oracle_t5
+
+quick = pytest.fixture(autouse=True, scope="module")(compilations.quick)
+
+BUCKET, NEW, PAD, EOS, SAMPLES = 8, 10, 0, (3, 17, 22), 2
+GREEDY, WARM = sampling.sampling(0.0), sampling.sampling(1.0)
+PROMPTS = [[5, 9, 2], [7], [30, 4, 4, 12, 9, 1, 8, 2], [5, 9, 2, 6], [31, 30], [1, 2, 3, 4, 5]]
+PROMPTS += [[11, 21], [13]]
+ROWS = len(PROMPTS) * SAMPLES
+
+CONFIGS = {
+  "decoder": oracle.TINY,
+  "windowed": dataclasses.replace(oracle.TINY, window=3, local=(True, False)),
+  "t5": oracle_t5.SECOND,
+}
+
+
+@functools.cache
+def params_of(name: str):
+  config = CONFIGS[name]
+  return (oracle_t5 if name == "t5" else oracle).params(config, scale=0.5)
+
+
+def trained_on(config, params, row):
+  """log p(next token) [L, V] from the states that training computes."""
+  states = decoder.hidden(config, params, oracle.plain_rows([row], len(row)))
+  return np.asarray(jax.nn.log_softmax(states @ decoder.head(config, params), axis=-1)[0])
+
+
+def expected(name: str, prompt, tokens):
+  """log p [N, V] at each new token, from a forward pass over the whole chain."""
+  config, params = CONFIGS[name], params_of(name)
+  if name == "t5":
+    return oracle_t5.logprobs(config, params, prompt, [config.start, *tokens])[:-1]
+  whole = oracle.logprobs if name == "decoder" else trained_on
+  return whole(config, params, prompt + tokens)[len(prompt) - 1 : -1]
+
+
+def sample(name: str, settings, *, batch: int = 8, parts: int = 1, params=None, order=1):
+  keys = oracle.rng().integers(0, 2**32, (len(PROMPTS), SAMPLES, 2), dtype=np.uint32)
+  return rollout.sample(
+    CONFIGS[name],
+    params_of(name) if params is None else params,
+    PROMPTS[::order],
+    list(keys)[::order],
+    settings,
+    sizes=rollout.sizes(batch, 0.25, SAMPLES, parts),
+    bucket=BUCKET,
+    new_tokens=NEW,
+    eos=EOS,
+    pad=PAD,
+  )
+
+
+@functools.cache
+def greedy(name: str):
+  return sample(name, GREEDY)
+
+
+@functools.cache
+def warm(name: str):
+  return sample(name, WARM)
+
+
+def produced(out, row: int) -> list[int]:
+  return out.tokens[row, : out.lengths[row]].tolist()
+
+
+def assert_same(a, b):
+  for name in ("tokens", "lengths", "ended"):
+    np.testing.assert_array_equal(getattr(a, name), getattr(b, name), name)
+  np.testing.assert_allclose(a.logprobs, b.logprobs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_greedy_tokens_are_the_argmax_of_the_full_forward_token_for_token(name):
+  for row in range(ROWS):
+    tokens = produced(greedy(name), row)
+    logp = expected(name, PROMPTS[row // SAMPLES], tokens)
+    ranked = np.sort(logp, axis=-1)
+    assert (ranked[:, -1] - ranked[:, -2] > 1e-4).all(), "too close to call: choose other weights"
+    assert tokens == logp.argmax(-1).tolist()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("kind", [greedy, warm])
+def test_log_probabilities_are_those_of_the_full_forward(name, kind):
+  out = kind(name)
+  for row in range(ROWS):
+    tokens = produced(out, row)
+    logp = expected(name, PROMPTS[row // SAMPLES], tokens)
+    want = logp[np.arange(len(tokens)), tokens]
+    np.testing.assert_allclose(out.logprobs[row, : len(tokens)], want, rtol=1e-4, atol=1e-4)
+
+
+def test_log_probabilities_are_those_that_training_computes():
+  for row in range(ROWS):
+    prompt, tokens = PROMPTS[row // SAMPLES], produced(warm("decoder"), row)
+    logp = trained_on(CONFIGS["decoder"], params_of("decoder"), prompt + tokens)
+    want = logp[len(prompt) - 1 : -1][np.arange(len(tokens)), tokens]
+    got = warm("decoder").logprobs[row, : len(tokens)]
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_row_stops_at_its_first_end_token_or_is_cut_off(name):
+  for out in (greedy(name), warm(name)):
+    for row in range(ROWS):
+      tokens = produced(out, row)
+      assert not set(tokens[:-1]) & set(EOS)
+      assert out.ended[row] == (tokens[-1] in EOS)
+      assert out.ended[row] or len(tokens) == NEW
+  out = warm(name)
+  assert set(out.ended.tolist()) == {True, False} and len(set(out.lengths.tolist())) > 3
+  ends = {produced(out, row)[-1] for row in range(ROWS) if out.ended[row]}
+  assert len(ends) > 1, "every end token ends"
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_number_of_rows_decoded_at_a_time_changes_no_token(name):
+  for batch in (1, 3, 16):
+    assert_same(sample(name, WARM, batch=batch), warm(name))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_in_other_company_at_other_turns_a_row_is_the_same_to_the_last_bit(name):
+  turned = sample(name, WARM, order=-1)
+  for mine, other in zip(warm(name), turned, strict=True):
+    by_prompt = lambda x: x.reshape(len(PROMPTS), SAMPLES, *x.shape[1:])
+    np.testing.assert_array_equal(by_prompt(mine), by_prompt(other)[::-1])
+
+
+def test_samples_of_a_prompt_differ():
+  out = warm("decoder")
+  assert sum(produced(out, row) != produced(out, row + 1) for row in range(0, ROWS, 2)) >= 6
+
+
+def test_the_numbers_a_row_draws_are_new_at_every_token():
+  """At a huge temperature the tokens follow the numbers alone."""
+  out = sample("decoder", sampling.sampling(1e6))
+  assert all(len(set(produced(out, row))) > 0.5 * out.lengths[row] for row in range(ROWS))
+
+
+def on_mesh(name: str, sizes):
+  """(mesh, params on it)."""
+  mesh, config = sharding.make_mesh(*sizes), CONFIGS[name]
+  student = students.of(config)
+  places = sharding.of_params(mesh, student.axes(config), student.shapes(config))
+  return mesh, jax.device_put(params_of(name), places)
+
+
+@pytest.mark.parametrize(("name", "sizes"), [
+  ("decoder", (2, 2, 2)), ("decoder", (4, 2, 1)), ("t5", (2, 2, 2)),
+])  # fmt: skip
+def test_the_mesh_changes_no_token_and_compiles_once(name, sizes):
+  mesh, params = on_mesh(name, sizes)
+  parts = sizes[0] * sizes[1]
+  with jax.set_mesh(mesh):
+    assert_same(sample(name, WARM, parts=parts, params=params), warm(name))
+    with compilations.counted() as programs:
+      assert_same(sample(name, GREEDY, parts=parts, params=params), greedy(name))
+  assert programs == []
+
+
+def test_rows_lie_over_the_devices_and_are_placed_without_gathering_them():
+  mesh, params = on_mesh("decoder", (2, 2, 2))
+  index = np.zeros(2, np.int32)
+  with jax.set_mesh(mesh):
+    tokens, lengths = np.ones((4, BUCKET), np.int32), np.full(4, 3, np.int32)
+    prefilled = decode_loop.prefill(CONFIGS["decoder"], params, tokens, lengths)
+    state = decode_loop.empty(prefilled, count=64, new_tokens=NEW)
+    place = (state, prefilled, index, index, np.zeros((2, 2), np.uint32))
+    programs = [decode_loop.place.lower(*place).compile().as_text()]
+    decode = (state, np.ones(64, bool), WARM, np.int32(64), np.int32(9))
+    programs.append(
+      decode_loop.decode.lower(CONFIGS["decoder"], params, *decode, eos=EOS).compile().as_text()
+    )
+  for ring in state.cache.keys + state.cache.values:
+    assert ring.sharding.shard_shape(ring.shape) == (16, 1, BUCKET + NEW, 6)
+  for text in programs:
+    assert "[16,1,18,6]" in text, "a device's part of the ring"
+    assert "[64,1,18,6]" not in text and "[64,2,18,6]" not in text and "[16,2,18,6]" not in text

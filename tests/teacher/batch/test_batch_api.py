@@ -1,0 +1,370 @@
+"""Batches: half the price, nothing submitted twice, nothing lost, whatever becomes of them."""
+
+import dataclasses
+import sqlite3
+import threading
+import time
+
+import pytest
+from batch_scripted import batched, refusal
+from scripted import ask, wanted
+
+from distill_jax import errors
+from distill_jax.teacher import types
+from distill_jax.teacher.batch import calls as batch_calls
+from distill_jax.teacher.batch import format, results
+from distill_jax.teacher.store import cache
+
+
+@pytest.fixture
+def path(tmp_path):
+  return tmp_path / "teacher.sqlite"
+
+
+def texts(rows) -> list[list[str]]:
+  return [[getattr(one, "text", getattr(one, "kind", "")) for one in row] for row in rows]
+
+
+def states(path) -> list[str]:
+  with sqlite3.connect(path) as db:
+    found = [row[0] for row in db.execute("select state from batches order by rowid")]
+  db.close()
+  return found
+
+
+def test_replies_are_those_of_ordinary_calls_at_half_the_price(serve, connect, path):
+  server = serve()
+  teacher = batched(server.url, path)
+  replies = ask(teacher, wanted(30, samples=3), stage="batch")
+  plain = connect(server.url, cache_path=str(path.with_name("plain.sqlite")))
+  assert texts(replies) == texts(ask(plain, wanted(30, samples=3), stage="batch"))
+  mine, theirs = teacher.ledger.of(0, "batch"), plain.ledger.of(0, "batch")
+  assert mine.dollars == pytest.approx(theirs.dollars / 2) and mine.dollars > 0
+  assert (mine.calls, mine.tokens_in, mine.tokens_out) == (90, theirs.tokens_in, theirs.tokens_out)
+  assert server.batches.requests["create"] == 1 and teacher.ledger.requests() == 30
+  teacher.close()
+
+
+def test_what_a_batch_paid_for_is_a_cache_hit_of_ordinary_calls_and_the_other_way(
+  serve, connect, path
+):
+  server = serve()
+  ask(connect(server.url), wanted(5), stage="a")
+  teacher = batched(server.url, path)
+  ask(teacher, wanted(8), stage="b")
+  assert teacher.ledger.of(0, "b").cache_hits == 5 and teacher.ledger.of(0, "b").calls == 3
+  teacher.close()
+  plain = connect(server.url)
+  assert ask(plain, wanted(8), stage="c") and plain.ledger.of(0, "c").calls == 0
+
+
+def test_each_line_is_a_request_of_its_own_class(serve, path):
+  script = ["", "429", "hang", "refusal", "500", "length", "400", "fewer", "close", "empty_object"]
+  server = serve(script)
+  teacher = batched(server.url, path)
+  found = ask(teacher, wanted(12, samples=2))
+  kinds = ["refusal", "length", "bad_request"]
+  assert texts(found) == [
+    [kinds[(3, 5, 6).index(k)]] * 2 if k in (3, 5, 6) else [f"q{k} #{s} at 0.5" for s in (0, 1)]
+    for k in range(12)
+  ]
+  totals = teacher.ledger.of(0)
+  assert totals.calls == 18 and totals.failures == 6 and totals.retries == 5
+  assert server.stats.paid_twice == 0 and found[3][0].request_id == "batch-0-3"
+  assert states(path) == ["completed", "completed"]
+  teacher.close()
+
+
+def test_a_line_that_never_succeeds_is_given_up(serve, path):
+  server = serve(["", *["500"] * 20])
+  teacher = batched(server.url, path, attempts=3)
+  found = ask(teacher, wanted(2))
+  assert found[0][0].text and (found[1][0].kind, found[1][0].attempts) == ("gave_up", 3)
+  assert found[1][0].status == 500 and len(server.batches.batches) == 3
+  teacher.close()
+
+
+def test_a_reply_that_was_cut_is_asked_for_with_a_larger_limit(serve, path):
+  server = serve(["length", "length", ""])
+  teacher = batched(server.url, path, max_tokens=100, max_tokens_most=400)
+  assert texts(ask(teacher, wanted(1))) == [["q0 #0 at 0.5"]]
+  assert len(server.batches.batches) == 3 and teacher.ledger.of(0).failures == 0
+  assert teacher.ledger.of(0).tokens_out == 9  # those that were cut were paid for
+  teacher.close()
+
+
+@pytest.mark.parametrize("most", [1, 7, 30])
+def test_what_is_too_much_for_one_file_goes_in_several(serve, path, most):
+  server = serve()
+  teacher = batched(server.url, path, most=most)
+  assert len(ask(teacher, wanted(21))) == 21
+  assert len(server.batches.batches) == -(-21 // most) and server.stats.completed == 21
+  teacher.close()
+
+
+def test_files_are_cut_by_size_too(monkeypatch):
+  monkeypatch.setattr(format, "MOST_BYTES", 25)
+  parts = format.parts([(k, b"x" * 10, 0.0) for k in range(7)], 100)
+  assert [len(part) for part in parts] == [2, 2, 2, 1]
+  assert (format.MOST_REQUESTS, format.parts([], 5)) == (50_000, [])
+
+
+def test_samples_with_a_gap_between_them_are_lines_apart(serve, connect, path):
+  server = serve()
+  ask(connect(server.url), wanted(1, samples=1, first=1))
+  teacher = batched(server.url, path)
+  assert texts(ask(teacher, wanted(1, samples=4))) == [[f"q0 #{k} at 0.5" for k in range(4)]]
+  assert server.stats.completed == 4
+  teacher.close()
+
+
+def test_of_an_expired_batch_the_rest_is_asked_again(serve, path):
+  server = serve()
+  server.batches.ends = ["expired@0.5", "expired@0.5"]
+  teacher = batched(server.url, path)
+  assert texts(ask(teacher, wanted(8))) == [[f"q{k} #0 at 0.5"] for k in range(8)]
+  assert states(path) == ["expired", "expired", "completed"]
+  assert server.stats.completed == 8 and server.stats.paid_twice == 0
+  teacher.close()
+
+
+def test_of_a_cancelled_batch_what_came_is_kept_and_the_rest_refused(serve, path):
+  server = serve()
+  server.batches.ends = ["cancelled@0.5"]
+  teacher = batched(server.url, path)
+  refused = refusal(ask, teacher, wanted(8))
+  assert refused.code == errors.TEACHER and "4 replies of it are stored, 4 are missing" in str(
+    refused
+  )
+  assert len(ask(teacher, wanted(8))) == 8 and server.stats.completed == 8
+  assert server.stats.paid_twice == 0 and states(path) == ["cancelled", "completed"]
+  teacher.close()
+
+
+def test_a_batch_that_is_not_accepted_is_refused_with_its_reason(serve, path):
+  server = serve()
+  server.batches.ends = ["failed"]
+  teacher = batched(server.url, path)
+  refused = refusal(ask, teacher, wanted(3))
+  assert refused.code == errors.TEACHER and "no batch: injected" in str(refused)
+  assert teacher.ledger.total().dollars == 0 and len(ask(teacher, wanted(3))) == 3
+  teacher.close()
+
+
+def test_a_batch_that_finds_no_room_waits_for_another(serve, path):
+  server = serve(latency=0.05)
+  server.batches.ends = ["completed", "full"]
+  teacher = batched(server.url, path, most=4)
+  assert len(ask(teacher, wanted(8))) == 8
+  assert sorted(states(path)) == ["completed", "completed", "failed"]
+  assert server.stats.paid_twice == 0
+  server.batches.ends = [""] * 3 + ["full"]
+  assert "batch_size" in str(refusal(ask, teacher, wanted(9)))  # none to wait for
+  teacher.close()
+
+
+def test_no_credit_stops_the_run_after_what_came_is_kept(serve, path):
+  server = serve(["", "", "429:code=insufficient_quota"])
+  teacher = batched(server.url, path)
+  refused = refusal(ask, teacher, wanted(3))
+  assert refused.code == errors.TEACHER and "quota" in str(refused)
+  assert teacher.ledger.total().calls == 2
+  assert len(ask(teacher, wanted(3))) == 3 and server.stats.paid_twice == 0
+  teacher.close()
+
+
+def test_a_server_that_rejects_every_line_is_told_of(serve, path):
+  server = serve("400@1")
+  teacher = batched(server.url, path)
+  assert "rejected every request" in str(refusal(ask, teacher, wanted(3)))
+  teacher.close()
+
+
+@pytest.mark.parametrize("field, terms", [("max_dollars", 0.001), ("max_requests", 4)])
+def test_a_cap_is_checked_before_anything_is_sent(serve, path, field, terms):
+  server = serve()
+  teacher = batched(server.url, path, **{field: terms})
+  refused = refusal(ask, teacher, wanted(5))
+  assert refused.code == errors.BUDGET and field in str(refused)
+  assert not server.batches.requests and states(path) == []
+  teacher.close()
+
+
+def test_what_is_under_way_counts_against_the_cap(serve, path):
+  server = serve()
+  teacher = batched(server.url, path, max_dollars=0.01)
+  held = teacher.book.make(cache.Place("this run", 9, "z"), [], 0.0099)
+  teacher.book.submitted(held, "batch-0")
+  assert refusal(ask, teacher, wanted(2)).code == errors.BUDGET and not server.batches.requests
+  teacher.book.close_batch(held, "done")
+  teacher.close()
+
+
+@pytest.mark.parametrize(
+  "fault", ["500", "close", "429:retry_after=0.01", "torn", "html", "empty_object"]
+)
+@pytest.mark.parametrize("verb", ["upload", "create", "poll", "content"])
+def test_no_fault_of_the_server_makes_a_batch_twice(serve, path, monkeypatch, verb, fault):
+  server = serve()
+  server.batches.faults = {verb: [fault], "list": ["", "502"]}
+  teacher = batched(server.url, path)
+  monkeypatch.setattr(batch_calls, "SETTLE", 0.01)
+  assert len(ask(teacher, wanted(4))) == 4
+  assert len(server.batches.batches) == 1 and server.stats.completed == 4
+  teacher.close()
+
+
+def test_where_no_answer_comes_the_run_stops_and_goes_on(serve, path):
+  server = serve()
+  server.batches.faults = {"poll": ["503"] * 40}
+  teacher = batched(server.url, path)
+  refused = refusal(ask, teacher, wanted(4))
+  assert refused.code == errors.TEACHER and "collect" in str(refused)
+  server.batches.faults = {}
+  assert len(ask(teacher, wanted(4))) == 4 and len(server.batches.batches) == 1
+  teacher.close()
+
+
+def test_a_batch_that_no_list_can_show_is_not_made_again_unasked(serve, path):
+  server = serve()
+  server.batches.faults = {"create": ["close"], "list": ["404"] * 9}
+  teacher = batched(server.url, path)
+  said = [str(refusal(ask, teacher, wanted(4))) for _ in range(2)]
+  assert "delete from batches" in said[1] and server.batches.requests["create"] == 1
+  teacher.close()
+
+
+def test_a_server_without_batches_is_told_of(serve, path):
+  server = serve()
+  server.batches.faults = {"upload": ["404"]}
+  teacher = batched(server.url, path)
+  assert refusal(ask, teacher, wanted(1)).code == errors.TEACHER
+  assert states(path) == ["never sent"]
+  teacher.close()
+
+
+def test_a_batch_that_the_server_has_forgotten_is_not_paid_again_unasked(serve, path):
+  server = serve()
+  server.batches.faults = {"poll": ["404"] * 9}
+  teacher = batched(server.url, path)
+  refused = refusal(ask, teacher, wanted(2))
+  assert "sqlite3" in str(refused) and "delete from batches" in str(refused)
+  assert refusal(ask, teacher, wanted(2)).code == errors.TEACHER
+  assert server.batches.requests["create"] == 1
+  teacher.close()
+
+
+def test_ordinary_calls_do_not_pay_for_what_is_under_way(serve, path, connect):
+  server = serve()
+  server.batches.faults = {"poll": ["401"] * 9}
+  teacher = batched(server.url, path)
+  assert refusal(ask, teacher, wanted(2)).code == errors.TEACHER
+  teacher.close()
+  ordinary = connect(server.url)
+  refused, sent = refusal(ask, ordinary, wanted(3)), server.stats.requests
+  assert "batch-0" in str(refused) and "batch=api" in str(refused)
+  assert server.stats.requests == sent
+  assert len(ask(ordinary, wanted(5)[2:])) == 3  # which no batch has
+  assert len(ask(connect(server.url, run="another run"), wanted(2))) == 2
+
+
+def test_a_batch_of_one_teacher_does_not_keep_another_of_the_same_run_from_asking(
+  serve, path, connect
+):
+  server = serve()
+  server.batches.faults = {"poll": ["401"]}
+  strong = batched(server.url, path, model="strong")
+  cheap = connect(server.url, cache_path=str(path), model="cheap")
+  assert refusal(ask, strong, wanted(2)).code == errors.TEACHER
+  assert len(ask(cheap, wanted(2))) == len(ask(strong, wanted(2))) == 2
+  strong.close()
+
+
+@pytest.mark.parametrize("verb", ["upload", "create", "poll", "list"])
+def test_a_stop_is_heard_while_a_wait_is_asked_for(serve, path, verb):
+  server = serve()
+  server.batches.faults = {"create": ["close"]} if verb == "list" else {}
+  server.batches.faults |= {verb: ["429:retry_after=9"]}
+  teacher, begun = batched(server.url, path, deadline=0.2, patience=60.0), time.monotonic()
+  assert refusal(ask, teacher, wanted(2)).code == errors.BUDGET
+  assert time.monotonic() - begun < 5
+  teacher.close()
+  again = batched(server.url, path)
+  server.batches.faults = {}
+  assert len(ask(again, wanted(2))) == 2 and len(server.batches.batches) == 1
+  again.close()
+
+
+def test_two_runs_over_one_file_share_a_batch(serve, path):
+  server = serve(latency=0.1)
+  paces = {"a": 0.01, "b": 0.5}  # a has collected and closed it before b looks again
+  start = lambda name: batched(server.url, path, run=name, patience=60.0, poll=paces[name])
+  found, teachers = {}, [start(name) for name in paces]
+
+  def play(teacher, name):
+    found[name] = ask(teacher, wanted(10))
+
+  threads = [threading.Thread(target=play, args=pair) for pair in zip(teachers, "ab", strict=True)]
+  for thread in threads:
+    thread.start()
+    time.sleep(0.15)
+  for thread in threads:
+    thread.join()
+  assert texts(found["a"]) == texts(found["b"]) and len(server.batches.batches) == 1
+  totals = [teacher.ledger.total() for teacher in teachers]
+  assert sorted((t.calls, t.cache_hits) for t in totals) == [(0, 10), (10, 0)]
+  assert server.stats.completed == 10
+  for teacher in teachers:
+    teacher.close()
+
+
+def test_progress_counts_what_is_done_at_the_server(serve, path):
+  server, told = serve(latency=0.05), []
+  teacher = batched(server.url, path)
+  ask(teacher, wanted(6, samples=2), on_progress=told.append)
+  assert {p.total for p in told} == {12} and told[0].done == 0 and told[-1].done == 12
+  assert isinstance(told[-1], types.Progress) and told[-1].dollars > 0
+  assert [p.done for p in told] == sorted(p.done for p in told)
+  teacher.close()
+
+
+def test_a_stop_leaves_the_batch_to_whoever_comes_next(serve, path):
+  server = serve(latency=0.3)
+  teacher = batched(server.url, path, deadline=0.2)
+  assert refusal(ask, teacher, wanted(3)).code == errors.BUDGET
+  teacher.close()
+  again = batched(server.url, path)
+  assert len(ask(again, wanted(3))) == 3 and len(server.batches.batches) == 1
+  again.close()
+
+
+def test_a_failure_that_is_read_twice_is_charged_once(serve, path, monkeypatch):
+  server = serve(["", "", "refusal"])  # the last line, and so the first result
+  monkeypatch.setattr(results, "TOGETHER", 1)
+  teacher, calls, whole = batched(server.url, path), [], cache.Cache.store_many
+
+  def interrupted(self, rows):
+    calls.append(rows)
+    if len(calls) == 2:
+      raise SystemExit
+    whole(self, rows)
+
+  monkeypatch.setattr(cache.Cache, "store_many", interrupted)
+  with pytest.raises(SystemExit):
+    ask(teacher, wanted(3))
+  assert teacher.ledger.of(0).failures == 1 and teacher.ledger.of(0).calls == 0
+  ask(teacher, wanted(3))
+  totals = teacher.ledger.of(0)
+  assert (totals.calls, totals.failures, totals.tokens_out) == (2, 1, 9)
+  teacher.close()
+
+
+def test_a_server_that_calls_all_requests_the_same_is_not_asked_for_ever(serve, path, monkeypatch):
+  server, read = serve(["refusal"] * 99), format.results
+  same = lambda *a: (dataclasses.replace(found, request_id="x") for found in read(*a))
+  monkeypatch.setattr(format, "results", same)
+  teacher = batched(server.url, path)
+  assert texts(ask(teacher, wanted(1))) == [["refusal"]]
+  assert teacher._store.set_failures_aside("this run", ()) == 1
+  assert texts(ask(teacher, wanted(1))) == [["gave_up"]] and len(server.batches.batches) == 5
+  teacher.close()

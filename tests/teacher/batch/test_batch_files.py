@@ -1,0 +1,209 @@
+"""Files for a teacher that runs elsewhere: the run stops, says what to type, and goes on."""
+
+import contextlib
+import errno
+import json
+import shlex
+
+import pytest
+from batch_scripted import filed, papers, refusal, run_batch
+from scripted import ask, echo, wanted
+
+from distill_jax import errors
+from distill_jax.teacher import types
+from distill_jax.teacher.batch import files
+from distill_jax.teacher.builtin import faults, server
+from distill_jax.teacher.store import cache
+
+
+@pytest.fixture
+def there(tmp_path):
+  return tmp_path / "batches"
+
+
+@pytest.fixture
+def play(tmp_path, there):
+  """play(requests, **terms) -> the replies, or the Refusal, of one run of the same command."""
+
+  def once(requests, **terms):
+    with contextlib.closing(filed(there, tmp_path / "teacher.sqlite", **terms)) as teacher:
+      try:
+        return ask(teacher, requests)
+      except errors.Refusal as refused:
+        return refused
+      finally:
+        once.totals = teacher.ledger.of(0)
+
+  return once
+
+
+def elsewhere(script=()):
+  """A server that nobody connects to; see batch_scripted.run_batch."""
+  return server.Server(echo, port=0, model="e", latency=0.0, script=faults.Sequence(script), log="")
+
+
+def test_a_run_stops_with_what_to_type_and_goes_on_with_what_came(play, there):
+  refused = play(wanted(5, samples=3))
+  (path,) = papers(there)
+  result = there / "round_00_s_001.out.jsonl"
+  assert refused.code == errors.PREEMPTED and "15 replies" in str(refused)
+  command = f"vllm run-batch -i {shlex.quote(str(path))} -o {shlex.quote(str(result))} --model m"
+  assert command in str(refused) and "\n" not in str(refused)
+  before = path.read_bytes()
+  assert str(play(wanted(5, samples=3))) == str(refused) and papers(there) == [path]
+  assert path.read_bytes() == before
+  assert run_batch(elsewhere(), path) == result
+  found = play(wanted(5, samples=3))
+  assert [[one.text for one in row] for row in found] == [
+    [f"q{k} #{s} at 0.5" for s in range(3)] for k in range(5)
+  ]
+  assert play.totals.calls == 15
+  assert papers(there) == [] and play(wanted(5, samples=3)) == found
+
+
+def test_lines_are_those_of_the_batch_api(play, there):
+  play(wanted(3, samples=2))
+  rows = [json.loads(raw) for raw in papers(there)[0].read_text().splitlines()]
+  assert {tuple(row) for row in rows} == {("custom_id", "method", "url", "body")}
+  assert all(len(row["custom_id"]) == 64 for row in rows) and rows[0]["body"]["n"] == 2
+  assert len({row["custom_id"] for row in rows}) == 3
+
+
+def test_what_is_missing_or_failed_stands_in_the_next_file(play, there):
+  vllm = elsewhere(["", "500", "hang", "refusal", "400", "fewer", "empty_object", "close"])
+  play(wanted(8, samples=2))
+  run_batch(vllm, papers(there)[0])
+  refused = play(wanted(8, samples=2))
+  (second,) = papers(there)
+  assert second.name == "round_00_s_002.jsonl" and "9 replies" in str(refused)
+  assert "4 requests came to nothing before (" in str(refused)  # the fifth came in part
+  assert len(second.read_text().splitlines()) == 5
+  run_batch(vllm, second)
+  found = play(wanted(8, samples=2))
+  kinds = [getattr(row[0], "kind", "") for row in found]
+  assert kinds == ["", "", "", "refusal", "bad_request", "", "", ""]
+  assert [one.text for one in found[5]] == ["q5 #0 at 0.5", "q5 #1 at 0.5"]
+  assert vllm.stats.paid_twice == 0 and play.totals.calls == 12
+
+
+@pytest.mark.parametrize("end", [b"", b'{"id": "vllm-1", "custom'])
+def test_a_result_that_is_being_written_is_waited_for(play, there, end):
+  play(wanted(4))
+  path = papers(there)[0]
+  result = run_batch(elsewhere(), path)
+  whole = result.read_bytes()
+  half = whole.splitlines(keepends=True)[0] + end if end else b""
+  result.write_bytes(half)
+  refused = play(wanted(4))
+  assert refused.code == errors.PREEMPTED and f"{3 if end else 4} replies" in str(refused)
+  assert not (there / "round_00_s_002.jsonl").exists() and str(path) in str(refused)
+  result.write_bytes(whole)
+  assert len(play(wanted(4))) == 4
+
+
+def test_results_in_any_order_with_rubbish_between_them_are_read(play, there):
+  play(wanted(4))
+  result = run_batch(elsewhere(), papers(there)[0])
+  lines = result.read_bytes().splitlines(keepends=True)
+  foreign = json.dumps({"custom_id": "no", "response": None, "error": None}).encode() + b"\n"
+  rubbish = [
+    b"\n",
+    b"\xff\xfe{\n",
+    b"[1, 2]\n",
+    b'{"custom_id": 3}\n',
+    foreign,
+    b"[" * 9999 + b"\n",
+  ]
+  result.write_bytes(b"".join([*rubbish, *lines[::-1], *lines]))
+  assert [row[0].text for row in play(wanted(4))] == [f"q{k} #0 at 0.5" for k in range(4)]
+
+
+def test_a_line_without_result_in_so_many_files_is_given_up(play, there):
+  vllm = elsewhere(["", *["500"] * 9])
+  for _ in range(3):
+    assert play(wanted(2), attempts=3).code == errors.PREEMPTED
+    run_batch(vllm, papers(there)[0])
+  found = play(wanted(2), attempts=3)
+  assert isinstance(found[1][0], types.Failure) and found[1][0].kind == "gave_up"
+  assert "no result in 3 files (HTTP 500" in found[1][0].message
+  assert found[0][0].text == "q0 #0 at 0.5" and len(list(there.glob("*.jsonl"))) == 6
+
+
+def test_results_of_which_nothing_can_be_read_are_told_of_by_name(play, there):
+  play(wanted(3))
+  (there / "round_00_s_001.out.jsonl").write_bytes(b"<html>no</html>\n")
+  said = str(play(wanted(3)))
+  assert said.startswith("3 requests came to nothing before (nothing of it can be read in round_00")
+  assert said == str(play(wanted(3))) and "round_00_s_002.jsonl" in said
+
+
+def test_a_reply_that_was_cut_is_asked_for_with_a_larger_limit(play, there):
+  vllm = elsewhere(["length", "length"])
+  for tokens in (100, 200, 400):
+    assert play(wanted(1), max_tokens_most=400).code == errors.PREEMPTED
+    (path,) = papers(there)
+    assert json.loads(path.read_text())["body"]["max_tokens"] == tokens
+    run_batch(vllm, path)
+  assert play(wanted(1), max_tokens_most=400)[0][0].text == "q0 #0 at 0.5"
+  assert play.totals.tokens_out == 9
+
+
+def test_several_files_where_one_would_be_too_large(play, there):
+  refused = play(wanted(9), most=2)
+  assert len(papers(there)) == 5 and "likewise for 2 more" in str(refused)
+  for path in papers(there):
+    run_batch(elsewhere(), path)
+  assert len(play(wanted(9), most=2)) == 9
+
+
+def test_a_cap_is_checked_before_a_file_is_written(play, there):
+  assert play(wanted(3), max_dollars=0.001).code == errors.BUDGET
+  assert papers(there) == []
+
+
+def test_a_model_that_is_not_there_is_told_of_with_the_file(play, there):
+  play(wanted(1))
+  run_batch(elsewhere(["404"]), papers(there)[0])
+  refused = play(wanted(1))
+  assert refused.code == errors.TEACHER and "out.jsonl" in str(refused)
+
+
+def test_what_is_no_file_of_requests_is_told_of(play, there):
+  play(wanted(1))
+  for line in ('{"question": 1}', "[" * 100_000):
+    (there / "other.jsonl").write_text(f"{line}\n")
+    assert "other.jsonl" in str(play(wanted(1)))
+
+
+def test_a_folder_that_cannot_be_is_refused(tmp_path):
+  (tmp_path / "file").write_text("")
+  with contextlib.closing(filed(tmp_path / "file" / "x", tmp_path / "t.sqlite")) as teacher:
+    assert refusal(ask, teacher, wanted(1)).code == errors.DATA
+
+
+def test_a_full_disk_leaves_no_half_file(play, there, monkeypatch):
+  def full(_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  monkeypatch.setattr(files.os, "fsync", full)
+  assert "No space left" in str(play(wanted(2)))
+  assert list(there.iterdir()) == []
+
+
+@pytest.mark.parametrize("fault", ["refusal", "empty", "400"])
+def test_what_is_to_be_asked_again_stands_in_the_next_file_and_is_charged_once(
+  play, there, tmp_path, fault
+):
+  play(wanted(2))
+  run_batch(elsewhere(["", fault]), papers(there)[0])
+  first = play(wanted(2))
+  assert isinstance(first[1][0], types.Failure)
+  spent = play.totals.dollars
+  store = cache.Cache(tmp_path / "teacher.sqlite")
+  assert store.set_failures_aside("this run", ()) == 1
+  store.close()
+  assert play(wanted(2)).code == errors.PREEMPTED and play.totals.dollars == spent
+  (path,) = papers(there)
+  assert len(path.read_text().splitlines()) == 1
+  run_batch(elsewhere(), path)
+  assert all(isinstance(reply, types.Reply) for (reply,) in play(wanted(2)))

@@ -1,0 +1,166 @@
+"""A client that is killed again and again ends as one that was left alone, and pays for no reply
+again that it had stored.
+
+What a kill can cost is what was in flight: a reply that the server has sent whole and that is not
+on the disk yet when the process dies. It is asked for again under the same Idempotency-Key: a
+server that keeps to it charges nothing twice. With one that does not, the test counts these, and
+everything else must be zero.
+
+The long one:  bash launch/test.sh -m heavy tests/teacher/client/test_kill_client.py
+"""
+
+import collections
+import contextlib
+import json
+import pathlib
+import sqlite3
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import scripted
+
+from distill_jax import errors
+from distill_jax.teacher.store import cache
+
+ROOT = pathlib.Path(__file__).parents[2]
+WORKERS, SAMPLES = 8, 2
+CLIENT = """
+import dataclasses, json, sys
+sys.path[:0] = ["tests/teacher", "."]
+import scripted
+from distill_jax.teacher import client
+url, cache_path, out, count, samples, workers = sys.argv[1:]
+terms = scripted.TERMS | {"concurrency": int(workers), "max_dollars": 1000.0}
+made = client.Client(base_url=url, cache_path=cache_path, **terms)
+answers = scripted.ask(made, scripted.wanted(int(count), samples=int(samples)))
+totals = dataclasses.asdict(made.ledger.of(0)) | {"retries": 0}
+rows = [dataclasses.asdict(reply) for row in answers for reply in row]
+open(out, "w").write("".join(json.dumps(row) + chr(10) for row in [*rows, totals]))
+"""
+
+
+class Stage:
+  """So many requests in a process of their own, of which the server keeps a log."""
+
+  def __init__(self, server, log, folder, count):
+    self.server, self._log, self._db = server, log, folder / "teacher.sqlite"
+    self.out, self._said = folder / "records.jsonl", folder / "said"
+    words = (server.url, self._db, self.out, count, SAMPLES, WORKERS)
+    self._words = [sys.executable, "-c", CLIENT, *map(str, words)]
+
+  def begin(self):
+    with open(self._said, "w") as said:
+      return subprocess.Popen(self._words, cwd=ROOT, stderr=said)
+
+  def end(self, process) -> None:
+    assert process.wait(120) == 0, self.said()
+
+  def said(self) -> str:
+    return self._said.read_text()[-2000:]
+
+  def stored(self) -> set[tuple[str, int]]:
+    """(question, sample) of every reply on the disk."""
+    if not self._db.exists():
+      return set()
+    with contextlib.closing(sqlite3.connect(self._db, timeout=5)) as db:
+      try:
+        rows = db.execute("select request, sample from replies").fetchall()
+      except sqlite3.OperationalError:  # not made yet
+        return set()
+    return {(json.loads(request)["messages"][-1][1], sample) for request, sample in rows}
+
+  def paid(self) -> list[tuple[str, int]]:
+    """(question, sample) of every reply that the server has sent whole, as often as it has."""
+    while self.server.stats.in_flight:  # it looks whether anybody is there before it answers
+      time.sleep(0.01)
+    rows = map(json.loads, self._log.read_text().splitlines() if self._log.exists() else [])
+    return [
+      (row["messages"][-1][1], row["seed"] + k) for row in rows for k in range(row["replies"])
+    ]
+
+
+def kill_at(process, stage, rng, most: int) -> None:
+  """At a random moment: before anything is asked, or amid the work, after up to `most` replies."""
+  early = rng.random() < 0.15
+  stats = stage.server.stats
+  begun, goal = time.monotonic(), stats.completed + int(rng.integers(1, most))
+  wait = rng.uniform(0.0, 0.6) if early else rng.uniform(0.0, 0.03)
+  while not early and stats.completed < goal:
+    assert process.poll() is None, stage.said()
+    assert time.monotonic() - begun < 120
+    time.sleep(0.001)
+  time.sleep(wait)
+  process.kill()
+  process.wait()
+
+
+@pytest.mark.parametrize("idempotent", [True, False])
+def test_replies_lost_on_their_way_to_the_disk_are_asked_for_under_the_same_names(
+  serve, connect, monkeypatch, idempotent
+):
+  def full(*_):
+    raise errors.data("the disk is full")
+
+  server, asked = serve(idempotent=idempotent), scripted.wanted(3, samples=2)
+  with monkeypatch.context() as broken, pytest.raises(errors.Refusal, match="disk is full"):
+    broken.setattr(cache.Cache, "store_many", full)
+    scripted.ask(connect(server.url), asked)
+  lost = server.stats.completed
+  answers = scripted.ask(connect(server.url), asked)
+  assert [[reply.text for reply in row] for row in answers] == [
+    [f"q{q} #{k} at 0.5" for k in range(2)] for q in range(3)
+  ]
+  assert lost and server.stats.paid_twice == (0 if idempotent else lost)
+
+
+def test_what_was_refused_is_asked_for_under_a_new_name(serve, connect):
+  """Under the old one, the server would only repeat its refusal."""
+  server, asked = serve(["refusal"]), scripted.wanted(1)
+  teacher = connect(server.url)
+  ((refused,),) = scripted.ask(teacher, asked)
+  assert refused.kind == "refusal" and server.stats.requests == 1
+  store = cache.Cache(teacher.ledger._cache.path)
+  assert store.set_failures_aside("this run", finished=()) == 1
+  store.close()
+  ((reply,),) = scripted.ask(connect(server.url), asked)
+  assert reply.text == "q0 #0 at 0.5" and server.stats.requests == 2
+
+
+@pytest.mark.parametrize("idempotent", [True, False])
+@pytest.mark.parametrize(
+  ("requests", "kills"), [(60, 3), pytest.param(500, 20, marks=pytest.mark.heavy)]
+)
+def test_killed_at_random_moments_no_stored_reply_is_paid_again(
+  serve, tmp_path, requests, kills, idempotent, record_property
+):
+  log, total = tmp_path / "server.jsonl", requests * SAMPLES
+  server = serve(latency=0.02, log=str(log), idempotent=idempotent)
+  stage, rng = Stage(server, log, tmp_path, requests), np.random.Generator(np.random.PCG64(7))
+  had, before, lost = set(), 0, 0
+  for life in range(kills + 1):
+    process = stage.begin()
+    if life < kills:
+      kill_at(process, stage, rng, most=total // (kills + 1))
+    else:
+      stage.end(process)
+    paid, stored = stage.paid(), stage.stored()
+    new = paid[before:]
+    assert not had & set(new)  # what was stored is never paid again,
+    assert had <= stored  # nor lost
+    assert stored - had <= set(paid if idempotent else new)
+    in_flight = len(set(new) - stored)
+    assert in_flight <= (WORKERS * SAMPLES if life < kills else 0)
+    had, before, lost = stored, len(paid), lost + in_flight
+  twice = sum(n - 1 for n in collections.Counter(paid).values())
+  assert len(had) == total and twice == server.stats.paid_twice == (0 if idempotent else lost)
+  record_property("replies in flight at the kills", lost)
+  print(f"{kills} kills of {total} replies: {lost} were in flight, {twice} were paid twice")
+  calm = serve(latency=0.0)
+  (tmp_path / "calm").mkdir()
+  undisturbed = Stage(calm, tmp_path / "calm.jsonl", tmp_path / "calm", requests)
+  undisturbed.end(undisturbed.begin())
+  assert calm.stats.paid_twice == 0
+  assert undisturbed.out.read_bytes() == stage.out.read_bytes()

@@ -1,0 +1,113 @@
+"""What an HTTP answer means, and what a budget does with it: pure parts."""
+
+import asyncio
+import email.utils
+import json
+
+import pytest
+
+from distill_jax import errors
+from distill_jax.teacher import types
+from distill_jax.teacher.client import dispatcher, verdicts
+from distill_jax.teacher.store import ledger
+
+NOW = 1_700_000_000.0
+
+
+def body(**message):
+  return json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode()
+
+
+@pytest.mark.parametrize(
+  ("headers", "seconds"),
+  [
+    ({"retry-after": "7"}, 7.0),
+    ({"retry-after": "0.5"}, 0.5),
+    ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
+    ({"retry-after": email.utils.formatdate(NOW + 90, usegmt=True)}, 90.0),
+    ({"retry-after": email.utils.formatdate(NOW - 90, usegmt=True)}, 0.0),
+    ({"retry-after": "-3"}, 0.0),
+    ({"retry-after": "soon"}, None),
+    ({"retry-after": "nan"}, None),
+    ({"retry-after": "inf"}, None),
+    ({}, None),
+  ],
+)
+def test_every_spelling_of_retry_after_is_read(headers, seconds):
+  assert verdicts.retry_after(headers, NOW) == seconds
+
+
+@pytest.mark.parametrize(
+  "raw",
+  [
+    b"", b"<html>", b"{}", b"[]", b"null", b'"text"', b'{"choices": null}', b'{"choices": {}}',
+    b'{"choices": [1]}', b'{"choices": [{}]}', b'{"choices": [{"message": {"content": ["x"]}}]}',
+    b'{"error": {"message": "no"}}', b"\xff\xfe", b"[" * 100_000,
+    b'{"choices": [{"message": {"content": "x"',
+  ],
+)  # fmt: skip
+def test_a_body_that_is_no_answer_is_tried_again(raw):
+  verdict = verdicts.of_body(raw, "m")
+  assert isinstance(verdict, verdicts.Again) and len(verdict.why) < 400 and "\n" not in verdict.why
+
+
+def test_usage_that_makes_no_sense_is_no_usage():
+  for usage in (
+    None,
+    3,
+    {},
+    {"prompt_tokens": -1, "completion_tokens": "7"},
+    {"prompt_tokens": True},
+    {"prompt_tokens": 10**30, "completion_tokens": 1e30},
+  ):
+    raw = json.dumps(json.loads(body(content="x")) | {"usage": usage}).encode()
+    answer = verdicts.of_body(raw, "m")
+    assert (answer.tokens_in, answer.tokens_out, answer.model) == (None, None, "m")
+
+
+def test_what_a_server_says_is_shown_on_one_printable_line():
+  said = {"error": {"message": "bad\n\x1b[31m" + "x" * 10_000}}
+  why = verdicts.of_status(400, {}, said, NOW).why
+  assert why.isprintable() and len(why) < 400
+
+
+@pytest.mark.parametrize(
+  ("total", "weights"), [(10, [1, 1, 1]), (0, [3, 2]), (7, [0, 0]), (5, [9, 0, 1])]
+)
+def test_shares_are_whole_and_sum_to_the_total(total, weights):
+  parts = dispatcher.shared(total, weights)
+  assert sum(parts) == total and len(parts) == len(weights) and min(parts) >= 0
+
+
+def test_a_reservation_waits_for_those_in_flight_before_it_refuses():
+  async def play():
+    budget = ledger.Budget(spent=0.0, requests=0, max_dollars=1.0, max_requests=10)
+    await budget.reserve(0.7)
+    second = asyncio.create_task(budget.reserve(0.7))
+    await asyncio.sleep(0)
+    assert not second.done()
+    budget.release(0.7, sent=True)
+    budget.spend(0.1)  # cheaper than feared
+    await second
+    budget.release(0.7, sent=True)
+    budget.spend(0.5)
+    with pytest.raises(errors.Refusal, match=r"\$0.7000.*\$0.6000 of \$1.00"):
+      await budget.reserve(0.7)
+
+  asyncio.run(play())
+
+
+@pytest.mark.parametrize("finish", ["error", "abort"])
+def test_a_reply_that_the_server_broke_off_is_none(finish):
+  choice = {"message": {"content": "Half a re"}, "finish_reason": finish}
+  assert isinstance(
+    verdicts.of_body(json.dumps({"choices": [choice]}).encode(), "m"), verdicts.Again
+  )
+  assert types.broken("Half a re", finish)
+
+
+def test_a_server_that_counts_no_tokens_at_all_has_not_counted_them():
+  usage = {"prompt_tokens": 0, "completion_tokens": 0}
+  body = {"choices": [{"message": {"content": "Seven."}}], "usage": usage}
+  answer = verdicts.of_body(json.dumps(body).encode(), "m")
+  assert (answer.tokens_in, answer.tokens_out) == (None, None)

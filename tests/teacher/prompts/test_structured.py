@@ -1,0 +1,255 @@
+"""Replies as JSON are read into what plain replies are read into; a server that takes no schema, or
+a reply that keeps to none, is read as ever; further body fields arrive, and are part of the key."""
+
+import contextlib
+import json
+import time
+
+import pytest
+from scripted import TERMS, ask
+
+from distill_jax import errors, tasks
+from distill_jax.phases import demonstrate, feedback
+from distill_jax.teacher import types
+from distill_jax.teacher.builtin import faults, http, server
+from distill_jax.teacher.builtin import teacher as builtin
+from distill_jax.teacher.client import client, request_body
+from distill_jax.teacher.prompts import messages as prompts
+from distill_jax.teacher.prompts import schema as prompts_schema
+
+ARITHMETIC = {
+  "seed": 0, "train": 40, "validation": 2, "test": 2, "out_of_domain": 2, "steps_min": 1,
+  "steps_max": 3, "operand_max": 12, "families": 0, "distractors": 0.0, "ood_extra_steps": 1,
+}  # fmt: skip
+TAXONOMY = {
+  "seed": 0, "train": 20, "validation": 2, "test": 2, "out_of_domain": 2, "kinds": 24, "options": 4,
+  "exceptions": 0.1,
+}  # fmt: skip
+READERS = {
+  "annotate": demonstrate.annotated, "correct": feedback.corrected, "stage": demonstrate.staged,
+  "decompose": demonstrate.decomposed,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def told():
+  """kind -> (brain, [(problem, messages)]): what the built-in teacher can be asked."""
+  numbers, options = tasks.get("arithmetic", **ARITHMETIC), tasks.get("taxonomy", **TAXONOMY)
+  brains = [builtin.Brain(t.world, error_rate=0.2, seed=0) for t in (numbers, options)]
+  sums, choices = numbers.problems("train"), options.problems("train")
+  wrong = f"It is 1.\nAnswer: {10**6}"
+  return {
+    "annotate": (brains[0], [(p, prompts.annotate(p.question)) for p in sums]),
+    "correct": (brains[0], [(p, prompts.correct(p.question, wrong, p.gold)) for p in sums]),
+    "decompose": (brains[0], [(p, prompts.decompose(p.question)) for p in sums]),
+    "stage": (brains[1], [(p, prompts.stage(p.question, p.choices, p.gold)) for p in choices]),
+  }
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_json_is_read_into_what_the_plain_reply_is_read_into(told, kind):
+  brain, asked = told[kind]
+  for problem, messages in asked:
+    for plain in brain(messages, 2, 0.7):
+      as_json = prompts_schema.as_json(kind, plain)
+      assert json.loads(as_json).keys() == prompts_schema.SCHEMAS[kind]["properties"].keys()
+      wanted = READERS[kind](plain, problem)
+      assert wanted is not None and READERS[kind](as_json, problem) == wanted
+      fenced = f"```json\n{as_json}\n```\n"
+      assert READERS[kind](fenced, problem) == wanted
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_a_word_on_json_changes_nothing_in_what_the_built_in_teacher_means(told, kind):
+  brain, asked = told[kind]
+  for _, messages in asked[:10]:
+    assert brain(prompts_schema.told(messages, kind), 2, 0.7) == brain(messages, 2, 0.7)
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_a_schema_is_what_strict_servers_want(kind):
+  def objects(schema):
+    if schema["type"] == "object":
+      yield schema
+    for inner in [*schema.get("properties", {}).values(), *filter(None, [schema.get("items")])]:
+      yield from objects(inner)
+
+  asked = prompts_schema.response_format(kind)
+  assert asked["type"] == "json_schema" and asked["json_schema"]["strict"] is True
+  for schema in objects(asked["json_schema"]["schema"]):
+    assert schema["additionalProperties"] is False
+    assert schema["required"] == list(schema["properties"])
+
+
+GOOD = {"steps": ["3 + 4 = 7"], "answer": "7"}
+
+
+@pytest.mark.parametrize(
+  "reply",
+  [
+    "3 + 4 = 7\nAnswer: 7",
+    "{",
+    "[]",
+    "7",
+    json.dumps(GOOD | {"steps": []}),
+    json.dumps(GOOD | {"steps": "3 + 4 = 7"}),
+    json.dumps(GOOD | {"steps": [["3 + 4 = 7"]]}),
+    json.dumps(GOOD | {"answer": " "}),
+    json.dumps(GOOD | {"answer": None}),
+    json.dumps(GOOD | {"answer": True}),
+    json.dumps(GOOD | {"more": "x"}),
+    json.dumps({"answer": "7"}),
+    '{"steps": ' + "[" * 100_000,
+  ],
+)
+def test_what_keeps_to_no_schema_is_the_plain_readers(reply):
+  assert prompts_schema.annotated(reply) is None
+  assert demonstrate.annotated(reply, None).text == reply
+
+
+def test_an_answer_may_come_as_a_number():
+  assert prompts_schema.annotated('{"steps": ["a"], "answer": 7}') == "a\nAnswer: 7"
+  assert prompts_schema.annotated('{"steps": ["a"], "answer": 0.50}') == "a\nAnswer: 0.50"
+
+
+@pytest.mark.parametrize(
+  "rows",
+  [
+    [("A", True), ("B", True)],
+    [("A", False), ("B", False)],
+    [("A", True)],
+    [("A", True), ("A", False)],
+    [("A", True), ("B", False), ("C", False)],
+  ],
+)
+def test_stages_want_each_option_once_and_one_that_is_correct(rows):
+  explained = [{"option": o, "correct": c, "reason": "so"} for o, c in rows]
+  reply = json.dumps({"key_information": "k", "explanations": explained})
+  assert prompts_schema.staged(reply, ("A", "B")) is None
+
+
+def test_stages_stay_in_the_order_of_the_reply():
+  explained = [{"option": o, "correct": o == "B", "reason": f" {o}\n is "} for o in "BA"]
+  reply = json.dumps({"key_information": "k", "explanations": explained})
+  parts = (("recall", "k"), ("B", "B is"), ("A", "A is"))
+  assert prompts_schema.staged(reply, ("A", "B")) == (parts, "B")
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_a_megabyte_is_read_in_no_time(kind):
+  started = time.monotonic()
+  for text in ('{"steps": [' * 90_000, '{"a": "' + "\\u0041" * 170_000 + '"}', "```" * 300_000):
+    prompts_schema.as_json(kind, text)
+    assert prompts_schema._fields(kind, text) is None
+  assert time.monotonic() - started < 5
+
+
+class Listener(server.Server):
+  """Remembers the bodies; `picky`: a body with a response_format gets 400."""
+
+  bodies: list
+  picky = False
+
+  async def _completion(self, reader, writer, raw, name):
+    self.bodies.append(json.loads(raw))
+    if self.picky and "response_format" in self.bodies[-1]:
+      await http.send(writer, 400, http.error("response_format is not supported"))
+      return True
+    return await super()._completion(reader, writer, raw, name)
+
+
+@pytest.fixture
+def listening():
+  """listening(answer, picky=False) -> a server with its `url` and `bodies`."""
+  with contextlib.ExitStack() as stack:
+
+    def start(answer, picky=False):
+      made = Listener(
+        answer, port=0, model="m", latency=0.0, script=faults.Sequence([]), log=""
+      )  # fmt: skip
+      made.bodies, made.picky = [], picky
+      made.url = stack.enter_context(made.running())
+      return made
+
+    yield start
+
+
+@pytest.fixture
+def structured(tmp_path):
+  """structured(url, warned, extra="", structured=True, ...) -> a client that asks for JSON."""
+  with contextlib.ExitStack() as stack:
+
+    def start(url, warned, extra="", structured=True, **terms):
+      shape = request_body.Shaping(extra=extra, structured=structured, warn=warned.append)
+      terms = {"cache_path": str(tmp_path / "teacher.sqlite"), **TERMS, **terms, "shape": shape}
+      return stack.enter_context(contextlib.closing(client.Client(base_url=url, **terms)))
+
+    yield start
+
+
+def requests(asked, kind):
+  return [types.Request(kind, p.question, messages, 2) for p, messages in asked]
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_the_built_in_server_keeps_to_the_schema(told, listening, structured, kind):
+  brain, asked = told[kind]
+  made, warned = listening(brain), []
+  replies = ask(structured(made.url, warned), requests(asked[:6], kind))
+  assert {body["response_format"]["json_schema"]["name"] for body in made.bodies} == {kind}
+  for (problem, messages), row in zip(asked, replies, strict=False):
+    plain = [READERS[kind](text, problem) for text in brain(messages, 2, 0.5)]
+    assert [READERS[kind](reply.text, problem) for reply in row] == plain
+    assert all(reply.text.startswith("{") for reply in row)
+  assert warned == []
+
+
+def test_a_server_that_refuses_schemas_is_asked_for_plain_text_with_one_warning(
+  told, listening, structured
+):
+  brain, asked = told["annotate"]
+  made, warned = listening(brain, picky=True), []
+  teacher = structured(made.url, warned, concurrency=4)
+  replies = ask(teacher, requests(asked, "annotate"))
+  assert [[r.text for r in row] for row in replies] == [brain(m, 2, 0.5) for _, m in asked]
+  assert len(warned) == 1 and "response_format" in warned[0]
+  refused = sum("response_format" in body for body in made.bodies)
+  assert 1 <= refused <= 4 and len(made.bodies) == len(asked) + refused
+  plain = [body for body in made.bodies if "response_format" not in body]
+  assert {body["messages"][0]["content"] for body in plain} == {prompts.ANNOTATE}
+  ask(teacher, requests(asked, "annotate"), round=1)  # all of it is there
+  ask(teacher, [types.Request("annotate", "q", prompts.annotate("q"), 1)], round=1)
+  assert len(made.bodies) == len(asked) + refused + 1 and len(warned) == 1
+
+
+def test_a_request_that_is_bad_by_itself_refuses_no_schemas(told, serve, structured):
+  brain, asked = told["annotate"]
+  made, warned = serve(["400", "400"], answer=brain), []
+  teacher = structured(made.url, warned, concurrency=1)
+  (first, *_), second = ask(teacher, requests(asked[:2], "annotate"))
+  assert first.kind == "bad_request" and warned == []
+  assert all(reply.text.startswith("{") for reply in second)
+
+
+def test_extra_fields_reach_the_server_and_are_part_of_the_key(listening, structured):
+  made = listening(lambda messages, n, temperature, seed: ["x"] * n)
+  wanted = [types.Request("annotate", "q", (("user", "q"),), 1)]
+  extra = '{"top_k": 20, "chat_template_kwargs": {"enable_thinking": false}}'
+  ask(structured(made.url, [], structured=False), wanted)
+  ask(structured(made.url, [], extra, structured=False), wanted)
+  ask(structured(made.url, [], '{"top_k": 21}', structured=False), wanted)
+  ask(structured(made.url, [], extra, structured=False), wanted)
+  plain, first, second = made.bodies
+  assert first == plain | json.loads(extra) and second == plain | {"top_k": 21}
+
+
+def test_who_wants_neither_has_the_keys_of_old():
+  shape = request_body.Shaping(extra=" ", structured=False, warn=None)
+  assert shape.key("annotate") == {} and shape.body("annotate", shape.schema("annotate")) == {}
+
+
+@pytest.mark.parametrize("extra", ["top_k=3", "[]", "3", '{"model": "x"}', '{"n": 2, "a": 1}'])
+def test_extra_that_is_no_body_fields_of_its_own_is_refused(extra):
+  with pytest.raises(errors.Refusal, match=r"teacher\.extra") as caught:
+    request_body.fields(extra)
+  assert caught.value.code == errors.CONFIG
