@@ -136,7 +136,7 @@ def decode(config, args, facts) -> None:
 
   def begun():
     read = decode_loop.prefill(config, params, prompts, np.full(rows, args.prompt, np.int32))
-    state = decode_loop.empty(read, count=rows, new_tokens=args.new)
+    state = decode_loop.empty(read, count=rows, max_new_tokens=args.new)
     return (decode_loop.place(state, read, every, every, keys),)
 
   def work(state):

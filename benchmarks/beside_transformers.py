@@ -88,7 +88,7 @@ def sampling(fields, dtype, *, rows=32, prompt=64, new=128):
   def here():
     return rollout.sample(
       config, params, ids.tolist(), list(keys), choice.sampling(0.0), sizes=sizes, bucket=prompt,
-      new_tokens=new, eos=(-1,), pad=0,
+      max_new_tokens=new, eos=(-1,), pad=0,
     ).tokens  # fmt: skip
 
   @torch.no_grad()

@@ -54,7 +54,7 @@ def here():
   logprobs = functools.partial(students.token_logprobs, config, chunk=256)
   objective = objectives.preference(
     hidden, logprobs, loss="dpo", share={"preference": 1.0}, beta=BETA, label_smoothing=0.0,
-    gamma=0.0, length_normalised=False,
+    gamma=0.0, length_normalized=False,
   )  # fmt: skip
 
   def batch(references):

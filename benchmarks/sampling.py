@@ -56,7 +56,7 @@ def main():
       settings,
       sizes=rollout.sizes(batch, refill, args.samples, 1),
       bucket=args.prompt,
-      new_tokens=args.new,
+      max_new_tokens=args.new,
       eos=tuple(range(every)) if args.unequal else (-1,),
       pad=0,
     )

@@ -105,11 +105,11 @@ def play(kind: str, allowed: float, retry_after: int, seconds: float) -> dict:
     begun = time.monotonic()
     teacher = client.Client(
       base_url=url, model="m", key_env="", max_tokens=8, max_tokens_field="max_tokens",
-      concurrency=WORKERS, timeout=60.0, attempts=6, patience=300.0, deadline=seconds,
+      max_concurrency=WORKERS, timeout=60.0, max_attempts=6, max_wait=300.0, deadline=seconds,
       prices=types.SimpleNamespace(input=0.0, output=0.0, cached=-1.0), max_dollars=1e6,
       max_requests=10**9, cache_path=f"{folder}/t.sqlite", run="r", identity="", send_seed=False,
     )  # fmt: skip
-    with contextlib.closing(teacher), contextlib.suppress(errors.Refusal):  # the deadline
+    with contextlib.closing(teacher), contextlib.suppress(errors.UserError):  # the deadline
       teacher.ask(asked, round=0, stage="s", temperature=0.5, on_progress=None)
   return {
     "log": [(at - begun, taken) for at, taken in limiter.log if at - begun < seconds],

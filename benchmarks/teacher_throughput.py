@@ -88,7 +88,7 @@ def ours(url: str, asked: list[str], workers: int, path: pathlib.Path) -> float:
   begun = time.perf_counter()
   made = client.Client(
     base_url=url, model="m", key_env="", max_tokens=512, max_tokens_field="max_tokens",
-    concurrency=workers, timeout=60.0, attempts=6, patience=300.0,
+    max_concurrency=workers, timeout=60.0, max_attempts=6, max_wait=300.0,
     prices=types.SimpleNamespace(input=0.1, output=0.4, cached=-1.0), max_dollars=1e6,
     max_requests=10**9, cache_path=str(path), run="r", identity="", send_seed=False,
   )  # fmt: skip

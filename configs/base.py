@@ -19,8 +19,8 @@ def get_config() -> ConfigDict:
   # phases of rounds 1..rounds, each from the last one's student
   c.each_round = ("exam", "feedback", "train")
   c.rounds = 3  # rounds after the opening
-  # what a round trains on: append (all rationales so far) | replace (this round's only)
-  c.carry = "append"
+  # True: a round trains on all rationales so far; False: on those of this round only
+  c.accumulate_rationales = True
   c.start_from = "previous"  # weights a round starts from: previous (last round's student) | base
   c.stop = ConfigDict(
     dict(
@@ -95,14 +95,14 @@ def get_config() -> ConfigDict:
       max_tokens_field="max_tokens",  # max_tokens | max_completion_tokens: what the server calls it
       # a reply that is cut there is asked for again with twice as many tokens, up to this; 0 = it
       # is recorded as a failure
-      max_tokens_most=0,
-      concurrency=16,  # requests in flight, at most: how many follows what the server bears
+      max_tokens_retry_limit=0,
+      max_concurrency=16,  # requests in flight, at most: how many follows what the server bears
       requests_per_minute=0,  # that the server is known to allow; 0 = it is found out
       tokens_per_minute=0,  # likewise, prompt and completion together
       timeout=60.0,  # seconds for one attempt
-      attempts=6,  # attempts for one request
+      max_attempts=6,  # attempts for one request
       # seconds one request may wait on rate limits and retries, all attempts together
-      patience=300.0,
+      max_wait=300.0,
       deadline=0.0,  # seconds that one process may spend asking, all phases together; 0 = no end
       # dollars per million tokens; cached: of input the server had seen before, -1 = as input
       prices=ConfigDict(dict(input=0.0, output=0.0, cached=-1.0)),
@@ -118,12 +118,12 @@ def get_config() -> ConfigDict:
       batch_dir="",  # files: folder of the requests and results; "" = batches in the run folder
       # share of a stage's samples that must get a reply, or else the run stops there; what was
       # paid for stays in the cache
-      coverage=0.5,
+      min_reply_rate=0.5,
       structured=False,  # are replies asked for as JSON of a schema, where the server takes one?
-      extra="",  # further fields of a request's body, as a JSON object: '{"top_k": 20}'
+      extra_body="",  # further fields of a request's body, as a JSON object: '{"top_k": 20}'
       # who is asked, of this teacher (main) and config.teachers: weights, as "main=3", "cheap=1"
       pool=(),
-      stages=(),  # a phase's own teacher, as "feedback=strong"; the pool has the others
+      by_phase=(),  # a phase's own teacher, as "feedback=strong"; the pool has the others
       builtin=ConfigDict(
         dict(
           error_rate=0.05,  # share of replies with a wrong answer
@@ -239,7 +239,7 @@ def get_config() -> ConfigDict:
       temperature=1.0,
       top_p=1.0,  # 1 = off
       top_k=0,  # 0 = off
-      new_tokens=128,  # longest attempt, tokens
+      max_new_tokens=128,  # longest attempt, tokens
     )
   )
   c.feedback = ConfigDict(
@@ -264,7 +264,7 @@ def get_config() -> ConfigDict:
       # question) | both (a right chain of thought over a wrong plain answer)
       policy="right_over_wrong",
       style="cot",  # format=instruct: the prompt that the two answers hang on, cot | plain
-      most=4,  # pairs of one prompt; 0 = all
+      max_pairs_per_prompt=4,  # pairs of one prompt; 0 = all
       # is the shorter side filled up: chosen with what the teacher said there, rejected by drawing
       # from it again?
       fill=True,
@@ -278,8 +278,8 @@ def get_config() -> ConfigDict:
       label_smoothing=0.0,  # dpo, robust: share of pairs taken to be the wrong way round
       gamma=0.5,  # simpo: the margin that is aimed at, nats
       # mean log-probability of a token instead of the sum; ipo, simpo and orpo are defined with it
-      length_normalised=False,
-      anchor=0.0,  # weight of the chosen side's negative log-likelihood
+      length_normalized=False,
+      nll_weight=0.0,  # weight of the chosen side's negative log-likelihood
       steps=0,  # updates a round, or, if 0,
       epochs=1,  # passes over the pairs a round; one of the two is 0
       batch=16,  # pairs of one update
@@ -295,14 +295,14 @@ def get_config() -> ConfigDict:
       steps=0,  # updates a round, or, if 0,
       epochs=10,  # passes over the examples a round; one of the two is 0
       batch=16,  # rows of one update, from different questions
-      micro=1,  # parts a batch is taken in to save memory; changes nothing else
+      grad_accum_steps=1,  # parts a batch is taken in to save memory; changes nothing else
       # what the backward pass computes again, to save memory: none | dots (all but products) | full
       remat="none",
       # row lengths, tokens; rows that do not fit the longest are left out and counted
       buckets=(64, 96, 128, 192, 256, 384, 512, 768, 1024),
       # True: every row is filled up to the longest bucket with several examples; a batch then holds
       # more of them, still of different questions
-      pack=False,
+      packing=False,
       lr=2e-3,  # peak learning rate, for a small student from scratch; pretrained ones want 1e-5
       schedule="constant",  # after warm-up: constant | cosine | linear
       warmup=100,  # steps; at most half of a round's
@@ -310,10 +310,10 @@ def get_config() -> ConfigDict:
       beta2=0.999,
       eps=1e-8,
       weight_decay=0.01,
-      clip=1.0,  # global gradient norm; 0 = off
+      grad_clip_norm=1.0,  # global gradient norm; 0 = off
       checkpoint_every=200,  # steps between restart points
       log_every=10,  # steps between rows of metrics.jsonl
-      chunk=256,  # positions the output head works on at a time
+      logits_chunk=256,  # positions the output head works on at a time
     )
   )
   c.sft = ConfigDict(
@@ -335,8 +335,8 @@ def get_config() -> ConfigDict:
   )
   c.evaluate = ConfigDict(
     dict(
-      new_tokens=256,  # longest answer (of each turn), tokens
-      votes=1,  # answers of a question, of which the most frequent counts; 1 = greedy
+      max_new_tokens=256,  # longest answer (of each turn), tokens
+      num_votes=1,  # answers of a question, of which the most frequent counts; 1 = greedy
       temperature=0.7,  # where there are several
     )
   )
@@ -355,7 +355,7 @@ def get_config() -> ConfigDict:
           options_split_on_commas=False,
           teachers_order=False,  # summaries are learned from analyses in the teacher's order
           # the anchor is a mean over the chosen side and the padding behind it, to the longest pair
-          anchor_on_pads=False,
+          nll_on_pads=False,
         )
       )
     )

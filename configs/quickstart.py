@@ -22,8 +22,8 @@ def get_config() -> ConfigDict:
   c.world.train, c.world.test, c.world.out_of_domain = 4000, 300, 300
   c.world.operand_max, c.world.steps_max = 10, 2
   c.demonstrate.questions = 1000  # so that the first student has something left to be taught
-  c.exam.questions, c.exam.samples, c.exam.new_tokens = 0, 2, 56
-  c.evaluate.new_tokens = 80
+  c.exam.questions, c.exam.samples, c.exam.max_new_tokens = 0, 2, 56
+  c.evaluate.max_new_tokens = 80
   c.feedback.rationales = 1
   c.train.epochs, c.train.steps = 0, 350
   c.train.batch, c.train.lr, c.train.warmup = 32, 4e-3, 30

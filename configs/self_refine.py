@@ -23,7 +23,7 @@ Tuning only:       --config.rounds=0
 DPO only:          --config.opening="('exam','pair','prefer')" --config.rounds=0
 Cross self-refine: --config.cross.name=svamp --config.cross.path=DIR
 Ablate:            --config.pair.policy=right_over_wrong   --config.prefer.loss=ipo
-                   --config.task.train=500                 --config.prefer.anchor=0.5
+                   --config.task.train=500                 --config.prefer.nll_weight=0.5
 LoRA (as theirs):  --config.student.lora.rank=8; the weights beneath are stored once
 """
 
@@ -35,15 +35,15 @@ SIZES = {
   "full": {},
   "quick": {
     "world": {"train": 1500, "test": 300, "out_of_domain": 300, "operand_max": 10, "steps_max": 2},
-    "exam": {"new_tokens": 56, "temperature": 0.7},
+    "exam": {"max_new_tokens": 56, "temperature": 0.7},
     "pair": {"policy": "right_over_wrong"},
-    "evaluate": {"new_tokens": 64},
+    "evaluate": {"max_new_tokens": 64},
     "train": {
       "epochs": 0, "steps": 350, "batch": 32, "lr": 4e-3, "warmup": 30, "beta2": 0.95,
       "buckets": (64, 96, 128, 192),
     },
     "prefer": {
-      "steps": 300, "batch": 32, "lr": 3e-4, "warmup": 10, "beta": 0.5, "anchor": 1.0,
+      "steps": 300, "batch": 32, "lr": 3e-4, "warmup": 10, "beta": 0.5, "nll_weight": 1.0,
     },
     "rollout": {"buckets": (64, 128)},
   },

@@ -30,7 +30,7 @@ SIZES = {
   "full": {},
   "quick": {
     "world": {"train": 1500, "test": 300, "out_of_domain": 300, "operand_max": 10, "steps_max": 3},
-    "evaluate": {"new_tokens": 40},
+    "evaluate": {"max_new_tokens": 40},
     "train": {
       "epochs": 0, "steps": 500, "batch": 32, "lr": 4e-3, "warmup": 30, "beta2": 0.95,
       "buckets": (64, 96, 128, 192, 256),

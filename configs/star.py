@@ -24,8 +24,8 @@ SIZES = {
     "world": {"train": 1500, "test": 300, "out_of_domain": 0, "operand_max": 10, "steps_max": 2},
     "demonstrate": {"questions": 400},
     "cot": {"shots": 0},
-    "exam": {"new_tokens": 56},
-    "evaluate": {"new_tokens": 64},
+    "exam": {"max_new_tokens": 56},
+    "evaluate": {"max_new_tokens": 64},
     "train": {
       "epochs": 0, "steps": 300, "batch": 32, "lr": 4e-3, "warmup": 30, "beta2": 0.95,
       "buckets": (64, 96, 128, 192),
@@ -39,7 +39,7 @@ def get_config(size: str = "full") -> ConfigDict:
   c = base.get_config()
   c.recipe = "star"
   c.opening = c.each_round = ("exam", "rationalize", "train")
-  c.rounds, c.carry, c.start_from = 3, "replace", "base"
+  c.rounds, c.accumulate_rationales, c.start_from = 3, False, "base"
   c.cot.shots = 3
   c.exam.samples, c.exam.temperature = 1, 0.0
   c.train.losses.triplet = 0.0

@@ -12,7 +12,7 @@ From the authors' code: 4 samples at temperature 1, SFT + 0.5 x triplet with mar
 positives and 4 negatives a question, prompt weight 0.1 over all tokens, responses of at most 192
 tokens on a prompt whose keys and values are detached, AdamW, batch 16, 10 epochs, 100 warm-up steps
 then a constant rate, 3 rounds, each from the last one's weights. Ours, since the paper and its code
-leave it open: the prompts; whether rationales accumulate (they do: carry="append"); when to stop
+leave it open: the prompts; whether rationales accumulate (they do: accumulate_rationales=True); when to stop
 (two rounds without a gain on validation); how many rationales a question gets at first (one: with
 demonstrate.rationales=2 the triplet loss has a second right text already in round 0); and, for the
 student that starts from scratch, its size and learning rate (theirs, 7e-6, is for GPT-J 6B).

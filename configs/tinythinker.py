@@ -23,11 +23,11 @@ way to a majority of the replies: here it stays, and demonstrate.relabel=majorit
 Summarize is not trained on pairs. What their code does otherwise than it should and changes numbers
 is under config.compat.tinythinker.
 
-Scored greedily; --config.evaluate.votes=10 lets ten sampled runs vote: the answer given most often,
+Scored greedily; --config.evaluate.num_votes=10 lets ten sampled runs vote: the answer given most often,
 of equals the one given first; a run without an answer has no vote.
 
 Ablate: --config.staged.reflect="('recall',)"   --config.rounds=0
-        --config.staged.interval=0              --config.prefer.anchor=0
+        --config.staged.interval=0              --config.prefer.nll_weight=0
         --config.staged.stages="('analyze','summarize')" --config.staged.reflect="('analyze',)"
         --config.staged.stages="('summarize',)" --config.rounds=0
 """
@@ -43,14 +43,14 @@ SIZES = {
     "rounds": 2,
     "taxonomy": {"train": 1200, "test": 300, "out_of_domain": 300, "kinds": 20, "options": 3},
     "demonstrate": {"rationales": 1, "passes": 1},
-    "exam": {"samples": 4, "temperature": 1.0, "new_tokens": 40},
+    "exam": {"samples": 4, "temperature": 1.0, "max_new_tokens": 40},
     "staged": {"starts": 1, "interval": 0, "repeat": True},
-    "evaluate": {"new_tokens": 40},
+    "evaluate": {"max_new_tokens": 40},
     "train": {
       "epochs": 0, "steps": 800, "batch": 32, "lr": 4e-3, "warmup": 30, "beta2": 0.95,
       "buckets": (64, 96, 128, 192),
     },
-    "prefer": {"epochs": 0, "steps": 150, "batch": 32, "lr": 2e-4, "warmup": 6, "anchor": 1.0},
+    "prefer": {"epochs": 0, "steps": 150, "batch": 32, "lr": 2e-4, "warmup": 6, "nll_weight": 1.0},
     "rollout": {"buckets": (64, 96, 128, 192)},
   },
 }  # fmt: skip
@@ -72,10 +72,10 @@ def get_config(size: str = "full") -> ConfigDict:
   c.train.batch, c.train.epochs, c.train.schedule = 64, 10, "cosine"
   c.train.weight_decay, c.train.lr = 0.0, 5e-4
   c.staged.interval, c.staged.reflect = 100, ("recall", "analyze")
-  c.exam.samples, c.exam.temperature, c.exam.new_tokens = 10, 0.7, 200
-  c.pair.policy, c.pair.most, c.pair.fill = "right_over_wrong", 0, True
-  c.prefer.loss, c.prefer.beta, c.prefer.anchor = "dpo", 0.5, 0.5
+  c.exam.samples, c.exam.temperature, c.exam.max_new_tokens = 10, 0.7, 200
+  c.pair.policy, c.pair.max_pairs_per_prompt, c.pair.fill = "right_over_wrong", 0, True
+  c.prefer.loss, c.prefer.beta, c.prefer.nll_weight = "dpo", 0.5, 0.5
   c.prefer.epochs, c.prefer.batch, c.prefer.lr, c.prefer.schedule = 10, 32, 5e-6, "cosine"
-  c.evaluate.new_tokens, c.evaluate.temperature = 200, 0.7
+  c.evaluate.max_new_tokens, c.evaluate.temperature = 200, 0.7
   c.update(SIZES[size])
   return c

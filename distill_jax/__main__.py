@@ -297,7 +297,7 @@ def main(words) -> int:
     code = COMMANDS[name](words[1:])
     sys.stdout.flush()
     return code
-  except errors.Refusal as refusal:
+  except errors.UserError as refusal:
     print(f"distill_jax: {refusal}", file=sys.stderr)
     return refusal.code
   except BrokenPipeError:  # whoever read our output has seen enough

@@ -4,7 +4,7 @@ is."""
 USAGE, CONFIG, DATA, TEACHER, BUDGET, PREEMPTED = 2, 3, 4, 5, 6, 75
 
 
-class Refusal(Exception):
+class UserError(Exception):
   """Says what is wrong, where, and what to do; shown without a traceback.
 
   Exit codes: 2 usage, 3 config, 4 data or files, 5 teacher (credentials, quota, server), 6 budget
@@ -17,23 +17,23 @@ class Refusal(Exception):
     self.code = code
 
 
-def usage(message: str) -> Refusal:
-  return Refusal(message, USAGE)
+def usage(message: str) -> UserError:
+  return UserError(message, USAGE)
 
 
-def config(field: str, value, allowed: str, do: str = "") -> Refusal:
+def config(field: str, value, allowed: str, do: str = "") -> UserError:
   """A setting that makes no sense: the field, its value, what is allowed, what to type."""
   tail = f"; try {do}" if do else ""
-  return Refusal(f"config.{field} is {value!r}, but must be {allowed}{tail}", CONFIG)
+  return UserError(f"config.{field} is {value!r}, but must be {allowed}{tail}", CONFIG)
 
 
-def data(message: str) -> Refusal:
-  return Refusal(message, DATA)
+def data(message: str) -> UserError:
+  return UserError(message, DATA)
 
 
-def teacher(message: str) -> Refusal:
-  return Refusal(message, TEACHER)
+def teacher(message: str) -> UserError:
+  return UserError(message, TEACHER)
 
 
-def budget(message: str) -> Refusal:
-  return Refusal(message, BUDGET)
+def budget(message: str) -> UserError:
+  return UserError(message, BUDGET)

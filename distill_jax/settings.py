@@ -93,13 +93,13 @@ class Teacher:
   temperature: float
   max_tokens: int
   max_tokens_field: str
-  max_tokens_most: int
-  concurrency: int
+  max_tokens_retry_limit: int
+  max_concurrency: int
   requests_per_minute: int
   tokens_per_minute: int
   timeout: float
-  attempts: int
-  patience: float
+  max_attempts: int
+  max_wait: float
   deadline: float
   prices: Prices
   max_dollars: float
@@ -110,11 +110,11 @@ class Teacher:
   batch_discount: float
   batch_size: int
   batch_dir: str
-  coverage: float
+  min_reply_rate: float
   structured: bool
-  extra: str
+  extra_body: str
   pool: tuple[str, ...]
-  stages: tuple[str, ...]
+  by_phase: tuple[str, ...]
   builtin: Builtin
   replay: Replay
 
@@ -205,7 +205,7 @@ class Exam:
   temperature: float
   top_p: float
   top_k: int
-  new_tokens: int
+  max_new_tokens: int
 
 
 @Group
@@ -226,7 +226,7 @@ class Contrast:
 class Pair:
   policy: str
   style: str
-  most: int
+  max_pairs_per_prompt: int
   fill: bool
   cache: str
 
@@ -237,8 +237,8 @@ class Prefer:
   beta: float
   label_smoothing: float
   gamma: float
-  length_normalised: bool
-  anchor: float
+  length_normalized: bool
+  nll_weight: float
   steps: int
   epochs: int
   batch: int
@@ -259,10 +259,10 @@ class Train:
   steps: int
   epochs: int
   batch: int
-  micro: int
+  grad_accum_steps: int
   remat: str
   buckets: tuple[int, ...]
-  pack: bool
+  packing: bool
   lr: float
   schedule: str
   warmup: int
@@ -270,10 +270,10 @@ class Train:
   beta2: float
   eps: float
   weight_decay: float
-  clip: float
+  grad_clip_norm: float
   checkpoint_every: int
   log_every: int
-  chunk: int
+  logits_chunk: int
 
 
 @Group
@@ -292,8 +292,8 @@ class Triplet:
 
 @Group
 class Evaluate:
-  new_tokens: int
-  votes: int
+  max_new_tokens: int
+  num_votes: int
   temperature: float
 
 
@@ -308,7 +308,7 @@ class Rollout:
 class TinyThinkerCompat:
   options_split_on_commas: bool
   teachers_order: bool
-  anchor_on_pads: bool
+  nll_on_pads: bool
 
 
 @Group
@@ -324,7 +324,7 @@ class Settings:
   opening: tuple[str, ...]
   each_round: tuple[str, ...]
   rounds: int
-  carry: str
+  accumulate_rationales: bool
   start_from: str
   stop: Stop
   task: Task

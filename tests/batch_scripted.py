@@ -8,7 +8,7 @@ import scripted
 from distill_jax import errors
 from distill_jax.teacher.batch import api, calls, files
 
-TERMS = {**scripted.TERMS, "patience": 0.3}
+TERMS = {**scripted.TERMS, "max_wait": 0.3}
 SETTLE = 0.3  # seconds; the server of the tests is never slower
 
 
@@ -25,11 +25,11 @@ def filed(folder, path, **terms):
   return files.Files(cache_path=str(path), **{**TERMS, **own, **terms})
 
 
-def refusal(call, *args, **kwargs) -> errors.Refusal:
+def refusal(call, *args, **kwargs) -> errors.UserError:
   """What the call refuses; fails if it does not."""
   try:
     call(*args, **kwargs)
-  except errors.Refusal as refused:
+  except errors.UserError as refused:
     assert "\n" not in str(refused)
     return refused
   raise AssertionError("it did not refuse")

@@ -55,7 +55,7 @@ def play(url: str, path: str, moment) -> None:
   results.TOGETHER = 3
   if isinstance(moment, list):
     arm(*moment)
-  teacher = batched(url, path, most=7, patience=30.0)
+  teacher = batched(url, path, most=7, max_wait=30.0)
   scripted.ask(teacher, REQUESTS)
   teacher.close()
 

@@ -28,7 +28,7 @@ def config(recipe: str, **changes) -> dict:
   sizes.width, sizes.head_width, sizes.mlp, sizes.vocab, sizes.layers = 32, 8, 64, 320, 1
   c.taxonomy.options, c.exam.questions = 3, 8
   c.exam.samples = min(c.exam.samples, 2)
-  c.exam.new_tokens = c.evaluate.new_tokens = 12
+  c.exam.max_new_tokens = c.evaluate.max_new_tokens = 12
   c.demonstrate.rationales, c.demonstrate.passes = 1, 1
   c.rollout.batch, c.rollout.buckets, c.train.buckets = 16, (192,), (256,)
   for rates in (c.train, c.prefer):
@@ -64,10 +64,10 @@ LEARNT = {
   "student__arch": "llama", "student__scratch__vocab": 512, "taxonomy__train": 30,
   "train__steps": 100, "train__lr": 1e-2, "train__batch": 16, "train__buckets": (192,),
   "staged__interval": 1, "exam__questions": 20, "exam__samples": 3, "exam__temperature": 1.0,
-  "exam__new_tokens": 28, "evaluate__new_tokens": 28,
+  "exam__max_new_tokens": 28, "evaluate__max_new_tokens": 28,
 }  # fmt: skip
 # Whether right or wrong, there are pairs: of 32 chains of thought some end before they are cut off.
-PAIRED = {"pair__policy": "cot_over_plain", "exam__samples": 4, "exam__new_tokens": 80}
+PAIRED = {"pair__policy": "cot_over_plain", "exam__samples": 4, "exam__max_new_tokens": 80}
 
 
 def rows(folder, number, phase, name, kind):

@@ -27,7 +27,7 @@ TINY = {
   "rounds": 0, "stop.patience": 0,
   "student.scratch.width": 32, "student.scratch.head_width": 8, "student.scratch.mlp": 64,
   "student.scratch.vocab": 320,
-  "exam.questions": 16, "exam.samples": 2, "exam.new_tokens": 12, "evaluate.new_tokens": 12,
+  "exam.questions": 16, "exam.samples": 2, "exam.max_new_tokens": 12, "evaluate.max_new_tokens": 12,
   "rollout.batch": 16, "rollout.buckets": (128,), "train.buckets": (192,),
   "train.steps": 4, "train.batch": 8, "train.warmup": 2,
 }  # fmt: skip
@@ -74,7 +74,7 @@ def file_of(tmp_path, **changes) -> str:
   ],
 )
 def test_a_sweep_that_makes_no_sense_is_refused(tmp_path, changes, said):
-  with pytest.raises(errors.Refusal, match=re.escape(said)):
+  with pytest.raises(errors.UserError, match=re.escape(said)):
     sweep.load(file_of(tmp_path, **changes))
 
 
@@ -203,7 +203,7 @@ def test_a_vote_counts_where_attempts_do_not(tmp_path):
   here = sweep.plan(of, tmp_path)[0].folder / "final" / "test"
   lines = (here / "attempts.jsonl").read_text()
   (here / "attempts.jsonl").write_text(lines * 3)
-  with pytest.raises(errors.Refusal, match="which one counts"):
+  with pytest.raises(errors.UserError, match="which one counts"):
     read(tmp_path, of)
   (here / "verdicts.jsonl").write_text(lines)
   assert row(read(tmp_path, of), "plain")["mean"] == 0.5
@@ -313,7 +313,7 @@ def test_what_fails_is_told_and_the_rest_is_played(tmp_path, monkeypatch, capsys
 
 
 def test_two_sweeps_do_not_play_in_one_folder(tmp_path):
-  with run.claimed(tmp_path), pytest.raises(errors.Refusal, match="another process"):
+  with run.claimed(tmp_path), pytest.raises(errors.UserError, match="another process"):
     run.play(file_of(tmp_path), str(tmp_path), jobs=1)
   with run.claimed(tmp_path):
     pass

@@ -24,7 +24,7 @@ TINY = """
   world.operand_max=6 world.families=1 demonstrate.questions=40
   student.scratch.width=32 student.scratch.head_width=8 student.scratch.mlp=64
   student.scratch.layers=1 student.scratch.vocab=320
-  exam.samples=4 exam.temperature=1.0 exam.new_tokens=48 evaluate.new_tokens=48
+  exam.samples=4 exam.temperature=1.0 exam.max_new_tokens=48 evaluate.max_new_tokens=48
   rollout.buckets=128 train.buckets=192 train.epochs=0 train.steps=60 train.batch=16
   train.lr=0.01 train.warmup=5
 """.split()

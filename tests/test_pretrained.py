@@ -80,7 +80,7 @@ def test_a_model_that_was_replaced_is_noticed_and_one_that_is_gone_is_not_missed
   _, folder = whole.run(tmp_path / "lora", **changes)
   weights = moved / "model.safetensors"
   weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\1\0")
-  with pytest.raises(errors.Refusal, match="not the one this run began with"):
+  with pytest.raises(errors.UserError, match="not the one this run began with"):
     opened(folder, **changes).students(0)["student"][0].frozen  # noqa: B018
   shutil.copy(model[0] / "model.safetensors", weights)
   changes["student__lora__rank"] = 0
@@ -120,20 +120,20 @@ def test_an_encoder_decoder_plays_all_rounds_with_contrasts_and_leaves(tmp_path)
   ],
 )  # fmt: skip
 def test_what_a_family_cannot_be_is_refused_before_anything_is_paid_for(changes, field, tmp_path):
-  with pytest.raises(errors.Refusal, match=field.replace(".", r"\.")):
+  with pytest.raises(errors.UserError, match=field.replace(".", r"\.")):
     whole.run(tmp_path / "run", **changes)
   assert not list((tmp_path / "run").glob("round_*/*"))
 
 
 def test_another_family_than_the_one_that_is_there_is_refused(model, tmp_path):
-  with pytest.raises(errors.Refusal, match=r"student\.arch.*llama"):
+  with pytest.raises(errors.UserError, match=r"student\.arch.*llama"):
     whole.run(tmp_path / "run", student__init=str(model[0]), student__arch="gpt2")
 
 
 def test_packing_trains_on_the_same_examples_in_fewer_rows(model, tmp_path):
   changes = {"rounds": 0, "train__steps": 0, "train__epochs": 1, "train__buckets": (256,)}
   _, apart = whole.run(tmp_path / "apart", **changes)
-  _, packed = whole.run(tmp_path / "packed", train__pack=True, **changes)
+  _, packed = whole.run(tmp_path / "packed", train__packing=True, **changes)
   examples, steps = (
     [f.find(0, "train").facts[name] for f in (apart, packed)] for name in ("examples", "steps")
   )
@@ -175,7 +175,7 @@ def test_a_model_with_a_fault_is_refused_before_anything_is_paid_for_and_welcome
   broken = shutil.copytree(model[0], tmp_path / "model")
   FAULTS[fault](broken)
   changes = {"student__init": str(broken), "rounds": 0}
-  with pytest.raises(errors.Refusal, match=re.escape(fault)):
+  with pytest.raises(errors.UserError, match=re.escape(fault)):
     whole.run(tmp_path / "run", **changes)
   assert not list((tmp_path / "run").glob("round_*"))
   shutil.copytree(model[0], broken, dirs_exist_ok=True)
@@ -185,7 +185,7 @@ def test_a_model_with_a_fault_is_refused_before_anything_is_paid_for_and_welcome
 
 def test_until_a_run_has_begun_its_student_may_begin_as_another_model(model, tmp_path):
   first = {"student__init": str(model[0]), "train__batch": 9, "mesh__data": 2, "mesh__tensor": 4}
-  with pytest.raises(errors.Refusal, match=r"train\.batch"):
+  with pytest.raises(errors.UserError, match=r"train\.batch"):
     whole.run(tmp_path / "run", **first)
   other = shutil.copytree(model[0], tmp_path / "other")
   edited(other / "config.json", lambda c: c["rope_parameters"].update(rope_theta=5e3))
@@ -203,20 +203,20 @@ def test_a_trained_student_is_used_as_the_one_it_is(model, tmp_path):
   for key, value in {
     "student__lora__alpha": 1.0, "student__init": "scratch", "student__scratch__norm_eps": 0.1,
   }.items():  # fmt: skip
-    with pytest.raises(errors.Refusal, match=f"config.{key.replace('__', '.')} cannot be other"):
+    with pytest.raises(errors.UserError, match=f"config.{key.replace('__', '.')} cannot be other"):
       use(**{key: value})
   moved = shutil.copytree(model[0], tmp_path / "moved")
   assert use(student__init=str(moved), student__dtype="bfloat16", seed=5)["n"] == 10
   for name in ("sha256.json", "generation.json"):
     (folder.path / "base" / name).write_text("{")
-    with pytest.raises(errors.Refusal, match=f"{name} is gone or damaged"):
+    with pytest.raises(errors.UserError, match=f"{name} is gone or damaged"):
       use()
 
 
 def test_updates_of_fresh_weights_belong_to_the_seed_of_those(tmp_path):
   changes = LORA | {"train__steps": 1}
   _, folder = whole.run(tmp_path / "run", **changes)
-  with pytest.raises(errors.Refusal, match=r"config\.seed cannot be other"):
+  with pytest.raises(errors.UserError, match=r"config\.seed cannot be other"):
     commands.opened(read_settings(whole.config(**changes, seed=5)), str(folder.path))
 
 
@@ -226,16 +226,16 @@ def test_a_table_of_positions_is_as_long_as_it_was_made_whatever_is_asked_later(
   use = lambda **others: commands.evaluate(
     read_settings(whole.config(**changes | others)), workdir=str(folder.path), round=0, split="test"
   )
-  assert use(evaluate__new_tokens=64)["n"] == 10
-  with pytest.raises(errors.Refusal, match="at most 192 tokens a row"):
-    use(evaluate__new_tokens=65)
-  with pytest.raises(errors.Refusal, match=r"rollout\.buckets is \(256,\)"):
+  assert use(evaluate__max_new_tokens=64)["n"] == 10
+  with pytest.raises(errors.UserError, match="at most 192 tokens a row"):
+    use(evaluate__max_new_tokens=65)
+  with pytest.raises(errors.UserError, match=r"rollout\.buckets is \(256,\)"):
     use(rollout__buckets=(256,))
 
 
 def test_without_torch_what_was_to_be_verified_is_not_written(model, tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, "torch", None)
-  with pytest.raises(errors.Refusal, match="needs torch"):
+  with pytest.raises(errors.UserError, match="needs torch"):
     commands.export(
       read_settings(whole.config(rounds=0)), workdir=str(model[1].path), round=0,
       out=str(tmp_path / "out"), dtype="float32", verify=True,

@@ -256,7 +256,9 @@ def test_gold_sub_questions_that_there_are_not_are_refused_before_anything_is_pl
     commands.refuse_early(what)
     (bare,) = [dataclasses.replace(p, decomposition=()) for p in what.task.problems("test")[:1]]
     what.finals = lambda: {"test": [bare]}
-    with pytest.raises(errors.Refusal, match=r"config\.socratic\.questions.*without sub-questions"):
+    with pytest.raises(
+      errors.UserError, match=r"config\.socratic\.questions.*without sub-questions"
+    ):
       commands.refuse_early(what)
 
 
@@ -284,7 +286,7 @@ def command(capsys, *words):
 
 def test_settings_of_decoding_may_be_changed_by_the_command(socratic, capsys, monkeypatch):
   taken, there = recipes.spying(monkeypatch), f"--workdir={socratic[1].path}"
-  (line,) = command(capsys, "evaluate", there, "--config.evaluate.votes=3")
+  (line,) = command(capsys, "evaluate", there, "--config.evaluate.num_votes=3")
   assert json.loads(line)["n"] == 4 and len(taken) == 12
   (line,) = command(capsys, "evaluate", there, "--config.socratic.questions=gold")
   assert json.loads(line)["split"] == "test"

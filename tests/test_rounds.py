@@ -23,7 +23,7 @@ def config(**changes) -> dict:
   c.rounds, c.stop.patience = 1, 0
   sizes = c.student.scratch
   sizes.width, sizes.head_width, sizes.mlp, sizes.vocab = 32, 8, 64, 320
-  c.exam.questions, c.exam.samples, c.exam.new_tokens, c.evaluate.new_tokens = 20, 2, 12, 12
+  c.exam.questions, c.exam.samples, c.exam.max_new_tokens, c.evaluate.max_new_tokens = 20, 2, 12, 12
   c.rollout.batch, c.rollout.buckets, c.train.buckets = 16, (128,), (192,)
   c.train.steps, c.train.batch, c.train.warmup, c.train.log_every = 4, 8, 2, 2
   c.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
@@ -106,7 +106,7 @@ def test_a_run_that_was_stopped_says_what_it_goes_on_after(plain, tmp_path, caps
 
 
 def test_a_folder_belongs_to_one_config(plain):
-  with pytest.raises(errors.Refusal, match=r"config\.seed"):
+  with pytest.raises(errors.UserError, match=r"config\.seed"):
     run(plain[1].path, seed=5)
 
 
@@ -174,7 +174,7 @@ def test_the_loss_options_change_the_loss(plain, tmp_path, change):
 
 
 def test_replace_trains_on_this_round_alone_and_base_starts_afresh(plain, tmp_path):
-  _, folder = run(tmp_path / "run", carry="replace", start_from="base", **cache(plain))
+  _, folder = run(tmp_path / "run", accumulate_rationales=False, start_from="base", **cache(plain))
   own = records_of(folder, 1, "feedback", phase_dir.RATIONALES, records.Rationale)
   assert len(records_of(folder, 1, "train", train.EXAMPLES, records.Example)) == len(own)
   assert metrics(folder)[0].loss > metrics(plain[1])[0].loss  # untrained weights know less
@@ -210,7 +210,7 @@ def test_a_run_is_exported_with_a_card_that_tells_its_rounds(plain, tmp_path):
   commands.export(read_settings(config()), **there, dtype="float32", verify=False)
   card = (out / "README.md").read_text()
   assert "Question: QUESTION\nReasoning:\n```" in card and "n=10)" in card
-  with pytest.raises(errors.Refusal, match="is there already"):
+  with pytest.raises(errors.UserError, match="is there already"):
     commands.export(read_settings(config()), **there, dtype="float32", verify=False)
 
 
@@ -219,7 +219,7 @@ def test_a_student_whose_weights_are_gone_is_refused_by_name(plain, tmp_path):
 
   copy = shutil.copytree(plain[1].path, tmp_path / "copy")
   next(pathlib.Path(copy).glob("round_01/2_train/student/*/MANIFEST.json")).unlink()
-  with pytest.raises(errors.Refusal, match="student's weights are missing"):
+  with pytest.raises(errors.UserError, match="student's weights are missing"):
     commands.evaluate(read_settings(config()), workdir=str(copy), round=1, split="test")
 
 
@@ -250,14 +250,14 @@ def test_a_round_without_a_teacher_paid_nothing_for_one(tmp_path):
 
 def test_an_opening_that_keeps_no_rationale_says_why_they_were_dropped(tmp_path):
   plan = {"opening": ("demonstrate", "train"), "rounds": 0, "train__losses__triplet": 0.0}
-  with pytest.raises(errors.Refusal, match=r"0 written.*; demonstrate dropped \d+ wrong_answer"):
+  with pytest.raises(errors.UserError, match=r"0 written.*; demonstrate dropped \d+ wrong_answer"):
     run(tmp_path / "run", teacher__builtin__error_rate=1.0, **plan)
 
 
 @pytest.mark.parametrize("loss, norm", [(float("nan"), 1.0), (1.0, float("inf"))])
 def test_a_training_that_diverges_is_refused(loss, norm, tmp_path):
   last = records.Metrics(step=7, loss=loss, sft=loss, triplet=None, grad_norm=norm)
-  with pytest.raises(errors.Refusal, match=r"diverged.*step 7.*config\.train\.lr"):
+  with pytest.raises(errors.UserError, match=r"diverged.*step 7.*config\.train\.lr"):
     fit.refuse_divergence(last, run_dir.RunFolder(tmp_path).phase(0, 2, "train"))
 
 
@@ -271,7 +271,7 @@ def test_a_training_that_diverges_is_refused(loss, norm, tmp_path):
 def test_devices_that_cannot_share_the_work_are_refused_before_the_teacher_is_paid(
   tmp_path, change, named
 ):
-  with pytest.raises(errors.Refusal, match=named):
+  with pytest.raises(errors.UserError, match=named):
     run(tmp_path / "run", **change)
   assert not (tmp_path / "run" / "teacher.sqlite").exists()
   assert not (tmp_path / "run" / "round_00").exists()
@@ -294,20 +294,20 @@ def test_results_stand_alone_on_the_standard_output(plain, capsys):
 def test_a_broken_question_is_refused_with_its_line(tmp_path, line, named):
   file = tmp_path / "questions.jsonl"
   file.write_text(f"\n\n{line}\n")
-  with pytest.raises(errors.Refusal, match=named):
+  with pytest.raises(errors.UserError, match=named):
     commands.read_questions(str(file))
 
 
 @pytest.mark.parametrize("change", [{"round": -5}, {"temperature": float("nan")}])
 def test_a_round_and_a_temperature_that_do_not_exist_are_refused(plain, change):
   asked = {"round": 0, "question": "a", "questions": "", "samples": 1, "temperature": 0.0}
-  with pytest.raises(errors.Refusal):
+  with pytest.raises(errors.UserError):
     commands.sample(read_settings(config()), workdir=str(plain[1].path), **asked | change)
 
 
 @pytest.mark.parametrize("change", [{"port": 99999}, {"log": "/nowhere/at/all"}])
 def test_a_teacher_that_cannot_serve_is_refused(change):
-  with pytest.raises(errors.Refusal):
+  with pytest.raises(errors.UserError):
     commands.serve(read_settings(config()), **{"port": 0, "log": ""} | change)
 
 

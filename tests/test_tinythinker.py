@@ -105,7 +105,7 @@ def test_no_more_recalls_of_a_question_are_analyzed_than_it_is_told(thinker):
 
 def test_several_runs_vote_on_a_finished_student(thinker, capsys, monkeypatch):
   taken = recipes.spying(monkeypatch)
-  facts = recipes.scored(thinker[1], "tinythinker", capsys, evaluate__votes=3, **LEARNT)
+  facts = recipes.scored(thinker[1], "tinythinker", capsys, evaluate__num_votes=3, **LEARNT)
   assert facts["n"] == 4 and len(taken) == 12
   by_problem = collections.defaultdict(list)
   for a in taken:
@@ -126,7 +126,7 @@ def test_a_question_with_options_may_be_asked_of_a_staged_student(thinker, capsy
   )  # fmt: skip
   row = json.loads(capsys.readouterr().out)
   assert row["answer"] in ("A", "B", None) and row["text"]
-  with pytest.raises(errors.Refusal, match="options"):
+  with pytest.raises(errors.UserError, match="options"):
     commands.sample(
       read_settings(config("tinythinker", **LEARNT), teacher=False),
       workdir=str(thinker[1].path), round=-1, samples=1, temperature=0.0, questions="",

@@ -20,7 +20,7 @@ COMMON = {
   "world.steps_max": 1,
   "task.validation": 150,
   "exam.questions": 300,
-  "exam.new_tokens": 40,
+  "exam.max_new_tokens": 40,
   "stop.patience": 0,
   "train.steps": 200,
   "prefer.steps": 150,
@@ -32,7 +32,7 @@ CLAIMS = {
   "tuning_alone_more_steps": {"rounds": 0, "train.steps": 350},
 }
 
-MEANS = {"prefer.length_normalised": True}  # as the papers of these losses define them
+MEANS = {"prefer.length_normalized": True}  # as the papers of these losses define them
 
 FULL = {
   **CLAIMS,
@@ -45,11 +45,11 @@ FULL = {
   "orpo": {"prefer.loss": "orpo", **MEANS},
   "preferences_alone": {"opening": ("exam", "pair", "prefer"), "rounds": 0},
   "preferences_on_another_task": {"cross.name": "taxonomy"},
-  "without_anchor": {"prefer.anchor": 0.0},
+  "without_anchor": {"prefer.nll_weight": 0.0},
   "beta_01": {"prefer.beta": 0.1},
   "sampled_at_1": {"exam.temperature": 1.0},
   "smoothed": {"prefer.label_smoothing": 0.1},
-  "length_normalised": {"prefer.length_normalised": True},
+  "length_normalized": {"prefer.length_normalized": True},
   "half_of_the_data": {"task.train": 300},
   "a_quarter_of_the_data": {"task.train": 150},
   "two_refinements": {"rounds": 2},

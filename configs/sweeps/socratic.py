@@ -23,7 +23,7 @@ COMMON = {
   "train.steps": STEPS,
 }
 
-CHAIN = {"format": "cot", "evaluate.new_tokens": 80}
+CHAIN = {"format": "cot", "evaluate.max_new_tokens": 80}
 ALONE = {"format": "answer_only", "demonstrate.source": "gold"}
 
 CLAIMS = {
@@ -35,7 +35,7 @@ CLAIMS = {
 
 FULL = {
   **CLAIMS,
-  "unified": {"socratic.mode": "unified", "evaluate.new_tokens": 160},
+  "unified": {"socratic.mode": "unified", "evaluate.max_new_tokens": 160},
   "gold_questions": {"socratic.questions": "gold"},
   "gold_annotation": {"demonstrate.source": "gold"},
   "all_questions_at_once": {"socratic.solutions": False},

@@ -53,7 +53,7 @@ def play(config: str, workdir: str, *, jobs: int) -> int:
 
 @contextlib.contextmanager
 def claimed(workdir):
-  """The folder is ours while this lasts. Raises Refusal if another sweep is played in it."""
+  """The folder is ours while this lasts. Raises UserError if another sweep is played in it."""
   folder = pathlib.Path(workdir)
   with phase_dir.refusing_a_full_disk(folder):
     folder.mkdir(parents=True, exist_ok=True)

@@ -80,20 +80,20 @@ class Planned:
 
 
 def load(path: str) -> Sweep:
-  """The sweep in FILE.py[:which]. Raises Refusal if there is none, or it makes no sense."""
+  """The sweep in FILE.py[:which]. Raises UserError if there is none, or it makes no sense."""
   file, _, which = path.partition(":")
   with args.one_line(path):
     program = runpy.run_path(file)
     if "get_sweep" not in program:
-      raise errors.Refusal(f"{file} has no function get_sweep()", errors.CONFIG)
+      raise errors.UserError(f"{file} has no function get_sweep()", errors.CONFIG)
     found = program["get_sweep"]
     if which and not inspect.signature(found).parameters:
       raise errors.usage(f"{file} is one sweep, and knows no {which!r}")
     made = found(which) if which else found()
   if not isinstance(made, Sweep):
-    raise errors.Refusal(f"get_sweep() of {file} gives no Sweep", errors.CONFIG)
+    raise errors.UserError(f"get_sweep() of {file} gives no Sweep", errors.CONFIG)
   for wrong in _faults(made):
-    raise errors.Refusal(f"{path}: {wrong}", errors.CONFIG)
+    raise errors.UserError(f"{path}: {wrong}", errors.CONFIG)
   return made
 
 
@@ -121,7 +121,7 @@ def _faults(sweep: Sweep):
 
 
 def plan(sweep: Sweep, workdir) -> list[Planned]:
-  """Every run: all rows with the first seed, then with the next. Raises Refusal if a row does not
+  """Every run: all rows with the first seed, then with the next. Raises UserError if a row does not
   pass the door."""
   workdir = pathlib.Path(workdir)
   cache = sweep.cache or str(workdir / "teacher.sqlite")
@@ -138,12 +138,12 @@ def plan(sweep: Sweep, workdir) -> list[Planned]:
 
 
 def read(config: str, words, row: str) -> dict:
-  """The config of a row as JSON has it. Raises Refusal, with the row's name, at the door."""
+  """The config of a row as JSON has it. Raises UserError, with the row's name, at the door."""
   try:
     found, _, _ = args.parse([f"--config={config}", *words], {}, config="required")
     read_settings(found)
-  except errors.Refusal as refusal:
-    raise errors.Refusal(f"row {row}: {refusal}", refusal.code) from None
+  except errors.UserError as refusal:
+    raise errors.UserError(f"row {row}: {refusal}", refusal.code) from None
   return json.loads(json.dumps(found))
 
 

@@ -57,7 +57,7 @@ def read(sweep, planned) -> dict:
 def verdicts(folder, split: str) -> dict[str, bool]:
   """{problem: was it answered right?} of a finished run on a split; {} if it was not asked.
 
-  Raises Refusal if a question has several attempts and nothing says what they come to.
+  Raises UserError if a question has several attempts and nothing says what they come to.
   """
   here = pathlib.Path(folder) / "final" / split
   if not (here / "manifest.json").exists():
@@ -132,7 +132,7 @@ def difference(own: dict[int, dict], base: dict[int, dict]) -> dict | None:
 
 
 def matrix(marks: dict[int, dict]) -> tuple[np.ndarray, list[str]]:
-  """(verdicts, a row a seed and a column a question; the questions). Raises Refusal if seeds were
+  """(verdicts, a row a seed and a column a question; the questions). Raises UserError if seeds were
   asked different ones."""
   items = sorted(next(iter(marks.values())))
   for seed, found in marks.items():

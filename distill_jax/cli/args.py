@@ -59,32 +59,34 @@ def described(options: dict) -> str:
 
 @contextlib.contextmanager
 def one_line(named: str):
-  """Turns what absl, ml_collections or a broken config file raise into a Refusal: usage (2) or
+  """Turns what absl, ml_collections or a broken config file raise into a UserError: usage (2) or
   config (3). `named`: the config, FILE.py or FILE.py:which."""
   file, _, which = named.partition(":")
   try:
     yield
-  except (errors.Refusal, KeyboardInterrupt):
+  except (errors.UserError, KeyboardInterrupt):
     raise
   except flags.UnrecognizedFlagError as error:
     raise errors.usage(str(error)) from None
   except flags.Error as error:
     if which and "get_config() takes 0 positional" in str(error):
-      raise errors.Refusal(f"{file} has one size: leave :{which} out", errors.CONFIG) from None
-    raise errors.Refusal(_last(error), errors.CONFIG) from None
+      raise errors.UserError(f"{file} has one size: leave :{which} out", errors.CONFIG) from None
+    raise errors.UserError(_last(error), errors.CONFIG) from None
   except (AttributeError, KeyError) as error:
     if which and error.args == (which,):
-      raise errors.Refusal(f"{file} knows no {which!r}", errors.CONFIG) from None
+      raise errors.UserError(f"{file} knows no {which!r}", errors.CONFIG) from None
     if "get_config" in str(error):
-      raise errors.Refusal("the config file has no function get_config()", errors.CONFIG) from None
-    raise errors.Refusal(
+      raise errors.UserError(
+        "the config file has no function get_config()", errors.CONFIG
+      ) from None
+    raise errors.UserError(
       f"no such setting: {_unknown(error)} (all settings: configs/base.py)", errors.CONFIG
     ) from None
   except OSError as error:
     missing = str(error).strip().splitlines()[-1].strip()
-    raise errors.Refusal(f"the config file cannot be read: {missing}", errors.CONFIG) from None
+    raise errors.UserError(f"the config file cannot be read: {missing}", errors.CONFIG) from None
   except Exception as error:  # a config file is a program, and may fail in any way
-    raise errors.Refusal(
+    raise errors.UserError(
       f"the config file fails: {type(error).__name__}: {_last(error)}", errors.CONFIG
     ) from None
 
@@ -99,7 +101,7 @@ def _naming_teachers(words):
     flag = next((w for w in words if w.lstrip("-").startswith("config.teachers.")), None)
     if flag is None:
       raise
-    raise errors.Refusal(
+    raise errors.UserError(
       f"{flag}: what the config file does not name of config.teachers is given whole, as in"
       " --config.teachers=\"{'NAME': {'model': 'MODEL'}}\"",
       errors.CONFIG,

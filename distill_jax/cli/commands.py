@@ -61,7 +61,7 @@ def run(settings, config: dict, workdir: str, *, retry_failed: bool = False) -> 
 
 
 def refuse_early(what) -> None:
-  """Raises Refusal, before anything is paid for, if there is no such student, if the devices cannot
+  """Raises UserError, before anything is paid for, if there is no such student, if the devices cannot
   train it, or if it is to be asked sub-questions that there are not."""
   s = what.settings
   if s.format == "socratic" and s.socratic.questions == "gold":
@@ -81,7 +81,7 @@ def refuse_early(what) -> None:
 
 def opened(settings, workdir: str) -> runs.Run:
   """A run folder to read from; what is told of it leaves the standard output to the results.
-  Raises Refusal if it is none."""
+  Raises UserError if it is none."""
   path = pathlib.Path(workdir)
   if not (path / "config.json").exists():
     raise errors.usage(f"{workdir or '--workdir'} is no run folder: it has no config.json")
@@ -90,7 +90,7 @@ def opened(settings, workdir: str) -> runs.Run:
 
 
 def refuse_another_student(settings, begun: dict) -> None:
-  """Raises Refusal if the settings describe another student than the config `begun` of its run
+  """Raises UserError if the settings describe another student than the config `begun` of its run
   does. How it computes, and where the model it began as lies now, may differ."""
   ours = json.loads(json.dumps(dataclasses.asdict(settings)))  # tuples become lists, as on disk
   free = {f"config.student.{name}" for name in ("dtype", "attention")}
@@ -101,7 +101,7 @@ def refuse_another_student(settings, begun: dict) -> None:
   if inits == {bases.SCRATCH} and settings.student.lora.rank and begun["seed"] != settings.seed:
     other.add("config.seed")  # of the weights beneath the updates
   if other - free:
-    raise errors.Refusal(
+    raise errors.UserError(
       f"{', '.join(sorted(other - free))} cannot be other than in the training of this student: "
       "leave that out, or train another one in another --workdir",
       errors.CONFIG,
@@ -109,7 +109,7 @@ def refuse_another_student(settings, begun: dict) -> None:
 
 
 def trained_round(what, number: int) -> int:
-  """The round that is meant: the best so far by validation, if -1. Raises Refusal if it is not
+  """The round that is meant: the best so far by validation, if -1. Raises UserError if it is not
   there."""
   done = {
     n: f["evaluate"].facts
@@ -165,7 +165,7 @@ def sample(
       students=what.students(number),
       samples=samples,
       temperature=temperature,
-      new_tokens=settings.evaluate.new_tokens,
+      max_new_tokens=settings.evaluate.max_new_tokens,
       stop=what.format.stop,
     )
   for (q, k), s in zip(rows, spoken, strict=True):

@@ -65,7 +65,7 @@ def teacher(config: dict | None) -> int:
 
   try:
     found = read_settings(config)
-  except errors.Refusal as refusal:
+  except errors.UserError as refusal:
     print(f"config           {refusal}")
     return refusal.code
   print("config           makes sense")

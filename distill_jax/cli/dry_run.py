@@ -18,7 +18,7 @@ SURE, AT_MOST = "", "at most"
 
 
 def tell(settings, config: dict, workdir: str, *, retry_failed: bool = False) -> None:
-  """Prints it; `retry_failed`: as if what has failed were asked for again. Raises errors.Refusal
+  """Prints it; `retry_failed`: as if what has failed were asked for again. Raises errors.UserError
   for what a run would be refused for before it begins, but for what only the devices know."""
   screen, folder = console.Console(), run_dir.RunFolder(workdir)
   folder.check(config)

@@ -20,7 +20,7 @@ The prompt is exactly, with a line end after `Reasoning:`
 ```
 {prompt}```
 
-and the answer stands in the last line, `Answer: ...`. Decode greedily, up to {new_tokens} tokens.
+and the answer stands in the last line, `Answer: ...`. Decode greedily, up to {max_new_tokens} tokens.
 
 ## How it was made
 
@@ -42,7 +42,7 @@ def write(settings, rows, *, number: int, finals: dict, prompt: str, name: str) 
     number=number,
     began=_began(settings.student),
     prompt=prompt,
-    new_tokens=settings.evaluate.new_tokens,
+    max_new_tokens=settings.evaluate.max_new_tokens,
     rounds="\n".join(map(_row, rows)),
     finals="\n".join(f"- {split.replace('_', ' ')}: {_share(f)}" for split, f in finals.items()),
   )

@@ -9,7 +9,7 @@ def read_settings(config: dict, *, teacher: bool = True) -> Settings:
   """Settings from a plain nested dict (ConfigDict.to_dict()). `teacher`: one will be asked, so that
   its key, files and address are looked at too.
 
-  Raises Refusal (exit code 3) for whatever is missing, unknown, of the wrong type, or makes no
+  Raises UserError (exit code 3) for whatever is missing, unknown, of the wrong type, or makes no
   sense.
   """
   settings = typed.group(Settings, pool.merged(config), "")

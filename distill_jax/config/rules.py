@@ -10,7 +10,6 @@ from distill_jax import plan as plans
 
 CHOICES = {
   "format": ("cot", "answer_only", "instruct", "staged", "socratic"),
-  "carry": ("append", "replace"),
   "start_from": ("previous", "base"),
   "task.name": tuple(tasks.LOADERS),
   "teacher.kind": ("builtin", "openai", "replay", "student"),
@@ -39,17 +38,17 @@ STYLES = ("cot", "plain")
 
 AT_LEAST_ONE = (
   "exam.samples",
-  "exam.new_tokens",
-  "evaluate.new_tokens",
+  "exam.max_new_tokens",
+  "evaluate.max_new_tokens",
   "demonstrate.rationales",
   "demonstrate.passes",
   "socratic.max_steps",
-  "evaluate.votes",
+  "evaluate.num_votes",
   "prefer.batch",
   "feedback.mistakes",
   "feedback.rationales",
-  "teacher.concurrency",
-  "teacher.attempts",
+  "teacher.max_concurrency",
+  "teacher.max_attempts",
   "teacher.max_tokens",
   "teacher.max_requests",
   "teacher.batch_size",
@@ -59,10 +58,10 @@ AT_LEAST_ONE = (
   "student.scratch.kv_heads",
   "student.scratch.mlp",
   "train.batch",
-  "train.micro",
+  "train.grad_accum_steps",
   "train.checkpoint_every",
   "train.log_every",
-  "train.chunk",
+  "train.logits_chunk",
   "triplet.max_response",
   "rollout.batch",
   "task.validation",
@@ -80,9 +79,9 @@ NOT_NEGATIVE = (
   "task.train",
   "task.test",
   "teacher.temperature",
-  "teacher.patience",
+  "teacher.max_wait",
   "teacher.deadline",
-  "teacher.max_tokens_most",
+  "teacher.max_tokens_retry_limit",
   "teacher.requests_per_minute",
   "teacher.tokens_per_minute",
   "teacher.prices.input",
@@ -97,9 +96,9 @@ NOT_NEGATIVE = (
   "staged.interval",
   "staged.starts",
   "evaluate.temperature",
-  "pair.most",
+  "pair.max_pairs_per_prompt",
   "prefer.gamma",
-  "prefer.anchor",
+  "prefer.nll_weight",
   "prefer.steps",
   "prefer.epochs",
   "prefer.lr",
@@ -117,7 +116,7 @@ NOT_NEGATIVE = (
   "train.epochs",
   "train.lr",
   "train.warmup",
-  "train.clip",
+  "train.grad_clip_norm",
   "train.weight_decay",
   "triplet.margin",
   "world.out_of_domain",
@@ -151,7 +150,7 @@ SHARES = (
   "taxonomy.exceptions",
   "prefer.label_smoothing",
   "teacher.builtin.error_rate",
-  "teacher.coverage",
+  "teacher.min_reply_rate",
   "sft.prompt_weight",
   "exam.top_p",
 )
@@ -237,9 +236,9 @@ def _check_plan(s) -> None:
     raise errors.config(
       "exam.samples", s.exam.samples, "1 at temperature 0: all samples would be the same"
     )
-  if s.evaluate.votes > 1 and s.evaluate.temperature == 0:
+  if s.evaluate.num_votes > 1 and s.evaluate.temperature == 0:
     allowed = "1 at evaluate.temperature 0: all votes would be the same"
-    raise errors.config("evaluate.votes", s.evaluate.votes, allowed)
+    raise errors.config("evaluate.num_votes", s.evaluate.num_votes, allowed)
 
 
 def _check_format(s) -> None:
@@ -304,14 +303,16 @@ def _check_preferences(s) -> None:
   if bool(p.steps) == bool(p.epochs):
     allowed = f"0, or prefer.epochs (now {p.epochs}) must be 0: one decides"
     raise errors.config("prefer.steps", p.steps, allowed, "--config.prefer.epochs=0")
-  if p.batch % s.train.micro:
-    raise errors.config("train.micro", s.train.micro, f"a divisor of prefer.batch ({p.batch})")
-  if p.loss == "kto" and s.train.micro > 1:
+  if p.batch % s.train.grad_accum_steps:
+    raise errors.config(
+      "train.grad_accum_steps", s.train.grad_accum_steps, f"a divisor of prefer.batch ({p.batch})"
+    )
+  if p.loss == "kto" and s.train.grad_accum_steps > 1:
     allowed = "1 with prefer.loss=kto: its reference point is a mean over the whole batch"
-    raise errors.config("train.micro", s.train.micro, allowed)
-  if s.compat.tinythinker.anchor_on_pads and (s.train.pack or not p.anchor):
-    allowed = "False where rows are packed, or prefer.anchor is 0"
-    raise errors.config("compat.tinythinker.anchor_on_pads", True, allowed)
+    raise errors.config("train.grad_accum_steps", s.train.grad_accum_steps, allowed)
+  if s.compat.tinythinker.nll_on_pads and (s.train.packing or not p.nll_weight):
+    allowed = "False where rows are packed, or prefer.nll_weight is 0"
+    raise errors.config("compat.tinythinker.nll_on_pads", True, allowed)
   if p.label_smoothing and p.loss not in ("dpo", "robust"):
     raise errors.config("prefer.label_smoothing", p.label_smoothing, f"0 with loss {p.loss}")
   if p.loss == "robust" and p.label_smoothing >= 0.5:
@@ -348,8 +349,10 @@ def _check_training(s) -> None:
   if bool(t.steps) == bool(t.epochs):
     allowed = f"0, or train.epochs (now {t.epochs}) must be 0: one decides"
     raise errors.config("train.steps", t.steps, allowed, "--config.train.epochs=0")
-  if t.batch % t.micro:
-    raise errors.config("train.micro", t.micro, f"a divisor of train.batch ({t.batch})")
+  if t.batch % t.grad_accum_steps:
+    raise errors.config(
+      "train.grad_accum_steps", t.grad_accum_steps, f"a divisor of train.batch ({t.batch})"
+    )
   if not t.losses.sft and not t.losses.triplet:
     raise errors.config("train.losses.sft", t.losses.sft, "above 0 where train.losses.triplet is 0")
   for field in ("train.buckets", "rollout.buckets"):

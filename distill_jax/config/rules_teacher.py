@@ -34,37 +34,37 @@ def check(s) -> None:
       _check_values(pool.get(s, name))
       if name in asked:
         _check_use(s, name, pool.get(s, name))
-    except errors.Refusal as refusal:
+    except errors.UserError as refusal:
       if name == pool.MAIN:
         raise
       said = str(refusal).replace("config.teacher.", f"config.teachers.{name}.")
-      raise errors.Refusal(said, refusal.code) from None
+      raise errors.UserError(said, refusal.code) from None
 
 
 def _check_pool(s) -> None:
   for phase in pool.given(s):
     if phase not in plans.ASKERS:
       allowed = f"about phases that ask a teacher: {', '.join(plans.ASKERS)}"
-      example = "--config.teacher.stages=\"('feedback=NAME',)\""
-      raise errors.config("teacher.stages", s.teacher.stages, allowed, example)
+      example = "--config.teacher.by_phase=\"('feedback=NAME',)\""
+      raise errors.config("teacher.by_phase", s.teacher.by_phase, allowed, example)
   pool.shares(s, "")
 
 
 def _check_values(t) -> None:
   if t.prices.cached < 0 and t.prices.cached != -1:
     raise errors.config("teacher.prices.cached", t.prices.cached, "0 or more, or -1: as input")
-  if 0 < t.max_tokens_most < t.max_tokens:
+  if 0 < t.max_tokens_retry_limit < t.max_tokens:
     allowed = f"0, or at least teacher.max_tokens={t.max_tokens}, from which it is doubled"
-    raise errors.config("teacher.max_tokens_most", t.max_tokens_most, allowed)
+    raise errors.config("teacher.max_tokens_retry_limit", t.max_tokens_retry_limit, allowed)
   faults.Script(t.builtin.faults, 0)
   credentials.check_name(t.key_env)
   if t.base_url:
     credentials.check_address(t.base_url, insecure_http=t.insecure_http)
-  request_body.fields(t.extra)
+  request_body.fields(t.extra_body)
   if t.batch and t.kind != "openai":
     raise errors.config("teacher.batch", t.batch, f"empty with teacher.kind={t.kind}")
   if t.kind in ("replay", "student"):
-    for field, none in (("structured", False), ("extra", "")):
+    for field, none in (("structured", False), ("extra_body", "")):
       if (value := getattr(t, field)) != none:
         allowed = f"{none!r} with teacher.kind={t.kind}: no server is asked"
         raise errors.config(f"teacher.{field}", value, allowed)

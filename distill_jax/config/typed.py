@@ -11,19 +11,19 @@ LARGEST = 2**31 - 1  # of a whole number: the device counts in 32 bits
 
 
 def group(kind, values, at: str):
-  """A `kind` of what `values` holds; `at` is its dotted name. Raises errors.Refusal."""
+  """A `kind` of what `values` holds; `at` is its dotted name. Raises errors.UserError."""
   if not isinstance(values, dict):
     raise errors.config(at, values, "a group of settings")
   names = {f.name: f.type for f in dataclasses.fields(kind)}
   path = lambda name: f"{at}.{name}" if at else name
   for name in values:
     if name not in names:
-      raise errors.Refusal(
+      raise errors.UserError(
         f"config.{path(name)} is not a setting; there are: {', '.join(names)}", errors.CONFIG
       )
   for name in names:
     if name not in values:
-      raise errors.Refusal(f"config.{path(name)} is missing (see configs/base.py)", errors.CONFIG)
+      raise errors.UserError(f"config.{path(name)} is missing (see configs/base.py)", errors.CONFIG)
   return kind(**{name: value_of(hint, values[name], path(name)) for name, hint in names.items()})
 
 

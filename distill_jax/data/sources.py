@@ -27,7 +27,7 @@ def rows(
 
   `kinds` is what a row may be: dict, str. A last line that is cut short (no line end, not JSON) is
   set aside and reported through `warn`. `option` and `expected` are what the refusal of a missing
-  file names. Raises errors.Refusal.
+  file names. Raises errors.UserError.
   """
   path = pathlib.Path(path)
   text = _text(path, option, expected)
@@ -51,7 +51,7 @@ def elements(path, tag: str, *, expected: str = "") -> list[dict]:
   """The elements of that name of an XML file as rows: attribute or child element -> its text.
 
   A document type declaration is refused, and with it every entity but the five of XML itself.
-  Raises errors.Refusal.
+  Raises errors.UserError.
   """
   text = _text(pathlib.Path(path), "task.path", expected)
   found, open_tags = [], []
@@ -83,14 +83,14 @@ def elements(path, tag: str, *, expected: str = "") -> list[dict]:
 
 
 def lines(path) -> list[str]:
-  """The lines of a text file, without blank ones at its end. Raises errors.Refusal."""
+  """The lines of a text file, without blank ones at its end. Raises errors.UserError."""
   return [line.strip() for line in _text(pathlib.Path(path), "task.path", "").rstrip().split("\n")]
 
 
 def hub(name: str, config: str, split: str) -> list[dict]:
   """The rows of a split of a data set of the Hugging Face hub; "" is the default config.
 
-  Raises errors.Refusal if it cannot be had, for whatever reason (network, name, disk).
+  Raises errors.UserError if it cannot be had, for whatever reason (network, name, disk).
   """
   try:
     import datasets

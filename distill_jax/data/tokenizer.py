@@ -50,7 +50,7 @@ def copy(source: pathlib.Path, names, path: pathlib.Path, model: dict, *, room: 
   """Makes what `names` are of the files of a tokenizer in `source` the one at `path`.
 
   `model` is the config.json beside them: a tokenizer that does not say its class, or its special
-  tokens, has those of the model's. Raises Refusal, and leaves nothing at `path`, if there is none,
+  tokens, has those of the model's. Raises UserError, and leaves nothing at `path`, if there is none,
   if it cannot be used, or if it has ids from `room` on, which the model does not know.
   """
   files = [source / name for name in names if (source / name).is_file()]

@@ -54,12 +54,14 @@ def prefill(config, params, tokens_PL, lengths_P):
   return _pinned(students.of(config).prefill(config, params, tokens_PL, lengths_P))
 
 
-@functools.partial(jax.jit, static_argnames=("count", "new_tokens"))
-def empty(prefilled, *, count: int, new_tokens: int) -> State:
-  """`count` rows in which nothing is, as wide as what was read and `new_tokens` need."""
+@functools.partial(jax.jit, static_argnames=("count", "max_new_tokens"))
+def empty(prefilled, *, count: int, max_new_tokens: int) -> State:
+  """`count` rows in which nothing is, as wide as what was read and `max_new_tokens` need."""
   logits_PV, cache, _ = prefilled
   like = lambda x: jnp.zeros((count, *x.shape[1:]), x.dtype)
-  longer = lambda x: jnp.zeros((count, x.shape[1], x.shape[2] + new_tokens, x.shape[3]), x.dtype)
+  longer = lambda x: jnp.zeros(
+    (count, x.shape[1], x.shape[2] + max_new_tokens, x.shape[3]), x.dtype
+  )
   whole = lambda dtype, *shape: jnp.zeros((count, *shape), dtype)
   return _pinned(
     State(
@@ -73,7 +75,10 @@ def empty(prefilled, *, count: int, new_tokens: int) -> State:
       whole(jnp.int32),
       whole(jnp.uint32, 2),
       Drawn(
-        whole(jnp.int32, new_tokens), whole(jnp.float32, new_tokens), whole(jnp.int32), whole(bool)
+        whole(jnp.int32, max_new_tokens),
+        whole(jnp.float32, max_new_tokens),
+        whole(jnp.int32),
+        whole(bool),
       ),
     )
   )
@@ -126,7 +131,7 @@ def decode(
   # Behind the barrier: so layers are sliced, and a tied head laid out as a head, once and not once
   # a token.
   layers = jax.lax.optimization_barrier(model.unstacked(config, params))
-  new_tokens = state.drawn.tokens.shape[1]
+  max_new_tokens = state.drawn.tokens.shape[1]
   last = state.turn + turns
 
   def more(loop):
@@ -138,7 +143,7 @@ def decode(
     drawn = state.drawn
     uniform_R = jax.vmap(_uniform)(state.keys, drawn.lengths)
     token_R, logp_R = sampling.choose(state.logits, uniform_R, settings)
-    here_RN = (jnp.arange(new_tokens)[None, :] == drawn.lengths[:, None]) & running_R[:, None]
+    here_RN = (jnp.arange(max_new_tokens)[None, :] == drawn.lengths[:, None]) & running_R[:, None]
     position_R = state.filled + drawn.lengths
     drawn = Drawn(
       jnp.where(here_RN, token_R[:, None], drawn.tokens),
@@ -148,7 +153,7 @@ def decode(
     )
     logits_RV, cache = model.advance(config, params, layers, token_R, position_R, state.cache)
     state = State(state.turn + 1, cache, logits_RV, state.filled, state.keys, drawn)
-    return state, running_R & ~drawn.ended & (drawn.lengths < new_tokens)
+    return state, running_R & ~drawn.ended & (drawn.lengths < max_new_tokens)
 
   state, running_R = jax.lax.while_loop(more, turn, (_pinned(state), _pinned(running_R)))
   return _pinned(state), running_R

@@ -48,12 +48,12 @@ def sample(
   *,
   sizes: Sizes,
   bucket: int,
-  new_tokens: int,
+  max_new_tokens: int,
   eos: tuple[int, ...],
   pad: int,
   stopped=None,
 ) -> Sampled:
-  """Continues prompt n by len(keys[n]) rows of at most `new_tokens` tokens, which share one reading
+  """Continues prompt n by len(keys[n]) rows of at most `max_new_tokens` tokens, which share one reading
   of it; rows come back in the order of `keys`.
 
   prompts: token lists of 1 to `bucket` tokens; keys: a uint32 [rows, 2] each. A row's tokens depend
@@ -64,7 +64,7 @@ def sample(
     raise ValueError("a prompt without tokens cannot be continued")
   all_keys = np.concatenate([np.zeros((0, 2), np.uint32), *keys])
   first = np.cumsum([0, *map(len, keys)])
-  out = _nothing(len(all_keys), new_tokens, pad)
+  out = _nothing(len(all_keys), max_new_tokens, pad)
   unread, unplaced = collections.deque(range(len(prompts))), collections.deque()
   holds = np.full(sizes.rows, -1)  # the row of `out` that each row of the device works for
   left, state = len(all_keys), None
@@ -84,7 +84,7 @@ def sample(
       prefilled = decode_loop.prefill(config, params, tokens, lengths)
       unplaced.extend((k, row) for k, n in enumerate(read) for row in range(first[n], first[n + 1]))
       if state is None:
-        state = decode_loop.empty(prefilled, count=sizes.rows, new_tokens=new_tokens)
+        state = decode_loop.empty(prefilled, count=sizes.rows, max_new_tokens=max_new_tokens)
     now = [unplaced.popleft() for _ in range(min(sizes.refill, len(vacant), len(unplaced)))]
     state = _place(state, prefilled, now, vacant, all_keys, sizes)
     holds[vacant[: len(now)]] = [row for _, row in now]
@@ -92,12 +92,12 @@ def sample(
   return out
 
 
-def _nothing(rows: int, new_tokens: int, pad: int) -> Sampled:
+def _nothing(rows: int, max_new_tokens: int, pad: int) -> Sampled:
   return Sampled(
-    np.full((rows, new_tokens), pad, np.int32),
+    np.full((rows, max_new_tokens), pad, np.int32),
     np.zeros(rows, np.int32),
     np.zeros(rows, bool),
-    np.zeros((rows, new_tokens), np.float32),
+    np.zeros((rows, max_new_tokens), np.float32),
   )
 
 

@@ -43,7 +43,7 @@ class Iterative:
     """Alternates the two; returns all sub-questions and solutions, and the answer of the last one.
 
     If the last solution has none, it alone is returned, so that no earlier one's is taken for it.
-    Raises errors.Refusal for gold sub-questions that the problem does not have.
+    Raises errors.UserError for gold sub-questions that the problem does not have.
     """
     turns.no_others(shots=shots, style=style, given=given)
     steps, gold = [], self._of(problem)

@@ -50,7 +50,7 @@ class Staged:
 
     Returns the whole transcript. If the summary names no option, the attempt has no answer, and
     the summary alone is returned, so that no option an analysis speaks of is taken for one.
-    Raises errors.Refusal for a problem without options.
+    Raises errors.UserError for a problem without options.
     """
     turns.no_others(shots=shots, style=style)
     question, labels, options = self._shown(problem, question)
@@ -133,7 +133,7 @@ class Staged:
 
 
 def labels_of(problem: records.Problem) -> tuple[str, ...]:
-  """In the problem's order. Raises errors.Refusal if there is none."""
+  """In the problem's order. Raises errors.UserError if there is none."""
   if not problem.choices:
     raise errors.usage(
       'format staged needs options: below the question, one a line, "(A) text", "(B) text"'

@@ -99,7 +99,7 @@ def preference(
   beta: float,
   label_smoothing: float,
   gamma: float,
-  length_normalised: bool,
+  length_normalized: bool,
 ) -> Objective:
   """A loss on preference pairs, per pair, and the likelihood of the chosen sides, per token of
   theirs: `share["preference"] * losses.PREFERENCE[loss] + share["nll"] * NLL`; with DPO, RPO (Pang
@@ -132,7 +132,7 @@ def preference(
     logp_BT = _at_targets(logprobs, params, hidden(params, batch.rows), batch)
     of, valid_BP = sides(logp_BT, batch), batch.pairs
     gain = of.logp - of.reference if compared else of.logp
-    scores = gain / jnp.maximum(of.tokens, 1.0) if length_normalised else gain
+    scores = gain / jnp.maximum(of.tokens, 1.0) if length_normalized else gain
     chosen_BP, rejected_BP = scores[..., 0], scores[..., 1]
     out = {
       "preference": losses.preference(loss, chosen_BP, rejected_BP, valid_BP, beta=beta, **own),

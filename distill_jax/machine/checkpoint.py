@@ -37,7 +37,7 @@ class Checkpoints:
     """Writes a pytree of arrays; it is on the disk when this returns. The newest `keep` steps stay.
 
     What was saved for this or a later step is replaced: training came back to here. Raises
-    Refusal if the disk is full.
+    UserError if the disk is full.
     """
     try:
       self._clear(step)
@@ -53,7 +53,7 @@ class Checkpoints:
   def restore(self, like):
     """(state, step) of the newest whole checkpoint, placed as `like` (arrays or sharded shapes).
 
-    None if none was ever finished. A damaged one is told of and passed over. Raises Refusal if
+    None if none was ever finished. A damaged one is told of and passed over. Raises UserError if
     all are damaged, or if names, shapes or types are not those of `like`.
     """
     damage = []
@@ -170,7 +170,7 @@ def _sync(path: pathlib.Path) -> None:
     os.close(fd)
 
 
-def _refusal(path, error: Exception) -> errors.Refusal:
+def _refusal(path, error: Exception) -> errors.UserError:
   first = str(error).splitlines()[0] if str(error) else type(error).__name__
   do = "make room and run" if "No space left" in str(error) else "mend this and run"
   return errors.data(

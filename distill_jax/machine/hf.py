@@ -30,7 +30,7 @@ CONVERT = (
 
 def fetch(name: str) -> pathlib.Path:
   """The directory `name`; or, if there is none, where the model of that name on the Hugging Face
-  hub was downloaded to. Raises Refusal if there is neither.
+  hub was downloaded to. Raises UserError if there is neither.
 
   Only configuration, safetensors and tokenizer files are asked for.
   """
@@ -57,7 +57,7 @@ def fetch(name: str) -> pathlib.Path:
 
 def describe(folder) -> tuple[dict, dict, list[pathlib.Path]]:
   """What a directory says of itself: the fields of config.json, those of generation_config.json
-  ({} without one), and its weight files. Raises Refusal for what is missing or not to be read."""
+  ({} without one), and its weight files. Raises UserError for what is missing or not to be read."""
   folder = pathlib.Path(folder)
   fields = _json(folder / CONFIG)
   generation = _json(folder / GENERATION) if (folder / GENERATION).exists() else {}

@@ -40,7 +40,7 @@ class Entry(NamedTuple):
 
 
 def entries(file: pathlib.Path) -> dict[str, Entry]:
-  """What a file holds, by name. Raises Refusal if it is missing, cut short or damaged."""
+  """What a file holds, by name. Raises UserError if it is missing, cut short or damaged."""
   try:
     with safetensors.safe_open(file, framework="np"):  # checks every type, shape and place
       pass
@@ -92,7 +92,7 @@ def write(file: pathlib.Path, dtype: np.dtype, shapes, array_of) -> None:
   """Writes arrays of one type, then reads them back and compares.
 
   `shapes` by name; `array_of(name)` is asked once for each, in turn, so that one array at a time is
-  in memory. Raises Refusal if something else is read than was written.
+  in memory. Raises UserError if something else is read than was written.
   """
   sizes = {name: math.prod(shape) * dtype.itemsize for name, shape in shapes.items()}
   ends = dict(zip(sizes, itertools.accumulate(sizes.values()), strict=True))

@@ -28,7 +28,7 @@ def load(folder, tensors, *, spare: str, prefix: str, like):
   """The parameters in a directory: in the structure, types and shardings of `like`.
 
   `tensors` say how each of theirs lies in ours (students/families/layout.py); names that match the
-  regular expression `spare` are passed over; `prefix` may be there or not. Raises Refusal, before
+  regular expression `spare` are passed over; `prefix` may be there or not. Raises UserError, before
   anything is read, if a tensor is missing, has another shape, is not of floats or is not ours.
   """
   stored = match(folder, tensors, spare=spare, prefix=prefix)
@@ -44,7 +44,7 @@ def load(folder, tensors, *, spare: str, prefix: str, like):
 
 
 def match(folder, tensors, *, spare: str, prefix: str) -> dict[str, hf_file.Entry]:
-  """Where each of `tensors` is stored, by its name. Reads no weights; raises Refusal as `load`
+  """Where each of `tensors` is stored, by its name. Reads no weights; raises UserError as `load`
   does."""
   *_, files = hf.describe(folder)
   bare = lambda name: name.removeprefix(prefix)

@@ -16,7 +16,7 @@ def verify(folder, logits, *, positions: int) -> float:
   from it alone. `logits(tokens_BL, lengths_B, written_BT)` gives ours, float32 [B, T + 1, V]: after
   the prompt and after each token written; rows are padded on the right. At most `positions` tokens
   long. Give it parameters that were loaded from `folder`: those of another type differ by its
-  rounding. Raises Refusal without torch, or if transformers does not find every tensor.
+  rounding. Raises UserError without torch, or if transformers does not find every tensor.
   """
   refuse_without_torch()
   import torch

@@ -38,7 +38,7 @@ def export(
   tensors is made of ours (students/families/layout.py); `tokenizer` is the directory of the
   student's tokenizer; `bos`, `end` (one, or several) and `pad` are token ids; `positions` is the
   longest row the student is made for, where the family has no such number; `dtype` is that of the
-  files. Raises Refusal if `out` exists, cannot be written, or does not read back as written; then
+  files. Raises UserError if `out` exists, cannot be written, or does not read back as written; then
   nothing is left.
   """
   out = pathlib.Path(out)

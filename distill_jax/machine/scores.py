@@ -10,7 +10,7 @@ MANY = 500  # keys of one query
 
 
 class Scores:
-  """{key: (chosen, rejected)}, nats. Use as a context. Raises Refusal if the file is no such file
+  """{key: (chosen, rejected)}, nats. Use as a context. Raises UserError if the file is no such file
   or cannot be written."""
 
   def __init__(self, path):

@@ -28,9 +28,9 @@ def score(run, here, problems, split: str, *, number):
     [exam.Sitting(p, style) for p in problems],
     number=number,
     label=f"round {number} {split}",
-    samples=e.votes,
-    temperature=e.temperature if e.votes > 1 else 0.0,
-    new_tokens=e.new_tokens,
+    samples=e.num_votes,
+    temperature=e.temperature if e.num_votes > 1 else 0.0,
+    max_new_tokens=e.max_new_tokens,
     sampled=frozenset(thought) if staged else None,
   )
   answers = {}

@@ -45,7 +45,7 @@ def run(run, number, here):
       temperature=exam.temperature,
       top_p=exam.top_p,
       top_k=exam.top_k,
-      new_tokens=exam.new_tokens,
+      max_new_tokens=exam.max_new_tokens,
       first=len(attempts),
       sampled=frozenset([stage]) if stage else None,
     )
@@ -90,7 +90,7 @@ def take(
   temperature,
   top_p=1.0,
   top_k=0,
-  new_tokens,
+  max_new_tokens,
   first=0,
   sampled=None,
 ):
@@ -122,7 +122,7 @@ def take(
         temperature=temperature,
         top_p=top_p,
         top_k=top_k,
-        new_tokens=new_tokens,
+        max_new_tokens=max_new_tokens,
         stop=run.format.stop,
         sampled=sampled,
       )

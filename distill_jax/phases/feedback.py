@@ -33,7 +33,7 @@ def asked(run, number):
     return wishes(run, number, done["exam"].rows(phase_dir.ATTEMPTS, records.Attempt)), []
   settings = run.settings.exam
   problems = run.lesson(number).problems("train")
-  text = "x" * (BYTES_A_TOKEN * settings.new_tokens)
+  text = "x" * (BYTES_A_TOKEN * settings.max_new_tokens)
   worst = [
     types.SimpleNamespace(problem=p.id, text=f"{n} {text}", correct=False)
     for p in problems[: settings.questions or len(problems)]

@@ -51,7 +51,7 @@ def encoded_pair(student, pair, references=(0.0, 0.0)) -> encode.Preferred:
 
 def couples_of(run, number, attempts):
   """All pairs, question by question."""
-  rules = {"most": run.settings.pair.most, "fill": run.settings.pair.fill}
+  rules = {"most": run.settings.pair.max_pairs_per_prompt, "fill": run.settings.pair.fill}
   taught = taught_texts(run, number)
   for name, group in _grouped(attempts, lambda a: a.problem):
     problem = run.problem(name)

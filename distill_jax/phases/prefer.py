@@ -26,11 +26,11 @@ class Aim:
       hidden,
       logprobs,
       loss=p.loss,
-      share={"preference": 1.0, "nll": p.anchor},
+      share={"preference": 1.0, "nll": p.nll_weight},
       beta=p.beta,
       label_smoothing=p.label_smoothing,
       gamma=p.gamma,
-      length_normalised=p.length_normalised,
+      length_normalized=p.length_normalized,
     )
 
 
@@ -45,7 +45,7 @@ def run(run, number, here):
   encoded = [
     pair.encoded_pair(student, p, (p.reference_chosen, p.reference_rejected)) for p in pairs
   ]
-  pads = s.compat.tinythinker.anchor_on_pads
+  pads = s.compat.tinythinker.nll_on_pads
   padded = max(len(x.chosen) for x in encoded) if pads else 0
   corpus = batches.Corpus(
     encoded,
@@ -54,7 +54,7 @@ def run(run, number, here):
     buckets=s.train.buckets,
     seed=s.seed * 1000 + number,
     pad=student.tokenizer.pad,
-    packed=s.train.pack,
+    packed=s.train.packing,
   )
   own = ("steps", "epochs", "batch", "lr", "schedule", "warmup")
   rates = dataclasses.replace(s.train, **{name: getattr(s.prefer, name) for name in own})
@@ -63,7 +63,7 @@ def run(run, number, here):
   if is_falling(log):
     run.console.warn(
       f"round {number} prefer: the chosen answers keep getting less likely ({log[0].chosen:.1f} to "
-      f"{log[-1].chosen:.1f} nats): prefer.anchor holds them up, a lower prefer.lr or a higher "
+      f"{log[-1].chosen:.1f} nats): prefer.nll_weight holds them up, a lower prefer.lr or a higher "
       "prefer.beta slows this down"
     )
   facts = {"pairs": len(pairs), "too_long": corpus.too_long, "steps": steps}

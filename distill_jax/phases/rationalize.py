@@ -56,7 +56,7 @@ def ask(run, number, here, problems) -> list[records.Attempt]:
     [f"{number}/{here.path.name}/{p.id}" for p in problems],
     students=run.students(number),
     temperature=0.0,
-    new_tokens=run.settings.exam.new_tokens,
+    max_new_tokens=run.settings.exam.max_new_tokens,
     stop=run.format.stop,
   )
   return [

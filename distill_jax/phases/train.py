@@ -80,7 +80,8 @@ def _dropped(run, number) -> str:
 
 
 def material(run, number):
-  """(examples, contrasts) of a round: from its own records, or (carry="append") from all so far."""
+  """(examples, contrasts) of a round: from its own records, or from all so far
+  (accumulate_rationales)."""
   rationales = run.rationales(number)
   positives, negatives = {}, {}
   for rationale in rationales:
@@ -118,6 +119,6 @@ def corpus_of(run, number, examples, contrasts) -> batches.Corpus:
     buckets=s.train.buckets,
     seed=s.seed * 1000 + number,
     pad=student.tokenizer.pad,
-    packed=s.train.pack,
+    packed=s.train.packing,
     interval=s.staged.interval if s.format == "staged" else 0,
   )

@@ -35,17 +35,17 @@ class PhaseFolder:
 
   @property
   def finished(self) -> bool:
-    """Whether there is a manifest. Raises Refusal if a listed file is missing or its size is
+    """Whether there is a manifest. Raises UserError if a listed file is missing or its size is
     off."""
     return self._check(hashes=False)
 
   def verify(self) -> bool:
-    """As `finished`, and reads every file: Refusal too if the content of one has changed."""
+    """As `finished`, and reads every file: UserError too if the content of one has changed."""
     return self._check(hashes=True)
 
   @property
   def facts(self) -> dict:
-    """What the phase said of itself. Raises Refusal if it is not finished."""
+    """What the phase said of itself. Raises UserError if it is not finished."""
     if self._manifest is None:
       raise errors.data(f"{self.path} is not finished")
     return self._manifest["facts"]
@@ -78,7 +78,7 @@ class PhaseFolder:
   def rows(self, name: str, kind: type) -> list:
     """The records of a file, [] if there is none.
 
-    A torn last line (no line end) is cut off and kept in NAME.torn. Raises Refusal with
+    A torn last line (no line end) is cut off and kept in NAME.torn. Raises UserError with
     file:line for any other broken one.
     """
     file = self.path / name
@@ -131,7 +131,7 @@ class PhaseFolder:
 
 
 def write_json(path, value) -> None:
-  """Writes JSON, keys sorted, whole or not at all. Raises Refusal on a full or forbidden disk."""
+  """Writes JSON, keys sorted, whole or not at all. Raises UserError on a full or forbidden disk."""
   write_bytes(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
 
 
@@ -152,7 +152,7 @@ def write_bytes(path, content: bytes) -> None:
 
 
 def read_json(path):
-  """The value in a JSON file. Raises Refusal if it cannot be read or is torn."""
+  """The value in a JSON file. Raises UserError if it cannot be read or is torn."""
   with refusing_a_full_disk(path):
     content = pathlib.Path(path).read_bytes()
   try:
@@ -165,7 +165,7 @@ def read_json(path):
 
 @contextlib.contextmanager
 def refusing_a_full_disk(path):
-  """Turns a full disk, a missing permission and the like into a Refusal that names `path`."""
+  """Turns a full disk, a missing permission and the like into a UserError that names `path`."""
   try:
     yield
   except OSError as error:

@@ -26,22 +26,22 @@ from distill_jax.run_dir.phase_dir import PhaseFolder, read_json, refusing_a_ful
 FREE = {
   f"config.teacher.{name}"
   for name in (
-    "attempts",
+    "max_attempts",
     "batch",
     "batch_dir",
     "batch_poll",
     "batch_size",
     "batch_discount",
-    "concurrency",
-    "coverage",
+    "max_concurrency",
+    "min_reply_rate",
     "insecure_http",
     "key_env",
     "key_file",
     "deadline",
     "max_dollars",
     "max_requests",
-    "max_tokens_most",
-    "patience",
+    "max_tokens_retry_limit",
+    "max_wait",
     "prices.cached",
     "prices.input",
     "prices.output",
@@ -63,7 +63,7 @@ class RunFolder:
     """Makes the folder ours until the process ends, and the config its own.
 
     How the teacher is reached and what it may cost (FREE) may change; everything else only
-    before a phase has written. Raises Refusal: another process holds it, it was begun with another
+    before a phase has written. Raises UserError: another process holds it, it was begun with another
     config, or its config is unreadable.
     """
     with refusing_a_full_disk(self.path):
@@ -78,17 +78,17 @@ class RunFolder:
       ) from None
     try:
       self._own(json.loads(json.dumps(config)))  # tuples become lists, as on disk
-    except errors.Refusal:
+    except errors.UserError:
       self.release()
       raise
 
   def check(self, config: dict) -> bool:
-    """Whether the folder has this config already. Raises Refusal if it was begun with another."""
+    """Whether the folder has this config already. Raises UserError if it was begun with another."""
     ours, file = json.loads(json.dumps(config)), self.path / "config.json"
     begun = read_json(file) if file.exists() else None
     if begun != ours and file.exists() and self.begun:
       if not all(map(_free, changed(begun, ours))):
-        raise errors.Refusal(_differences(self.path, begun, ours), errors.CONFIG)
+        raise errors.UserError(_differences(self.path, begun, ours), errors.CONFIG)
     return begun == ours
 
   def _own(self, ours: dict) -> None:
@@ -130,7 +130,7 @@ class RunFolder:
     }
 
   def find(self, number: int, name: str) -> PhaseFolder:
-    """A finished phase of a round. Raises Refusal if the round has none of that name."""
+    """A finished phase of a round. Raises UserError if the round has none of that name."""
     try:
       return self.finished(number)[name]
     except KeyError:

@@ -28,7 +28,7 @@ class Base:
 
 
 def of(settings, folder, vocab: int) -> Base:
-  """The base of a run; `vocab`: tokens of a student from scratch. Raises Refusal if there is none,
+  """The base of a run; `vocab`: tokens of a student from scratch. Raises UserError if there is none,
   or if it cannot do what the settings want of it."""
   s = settings.student
   if s.arch not in ("", *families.BY_TYPE):
@@ -56,7 +56,7 @@ def _table(settings, folder) -> int:
 
 def longest(settings) -> int:
   """Tokens of the longest row that training or decoding can come to."""
-  new = max(settings.exam.new_tokens, settings.evaluate.new_tokens)
+  new = max(settings.exam.max_new_tokens, settings.evaluate.max_new_tokens)
   return max(*settings.train.buckets, max(settings.rollout.buckets) + new)
 
 
@@ -75,7 +75,7 @@ def _copied(settings, run_folder) -> Base:
 
 
 def _copy(source, copy) -> None:
-  """Keeps what the model in `source` says of itself as the folder `copy`. Raises Refusal, and
+  """Keeps what the model in `source` says of itself as the folder `copy`. Raises UserError, and
   leaves nothing, if no student can be it."""
   fields, generation, _ = hf.describe(source)
   family = families.of(fields.get("model_type"))
@@ -115,7 +115,7 @@ def _ends(fields: dict, generation: dict, vocab: int) -> tuple[int, ...]:
 
 
 def source(settings, base: Base):
-  """The folder with the weights. Raises Refusal if it is gone, or holds others than at first."""
+  """The folder with the weights. Raises UserError if it is gone, or holds others than at first."""
   found = hf.fetch(settings.student.init)
   if hf.digest(found) != digest(base):
     raise errors.data(
@@ -140,7 +140,7 @@ def _refuse(settings, base: Base) -> None:
   if room and longest(s) > room:
     trained = max(s.train.buckets) > room
     field, buckets = ("train", s.train.buckets) if trained else ("rollout", s.rollout.buckets)
-    more = "" if trained else ", the new_tokens of exam and evaluate included"
+    more = "" if trained else ", the max_new_tokens of exam and evaluate included"
     raise errors.config(
       f"{field}.buckets", buckets, f"at most {room} tokens a row{more}: its positions end there"
     )

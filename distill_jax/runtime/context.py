@@ -100,7 +100,7 @@ class Run:
     return {p.id: p for task in tasks_ for p in task.problems("train")}
 
   def problem(self, name: str) -> records.Problem:
-    """The training question of that id. Raises Refusal if there is none (any more)."""
+    """The training question of that id. Raises UserError if there is none (any more)."""
     if name not in self._problems:
       raise errors.data(
         f"{self.folder.path} speaks of a question {name} that is not in the task: put back the "
@@ -135,17 +135,17 @@ class Run:
     return list(dict.fromkeys(found))
 
   def rationales(self, number: int) -> list[records.Rationale]:
-    """What was written that a round trains on: this round's, or with carry="append" all so far."""
-    return self.written(range(number + 1) if self.settings.carry == "append" else (number,))
+    """What was written that a round trains on: this round's, or with accumulate_rationales all so far."""
+    return self.written(range(number + 1) if self.settings.accumulate_rationales else (number,))
 
   def written(self, rounds) -> list[records.Rationale]:
     """All rationales of these rounds."""
     return self._records(rounds, plans.WRITERS, phase_dir.RATIONALES, records.Rationale)
 
   def attempts(self, number: int) -> list[records.Attempt]:
-    """The exam attempts a round contrasts with, newest first: this round's, or with carry="append"
+    """The exam attempts a round contrasts with, newest first: this round's, or with accumulate_rationales
     all so far."""
-    rounds = range(number, -1, -1) if self.settings.carry == "append" else (number,)
+    rounds = range(number, -1, -1) if self.settings.accumulate_rationales else (number,)
     return self._records(rounds, ("exam",), phase_dir.ATTEMPTS, records.Attempt)
 
   def _records(self, rounds, wanted, name, kind):

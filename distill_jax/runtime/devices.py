@@ -14,7 +14,7 @@ DEVICE_OF = {"cudnn": "gpu", "splash": "tpu"}  # attention paths that only one k
 
 
 def refuse(settings, base) -> None:
-  """Raises Refusal, before anything is paid for, if the devices there are cannot share a batch, or
+  """Raises UserError, before anything is paid for, if the devices there are cannot share a batch, or
   cannot pay attention as they are told to."""
   s, mesh = settings.train, student.mesh_of(settings)
   parts = mesh.shape["data"] * mesh.shape["fsdp"]
@@ -26,9 +26,9 @@ def refuse(settings, base) -> None:
     return
   if DEVICE_OF[path] != device:
     raise errors.config("student.attention", path, f"auto or plain: this device is a {device}")
-  batches = [(s.batch // s.micro, s.losses.triplet > 0)]
+  batches = [(s.batch // s.grad_accum_steps, s.losses.triplet > 0)]
   if "prefer" in settings.opening + settings.each_round:  # both sides of a pair hang on its prompt
-    batches.append((settings.prefer.batch // s.micro, True))
+    batches.append((settings.prefer.batch // s.grad_accum_steps, True))
   for (batch, trees), length in itertools.product(batches, s.buckets):
     try:
       _shape_of(base.config, path, mesh, (batch, length), trees=trees)

@@ -18,7 +18,7 @@ CLOSE = 1e-3  # nats; what two orders of summation make of float32 logits is sma
 
 
 def write(what, number: int, name: str, *, out: str, dtype: str, card: str) -> None:
-  """Writes the student `name` of a round; low-rank updates are merged. Raises Refusal: see
+  """Writes the student `name` of a round; low-rank updates are merged. Raises UserError: see
   hf_write."""
   student, trained = what.students(number)[name]
   base, family, tokenizer = student.base, student.base.family, student.tokenizer
@@ -49,7 +49,7 @@ def merged(student, trained):
 
 def verify(what, out: str) -> float:
   """The largest difference of a logit between the directory `out`, read back, and the same in
-  transformers and torch. Raises Refusal if it is not small, or without torch."""
+  transformers and torch. Raises UserError if it is not small, or without torch."""
   student, family = what.student, what.student.base.family
   config = dataclasses.replace(student.config, dtype="float32")  # as transformers computes
   params = hf_read.load(

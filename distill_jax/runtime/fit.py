@@ -57,7 +57,7 @@ def optimise(run, number, here, corpus, *, name: str, rates, aim):
 
 
 def refuse_divergence(last: records.Metrics, here) -> None:
-  """Raises Refusal if the loss or its gradient is no number any more; nothing of it is saved."""
+  """Raises UserError if the loss or its gradient is no number any more; nothing of it is saved."""
   if not math.isfinite(last.loss + last.grad_norm):
     rate = "prefer.lr" if here.path.name.endswith("prefer") else "train.lr"
     raise errors.data(
@@ -72,18 +72,23 @@ def machinery(s, aim, attention: str, learner, mesh, steps: int):
   them."""
   rate = optim.schedule(s.schedule, peak=s.lr, warmup=min(s.warmup, steps // 2), steps=steps)
   optimizer = optim.adamw(
-    rate, beta1=s.beta1, beta2=s.beta2, eps=s.eps, weight_decay=s.weight_decay, clip=s.clip
+    rate,
+    beta1=s.beta1,
+    beta2=s.beta2,
+    eps=s.eps,
+    weight_decay=s.weight_decay,
+    clip=s.grad_clip_norm,
   )
   model, config = students.of(learner.config), learner.config
   objective = aim.objective(
     functools.partial(model.hidden, config, detach=aim.detach, remat=s.remat, path=attention),
-    functools.partial(students.token_logprobs, config, chunk=s.chunk),
+    functools.partial(students.token_logprobs, config, chunk=s.logits_chunk),
   )
   places = step.places(mesh, learner.axes, learner.shapes, optimizer)
   frozen = ()
   if learner.rank:
     frozen = sharding.of_params(mesh, model.axes(config), model.shapes(config))
-  update = step.make_train_step(objective, optimizer, micro=s.micro, whole=learner.whole)
+  update = step.make_train_step(objective, optimizer, micro=s.grad_accum_steps, whole=learner.whole)
   return optimizer, places, step.compiled(update, mesh, places, frozen)
 
 

@@ -55,7 +55,7 @@ def collect(
     if not wanted:
       break
   reply_rate.check(
-    [h.reply for h in heard], run.settings.teacher.coverage,
+    [h.reply for h in heard], run.settings.teacher.min_reply_rate,
     round=number, stage=here.path.name, workdir=run.folder.path,
   )  # fmt: skip
   kept, dropped, overruled = sift(run, number, heard, relabel, distance)

@@ -82,7 +82,7 @@ def compute(run, params, pairs) -> list[tuple[float, float]]:
     contrasts=0, pairs=1,
   )  # fmt: skip
   batch = jax.device_put(objectives.batch_of(arrays), sharding.batch(student.mesh))
-  compiled = program(student.learner, s.student.attention, s.train.chunk)
+  compiled = program(student.learner, s.student.attention, s.train.logits_chunk)
   with jax.set_mesh(student.mesh):
     logp_BP2 = np.asarray(compiled(student.frozen, params, batch))
   return [(float(c), float(r)) for c, r in logp_BP2[: len(pairs), 0]]

@@ -104,7 +104,7 @@ class Student:
     return self.config.start if isinstance(self.config, students.t5.Config) else None
 
   def answer(
-    self, params, asked, *, samples=1, temperature, top_p=1.0, top_k=0, new_tokens, stop=()
+    self, params, asked, *, samples=1, temperature, top_p=1.0, top_k=0, max_new_tokens, stop=()
   ):
     """Answers (prompt, name) pairs, in order. Equal prompts next to each other share one prefill,
     up to `samples` of them.
@@ -122,7 +122,7 @@ class Student:
     for bucket, members in sorted(groups.items()):
       keys = [np.stack([_key(self._seed, asked[n][1]) for n in numbers]) for _, numbers in members]
       prompts = [tokens for tokens, _ in members]
-      out = self._sample(whole, prompts, keys, bucket, samples, settings, new_tokens, stop)
+      out = self._sample(whole, prompts, keys, bucket, samples, settings, max_new_tokens, stop)
       for row, number in enumerate(n for _, numbers in members for n in numbers):
         answers[number] = self._read(out, row, stop)
     return answers
@@ -133,7 +133,7 @@ class Student:
     over = len(tokens) - max(self.rollout.buckets)
     return tokens[:start] + tokens[start + max(over, 0) :]
 
-  def _sample(self, params, prompts, keys, bucket, samples, settings, new_tokens, stop):
+  def _sample(self, params, prompts, keys, bucket, samples, settings, max_new_tokens, stop):
     holds = lambda tokens: _cut(self.tokenizer.decode(tokens), stop) is not None
     said = lambda tokens: holds(tokens[-TAIL:]) and holds(tokens)
     parts = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
@@ -146,7 +146,7 @@ class Student:
         settings,
         sizes=rollout.sizes(self.rollout.batch, self.rollout.refill, samples, parts),
         bucket=bucket,
-        new_tokens=new_tokens,
+        max_new_tokens=max_new_tokens,
         eos=self.ends,
         pad=self.tokenizer.pad,
         stopped=said if stop else None,
@@ -174,7 +174,7 @@ def _placed(shapes, places):
 
 
 def mesh_of(settings) -> jax.sharding.Mesh:
-  """The devices as the settings want them. Raises Refusal if those there are do not make it up."""
+  """The devices as the settings want them. Raises UserError if those there are do not make it up."""
   try:
     return sharding.make_mesh(settings.mesh.data, settings.mesh.fsdp, settings.mesh.tensor)
   except ValueError as error:

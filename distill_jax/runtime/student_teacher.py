@@ -25,7 +25,7 @@ class StudentTeacher:
 
   def __init__(self, run, settings, name: str):
     """`settings` are config.teacher's, or those of config.teachers.NAME; what the models say of
-    themselves is copied into the run folder. Raises errors.Refusal if no student can be one."""
+    themselves is copied into the run folder. Raises errors.UserError if no student can be one."""
     self._run, self.batch = run, run.settings.rollout.batch
     source = pathlib.Path(settings.model)
     single = len(run.format.students) == 1
@@ -40,7 +40,7 @@ class StudentTeacher:
     digests = [bases.digest(found.base) for found in self._students.values()]
     self.identity = f"student:{hashlib.sha256(repr((said, digests)).encode()).hexdigest()[:16]}"
 
-  def answer(self, asked, *, temperature: float, new_tokens: int) -> list[local_student.Said]:
+  def answer(self, asked, *, temperature: float, max_new_tokens: int) -> list[local_student.Said]:
     """See teacher.local.Student."""
     for who, found in self._students.items():
       if who not in self._weights:
@@ -52,7 +52,7 @@ class StudentTeacher:
       [f"teacher/{name}" for _, _, name in asked],
       students={who: (found, self._weights[who]) for who, found in self._students.items()},
       temperature=temperature,
-      new_tokens=new_tokens,
+      max_new_tokens=max_new_tokens,
       stop=run.format.stop,
     )
     return [
@@ -87,14 +87,14 @@ class StudentTeacher:
 
 
 def _opened(run, settings, source: pathlib.Path, name: str) -> student.Student:
-  """A student of its own, whatever the run's is. Raises errors.Refusal."""
+  """A student of its own, whatever the run's is. Raises errors.UserError."""
   changed, s = dataclasses.replace, run.settings
   own = changed(
     s,
     seed=0,  # its replies are its own, whatever the run's seed
     student=changed(s.student, init=str(source), arch="", lora=changed(s.student.lora, rank=0)),
-    exam=changed(s.exam, new_tokens=settings.max_tokens),
-    evaluate=changed(s.evaluate, new_tokens=settings.max_tokens),
+    exam=changed(s.exam, max_new_tokens=settings.max_tokens),
+    evaluate=changed(s.evaluate, max_new_tokens=settings.max_tokens),
     train=changed(s.train, buckets=s.rollout.buckets),  # it is not trained
     sft=changed(s.sft, prompt_weight=0.0),
   )

@@ -16,7 +16,7 @@ LOADERS = {"arithmetic": arithmetic.load, "taxonomy": taxonomy.load} | {
 def get(name: str, **options) -> Task:
   """The task of that name; `options` are its settings, as its `load` documents them.
 
-  Raises errors.Refusal for an unknown task, an option it does not know, and one it misses.
+  Raises errors.UserError for an unknown task, an option it does not know, and one it misses.
   """
   if name not in LOADERS:
     raise errors.config("task.name", name, f"one of {', '.join(sorted(LOADERS))}")

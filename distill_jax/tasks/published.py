@@ -50,7 +50,7 @@ def load(
   question become the test split. hub: NAME or NAME:CONFIG; the custom is `source.hub`.
   validation: training questions held back; where the data set has a validation split of its own,
   that is taken instead, and this is its limit. train, test: limits; 0 is all. Raises
-  errors.Refusal.
+  errors.UserError.
   """
   if bool(path) == bool(hub):
     raise errors.usage(
@@ -87,7 +87,7 @@ def splits(
 
   Without a `validation` split, limits["validation"] questions of the training file are held back,
   chosen by their text alone, copies of a question together (so that there may be a few more).
-  Which questions a limit keeps does not depend on the order of the file. Raises errors.Refusal.
+  Which questions a limit keeps does not depend on the order of the file. Raises errors.UserError.
   """
   for name, value in limits.items():
     if value < 0:

@@ -32,7 +32,7 @@ class Task:
   def problems(self, split: str) -> list[records.Problem]:
     """The problems of train, validation, test or out_of_domain; [] where there are none.
 
-    Raises errors.Refusal for any other split.
+    Raises errors.UserError for any other split.
     """
     if split not in SPLITS:
       raise errors.usage(f"no split {split!r}; there are {', '.join(SPLITS)}")

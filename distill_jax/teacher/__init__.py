@@ -20,12 +20,12 @@ def open(run):
   """The asking.Teacher of a run: that of config.teacher, or several over one cache file.
 
   `run` has settings, folder.path, console.warn; for the built-in teacher task.world, for a student
-  as teacher local(settings, folder), see local.Local. Raises errors.Refusal.
+  as teacher local(settings, folder), see local.Local. Raises errors.UserError.
   """
   from distill_jax.teacher import pool
 
   settings = run.settings
-  if not settings.teacher.pool and not settings.teacher.stages:
+  if not settings.teacher.pool and not settings.teacher.by_phase:
     return _one(run, pool.MAIN)
   return pool.Pool(
     lambda name: _one(run, name),
@@ -67,7 +67,7 @@ def make(
 
   world, world_identity, seed: what the built-in teacher answers from, a text that decides it, and
   what decides its slips; warn(text): is told what goes on all the same; local(): the student that
-  answers, where one does. Unused by the others. Raises errors.Refusal.
+  answers, where one does. Unused by the others. Raises errors.UserError.
   """
   kept = _kept(settings, workdir)
   if settings.kind == "replay":
@@ -85,7 +85,7 @@ def make(
     from distill_jax.teacher import local_student as locals_
 
     return locals_.Local(local(), max_tokens=settings.max_tokens, **kept)
-  shape = request_body.Shaping(extra=settings.extra, structured=settings.structured, warn=warn)
+  shape = request_body.Shaping(extra=settings.extra_body, structured=settings.structured, warn=warn)
   if settings.kind == "builtin":
     return _Builtin(settings, kept | {"shape": shape}, world, world_identity, seed)
   names = ("base_url", "key_env", "key_file", "insecure_http")
@@ -121,13 +121,13 @@ def _client(settings, kept: dict, folder: str = "", **address):
     "model",
     "max_tokens",
     "max_tokens_field",
-    "max_tokens_most",
-    "concurrency",
+    "max_tokens_retry_limit",
+    "max_concurrency",
     "requests_per_minute",
     "tokens_per_minute",
     "timeout",
-    "attempts",
-    "patience",
+    "max_attempts",
+    "max_wait",
     "deadline",
   )
   terms = {

@@ -24,7 +24,7 @@ class Student(Protocol):
   batch: int  # replies worth computing at a time
 
   def answer(
-    self, asked: Sequence[tuple[str, str, str]], *, temperature: float, new_tokens: int
+    self, asked: Sequence[tuple[str, str, str]], *, temperature: float, max_new_tokens: int
   ) -> list[Said]:
     """Answers (kind of request, question, name) triples; names decide the random numbers."""
 
@@ -95,7 +95,7 @@ class Local:
   def _answered(self, part: dict, temperature: float, place):
     """What the student says to {key: (request, canonical JSON, sample)}, for Cache.store_many."""
     asked = [(request.kind, request.question, name) for name, (request, _, _) in part.items()]
-    said = self._student.answer(asked, temperature=temperature, new_tokens=self._max_tokens)
+    said = self._student.answer(asked, temperature=temperature, max_new_tokens=self._max_tokens)
     return [
       (text, {(sample, name): self._outcome(answer)}, place)
       for (name, (_, text, sample)), answer in zip(part.items(), said, strict=True)

@@ -1,6 +1,6 @@
 """Several teachers in one config: who answers what.
 
-config.teacher is called main; config.teachers has the others by name. config.teacher.stages gives
+config.teacher is called main; config.teachers has the others by name. config.teacher.by_phase gives
 a phase to one of them, config.teacher.pool divides what is left by weight. The teacher of a request
 is decided by the seed and what it says: a rerun, or one for more samples, asks the same.
 """
@@ -18,13 +18,21 @@ from distill_jax.teacher.store import cache, ledger
 MAIN = "main"
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 # What all teachers have in common: further ones cannot have their own.
-SHARED = ("pool", "stages", "temperature", "cache", "max_dollars", "max_requests", "coverage")
+SHARED = (
+  "pool",
+  "by_phase",
+  "temperature",
+  "cache",
+  "max_dollars",
+  "max_requests",
+  "min_reply_rate",
+)
 
 
 def merged(config: dict) -> dict:
   """The config with every further teacher whole: what it does not name is as in config.teacher.
 
-  Raises errors.Refusal for a name or a field that no further teacher can have.
+  Raises errors.UserError for a name or a field that no further teacher can have.
   """
   others = config["teachers"] if "teachers" in config else None
   if not isinstance(others, dict) or not isinstance(config["teacher"], dict):
@@ -57,12 +65,12 @@ def get(settings, name: str):
 
 
 def shares(settings, phase: str) -> dict[str, float]:
-  """{name: weight} of the teachers that a phase asks. Raises errors.Refusal for entries of
+  """{name: weight} of the teachers that a phase asks. Raises errors.UserError for entries of
   config.teacher.pool and stages that cannot be read."""
   names = (MAIN, *settings.teachers)
-  own = _pairs("stages", settings.teacher.stages, "'feedback=NAME'")
+  own = _pairs("by_phase", settings.teacher.by_phase, "'feedback=NAME'")
   pool = _pairs("pool", settings.teacher.pool, "'main=3', 'NAME=1'")
-  for field, known in (("stages", own.values()), ("pool", pool)):
+  for field, known in (("by_phase", own.values()), ("pool", pool)):
     for name in known:
       if name not in names:
         allowed = f"made of the teachers there are: {', '.join(names)}"
@@ -75,8 +83,8 @@ def shares(settings, phase: str) -> dict[str, float]:
 
 
 def given(settings) -> dict[str, str]:
-  """{phase: name} of config.teacher.stages."""
-  return _pairs("stages", settings.teacher.stages, "'feedback=NAME'")
+  """{phase: name} of config.teacher.by_phase."""
+  return _pairs("by_phase", settings.teacher.by_phase, "'feedback=NAME'")
 
 
 def used(settings, asking_phases) -> list[str]:

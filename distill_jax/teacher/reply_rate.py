@@ -10,7 +10,7 @@ _SHOWN = 4  # kinds of failures in a message
 
 
 def check(outcomes, least: float, *, round: int, stage: str, workdir) -> None:
-  """Raises errors.Refusal if a share of samples under `least` has a reply: how many of how many,
+  """Raises errors.UserError if a share of samples under `least` has a reply: how many of how many,
   why, and what to type. What was never recorded is not counted: asking again brings nothing."""
   outcomes = [o for o in outcomes if not _unrecorded(o)]
   failed = [o for o in outcomes if isinstance(o, types.Failure)]
@@ -22,9 +22,9 @@ def check(outcomes, least: float, *, round: int, stage: str, workdir) -> None:
   again = " with --retry_failed" if settled else ""
   raise errors.teacher(
     f"only {came} of the {len(outcomes)} samples of round {round} {stage} have a reply"
-    f" ({share:.1%}, config.teacher.coverage={least:g} wants more): {_kinds(failed)}; nothing that"
+    f" ({share:.1%}, config.teacher.min_reply_rate={least:g} wants more): {_kinds(failed)}; nothing that"
     f" was paid for is lost: run the same command again{again} to ask for the others, or go on"
-    f" without them with --config.teacher.coverage={int(share * 100) / 100:g}; all of them: python"
+    f" without them with --config.teacher.min_reply_rate={int(share * 100) / 100:g}; all of them: python"
     f" -m distill_jax teacher cache show --failures --workdir={workdir}"
   )
 

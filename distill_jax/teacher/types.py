@@ -185,7 +185,7 @@ class Teacher(Protocol):
   ) -> list[list[Reply | Failure]]:
     """For each request, in order, its `samples` replies. Blocks until all are there.
 
-    Raises errors.Refusal if the run cannot go on (credentials, quota, budget, no server); replies
+    Raises errors.UserError if the run cannot go on (credentials, quota, budget, no server); replies
     that had come in by then are kept and are not paid for again.
     """
 

@@ -38,7 +38,7 @@ class World:
   ):
     """Counts are problems a split. `families`: how many of the story families train, validation
     and test have (0: all but the held-out ones). `distractors`: the probability of a quantity
-    beside the point. Raises errors.Refusal."""
+    beside the point. Raises errors.UserError."""
     counts = (train, validation, test, out_of_domain)
     self.sizes = dict(zip(SPLITS, counts, strict=True))
     self._seed, self._operand_max, self._distractors = seed, operand_max, distractors
@@ -61,7 +61,7 @@ class World:
     self._by_question: dict[str, records.Problem] = {}
 
   def problems(self, split: str) -> list[records.Problem]:
-    """All problems of a split, in order. Raises errors.Refusal for an unknown split."""
+    """All problems of a split, in order. Raises errors.UserError for an unknown split."""
     if split not in self.sizes:
       raise errors.usage(f"no split {split!r}; there are {', '.join(SPLITS)}")
     if split not in self._problems:
@@ -75,7 +75,7 @@ class World:
     return self.problems(split)[index]
 
   def program(self, problem_id: str) -> tuple[drawing.Step, ...]:
-    """The steps of a problem. Raises errors.Refusal if there is no such problem."""
+    """The steps of a problem. Raises errors.UserError if there is no such problem."""
     return self._find_drawn(problem_id).steps
 
   def family(self, problem_id: str) -> str:

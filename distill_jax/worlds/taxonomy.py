@@ -34,7 +34,7 @@ class World:
     exceptions: float,
   ):
     """Counts are problems a split. `options`: of a question, 3 to 5. `exceptions`: the share of
-    kinds that are not all that their group is. Raises errors.Refusal."""
+    kinds that are not all that their group is. Raises errors.UserError."""
     self.sizes = dict(zip(SPLITS, (train, validation, test, out_of_domain), strict=True))
     _refuse("kinds", kinds, lore.FEWEST <= kinds <= lore.MOST, f"{lore.FEWEST} to {lore.MOST}")
     _refuse("options", options, 3 <= options <= len(queries.LABELS), "3 to 5")
@@ -50,7 +50,7 @@ class World:
     self._by_question: dict[tuple[str, ...], records.Problem] = {}
 
   def problems(self, split: str) -> list[records.Problem]:
-    """All problems of a split, in order. Raises errors.Refusal for an unknown split."""
+    """All problems of a split, in order. Raises errors.UserError for an unknown split."""
     if split not in self.sizes:
       raise errors.usage(f"no split {split!r}; there are {', '.join(SPLITS)}")
     if split not in self._problems:
@@ -61,7 +61,7 @@ class World:
     return list(self._problems[split])
 
   def query(self, problem_id: str) -> queries.Query:
-    """What a problem asks. Raises errors.Refusal if there is no such problem."""
+    """What a problem asks. Raises errors.UserError if there is no such problem."""
     world, _, rest = problem_id.partition("/")
     split, _, index = rest.partition("/")
     known = world == NAME and split in self.sizes and index.isdecimal() and index.isascii()

@@ -19,7 +19,7 @@ from distill_jax.teacher import types as asking
 def config(**changes) -> dict:
   c = quickstart.get_config()
   c.world.train, c.world.test, c.world.out_of_domain, c.task.validation = 12, 4, 0, 4
-  c.exam.samples, c.exam.new_tokens, c.feedback.mistakes = 2, 40, 2
+  c.exam.samples, c.exam.max_new_tokens, c.feedback.mistakes = 2, 40, 2
   prices = {"teacher__prices__input": 1.0, "teacher__prices__output": 10.0}
   changes = {k.replace("__", "."): v for k, v in (prices | changes).items()}
   c.update_from_flattened_dict(changes)
@@ -139,22 +139,22 @@ def test_another_config_and_a_damaged_cache_are_refused(tmp_path):
   c = config()
   demonstrated(tmp_path, c)
   other = config(seed=5)
-  with pytest.raises(errors.Refusal, match="was begun with another config"):
+  with pytest.raises(errors.UserError, match="was begun with another config"):
     dry_run.tell(read_settings(other), other, str(tmp_path))
   (tmp_path / "teacher.sqlite").write_bytes(b"no data base" * 1000)
-  with pytest.raises(errors.Refusal, match=r"teacher cache .*teacher\.sqlite cannot be read"):
+  with pytest.raises(errors.UserError, match=r"teacher cache .*teacher\.sqlite cannot be read"):
     dry_run.tell(read_settings(c), c, str(tmp_path))
 
 
 def test_what_was_refused_is_asked_again_when_that_is_wanted_and_only_then(tmp_path, serve, capsys):
   server = serve(["refusal"] * 9, answer=lambda messages, n, *_: ["So.\nAnswer: 1"] * n)
-  c = config(teacher__kind="openai", teacher__base_url=server.url, teacher__concurrency=1)
-  with pytest.raises(errors.Refusal, match=r"9 refusal.*--retry_failed"):
+  c = config(teacher__kind="openai", teacher__base_url=server.url, teacher__max_concurrency=1)
+  with pytest.raises(errors.UserError, match=r"9 refusal.*--retry_failed"):
     demonstrated(tmp_path, c)
   problems = len(opened(tmp_path, c).task.problems("train"))
   asked = server.stats.requests
   assert asked == problems
-  with pytest.raises(errors.Refusal, match="9 refusal"):
+  with pytest.raises(errors.UserError, match="9 refusal"):
     demonstrated(tmp_path, c)
   assert server.stats.requests == asked
   with opened(tmp_path, c) as what:

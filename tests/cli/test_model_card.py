@@ -16,7 +16,7 @@ def written(init: str, *, arch: str = "", rank: int = 0) -> str:
     recipe="tailored",
     task=Some(name="arithmetic"),
     teacher=Some(model="builtin"),
-    evaluate=Some(new_tokens=64),
+    evaluate=Some(max_new_tokens=64),
     student=Some(init=init, arch=arch, lora=lora, scratch=SIZES),
   )
   return model_card.write(settings, [], number=1, finals={}, prompt="Q\n", name="it")

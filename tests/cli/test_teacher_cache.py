@@ -136,7 +136,7 @@ def test_a_full_disk_is_one_clear_error_and_loses_nothing(full, tmp_path, monkey
   store = cache.Cache(tmp_path / "copy.sqlite")
   store.store(REQUEST, {(20, key(20)): reply("kept")}, HERE)
   store._db.execute("pragma max_page_count = 20")
-  with pytest.raises(errors.Refusal, match="full"):
+  with pytest.raises(errors.UserError, match="full"):
     jsonl.read(store, file, "")
   assert store.get(key(20), HERE) == reply("kept") and store.get(key(0), HERE) is None
   store.close()
@@ -144,7 +144,7 @@ def test_a_full_disk_is_one_clear_error_and_loses_nothing(full, tmp_path, monkey
   device = pathlib.Path("/dev/full")
   if device.exists():
     monkeypatch.setattr(jsonl, "_part", lambda path: device)
-    with pytest.raises(errors.Refusal, match="No space left"):
+    with pytest.raises(errors.UserError, match="No space left"):
       with jsonl.new_file(tmp_path / "x.jsonl") as out:
         jsonl.export(store, out)
     assert not (tmp_path / "x.jsonl").exists() and device.exists()

@@ -22,8 +22,8 @@ def changed(**changes) -> dict:
   return config
 
 
-def refusal(config: dict) -> errors.Refusal:
-  with pytest.raises(errors.Refusal) as caught:
+def refusal(config: dict) -> errors.UserError:
+  with pytest.raises(errors.UserError) as caught:
     read_settings(config)
   assert caught.value.code == errors.CONFIG
   assert "\n" not in str(caught.value)
@@ -82,7 +82,7 @@ def test_a_wrong_type_is_refused(field, value):
     ({"student__scratch__vocab": 100}, "config.student.scratch.vocab"),
     ({"train__epochs": 2}, "config.train.steps"),
     ({"train__steps": 0}, "config.train.steps"),
-    ({"train__micro": 5}, "config.train.micro"),
+    ({"train__grad_accum_steps": 5}, "config.train.grad_accum_steps"),
     ({"train__losses__sft": 0.0, "train__losses__triplet": 0.0}, "config.train.losses.sft"),
     ({"train__buckets": (128, 64)}, "config.train.buckets"),
     ({"rollout__buckets": ()}, "config.rollout.buckets"),
@@ -120,7 +120,7 @@ def test_a_wrong_type_is_refused(field, value):
     ({"teacher__builtin__faults": "typo@0.5"}, "config.teacher.builtin.faults"),
     ({"train__batch": 0}, "config.train.batch"),
     ({"exam__top_p": 1.1}, "config.exam.top_p"),
-    ({"teacher__coverage": 1.1}, "config.teacher.coverage"),
+    ({"teacher__min_reply_rate": 1.1}, "config.teacher.min_reply_rate"),
     ({"teacher__prices__cached": -2.0}, "config.teacher.prices.cached"),
   ],
 )
@@ -195,8 +195,16 @@ def of_recipe(recipe: str, **changes) -> dict:
     ),
     ("self_refine", {"cot__shots": 1}, "config.cot.shots"),
     ("self_refine", {"demonstrate__show_gold": True}, "config.demonstrate.show_gold"),
-    ("self_refine", {"prefer__loss": "kto", "train__micro": 2}, "config.train.micro"),
-    ("self_refine", {"train__micro": 16, "prefer__batch": 24}, "config.train.micro"),
+    (
+      "self_refine",
+      {"prefer__loss": "kto", "train__grad_accum_steps": 2},
+      "config.train.grad_accum_steps",
+    ),
+    (
+      "self_refine",
+      {"train__grad_accum_steps": 16, "prefer__batch": 24},
+      "config.train.grad_accum_steps",
+    ),
     ("self_refine", {"prefer__epochs": 2}, "config.prefer.steps"),
     ("self_refine", {"prefer__loss": "ipo", "prefer__beta": 0.0}, "config.prefer.beta"),
     ("self_refine", {"cross__path": "."}, "config.cross.path"),
@@ -229,7 +237,11 @@ def of_recipe(recipe: str, **changes) -> dict:
       {"cross__name": "taxonomy", "each_round": ("demonstrate", "train")},
       "config.each_round",
     ),
-    ("self_refine", {"evaluate__votes": 3, "evaluate__temperature": 0.0}, "config.evaluate.votes"),
+    (
+      "self_refine",
+      {"evaluate__num_votes": 3, "evaluate__temperature": 0.0},
+      "config.evaluate.num_votes",
+    ),
     ("tinythinker", {"staged__stages": ("recall",)}, "config.staged.stages"),
     ("tinythinker", {"staged__stages": ("analyze", "recall", "summarize")}, "config.staged.stages"),
     ("tinythinker", {"staged__stages": ("analyze", "summarize")}, "config.staged.reflect"),
@@ -280,12 +292,12 @@ def test_stages_want_a_task_with_options_in_the_later_rounds_too(tmp_path):
   config = of_recipe("tinythinker", task__name="taxonomy", cross__name="arithmetic")
   config["world"] |= {"train": 4, "test": 1, "out_of_domain": 0}
   config["task"]["validation"] = 1
-  with pytest.raises(errors.Refusal, match=r"config\.format.*task arithmetic has no options"):
+  with pytest.raises(errors.UserError, match=r"config\.format.*task arithmetic has no options"):
     runs.Run(read_settings(config), run_dir.RunFolder(tmp_path), None)
 
 
 @pytest.mark.parametrize(
-  "field", ["max_tokens_most", "requests_per_minute", "tokens_per_minute", "deadline"]
+  "field", ["max_tokens_retry_limit", "requests_per_minute", "tokens_per_minute", "deadline"]
 )
 def test_a_teachers_allowances_are_not_negative(field):
   value = -1.0 if field == "deadline" else -1
@@ -293,6 +305,6 @@ def test_a_teachers_allowances_are_not_negative(field):
 
 
 def test_what_a_cut_reply_may_grow_to_is_no_less_than_what_it_was_cut_at():
-  said = refusal(changed(teacher__max_tokens=512, teacher__max_tokens_most=256))
-  assert "config.teacher.max_tokens_most" in said and "512" in said
-  read_settings(changed(teacher__max_tokens=512, teacher__max_tokens_most=512))
+  said = refusal(changed(teacher__max_tokens=512, teacher__max_tokens_retry_limit=256))
+  assert "config.teacher.max_tokens_retry_limit" in said and "512" in said
+  read_settings(changed(teacher__max_tokens=512, teacher__max_tokens_retry_limit=512))

@@ -55,14 +55,14 @@ def test_the_warning_goes_to_stderr_unless_told_otherwise(tmp_path, capsys):
 )
 def test_a_broken_file_is_refused_with_its_place(tmp_path, text, says):
   path = _write(tmp_path / "broken.jsonl", text)
-  with pytest.raises(errors.Refusal, match=r"broken\.jsonl") as refusal:
+  with pytest.raises(errors.UserError, match=r"broken\.jsonl") as refusal:
     sources.rows(path, warn=pytest.fail)
   assert says in str(refusal.value) and refusal.value.code == errors.DATA
   assert "\n" not in str(refusal.value)
 
 
 def test_a_missing_file_names_the_option_and_what_is_expected(tmp_path):
-  with pytest.raises(errors.Refusal) as refusal:
+  with pytest.raises(errors.UserError) as refusal:
     sources.rows(tmp_path / "none.jsonl", option="teacher.path", expected="train.jsonl")
   assert "--config.teacher.path" in str(refusal.value) and "train.jsonl" in str(refusal.value)
 
@@ -70,7 +70,7 @@ def test_a_missing_file_names_the_option_and_what_is_expected(tmp_path):
 def test_what_is_not_utf8_is_refused(tmp_path):
   path = tmp_path / "latin.jsonl"
   path.write_bytes(b'{"n": "\xe9"}\n')
-  with pytest.raises(errors.Refusal, match="not UTF-8"):
+  with pytest.raises(errors.UserError, match="not UTF-8"):
     sources.rows(path)
 
 
@@ -79,13 +79,13 @@ def test_what_is_not_utf8_is_refused(tmp_path):
   [({}, "no field 'x'"), ({"x": 3}, "is int, but must be str"), ({"x": None}, "NoneType")],
 )
 def test_a_missing_or_wrong_field_is_named(row, says):
-  with pytest.raises(errors.Refusal, match=r"f\.json: row 3") as refusal:
+  with pytest.raises(errors.UserError, match=r"f\.json: row 3") as refusal:
     sources.field(row, "x", (str,), "f.json: row 3")
   assert says in str(refusal.value)
 
 
 def test_true_is_no_number():
-  with pytest.raises(errors.Refusal):
+  with pytest.raises(errors.UserError):
     sources.field({"x": True}, "x", (int,), "f: row 1")
 
 
@@ -99,6 +99,6 @@ def test_the_hub_gives_rows_or_one_refusal(monkeypatch):
 
   monkeypatch.setitem(sys.modules, "datasets", Hub)
   assert sources.hub("a/b", "", "train") == [{"name": "a/b", "config": None, "split": "train"}]
-  with pytest.raises(errors.Refusal, match="no route to host") as refusal:
+  with pytest.raises(errors.UserError, match="no route to host") as refusal:
     sources.hub("offline", "main", "train")
   assert "\n" not in str(refusal.value) and "--config.task.path" in str(refusal.value)

@@ -102,7 +102,7 @@ def test_a_folder_that_is_missing_or_empty_or_broken_is_one_refusal(tmp_path, fo
   for name in ("tokenizer.json", "tokenizer_config.json"):
     (broken / name).write_bytes((folder / name).read_bytes()[:40])
   for name in ("missing", "empty", "broken"):
-    with pytest.raises(errors.Refusal, match=name) as refusal:
+    with pytest.raises(errors.UserError, match=name) as refusal:
       tokenizer.Tokenizer(tmp_path / name)
     assert refusal.value.code == errors.DATA and "\n" not in str(refusal.value)
 
@@ -113,7 +113,7 @@ def test_a_tokenizer_without_an_end_token_is_refused(folder, tmp_path):
   settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
   del settings["eos_token"]
   (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
-  with pytest.raises(errors.Refusal, match="no end token"):
+  with pytest.raises(errors.UserError, match="no end token"):
     tokenizer.Tokenizer(tmp_path)
 
 
@@ -143,7 +143,7 @@ def test_a_tokenizer_that_cannot_be_used_is_not_copied_and_the_refusal_names_its
   of_a_model, tmp_path
 ):
   for model, room in (({}, 320), (GPT2, 300)):
-    with pytest.raises(errors.Refusal, match=str(of_a_model)):
+    with pytest.raises(errors.UserError, match=str(of_a_model)):
       tokenizer.copy(of_a_model, ("tokenizer.json",), tmp_path / "copy", model, room=room)
     assert not (tmp_path / "copy").exists()
 
@@ -152,7 +152,7 @@ def test_ids_with_a_gap_need_a_model_that_knows_the_largest(of_a_model, tmp_path
   content = json.loads((of_a_model / "tokenizer.json").read_text())
   content["model"]["vocab"]["\u0120zz"] = 1000
   (of_a_model / "tokenizer.json").write_text(json.dumps(content))
-  with pytest.raises(errors.Refusal, match="ids up to 1000"):
+  with pytest.raises(errors.UserError, match="ids up to 1000"):
     tokenizer.copy(of_a_model, ("tokenizer.json",), tmp_path / "copy", GPT2, room=1000)
   tokenizer.copy(of_a_model, ("tokenizer.json",), tmp_path / "copy", GPT2, room=1001)
   assert tokenizer.Tokenizer(tmp_path / "copy").vocab == 1001
@@ -161,5 +161,5 @@ def test_ids_with_a_gap_need_a_model_that_knows_the_largest(of_a_model, tmp_path
 def test_a_special_token_that_is_a_letter_is_refused(of_a_model, tmp_path):
   config = of_a_model / "tokenizer_config.json"
   config.write_text(json.dumps({"eos_token": "a", "tokenizer_class": "PreTrainedTokenizerFast"}))
-  with pytest.raises(errors.Refusal, match="special token 'a' is a letter"):
+  with pytest.raises(errors.UserError, match="special token 'a' is a letter"):
     tokenizer.Tokenizer(of_a_model)

@@ -60,7 +60,7 @@ def sample(name: str, settings, *, batch: int = 8, parts: int = 1, params=None, 
     settings,
     sizes=rollout.sizes(batch, 0.25, SAMPLES, parts),
     bucket=BUCKET,
-    new_tokens=NEW,
+    max_new_tokens=NEW,
     eos=EOS,
     pad=PAD,
   )
@@ -182,7 +182,7 @@ def test_rows_lie_over_the_devices_and_are_placed_without_gathering_them():
   with jax.set_mesh(mesh):
     tokens, lengths = np.ones((4, BUCKET), np.int32), np.full(4, 3, np.int32)
     prefilled = decode_loop.prefill(CONFIGS["decoder"], params, tokens, lengths)
-    state = decode_loop.empty(prefilled, count=64, new_tokens=NEW)
+    state = decode_loop.empty(prefilled, count=64, max_new_tokens=NEW)
     place = (state, prefilled, index, index, np.zeros((2, 2), np.uint32))
     programs = [decode_loop.place.lower(*place).compile().as_text()]
     decode = (state, np.ones(64, bool), WARM, np.int32(64), np.int32(9))

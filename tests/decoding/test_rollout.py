@@ -33,7 +33,7 @@ def asked(prompts: int, samples: int = 1, seed: int = 0):
 
 
 def sample(prompts, keys, config="decoder", *, batch=4, refill=0.25, samples=1, **options):
-  given = {"new_tokens": NEW, "eos": EOS, "settings": sampling.sampling(1.0)} | options
+  given = {"max_new_tokens": NEW, "eos": EOS, "settings": sampling.sampling(1.0)} | options
   return rollout.sample(
     CONFIGS[config],
     PARAMS,
@@ -63,7 +63,7 @@ def one_at_a_time():
   def of(config):
     prompts, keys = asked(12, 3)
     chain = lambda p, k: toy.chain(
-      CONFIGS[config], PARAMS, p, k, temperature=1.0, new_tokens=NEW, eos=EOS
+      CONFIGS[config], PARAMS, p, k, temperature=1.0, max_new_tokens=NEW, eos=EOS
     )
     return [chain(p, k) for p, ks in zip(prompts, keys, strict=True) for k in ks]
 
@@ -194,7 +194,7 @@ def test_sizes_follow_the_settings_in_whole_shards():
 
 def test_rows_that_are_stopped_make_room_and_the_others_never_know(turns):
   prompts, keys = asked(24)
-  long = {"eos": (-1,), "new_tokens": 80}
+  long = {"eos": (-1,), "max_new_tokens": 80}
   whole = sample(prompts, keys, **long)
   plain = sum(turns)
   turns.clear()
@@ -215,7 +215,7 @@ def test_one_program_each_whatever_is_asked():
               for t, p, k in ((0, 1, 0), (0.7, 0.9, 0), (1.3, 1, 5), (1, 0.5, 3))]  # fmt: skip
   with compilations.counted() as programs:
     for n in range(20):
-      sample(*asked(1 + n, seed=n), batch=6, refill=0.5, new_tokens=7, settings=settings[n % 4])
+      sample(*asked(1 + n, seed=n), batch=6, refill=0.5, max_new_tokens=7, settings=settings[n % 4])
   assert len(programs) <= 4, "prefill, empty, place, decode"
 
 
@@ -242,7 +242,7 @@ def test_placing_costs_as_much_as_is_placed():
   prefilled = decode_loop.prefill(
     CONFIGS["decoder"], PARAMS, np.ones((2, BUCKET), np.int32), np.full(2, 3, np.int32)
   )
-  state = decode_loop.empty(prefilled, count=4096, new_tokens=NEW)
+  state = decode_loop.empty(prefilled, count=4096, max_new_tokens=NEW)
   whole = sum(x.nbytes for x in jax.tree.leaves(state))
   index = np.zeros(2, np.int32)
   program = decode_loop.place.lower(state, prefilled, index, index, np.zeros((2, 2), np.uint32))

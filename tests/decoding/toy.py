@@ -76,11 +76,11 @@ def _logits(params, cache, places_BS, seen_BS):
   return params[state_B % STATES]
 
 
-def chain(config, params, prompt, key, *, temperature, new_tokens, eos):
+def chain(config, params, prompt, key, *, temperature, max_new_tokens, eos):
   """(tokens, ended, logprobs) of one row by itself: a loop over its tokens in NumPy."""
   held, fixed = ([START], sum(prompt)) if config.apart else (list(prompt), 0)
   out, logprobs = [], []
-  while len(out) < new_tokens and not (out and out[-1] in eos):
+  while len(out) < max_new_tokens and not (out and out[-1] in eos):
     chain = np.array(held + out)
     for_keys, for_values = weights(np.arange(len(chain)))
     state = (np.sum(chain * for_keys) + np.sum(2 * chain * for_values) + fixed) % STATES

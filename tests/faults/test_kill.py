@@ -19,10 +19,10 @@ TINY = (
   "world.train=48", "world.test=12", "world.out_of_domain=8", "task.validation=12", "rounds=2",
   "student.scratch.width=32", "student.scratch.head_width=8", "student.scratch.mlp=64",
   "student.scratch.vocab=320",
-  "exam.questions=32", "exam.samples=2", "exam.new_tokens=16", "evaluate.new_tokens=16",
+  "exam.questions=32", "exam.samples=2", "exam.max_new_tokens=16", "evaluate.max_new_tokens=16",
   "rollout.batch=8", "train.steps=12", "train.batch=8", "train.checkpoint_every=3",
   "train.log_every=2", "train.warmup=2",
-  "stop.patience=0", "teacher.concurrency=4", "feedback.rationales=2",
+  "stop.patience=0", "teacher.max_concurrency=4", "feedback.rationales=2",
 )  # fmt: skip
 
 STUDENTS = ("student", "decomposer", "solver")
@@ -180,7 +180,7 @@ SMALL = (
   "student.scratch.width=32", "student.scratch.head_width=8", "student.scratch.mlp=64",
   "student.scratch.vocab=512", "student.scratch.layers=1",
   "demonstrate.rationales=1", "demonstrate.passes=1", "exam.samples=2", "exam.temperature=1.0",
-  "exam.new_tokens=28", "evaluate.new_tokens=28", "rollout.batch=4", "rollout.buckets=160",
+  "exam.max_new_tokens=28", "evaluate.max_new_tokens=28", "rollout.batch=4", "rollout.buckets=160",
   "train.buckets=192", "train.batch=8", "train.epochs=0", "train.steps=60", "train.warmup=0",
   "train.lr=0.01", "train.checkpoint_every=5", "train.log_every=2",
   "prefer.batch=2", "prefer.epochs=0", "prefer.steps=40", "prefer.warmup=0",
@@ -218,7 +218,7 @@ RECIPES = {
     ),
   ),
   "self_refine": (
-    ("pair.policy=cot_over_plain", "exam.samples=4", "exam.new_tokens=80"),
+    ("pair.policy=cot_over_plain", "exam.samples=4", "exam.max_new_tokens=80"),
     (("exam", shows("round_01/0_exam", "attempts.jsonl")), *PREFERRED),
   ),
   "socratic": (

@@ -145,7 +145,7 @@ def test_nothing_asked_is_nothing_answered():
 
 def test_gold_questions_that_are_not_there_are_refused():
   bare = records.Problem("p", "test", QUESTION, "3")
-  with pytest.raises(errors.Refusal, match=r"socratic\.questions"):
+  with pytest.raises(errors.UserError, match=r"socratic\.questions"):
     next(socratic.Iterative("gold").conversation(bare, QUESTION))
   assert shown(socratic.Iterative(), bare) == [] == shown(socratic.Unified(), bare)
 

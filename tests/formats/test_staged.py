@@ -111,7 +111,7 @@ def test_separators_survive_a_tokenizer_that_folds_white_space():
 
 def test_a_problem_without_options_is_refused():
   bare = records.Problem("p", "train", "How many?", "7")
-  with pytest.raises(errors.Refusal, match="options"):
+  with pytest.raises(errors.UserError, match="options"):
     conversation = staged.Staged().conversation(bare, "How many?")
     next(conversation)
 

@@ -67,5 +67,5 @@ def objective(
 def preference(beta: float, config=oracle.TINY, **other) -> objectives.Objective:
   """DPO, or what `other` says."""
   plain = {"loss": "dpo", "share": {"preference": 1.0}, "label_smoothing": 0.0, "gamma": 0.5}
-  fixed = plain | {"length_normalised": False} | other
+  fixed = plain | {"length_normalized": False} | other
   return objectives.preference(*model(config), beta=beta, **fixed)

@@ -203,7 +203,7 @@ def batch(some, *, packed=False, size=8) -> objectives.Batch:
 
 def objective(loss, *, nll=0.2, normalised=False, **other):
   share = {"preference": 1.0, "nll": nll}
-  fixed = {"length_normalised": normalised, **OWN.get(loss, {}), **other}
+  fixed = {"length_normalized": normalised, **OWN.get(loss, {}), **other}
   return material.preference(0.4, loss=loss, share=share, **fixed)
 
 

@@ -140,7 +140,7 @@ def test_a_damaged_checkpoint_is_passed_over_aloud_and_with_no_other_refused(sto
   assert step == 5 and len(warned) == 1 and str(store._path / "10") in warned[0]
   assert_same_bits(restored, state_of(5))
   damage(store, 5)
-  with pytest.raises(errors.Refusal, match=str(store._path / "5")) as caught:
+  with pytest.raises(errors.UserError, match=str(store._path / "5")) as caught:
     store.restore(state_of(0))
   assert caught.value.code == errors.DATA
   store.save(10, state_of(10))
@@ -168,7 +168,7 @@ def test_another_model_is_refused(store):
     "fewer": {k: v for k, v in like.params.items() if k != "fp32"},
   }
   for params in others.values():
-    with pytest.raises(errors.Refusal, match=r"another model .*(fp32|other)"):
+    with pytest.raises(errors.UserError, match=r"another model .*(fp32|other)"):
       store.restore(like._replace(params=params))
 
 
@@ -188,7 +188,7 @@ def test_a_full_disk_is_refused_and_costs_nothing(store, monkeypatch):
 
   with monkeypatch.context() as patched:
     patched.setattr(os, "fsync", full)
-    with pytest.raises(errors.Refusal, match="make room"):
+    with pytest.raises(errors.UserError, match="make room"):
       store.save(10, state_of(10))
   assert store.restore(state_of(0))[1] == 5
 

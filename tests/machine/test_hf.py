@@ -83,7 +83,7 @@ def test_every_damage_is_one_line_with_the_file_and_what_to_do(case, request):
   damage, line = (ONE | MANY)[case]
   folder = request.getfixturevalue("base" if case in ONE else "many")
   damage(folder)
-  with pytest.raises(errors.Refusal, match=line) as refusal:
+  with pytest.raises(errors.UserError, match=line) as refusal:
     hf.describe(folder)
   assert str(refusal.value).startswith(str(folder)) and refusal.value.code == errors.DATA
 
@@ -135,16 +135,16 @@ def test_what_neither_disk_nor_hub_has_is_refused_by_name(monkeypatch):
 
   monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
   line = r"^someone/small is no directory here, and the hub did not give it \(no network\): "
-  with pytest.raises(errors.Refusal, match=line + ".*give the directory"):
+  with pytest.raises(errors.UserError, match=line + ".*give the directory"):
     hf.fetch("someone/small")
   monkeypatch.setattr(huggingface_hub, "snapshot_download", None)
   for path in ("./small", "/small", "~/small", "models/llama/small"):
-    with pytest.raises(errors.Refusal, match="is no directory: give one"):
+    with pytest.raises(errors.UserError, match="is no directory: give one"):
       hf.fetch(path)
 
 
 def test_the_hub_itself_refuses_without_a_network_in_one_line():
-  with pytest.raises(errors.Refusal, match=r"^no such name! is no directory here"):
+  with pytest.raises(errors.UserError, match=r"^no such name! is no directory here"):
     hf.fetch("no such name!")
 
 
@@ -169,5 +169,5 @@ def test_a_published_model_is_read_as_its_file_has_it(folder):
 
 @pytest.mark.parametrize("name", ["x" * 5000, "~nobody-of-that-name/model"])
 def test_a_name_that_cannot_be_looked_for_is_one_line(name):
-  with pytest.raises(errors.Refusal, match="cannot be looked for"):
+  with pytest.raises(errors.UserError, match="cannot be looked for"):
     hf.fetch(name)

@@ -155,7 +155,7 @@ def test_a_spare_name_is_passed_over_with_its_prefix_and_without(name, tmp_path)
   folder = material.directory(tmp_path / "base", family, c, spoilt(**{name: np.zeros(1)}))
   spare, like = r"model\.layers\.\d+\.mask", material.like(c)
   hf_read.load(folder, family.tensors(c), spare=spare, prefix="model.", like=like)
-  with pytest.raises(errors.Refusal, match=rf"does not tell of: {name}: "):
+  with pytest.raises(errors.UserError, match=rf"does not tell of: {name}: "):
     hf_read.load(folder, family.tensors(c), spare=spare + "s", prefix="model.", like=like)
 
 
@@ -202,7 +202,7 @@ def test_weights_that_do_not_fit_are_named_before_anything_is_read(
   family, c = FAMILIES["llama"]
   folder = material.directory(tmp_path / "base", family, c, spoilt(**changes), files)
   monkeypatch.setattr(hf_file, "_read", None)
-  with pytest.raises(errors.Refusal, match=line) as refusal:
+  with pytest.raises(errors.UserError, match=line) as refusal:
     load(folder, family, c, material.like(c))
   where = folder / hf.WEIGHTS if files == 1 else folder
   assert str(refusal.value).startswith(f"{where} ") and refusal.value.code == errors.DATA
@@ -234,7 +234,7 @@ def test_a_damaged_file_is_one_line_with_its_name(damage, tmp_path):
   folder = material.directory(tmp_path / "base", family, c, spoilt())
   file = folder / hf.WEIGHTS
   file.write_bytes(DAMAGES[damage](file.read_bytes()))
-  with pytest.raises(errors.Refusal, match=f"^{re.escape(str(file))} is damaged.* again$"):
+  with pytest.raises(errors.UserError, match=f"^{re.escape(str(file))} is damaged.* again$"):
     load(folder, family, c, material.like(c))
 
 
@@ -249,7 +249,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_refused(tmp_path, monkeypatch):
     return found
 
   monkeypatch.setattr(hf_file, "entries", shrinking)
-  with pytest.raises(errors.Refusal, match="became shorter"):
+  with pytest.raises(errors.UserError, match="became shorter"):
     load(folder, family, c, material.like(c))
 
 

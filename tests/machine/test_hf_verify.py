@@ -25,7 +25,7 @@ SIZES = dict(
 
 def test_without_torch_the_line_says_how_to_get_it(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, "torch", None)
-  with pytest.raises(errors.Refusal, match="--verify needs torch: pip install torch") as refusal:
+  with pytest.raises(errors.UserError, match="--verify needs torch: pip install torch") as refusal:
     hf_verify.verify(tmp_path, None, positions=48)
   assert refusal.value.code == errors.USAGE
 
@@ -97,5 +97,5 @@ def test_a_tensor_transformers_does_not_find_is_refused(exported):
   out, c, params = exported("llama")
   file = out / "model.safetensors"
   file.write_bytes(file.read_bytes().replace(b"model.norm.weight", b"model.norm.Weight"))
-  with pytest.raises(errors.Refusal, match=r"missing_keys model\.norm\.weight"):
+  with pytest.raises(errors.UserError, match=r"missing_keys model\.norm\.weight"):
     hf_verify.verify(out, logits(c, params), positions=48)

@@ -176,7 +176,7 @@ def test_a_family_that_says_how_long_its_rows_are_is_not_corrected(kind, write):
 
 def refused(write, line: str, **changed):
   c = material.config()
-  with pytest.raises(errors.Refusal, match=line) as refusal:
+  with pytest.raises(errors.UserError, match=line) as refusal:
     write(material.LLAMA, c, random(c), **changed)
   return refusal.value
 

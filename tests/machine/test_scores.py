@@ -78,7 +78,7 @@ def folder(path):
 def test_a_file_that_is_none_is_one_refusal_that_names_it_and_the_setting(tmp_path, spoil):
   path = tmp_path / "s.sqlite"
   spoil(path)
-  with pytest.raises(errors.Refusal) as caught, scores.Scores(path) as store:
+  with pytest.raises(errors.UserError) as caught, scores.Scores(path) as store:
     store.known(MANY)
     store.add({"new": (1.0, 2.0)})
   assert caught.value.code == errors.DATA
@@ -86,5 +86,5 @@ def test_a_file_that_is_none_is_one_refusal_that_names_it_and_the_setting(tmp_pa
 
 
 def test_a_folder_that_is_not_there_is_refused_likewise(tmp_path):
-  with pytest.raises(errors.Refusal, match=r"nowhere.*config\.pair\.cache"):
+  with pytest.raises(errors.UserError, match=r"nowhere.*config\.pair\.cache"):
     scores.Scores(tmp_path / "nowhere" / "s.sqlite").__enter__()

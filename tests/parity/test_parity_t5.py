@@ -160,7 +160,7 @@ def test_greedy_tokens_are_those_of_generate(both):
   prompts = [row[:length].tolist() for row, length in zip(source, LENGTHS, strict=True)]
   sampled = rollout.sample(
     config, params, prompts, [np.zeros((1, 2), np.uint32)] * len(prompts), sampling.sampling(0.0),
-    sizes=rollout.sizes(2, 0.5, 1, 1), bucket=32, new_tokens=NEW, eos=(-1,), pad=0,
+    sizes=rollout.sizes(2, 0.5, 1, 1), bucket=32, max_new_tokens=NEW, eos=(-1,), pad=0,
   )  # fmt: skip
   assert greedy.shape == (len(LENGTHS), 1 + NEW)
   np.testing.assert_array_equal(greedy[:, 1:].numpy(), sampled.tokens)

@@ -37,7 +37,7 @@ def opened(folder, **changes) -> runs.Run:
 def test_it_tells_its_story(model, tmp_path):
   with opened(run_dir.RunFolder(tmp_path), **CHANGES, student__init=str(model)) as what:
     student, weights = what.students(-1)["student"]
-    told = student.answer(weights, [("", "story")], temperature=0.0, new_tokens=64)[0]
+    told = student.answer(weights, [("", "story")], temperature=0.0, max_new_tokens=64)[0]
   assert told.text.startswith(STORY)
 
 
@@ -65,7 +65,7 @@ def test_it_learns_arithmetic_and_leaves_as_what_it_is_here(model, rank, tmp_pat
     problems = what.task.problems("test")[:4]
     prompts = [what.prompt(p) for p in problems]
     asked = [(prompt, f"{n}") for n, prompt in enumerate(prompts)]
-    ours = student.answer(weights, asked, temperature=0.0, new_tokens=64)
+    ours = student.answer(weights, asked, temperature=0.0, max_new_tokens=64)
   for prompt, answer in zip(prompts, ours, strict=True):
     ids = torch.tensor([words(prompt)["input_ids"]])
     assert ids[0].tolist() == student.read(prompt)

@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 
 TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
 ENDS = list(range(1, 40))  # tokens that end a reply, so that most replies have an end
-TERMS = {**scripted.TERMS, "max_tokens": 128, "timeout": 60.0, "concurrency": 2}
+TERMS = {**scripted.TERMS, "max_tokens": 128, "timeout": 60.0, "max_concurrency": 2}
 
 
 def make(path) -> None:
@@ -103,8 +103,8 @@ def test_a_run_is_played_with_it_as_teacher(serving, tmp_path):
   url, model = serving
   summary, _ = recipes.run(
     tmp_path / "run", "tailored", demonstrate__source="gold", teacher__kind="openai",
-    teacher__base_url=url, teacher__model=model, teacher__max_tokens=128, teacher__concurrency=2,
-    exam__questions=4, teacher__coverage=0.0,
+    teacher__base_url=url, teacher__model=model, teacher__max_tokens=128, teacher__max_concurrency=2,
+    exam__questions=4, teacher__min_reply_rate=0.0,
   )  # fmt: skip
   row = summary["rounds"][1]
   assert row["teacher"]["calls"] > 0 and row["teacher"]["tokens"] > 0

@@ -27,8 +27,8 @@ def phase(folder):
   return folder.phase(2, 1, "feedback")
 
 
-def refusal(call, *args) -> errors.Refusal:
-  with pytest.raises(errors.Refusal) as caught:
+def refusal(call, *args) -> errors.UserError:
+  with pytest.raises(errors.UserError) as caught:
     call(*args)
   assert "\n" not in str(caught.value)
   return caught.value

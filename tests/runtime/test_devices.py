@@ -37,12 +37,12 @@ def anywhere(monkeypatch):
 
 def test_rows_that_the_devices_cannot_share_are_refused():
   refuse(batch=8, attention="auto")
-  with pytest.raises(errors.Refusal, match=r"train\.batch.*multiple of 4"):
+  with pytest.raises(errors.UserError, match=r"train\.batch.*multiple of 4"):
     refuse(batch=6, attention="auto")
 
 
 def test_a_path_of_another_device_is_refused():
-  with pytest.raises(errors.Refusal, match=r"student\.attention.*this device is a cpu"):
+  with pytest.raises(errors.UserError, match=r"student\.attention.*this device is a cpu"):
     refuse()
 
 
@@ -62,5 +62,5 @@ def test_what_a_path_can_do_is_not_refused(anywhere):
   ],
 )
 def test_what_a_path_cannot_do_on_this_mesh_is_refused(anywhere, changes, reason):
-  with pytest.raises(errors.Refusal, match=f"student.attention.*{reason}"):
+  with pytest.raises(errors.UserError, match=f"student.attention.*{reason}"):
     refuse(**changes)

@@ -17,7 +17,7 @@ from tests.students import oracle, oracle_t5
 
 quick = pytest.fixture(autouse=True, scope="module")(compilations.quick)
 
-DECODING = {"temperature": 1.0, "new_tokens": 6}
+DECODING = {"temperature": 1.0, "max_new_tokens": 6}
 
 
 def settings(data: int = -1, seed: int = 0, batch: int = 8, refill: float = 0.25):
@@ -135,7 +135,7 @@ def test_an_encoder_decoder_is_asked_in_the_same_way(tok):
   assert_same(learner.answer(params, ASKED[::-1], **DECODING), answers[::-1])
 
 
-LONG = {"temperature": 1.0, "new_tokens": 40}
+LONG = {"temperature": 1.0, "max_new_tokens": 40}
 STOP = ("e", "or")
 
 
@@ -184,7 +184,7 @@ def test_a_stop_text_that_never_comes_changes_nothing(learner, params, answers):
 def test_asking_again_compiles_nothing(learner, params):
   with compilations.counted() as programs:
     for n in range(1, 12):
-      decoding = {"temperature": n / 4, "top_p": 1 - n / 50, "new_tokens": 6}
+      decoding = {"temperature": n / 4, "top_p": 1 - n / 50, "max_new_tokens": 6}
       learner.answer(params, ASKED[:n], **decoding)
   assert programs == []
 
@@ -216,7 +216,7 @@ def test_fresh_weights_follow_the_seed_and_lie_where_they_belong(learner, tok):
 
 
 def test_a_mesh_that_does_not_fit_the_devices_is_refused(tok):
-  with pytest.raises(errors.Refusal, match=r"config\.mesh") as refusal:
+  with pytest.raises(errors.UserError, match=r"config\.mesh") as refusal:
     student_of(tok, data=3)
   assert refusal.value.code == errors.CONFIG
 

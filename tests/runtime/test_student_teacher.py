@@ -151,10 +151,10 @@ def test_a_folder_without_a_model_is_refused_before_anything_is_paid(opened, tmp
   (tmp_path / "empty").mkdir()
   run = opened(teacher__model=str(tmp_path / "empty"))
   assert rules_teacher.askers(run.settings) == ["demonstrate", "feedback"]
-  with pytest.raises(errors.Refusal, match=r"config\.json"):
+  with pytest.raises(errors.UserError, match=r"config\.json"):
     commands.refuse_early(run)
 
 
 def test_a_student_reads_no_mistakes(model):
-  with pytest.raises(errors.Refusal, match=r"config\.feedback\.kind.*blind"):
+  with pytest.raises(errors.UserError, match=r"config\.feedback\.kind.*blind"):
     read_settings(config(model, feedback__kind="correct"))

@@ -142,14 +142,14 @@ def test_both_spellings_are_one_config(case, four, five):
   ],
 )
 def test_what_a_student_does_not_compute_is_refused_by_name(case, fields, said):
-  with pytest.raises(errors.Refusal, match=rf"^config\.json: {re.escape(said)} is ") as refused:
+  with pytest.raises(errors.UserError, match=rf"^config\.json: {re.escape(said)} is ") as refused:
     cases.read(changed(case, **fields))
   assert refused.value.code == errors.DATA
 
 
 @pytest.mark.parametrize("kind", ["gemma3", "mixtral", "qwen2_moe", "bert"])
 def test_other_families_are_refused_with_those_there_are(kind):
-  with pytest.raises(errors.Refusal, match=f"model_type.*{kind}.*gemma3_text"):
+  with pytest.raises(errors.UserError, match=f"model_type.*{kind}.*gemma3_text"):
     families.of(kind)
 
 
@@ -294,6 +294,6 @@ def test_what_comes_from_scratch_learns_and_writes_and_no_parameter_is_idle(kind
   ],
 )
 def test_sizes_a_family_cannot_have_are_refused(kind, other, said):
-  with pytest.raises(errors.Refusal, match=rf"config\.student\.scratch\.{said} is ") as refused:
+  with pytest.raises(errors.UserError, match=rf"config\.student\.scratch\.{said} is ") as refused:
     families.of(kind).scratch(sizes(**other))
   assert refused.value.code == errors.CONFIG

@@ -61,7 +61,7 @@ def test_a_config_json_of_any_transformers_says_which_t5_it_is():
   ],
 )
 def test_what_a_student_does_not_compute_is_refused_by_its_name(field, value):
-  with pytest.raises(errors.Refusal, match=f"config.json: {field} is"):
+  with pytest.raises(errors.UserError, match=f"config.json: {field} is"):
     family.read(family.write(SECOND) | {field: value})
 
 
@@ -74,5 +74,5 @@ def test_a_t5_from_scratch_has_the_sizes_that_were_asked_for():
   assert (config.layers, config.decoder_layers, config.norm_eps, config.gated) == (2, 2, 1e-6, True)
   assert "head" in t5.shapes(config)
   for name, value in (("kv_heads", 1), ("rope_theta", 1e4)):
-    with pytest.raises(errors.Refusal, match=f"config.student.scratch.{name} is"):
+    with pytest.raises(errors.UserError, match=f"config.student.scratch.{name} is"):
       family.scratch(types.SimpleNamespace(**vars(sizes) | {name: value}))

@@ -109,7 +109,7 @@ def test_labels_in_a_file_of_their_own_are_joined(tmp_path):
   assert task.problems("test")[0].choices == (("A", "x"), ("B", "y"))
   assert {problem.gold for problem in task.problems("test")} == {"A"}
   (tmp_path / "piqa" / "valid-labels.lst").write_text("0\n1\n")
-  with pytest.raises(errors.Refusal, match="2 labels for the 20 rows"):
+  with pytest.raises(errors.UserError, match="2 labels for the 20 rows"):
     tasks.get("piqa", path=str(tmp_path / "piqa"))
 
 
@@ -251,7 +251,7 @@ def test_asdiv_keeps_what_has_one_number_and_says_how_many_have_not(tmp_path, ca
 )
 def test_xml_that_is_broken_or_declares_anything_is_refused(tmp_path, text, says):
   (tmp_path / "ASDiv.xml").write_text(text, encoding="utf-8")
-  with pytest.raises(errors.Refusal, match=says) as refusal:
+  with pytest.raises(errors.UserError, match=says) as refusal:
     tasks.get("asdiv", path=str(tmp_path))
   assert "ASDiv.xml" in str(refusal.value) and "\n" not in str(refusal.value)
 
@@ -339,7 +339,7 @@ def test_the_hub_s_rows_are_read_as_they_are_there(monkeypatch, name):
 )  # fmt: skip
 def test_a_row_that_says_nothing_is_named_with_file_and_row(tmp_path, name, row, says):
   _write(tmp_path / "one.jsonl", [ROW[name](3), row] if name in ROW else [row])
-  with pytest.raises(errors.Refusal, match=r"one\.jsonl: row") as refusal:
+  with pytest.raises(errors.UserError, match=r"one\.jsonl: row") as refusal:
     tasks.get(name, path=str(tmp_path / "one.jsonl"))
   assert says in str(refusal.value) and "\n" not in str(refusal.value)
 
@@ -347,7 +347,7 @@ def test_a_row_that_says_nothing_is_named_with_file_and_row(tmp_path, name, row,
 @pytest.mark.parametrize("name", sorted(set(tasks.LOADERS) - {"arithmetic", "taxonomy"}))
 def test_a_missing_directory_says_what_belongs_there(tmp_path, name):
   for path in (tmp_path, tmp_path / "none"):
-    with pytest.raises(errors.Refusal, match=r"expected .*json|expected .*xml") as refusal:
+    with pytest.raises(errors.UserError, match=r"expected .*json|expected .*xml") as refusal:
       tasks.get(name, path=str(path))
     assert "\n" not in str(refusal.value)
 

@@ -177,7 +177,7 @@ def test_the_hub_is_another_door_to_the_same_problems(tmp_path, monkeypatch):
   ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(name, options, says):
-  with pytest.raises(errors.Refusal) as refusal:
+  with pytest.raises(errors.UserError) as refusal:
     tasks.get(name, **options)
   assert says in str(refusal.value) and "\n" not in str(refusal.value)
 
@@ -195,14 +195,14 @@ def test_a_bad_row_is_named_with_file_row_and_field(tmp_path, row, says):
   path = _gsm8k(tmp_path, count=3)
   with (tmp_path / "train.jsonl").open("a", encoding="utf-8") as file:
     file.write(json.dumps(row) + "\n")
-  with pytest.raises(errors.Refusal, match=r"train\.jsonl: row 4") as refusal:
+  with pytest.raises(errors.UserError, match=r"train\.jsonl: row 4") as refusal:
     tasks.get("gsm8k", path=path)
   assert says in str(refusal.value)
 
 
 def test_an_unknown_split_and_too_large_a_validation_split_are_refused(tmp_path):
   path = _gsm8k(tmp_path)
-  with pytest.raises(errors.Refusal, match="no split 'dev'"):
+  with pytest.raises(errors.UserError, match="no split 'dev'"):
     tasks.get("gsm8k", path=path).problems("dev")
-  with pytest.raises(errors.Refusal, match="fewer than the 40"):
+  with pytest.raises(errors.UserError, match="fewer than the 40"):
     tasks.get("gsm8k", path=path, validation=40)

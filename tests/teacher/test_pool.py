@@ -105,14 +105,14 @@ def test_a_phase_has_its_own_teacher_wherever_it_stands_in_the_plan(pooled):
 @pytest.mark.parametrize("caps", [{"max_requests": 9}, {"max_dollars": 0.0025}])
 def test_the_caps_are_for_all_teachers_together(pooled, caps):
   teacher_, servers = pooled(**caps)
-  with pytest.raises(errors.Refusal) as refusal:
+  with pytest.raises(errors.UserError) as refusal:
     ask(teacher_, requests(200))
   assert refusal.value.code == errors.BUDGET
   sent = [servers[name].stats.requests for name in ("main", "cheap")]
   assert 0 < sum(sent) < 200
   if "max_requests" in caps:
     assert sum(sent) == 9
-    with pytest.raises(errors.Refusal):  # nor has the other one an allowance of its own
+    with pytest.raises(errors.UserError):  # nor has the other one an allowance of its own
       ask(teacher_, requests(200)[::-1])
     assert sum(servers[name].stats.requests for name in ("main", "cheap")) == 9
   assert teacher_.ledger.total().dollars <= TERMS["max_dollars"]
@@ -159,7 +159,7 @@ def test_a_phase_of_its_own_leaves_the_pool_to_the_others():
 WORDS = [
   "--config.teachers={'cheap': {'model': 'small', 'prices': {'input': 0.5}}}",
   "--config.teacher.pool=('main=3', 'cheap=1')",
-  "--config.teacher.stages=('feedback=cheap',)",
+  "--config.teacher.by_phase=('feedback=cheap',)",
 ]
 
 
@@ -177,8 +177,8 @@ def test_the_command_line_changes_a_field_that_the_config_file_names(tmp_path):
     "from ml_collections import ConfigDict\n\n\n"
     "def get_config():\n"
     "  c = quickstart.get_config()\n"
-    "  c.teachers.strong = ConfigDict(dict(model='large', concurrency=4))\n"
-    "  c.teacher.stages = ('feedback=strong',)\n"
+    "  c.teachers.strong = ConfigDict(dict(model='large', max_concurrency=4))\n"
+    "  c.teacher.by_phase = ('feedback=strong',)\n"
     "  return c\n"
   )
   words = [f"--config={file}", "--config.teachers.strong.model=larger"]
@@ -191,7 +191,7 @@ def test_the_command_line_changes_a_field_that_the_config_file_names(tmp_path):
 def test_a_field_of_a_teacher_that_is_not_named_says_how_to(own):
   words = ["--config=configs/quickstart.py", *own, "--config.teachers.cheap.model=x"]
   with pytest.raises(
-    errors.Refusal, match=r"config\.teachers\.cheap\.model.*--config\.teachers="
+    errors.UserError, match=r"config\.teachers\.cheap\.model.*--config\.teachers="
   ) as said:
     args.parse(words, {}, config="required")
   assert said.value.code == errors.CONFIG and "\n" not in str(said.value)
@@ -219,19 +219,19 @@ def test_a_row_of_a_sweep_may_have_teachers_of_its_own(monkeypatch):
     ({"teachers": {1: {}}}, "config.teachers"),
     ({"teachers": {"a": 3}}, "config.teachers.a"),
     ({"teachers": {"a": {"modle": "x"}}}, "config.teachers.a.modle"),
-    ({"teachers": {"a": {"concurrency": "x"}}}, "config.teachers.a.concurrency"),
-    ({"teachers": {"a": {"concurrency": 0}}}, "config.teachers.a.concurrency"),
+    ({"teachers": {"a": {"max_concurrency": "x"}}}, "config.teachers.a.max_concurrency"),
+    ({"teachers": {"a": {"max_concurrency": 0}}}, "config.teachers.a.max_concurrency"),
     ({"teachers": {"a": {"kind": "oracle"}}}, "config.teachers.a.kind"),
     ({"teachers": {"a": {"prices": {"input": -1.0}}}}, "config.teachers.a.prices.input"),
     ({"teachers": {"a": {"prices": {"in": 1.0}}}}, "config.teachers.a.prices.in"),
     ({"teachers": {"a": {"max_dollars": 1.0}}}, "config.teachers.a.max_dollars"),
     ({"teachers": {"a": {"pool": ("main=1",)}}}, "config.teachers.a.pool"),
     ({"teachers": {"a": {"builtin": {"faults": "typo@1"}}}}, "config.teachers.a.builtin.faults"),
-    ({"teachers": {"a": {"extra": "{"}}}, "config.teachers.a.extra"),
-    ({"teacher": {"extra": '{"seed": 1}'}}, "config.teacher.extra"),
-    ({"teacher": {"extra": "[]"}}, "config.teacher.extra"),
-    ({"teacher": {"extra": '{"top_p": NaN}'}}, "config.teacher.extra"),
-    ({"teacher": {"extra": '{"top_p": 1e999}'}}, "config.teacher.extra"),
+    ({"teachers": {"a": {"extra": "{"}}}, "config.teachers.a.extra_body"),
+    ({"teacher": {"extra": '{"seed": 1}'}}, "config.teacher.extra_body"),
+    ({"teacher": {"extra": "[]"}}, "config.teacher.extra_body"),
+    ({"teacher": {"extra": '{"top_p": NaN}'}}, "config.teacher.extra_body"),
+    ({"teacher": {"extra": '{"top_p": 1e999}'}}, "config.teacher.extra_body"),
     ({"teacher": {"structured": "yes"}}, "config.teacher.structured"),
     ({"teacher": {"pool": ("main=1", "a=1")}}, "config.teacher.pool"),
     ({"teacher": {"pool": ("main",)}}, "config.teacher.pool"),
@@ -239,9 +239,9 @@ def test_a_row_of_a_sweep_may_have_teachers_of_its_own(monkeypatch):
     ({"teacher": {"pool": ("main=nan",)}}, "config.teacher.pool"),
     ({"teacher": {"pool": ("main=-1",)}}, "config.teacher.pool"),
     ({"teacher": {"pool": ("main=1", "main=2")}}, "config.teacher.pool"),
-    ({"teacher": {"stages": ("feedback=a",)}}, "config.teacher.stages"),
-    ({"teacher": {"stages": ("exam=main",)}}, "config.teacher.stages"),
-    ({"teacher": {"stages": ("feedback",)}}, "config.teacher.stages"),
+    ({"teacher": {"stages": ("feedback=a",)}}, "config.teacher.by_phase"),
+    ({"teacher": {"stages": ("exam=main",)}}, "config.teacher.by_phase"),
+    ({"teacher": {"stages": ("feedback",)}}, "config.teacher.by_phase"),
     (
       {"teachers": {"a": {"kind": "openai"}}, "teacher": {"stages": ("feedback=a",)}},
       "config.teachers.a.base_url",
@@ -262,7 +262,7 @@ def test_a_row_of_a_sweep_may_have_teachers_of_its_own(monkeypatch):
   ],
 )
 def test_what_makes_no_sense_is_refused_by_name(changes, named):
-  with pytest.raises(errors.Refusal) as caught:
+  with pytest.raises(errors.UserError) as caught:
     read_settings(changed(**changes))
   assert caught.value.code == errors.CONFIG
   assert named in str(caught.value) and "\n" not in str(caught.value)
@@ -278,10 +278,10 @@ def test_further_teachers_are_as_free_to_change_as_the_teacher(tmp_path):
   folder.claim(config)
   (tmp_path / "round_00").mkdir()
   folder.release()
-  faster = {"cheap": CHEAP["cheap"] | {"concurrency": 3, "key_env": "K"}}
+  faster = {"cheap": CHEAP["cheap"] | {"max_concurrency": 3, "key_env": "K"}}
   folder.claim(config | {"teachers": faster})
   folder.release()
-  with pytest.raises(errors.Refusal, match=r"config\.teachers\.cheap\.model"):
+  with pytest.raises(errors.UserError, match=r"config\.teachers\.cheap\.model"):
     folder.claim(config | {"teachers": {"cheap": CHEAP["cheap"] | {"model": "other"}}})
 
 
@@ -296,7 +296,7 @@ def test_teachers_that_ask_through_files_have_a_folder_each(tmp_path):
   folders = {"main": tmp_path / "batches", "other": tmp_path / "batches" / "other"}
   for name, there in folders.items():
     opened._of = lambda phase, name=name: {name: 1.0}
-    with pytest.raises(errors.Refusal) as refusal:
+    with pytest.raises(errors.UserError) as refusal:
       ask(opened, requests(2))
     assert refusal.value.code == errors.PREEMPTED and len(list(there.glob("*.jsonl"))) == 1
   opened.close()

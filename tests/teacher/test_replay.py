@@ -103,7 +103,7 @@ def test_its_ledger_outlives_the_process(play, tmp_path):
   ],
 )
 def test_a_column_that_is_not_there_is_named(play, tmp_path, columns, say):
-  with pytest.raises(errors.Refusal, match=say) as refusal:
+  with pytest.raises(errors.UserError, match=say) as refusal:
     play(written(tmp_path / "a.json", ROWS), **columns)
   assert "question, rationale" in str(refusal.value)
 
@@ -159,11 +159,11 @@ def test_bare_texts_are_joined_to_the_rows_of_a_file_of_questions(play, tmp_path
   two = written(tmp_path / "two.json", [{"rationale": "text 2"}])
   teacher = play(one, two, questions=asked)
   assert [teacher.recorded(f"{n}?") for n in range(3)] == [("text 0",), ("text 1",), ("text 2",)]
-  with pytest.raises(errors.Refusal, match="3 questions for the 2 rows"):
+  with pytest.raises(errors.UserError, match="3 questions for the 2 rows"):
     play(one, questions=asked)
-  with pytest.raises(errors.Refusal, match="not a JSON object but str"):
+  with pytest.raises(errors.UserError, match="not a JSON object but str"):
     play(one)
-  with pytest.raises(errors.Refusal, match=r"teacher\.replay\.questions"):
+  with pytest.raises(errors.UserError, match=r"teacher\.replay\.questions"):
     play(one, questions=tmp_path / "none.json")
 
 

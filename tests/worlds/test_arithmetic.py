@@ -253,7 +253,7 @@ def test_a_world_is_the_same_in_every_process(world):
   "name", ["", "arithmetic/train", "arithmetic/train/99999", "arithmetic/train/-1", "gsm8k/train/0"]
 )
 def test_an_unknown_problem_or_split_is_refused(world, name):
-  with pytest.raises(errors.Refusal, match="no problem"):
+  with pytest.raises(errors.UserError, match="no problem"):
     world.program(name)
-  with pytest.raises(errors.Refusal, match="no split"):
+  with pytest.raises(errors.UserError, match="no split"):
     world.problems("dev")

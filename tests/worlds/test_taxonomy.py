@@ -330,7 +330,7 @@ def test_a_world_is_the_same_in_every_process(world):
   ],
 )  # fmt: skip
 def test_a_world_that_cannot_be_is_refused_by_the_setting_s_name(setting, value):
-  with pytest.raises(errors.Refusal, match=rf"taxonomy\.{setting} is {value}, but must be"):
+  with pytest.raises(errors.UserError, match=rf"taxonomy\.{setting} is {value}, but must be"):
     _world(**{setting: value})
 
 
@@ -346,7 +346,7 @@ def test_every_size_makes_a_world(changes):
   "name", ["", "taxonomy/train", "taxonomy/train/99999", "arithmetic/test/0"]
 )
 def test_an_unknown_problem_or_split_is_refused(world, name):
-  with pytest.raises(errors.Refusal, match="no problem"):
+  with pytest.raises(errors.UserError, match="no problem"):
     world.wording(name, 0)
-  with pytest.raises(errors.Refusal, match="no split"):
+  with pytest.raises(errors.UserError, match="no split"):
     world.problems("dev")

@@ -3,14 +3,14 @@
 A family (a module, or one of several objects of a module) offers
 
   read(fields) -> Config     of a config.json as transformers 4 or 5 writes it; dtype is float32.
-                             Raises Refusal for what a student does not compute, by its name
+                             Raises UserError for what a student does not compute, by its name
   write(config) -> fields    of a config.json that transformers 4 and 5 read; special tokens, dtype
                              and the longest row of rotary families are left to the caller
   tensors(config) -> list    layout.Tensor of every parameter; the head only if it is not tied
   spare(config) -> pattern   of whole names that a file may hold beside them and that say nothing
   scratch(sizes) -> Config   of vocab width layers heads kv_heads head_width mlp rope_theta norm_eps
                              tied positions; rope_theta and norm_eps 0 are the family's usual.
-                             Raises Refusal for sizes that the family cannot have
+                             Raises UserError for sizes that the family cannot have
   PREFIX                     of most names, which some files leave out
 """
 
@@ -33,7 +33,7 @@ BY_TYPE = {
 
 
 def of(model_type):
-  """The family of a config.json's model_type. Raises Refusal with those there are."""
+  """The family of a config.json's model_type. Raises UserError with those there are."""
   if model_type == "gemma3":
     raise errors.data(
       "model_type gemma3 also sees pictures; a student can be its text: gemma3_text"

@@ -26,7 +26,7 @@ GLOBAL, LOCAL = "full_attention", "sliding_attention"
 READS = {"o": 2} | dict.fromkeys("q k v gate up down head widen narrow".split(), 1)
 
 
-def refusal(name: str, value, allowed: str) -> errors.Refusal:
+def refusal(name: str, value, allowed: str) -> errors.UserError:
   return errors.data(f"config.json: {name} is {value!r}, but a student can only have {allowed}")
 
 

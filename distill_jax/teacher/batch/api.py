@@ -92,7 +92,7 @@ class _Asked:
     self._stopping.set()
 
   async def run(self) -> None:
-    """Returns when every sample has an outcome. Raises what `stop` was given, or errors.Refusal."""
+    """Returns when every sample has an outcome. Raises what `stop` was given, or errors.UserError."""
     await self._recover()
     since = time.monotonic()
     while True:
@@ -173,14 +173,14 @@ class _Asked:
     try:
       file = await self._calls.upload(name, content)
       self._book.uploaded(name, file)
-    except errors.Refusal:
+    except errors.UserError:
       self._book.close_batch(name, "never sent")
       raise
     id = await self._calls.create(name, file, lambda: self._book.trying(name))
     self._book.submitted(name, id)
 
   def _afford(self, rows) -> None:
-    """Raises errors.Refusal if a cap might not hold; nothing is sent then."""
+    """Raises errors.UserError if a cap might not hold; nothing is sent then."""
     ours = self._place.run
     held = sum(batch.dollars for batch in self._book.open() if batch.place.run == ours)
     format.check_caps(self._store, ours, self._owner._caps, rows, held=held)
@@ -201,7 +201,7 @@ class _Asked:
     return found
 
   def _check_patience(self, batch, since: float) -> None:
-    if time.monotonic() - since > self._terms.patience:
+    if time.monotonic() - since > self._terms.max_wait:
       raise errors.teacher(
         f"the run {batch.place.run} has set requests aside for a batch and not sent it; run it"
         f" again, or, if it is gone, type: {self._forgetting(batch)}"
@@ -220,7 +220,7 @@ class _Asked:
     """Stores what came of a batch that is over, and frees the rest; False if its files are not
     whole yet, so that what is missing there is paid for and not to be asked again.
 
-    Raises errors.Refusal, after that, where it makes no sense to ask for the rest.
+    Raises errors.UserError, after that, where it makes no sense to ask for the rest.
     """
     lines = {line.name: line for line in self._book.lines(batch.name)}
     found = results.Results(
@@ -253,9 +253,9 @@ class _Asked:
     return True
 
   def _check_whole(self, batch, state, found) -> None:
-    """Raises errors.Refusal if the files of a batch that is over have not been whole for long."""
+    """Raises errors.UserError if the files of a batch that is over have not been whole for long."""
     begun = self._short.setdefault(batch.name, time.monotonic())
-    if time.monotonic() - begun > self._terms.patience:
+    if time.monotonic() - begun > self._terms.max_wait:
       raise errors.teacher(
         f"{self._terms.base_url} says that {calls.counted(state)[0]} requests of batch"
         f" {state.id} are completed, but gives the results of {len(found.heard)}; what came is"
@@ -274,7 +274,7 @@ class _Asked:
       if job.refused and isinstance(outcome, types.Reply):
         self._terms.shaping.refused()
       if key in found.longer:
-        limit = min(2 * found.longer[key], self._terms.max_tokens_most)
+        limit = min(2 * found.longer[key], self._terms.max_tokens_retry_limit)
         self._jobs.append(dataclasses.replace(job, missing={sample: key}, limit=limit))
         self._wanted[key] = self._jobs[-1]
       else:
@@ -285,7 +285,7 @@ class _Asked:
     elif line.name in found.again:
       self._attempts[key] += 1
       why = found.again[line.name]
-      if self._attempts[key] >= self._terms.attempts:
+      if self._attempts[key] >= self._terms.max_attempts:
         failed = types.Failure(
           "gave_up", why.why, self._attempts[key], status=why.status, request_id=why.request_id
         )
@@ -295,7 +295,7 @@ class _Asked:
         self._failures += 1
 
   def _say_failed(self, state) -> None:
-    """Raises errors.Refusal for a batch that was not accepted, unless it waits for another."""
+    """Raises errors.UserError for a batch that was not accepted, unless it waits for another."""
     code, said, line = calls.problem(state)
     full = code in FULL
     if full and any(batch.place.run == self._place.run for batch in self._under_way()):
@@ -317,7 +317,7 @@ class _Asked:
     )
 
   def _check(self, batch, state, found) -> None:
-    """Raises errors.Refusal if what is missing would not come a second time either."""
+    """Raises errors.UserError if what is missing would not come a second time either."""
     if found.stop is not None:
       raise errors.teacher(
         f"{self._terms.base_url}: {self._owner._hide(found.stop.why)}; {found.stop.do}"

@@ -26,7 +26,7 @@ METADATA = "distill_jax"
 class Calls:
   """Upload, create, find, look at and download, on sending.Terms.
 
-  Every method raises errors.Refusal where no answer comes, or one after which nothing can go on.
+  Every method raises errors.UserError where no answer comes, or one after which nothing can go on.
   """
 
   def __init__(self, http, terms, hide, rest):
@@ -43,8 +43,8 @@ class Calls:
 
   async def create(self, name: str, file: str, trying) -> str:
     """The id of the batch `name` of this file; trying() is called before each request for it."""
-    left = self._terms.patience
-    for attempt in range(1, self._terms.attempts + 1):
+    left = self._terms.max_wait
+    for attempt in range(1, self._terms.max_attempts + 1):
       trying()
       found = await self._once(lambda: self._order(name, file), _named(Batch), self._terms.timeout)
       if isinstance(found, Batch):
@@ -52,7 +52,7 @@ class Calls:
       self._check(found, "take a batch")
       if not found.limited and (id := await self.find(name, file, time.time())):
         return id
-      if attempt == self._terms.attempts or (seconds := _pause(found, attempt)) > left:
+      if attempt == self._terms.max_attempts or (seconds := _pause(found, attempt)) > left:
         break
       left -= seconds
       await self._rest(seconds)
@@ -103,7 +103,7 @@ class Calls:
         return found
       self._check(found, what, do)
       waited += (seconds := _pause(found, attempt))
-      if waited > self._terms.patience:
+      if waited > self._terms.max_wait:
         raise self._gone(what, found)
       await self._rest(seconds)
 
@@ -137,7 +137,7 @@ class Calls:
     why = self._hide(verdict.why)
     raise errors.teacher(f"{self._terms.base_url} did not {what} ({why}); {do}")
 
-  def _gone(self, what: str, verdict) -> errors.Refusal:
+  def _gone(self, what: str, verdict) -> errors.UserError:
     return errors.teacher(
       f"{self._terms.base_url} did not {what} ({self._hide(verdict.why)}); nothing is lost: what"
       " was sent before goes on there, run the same command again to collect it"

@@ -64,7 +64,7 @@ class Files(client.Client):
     fresh = []
     for line, job in _lines(jobs):
       times = tried[line.name, line.limit]
-      if times >= self._terms.attempts:
+      if times >= self._terms.max_attempts:
         reason = f"no result in {times} files ({why.get(line.name, 'answered in part')})"
         failed = types.Failure("gave_up", reason, times)
         self._store.store(job.request, {item: failed for item in line.keys.items()}, place)
@@ -119,7 +119,7 @@ class Files(client.Client):
         why[line.name] = f"nothing of it can be read in {result.name}"
       for sample, key in line.keys.items():
         if key in found.longer:  # for another file, which may ask for more tokens
-          limit = min(2 * found.longer[key], self._terms.max_tokens_most)
+          limit = min(2 * found.longer[key], self._terms.max_tokens_retry_limit)
           jobs.append(dataclasses.replace(job, missing={sample: key}, limit=limit))
         elif key in found.outcomes:
           failures += isinstance(found.outcomes[key], types.Failure)
@@ -145,7 +145,7 @@ class Files(client.Client):
         for part in format.parts(rows, self._most)
       ]
 
-  def _wait(self, paths, left: int, reasons: list[str]) -> errors.Refusal:
+  def _wait(self, paths, left: int, reasons: list[str]) -> errors.UserError:
     """What a person has to do now; `reasons` why requests are asked again."""
     model = shlex.quote(self._terms.model)
     commands = [
@@ -154,7 +154,7 @@ class Files(client.Client):
     ]
     more = f" and likewise for {len(paths) - SHOWN} more in {self._folder}"
     again = f"{len(reasons)} requests came to nothing before ({reasons[0]}); " if reasons else ""
-    return errors.Refusal(
+    return errors.UserError(
       f"{again}{left} replies are asked for in {', '.join(str(p) for p in paths[:SHOWN])}; where"
       f" the model is, type: {' && '.join(commands[:SHOWN])}{more if len(paths) > SHOWN else ''};"
       " then run the same command again",

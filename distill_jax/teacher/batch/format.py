@@ -95,7 +95,7 @@ def results(content: bytes, model: str):
 
 
 def check_caps(store, run: str, caps: dict, rows: list[tuple], *, held: float) -> None:
-  """Raises errors.Refusal if the caps of a run do not allow these rows, [(..., dollars), ...].
+  """Raises errors.UserError if the caps of a run do not allow these rows, [(..., dollars), ...].
 
   held: dollars that what is under way may still cost.
   """

@@ -97,8 +97,8 @@ class Results:
   def _set_aside(self, key: str, outcome) -> bool:
     if not getattr(outcome, "request_id", ""):  # which of them it is, only that can tell
       return False
-    seen = [dataclasses.replace(failure, attempts=0) for failure in self._before.get(key, ())]
-    return dataclasses.replace(outcome, attempts=0) in seen
+    seen = [dataclasses.replace(failure, max_attempts=0) for failure in self._before.get(key, ())]
+    return dataclasses.replace(outcome, max_attempts=0) in seen
 
   def _read(self, line, result) -> dict:
     """{(sample, key): Reply or Failure} of an answer."""
@@ -112,7 +112,7 @@ class Results:
         outcome = types.Reply(choice.text, choice.finish, answer.model, cached=False, **cost)
       elif choice.failure == "length":
         outcome = self._failure("length", types.cut(line.limit), line, result, **cost)
-        if line.limit < self._terms.max_tokens_most:
+        if line.limit < self._terms.max_tokens_retry_limit:
           self.longer[key] = line.limit
       else:
         outcome = self._failure(choice.failure, self._hide(choice.message), line, result, **cost)

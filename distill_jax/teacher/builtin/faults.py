@@ -54,7 +54,7 @@ class Script:
   """Which fault the request with a given number (from 0) meets: a function of seed and number."""
 
   def __init__(self, script: str, seed: int):
-    """Raises errors.Refusal if the script cannot be read."""
+    """Raises errors.UserError if the script cannot be read."""
     self._seed = seed
     self._shares = [_share(part.strip()) for part in script.split(",") if part.strip()]
     if sum(share for _, share in self._shares) > 1:
@@ -80,7 +80,7 @@ class Sequence:
 
 
 def parse(text: str) -> Fault:
-  """The fault in `KIND[:OPTION=VALUE]...`. Raises errors.Refusal."""
+  """The fault in `KIND[:OPTION=VALUE]...`. Raises errors.UserError."""
   kind, *options = text.split(":")
   status = kind.isascii() and kind.isdecimal() and len(kind) == 3 and kind[0] in "45"
   if kind not in KINDS and not status:

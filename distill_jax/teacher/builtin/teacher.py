@@ -102,7 +102,7 @@ def spoilt(rationale: str, name: str) -> str:
 def make_server(
   world, *, port: int, latency: float, error_rate: float, faults_script: str, seed: int, log: str
 ):
-  """A server.Server with a Brain behind it. Raises errors.Refusal if the script cannot be read."""
+  """A server.Server with a Brain behind it. Raises errors.UserError if the script cannot be read."""
   return server.Server(
     Brain(world, error_rate=error_rate, seed=seed), port=port, model=MODEL, latency=latency,
     script=faults.Script(faults_script, seed), log=log,

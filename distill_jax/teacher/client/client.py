@@ -38,12 +38,12 @@ class Client:
   key_env       environment variable with the key; may be unset or "" for a server on this machine
   key_file      file with the key, instead; "" for none
   max_tokens    completion tokens of one reply; max_tokens_field is what the server calls it
-  max_tokens_most   a reply that is cut is asked for again with twice as many, up to this; 0: not
-  concurrency   the most requests in flight; how many there are follows what the server bears
+  max_tokens_retry_limit   a reply that is cut is asked for again with twice as many, up to this; 0: not
+  max_concurrency  the most requests in flight; how many there are follows what the server bears
   requests_per_minute, tokens_per_minute   what the server is known to allow; 0: not known
   timeout       seconds for one attempt, from sending to the last byte
   attempts      HTTP requests for one call before it is given up
-  patience      seconds one call may wait between its attempts, Retry-After included
+  max_wait  seconds one call may wait between its attempts, Retry-After included
   deadline      seconds that all asks of this client may take together; 0 for no end
   prices        .input and .output, dollars per million tokens
   max_dollars, max_requests   hard caps of the run, checked before each HTTP request
@@ -52,15 +52,15 @@ class Client:
   send_seed     send the number of the first sample as `seed` (the built-in server draws by it)
   shape         further body fields and schemas of replies; None for neither
 
-  Raises errors.Refusal if the address, the key or the cache cannot be used.
+  Raises errors.UserError if the address, the key or the cache cannot be used.
   """
 
   def __init__(
     self, *, base_url: str, model: str, key_env: str, max_tokens: int, max_tokens_field: str,
-    concurrency: int, timeout: float, attempts: int, patience: float, prices, max_dollars: float,
+    max_concurrency: int, timeout: float, max_attempts: int, max_wait: float, prices, max_dollars: float,
     max_requests: int, cache_path: str, run: str, identity: str, send_seed: bool,
     key_file: str = "", insecure_http: bool = False, shape: request_body.Shaping | None = None,
-    max_tokens_most: int = 0,
+    max_tokens_retry_limit: int = 0,
     requests_per_minute: float = 0, tokens_per_minute: float = 0, deadline: float = 0.0,
   ):  # fmt: skip
     credentials.check_address(base_url, insecure_http=insecure_http)
@@ -69,12 +69,16 @@ class Client:
       raise errors.config(
         "teacher.max_tokens_field", max_tokens_field, " or ".join(MAX_TOKENS_FIELDS)
       )
-    for name, value in (("concurrency", concurrency), ("attempts", attempts), ("timeout", timeout)):
+    for name, value in (
+      ("max_concurrency", max_concurrency),
+      ("max_attempts", max_attempts),
+      ("timeout", timeout),
+    ):
       if value <= 0:
         raise errors.config(f"teacher.{name}", value, "above 0")
     self._key = credentials.key(base_url, key_env=key_env, key_file=key_file)
     self._terms = dispatcher.Terms(
-      base_url.rstrip("/"), model, max_tokens_field, max(max_tokens, max_tokens_most), concurrency,
+      base_url.rstrip("/"), model, max_tokens_field, max(max_tokens, max_tokens_retry_limit), concurrency,
       timeout, attempts, patience, prices, send_seed, shape or request_body.NONE,
     )  # fmt: skip
     self._max_tokens = max_tokens
@@ -138,7 +142,7 @@ class Client:
     return [[found[name] for name in keys.values()] for _, keys in names]
 
   def _check_free(self, keys: set[str]) -> None:
-    """Raises errors.Refusal for what is under way in another way."""
+    """Raises errors.UserError for what is under way in another way."""
     batches.check_free(self._store.path, self._run, keys)
 
   def _names(self, request: types.Request, temperature: float) -> tuple[str, dict[int, str]]:
@@ -172,7 +176,7 @@ class Client:
       return 0
     if outcome.kind not in types.SETTLED:
       return self._max_tokens
-    cut, most = types.cut_at(outcome), self._terms.max_tokens_most
+    cut, most = types.cut_at(outcome), self._terms.max_tokens_retry_limit
     return min(2 * cut, most) if cut and self._max_tokens <= cut < most else 0
 
   async def _send(self, jobs, place, temperature, total: int, on_progress) -> None:
@@ -184,7 +188,7 @@ class Client:
     keeper = writer.Keeper(self._store, place)
     post = transport.Post(
       self._terms.base_url, self._key, timeout=self._terms.timeout, local=self._local,
-      connections=self._terms.concurrency, hide=self._hide,
+      connections=self._terms.max_concurrency, hide=self._hide,
     )  # fmt: skip
     async with post:
       sender = dispatcher.Sender(

@@ -25,7 +25,7 @@ def is_local(base_url: str) -> bool:
 
 
 def check_address(base_url: str, *, insecure_http: bool) -> None:
-  """Raises errors.Refusal if the address is unsound, would take a key with it into files, or would
+  """Raises errors.UserError if the address is unsound, would take a key with it into files, or would
   show it to a network: plain http to another machine, without `insecure_http`."""
   hidden = "@" in base_url or "?" in base_url or "#" in base_url
   if hidden:
@@ -46,7 +46,7 @@ def key(base_url: str, *, key_env: str, key_file: str) -> str:
   """The key in `key_file`, or, if that is "", in the environment variable `key_env`; "" where there
   is none and none is needed: on this machine, and where http is not encrypted anyway.
 
-  Raises errors.Refusal if it is missing, if others may read the file, or if it cannot be a key.
+  Raises errors.UserError if it is missing, if others may read the file, or if it cannot be a key.
   """
   found = _in_file(key_file) if key_file else os.environ.get(key_env, "").strip() if key_env else ""
   place = f"file {key_file}" if key_file else f"environment variable {key_env}"
@@ -62,7 +62,7 @@ def key(base_url: str, *, key_env: str, key_file: str) -> str:
 
 
 def check_name(key_env: str) -> None:
-  """Raises errors.Refusal, without showing it, if this is no variable's name but maybe a key."""
+  """Raises errors.UserError, without showing it, if this is no variable's name but maybe a key."""
   sound = not key_env or (key_env.isascii() and key_env.isidentifier())
   long = len(key_env) >= 20 and key_env != key_env.upper() and key_env not in os.environ
   if not sound or long:
@@ -87,8 +87,8 @@ def _in_file(name: str) -> str:
   return found
 
 
-def _refused(what: str, do: str) -> errors.Refusal:
-  return errors.Refusal(f"{what}; {do}", errors.CONFIG)
+def _refused(what: str, do: str) -> errors.UserError:
+  return errors.UserError(f"{what}; {do}", errors.CONFIG)
 
 
 def _parts(base_url: str):

@@ -61,11 +61,11 @@ class Terms:
   base_url: str
   model: str
   max_tokens_field: str
-  max_tokens_most: int
-  concurrency: int
+  max_tokens_retry_limit: int
+  max_concurrency: int
   timeout: float
-  attempts: int
-  patience: float
+  max_attempts: int
+  max_wait: float
   prices: ledger.Prices
   send_seed: bool
   shaping: request_body.Shaping
@@ -94,10 +94,10 @@ class Sender:
     return self._budget.in_flight
 
   async def run(self, jobs: list[Job], temperature: float) -> None:
-    """Returns when nothing is missing any more. Raises what `stop` was given, or errors.Refusal."""
+    """Returns when nothing is missing any more. Raises what `stop` was given, or errors.UserError."""
     queue = collections.deque(jobs)
     async with asyncio.TaskGroup() as workers:
-      for _ in range(min(self._terms.concurrency, len(jobs))):
+      for _ in range(min(self._terms.max_concurrency, len(jobs))):
         workers.create_task(self._work(queue, temperature))
     if self._stop is not None:
       raise self._stop
@@ -182,7 +182,7 @@ class Sender:
         self._pace.pause(verdict.wait or 0.0, now)
     elif isinstance(verdict, verdicts.Answered):
       self._pace.accepted(left_at, now)
-      if 0 < heard.reset <= self._terms.patience:
+      if 0 < heard.reset <= self._terms.max_wait:
         self._pace.pause(heard.reset, now)
 
   def _body(self, job: Job, temperature: float) -> dict:
@@ -217,7 +217,7 @@ class Sender:
         self.answered = True
       elif choice.failure == "length":
         outcome = _failure("length", types.cut(job.limit), attempt, heard, **cost)
-        if job.limit < self._terms.max_tokens_most:
+        if job.limit < self._terms.max_tokens_retry_limit:
           longer[sample] = name
       else:
         outcome = _failure(choice.failure, self._hide(choice.message), attempt, heard, **cost)
@@ -229,7 +229,7 @@ class Sender:
     self._meter.spend(dollars)
     await self._keeper.keep(job.request, outcomes)
     if longer:
-      limit = min(2 * job.limit, self._terms.max_tokens_most)
+      limit = min(2 * job.limit, self._terms.max_tokens_retry_limit)
       queue.appendleft(dataclasses.replace(job, missing=longer, limit=limit))
     missed = sum(isinstance(outcome, types.Failure) for outcome in outcomes.values())
     self._meter.done(len(outcomes) - len(longer), missed - len(longer), tokens)
@@ -285,26 +285,26 @@ class Sender:
     """Waits before the next attempt, or gives the job up; returns the seconds that count."""
     terms, verdict = self._terms, heard.verdict
     asked = verdict.wait
-    if asked is not None and waited + asked > terms.patience:
+    if asked is not None and waited + asked > terms.max_wait:
       raise errors.teacher(
         f"{terms.base_url} asks to wait {asked:g} s ({self._hide(verdict.why)}{_named(heard)}),"
-        f" more than is left of config.teacher.patience={terms.patience:g}; nothing is lost, run"
+        f" more than is left of config.teacher.max_wait={terms.max_wait:g}; nothing is lost, run"
         " the same command again later or raise it"
       )
-    if tries >= terms.attempts:
+    if tries >= terms.max_attempts:
       await self._give_up(job, heard, attempt)
       return 0.0
     if verdict.limited:  # everyone waits, this worker at the gate
       seconds = self._pace.refused(left_at, asked, time.monotonic())
     else:
       seconds = rate_limit.backoff(tries) if asked is None else asked
-    if waited + seconds > terms.patience and verdict.limited:
+    if waited + seconds > terms.max_wait and verdict.limited:
       raise errors.teacher(
         f"{terms.base_url} refuses for its rate ({self._hide(verdict.why)}{_named(heard)}) for"
-        f" longer than config.teacher.patience={terms.patience:g} s; nothing is lost, run the same"
+        f" longer than config.teacher.max_wait={terms.max_wait:g} s; nothing is lost, run the same"
         " command again later or raise it"
       )
-    if waited + seconds > terms.patience:
+    if waited + seconds > terms.max_wait:
       await self._give_up(job, heard, attempt)
       return 0.0
     if asked is None and not verdict.limited:
@@ -321,7 +321,7 @@ class Sender:
       )
     await self._fail(job, _failure("gave_up", why, attempt, heard))
     self._given_up += 1
-    if self._given_up >= max(DEAD_AFTER, self._terms.concurrency):
+    if self._given_up >= max(DEAD_AFTER, self._terms.max_concurrency):
       raise errors.teacher(
         f"{base_url} has stopped answering ({why}; {self._given_up} requests in a row given up"
         f" after {attempt} attempts each); nothing is lost, run the same command again"

@@ -50,7 +50,7 @@ def _first(*_) -> None:
     f"interrupted; {flying} requests to the teacher are in flight, and their replies will be kept;"
     " once more to leave now"
   )
-  reason = errors.Refusal(
+  reason = errors.UserError(
     "interrupted; every reply that came is kept: run the same command again to go on from here",
     errors.PREEMPTED,
   )

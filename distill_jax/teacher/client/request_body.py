@@ -1,4 +1,4 @@
-"""What one teacher's requests hold beside the conversation: further body fields (teacher.extra),
+"""What one teacher's requests hold beside the conversation: further body fields (teacher.extra_body),
 and the JSON schema of structured replies (teacher.structured), until the server refuses it."""
 
 import json
@@ -13,8 +13,8 @@ OURS = (
 )
 
 
-def fields(extra: str, at: str = "teacher.extra") -> dict:
-  """The body fields in a JSON text; {} for "". Raises errors.Refusal, which speaks of it as `at`,
+def fields(extra: str, at: str = "teacher.extra_body") -> dict:
+  """The body fields in a JSON text; {} for "". Raises errors.UserError, which speaks of it as `at`,
   for what is none."""
   if not extra.strip():
     return {}

@@ -77,7 +77,7 @@ def connection(local: bool, **options):
   """aiohttp's sockets under httpx2's interface: a third of the processor time of a request. A
   redirect is not followed: it could send questions anywhere.
 
-  Raises errors.Refusal where the environment names proxies or certificates that are none.
+  Raises errors.UserError where the environment names proxies or certificates that are none.
   """
   try:
     return openai.DefaultAioHttpClient(follow_redirects=False, trust_env=not local, **options)

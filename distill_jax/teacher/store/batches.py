@@ -53,7 +53,7 @@ class Batch:
 
 
 class Book:
-  """The batches of one server in a cache file. Raises errors.Refusal if it cannot be used."""
+  """The batches of one server in a cache file. Raises errors.UserError if it cannot be used."""
 
   def __init__(self, path, server: str):
     self._path, self._server = path, server
@@ -161,7 +161,7 @@ class Book:
 
 
 def check_free(path, run: str, keys: set[str]) -> None:
-  """Raises errors.Refusal if a run has batches under way with some of these samples: whoever asks
+  """Raises errors.UserError if a run has batches under way with some of these samples: whoever asks
   in another way than they were asked would pay for the same replies again."""
   with contextlib.closing(sqlite3.connect(path, timeout=30.0)) as db:
     try:

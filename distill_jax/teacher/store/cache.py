@@ -49,7 +49,7 @@ def key(request: str, sample: int) -> str:
 
 
 class Cache:
-  """Opens or makes the file. Raises errors.Refusal if it is damaged, foreign or not writable."""
+  """Opens or makes the file. Raises errors.UserError if it is damaged, foreign or not writable."""
 
   def __init__(self, path):
     self.path = pathlib.Path(path)
@@ -63,7 +63,7 @@ class Cache:
       )
     try:
       self._prepare()
-    except errors.Refusal:
+    except errors.UserError:
       self._db.close()
       raise
 
@@ -249,7 +249,7 @@ class Cache:
         self._upgrade()
 
   def _version(self) -> int:
-    """The version of the tables; 0 of a new file. Raises Refusal if it is no cache of replies."""
+    """The version of the tables; 0 of a new file. Raises UserError if it is no cache of replies."""
     version = self._db.execute("pragma user_version").fetchone()[0]
     there = {
       row[0] for row in self._db.execute("select name from sqlite_master where type = 'table'")

@@ -37,7 +37,7 @@ def export(store: cache.Cache, out) -> int:
 
 @contextlib.contextmanager
 def new_file(path):
-  """A text file that gets its name when it is whole, and on the disk. Raises errors.Refusal."""
+  """A text file that gets its name when it is whole, and on the disk. Raises errors.UserError."""
   part = _part(path)
   try:
     with open(part, "w", encoding="ascii", newline="\n") as file:
@@ -64,7 +64,7 @@ def read(store: cache.Cache, path, run: str) -> tuple[int, int]:
   """(rows that were new, rows there were) of an exported file, all of it or nothing.
 
   `run`: what the runs in it are called from now on; "" as they were. A row that is there stays as
-  it is. Raises errors.Refusal, and changes nothing, for a file that is none, damaged or not whole.
+  it is. Raises errors.UserError, and changes nothing, for a file that is none, damaged or not whole.
   """
   columns = _columns(store)
   try:
@@ -139,7 +139,7 @@ def _check_header(row: dict, path) -> None:
     )
 
 
-def _foreign(path) -> errors.Refusal:
+def _foreign(path) -> errors.UserError:
   return errors.data(
     f"{path} is no exported teacher cache; write one with `python -m distill_jax teacher cache"
     " export`"
@@ -176,7 +176,7 @@ def _insert(db, columns, row: dict, where: str, run: str) -> None:
 
 
 def _check_reply(row: dict, where: str) -> None:
-  """Raises Refusal for what no teacher has said, or not to the end."""
+  """Raises UserError for what no teacher has said, or not to the end."""
   broken = asking.broken(row["text"], row["finish"])
   if row["request"].startswith('{"client"') and row["key"] != cache.key(
     row["request"], row["sample"]

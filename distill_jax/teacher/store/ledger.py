@@ -59,7 +59,7 @@ class Budget:
   async def reserve(self, need: float) -> None:
     """Sets `need` dollars aside and counts a request.
 
-    Waits for requests in flight if they may leave enough. Raises errors.Refusal at a cap.
+    Waits for requests in flight if they may leave enough. Raises errors.UserError at a cap.
     """
     while self.in_flight and self.spent + self._reserved + need > self._max_dollars:
       self._released.clear()

@@ -26,7 +26,7 @@ class Keeper:
     self._wake()
 
   async def keep(self, request: str, outcomes: dict) -> None:
-    """Returns when the outcomes of a call are on the disk. Raises errors.Refusal if they cannot."""
+    """Returns when the outcomes of a call are on the disk. Raises errors.UserError if they cannot."""
     written = asyncio.get_running_loop().create_future()
     self._calls.append(((request, outcomes, self._place), written))
     self._wake()

@@ -77,7 +77,7 @@ def test_each_line_is_a_request_of_its_own_class(serve, path):
 
 def test_a_line_that_never_succeeds_is_given_up(serve, path):
   server = serve(["", *["500"] * 20])
-  teacher = batched(server.url, path, attempts=3)
+  teacher = batched(server.url, path, max_attempts=3)
   found = ask(teacher, wanted(2))
   assert found[0][0].text and (found[1][0].kind, found[1][0].attempts) == ("gave_up", 3)
   assert found[1][0].status == 500 and len(server.batches.batches) == 3
@@ -86,7 +86,7 @@ def test_a_line_that_never_succeeds_is_given_up(serve, path):
 
 def test_a_reply_that_was_cut_is_asked_for_with_a_larger_limit(serve, path):
   server = serve(["length", "length", ""])
-  teacher = batched(server.url, path, max_tokens=100, max_tokens_most=400)
+  teacher = batched(server.url, path, max_tokens=100, max_tokens_retry_limit=400)
   assert texts(ask(teacher, wanted(1))) == [["q0 #0 at 0.5"]]
   assert len(server.batches.batches) == 3 and teacher.ledger.of(0).failures == 0
   assert teacher.ledger.of(0).tokens_out == 9  # those that were cut were paid for
@@ -285,7 +285,7 @@ def test_a_stop_is_heard_while_a_wait_is_asked_for(serve, path, verb):
   server = serve()
   server.batches.faults = {"create": ["close"]} if verb == "list" else {}
   server.batches.faults |= {verb: ["429:retry_after=9"]}
-  teacher, begun = batched(server.url, path, deadline=0.2, patience=60.0), time.monotonic()
+  teacher, begun = batched(server.url, path, deadline=0.2, max_wait=60.0), time.monotonic()
   assert refusal(ask, teacher, wanted(2)).code == errors.BUDGET
   assert time.monotonic() - begun < 5
   teacher.close()
@@ -298,7 +298,7 @@ def test_a_stop_is_heard_while_a_wait_is_asked_for(serve, path, verb):
 def test_two_runs_over_one_file_share_a_batch(serve, path):
   server = serve(latency=0.1)
   paces = {"a": 0.01, "b": 0.5}  # a has collected and closed it before b looks again
-  start = lambda name: batched(server.url, path, run=name, patience=60.0, poll=paces[name])
+  start = lambda name: batched(server.url, path, run=name, max_wait=60.0, poll=paces[name])
   found, teachers = {}, [start(name) for name in paces]
 
   def play(teacher, name):

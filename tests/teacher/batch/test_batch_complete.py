@@ -25,7 +25,7 @@ def test_results_that_are_not_whole_yet_are_waited_for_and_not_paid_again(
     return content if len(seen) > 2 else content[: len(content) // 2] if wrong is None else wrong
 
   monkeypatch.setattr(calls.Calls, "download", download)
-  teacher = batched(server.url, path, patience=60.0)
+  teacher = batched(server.url, path, max_wait=60.0)
   assert [reply.text for (reply,) in ask(teacher, wanted(4))] == [
     f"q{k} #0 at 0.5" for k in range(4)
   ]

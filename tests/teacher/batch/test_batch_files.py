@@ -23,13 +23,13 @@ def there(tmp_path):
 
 @pytest.fixture
 def play(tmp_path, there):
-  """play(requests, **terms) -> the replies, or the Refusal, of one run of the same command."""
+  """play(requests, **terms) -> the replies, or the UserError, of one run of the same command."""
 
   def once(requests, **terms):
     with contextlib.closing(filed(there, tmp_path / "teacher.sqlite", **terms)) as teacher:
       try:
         return ask(teacher, requests)
-      except errors.Refusal as refused:
+      except errors.UserError as refused:
         return refused
       finally:
         once.totals = teacher.ledger.of(0)
@@ -121,9 +121,9 @@ def test_results_in_any_order_with_rubbish_between_them_are_read(play, there):
 def test_a_line_without_result_in_so_many_files_is_given_up(play, there):
   vllm = elsewhere(["", *["500"] * 9])
   for _ in range(3):
-    assert play(wanted(2), attempts=3).code == errors.PREEMPTED
+    assert play(wanted(2), max_attempts=3).code == errors.PREEMPTED
     run_batch(vllm, papers(there)[0])
-  found = play(wanted(2), attempts=3)
+  found = play(wanted(2), max_attempts=3)
   assert isinstance(found[1][0], types.Failure) and found[1][0].kind == "gave_up"
   assert "no result in 3 files (HTTP 500" in found[1][0].message
   assert found[0][0].text == "q0 #0 at 0.5" and len(list(there.glob("*.jsonl"))) == 6
@@ -140,11 +140,11 @@ def test_results_of_which_nothing_can_be_read_are_told_of_by_name(play, there):
 def test_a_reply_that_was_cut_is_asked_for_with_a_larger_limit(play, there):
   vllm = elsewhere(["length", "length"])
   for tokens in (100, 200, 400):
-    assert play(wanted(1), max_tokens_most=400).code == errors.PREEMPTED
+    assert play(wanted(1), max_tokens_retry_limit=400).code == errors.PREEMPTED
     (path,) = papers(there)
     assert json.loads(path.read_text())["body"]["max_tokens"] == tokens
     run_batch(vllm, path)
-  assert play(wanted(1), max_tokens_most=400)[0][0].text == "q0 #0 at 0.5"
+  assert play(wanted(1), max_tokens_retry_limit=400)[0][0].text == "q0 #0 at 0.5"
   assert play.totals.tokens_out == 9
 
 

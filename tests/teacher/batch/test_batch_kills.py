@@ -55,7 +55,7 @@ def victim():
 
 def checked(server, path, undisturbed) -> None:
   """Asks to the end, and holds what was found against a run that nobody killed."""
-  with contextlib.closing(batched(server.url, path, most=7, patience=30.0)) as teacher:
+  with contextlib.closing(batched(server.url, path, most=7, max_wait=30.0)) as teacher:
     found, totals = ask(teacher, REQUESTS), teacher.ledger.of(0)
     assert teacher.book.open() == []
   assert found == undisturbed[0] and totals == undisturbed[1]

@@ -203,11 +203,11 @@ def settings(**changes):
   space = types.SimpleNamespace
   fields = {
     "kind": "builtin", "model": "builtin", "base_url": "", "key_env": "OPENAI_API_KEY",
-    "key_file": "", "insecure_http": False, "max_tokens_most": 0, "deadline": 0.0,
+    "key_file": "", "insecure_http": False, "max_tokens_retry_limit": 0, "deadline": 0.0,
     "requests_per_minute": 0, "tokens_per_minute": 0, "structured": False, "extra": "",
     "pool": (), "stages": (), "batch": "", "batch_dir": "",
-    "temperature": 0.7, "max_tokens": 512, "max_tokens_field": "max_tokens", "concurrency": 8,
-    "timeout": 5.0, "attempts": 6, "patience": 30.0,
+    "temperature": 0.7, "max_tokens": 512, "max_tokens_field": "max_tokens", "max_concurrency": 8,
+    "timeout": 5.0, "max_attempts": 6, "max_wait": 30.0,
     "prices": space(input=0.0, output=0.0, cached=-1.0), "max_dollars": 1.0,
     "max_requests": 10_000, "cache": "",
     "builtin": space(error_rate=0.1, latency=0.0, faults=""),
@@ -282,7 +282,7 @@ def test_a_server_by_address_gives_the_same_replies(task, problems, tmp_path):
 def test_a_port_that_is_taken_is_refused_in_one_line(serve):
   port = int(re.search(r":(\d+)/", serve().url)[1])
   other = server.Server(None, port=port, model="m", latency=0.0, script=faults.Sequence([]), log="")
-  with pytest.raises(errors.Refusal, match="--port=0"), other.running():
+  with pytest.raises(errors.UserError, match="--port=0"), other.running():
     pass
 
 
@@ -290,7 +290,7 @@ def test_a_port_that_is_taken_is_refused_in_one_line(serve):
   "script", ["500", "500@2", "500@0.6,429@0.6", "999@0.1", "maybe@0.1", "429:when=1@0.1", "500@x"]
 )
 def test_a_script_of_faults_that_makes_no_sense_is_refused(script):
-  with pytest.raises(errors.Refusal, match=r"teacher\.builtin\.faults"):
+  with pytest.raises(errors.UserError, match=r"teacher\.builtin\.faults"):
     faults.Script(script, 0)
 
 

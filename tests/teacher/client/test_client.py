@@ -73,7 +73,7 @@ def test_a_server_that_gives_fewer_choices_is_asked_for_the_rest(serve, connect)
 
 def test_no_more_requests_are_in_flight_than_allowed(serve, connect):
   server = serve(latency=0.01)
-  ask(connect(server.url, concurrency=5), wanted(30))
+  ask(connect(server.url, max_concurrency=5), wanted(30))
   assert server.stats.most_in_flight == 5
 
 
@@ -130,7 +130,7 @@ def test_the_identity_stands_for_a_server_whose_port_changes(serve, connect):
 def test_progress_reaches_the_total(serve, connect):
   seen = []
   ask(
-    connect(serve(["500", "refusal"]).url, concurrency=1),
+    connect(serve(["500", "refusal"]).url, max_concurrency=1),
     wanted(6, samples=2),
     on_progress=seen.append,
   )
@@ -149,15 +149,17 @@ def test_progress_of_what_is_all_there_is_whole_at_once(serve, connect):
 @pytest.mark.parametrize("cap", [{"max_dollars": 0.0009}, {"max_requests": 0}])
 def test_a_cap_is_checked_before_the_first_request(serve, connect, cap):
   server = serve()
-  with pytest.raises(errors.Refusal, match=f"teacher.{next(iter(cap))}") as refusal:
+  with pytest.raises(errors.UserError, match=f"teacher.{next(iter(cap))}") as refusal:
     ask(connect(server.url, **cap), wanted(3))
   assert refusal.value.code == errors.BUDGET and server.stats.requests == 0
 
 
 def test_a_cap_reached_on_the_way_loses_nothing(serve, connect):
   server = serve()
-  teacher = connect(server.url, max_dollars=0.0017, concurrency=8)  # a reservation is about 0.001
-  with pytest.raises(errors.Refusal, match=r"are spent.*max_dollars"):
+  teacher = connect(
+    server.url, max_dollars=0.0017, max_concurrency=8
+  )  # a reservation is about 0.001
+  with pytest.raises(errors.UserError, match=r"are spent.*max_dollars"):
     ask(teacher, wanted(50))
   paid = server.stats.completed
   assert 0 < paid < 50
@@ -171,7 +173,7 @@ def test_the_cap_holds_for_the_run_and_not_for_the_process(serve, connect):
   server = serve()
   ask(connect(server.url, max_requests=3), wanted(3))
   ask(connect(server.url, max_requests=3), wanted(3))
-  with pytest.raises(errors.Refusal, match="max_requests"):
+  with pytest.raises(errors.UserError, match="max_requests"):
     ask(connect(server.url, max_requests=3), wanted(4))
 
 
@@ -213,7 +215,7 @@ def test_one_write_serves_many_replies_and_none_is_handed_on_before_it(
 
   monkeypatch.setattr(cache.Cache, "store_many", noted)
   monkeypatch.setattr(progress.Meter, "done", handed_on)
-  ask(connect(serve(latency=0.01).url, concurrency=40), wanted(120))
+  ask(connect(serve(latency=0.01).url, max_concurrency=40), wanted(120))
   assert sum(writes) == 120 and len(writes) < 60
   assert all(there >= k for k, there in enumerate(seen, 1)) and len(seen) == 120
 
@@ -224,32 +226,32 @@ def test_a_disk_that_fails_stops_the_run_in_one_line(serve, connect, monkeypatch
 
   monkeypatch.setattr(cache.Cache, "store_many", full)
   server = serve(latency=0.01)
-  with pytest.raises(errors.Refusal, match=r"disk is full"):
+  with pytest.raises(errors.UserError, match=r"disk is full"):
     ask(connect(server.url), wanted(50))
   assert server.stats.requests <= 8
 
 
 def test_the_time_for_asking_ends_for_all_asks_together(serve, connect):
   server = serve(latency=0.1)
-  teacher = connect(server.url, concurrency=2, deadline=1.0)
+  teacher = connect(server.url, max_concurrency=2, deadline=1.0)
   ask(teacher, wanted(4))
-  with pytest.raises(errors.Refusal, match=r"teacher.deadline=1 .*nothing is lost") as refusal:
+  with pytest.raises(errors.UserError, match=r"teacher.deadline=1 .*nothing is lost") as refusal:
     ask(teacher, wanted(200), round=1)
   assert refusal.value.code == errors.BUDGET
   assert teacher.ledger.total().calls == server.stats.completed < 60
-  with pytest.raises(errors.Refusal, match=r"teacher\.deadline"):
+  with pytest.raises(errors.UserError, match=r"teacher\.deadline"):
     ask(teacher, wanted(200), round=2)
 
 
 def test_requests_keep_to_the_allowance_of_a_minute(serve, connect):
   begun = time.monotonic()
-  ask(connect(serve().url, requests_per_minute=600, concurrency=50), wanted(40))
+  ask(connect(serve().url, requests_per_minute=600, max_concurrency=50), wanted(40))
   assert time.monotonic() - begun >= (40 - 600 / 60 * rate_limit.BURST) / 10 - 0.1
 
 
 def test_a_failure_keeps_what_the_server_called_the_request(serve, connect):
   server = serve(["", "400:request_id=req_abc", "refusal", "500:request_id=req_7"])
-  rows = ask(connect(server.url, concurrency=1, attempts=1), wanted(4))
+  rows = ask(connect(server.url, max_concurrency=1, max_attempts=1), wanted(4))
   found = [(row[0].kind, row[0].status, row[0].request_id, row[0].attempts) for row in rows[1:]]
   assert found[0] == ("bad_request", 400, "req_abc", 1)
   assert found[1] == ("refusal", 200, "chatcmpl-2", 1)
@@ -259,7 +261,7 @@ def test_a_failure_keeps_what_the_server_called_the_request(serve, connect):
 def test_progress_says_how_fast_how_much_and_how_long_still(serve, connect, monkeypatch):
   monkeypatch.setattr(progress, "TICK", 0.01)
   seen = []
-  ask(connect(serve(latency=0.05).url, concurrency=3), wanted(30), on_progress=seen.append)
+  ask(connect(serve(latency=0.05).url, max_concurrency=3), wanted(30), on_progress=seen.append)
   amid = [p for p in seen if 0 < p.done < 30]
   assert max(p.in_flight for p in amid) > 0 and all(p.in_flight <= p.limit == 3 for p in amid)
   assert all(p.requests_a_second > 0 and p.tokens_a_second > 0 and p.left > 0 for p in amid)
@@ -287,7 +289,7 @@ def test_a_request_keeps_its_name_until_its_answer_is_kept(serve, connect, monke
 
   monkeypatch.setattr(transport.Post, "send", noted)
   server = serve(["500", "close", "torn", "", "refusal"])
-  teacher = connect(server.url, concurrency=1)
+  teacher = connect(server.url, max_concurrency=1)
   assert ask(teacher, wanted(1))[0][0].text == "q0 #0 at 0.5"
   assert names[0] == names[1] == names[2] != names[3]  # what is torn was an answer
   assert ask(teacher, wanted(2))[1][0].kind == "refusal"
@@ -306,7 +308,7 @@ def test_a_server_that_keeps_to_names_charges_what_was_lost_once(serve, connect,
 
   monkeypatch.setattr(writer.Keeper, "keep", lost)
   with pytest.raises(OSError):
-    ask(connect(server.url, concurrency=1), wanted(1))
+    ask(connect(server.url, max_concurrency=1), wanted(1))
   monkeypatch.setattr(writer.Keeper, "keep", keep)
   assert ask(connect(server.url), wanted(1))[0][0].text == "q0 #0 at 0.5"
   assert (server.stats.requests, server.stats.completed, server.stats.paid_twice) == (2, 1, 0)

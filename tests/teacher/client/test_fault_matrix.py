@@ -52,10 +52,10 @@ def test_a_fault_ends_as_its_class_says_with_nothing_lost_and_nothing_paid_twice
   end, fault = MATRIX[cell]
   named = f"{fault}:request_id=req_7" if fault[0].isdecimal() else fault
   server = serve(["", "", named])
-  terms = {"concurrency": 1, "timeout": 0.8}
+  terms = {"max_concurrency": 1, "timeout": 0.8}
   asked, replies = wanted(4, samples=2) + wanted(2, samples=2), None  # and some of them twice
   if end == "stops":
-    with pytest.raises(errors.Refusal, match="request req_7"):
+    with pytest.raises(errors.UserError, match="request req_7"):
       ask(connect(server.url, **terms), asked)
     assert server.stats.requests == 3
   else:
@@ -115,7 +115,7 @@ def test_what_takes_too_long_is_tried_again(serve, connect, fault):
 @pytest.mark.parametrize("fault", LASTING)
 def test_a_reply_that_is_none_is_recorded_and_the_run_goes_on(serve, connect, fault):
   server = serve([fault])
-  teacher = connect(server.url, concurrency=1)
+  teacher = connect(server.url, max_concurrency=1)
   replies = ask(teacher, wanted(3))
   assert isinstance(replies[0][0], types.Failure) and replies[0][0].kind == LASTING[fault]
   assert replies[0][0].tokens_in > 0 and replies[0][0].dollars > 0  # it was billed
@@ -132,7 +132,7 @@ def test_a_reply_that_is_none_is_recorded_and_the_run_goes_on(serve, connect, fa
 )
 def test_a_rejected_request_is_recorded_and_the_run_goes_on(serve, connect, fault, kind):
   server = serve([fault])
-  replies = ask(connect(server.url, concurrency=1), wanted(3, samples=2))
+  replies = ask(connect(server.url, max_concurrency=1), wanted(3, samples=2))
   assert [reply.kind for reply in replies[0]] == [kind, kind]
   assert all(isinstance(reply, types.Reply) for row in replies[1:] for reply in row)
 
@@ -149,7 +149,7 @@ def test_a_rejected_request_is_recorded_and_the_run_goes_on(serve, connect, faul
 )
 def test_what_no_retry_can_mend_stops_the_run_at_once(serve, connect, fault, say):
   server = serve([fault] * 100)
-  with pytest.raises(errors.Refusal, match=say) as refusal:
+  with pytest.raises(errors.UserError, match=say) as refusal:
     ask(connect(server.url), wanted(100))
   assert refusal.value.code == errors.TEACHER and "\n" not in str(refusal.value)
   assert server.stats.requests <= 4  # those in flight
@@ -157,8 +157,8 @@ def test_what_no_retry_can_mend_stops_the_run_at_once(serve, connect, fault, say
 
 def test_what_came_in_before_a_stop_is_kept(serve, connect):
   server = serve([""] * 5 + ["401"])
-  with pytest.raises(errors.Refusal):
-    ask(connect(server.url, concurrency=1), wanted(10))
+  with pytest.raises(errors.UserError):
+    ask(connect(server.url, max_concurrency=1), wanted(10))
   ask(connect(server.url), wanted(10))
   assert (server.stats.completed, server.stats.paid_twice) == (10, 0)
 
@@ -166,27 +166,29 @@ def test_what_came_in_before_a_stop_is_kept(serve, connect):
 @pytest.mark.parametrize("fault", ["html", "empty_object", "torn", "cut", "500"])
 def test_a_server_that_never_gives_a_valid_answer_stops_the_run(serve, connect, fault):
   server = serve([fault] * 100)
-  with pytest.raises(errors.Refusal, match=r"no valid answer from http://127\.0\.0\.1.*base_url"):
+  with pytest.raises(errors.UserError, match=r"no valid answer from http://127\.0\.0\.1.*base_url"):
     ask(connect(server.url), wanted(50))
   assert server.stats.requests <= 16
 
 
 def test_nothing_listening_stops_the_run(connect):
-  with pytest.raises(errors.Refusal, match=r"no valid answer.*check that it is running") as refusal:
+  with pytest.raises(
+    errors.UserError, match=r"no valid answer.*check that it is running"
+  ) as refusal:
     ask(connect("http://127.0.0.1:9/v1"), wanted(5))
   assert refusal.value.code == errors.TEACHER and "\n" not in str(refusal.value)
 
 
 def test_a_server_that_rejects_everything_stops_the_run(serve, connect):
   server = serve(["400:say=Unsupported parameter"] * 1000)
-  with pytest.raises(errors.Refusal, match=r"Unsupported parameter.*max_tokens_field"):
+  with pytest.raises(errors.UserError, match=r"Unsupported parameter.*max_tokens_field"):
     ask(connect(server.url), wanted(500))
   assert server.stats.requests < 20
 
 
 def test_one_request_that_never_works_is_given_up_and_asked_again_next_time(serve, connect):
   server = serve([""] + ["500"] * 4)
-  teacher = connect(server.url, concurrency=1)
+  teacher = connect(server.url, max_concurrency=1)
   replies = ask(teacher, wanted(3))
   assert (replies[1][0].kind, replies[1][0].attempts) == ("gave_up", 4)
   assert isinstance(replies[2][0], types.Reply)
@@ -197,8 +199,8 @@ def test_one_request_that_never_works_is_given_up_and_asked_again_next_time(serv
 
 def test_a_server_that_dies_on_the_way_stops_the_run(serve, connect):
   server = serve([""] * 3 + ["500"] * 10_000)
-  with pytest.raises(errors.Refusal, match="stopped answering"):
-    ask(connect(server.url, attempts=2), wanted(500))
+  with pytest.raises(errors.UserError, match="stopped answering"):
+    ask(connect(server.url, max_attempts=2), wanted(500))
   assert server.stats.requests < 3 + 2 * (dispatcher.DEAD_AFTER + 8)
 
 
@@ -211,7 +213,7 @@ def test_all_workers_wait_when_one_is_told_to(serve, connect, spelling):
     return ["x"] * n
 
   server = serve(["", "", f"429:{spelling}"], answer=answer, latency=0.02)
-  ask(connect(server.url, concurrency=3), wanted(40))
+  ask(connect(server.url, max_concurrency=3), wanted(40))
   gaps = [b - a for a, b in itertools.pairwise(arrivals)]
   assert max(gaps) >= 0.35 and sum(gap > 0.3 for gap in gaps) == 1
   assert server.stats.most_in_flight == 3
@@ -220,8 +222,8 @@ def test_all_workers_wait_when_one_is_told_to(serve, connect, spelling):
 def test_a_wait_beyond_patience_stops_the_run_and_says_how_long(serve, connect):
   server = serve([""] * 2 + ["429:retry_after=300"] * 100)
   started = time.monotonic()
-  with pytest.raises(errors.Refusal, match=r"asks to wait 300 s.*teacher.patience=5"):
-    ask(connect(server.url, concurrency=2), wanted(10))
+  with pytest.raises(errors.UserError, match=r"asks to wait 300 s.*teacher.max_wait=5"):
+    ask(connect(server.url, max_concurrency=2), wanted(10))
   assert time.monotonic() - started < 4
   assert server.stats.requests <= 5
 
@@ -232,7 +234,7 @@ def test_injected_faults_change_nothing_but_the_number_of_requests(serve, connec
   )
   calm = ask(connect(serve().url, cache_path=str(tmp_path / "calm.sqlite")), wanted(60, samples=2))
   server = serve(script)
-  rough = ask(connect(server.url, attempts=12), wanted(60, samples=2))
+  rough = ask(connect(server.url, max_attempts=12), wanted(60, samples=2))
   assert [[r.text for r in row] for row in rough] == [[r.text for r in row] for row in calm]
   assert server.stats.faults > 10 and server.stats.paid_twice == 0
 
@@ -251,7 +253,7 @@ def bodies(monkeypatch) -> list[dict]:
 
 def test_a_reply_that_was_cut_is_asked_for_again_with_twice_the_room(serve, connect, monkeypatch):
   sent, server = bodies(monkeypatch), serve(["length", "", "length"])
-  teacher = connect(server.url, concurrency=1, max_tokens_most=250)
+  teacher = connect(server.url, max_concurrency=1, max_tokens_retry_limit=250)
   replies = ask(teacher, wanted(2))
   assert [row[0].text for row in replies] == ["q0 #0 at 0.5", "q1 #0 at 0.5"]
   assert [body["max_tokens"] for body in sent] == [100, 200, 100, 200]
@@ -262,12 +264,12 @@ def test_a_reply_that_was_cut_is_asked_for_again_with_twice_the_room(serve, conn
 
 def test_a_reply_that_is_cut_at_the_most_is_a_failure_for_good(serve, connect, monkeypatch):
   sent, server = bodies(monkeypatch), serve(["length"] * 3)
-  teacher = connect(server.url, concurrency=1, max_tokens_most=250)
+  teacher = connect(server.url, max_concurrency=1, max_tokens_retry_limit=250)
   (row,) = ask(teacher, wanted(1))
   assert (row[0].kind, types.cut_at(row[0])) == ("length", 250)
   assert [body["max_tokens"] for body in sent] == [100, 200, 250]
   assert ask(teacher, wanted(1)) == [row] and server.stats.requests == 3
-  with_room = connect(server.url, concurrency=1, max_tokens_most=1000)
+  with_room = connect(server.url, max_concurrency=1, max_tokens_retry_limit=1000)
   assert ask(with_room, wanted(1))[0][0].text == "q0 #0 at 0.5"  # begins where it was cut
   assert sent[-1]["max_tokens"] == 500 and server.stats.requests == 4
   assert with_room.ledger.of(0).dollars > row[0].dollars
@@ -275,9 +277,9 @@ def test_a_reply_that_is_cut_at_the_most_is_a_failure_for_good(serve, connect, m
 
 def test_a_cut_reply_is_not_paid_for_again_after_a_stop(serve, connect, monkeypatch):
   sent, server = bodies(monkeypatch), serve(["length"])
-  with pytest.raises(errors.Refusal, match="max_requests"):
-    ask(connect(server.url, max_requests=1, max_tokens_most=400), wanted(1))
-  assert ask(connect(server.url, max_tokens_most=400), wanted(1))[0][0].finish == "stop"
+  with pytest.raises(errors.UserError, match="max_requests"):
+    ask(connect(server.url, max_requests=1, max_tokens_retry_limit=400), wanted(1))
+  assert ask(connect(server.url, max_tokens_retry_limit=400), wanted(1))[0][0].finish == "stop"
   assert [body["max_tokens"] for body in sent] == [100, 200]
 
 
@@ -290,14 +292,14 @@ def test_a_limit_that_an_accepted_request_used_up_is_waited_for_by_all(serve, co
 
   spent = "spent:remaining_requests=0:reset_requests=700ms"
   server = serve(["", "", spent], answer=answer, latency=0.02)
-  ask(connect(server.url, concurrency=2), wanted(30))
+  ask(connect(server.url, max_concurrency=2), wanted(30))
   gaps = [b - a for a, b in itertools.pairwise(arrivals)]
   assert max(gaps) >= 0.6 and server.stats.requests == 30
 
 
 def test_refusals_for_the_rate_alone_give_no_request_up(serve, connect):
   server = serve([""] + ["429"] * 7)  # more than its attempts
-  replies = ask(connect(server.url, attempts=3, concurrency=1), wanted(3))
+  replies = ask(connect(server.url, max_attempts=3, max_concurrency=1), wanted(3))
   assert all(isinstance(row[0], types.Reply) for row in replies)
   assert server.stats.requests == 10
 
@@ -305,8 +307,8 @@ def test_refusals_for_the_rate_alone_give_no_request_up(serve, connect):
 def test_a_server_that_refuses_for_longer_than_patience_is_given_up(serve, connect):
   server = serve(["429:retry_after_ms=150"] * 1000)
   started = time.monotonic()
-  with pytest.raises(errors.Refusal, match=r"patience"):
-    ask(connect(server.url, patience=1.0), wanted(3))
+  with pytest.raises(errors.UserError, match=r"max_wait"):
+    ask(connect(server.url, max_wait=1.0), wanted(3))
   assert time.monotonic() - started < 8
 
 
@@ -319,14 +321,14 @@ def test_what_an_answer_that_cannot_be_read_has_cost_is_counted_and_capped(
   monkeypatch.setattr(
     verdicts, "of_body", lambda raw, model: read(bodies.pop() if bodies else raw, model)
   )
-  teacher = connect(serve().url, concurrency=1)
+  teacher = connect(serve().url, max_concurrency=1)
   ((reply,),) = ask(teacher, wanted(1))
   total = teacher.ledger.total()
   assert (total.calls, total.failures, total.tokens_in) == (1, 0, reply.tokens_in + 20)
   assert total.dollars == pytest.approx(reply.dollars + 2 * (10e-6 + 20e-5))
   bodies += [json.dumps(broken).encode()] * 99
   each = 2e-3  # more than a request may cost
-  capped = connect(serve().url, run="capped", concurrency=1, attempts=99, max_dollars=each)
-  with pytest.raises(errors.Refusal, match="max_dollars"):
+  capped = connect(serve().url, run="capped", max_concurrency=1, max_attempts=99, max_dollars=each)
+  with pytest.raises(errors.UserError, match="max_dollars"):
     ask(capped, wanted(1))
   assert each - 1.2e-3 < capped.ledger.total().dollars <= each

@@ -59,7 +59,7 @@ def test_an_interruption_lets_nothing_more_go_and_keeps_what_comes(
   assert code == errors.PREEMPTED
   assert "4 requests to the teacher are in flight" in said and "run the same command again" in said
   assert stored(path) == server.stats.completed == server.stats.requests <= 12
-  assert len(ask(connect(server.url, concurrency=60), wanted(60))) == 60
+  assert len(ask(connect(server.url, max_concurrency=60), wanted(60))) == 60
   assert (server.stats.completed, server.stats.paid_twice) == (60, 0)
 
 
@@ -82,6 +82,6 @@ def test_what_waits_for_money_is_not_sent_after_a_stop(serve, connect):
   server = serve(latency=0.4)
   each = 115e-6 + 100e-5  # dollars set aside for one
   teacher = connect(server.url, max_dollars=2.5 * each, deadline=0.2)
-  with pytest.raises(errors.Refusal, match="deadline"):
+  with pytest.raises(errors.UserError, match="deadline"):
     ask(teacher, wanted(8))
   assert server.stats.requests == teacher.ledger.total().calls == 2

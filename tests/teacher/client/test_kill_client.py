@@ -33,7 +33,7 @@ sys.path[:0] = ["tests/teacher", "."]
 import scripted
 from distill_jax.teacher import client
 url, cache_path, out, count, samples, workers = sys.argv[1:]
-terms = scripted.TERMS | {"concurrency": int(workers), "max_dollars": 1000.0}
+terms = scripted.TERMS | {"max_concurrency": int(workers), "max_dollars": 1000.0}
 made = client.Client(base_url=url, cache_path=cache_path, **terms)
 answers = scripted.ask(made, scripted.wanted(int(count), samples=int(samples)))
 totals = dataclasses.asdict(made.ledger.of(0)) | {"retries": 0}
@@ -105,7 +105,7 @@ def test_replies_lost_on_their_way_to_the_disk_are_asked_for_under_the_same_name
     raise errors.data("the disk is full")
 
   server, asked = serve(idempotent=idempotent), scripted.wanted(3, samples=2)
-  with monkeypatch.context() as broken, pytest.raises(errors.Refusal, match="disk is full"):
+  with monkeypatch.context() as broken, pytest.raises(errors.UserError, match="disk is full"):
     broken.setattr(cache.Cache, "store_many", full)
     scripted.ask(connect(server.url), asked)
   lost = server.stats.completed

@@ -61,7 +61,7 @@ def test_a_crash_amid_an_answer_shows_no_key_in_any_frame_of_ours(serve, connect
 def test_no_refusal_shows_the_key(serve, connect, fault, caplog):
   server = serve([f"{fault}:say=the key {KEY} is bad"] * 99)
   teacher = connect(server.url, key_env="PLANTED_KEY")
-  with caplog.at_level(logging.DEBUG), pytest.raises(errors.Refusal) as refusal:
+  with caplog.at_level(logging.DEBUG), pytest.raises(errors.UserError) as refusal:
     ask(teacher, wanted(3))
   assert KEY not in str(refusal.value) and "[key]" in str(refusal.value)
   assert refusal.value.__cause__ is None and KEY not in caplog.text
@@ -74,7 +74,7 @@ def test_a_server_on_this_machine_needs_no_key(serve, connect):
 
 
 def test_a_server_elsewhere_needs_a_key(connect):
-  with pytest.raises(errors.Refusal, match="export NO_SUCH_VARIABLE=") as refusal:
+  with pytest.raises(errors.UserError, match="export NO_SUCH_VARIABLE=") as refusal:
     connect("https://example.com/v1", key_env="NO_SUCH_VARIABLE")
   assert refusal.value.code == errors.CONFIG
 
@@ -88,14 +88,14 @@ def test_a_server_elsewhere_needs_a_key(connect):
   ],
 )  # fmt: skip
 def test_an_address_that_would_give_the_key_away_or_is_none_is_refused(connect, url):
-  with pytest.raises(errors.Refusal, match=r"config\.teacher\.base_url") as refusal:
+  with pytest.raises(errors.UserError, match=r"config\.teacher\.base_url") as refusal:
     connect(url, key_env="PLANTED_KEY")
   assert KEY not in str(refusal.value) and "hunter2" not in str(refusal.value)
 
 
 def test_a_key_that_cannot_be_one_is_refused_unseen(connect, monkeypatch):
   monkeypatch.setenv("PLANTED_KEY", "sk-two\nlines")
-  with pytest.raises(errors.Refusal, match="PLANTED_KEY") as refusal:
+  with pytest.raises(errors.UserError, match="PLANTED_KEY") as refusal:
     connect("https://example.com/v1", key_env="PLANTED_KEY")
   assert "sk-two" not in str(refusal.value)
 
@@ -133,7 +133,7 @@ def test_a_key_file_that_is_missing_open_or_no_key_is_refused_in_one_line(
   if content is not None:
     file.write_text(content, encoding="utf-8")
     file.chmod(mode)
-  with pytest.raises(errors.Refusal, match=say) as refusal:
+  with pytest.raises(errors.UserError, match=say) as refusal:
     connect("https://example.com/v1", key_file=str(file))
   assert str(file) in str(refusal.value) and refusal.value.code == errors.CONFIG
   assert KEY not in str(refusal.value) and "\n" not in str(refusal.value)
@@ -146,7 +146,7 @@ def test_what_is_no_file_holds_no_key(name, tmp_path):
   if not name:
     assert credentials.key(**address, key_file="") == KEY
     return
-  with pytest.raises(errors.Refusal, match="key file"):
+  with pytest.raises(errors.UserError, match="key file"):
     credentials.key(**address, key_file=name)
 
 
@@ -154,7 +154,9 @@ def test_what_is_no_file_holds_no_key(name, tmp_path):
   "name", [KEY, KEY.replace("-", "_"), "sk-x", "two words", "gsk_aBcD0123456789abcdefgh"]
 )
 def test_a_key_in_the_place_of_a_variables_name_is_refused_unseen(name):
-  with pytest.raises(errors.Refusal, match=r"config\.teacher\.key_env is '\(hidden\)'") as refusal:
+  with pytest.raises(
+    errors.UserError, match=r"config\.teacher\.key_env is '\(hidden\)'"
+  ) as refusal:
     credentials.check_name(name)
   assert name not in str(refusal.value)
 
@@ -167,11 +169,11 @@ def test_a_variables_name_is_one(name):
 
 
 def test_plain_http_to_another_machine_wants_a_switch(connect):
-  with pytest.raises(errors.Refusal, match=r"teacher\.insecure_http=True"):
+  with pytest.raises(errors.UserError, match=r"teacher\.insecure_http=True"):
     connect("http://10.0.0.1/v1", key_env="PLANTED_KEY")
   connect("http://10.0.0.1/v1", key_env="PLANTED_KEY", insecure_http=True)
   connect("http://10.0.0.1/v1", key_env="NO_SUCH_VARIABLE", insecure_http=True)  # may need none
-  with pytest.raises(errors.Refusal, match="no key"):
+  with pytest.raises(errors.UserError, match="no key"):
     connect("https://10.0.0.1/v1", key_env="NO_SUCH_VARIABLE", insecure_http=True)
 
 
@@ -190,8 +192,8 @@ def test_nobody_is_followed_elsewhere(serve, connect):
     port = here.getsockname()[1]
     thread = threading.Thread(target=lambda: listen(here.accept()[0]), daemon=True)
     thread.start()
-    teacher = connect(f"http://127.0.0.1:{port}/v1", key_env="PLANTED_KEY", concurrency=1)
-    with pytest.raises(errors.Refusal, match=r"HTTP 307.*config\.teacher\.base_url"):
+    teacher = connect(f"http://127.0.0.1:{port}/v1", key_env="PLANTED_KEY", max_concurrency=1)
+    with pytest.raises(errors.UserError, match=r"HTTP 307.*config\.teacher\.base_url"):
       ask(teacher, wanted(3))
     thread.join()
   assert elsewhere.stats.requests == 0 and elsewhere.authorizations == set()
@@ -241,7 +243,7 @@ def test_no_header_shows_the_key_and_nothing_a_part_of_it(connect, tmp_path, sta
   teacher = connect(answered(status, body, *headers), key_env="PLANTED_KEY")
   try:
     said = str(ask(teacher, wanted(1)))
-  except errors.Refusal as refusal:
+  except errors.UserError as refusal:
     said = str(refusal)
   files = b"".join(file.read_bytes() for file in tmp_path.rglob("*"))
   assert KEY[:9] not in said and KEY[:9].encode() not in files
@@ -268,7 +270,7 @@ def test_an_environment_that_lets_no_connection_be_made_is_told_of_in_one_line(
   connect, monkeypatch, name, value
 ):
   monkeypatch.setenv(name, value)
-  with pytest.raises(errors.Refusal, match=name) as refusal:
+  with pytest.raises(errors.UserError, match=name) as refusal:
     ask(connect("https://10.0.0.1/v1", key_env="PLANTED_KEY"), wanted(1))
   assert "secret" not in str(refusal.value)
 

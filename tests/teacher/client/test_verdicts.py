@@ -91,7 +91,7 @@ def test_a_reservation_waits_for_those_in_flight_before_it_refuses():
     await second
     budget.release(0.7, sent=True)
     budget.spend(0.5)
-    with pytest.raises(errors.Refusal, match=r"\$0.7000.*\$0.6000 of \$1.00"):
+    with pytest.raises(errors.UserError, match=r"\$0.7000.*\$0.6000 of \$1.00"):
       await budget.reserve(0.7)
 
   asyncio.run(play())

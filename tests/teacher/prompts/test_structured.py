@@ -209,7 +209,7 @@ def test_a_server_that_refuses_schemas_is_asked_for_plain_text_with_one_warning(
 ):
   brain, asked = told["annotate"]
   made, warned = listening(brain, picky=True), []
-  teacher = structured(made.url, warned, concurrency=4)
+  teacher = structured(made.url, warned, max_concurrency=4)
   replies = ask(teacher, requests(asked, "annotate"))
   assert [[r.text for r in row] for row in replies] == [brain(m, 2, 0.5) for _, m in asked]
   assert len(warned) == 1 and "response_format" in warned[0]
@@ -225,7 +225,7 @@ def test_a_server_that_refuses_schemas_is_asked_for_plain_text_with_one_warning(
 def test_a_request_that_is_bad_by_itself_refuses_no_schemas(told, serve, structured):
   brain, asked = told["annotate"]
   made, warned = serve(["400", "400"], answer=brain), []
-  teacher = structured(made.url, warned, concurrency=1)
+  teacher = structured(made.url, warned, max_concurrency=1)
   (first, *_), second = ask(teacher, requests(asked[:2], "annotate"))
   assert first.kind == "bad_request" and warned == []
   assert all(reply.text.startswith("{") for reply in second)
@@ -250,6 +250,6 @@ def test_who_wants_neither_has_the_keys_of_old():
 
 @pytest.mark.parametrize("extra", ["top_k=3", "[]", "3", '{"model": "x"}', '{"n": 2, "a": 1}'])
 def test_extra_that_is_no_body_fields_of_its_own_is_refused(extra):
-  with pytest.raises(errors.Refusal, match=r"teacher\.extra") as caught:
+  with pytest.raises(errors.UserError, match=r"teacher\.extra") as caught:
     request_body.fields(extra)
   assert caught.value.code == errors.CONFIG

@@ -87,7 +87,7 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path, harm):
       raw = bytearray(path.read_bytes())
       raw[4096 : len(raw) - 4096] = b"\xee" * (len(raw) - 8192)
       path.write_bytes(raw)
-  with pytest.raises(errors.Refusal, match=r"teacher cache .*teacher\.sqlite") as refusal:
+  with pytest.raises(errors.UserError, match=r"teacher cache .*teacher\.sqlite") as refusal:
     cache.Cache(path)
   assert refusal.value.code == errors.DATA and "\n" not in str(refusal.value)
 
@@ -174,7 +174,7 @@ def test_another_programs_file_is_refused_and_left_alone(tmp_path):
   db.commit()
   db.close()
   before = path.read_bytes()
-  with pytest.raises(errors.Refusal, match="another program"):
+  with pytest.raises(errors.UserError, match="another program"):
     cache.Cache(path)
   assert path.read_bytes() == before
 
@@ -239,7 +239,7 @@ def test_bytes_that_are_no_text_are_told_as_damage(tmp_path):
   made.close()
   path.write_bytes(path.read_bytes().replace(b"planted", b"pl\xf8nted"))
   made = cache.Cache(path)
-  with pytest.raises(errors.Refusal, match="damaged"):
+  with pytest.raises(errors.UserError, match="damaged"):
     made.get("k", HERE)
   made.close()
 
@@ -255,6 +255,6 @@ def test_replies_that_are_pruned_while_others_are_asked_for_are_missed_in_one_li
 
   url = serve(answer=prune).url
   ask(connect(url, run="a"), wanted(1))
-  with pytest.raises(errors.Refusal, match="thrown away"):
+  with pytest.raises(errors.UserError, match="thrown away"):
     ask(connect(url, run="b"), wanted(2))
   assert len(ask(connect(url, run="b"), wanted(2))) == 2

@@ -49,7 +49,7 @@ def test_a_cap_counts_what_failures_cost_before_they_were_asked_again(tmp_path):
   store.set_failures_aside("r", ())
   spent = ledger.Ledger(store, "r").total().dollars
   budget = ledger.Budget(spent=spent, requests=0, max_dollars=1.0, max_requests=9)
-  with pytest.raises(errors.Refusal, match=r"\$0\.7500 of \$1\.0000 are spent"):
+  with pytest.raises(errors.UserError, match=r"\$0\.7500 of \$1\.0000 are spent"):
     asyncio.run(budget.reserve(0.3))
   store.close()
 
@@ -57,7 +57,7 @@ def test_a_cap_counts_what_failures_cost_before_they_were_asked_again(tmp_path):
 def test_what_is_stored_is_found_five_thousand_times_a_second(serve, connect):
   server = serve()
   requests = wanted(1500, samples=4)
-  ask(connect(server.url, concurrency=64, max_requests=10**6), requests)
+  ask(connect(server.url, max_concurrency=64, max_requests=10**6), requests)
   sent = server.stats.requests
   teacher, begun = connect(server.url), time.process_time()
   replies = ask(teacher, requests)
@@ -83,12 +83,12 @@ def test_half_of_the_samples_is_enough_where_half_is_wanted():
 
 def test_too_few_replies_are_told_with_why_and_what_to_type():
   found = outcomes(3, refusal=4, gave_up=2, filtered=1)
-  with pytest.raises(errors.Refusal, match="3 of the 10 samples of round 1 1_feed") as refusal:
+  with pytest.raises(errors.UserError, match="3 of the 10 samples of round 1 1_feed") as refusal:
     checked(found, 0.5)
   said = str(refusal.value)
   assert refusal.value.code == errors.TEACHER and "4 refusal (why refusal), 2 gave_up" in said
   assert "--retry_failed" in said and "coverage=0.3" in said and "--failures" in said
-  with pytest.raises(errors.Refusal) as refusal:
+  with pytest.raises(errors.UserError) as refusal:
     checked(outcomes(0, gave_up=2), 0.5)  # these are asked again anyway
   assert "--retry_failed" not in str(refusal.value)
 
