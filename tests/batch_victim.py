@@ -14,7 +14,8 @@ import scripted
 from batch_scripted import batched
 
 from distill_jax.teacher.batch import calls as batch_calls
-from distill_jax.teacher.store import batches, cache, results
+from distill_jax.teacher.batch import results
+from distill_jax.teacher.store import batches, cache
 
 CLASSES = {"Book": batches.Book, "Calls": batch_calls.Calls, "Cache": cache.Cache}
 REQUESTS = scripted.wanted(12, samples=2)

@@ -12,7 +12,7 @@ import pytest
 from distill_jax import __main__ as commands
 from distill_jax import errors
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 RUN = ("run", "--config=configs/quickstart.py", "--workdir=nowhere")
 
 

@@ -238,7 +238,7 @@ def test_failures_are_told_by_kind_with_their_last_words(full, capsys):
 
 
 def test_nothing_but_prune_throws_replies_away():
-  package = pathlib.Path(cache.__file__).parents[1]
+  package = pathlib.Path(cache.__file__).parents[2]
   sources = [file.read_text(encoding="utf-8").lower() for file in package.rglob("*.py")]
   assert sum(text.count("delete from replies") for text in sources) == 1
   assert not any("drop table" in text or "replace into replies" in text for text in sources)

@@ -20,9 +20,10 @@ KEY = "sk-planted-0123456789abcdef/+=XyZ"
 DRIVER = """
 import logging, sys, traceback
 logging.basicConfig(level=logging.DEBUG, filename=sys.argv[1])
-from distill_jax import __main__, phase_folder
+from distill_jax import __main__
+from distill_jax.run_dir import phase_dir
 
-finish, crashed = phase_folder.PhaseFolder.finish, []
+finish, crashed = phase_dir.PhaseFolder.finish, []
 
 def crash(folder, facts):
   if folder.path not in crashed:
@@ -30,7 +31,7 @@ def crash(folder, facts):
     raise RuntimeError("planted")
   finish(folder, facts)
 
-phase_folder.PhaseFolder.finish = crash
+phase_dir.PhaseFolder.finish = crash
 while True:
   try:
     code = __main__.main(sys.argv[2:])

@@ -90,8 +90,8 @@ def test_prices_that_were_forgotten_or_have_changed_can_be_set_while_a_run_lasts
 def test_a_second_process_is_refused_until_the_first_has_died(folder):
   folder.release()
   program = (
-    "import json, sys, time; from distill_jax import run_folder;"
-    "folder = run_folder.RunFolder(sys.argv[1]); folder.claim(json.loads(sys.argv[2]));"
+    "import json, sys, time; from distill_jax.run_dir import run_dir;"
+    "folder = run_dir.RunFolder(sys.argv[1]); folder.claim(json.loads(sys.argv[2]));"
     "print('ours', flush=True); time.sleep(60)"
   )
   command = [sys.executable, "-c", program, folder.path, json.dumps(CONFIG)]

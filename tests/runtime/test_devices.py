@@ -22,7 +22,10 @@ def refuse(
       opening=("demonstrate", "train"),
       each_round=plan,
       train=types.SimpleNamespace(
-        batch=batch, micro=micro, buckets=(length,), losses=types.SimpleNamespace(triplet=triplet)
+        batch=batch,
+        grad_accum_steps=micro,
+        buckets=(length,),
+        losses=types.SimpleNamespace(triplet=triplet),
       ),
     ),
     base_model.Base(None, config, {}),

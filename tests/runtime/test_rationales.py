@@ -104,7 +104,7 @@ def test_a_question_is_asked_no_more_often_than_there_are_passes(what):
 
 
 def test_a_stage_with_too_few_replies_is_not_gone_on_from(what):
-  teacher = dataclasses.replace(what.settings.teacher, coverage=0.5)
+  teacher = dataclasses.replace(what.settings.teacher, min_reply_rate=0.5)
   what.settings = dataclasses.replace(what.settings, teacher=teacher)
   with pytest.raises(
     errors.UserError, match="only 1 of the 3 samples of round 0 0_demon"
@@ -116,7 +116,7 @@ def test_a_stage_with_too_few_replies_is_not_gone_on_from(what):
 
 
 def test_what_was_never_recorded_is_not_missed(what):
-  teacher = dataclasses.replace(what.settings.teacher, coverage=1.0)
+  teacher = dataclasses.replace(what.settings.teacher, min_reply_rate=1.0)
   what.settings = dataclasses.replace(what.settings, teacher=teacher)
   unrecorded = asking.Failure("unrecorded", "nothing is recorded for it", 0)
   facts = collect(what, [said("1"), unrecorded, unrecorded], problems=3)[0]

@@ -1,42 +1,10 @@
-"""A scripted server on loopback, and clients of it that do not dawdle."""
-
-import contextlib
+"""A teacher client that backs off for milliseconds."""
 
 import pytest
-import scripted
 
-from distill_jax.teacher.builtin import faults, server
-from distill_jax.teacher.client import client, rate_limit
+from distill_jax.teacher.client import rate_limit
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
   monkeypatch.setattr(rate_limit, "BACKOFF", 0.004)
-
-
-@pytest.fixture
-def serve():
-  """serve(faults, ...) -> a running server with its `url`; faults is a list, or a script."""
-  with contextlib.ExitStack() as stack:
-
-    def start(script=(), *, answer=scripted.echo, latency=0.0, log="", idempotent=True):
-      kind = faults.Script(script, 0) if isinstance(script, str) else faults.Sequence(script)
-      made = server.Server(
-        answer, port=0, model="echo-1", latency=latency, script=kind, log=log, idempotent=idempotent
-      )
-      made.url = stack.enter_context(made.running())
-      return made
-
-    yield start
-
-
-@pytest.fixture
-def connect(tmp_path):
-  """connect(url, **terms) -> a client with a cache under tmp_path."""
-  with contextlib.ExitStack() as stack:
-
-    def start(url, **terms):
-      terms = {"cache_path": str(tmp_path / "teacher.sqlite"), **scripted.TERMS, **terms}
-      return stack.enter_context(contextlib.closing(client.Client(base_url=url, **terms)))
-
-    yield start

@@ -149,7 +149,7 @@ def test_a_further_teacher_is_config_teacher_but_for_what_it_names():
 
 
 def test_a_phase_of_its_own_leaves_the_pool_to_the_others():
-  given = {"pool": ("main=3", "cheap=0.5"), "stages": ("feedback=cheap",)}
+  given = {"pool": ("main=3", "cheap=0.5"), "by_phase": ("feedback=cheap",)}
   s = read_settings(changed(teachers=CHEAP, teacher=given))
   assert pool.shares(s, "feedback") == {"cheap": 1.0}
   assert pool.shares(s, "demonstrate") == {"main": 3.0, "cheap": 0.5}
@@ -184,7 +184,7 @@ def test_the_command_line_changes_a_field_that_the_config_file_names(tmp_path):
   words = [f"--config={file}", "--config.teachers.strong.model=larger"]
   found, _, _ = args.parse(words, {}, config="required")
   strong = read_settings(found).teachers["strong"]
-  assert (strong.model, strong.concurrency) == ("larger", 4)
+  assert (strong.model, strong.max_concurrency) == ("larger", 4)
 
 
 @pytest.mark.parametrize("own", [[], ["--config.teachers={'cheap': {'concurrency': 2}}"]])
@@ -227,11 +227,11 @@ def test_a_row_of_a_sweep_may_have_teachers_of_its_own(monkeypatch):
     ({"teachers": {"a": {"max_dollars": 1.0}}}, "config.teachers.a.max_dollars"),
     ({"teachers": {"a": {"pool": ("main=1",)}}}, "config.teachers.a.pool"),
     ({"teachers": {"a": {"builtin": {"faults": "typo@1"}}}}, "config.teachers.a.builtin.faults"),
-    ({"teachers": {"a": {"extra": "{"}}}, "config.teachers.a.extra_body"),
-    ({"teacher": {"extra": '{"seed": 1}'}}, "config.teacher.extra_body"),
-    ({"teacher": {"extra": "[]"}}, "config.teacher.extra_body"),
-    ({"teacher": {"extra": '{"top_p": NaN}'}}, "config.teacher.extra_body"),
-    ({"teacher": {"extra": '{"top_p": 1e999}'}}, "config.teacher.extra_body"),
+    ({"teachers": {"a": {"extra_body": "{"}}}, "config.teachers.a.extra_body"),
+    ({"teacher": {"extra_body": '{"seed": 1}'}}, "config.teacher.extra_body"),
+    ({"teacher": {"extra_body": "[]"}}, "config.teacher.extra_body"),
+    ({"teacher": {"extra_body": '{"top_p": NaN}'}}, "config.teacher.extra_body"),
+    ({"teacher": {"extra_body": '{"top_p": 1e999}'}}, "config.teacher.extra_body"),
     ({"teacher": {"structured": "yes"}}, "config.teacher.structured"),
     ({"teacher": {"pool": ("main=1", "a=1")}}, "config.teacher.pool"),
     ({"teacher": {"pool": ("main",)}}, "config.teacher.pool"),
@@ -239,11 +239,11 @@ def test_a_row_of_a_sweep_may_have_teachers_of_its_own(monkeypatch):
     ({"teacher": {"pool": ("main=nan",)}}, "config.teacher.pool"),
     ({"teacher": {"pool": ("main=-1",)}}, "config.teacher.pool"),
     ({"teacher": {"pool": ("main=1", "main=2")}}, "config.teacher.pool"),
-    ({"teacher": {"stages": ("feedback=a",)}}, "config.teacher.by_phase"),
-    ({"teacher": {"stages": ("exam=main",)}}, "config.teacher.by_phase"),
-    ({"teacher": {"stages": ("feedback",)}}, "config.teacher.by_phase"),
+    ({"teacher": {"by_phase": ("feedback=a",)}}, "config.teacher.by_phase"),
+    ({"teacher": {"by_phase": ("exam=main",)}}, "config.teacher.by_phase"),
+    ({"teacher": {"by_phase": ("feedback",)}}, "config.teacher.by_phase"),
     (
-      {"teachers": {"a": {"kind": "openai"}}, "teacher": {"stages": ("feedback=a",)}},
+      {"teachers": {"a": {"kind": "openai"}}, "teacher": {"by_phase": ("feedback=a",)}},
       "config.teachers.a.base_url",
     ),
     (

@@ -97,8 +97,8 @@ class Results:
   def _set_aside(self, key: str, outcome) -> bool:
     if not getattr(outcome, "request_id", ""):  # which of them it is, only that can tell
       return False
-    seen = [dataclasses.replace(failure, max_attempts=0) for failure in self._before.get(key, ())]
-    return dataclasses.replace(outcome, max_attempts=0) in seen
+    seen = [dataclasses.replace(failure, attempts=0) for failure in self._before.get(key, ())]
+    return dataclasses.replace(outcome, attempts=0) in seen
 
   def _read(self, line, result) -> dict:
     """{(sample, key): Reply or Failure} of an answer."""

@@ -78,13 +78,14 @@ class Client:
         raise errors.config(f"teacher.{name}", value, "above 0")
     self._key = credentials.key(base_url, key_env=key_env, key_file=key_file)
     self._terms = dispatcher.Terms(
-      base_url.rstrip("/"), model, max_tokens_field, max(max_tokens, max_tokens_retry_limit), concurrency,
-      timeout, attempts, patience, prices, send_seed, shape or request_body.NONE,
+      base_url.rstrip("/"), model, max_tokens_field, 
+      max(max_tokens, max_tokens_retry_limit), max_concurrency, timeout, max_attempts, max_wait,
+      prices, send_seed, shape or request_body.NONE,
     )  # fmt: skip
     self._max_tokens = max_tokens
     self._deadline, self._left = deadline, deadline or math.inf
     self.pace = rate_limit.Pace(
-      concurrency, time.monotonic(), requests_per_minute=requests_per_minute,
+      max_concurrency, time.monotonic(), requests_per_minute=requests_per_minute,
       tokens_per_minute=tokens_per_minute,
     )  # fmt: skip
     self._turn = threading.Lock()

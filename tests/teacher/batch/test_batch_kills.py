@@ -19,7 +19,7 @@ from scripted import ask, wanted
 from distill_jax.teacher.batch import calls
 from distill_jax.teacher.store import batches, cache
 
-VICTIM = pathlib.Path(__file__).parent / "batch_victim.py"
+VICTIM = pathlib.Path(__file__).parents[2] / "batch_victim.py"
 MOMENTS = {
   "written down": ["Book", "make", "after", 1],
   "uploaded": ["Calls", "upload", "after", 1],
@@ -42,7 +42,7 @@ def victim():
   """victim(url, path, moment) -> how the process ended."""
   words = [sys.executable, str(VICTIM)]
   pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-  env = os.environ | {"PYTHONPATH": str(VICTIM.parents[2])}
+  env = os.environ | {"PYTHONPATH": str(VICTIM.parents[1])}
   with subprocess.Popen(words, env=env, **pipes) as zygote:
 
     def play(url, path, moment) -> int:

@@ -204,8 +204,8 @@ def settings(**changes):
   fields = {
     "kind": "builtin", "model": "builtin", "base_url": "", "key_env": "OPENAI_API_KEY",
     "key_file": "", "insecure_http": False, "max_tokens_retry_limit": 0, "deadline": 0.0,
-    "requests_per_minute": 0, "tokens_per_minute": 0, "structured": False, "extra": "",
-    "pool": (), "stages": (), "batch": "", "batch_dir": "",
+    "requests_per_minute": 0, "tokens_per_minute": 0, "structured": False, "extra_body": "",
+    "pool": (), "by_phase": (), "batch": "", "batch_dir": "",
     "temperature": 0.7, "max_tokens": 512, "max_tokens_field": "max_tokens", "max_concurrency": 8,
     "timeout": 5.0, "max_attempts": 6, "max_wait": 30.0,
     "prices": space(input=0.0, output=0.0, cached=-1.0), "max_dollars": 1.0,
@@ -346,9 +346,9 @@ import sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # who tests in the background ignores it
 sys.path.insert(0, ".")
 from distill_jax import tasks
-from distill_jax.teacher import builtin
+from distill_jax.teacher.builtin import teacher
 world = tasks.get("arithmetic", **json.loads(sys.argv[1])).world
-builtin.serve(world, port=0, latency=0.0, error_rate=0.0, faults="", seed=0, log="")
+teacher.serve(world, port=0, latency=0.0, error_rate=0.0, faults="", seed=0, log="")
 """
 
 

@@ -13,13 +13,13 @@ from scripted import ask, wanted
 
 from distill_jax import errors
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 CLIENT = """
 import signal, sys
-sys.path[:0] = ["tests/teacher", "."]
+sys.path[:0] = ["tests", "."]
 import scripted
 from distill_jax import __main__ as commands, errors
-from distill_jax.teacher import client
+from distill_jax.teacher.client import client
 signal.signal(signal.SIGINT, commands.interrupted)
 signal.signal(signal.SIGTERM, commands.interrupted)
 def command(words):

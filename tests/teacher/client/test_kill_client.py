@@ -25,13 +25,13 @@ import scripted
 from distill_jax import errors
 from distill_jax.teacher.store import cache
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 WORKERS, SAMPLES = 8, 2
 CLIENT = """
 import dataclasses, json, sys
-sys.path[:0] = ["tests/teacher", "."]
+sys.path[:0] = ["tests", "."]
 import scripted
-from distill_jax.teacher import client
+from distill_jax.teacher.client import client
 url, cache_path, out, count, samples, workers = sys.argv[1:]
 terms = scripted.TERMS | {"max_concurrency": int(workers), "max_dollars": 1000.0}
 made = client.Client(base_url=url, cache_path=cache_path, **terms)

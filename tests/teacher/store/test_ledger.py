@@ -87,7 +87,7 @@ def test_too_few_replies_are_told_with_why_and_what_to_type():
     checked(found, 0.5)
   said = str(refusal.value)
   assert refusal.value.code == errors.TEACHER and "4 refusal (why refusal), 2 gave_up" in said
-  assert "--retry_failed" in said and "coverage=0.3" in said and "--failures" in said
+  assert "--retry_failed" in said and "min_reply_rate=0.3" in said and "--failures" in said
   with pytest.raises(errors.UserError) as refusal:
     checked(outcomes(0, gave_up=2), 0.5)  # these are asked again anyway
   assert "--retry_failed" not in str(refusal.value)
