@@ -340,7 +340,7 @@ def test_a_round_without_a_mistake_ends_where_it_would_learn_from_them(
     done.append(name)
     here.finish({"mistakes": 0})
 
-  monkeypatch.setattr(rounds.phases, "play", play_phase)
+  monkeypatch.setattr(rounds.phases, "run_phase", play_phase)
   monkeypatch.setattr(summary, "row", lambda run, number, no_mistakes=False: no_mistakes)
   pair = types.SimpleNamespace(policy=policy)
   what = types.SimpleNamespace(
