@@ -102,7 +102,7 @@ class PreferencePair:
 
 
 @dataclasses.dataclass(frozen=True)
-class Contrast:
+class TripletExample:
   """Targets of one question that are right and wrong; the anchor is the example's own target."""
 
   problem: str

@@ -38,9 +38,9 @@ def config(recipe: str, **changes) -> dict:
   return c.to_dict()
 
 
-def run(workdir, recipe, **changes) -> tuple[dict, run_dir.RunFolder]:
+def run(workdir, recipe, **changes) -> tuple[dict, run_dir.RunDir]:
   c = config(recipe, **changes)
-  return commands.run(read_settings(c), c, str(workdir)), run_dir.RunFolder(workdir)
+  return commands.run(read_settings(c), c, str(workdir)), run_dir.RunDir(workdir)
 
 
 @pytest.fixture(scope="module")

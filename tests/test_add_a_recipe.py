@@ -62,7 +62,7 @@ def folder(house):
     [*command, *words], cwd=house, env=os.environ, capture_output=True, text=True
   )
   assert done.returncode == 0, done.stderr
-  return run_dir.RunFolder(house / "run")
+  return run_dir.RunDir(house / "run")
 
 
 def test_the_recipe_of_the_readme_keeps_the_laws_of_the_house(house):

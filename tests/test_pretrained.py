@@ -44,7 +44,7 @@ def same(a, b):
 
 def test_a_student_begins_as_exactly_the_model_it_is_told_to(model, tmp_path):
   out, source = model
-  with opened(run_dir.RunFolder(tmp_path), student__init=str(out), rounds=0) as what:
+  with opened(run_dir.RunDir(tmp_path), student__init=str(out), rounds=0) as what:
     student, trained = what.students(-1)["student"]
     same(trained, opened(source, rounds=0).students(0)["student"][1])
     problem = what.task.problems("test")[0]
@@ -65,7 +65,7 @@ def test_low_rank_updates_are_trained_kept_small_and_merged_on_the_way_out(model
   commands.export(read_settings(whole.config(**changes)), out=str(tmp_path / "out"), **arguments)
   again = {"student__init": str(tmp_path / "out"), "rounds": 0}
   (tmp_path / "again").mkdir()
-  exported = opened(run_dir.RunFolder(tmp_path / "again"), **again).students(-1)["student"][1]
+  exported = opened(run_dir.RunDir(tmp_path / "again"), **again).students(-1)["student"][1]
   same(exported, export.merged(student, trained))
   base = student.frozen["blocks"]
   assert (exported["blocks"]["k"] == base["k"]).all()
@@ -190,7 +190,7 @@ def test_until_a_run_has_begun_its_student_may_begin_as_another_model(model, tmp
   other = shutil.copytree(model[0], tmp_path / "other")
   edited(other / "config.json", lambda c: c["rope_parameters"].update(rope_theta=5e3))
   whole.run(tmp_path / "run", student__init=str(other), rounds=0)
-  what = opened(run_dir.RunFolder(tmp_path / "run"), student__init=str(other), rounds=0)
+  what = opened(run_dir.RunDir(tmp_path / "run"), student__init=str(other), rounds=0)
   assert what.base.config.rotary.theta == 5e3
 
 

@@ -104,7 +104,7 @@ def computing(monkeypatch) -> list:
 def begun(path, recipe, **changes):
   """A run of which no phase is played yet."""
   s = read_settings(config(recipe, **changes))
-  return commands.runs.Run(s, run_dir.RunFolder(path), console.Console(quiet=True))
+  return commands.runs.Run(s, run_dir.RunDir(path), console.Console(quiet=True))
 
 
 def test_a_second_run_computes_no_reference_and_another_template_dtype_or_model_all(

@@ -30,9 +30,9 @@ def config(**changes) -> dict:
   return c.to_dict()
 
 
-def run(workdir, **changes) -> tuple[dict, run_dir.RunFolder]:
+def run(workdir, **changes) -> tuple[dict, run_dir.RunDir]:
   c = config(**changes)
-  return commands.run(read_settings(c), c, str(workdir)), run_dir.RunFolder(workdir)
+  return commands.run(read_settings(c), c, str(workdir)), run_dir.RunDir(workdir)
 
 
 def records_of(folder, number, phase, name, kind):
@@ -97,7 +97,7 @@ def test_a_run_that_was_stopped_says_what_it_goes_on_after(plain, tmp_path, caps
   folder = shutil.copytree(plain[1].path, tmp_path / "run")
   (folder / "summary.json").unlink()
   shutil.rmtree(folder / "final")
-  shutil.rmtree(run_dir.RunFolder(folder).find(1, "evaluate").path)
+  shutil.rmtree(run_dir.RunDir(folder).find(1, "evaluate").path)
   again, _ = run(folder)
   assert "going on after train of round 1\n" in capsys.readouterr().out
   assert again["rounds"] == plain[0]["rounds"]
@@ -124,7 +124,7 @@ def metrics(folder, number=1):
 
 
 def contrasts(folder, number=1):
-  return records_of(folder, number, "train", train.CONTRASTS, records.Contrast)
+  return records_of(folder, number, "train", train.CONTRASTS, records.TripletExample)
 
 
 def test_without_the_triplet_term_it_is_not_computed(plain, tmp_path):
@@ -241,7 +241,7 @@ def test_blind_feedback_in_the_opening_asks_for_new_samples_too():
 
 
 def test_a_round_without_a_teacher_paid_nothing_for_one(tmp_path):
-  folder = run_dir.RunFolder(tmp_path)
+  folder = run_dir.RunDir(tmp_path)
   folder.phase(0, 0, "exam").finish({"accuracy": 0.5, "n": 4, "mistakes": 2})
   row = summary.row(types.SimpleNamespace(folder=folder), 0)
   assert row["teacher"] == {"calls": 0, "cache_hits": 0, "tokens": 0, "dollars": 0.0}
@@ -258,7 +258,7 @@ def test_an_opening_that_keeps_no_rationale_says_why_they_were_dropped(tmp_path)
 def test_a_training_that_diverges_is_refused(loss, norm, tmp_path):
   last = records.Metrics(step=7, loss=loss, sft=loss, triplet=None, grad_norm=norm)
   with pytest.raises(errors.UserError, match=r"diverged.*step 7.*config\.train\.lr"):
-    fit.refuse_divergence(last, run_dir.RunFolder(tmp_path).phase(0, 2, "train"))
+    fit.refuse_divergence(last, run_dir.RunDir(tmp_path).phase(0, 2, "train"))
 
 
 @pytest.mark.parametrize(
@@ -344,7 +344,7 @@ def test_a_round_without_a_mistake_ends_where_it_would_learn_from_them(
   monkeypatch.setattr(summary, "row", lambda run, number, no_mistakes=False: no_mistakes)
   pair = types.SimpleNamespace(policy=policy)
   what = types.SimpleNamespace(
-    settings=types.SimpleNamespace(each_round=plan, pair=pair), folder=run_dir.RunFolder(tmp_path)
+    settings=types.SimpleNamespace(each_round=plan, pair=pair), folder=run_dir.RunDir(tmp_path)
   )
   assert rounds.play_round(what, 1) == (played == 1)
   assert done == [*plan, "evaluate"][:played]
@@ -352,7 +352,7 @@ def test_a_round_without_a_mistake_ends_where_it_would_learn_from_them(
 
 def test_examples_are_told_by_what_was_voted_for(tmp_path):
   """The last of several attempts is not what counted."""
-  folder = run_dir.RunFolder(tmp_path)
+  folder = run_dir.RunDir(tmp_path)
   of = lambda text, answer, number: records.Attempt(
     "p", text, answer, answer == "7", round=number, sample=0, finish="stop", tokens=1, logprob=0.0
   )

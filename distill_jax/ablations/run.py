@@ -55,7 +55,7 @@ def play(config: str, workdir: str, *, jobs: int) -> int:
 def claimed(workdir):
   """The folder is ours while this lasts. Raises UserError if another sweep is played in it."""
   folder = pathlib.Path(workdir)
-  with phase_dir.refusing_a_full_disk(folder):
+  with phase_dir.report_os_errors(folder):
     folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
   try:

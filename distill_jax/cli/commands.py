@@ -26,7 +26,7 @@ from distill_jax.teacher.client import credentials
 def run(settings, config: dict, workdir: str, *, retry_failed: bool = False) -> dict:
   """Plays all rounds, shows them, and returns the summary. `retry_failed`: what the teacher failed
   at in stages that are not finished is asked for again."""
-  screen, folder = console.Console(), run_dir.RunFolder(workdir)
+  screen, folder = console.Console(), run_dir.RunDir(workdir)
   folder.claim(config)
   for name in pool.used(settings, rules_teacher.askers(settings)):
     t = pool.get(settings, name)
@@ -86,7 +86,7 @@ def opened(settings, workdir: str) -> runs.Run:
   if not (path / "config.json").exists():
     raise errors.usage(f"{workdir or '--workdir'} is no run folder: it has no config.json")
   refuse_another_student(settings, phase_dir.read_json(path / "config.json"))
-  return runs.Run(settings, run_dir.RunFolder(path), console.Console(file=sys.stderr))
+  return runs.Run(settings, run_dir.RunDir(path), console.Console(file=sys.stderr))
 
 
 def refuse_another_student(settings, begun: dict) -> None:
@@ -97,7 +97,7 @@ def refuse_another_student(settings, begun: dict) -> None:
   inits = {begun["student"]["init"], settings.student.init}
   if bases.SCRATCH not in inits:
     free.add("config.student.init")
-  other = {key for key in run_dir.changed(begun, ours) if key.startswith("config.student.")}
+  other = {key for key in run_dir.changed_keys(begun, ours) if key.startswith("config.student.")}
   if inits == {bases.SCRATCH} and settings.student.lora.rank and begun["seed"] != settings.seed:
     other.add("config.seed")  # of the weights beneath the updates
   if other - free:
@@ -131,7 +131,7 @@ def evaluate(settings, *, workdir: str, round: int, split: str) -> dict:
     if not problems:
       raise errors.usage(f"--split={split}: task {what.task.name} has no such questions")
     number = trained_round(what, round)
-    here = run_dir.RunFolder(scratch).final(split)
+    here = run_dir.RunDir(scratch).final(split)
     evaluation.score(what, here, problems, split, number=number)
     print(json.dumps({"round": number, "task": what.task.name, **here.facts}))
     return here.facts
@@ -265,7 +265,7 @@ def serve(settings, *, port: int, log: str) -> None:
     allowed = f"one of {', '.join(rules.WORLDS)}: the built-in teacher answers from its world"
     raise errors.config("task.name", settings.task.name, allowed)
   if log:
-    with phase_dir.refusing_a_full_disk(log):
+    with phase_dir.report_os_errors(log):
       open(log, "a").close()
   task = runs.open_task(settings)
   b = settings.teacher.builtin

@@ -20,7 +20,7 @@ SURE, AT_MOST = "", "at most"
 def tell(settings, config: dict, workdir: str, *, retry_failed: bool = False) -> None:
   """Prints it; `retry_failed`: as if what has failed were asked for again. Raises errors.UserError
   for what a run would be refused for before it begins, but for what only the devices know."""
-  screen, folder = console.Console(), run_dir.RunFolder(workdir)
+  screen, folder = console.Console(), run_dir.RunDir(workdir)
   folder.check(config)
   what = runs.Run(settings, folder, screen)
   number = unfinished(what)

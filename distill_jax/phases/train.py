@@ -91,7 +91,9 @@ def material(run, number):
       negatives.setdefault(attempt.problem, {})[attempt.text] = None
   limit = run.settings.contrast
   contrasts = [
-    records.Contrast(p, tuple(texts)[: limit.positives], tuple(negatives[p])[: limit.negatives])
+    records.TripletExample(
+      p, tuple(texts)[: limit.positives], tuple(negatives[p])[: limit.negatives]
+    )
     for p, texts in positives.items()
     if len(texts) > 1 and p in negatives
   ]

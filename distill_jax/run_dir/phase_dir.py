@@ -17,7 +17,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-class PhaseFolder:
+class PhaseDir:
   """The folder of a phase; made when it is first written to."""
 
   def __init__(self, path):
@@ -59,7 +59,7 @@ class PhaseFolder:
     if not (lines := _lines(rows)):
       return
     file = self.path / name
-    with refusing_a_full_disk(file):
+    with report_os_errors(file):
       self.path.mkdir(parents=True, exist_ok=True)
       fresh = not file.exists()
       fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
@@ -82,7 +82,7 @@ class PhaseFolder:
     file:line for any other broken one.
     """
     file = self.path / name
-    with refusing_a_full_disk(file):
+    with report_os_errors(file):
       content = file.read_bytes() if file.exists() else b""
     whole, end, torn = content.rpartition(b"\n")
     if torn:
@@ -95,7 +95,7 @@ class PhaseFolder:
 
   def finish(self, facts: dict) -> None:
     """Writes the manifest, which makes the phase finished. Subfolders answer for themselves."""
-    with refusing_a_full_disk(self.path):
+    with report_os_errors(self.path):
       self.path.mkdir(parents=True, exist_ok=True)
       files = {
         f.name: {"bytes": f.stat().st_size, "sha256": _sha256(f)}
@@ -126,7 +126,7 @@ class PhaseFolder:
 
   def _set_aside(self, name: str, whole: int, torn: bytes) -> None:
     write_bytes(self.path / f"{name}.torn", torn)
-    with refusing_a_full_disk(self.path / name):
+    with report_os_errors(self.path / name):
       os.truncate(self.path / name, whole)
 
 
@@ -139,7 +139,7 @@ def write_bytes(path, content: bytes) -> None:
   """Writes a whole file or leaves what was there; on the disk when this returns."""
   path = pathlib.Path(path)
   part = path.with_name(path.name + ".part")
-  with refusing_a_full_disk(path):
+  with report_os_errors(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
@@ -153,7 +153,7 @@ def write_bytes(path, content: bytes) -> None:
 
 def read_json(path):
   """The value in a JSON file. Raises UserError if it cannot be read or is torn."""
-  with refusing_a_full_disk(path):
+  with report_os_errors(path):
     content = pathlib.Path(path).read_bytes()
   try:
     return json.loads(content)
@@ -164,7 +164,7 @@ def read_json(path):
 
 
 @contextlib.contextmanager
-def refusing_a_full_disk(path):
+def report_os_errors(path):
   """Turns a full disk, a missing permission and the like into a UserError that names `path`."""
   try:
     yield

@@ -19,11 +19,11 @@ import pathlib
 import re
 
 from distill_jax import errors
-from distill_jax.run_dir.phase_dir import PhaseFolder, read_json, refusing_a_full_disk, write_json
+from distill_jax.run_dir.phase_dir import PhaseDir, read_json, report_os_errors, write_json
 
 # What may change while a run lasts: when and whether a reply comes and what it costs, never what it
 # says.
-FREE = {
+MUTABLE = {
   f"config.teacher.{name}"
   for name in (
     "max_attempts",
@@ -52,7 +52,7 @@ FREE = {
 }
 
 
-class RunFolder:
+class RunDir:
   """A folder that belongs to one config and, while it is claimed, to one process."""
 
   def __init__(self, path):
@@ -62,11 +62,11 @@ class RunFolder:
   def claim(self, config: dict) -> None:
     """Makes the folder ours until the process ends, and the config its own.
 
-    How the teacher is reached and what it may cost (FREE) may change; everything else only
+    How the teacher is reached and what it may cost (MUTABLE) may change; everything else only
     before a phase has written. Raises UserError: another process holds it, it was begun with another
     config, or its config is unreadable.
     """
-    with refusing_a_full_disk(self.path):
+    with report_os_errors(self.path):
       self.path.mkdir(parents=True, exist_ok=True)
       self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
@@ -86,8 +86,8 @@ class RunFolder:
     """Whether the folder has this config already. Raises UserError if it was begun with another."""
     ours, file = json.loads(json.dumps(config)), self.path / "config.json"
     begun = read_json(file) if file.exists() else None
-    if begun != ours and file.exists() and self.begun:
-      if not all(map(_free, changed(begun, ours))):
+    if begun != ours and file.exists() and self.started:
+      if not all(map(_free, changed_keys(begun, ours))):
         raise errors.UserError(_differences(self.path, begun, ours), errors.CONFIG)
     return begun == ours
 
@@ -96,7 +96,7 @@ class RunFolder:
       self.write_json("config.json", ours)
 
   @property
-  def begun(self) -> bool:
+  def started(self) -> bool:
     """Is there anything that depends on the config?"""
     return (self.path / "tokenizer").exists() or any(self.path.glob("round_*"))
 
@@ -110,26 +110,26 @@ class RunFolder:
     """Writes a JSON file of the folder, whole or not at all."""
     write_json(self.path / name, value)
 
-  def phase(self, number: int, place: int, name: str) -> PhaseFolder:
+  def phase(self, number: int, place: int, name: str) -> PhaseDir:
     """The folder of a phase."""
-    return PhaseFolder(self.path / f"round_{number:02}" / f"{place}_{name}")
+    return PhaseDir(self.path / f"round_{number:02}" / f"{place}_{name}")
 
-  def final(self, name: str) -> PhaseFolder:
+  def final(self, name: str) -> PhaseDir:
     """The folder of a phase after the last round."""
-    return PhaseFolder(self.path / "final" / name)
+    return PhaseDir(self.path / "final" / name)
 
-  def finished(self, number: int) -> dict[str, PhaseFolder]:
+  def finished(self, number: int) -> dict[str, PhaseDir]:
     """{name: folder} of a round's finished phases, as planned; of equal names, the last."""
     places = []
     for path in (self.path / f"round_{number:02}").glob("*_*"):
       place, _, name = path.name.partition("_")
       if place.isdigit() and path.is_dir():
-        places.append((int(place), name, PhaseFolder(path)))
+        places.append((int(place), name, PhaseDir(path)))
     return {
       name: folder for _, name, folder in sorted(places, key=lambda p: p[:2]) if folder.finished
     }
 
-  def find(self, number: int, name: str) -> PhaseFolder:
+  def find(self, number: int, name: str) -> PhaseDir:
     """A finished phase of a round. Raises UserError if the round has none of that name."""
     try:
       return self.finished(number)[name]
@@ -146,7 +146,7 @@ class RunFolder:
     self.write_json("seconds.json", {"seconds": self.seconds + seconds})
 
 
-def changed(begun, ours) -> set[str]:
+def changed_keys(begun, ours) -> set[str]:
   """The dotted keys in which two configs differ."""
   old, new = _flat(begun), _flat(ours)
   return {k for k in old.keys() | new.keys() if old.get(k, _ABSENT) != new.get(k, _ABSENT)}
@@ -154,12 +154,12 @@ def changed(begun, ours) -> set[str]:
 
 def _free(key: str) -> bool:
   """May this setting change while a run lasts? Further teachers are as free as the teacher."""
-  return re.sub(r"^config\.teachers\.[a-z0-9_]+\.", "config.teacher.", key) in FREE
+  return re.sub(r"^config\.teachers\.[a-z0-9_]+\.", "config.teacher.", key) in MUTABLE
 
 
 def _differences(path, begun, ours) -> str:
   old, new = _flat(begun), _flat(ours)
-  keys = sorted(k for k in changed(begun, ours) if not _free(k))
+  keys = sorted(k for k in changed_keys(begun, ours) if not _free(k))
   shown = "; ".join(
     f"{k}: {old.get(k, _ABSENT)} there, {new.get(k, _ABSENT)} now" for k in keys[:8]
   )

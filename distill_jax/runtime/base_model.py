@@ -62,7 +62,7 @@ def longest(settings) -> int:
 
 def _copied(settings, run_folder) -> Base:
   init, copy = settings.student.init, run_folder.path / "base"
-  if not (copy.exists() and run_folder.begun):  # until then the model, too, may be another one
+  if not (copy.exists() and run_folder.started):  # until then the model, too, may be another one
     _copy(hf.fetch(init), copy)
   fields, generation = _kept(copy / "config.json"), _kept(copy / "generation.json")
   family, arch = families.of(fields["model_type"]), settings.student.arch

@@ -100,7 +100,7 @@ def _opened(run, settings, source: pathlib.Path, name: str) -> student.Student:
   )
   place = run.folder.path / "teachers" / name
   place.mkdir(parents=True, exist_ok=True)
-  base = bases.of(own, types.SimpleNamespace(path=place, begun=run.folder.begun), 0)
+  base = bases.of(own, types.SimpleNamespace(path=place, started=run.folder.started), 0)
   if not (place / "tokenizer").exists():
     files = bases.source(own, base)
     room = base.config.vocab

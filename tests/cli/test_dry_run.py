@@ -32,12 +32,12 @@ def opened(path, c) -> runs.Run:
     warn=lambda text: None,
     progress=lambda *_: commands.console.Console(quiet=True).progress("", 1, ""),
   )
-  return runs.Run(read_settings(c), run_dir.RunFolder(path), silent)
+  return runs.Run(read_settings(c), run_dir.RunDir(path), silent)
 
 
 def demonstrated(path, c) -> runs.Run:
   """A run whose teacher has written the demonstrations of round 0."""
-  folder = run_dir.RunFolder(path)
+  folder = run_dir.RunDir(path)
   folder.claim(c)
   try:
     with opened(path, c) as what:
@@ -127,7 +127,7 @@ def test_no_server_hears_of_it_and_a_run_that_holds_the_folder_is_not_disturbed(
 ):
   server = serve()
   c = config(teacher__kind="openai", teacher__base_url=server.url, teacher__max_dollars=0.001)
-  holder = run_dir.RunFolder(tmp_path)
+  holder = run_dir.RunDir(tmp_path)
   holder.claim(c)
   lines = told(capsys, tmp_path, c)
   holder.release()

@@ -293,7 +293,7 @@ def test_stages_want_a_task_with_options_in_the_later_rounds_too(tmp_path):
   config["world"] |= {"train": 4, "test": 1, "out_of_domain": 0}
   config["task"]["validation"] = 1
   with pytest.raises(errors.UserError, match=r"config\.format.*task arithmetic has no options"):
-    runs.Run(read_settings(config), run_dir.RunFolder(tmp_path), None)
+    runs.Run(read_settings(config), run_dir.RunDir(tmp_path), None)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ logging.basicConfig(level=logging.DEBUG, filename=sys.argv[1])
 from distill_jax import __main__
 from distill_jax.run_dir import phase_dir
 
-finish, crashed = phase_dir.PhaseFolder.finish, []
+finish, crashed = phase_dir.PhaseDir.finish, []
 
 def crash(folder, facts):
   if folder.path not in crashed:
@@ -31,7 +31,7 @@ def crash(folder, facts):
     raise RuntimeError("planted")
   finish(folder, facts)
 
-phase_dir.PhaseFolder.finish = crash
+phase_dir.PhaseDir.finish = crash
 while True:
   try:
     code = __main__.main(sys.argv[2:])

@@ -35,7 +35,7 @@ def opened(folder, **changes) -> runs.Run:
 
 @pytest.mark.parametrize("model", THERE)
 def test_it_tells_its_story(model, tmp_path):
-  with opened(run_dir.RunFolder(tmp_path), **CHANGES, student__init=str(model)) as what:
+  with opened(run_dir.RunDir(tmp_path), **CHANGES, student__init=str(model)) as what:
     student, weights = what.students(-1)["student"]
     told = student.answer(weights, [("", "story")], temperature=0.0, max_new_tokens=64)[0]
   assert told.text.startswith(STORY)

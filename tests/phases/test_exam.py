@@ -39,7 +39,7 @@ def warned(tmp_path, longest: int) -> list[str]:
       warn=said.append, progress=lambda *_: contextlib.nullcontext(bar)
     ),
   )
-  here = run_dir.RunFolder(tmp_path).phase(0, 0, "exam")
+  here = run_dir.RunDir(tmp_path).phase(0, 0, "exam")
   more = {"samples": 2, "temperature": 1.0, "max_new_tokens": 4}
   exam.take(run, here, [exam.Sitting(PROBLEM)], number=0, label="exam", **more)
   return said

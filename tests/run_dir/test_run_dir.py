@@ -16,7 +16,7 @@ CONFIG = {"rounds": 3, "train": {"lr": 0.001, "buckets": (64, 96)}}
 
 @pytest.fixture
 def folder(tmp_path):
-  opened = run_dir.RunFolder(tmp_path / "run")
+  opened = run_dir.RunDir(tmp_path / "run")
   opened.claim(CONFIG)
   yield opened
   opened.release()
@@ -36,7 +36,7 @@ def refusal(call, *args) -> errors.UserError:
 
 def test_a_folder_is_claimed_again_with_the_same_config(folder):
   folder.release()
-  again = run_dir.RunFolder(folder.path)
+  again = run_dir.RunDir(folder.path)
   again.claim(CONFIG)
   assert json.loads((folder.path / "config.json").read_text())["train"]["buckets"] == [64, 96]
   again.release()
@@ -46,7 +46,7 @@ def test_another_config_is_refused_with_its_keys_and_both_values(folder, phase):
   phase.write("rows.jsonl", ROWS)
   folder.release()
   other = {"rounds": 4, "train": {"lr": 0.001, "buckets": [64]}, "seed": 1}
-  error = refusal(run_dir.RunFolder(folder.path).claim, other)
+  error = refusal(run_dir.RunDir(folder.path).claim, other)
   assert error.code == errors.CONFIG
   for part in (
     "config.rounds: 3 there, 4 now",
@@ -64,7 +64,7 @@ def test_a_folder_in_which_no_phase_has_written_takes_another_config(folder):
 
 
 def test_the_cap_on_what_the_teacher_costs_can_be_raised_while_a_run_lasts(tmp_path):
-  folder = run_dir.RunFolder(tmp_path / "run")
+  folder = run_dir.RunDir(tmp_path / "run")
   capped = lambda dollars, rounds: {"rounds": rounds, "teacher": {"max_dollars": dollars}}
   folder.claim(capped(1.0, 3))
   folder.phase(0, 0, "demonstrate").write("rows.jsonl", ROWS)
@@ -77,7 +77,7 @@ def test_the_cap_on_what_the_teacher_costs_can_be_raised_while_a_run_lasts(tmp_p
 
 
 def test_prices_that_were_forgotten_or_have_changed_can_be_set_while_a_run_lasts(tmp_path):
-  folder = run_dir.RunFolder(tmp_path / "run")
+  folder = run_dir.RunDir(tmp_path / "run")
   priced = lambda dollars: {"teacher": {"prices": {"input": dollars, "output": dollars}}}
   folder.claim(priced(0.0))
   folder.phase(0, 0, "demonstrate").write("rows.jsonl", ROWS)
@@ -91,17 +91,17 @@ def test_a_second_process_is_refused_until_the_first_has_died(folder):
   folder.release()
   program = (
     "import json, sys, time; from distill_jax.run_dir import run_dir;"
-    "folder = run_dir.RunFolder(sys.argv[1]); folder.claim(json.loads(sys.argv[2]));"
+    "folder = run_dir.RunDir(sys.argv[1]); folder.claim(json.loads(sys.argv[2]));"
     "print('ours', flush=True); time.sleep(60)"
   )
   command = [sys.executable, "-c", program, folder.path, json.dumps(CONFIG)]
   with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
     assert other.stdout.readline() == b"ours\n"
-    error = refusal(run_dir.RunFolder(folder.path).claim, CONFIG)
+    error = refusal(run_dir.RunDir(folder.path).claim, CONFIG)
     assert error.code == errors.DATA and "another process" in str(error)
     other.send_signal(signal.SIGKILL)
     other.wait()
-  again = run_dir.RunFolder(folder.path)
+  again = run_dir.RunDir(folder.path)
   again.claim(CONFIG)
   again.release()
 
@@ -110,13 +110,13 @@ def test_a_second_process_is_refused_until_the_first_has_died(folder):
 def test_a_torn_config_is_refused_by_name(folder, content):
   folder.release()
   (folder.path / "config.json").write_bytes(content)
-  assert "config.json" in str(refusal(run_dir.RunFolder(folder.path).claim, CONFIG))
+  assert "config.json" in str(refusal(run_dir.RunDir(folder.path).claim, CONFIG))
 
 
 def test_a_refused_claim_holds_nothing(folder, phase):
   phase.write("rows.jsonl", ROWS)
   folder.release()
-  other = run_dir.RunFolder(folder.path)
+  other = run_dir.RunDir(folder.path)
   refusal(other.claim, {})
   folder.claim(CONFIG)
 
@@ -181,7 +181,7 @@ def test_damage_to_a_finished_phase_is_refused_by_name(phase):
 def test_a_torn_manifest_is_refused_by_name(phase):
   phase.finish({})
   (phase.path / "manifest.json").write_text('{"facts"')
-  again = phase_dir.PhaseFolder(phase.path)
+  again = phase_dir.PhaseDir(phase.path)
   assert "manifest.json" in str(refusal(lambda: again.finished))
 
 
@@ -261,6 +261,6 @@ def test_a_write_that_is_taken_in_pieces_is_whole(phase, monkeypatch):
 
 def test_seconds_add_up_over_restarts(folder):
   folder.add_seconds(1.5)
-  again = run_dir.RunFolder(folder.path)
+  again = run_dir.RunDir(folder.path)
   again.add_seconds(2.0)
   assert folder.seconds == 3.5

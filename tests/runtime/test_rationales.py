@@ -44,7 +44,7 @@ def what(tmp_path):
   c.world.train, c.world.test, c.world.out_of_domain, c.task.validation = 4, 1, 0, 1
   c.teacher.min_reply_rate = 0.0
   s = read_settings(c.to_dict())
-  return runs.Run(s, run_dir.RunFolder(tmp_path), Console())
+  return runs.Run(s, run_dir.RunDir(tmp_path), Console())
 
 
 class Console:

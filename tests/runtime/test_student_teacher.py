@@ -58,7 +58,7 @@ def opened(model, tmp_path):
   def start(folder="run", recipe=quickstart, **changes):
     s = read_settings(config(model, recipe, **changes))
     (tmp_path / folder).mkdir(exist_ok=True)
-    made.append(runs.Run(s, run_dir.RunFolder(tmp_path / folder), console.Console()))
+    made.append(runs.Run(s, run_dir.RunDir(tmp_path / folder), console.Console()))
     return made[-1]
 
   yield start

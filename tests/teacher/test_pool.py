@@ -274,7 +274,7 @@ def test_a_teacher_that_nobody_asks_need_not_be_there():
 
 def test_further_teachers_are_as_free_to_change_as_the_teacher(tmp_path):
   config = changed(teachers=CHEAP)
-  folder = run_dir.RunFolder(tmp_path)
+  folder = run_dir.RunDir(tmp_path)
   folder.claim(config)
   (tmp_path / "round_00").mkdir()
   folder.release()

@@ -69,7 +69,7 @@ def test_records_keep_it_one_to_a_line(tmp_path, name):
   attempt = records.Attempt(
     text, text, text, False, 0, 0, "stop", 1, -1.0, turns=((text, text, text),)
   )
-  here = phase_dir.PhaseFolder(tmp_path)
+  here = phase_dir.PhaseDir(tmp_path)
   here.append("attempts.jsonl", [attempt])
   here.append("attempts.jsonl", [dataclasses.replace(attempt, sample=1)])
   again = here.rows("attempts.jsonl", records.Attempt)
