@@ -1,5 +1,4 @@
-"""What README.md says under "Add a recipe" is done to a copy of the package, as a reader would do
-it, and the recipe is played."""
+"""Applies "Add a recipe" of docs/extending.md to a copy of the package and runs the recipe."""
 
 import os
 import pathlib
@@ -31,15 +30,15 @@ TINY = """
 
 
 def blocks() -> dict[str, str]:
-  """{file: code} of the section, each named in the line above it."""
-  readme = (ROOT / "README.md").read_text()
-  section = re.split(r"\n### ", readme.partition("### Add a recipe\n")[2])[0].split("\n## ")[0]
+  """Returns {file: code} of the section; the line above a block names its file."""
+  page = (ROOT / "docs/extending.md").read_text()
+  section = page.partition("## Add a recipe\n")[2].split("\n## ")[0]
   return dict(CODE.findall(section))
 
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory):
-  """A copy of the package with the README's files, and its line in the table."""
+  """A copy of the package with the page's two files and its line in the table of phases."""
   root, code = tmp_path_factory.mktemp("house"), blocks()
   for name in ("distill_jax", "configs"):
     shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -65,12 +64,12 @@ def folder(house):
   return run_dir.RunDir(house / "run")
 
 
-def test_the_recipe_of_the_readme_keeps_the_laws_of_the_house(house):
+def test_the_recipe_of_the_page_keeps_the_laws_of_the_house(house):
   assert floors.breaches(house / "distill_jax") == []
   assert len((house / PHASE).read_text().splitlines()) < 45
 
 
-def test_the_recipe_of_the_readme_trains_on_its_own_right_answers(folder):
+def test_the_recipe_of_the_page_trains_on_its_own_correct_answers(folder):
   written = folder.find(0, "demonstrate").rows(phase_dir.RATIONALES, records.Rationale)
   accepted = folder.find(1, "accept").rows(phase_dir.RATIONALES, records.Rationale)
   attempts = folder.find(1, "exam").rows(phase_dir.ATTEMPTS, records.Attempt)
