@@ -110,7 +110,7 @@ def play(kind: str, allowed: float, retry_after: int, seconds: float) -> dict:
       max_requests=10**9, cache_path=f"{folder}/t.sqlite", run="r", identity="", send_seed=False,
     )  # fmt: skip
     with contextlib.closing(teacher), contextlib.suppress(errors.UserError):  # the deadline
-      teacher.ask(asked, round=0, stage="s", temperature=0.5, on_progress=None)
+      teacher.ask(asked, round=0, phase="s", temperature=0.5, on_progress=None)
   return {
     "log": [(at - begun, taken) for at, taken in limiter.log if at - begun < seconds],
     "history": [(c.at - begun, c.limit, c.rate) for c in teacher.pace.history],

@@ -93,7 +93,7 @@ def ours(url: str, asked: list[str], workers: int, path: pathlib.Path) -> float:
     max_requests=10**9, cache_path=str(path), run="r", identity="", send_seed=False,
   )  # fmt: skip
   with contextlib.closing(made):
-    replies = made.ask(requests, round=0, stage="s", temperature=0.5, on_progress=None)
+    replies = made.ask(requests, round=0, phase="s", temperature=0.5, on_progress=None)
   seconds = time.perf_counter() - begun
   assert all(isinstance(row[0], asking.Reply) for row in replies)
   return seconds

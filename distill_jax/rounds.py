@@ -69,7 +69,7 @@ def _play(run, phase, here) -> None:
     run.folder.add_seconds(time.monotonic() - begun)
 
 
-def finished_stages(run) -> set[tuple[int, str]]:
+def finished_phases(run) -> set[tuple[int, str]]:
   """(round, name of the phase's folder) of all that is finished."""
   rounds_ = range(run.settings.rounds + 1)
   return {(n, f.path.name) for n in rounds_ for f in run.folder.finished(n).values()}

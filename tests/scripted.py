@@ -34,7 +34,7 @@ def wanted(count, samples=1, first=0):
   ]
 
 
-def ask(teacher, requests, *, round=0, stage="s", temperature=0.5, on_progress=None):
+def ask(teacher, requests, *, round=0, phase="s", temperature=0.5, on_progress=None):
   return teacher.ask(
-    requests, round=round, stage=stage, temperature=temperature, on_progress=on_progress
+    requests, round=round, phase=phase, temperature=temperature, on_progress=on_progress
   )

@@ -25,7 +25,7 @@ from distill_jax.teacher.client import credentials
 
 def run(settings, config: dict, workdir: str, *, retry_failed: bool = False) -> dict:
   """Plays all rounds, shows them, and returns the summary. `retry_failed`: what the teacher failed
-  at in stages that are not finished is asked for again."""
+  at in phases that are not finished is asked for again."""
   screen, folder = console.Console(), run_dir.RunDir(workdir)
   folder.claim(config)
   for name in pool.used(settings, rules_teacher.askers(settings)):
@@ -37,7 +37,7 @@ def run(settings, config: dict, workdir: str, *, retry_failed: bool = False) -> 
   try:
     with runs.Run(settings, folder, screen) as what:
       refuse_early(what)
-      finished = rounds.finished_stages(what)
+      finished = rounds.finished_phases(what)
       if finished and not (folder.path / "summary.json").exists():
         number, name = max(finished, key=lambda s: (s[0], int(s[1].partition("_")[0])))
         screen.line(f"going on after {name.partition('_')[2]} of round {number}")

@@ -1,5 +1,4 @@
-"""run --dry_run: what the teacher stages of the next unfinished round would ask, and what that may
-cost. Nothing is sent and nothing is written; replies in the cache are not counted again."""
+"""run --dry_run: what the next unfinished round would ask the teacher, and what that may cost. Nothing is sent and nothing is written; replies in the cache are not counted again."""
 
 import contextlib
 import dataclasses
@@ -29,7 +28,9 @@ def tell(settings, config: dict, workdir: str, *, retry_failed: bool = False) ->
     screen.line(f"{folder.path} is finished: the teacher would be asked nothing")
     return
   with opened(what, retry_failed) as answers:
-    rows = [row for place in stages(what, number) for row in _needs(what, number, answers, *place)]
+    rows = [
+      row for phase in teacher_phases(what, number) for row in _needs(what, number, answers, *phase)
+    ]
     spent, sent = answers.ledger.total(), answers.ledger.requests()
   _show(screen, settings, number, rows, spent, sent)
 
@@ -45,7 +46,7 @@ def unfinished(what) -> int | None:
   return None
 
 
-def stages(what, number: int) -> list[tuple[str, object]]:
+def teacher_phases(what, number: int) -> list[tuple[str, object]]:
   """(name, folder) of the round's phases that ask the teacher and are not finished."""
   named = [(name, what.folder.phase(number, k, name)) for k, name in enumerate(_plan(what, number))]
   return [(name, here) for name, here in named if name in plans.ASKERS and not here.finished]
@@ -75,7 +76,7 @@ def opened(what, retry_failed: bool):
       local=lambda *_: None,
     )
     if retry_failed:
-      teacher.retry_failed(settings.teacher, run.folder.path, rounds.finished_stages(what))
+      teacher.retry_failed(settings.teacher, run.folder.path, rounds.finished_phases(what))
     with contextlib.closing(teacher.open(run)) as answers:
       yield answers
 
@@ -97,11 +98,11 @@ def _copy(source: pathlib.Path, copy: pathlib.Path) -> None:
 
 
 def _needs(what, number: int, answers, name: str, here) -> list[tuple[str, str, asking.Need]]:
-  """(stage, SURE or AT_MOST, need) of a stage; what is sure and what is not stand apart."""
+  """(phase, SURE or AT_MOST, need) of a phase; what is sure and what is not stand apart."""
   sure, bounded = phases.asked(name, what, number)
   need = lambda wanted: answers.need(
     [w.request for w in wanted],
-    round=number, stage=here.path.name, temperature=what.settings.teacher.temperature,
+    round=number, phase=here.path.name, temperature=what.settings.teacher.temperature,
   )  # fmt: skip
   rows = [(here.path.name, SURE, need(sure))] if sure or not bounded else []
   return rows + ([(here.path.name, AT_MOST, need(bounded))] if bounded else [])
@@ -110,14 +111,14 @@ def _needs(what, number: int, answers, name: str, here) -> list[tuple[str, str, 
 def _show(screen, settings, number: int, rows, spent: asking.Totals, sent: int) -> None:
   t = settings.teacher
   if not rows:
-    screen.line(f"round {number}: no teacher stage is left")
+    screen.line(f"round {number}: no phase that asks the teacher is left")
     return
   names = (
-    "round", "stage", "", "requests", "replies", "in the cache", "failed", "tokens in",
+    "round", "phase", "", "requests", "replies", "in the cache", "failed", "tokens in",
     "tokens out", "dollars",
   )  # fmt: skip
   total = asking.Need.sum(need for *_, need in rows)
-  cells = [(str(number), stage, kind, *_cells(need)) for stage, kind, need in rows]
+  cells = [(str(number), phase, kind, *_cells(need)) for phase, kind, need in rows]
   cells.append((str(number), "all", AT_MOST if _any(rows) else "", *_cells(total)))
   screen.columns([names, *cells], right=[n >= 3 for n in range(len(names))])
   screen.line(

@@ -59,7 +59,7 @@ def located(workdir: str, file: str) -> tuple[pathlib.Path, str]:
 
 
 def show(store: cache.Cache, run: str, *, failures: bool) -> None:
-  """Prints what was paid for, by run, round and stage, and by model; or what has failed."""
+  """Prints what was paid for, by run, round and phase, and by model; or what has failed."""
   screen = console.Console()
   if failures:
     _table(screen, FAILED, _failed(store, run))
@@ -137,22 +137,22 @@ def _count(store: cache.Cache) -> int:
 
 
 SPENT = (
-  *("run", "round", "stage", "calls", "cached", "retries", "failures"),
+  *("run", "round", "phase", "calls", "cached", "retries", "failures"),
   *("tokens in", "of them cached", "tokens out", "of them reasoning", "dollars"),
 )
 MODELS = ("model", "replies", "tokens in", "tokens out", "dollars", "first", "last")
 FAILED = (
-  *("run", "round", "stage", "kind", "HTTP", "samples", "asked again", "attempts"),
+  *("run", "round", "phase", "kind", "HTTP", "samples", "asked again", "attempts"),
   *("last request", "last message"),
 )
 
 
 def _spent(store: cache.Cache, run: str) -> list[tuple]:
-  """A row for each run, round and stage, and the sum."""
+  """A row for each run, round and phase, and the sum."""
   places = store.rows(
-    "select run, round, stage from replies union select run, round, stage from asked"
-    " union select run, round, stage from failures union select run, round, stage from sent"
-    " union select run, round, stage from pruned order by 1, 2, 3"
+    "select run, round, phase from replies union select run, round, phase from asked"
+    " union select run, round, phase from failures union select run, round, phase from sent"
+    " union select run, round, phase from pruned order by 1, 2, 3"
   )
   rows, runs = [], []
   for place in places:
@@ -181,10 +181,10 @@ def _models(store: cache.Cache, run: str) -> list[tuple]:
 
 
 def _failed(store: cache.Cache, run: str) -> list[tuple]:
-  """A row for each kind of failure of a round and stage; of the last one, what was said."""
-  columns = "run, round, stage, kind, status, attempts, request_id, message, time"
+  """A row for each kind of failure of a round and phase; of the last one, what was said."""
+  columns = "run, round, phase, kind, status, attempts, request_id, message, time"
   found = store.rows(
-    f"select run, round, stage, kind, status, sum(open), sum(not open), sum(attempts), request_id,"
+    f"select run, round, phase, kind, status, sum(open), sum(not open), sum(attempts), request_id,"
     f" message, max(time) from (select {columns}, 1 as open from failures union all"
     f" select {columns}, 0 as open from failed_before) {'where run = ?' * bool(run)}"
     " group by 1, 2, 3, 4, 5 order by 1, 2, 3, 6 desc, 4, 5",  # bare columns are max(time)'s

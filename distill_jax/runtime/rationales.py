@@ -56,7 +56,7 @@ def collect(
       break
   reply_rate.check(
     [h.reply for h in heard], run.settings.teacher.min_reply_rate,
-    round=number, stage=here.path.name, workdir=run.folder.path,
+    round=number, phase=here.path.name, workdir=run.folder.path,
   )  # fmt: skip
   kept, dropped, overruled = sift(run, number, heard, relabel, distance)
   here.write(phase_dir.RATIONALES, kept)
@@ -82,7 +82,7 @@ def ask(run, number, here, wanted, read) -> list[Heard]:
     replies = run.teacher.ask(
       requests,
       round=number,
-      stage=here.path.name,
+      phase=here.path.name,
       temperature=run.settings.teacher.temperature,
       on_progress=lambda p: bar.update(p.done, **p.facts()),
     )

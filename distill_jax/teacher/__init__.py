@@ -95,7 +95,7 @@ def make(
 
 
 def retry_failed(settings, workdir, finished) -> int:
-  """Has the failures of a run asked for again, but for those of finished (round, stage) pairs; how
+  """Has the failures of a run asked for again, but for those of finished (round, phase) pairs; how
   many there are. `settings` are config.teacher's."""
   from distill_jax.teacher.store import cache
 

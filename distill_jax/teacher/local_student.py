@@ -47,12 +47,12 @@ class Local:
     requests: Sequence[types.Request],
     *,
     round: int,
-    stage: str,
+    phase: str,
     temperature: float,
     on_progress: Callable[[types.Progress], None] | None,
   ) -> list[list[types.Reply | types.Failure]]:
     """See asking.Teacher. Only the question of a request is read, and what kind it is."""
-    place = cache.Place(self._run, round, stage)
+    place = cache.Place(self._run, round, phase)
     samples = [[*self._samples(request, temperature)] for request in requests]
     wanted = {name: sample for row in samples for *sample, name in row}
     self._store.ask(wanted, place)
@@ -70,9 +70,9 @@ class Local:
     self._tell(on_progress, total, total, failed)
     return answers
 
-  def need(self, requests, *, round: int, stage: str, temperature: float) -> types.Need:
+  def need(self, requests, *, round: int, phase: str, temperature: float) -> types.Need:
     """Replies that cost nothing; which of them are stored only the student's weights can tell."""
-    del round, stage, temperature
+    del round, phase, temperature
     return types.Need(replies=sum(request.samples for request in requests))
 
   def close(self) -> None:

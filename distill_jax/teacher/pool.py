@@ -66,7 +66,7 @@ def get(settings, name: str):
 
 def shares(settings, phase: str) -> dict[str, float]:
   """{name: weight} of the teachers that a phase asks. Raises errors.UserError for entries of
-  config.teacher.pool and stages that cannot be read."""
+  config.teacher.pool and phases that cannot be read."""
   names = (MAIN, *settings.teachers)
   own = _pairs("by_phase", settings.teacher.by_phase, "'feedback=NAME'")
   pool = _pairs("pool", settings.teacher.pool, "'main=3', 'NAME=1'")
@@ -140,38 +140,38 @@ class Pool:
     requests: Sequence[types.Request],
     *,
     round: int,
-    stage: str,
+    phase: str,
     temperature: float,
     on_progress: Callable[[types.Progress], None] | None,
   ) -> list[list[types.Reply | types.Failure]]:
-    """See asking.Teacher. `stage` is a phase's name, perhaps behind its place in the plan."""
+    """See asking.Teacher. `phase` is a phase's name, perhaps behind its place in the plan."""
     answers = [None] * len(requests)
     progress = _Sum(on_progress, sum(request.samples for request in requests))
-    for name, numbers in self._shared(requests, stage).items():
+    for name, numbers in self._shared(requests, phase).items():
       replies = self._teacher(name).ask(
         [requests[n] for n in numbers],
-        round=round, stage=stage, temperature=temperature, on_progress=progress.next(),
+        round=round, phase=phase, temperature=temperature, on_progress=progress.next(),
       )  # fmt: skip
       for number, reply in zip(numbers, replies, strict=True):
         answers[number] = reply
     return answers
 
   def need(
-    self, requests: Sequence[types.Request], *, round: int, stage: str, temperature: float
+    self, requests: Sequence[types.Request], *, round: int, phase: str, temperature: float
   ) -> types.Need:
     """See asking.Teacher."""
-    shared = self._shared(requests, stage)
+    shared = self._shared(requests, phase)
     return types.Need.sum(
       self._teacher(name).need(
-        [requests[n] for n in numbers], round=round, stage=stage, temperature=temperature
+        [requests[n] for n in numbers], round=round, phase=phase, temperature=temperature
       )
       for name, numbers in shared.items()
     )
 
-  def _shared(self, requests, stage: str) -> dict[str, list[int]]:
+  def _shared(self, requests, phase: str) -> dict[str, list[int]]:
     """{name of a teacher: the places of its requests}."""
-    place, _, rest = stage.partition("_")
-    weights = self._of(rest if place.isdigit() else stage)
+    place, _, rest = phase.partition("_")
+    weights = self._of(rest if place.isdigit() else phase)
     chosen = [choose(weights, self._seed, request) for request in requests]
     shared = {name: [n for n, choice in enumerate(chosen) if choice == name] for name in weights}
     return {name: numbers for name, numbers in shared.items() if numbers}

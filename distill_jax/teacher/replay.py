@@ -79,7 +79,7 @@ class Replay:
     requests: Sequence[types.Request],
     *,
     round: int,
-    stage: str,
+    phase: str,
     temperature: float,
     on_progress: Callable[[types.Progress], None] | None,
   ) -> list[list[types.Reply | types.Failure]]:
@@ -89,7 +89,7 @@ class Replay:
     A text for `correct` is put into the layout that is asked for, if it is not in it.
     """
     del temperature  # what is recorded is recorded
-    place = cache.Place(self._run, round, stage)
+    place = cache.Place(self._run, round, phase)
     total, done, failed = sum(request.samples for request in requests), 0, 0
     answers = []
     for request in requests:
@@ -100,9 +100,9 @@ class Replay:
         on_progress(types.Progress(done, total, failed, retries=0, dollars=0.0))
     return answers
 
-  def need(self, requests, *, round: int, stage: str, temperature: float) -> types.Need:
+  def need(self, requests, *, round: int, phase: str, temperature: float) -> types.Need:
     """Nothing: what is recorded is paid for."""
-    del round, stage, temperature
+    del round, phase, temperature
     return types.Need(stored=sum(request.samples for request in requests))
 
   def close(self) -> None:

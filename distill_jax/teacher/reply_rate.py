@@ -1,4 +1,4 @@
-"""A stage for which too few replies came is not gone on from: what is trained on would be another
+"""A phase for which too few replies came is not gone on from: what is trained on would be another
 thing than what was asked for."""
 
 import collections
@@ -9,7 +9,7 @@ from distill_jax.teacher import types
 _SHOWN = 4  # kinds of failures in a message
 
 
-def check(outcomes, least: float, *, round: int, stage: str, workdir) -> None:
+def check(outcomes, least: float, *, round: int, phase: str, workdir) -> None:
   """Raises errors.UserError if a share of samples under `least` has a reply: how many of how many,
   why, and what to type. What was never recorded is not counted: asking again brings nothing."""
   outcomes = [o for o in outcomes if not _unrecorded(o)]
@@ -21,7 +21,7 @@ def check(outcomes, least: float, *, round: int, stage: str, workdir) -> None:
   settled = any(o.kind in types.SETTLED for o in failed)
   again = " with --retry_failed" if settled else ""
   raise errors.teacher(
-    f"only {came} of the {len(outcomes)} samples of round {round} {stage} have a reply"
+    f"only {came} of the {len(outcomes)} samples of round {round} {phase} have a reply"
     f" ({share:.1%}, config.teacher.min_reply_rate={least:g} wants more): {_kinds(failed)}; nothing that"
     f" was paid for is lost: run the same command again{again} to ask for the others, or go on"
     f" without them with --config.teacher.min_reply_rate={int(share * 100) / 100:g}; all of them: python"

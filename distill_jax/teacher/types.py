@@ -8,7 +8,7 @@ from typing import Protocol
 KINDS = ("annotate", "correct")
 
 # Why a reply is missing. The first four were answered (and may have been paid for); they stay with
-# their round and stage. The others are asked again when the round and stage is asked again.
+# their round and phase. The others are asked again when the round and phase is asked again.
 SETTLED = ("refusal", "filtered", "length", "empty")
 UNSETTLED = ("bad_request", "gave_up", "unrecorded")
 
@@ -61,8 +61,8 @@ class Reply:
   model: str  # as the server named it
   tokens_in: int
   tokens_out: int
-  dollars: float  # what this round and stage paid for it; 0 if cached
-  cached: bool  # paid for before this round and stage, or by another run
+  dollars: float  # what this round and phase paid for it; 0 if cached
+  cached: bool  # paid for before this round and phase, or by another run
   tokens_cached: int = 0  # of tokens_in: those the server had seen before, which may cost less
   tokens_reasoning: int = 0  # of tokens_out: those that were thought and not said
 
@@ -85,9 +85,9 @@ class Failure:
 
 @dataclasses.dataclass(frozen=True)
 class Totals:
-  """What a round and stage, a round, or the whole run cost.
+  """What a round and phase, a round, or the whole run cost.
 
-  calls       distinct replies this run paid for in that round and stage
+  calls       distinct replies this run paid for in that round and phase
   cache_hits  distinct replies asked for there that had been paid for before, or by another run
   failures    samples for which there is no reply
   tokens_in, tokens_out, dollars  of the calls and of the failures that were charged for, also if
@@ -162,8 +162,8 @@ class Progress:
 
 
 class Ledger(Protocol):
-  def of(self, round: int, stage: str | None = None) -> Totals:
-    """Totals of a round, or of one stage of it."""
+  def of(self, round: int, phase: str | None = None) -> Totals:
+    """Totals of a round, or of one phase of it."""
 
   def total(self) -> Totals:
     """Totals of the run."""
@@ -179,7 +179,7 @@ class Teacher(Protocol):
     requests: Sequence[Request],
     *,
     round: int,
-    stage: str,
+    phase: str,
     temperature: float,
     on_progress: Callable[[Progress], None] | None,
   ) -> list[list[Reply | Failure]]:
@@ -190,7 +190,7 @@ class Teacher(Protocol):
     """
 
   def need(
-    self, requests: Sequence[Request], *, round: int, stage: str, temperature: float
+    self, requests: Sequence[Request], *, round: int, phase: str, temperature: float
   ) -> Need:
     """What `ask` would take. Nothing is sent, and nothing is noted."""
 

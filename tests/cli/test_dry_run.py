@@ -53,9 +53,9 @@ def told(capsys, path, c, **more) -> list[list[str]]:
   return [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
-def row(lines, stage):
-  """(requests, replies, in the cache, failed, tokens in, tokens out, dollars) of a stage."""
-  found = next(line for line in lines if line[1:2] == [stage])
+def row(lines, phase):
+  """(requests, replies, in the cache, failed, tokens in, tokens out, dollars) of a phase."""
+  found = next(line for line in lines if line[1:2] == [phase])
   return [float(text.replace(",", "")) for text in found[-7:]]
 
 
@@ -159,7 +159,7 @@ def test_what_was_refused_is_asked_again_when_that_is_wanted_and_only_then(tmp_p
   assert server.stats.requests == asked
   with opened(tmp_path, c) as what:
     spent = what.teacher.ledger.total()
-  finished = rounds.finished_stages(what)
+  finished = rounds.finished_phases(what)
   assert finished == set()
   assert row(told(capsys, tmp_path, c), "0_demonstrate")[:4] == [0, 0, problems - 9, 9]
   would = told(capsys, tmp_path, c, retry_failed=True)
@@ -167,7 +167,7 @@ def test_what_was_refused_is_asked_again_when_that_is_wanted_and_only_then(tmp_p
   assert teacher.retry_failed(what.settings.teacher, tmp_path, finished) == 9
   what = demonstrated(tmp_path, c)
   assert (server.stats.requests, server.stats.paid_twice) == (asked + 9, 9)  # those, no others
-  assert rounds.finished_stages(what) == {(0, "0_demonstrate")}
+  assert rounds.finished_phases(what) == {(0, "0_demonstrate")}
   with opened(tmp_path, c) as what:
     now = what.teacher.ledger.total()
   assert (spent.failures, now.failures, now.calls) == (9, 0, problems)
@@ -185,7 +185,7 @@ def test_needs_of_several_teachers_add_up():
 def test_gaps_between_missing_samples_are_requests_of_their_own(serve, connect):
   teacher_ = connect(serve().url)
   scripted.ask(teacher_, scripted.wanted(1, samples=1, first=2))
-  need = lambda: teacher_.need(scripted.wanted(2, samples=5), round=0, stage="s", temperature=0.5)
+  need = lambda: teacher_.need(scripted.wanted(2, samples=5), round=0, phase="s", temperature=0.5)
   assert (need().requests, need().replies, need().stored) == (3, 9, 1)
   scripted.ask(teacher_, scripted.wanted(2, samples=5))
   assert need() == asking.Need(stored=10)

@@ -86,6 +86,33 @@ def test_imported_replies_can_be_another_runs(full, tmp_path):
   store.close()
 
 
+def as_version_2(lines):
+  """An exported file as version 2 wrote it: the column is called `stage` there."""
+  assert '"version": 3' in lines[0] and any('"phase": ' in line for line in lines)
+  return [
+    lines[0].replace('"version": 3', '"version": 2'),
+    *(line.replace('"phase": ', '"stage": ', 1) for line in lines[1:]),
+  ]
+
+
+def test_an_export_of_version_2_can_still_be_imported(full, tmp_path):
+  lines = exported(full, tmp_path).read_text().splitlines()
+  (tmp_path / "old.jsonl").write_text("\n".join(as_version_2(lines)) + "\n")
+  assert run("import", tmp_path / "old.jsonl", f"--cache={tmp_path / 'copy.sqlite'}") == 0
+  assert rows(tmp_path / "copy.sqlite") == rows(full) and all(rows(full).values())
+
+
+@pytest.mark.parametrize("stated", [2, 3])
+def test_rows_have_the_columns_of_the_version_that_the_file_states(full, tmp_path, capsys, stated):
+  lines = exported(full, tmp_path).read_text().splitlines()
+  old = as_version_2(lines)
+  mixed = [old[0], *lines[1:]] if stated == 2 else [lines[0], *old[1:]]
+  (tmp_path / "mixed.jsonl").write_text("\n".join(mixed) + "\n")
+  copy = tmp_path / "copy.sqlite"
+  assert run("import", tmp_path / "mixed.jsonl", f"--cache={copy}") == errors.DATA
+  assert "mixed.jsonl:2" in capsys.readouterr().err and not any(rows(copy).values())
+
+
 def harmed(lines, harm):
   if harm == "torn":
     return lines[:-2] + [lines[-2][:50]]
@@ -100,7 +127,7 @@ def harmed(lines, harm):
   if harm == "binary":
     return ["\x00\xff"]
   if harm == "version":
-    return [lines[0].replace('"version": 2', '"version": 9'), *lines[1:]]
+    return [lines[0].replace('"version": 3', '"version": 9'), *lines[1:]]
   row = json.loads(lines[1])
   row |= {
     "cut": {"finish": "length"}, "blank": {"text": " \n"}, "type": {"tokens_in": "3"},

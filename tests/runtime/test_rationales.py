@@ -103,7 +103,7 @@ def test_a_question_is_asked_no_more_often_than_there_are_passes(what):
   }
 
 
-def test_a_stage_with_too_few_replies_is_not_gone_on_from(what):
+def test_a_phase_with_too_few_replies_is_not_gone_on_from(what):
   teacher = dataclasses.replace(what.settings.teacher, min_reply_rate=0.5)
   what.settings = dataclasses.replace(what.settings, teacher=teacher)
   with pytest.raises(

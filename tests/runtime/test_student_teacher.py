@@ -74,7 +74,7 @@ def requests(run, count=3, samples=2, first=0):
 
 
 def ask(run, wanted, **more):
-  more = {"round": 0, "stage": "0_demonstrate", "temperature": 0.9, "on_progress": None} | more
+  more = {"round": 0, "phase": "0_demonstrate", "temperature": 0.9, "on_progress": None} | more
   return run.teacher.ask(wanted, **more)
 
 

@@ -96,8 +96,8 @@ def test_a_resumed_pool_pays_nothing_again_and_has_one_ledger(pooled):
 def test_a_phase_has_its_own_teacher_wherever_it_stands_in_the_plan(pooled):
   of = lambda phase: {"strong": 1.0} if phase == "feedback" else {"main": 1.0}
   teacher_, servers = pooled(of)
-  ask(teacher_, requests(3), stage="1_feedback")
-  ask(teacher_, requests(4), stage="0_demonstrate")
+  ask(teacher_, requests(3), phase="1_feedback")
+  ask(teacher_, requests(4), phase="0_demonstrate")
   assert [servers[name].stats.requests for name in ("main", "cheap", "strong")] == [4, 0, 3]
   assert teacher_.ledger.of(0, "1_feedback").calls == 3
 
@@ -324,7 +324,7 @@ def test_a_run_with_a_right_and_a_wrong_teacher_is_told_what_each_says(tmp_path)
   opened = teacher.open(run)
   right = [
     task.is_correct(task.read_answer(row[0].text, p), p)
-    for p, row in zip(problems, ask(opened, wanted, stage="0_demonstrate"), strict=True)
+    for p, row in zip(problems, ask(opened, wanted, phase="0_demonstrate"), strict=True)
   ]
   opened.close()
   chosen = [pool.choose({"main": 1.0, "wrong": 1.0}, s.seed, request) for request in wanted]

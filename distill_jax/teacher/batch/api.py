@@ -209,7 +209,7 @@ class _Asked:
 
   def _forget(self, batch) -> str:
     return (
-      f"it was submitted for {batch.place.stage} of round {batch.place.round}; check the key and"
+      f"it was submitted for {batch.place.phase} of round {batch.place.round}; check the key and"
       f" config.teacher.base_url. If it is gone for good, type: {self._forgetting(batch)}"
     )
 

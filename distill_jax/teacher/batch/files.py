@@ -138,7 +138,7 @@ class Files(client.Client):
     if rows:
       format.check_caps(self._store, place.run, self._caps, rows, held=0.0)
       self._store.sent(place, len(rows), again)
-    stem = f"round_{place.round:02}_{re.sub(r'[^A-Za-z0-9_-]', '_', place.stage)}"
+    stem = f"round_{place.round:02}_{re.sub(r'[^A-Za-z0-9_-]', '_', place.phase)}"
     with self._disk():
       return [
         _written(self._folder, stem, b"".join(raw for _, raw, _ in part))

@@ -100,23 +100,23 @@ class Client:
     requests: Sequence[types.Request],
     *,
     round: int,
-    stage: str,
+    phase: str,
     temperature: float,
     on_progress: Callable[[types.Progress], None] | None,
   ) -> list[list[types.Reply | types.Failure]]:
     """See asking.Teacher. Of asks from several threads, one waits for the other's replies."""
-    place = cache.Place(self._run, round, stage)
+    place = cache.Place(self._run, round, phase)
     with self._turn:
       return self._ask(requests, place, temperature, on_progress)
 
   def need(
-    self, requests: Sequence[types.Request], *, round: int, stage: str, temperature: float
+    self, requests: Sequence[types.Request], *, round: int, phase: str, temperature: float
   ) -> types.Need:
     """See asking.Teacher."""
     names = [self._names(request, temperature) for request in requests]
-    jobs = self._jobs(requests, names, cache.Place(self._run, round, stage))
+    jobs = self._jobs(requests, names, cache.Place(self._run, round, phase))
     every = {name for _, keys in names for name in keys.values()}
-    found = self._store.known(every, cache.Place(self._run, round, stage)).values()
+    found = self._store.known(every, cache.Place(self._run, round, phase)).values()
     stored = sum(isinstance(outcome, types.Reply) for outcome in found)
     return dispatcher.need(self._terms, jobs, len(every), stored, free=self._local)
 

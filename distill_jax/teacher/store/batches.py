@@ -22,13 +22,13 @@ MADE, SENT = "made", "sent"  # states of a batch that is not over; others are th
 
 _TABLES = (
   """create table if not exists batches(
-  name text primary key, id text, file text, server text, run text, round integer, stage text,
+  name text primary key, id text, file text, server text, run text, round integer, phase text,
   samples integer, dollars real, state text, tried real, time text)""",
   """create table if not exists batch_lines(
   batch text, line text, request text, keys text, most integer,
   primary key (batch, line)) without rowid""",
 )
-_ROW = "name, id, file, run, round, stage, samples, dollars, tried"
+_ROW = "name, id, file, run, round, phase, samples, dollars, tried"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +71,8 @@ class Book:
         (self._server, MADE, SENT),
       ).fetchall()
     return [
-      Batch(name, id or "", file or "", cache.Place(run, round, stage), samples, dollars, tried)
-      for name, id, file, run, round, stage, samples, dollars, tried in rows
+      Batch(name, id or "", file or "", cache.Place(run, round, phase), samples, dollars, tried)
+      for name, id, file, run, round, phase, samples, dollars, tried in rows
     ]
 
   def lines(self, batch: str) -> list[Line]:

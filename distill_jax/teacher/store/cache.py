@@ -27,7 +27,7 @@ class Place:
 
   run: str
   round: int
-  stage: str
+  phase: str
 
 
 def request_text(identity: str, model: str, messages, sampling: dict) -> str:
@@ -69,14 +69,14 @@ class Cache:
 
   def get(self, key: str, place: Place) -> types.Reply | None:
     """The stored reply, told from the point of view of `place`."""
-    row = self._one(f"select {tables.REPLY}, run, round, stage from replies where key = ?", (key,))
+    row = self._one(f"select {tables.REPLY}, run, round, phase from replies where key = ?", (key,))
     return row and _reply(row, place)
 
   def failure(self, key: str, place: Place) -> types.Failure | None:
     """The failure that was recorded for this sample at this place."""
     row = self._one(
       f"select {tables.FAILURE} from failures"
-      " where run = ? and round = ? and stage = ? and key = ?",
+      " where run = ? and round = ? and phase = ? and key = ?",
       (*dataclasses.astuple(place), key),
     )
     return types.Failure(*row) if row else None
@@ -88,13 +88,13 @@ class Cache:
       part = keys[start : start + LOOKED_UP]
       marks = ", ".join("?" * len(part))
       failed = self.rows(
-        f"select {tables.FAILURE}, key from failures where run = ? and round = ? and stage = ?"
+        f"select {tables.FAILURE}, key from failures where run = ? and round = ? and phase = ?"
         f" and key in ({marks})",
         (*where, *part),
       )
       found |= {row[-1]: types.Failure(*row[:-1]) for row in failed}
       replied = self.rows(
-        f"select {tables.REPLY}, run, round, stage, key from replies where key in ({marks})", part
+        f"select {tables.REPLY}, run, round, phase, key from replies where key in ({marks})", part
       )
       found |= {row[-1]: _reply(row[:-1], place) for row in replied}
     return found
@@ -104,7 +104,7 @@ class Cache:
     asking anew, by key. (One that was cut there is asked for with more room instead.)"""
     rows = self.rows(
       "select key from failed_before union all select key from failures where kind in"
-      " ('refusal', 'filtered', 'empty') or (kind = 'length' and (run, round, stage) is not"
+      " ('refusal', 'filtered', 'empty') or (kind = 'length' and (run, round, phase) is not"
       " (?, ?, ?))",
       dataclasses.astuple(place),
     )
@@ -160,10 +160,10 @@ class Cache:
     """HTTP requests this run has sent."""
     return self._one("select coalesce(sum(requests), 0) from sent where run = ?", (run,))[0]
 
-  def totals(self, run: str, round: int | None = None, stage: str | None = None) -> types.Totals:
+  def totals(self, run: str, round: int | None = None, phase: str | None = None) -> types.Totals:
     """Sums over the stored facts; independent of the order in which they were stored."""
     pinned = [
-      (n, v) for n, v in (("run", run), ("round", round), ("stage", stage)) if v is not None
+      (n, v) for n, v in (("run", run), ("round", round), ("phase", phase)) if v is not None
     ]
     where, values = " and ".join(f"t.{n} = ?" for n, _ in pinned), [v for _, v in pinned]
     rows = lambda columns, table: self.rows(
@@ -175,7 +175,7 @@ class Cache:
     tokens_in, cached, reasoning, out, dollars = zip(*charged, (0, 0, 0, 0, 0.0), strict=True)
     hits = self._one(
       "select count(*) from asked t join replies r on r.key = t.key"
-      f" where {where} and (r.run, r.round, r.stage) is not (t.run, t.round, t.stage)",
+      f" where {where} and (r.run, r.round, r.phase) is not (t.run, t.round, t.phase)",
       values,
     )
     return types.Totals(
@@ -194,22 +194,22 @@ class Cache:
     """The failures of a place that were asked again since, by key."""
     found = collections.defaultdict(list)
     for *row, key in self.rows(
-      f"select {tables.FAILURE}, key from failed_before where (run, round, stage) is (?, ?, ?)",
+      f"select {tables.FAILURE}, key from failed_before where (run, round, phase) is (?, ?, ?)",
       dataclasses.astuple(place),
     ):
       found[key].append(types.Failure(*row))
     return found
 
   def set_failures_aside(self, run: str, finished) -> int:
-    """Takes the failures of a run for not settled, but for those of finished (round, stage) pairs;
+    """Takes the failures of a run for not settled, but for those of finished (round, phase) pairs;
     how many there were. They stay in the file and in the ledger."""
     count, finished = 0, set(finished)
     with self.transaction() as db:
-      for round, stage, key in db.execute(
-        "select round, stage, key from failures where run = ?", (run,)
+      for round, phase, key in db.execute(
+        "select round, phase, key from failures where run = ?", (run,)
       ).fetchall():
-        if (round, stage) not in finished:
-          _set_failure_aside(db, (run, round, stage, key))
+        if (round, phase) not in finished:
+          _set_failure_aside(db, (run, round, phase, key))
           count += 1
     return count
 
@@ -219,8 +219,8 @@ class Cache:
     sums = ", ".join(f"sum({name})" for name in tables.SPENT.split(", "))
     with self.transaction() as db:
       db.execute(
-        f"insert into pruned(run, round, stage, replies, {tables.SPENT})"
-        f" select run, round, stage, count(*), {sums} from replies where {where} group by 1, 2, 3"
+        f"insert into pruned(run, round, phase, replies, {tables.SPENT})"
+        f" select run, round, phase, count(*), {sums} from replies where {where} group by 1, 2, 3"
         f" {tables.ADD_PRUNED}",
         values,
       )
@@ -274,6 +274,10 @@ class Cache:
         return  # another process was first
       for table, column in tables.SINCE_2 if version == 1 else ():
         db.execute(f"alter table {table} add column {column}")
+      for table in tables.WITH_PHASE:
+        columns = {row[1] for row in db.execute(f"pragma table_info({table})")}
+        if "stage" in columns:
+          db.execute(f"alter table {table} rename column stage to phase")
       for statement in tables.TABLES:
         db.execute(statement)
       db.execute(f"pragma application_id = {tables.APPLICATION}")
@@ -330,7 +334,7 @@ class Cache:
 
 
 def _reply(row, place: Place) -> types.Reply:
-  """A reply from its columns (tables.REPLY, run, round, stage)."""
+  """A reply from its columns (tables.REPLY, run, round, phase)."""
   *first, dollars, tokens_cached, tokens_reasoning = row[:8]
   cached = row[8:] != dataclasses.astuple(place)
   return types.Reply(*first, 0.0 if cached else dollars, cached, tokens_cached, tokens_reasoning)
@@ -340,7 +344,7 @@ def _insert_reply(db, reply: types.Reply, named, where, now: str) -> None:
   if why := types.broken(reply.text, reply.finish):
     raise ValueError(f"no reply to be kept: {why}")
   stored = db.execute(
-    f"insert or ignore into replies(key, request, sample, {tables.REPLY}, run, round, stage, time)"
+    f"insert or ignore into replies(key, request, sample, {tables.REPLY}, run, round, phase, time)"
     " values (?, ?, ?, cast(? as text), cast(? as text), cast(? as text), ?, ?, ?, ?, ?, ?, ?, ?,"
     " ?)",
     (
@@ -350,8 +354,8 @@ def _insert_reply(db, reply: types.Reply, named, where, now: str) -> None:
   ).rowcount  # fmt: skip
   if not stored:
     db.execute(
-      f"insert into pruned(run, round, stage, replies, {tables.SPENT}) select ?, ?, ?, 1, ?, ?, ?,"
-      " ?, ? from replies where key = ? and (run, round, stage) is not (?, ?, ?)"
+      f"insert into pruned(run, round, phase, replies, {tables.SPENT}) select ?, ?, ?, 1, ?, ?, ?,"
+      " ?, ? from replies where key = ? and (run, round, phase) is not (?, ?, ?)"
       f" {tables.ADD_PRUNED}",
       (
         *where, reply.tokens_in, reply.tokens_cached, reply.tokens_reasoning, reply.tokens_out,
@@ -362,7 +366,7 @@ def _insert_reply(db, reply: types.Reply, named, where, now: str) -> None:
 
 def _insert_failure(db, failure: types.Failure, where, now: str) -> None:
   db.execute(
-    f"insert into failures(run, round, stage, key, {tables.FAILURE}, time)"
+    f"insert into failures(run, round, phase, key, {tables.FAILURE}, time)"
     " values (?, ?, ?, ?, ?, cast(? as text), ?, ?, ?, ?, ?, cast(? as text), ?, ?, ?)",
     (
       *where, failure.kind, _bytes(failure.message), failure.attempts, failure.tokens_in,
@@ -373,8 +377,8 @@ def _insert_failure(db, failure: types.Failure, where, now: str) -> None:
 
 
 def _set_failure_aside(db, where) -> None:
-  at = "run = ? and round = ? and stage = ? and key = ?"
-  columns = f"run, round, stage, key, {tables.FAILURE}, time"
+  at = "run = ? and round = ? and phase = ? and key = ?"
+  columns = f"run, round, phase, key, {tables.FAILURE}, time"
   db.execute(
     f"insert into failed_before({columns}) select {columns} from failures where {at}", where
   )

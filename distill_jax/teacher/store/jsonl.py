@@ -16,6 +16,7 @@ from distill_jax.teacher import types as asking
 from distill_jax.teacher.store import cache, tables
 
 WHAT = "teacher cache"
+READABLE = (2, tables.VERSION)  # versions that `read` understands; 2 says `stage` for `phase`
 NAMES = ("replies", "asked", "failures", "failed_before", "sent", "pruned")
 _KEY = re.compile(r"[0-9a-f]{64}")
 _TYPES = {"text": str, "integer": int, "real": float}
@@ -69,14 +70,14 @@ def read(store: cache.Cache, path, run: str) -> tuple[int, int]:
   columns = _columns(store)
   try:
     with open(path, "rb") as file, store.transaction() as db:
-      before, count, ended = db.total_changes, 0, False
+      before, count, ended, version = db.total_changes, 0, False, 0
       for number, line in enumerate(file, 1):
         where = f"{path}:{number}"
         row = _read_line(line, where, first=number == 1)
         if ended:
           raise errors.data(f"{where}: more lines than the file should have; nothing was imported")
         if number == 1:
-          _check_header(row, path)
+          version = _version(row, path)
         elif set(row) == {"rows"}:
           ended = row["rows"] == count
           if not ended:
@@ -84,7 +85,7 @@ def read(store: cache.Cache, path, run: str) -> tuple[int, int]:
               f"{where}: {count} rows, but there were {row['rows']!r}; nothing was imported"
             )
         else:
-          _insert(db, columns, row, where, run)
+          _insert(db, columns, _renamed(row, version), where, run)
           count += 1
       if not ended:
         raise errors.data(
@@ -96,12 +97,12 @@ def read(store: cache.Cache, path, run: str) -> tuple[int, int]:
 
 
 _ORDER = {
-  "replies": "run, round, stage, key",
-  "asked": "run, round, stage, key",
-  "failures": "run, round, stage, key",
+  "replies": "run, round, phase, key",
+  "asked": "run, round, phase, key",
+  "failures": "run, round, phase, key",
   "failed_before": "rowid",
-  "sent": "run, round, stage",
-  "pruned": "run, round, stage",
+  "sent": "run, round, phase",
+  "pruned": "run, round, phase",
 }
 
 
@@ -129,14 +130,24 @@ def _read_line(line: bytes, where: str, *, first: bool) -> dict:
   raise errors.data(f"{where}: the line is damaged; nothing was imported, mend or remove it")
 
 
-def _check_header(row: dict, path) -> None:
+def _version(row: dict, path) -> int:
+  """The version that a header states. Raises UserError for one that cannot be read."""
   if set(row) != {"distill_jax", "version"} or row["distill_jax"] != WHAT:
     raise _foreign(path)
-  if row["version"] != tables.VERSION:
+  if row["version"] not in READABLE:
     raise errors.data(
-      f"{path} is of version {row['version']!r}, this program reads {tables.VERSION}; nothing was"
-      " imported"
+      f"{path} is of version {row['version']!r}, this program reads"
+      f" {' and '.join(map(str, READABLE))}; nothing was imported"
     )
+  return row["version"]
+
+
+def _renamed(row: dict, version: int) -> dict:
+  """A row with today's column names. Version 2 has `stage` for `phase`, and no `phase`."""
+  if version > 2:
+    return row
+  today = {"stage": "phase", "phase": ""}  # "" is no column, so the row is rejected
+  return {today.get(name, name): value for name, value in row.items()}
 
 
 def _foreign(path) -> errors.UserError:

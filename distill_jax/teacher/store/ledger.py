@@ -25,14 +25,14 @@ def dollars(prices, tokens_in: int, tokens_out: int, tokens_cached: int = 0) -> 
 
 
 class Ledger:
-  """Totals by round and stage; a killed and resumed run has the same as one that was not."""
+  """Totals by round and phase; a killed and resumed run has the same as one that was not."""
 
   def __init__(self, cache: cache.Cache, run: str):
     self._cache, self._run = cache, run
 
-  def of(self, round: int, stage: str | None = None) -> types.Totals:
-    """Totals of a round, or of one stage of it."""
-    return self._cache.totals(self._run, round, stage)
+  def of(self, round: int, phase: str | None = None) -> types.Totals:
+    """Totals of a round, or of one phase of it."""
+    return self._cache.totals(self._run, round, phase)
 
   def total(self) -> types.Totals:
     """Totals of the run."""

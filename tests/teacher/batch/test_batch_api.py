@@ -35,9 +35,9 @@ def states(path) -> list[str]:
 def test_replies_are_those_of_ordinary_calls_at_half_the_price(serve, connect, path):
   server = serve()
   teacher = batched(server.url, path)
-  replies = ask(teacher, wanted(30, samples=3), stage="batch")
+  replies = ask(teacher, wanted(30, samples=3), phase="batch")
   plain = connect(server.url, cache_path=str(path.with_name("plain.sqlite")))
-  assert texts(replies) == texts(ask(plain, wanted(30, samples=3), stage="batch"))
+  assert texts(replies) == texts(ask(plain, wanted(30, samples=3), phase="batch"))
   mine, theirs = teacher.ledger.of(0, "batch"), plain.ledger.of(0, "batch")
   assert mine.dollars == pytest.approx(theirs.dollars / 2) and mine.dollars > 0
   assert (mine.calls, mine.tokens_in, mine.tokens_out) == (90, theirs.tokens_in, theirs.tokens_out)
@@ -49,13 +49,13 @@ def test_what_a_batch_paid_for_is_a_cache_hit_of_ordinary_calls_and_the_other_wa
   serve, connect, path
 ):
   server = serve()
-  ask(connect(server.url), wanted(5), stage="a")
+  ask(connect(server.url), wanted(5), phase="a")
   teacher = batched(server.url, path)
-  ask(teacher, wanted(8), stage="b")
+  ask(teacher, wanted(8), phase="b")
   assert teacher.ledger.of(0, "b").cache_hits == 5 and teacher.ledger.of(0, "b").calls == 3
   teacher.close()
   plain = connect(server.url)
-  assert ask(plain, wanted(8), stage="c") and plain.ledger.of(0, "c").calls == 0
+  assert ask(plain, wanted(8), phase="c") and plain.ledger.of(0, "c").calls == 0
 
 
 def test_each_line_is_a_request_of_its_own_class(serve, path):

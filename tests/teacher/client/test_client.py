@@ -79,8 +79,8 @@ def test_no_more_requests_are_in_flight_than_allowed(serve, connect):
 
 def test_the_ledger_counts_who_paid_first(serve, connect):
   teacher = connect(serve().url)
-  ask(teacher, wanted(4), round=0, stage="a")
-  replies = ask(teacher, wanted(6), round=1, stage="b")
+  ask(teacher, wanted(4), round=0, phase="a")
+  replies = ask(teacher, wanted(6), round=1, phase="b")
   one, two, all_ = teacher.ledger.of(0), teacher.ledger.of(1, "b"), teacher.ledger.total()
   assert (one.calls, one.cache_hits, two.calls, two.cache_hits) == (4, 0, 2, 4)
   assert [row[0].cached for row in replies] == [True] * 4 + [False] * 2
@@ -92,11 +92,11 @@ def test_the_ledger_counts_who_paid_first(serve, connect):
 def test_the_ledger_is_the_same_after_a_restart_and_for_a_second_asking(serve, connect):
   server = serve()
   teacher = connect(server.url)
-  ask(teacher, wanted(9, samples=3), round=2, stage="b")
+  ask(teacher, wanted(9, samples=3), round=2, phase="b")
   before = teacher.ledger.of(2)
   teacher.close()
   teacher = connect(server.url)
-  replies = ask(teacher, wanted(9, samples=3), round=2, stage="b")
+  replies = ask(teacher, wanted(9, samples=3), round=2, phase="b")
   assert teacher.ledger.of(2) == before
   assert not any(reply.cached for row in replies for reply in row)
 

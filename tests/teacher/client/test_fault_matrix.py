@@ -121,7 +121,7 @@ def test_a_reply_that_is_none_is_recorded_and_the_run_goes_on(serve, connect, fa
   assert replies[0][0].tokens_in > 0 and replies[0][0].dollars > 0  # it was billed
   totals = teacher.ledger.total()
   assert (totals.calls, totals.failures) == (2, 1)
-  assert ask(connect(server.url), wanted(3)) == replies  # and stays with its round and stage
+  assert ask(connect(server.url), wanted(3)) == replies  # and stays with its round and phase
   assert server.stats.requests == 3
   assert ask(teacher, wanted(3), round=1)[0][0].text == "q0 #0 at 0.5"
 

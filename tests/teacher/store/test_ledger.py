@@ -24,11 +24,11 @@ def test_cached_tokens_have_their_own_price(cached, expected):
   assert ledger.dollars(prices(cached), 10, 20) == pytest.approx((20 + 160) / 1e6)
 
 
-def test_sums_of_stages_are_those_of_rounds_and_those_of_rounds_are_the_runs(tmp_path):
+def test_sums_of_phases_are_those_of_rounds_and_those_of_rounds_are_the_runs(tmp_path):
   store = cache.Cache(tmp_path / "teacher.sqlite")
   book = ledger.Ledger(store, "r")
-  for n, (round_, stage) in enumerate([(0, "a"), (0, "b"), (1, "a")]):
-    place = cache.Place("r", round_, stage)
+  for n, (round_, phase) in enumerate([(0, "a"), (0, "b"), (1, "a")]):
+    place = cache.Place("r", round_, phase)
     made = asking.Reply("x", "stop", "m", 10 + n, 5, 0.5, False, 3, 2)
     lost = asking.Failure("length", "cut", 1, 7, 4, 0.25, 200, "id", 1, 1)
     store.store_many([("{}", {(0, f"k{n}"): made}, place), ("{}", {(0, f"f{n}"): lost}, place)])
@@ -72,7 +72,7 @@ def outcomes(replies, **failures):
 
 
 def checked(found, least):
-  reply_rate.check(found, least, round=1, stage="1_feedback", workdir="runs/x")
+  reply_rate.check(found, least, round=1, phase="1_feedback", workdir="runs/x")
 
 
 def test_half_of_the_samples_is_enough_where_half_is_wanted():
