@@ -1,15 +1,26 @@
-"""The one exception a person is meant to see: one line, and an exit code that says whose turn it
-is."""
+"""The exception for errors that the user can fix, and its exit codes."""
 
 USAGE, CONFIG, DATA, TEACHER, BUDGET, PREEMPTED = 2, 3, 4, 5, 6, 75
 
 
 class UserError(Exception):
-  """Says what is wrong, where, and what to do; shown without a traceback.
+  """An error that the user can fix. Shown as one line, without a traceback.
 
-  Exit codes: 2 usage, 3 config, 4 data or files, 5 teacher (credentials, quota, server), 6 budget
-  reached, 75 interrupted (run the same command again). A message may quote what others wrote: it is
-  one line and printable, whatever is in it.
+  The message says what is wrong, where, and what to do. It may quote text from a teacher, a
+  student or a file: every unprintable character, line breaks included, becomes a space.
+
+  `code` is the exit code of the process:
+
+    ====  =========  ======================================================
+    code  constant   meaning
+    ====  =========  ======================================================
+    2     USAGE      wrong command or argument
+    3     CONFIG     invalid config
+    4     DATA       missing, damaged or unwritable files or data
+    5     TEACHER    credentials, quota or the teacher's server
+    6     BUDGET     a limit on requests, tokens, dollars or time is reached
+    75    PREEMPTED  interrupted: re-run the same command to resume
+    ====  =========  ======================================================
   """
 
   def __init__(self, message: str, code: int):
@@ -18,22 +29,26 @@ class UserError(Exception):
 
 
 def usage(message: str) -> UserError:
+  """Returns the error for a wrong command or argument."""
   return UserError(message, USAGE)
 
 
-def config(field: str, value, allowed: str, do: str = "") -> UserError:
-  """A setting that makes no sense: the field, its value, what is allowed, what to type."""
+def config(field: str, value: object, allowed: str, do: str = "") -> UserError:
+  """Returns the error for an invalid setting: its name, its value, what is allowed, what to try."""
   tail = f"; try {do}" if do else ""
   return UserError(f"config.{field} is {value!r}, but must be {allowed}{tail}", CONFIG)
 
 
 def data(message: str) -> UserError:
+  """Returns the error for missing, damaged or unwritable files or data."""
   return UserError(message, DATA)
 
 
 def teacher(message: str) -> UserError:
+  """Returns the error for a problem with credentials, quota or the teacher's server."""
   return UserError(message, TEACHER)
 
 
 def budget(message: str) -> UserError:
+  """Returns the error for a limit that is reached."""
   return UserError(message, BUDGET)

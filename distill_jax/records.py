@@ -1,74 +1,84 @@
-"""The nouns that phases hand each other: frozen dataclasses, one JSON object a line on disk.
+"""Records that phases exchange: frozen dataclasses, stored as one JSON object per line.
 
-Standard library only; every other room may import this one. JSON is written in pure ASCII, so that
-no text of a teacher or a student (lone surrogates, U+2028, control characters) can break a line or
-a file.
+Every module may import this one; it uses the standard library only. The JSON is pure ASCII, so no
+text of a teacher or student (lone surrogates, U+2028, control characters) can break a line or a
+file.
 """
 
 import dataclasses
 import json
 import types
 import typing
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from distill_jax import errors
 
 
+class Record(Protocol):
+  """Any of the dataclasses below."""
+
+  __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+
+R = TypeVar("R", bound=Record)
+
+
 @dataclasses.dataclass(frozen=True)
 class Problem:
-  """A question with what is known about its answer. `gold` is in the task's canonical form."""
+  """A question with its gold answer, in the task's canonical form."""
 
   id: str
   split: str
   question: str
   gold: str
   kind: str = "number"  # number | choice | boolean | text
-  rationale: str = ""  # a gold rationale, ending in its answer; "" where the data set has none
+  rationale: str = ""  # gold rationale, ending in its answer; "" if the data set has none
   choices: tuple[tuple[str, str], ...] = ()  # (label, text)
   decomposition: tuple[tuple[str, str], ...] = ()  # (sub-question, its solution), in order
-  facts: tuple[str, ...] = ()  # what one has to know, where the data set says it
+  facts: tuple[str, ...] = ()  # knowledge needed to answer, if the data set provides it
 
 
 @dataclasses.dataclass(frozen=True)
 class Rationale:
-  """A text that ends in an answer, with who wrote it, how, why, and at what cost."""
+  """A text that ends in an answer, with its author, prompt, sampling and cost."""
 
   problem: str
   text: str
-  answer: str | None  # as read by the task; None if it could not be read
-  writer: str  # the teacher's model name, or "gold"
+  answer: str | None  # as read by the task; None if unreadable
+  writer: str  # the teacher's model name, "student" or "gold"
   round: int
-  prompt: str  # annotate | correct | stage | decompose; "" if nobody was asked
+  prompt: str  # annotate | correct | stage | decompose; hint (of a student); "" without a request
   sample: int
   temperature: float
-  # its parts, in order: (stage or label of an option, text), or (sub-question, solution)
+  # In order: (stage or label of an option, text), or (sub-question, solution).
   parts: tuple[tuple[str, str], ...] = ()
-  corrects: str = ""  # the wrong attempt this answers, verbatim
-  critique: str = ""  # what the teacher said was wrong with it
+  corrects: str = ""  # the wrong attempt it corrects, verbatim
+  critique: str = ""  # the teacher's critique of that attempt
   tokens: int = 0  # completion tokens
   dollars: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Attempt:
-  """A student's rationale with its verdict."""
+  """A student's rationale and whether its answer is correct."""
 
   problem: str
   text: str
-  answer: str | None
+  answer: str | None  # None if unreadable
   correct: bool
   round: int
   sample: int
   finish: str  # stop | length
   tokens: int
   logprob: float  # nats, summed over the sampled tokens, at temperature 1
-  style: str = ""  # how it was asked for, where a format has several ways
-  stage: str = ""  # the stage whose texts were sampled; "": all of it
-  turns: tuple[tuple[str, str, str], ...] = ()  # (stage, prompt, text), of several or of a stage
+  style: str = ""  # style of the prompt, for formats with several
+  stage: str = ""  # the stage that was sampled; "" if all of them
+  turns: tuple[tuple[str, str, str], ...] = ()  # (stage, prompt, text), if several or of one stage
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-  """What a question was answered with in the end, after the vote where there is one."""
+  """The final answer to a question, after voting if there are several samples."""
 
   problem: str
   answer: str | None
@@ -77,20 +87,21 @@ class Verdict:
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-  """What one row of supervised training shows: a prompt, and the target the student should
-  write."""
+  """One supervised example: a prompt and the target to be learned."""
 
   problem: str
   prompt: str
   target: str
-  student: str = "student"  # whose it is, where there are several
+  student: str = "student"  # which student it trains, for formats with several
   stage: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class PreferencePair:
-  """Two answers to one prompt, of which one is to be preferred; what the reference policy thinks of
-  them is part of it (0.0 where the loss has no reference)."""
+  """A preferred and a rejected answer to one prompt, with the reference policy's log-probabilities.
+
+  The log-probabilities are 0.0 if the loss uses no reference.
+  """
 
   problem: str
   prompt: str
@@ -103,7 +114,7 @@ class PreferencePair:
 
 @dataclasses.dataclass(frozen=True)
 class TripletExample:
-  """Targets of one question that are right and wrong; the anchor is the example's own target."""
+  """Correct and wrong targets for one question. The anchor is the target of its `Example`."""
 
   problem: str
   positives: tuple[str, ...]
@@ -112,8 +123,10 @@ class TripletExample:
 
 @dataclasses.dataclass(frozen=True)
 class Metrics:
-  """Training at a step: means over the steps since the row before; a term that is not computed is
-  None. Log-probabilities, margin and KL in nats; what they mean: learning/objectives.py."""
+  """Training metrics, averaged over the steps since the previous row; None if not computed.
+
+  Log-probabilities, margin and KL are in nats. `learning/objectives.py` defines each term.
+  """
 
   step: int
   loss: float
@@ -124,46 +137,69 @@ class Metrics:
   preference: float | None = None
   nll: float | None = None  # of the chosen sides
   margin: float | None = None
-  accuracy: float | None = None  # share of pairs whose margin is above 0
+  accuracy: float | None = None  # share of pairs with a positive margin
   chosen: float | None = None
   rejected: float | None = None
   kl: float | None = None
 
 
-def dump(record) -> str:
-  """One line of JSON, without the line end."""
+def dump(record: Record) -> str:
+  """Returns the record as one line of JSON, without the line end."""
   return json.dumps(dataclasses.asdict(record), ensure_ascii=True)
 
 
-def load(kind: type, line: str, where: str):
-  """The record in a line of JSON; `where` ("file:line") names it in the one error there is."""
+def load(kind: type[R], line: str, where: str) -> R:
+  """Parses one line of JSON.
+
+  Args:
+    kind: The record class.
+    line: The line.
+    where: "file:line", for the error message.
+
+  Raises:
+    UserError: The line is not JSON, or its fields do not have the names and types of `kind`.
+  """
   try:
     fields = json.loads(line)
   except ValueError as error:
-    raise errors.data(f"{where}: not JSON ({error}); remove or mend this line") from None
+    raise errors.data(f"{where}: not JSON ({error}); remove or repair this line") from None
   hints = typing.get_type_hints(kind)
-  if not isinstance(fields, dict) or not set(fields) <= set(hints):
-    raise errors.data(f"{where}: not a {kind.__name__}; its fields are {', '.join(hints)}")
+  if not isinstance(fields, dict):
+    raise errors.data(f"{where}: not a {kind.__name__}; expected an object")
+  values = typing.cast(dict[str, Any], fields)
+  if unknown := sorted(set(values) - set(hints)):
+    raise errors.data(
+      f"{where}: not a {kind.__name__}: unknown {', '.join(unknown)}; fields: {', '.join(hints)}"
+    )
   required = {f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING}
-  if missing := required - set(fields):
-    raise errors.data(f"{where}: a {kind.__name__} needs {', '.join(sorted(missing))}")
+  if missing := required - set(values):
+    raise errors.data(f"{where}: {kind.__name__} lacks {', '.join(sorted(missing))}")
   return kind(
-    **{name: _typed(value, hints[name], f"{where}: {name}") for name, value in fields.items()}
+    **{name: _typed(value, hints[name], f"{where}: {name}") for name, value in values.items()}
   )
 
 
-def _typed(value, hint, where: str):
+def _typed(value: Any, hint: Any, where: str) -> Any:
+  """Returns a JSON value as the type `hint`: lists become tuples, and int becomes float."""
   origin = typing.get_origin(hint)
   if origin is types.UnionType:
     return None if value is None else _typed(value, typing.get_args(hint)[0], where)
   if origin is tuple:
-    inner = typing.get_args(hint)
-    if not isinstance(value, list) or (inner[-1] is not ... and len(value) != len(inner)):
-      raise errors.data(f"{where}: not the list it should be")
-    kinds = [inner[0]] * len(value) if inner[-1] is ... else inner
-    return tuple(_typed(v, k, where) for v, k in zip(value, kinds, strict=True))
+    return _tuple(value, typing.get_args(hint), where)
   if hint is float and type(value) is int:
     return float(value)
   if type(value) is not hint:
-    raise errors.data(f"{where}: {type(value).__name__} where {hint.__name__} belongs")
+    raise errors.data(f"{where} is {type(value).__name__}, but must be {hint.__name__}")
   return value
+
+
+def _tuple(value: Any, inner: tuple[Any, ...], where: str) -> tuple[Any, ...]:
+  """Returns a JSON list as tuple[inner]."""
+  variadic = inner[-1] is ...
+  if not isinstance(value, list):
+    raise errors.data(f"{where} is {type(value).__name__}, but must be a list")
+  items = typing.cast(list[Any], value)
+  if not variadic and len(items) != len(inner):
+    raise errors.data(f"{where} has {len(items)} items, but must have {len(inner)}")
+  kinds = [inner[0]] * len(items) if variadic else inner
+  return tuple(_typed(item, kind, where) for item, kind in zip(items, kinds, strict=True))

@@ -1,0 +1,1 @@
+"""Checkpoints, Hugging Face directories and the shared cache of log-probabilities."""

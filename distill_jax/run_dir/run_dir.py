@@ -1,15 +1,15 @@
-"""The run folder is the truth: what is written there whole is done, everything else is done again.
+"""The run directory. It is the only state of a run: finished phases are kept, others are redone.
 
-  runs/name/config.json                 the config the folder belongs to
+  runs/name/config.json                 the config that the directory belongs to
             .lock                       held by the one process that may write
-            seconds.json                seconds played, over all restarts
+            seconds.json                run time in seconds, over all restarts
             summary.json
-            round_02/1_feedback/        a phase: round 2, second place in its plan
-              rationales.jsonl          records, one a line
-              manifest.json             written last: facts, size and sha256 of the files beside it
+            round_02/1_feedback/        a phase: round 2, second in its plan (counted from 0)
+              rationales.jsonl          records, one per line
+              manifest.json             written last: facts, size and SHA-256 of each file
             final/test/                 a phase after the last round
 
-Whole files are written under a temporary name, fsynced, renamed; lines are appended and fsynced.
+Files are written under a temporary name, fsynced and renamed. Lines are appended and fsynced.
 """
 
 import fcntl
@@ -17,12 +17,13 @@ import json
 import os
 import pathlib
 import re
+from typing import Any
 
 from distill_jax import errors
-from distill_jax.run_dir.phase_dir import PhaseDir, read_json, report_os_errors, write_json
+from distill_jax.run_dir.phase_dir import Path, PhaseDir, read_json, report_os_errors, write_json
 
-# What may change while a run lasts: when and whether a reply comes and what it costs, never what it
-# says.
+# Settings that may change between restarts: when replies arrive and what they cost, never what
+# they say.
 MUTABLE = {
   f"config.teacher.{name}"
   for name in (
@@ -53,18 +54,21 @@ MUTABLE = {
 
 
 class RunDir:
-  """A folder that belongs to one config and, while it is claimed, to one process."""
+  """The directory of one run. It belongs to one config and, while claimed, to one process."""
 
-  def __init__(self, path):
+  def __init__(self, path: Path):
     self.path = pathlib.Path(path)
-    self._lock = None
+    self._lock: int | None = None
 
-  def claim(self, config: dict) -> None:
-    """Makes the folder ours until the process ends, and the config its own.
+  def claim(self, config: dict[str, Any]) -> None:
+    """Locks the directory for this process and binds it to `config`.
 
-    How the teacher is reached and what it may cost (MUTABLE) may change; everything else only
-    before a phase has written. Raises UserError: another process holds it, it was begun with another
-    config, or its config is unreadable.
+    Settings in `MUTABLE` (teacher access, pacing and budget) may change between restarts. All
+    others are fixed once a phase has written output.
+
+    Raises:
+      UserError: Another process holds the lock, the run was started with a different config, or
+        config.json is unreadable.
     """
     with report_os_errors(self.path):
       self.path.mkdir(parents=True, exist_ok=True)
@@ -77,109 +81,124 @@ class RunDir:
         f"{self.path} is in use by another process; wait for it, stop it, or give another --workdir"
       ) from None
     try:
-      self._own(json.loads(json.dumps(config)))  # tuples become lists, as on disk
+      if not self.check(config):
+        self.write_json("config.json", _as_stored(config))
     except errors.UserError:
       self.release()
       raise
 
-  def check(self, config: dict) -> bool:
-    """Whether the folder has this config already. Raises UserError if it was begun with another."""
-    ours, file = json.loads(json.dumps(config)), self.path / "config.json"
-    begun = read_json(file) if file.exists() else None
-    if begun != ours and file.exists() and self.started:
-      if not all(map(_free, changed_keys(begun, ours))):
-        raise errors.UserError(_differences(self.path, begun, ours), errors.CONFIG)
-    return begun == ours
+  def check(self, config: dict[str, Any]) -> bool:
+    """Returns whether the stored config equals `config`.
 
-  def _own(self, ours: dict) -> None:
-    if not self.check(ours):
-      self.write_json("config.json", ours)
+    Raises:
+      UserError: The run was started with a config that differs in a setting that must not change.
+    """
+    new, file = _as_stored(config), self.path / "config.json"
+    stored = read_json(file) if file.exists() else None
+    if stored != new and file.exists() and self.started:
+      if not all(map(_is_mutable, changed_keys(stored, new))):
+        raise errors.UserError(_differences(self.path, stored, new), errors.CONFIG)
+    return stored == new
 
   @property
   def started(self) -> bool:
-    """Is there anything that depends on the config?"""
+    """Whether the directory holds output that depends on the config."""
     return (self.path / "tokenizer").exists() or any(self.path.glob("round_*"))
 
   def release(self) -> None:
-    """Gives the folder back; the end of the process does the same."""
+    """Releases the lock. The end of the process does the same."""
     if self._lock is not None:
       os.close(self._lock)
       self._lock = None
 
-  def write_json(self, name: str, value) -> None:
-    """Writes a JSON file of the folder, whole or not at all."""
+  def write_json(self, name: str, value: object) -> None:
+    """Writes a JSON file in the directory, atomically."""
     write_json(self.path / name, value)
 
-  def phase(self, number: int, place: int, name: str) -> PhaseDir:
-    """The folder of a phase."""
-    return PhaseDir(self.path / f"round_{number:02}" / f"{place}_{name}")
+  def phase(self, round_index: int, position: int, name: str) -> PhaseDir:
+    """Returns the directory of the phase at a position (from 0) of a round's plan."""
+    return PhaseDir(self.path / f"round_{round_index:02}" / f"{position}_{name}")
 
   def final(self, name: str) -> PhaseDir:
-    """The folder of a phase after the last round."""
+    """Returns the directory of a phase after the last round."""
     return PhaseDir(self.path / "final" / name)
 
-  def finished(self, number: int) -> dict[str, PhaseDir]:
-    """{name: folder} of a round's finished phases, as planned; of equal names, the last."""
-    places = []
-    for path in (self.path / f"round_{number:02}").glob("*_*"):
-      place, _, name = path.name.partition("_")
-      if place.isdigit() and path.is_dir():
-        places.append((int(place), name, PhaseDir(path)))
-    return {
-      name: folder for _, name, folder in sorted(places, key=lambda p: p[:2]) if folder.finished
-    }
+  def finished(self, round_index: int) -> dict[str, PhaseDir]:
+    """Returns {name: directory} of a round's finished phases, in the order of the plan.
 
-  def find(self, number: int, name: str) -> PhaseDir:
-    """A finished phase of a round. Raises UserError if the round has none of that name."""
+    If a phase occurs more than once, the last one is returned.
+    """
+    phases: list[tuple[int, str, PhaseDir]] = []
+    for path in (self.path / f"round_{round_index:02}").glob("*_*"):
+      position, _, name = path.name.partition("_")
+      if position.isdigit() and path.is_dir():
+        phases.append((int(position), name, PhaseDir(path)))
+    phases.sort(key=lambda phase: phase[:2])
+    return {name: phase_dir for _, name, phase_dir in phases if phase_dir.finished}
+
+  def find(self, round_index: int, name: str) -> PhaseDir:
+    """Returns a finished phase of a round. Raises UserError if the round has none of that name."""
     try:
-      return self.finished(number)[name]
+      return self.finished(round_index)[name]
     except KeyError:
-      raise errors.data(f"{self.path}: round {number} has no finished phase {name!r}") from None
+      raise errors.data(
+        f"{self.path}: round {round_index} has no finished phase {name!r}"
+      ) from None
 
   @property
   def seconds(self) -> float:
-    """Seconds played, over all restarts."""
+    """Run time in seconds, over all restarts."""
     file = self.path / "seconds.json"
     return read_json(file)["seconds"] if file.exists() else 0.0
 
   def add_seconds(self, seconds: float) -> None:
+    """Adds to the run time."""
     self.write_json("seconds.json", {"seconds": self.seconds + seconds})
 
 
-def changed_keys(begun, ours) -> set[str]:
-  """The dotted keys in which two configs differ."""
-  old, new = _flat(begun), _flat(ours)
-  return {k for k in old.keys() | new.keys() if old.get(k, _ABSENT) != new.get(k, _ABSENT)}
+def changed_keys(old: object, new: object) -> set[str]:
+  """Returns the dotted keys in which two configs differ."""
+  old_values, new_values = _flatten(old), _flatten(new)
+  return {
+    key
+    for key in old_values.keys() | new_values.keys()
+    if old_values.get(key, _ABSENT) != new_values.get(key, _ABSENT)
+  }
 
 
-def _free(key: str) -> bool:
-  """May this setting change while a run lasts? Further teachers are as free as the teacher."""
+def _as_stored(config: dict[str, Any]) -> dict[str, Any]:
+  """The config as it is read back from disk: tuples become lists."""
+  return json.loads(json.dumps(config))
+
+
+def _is_mutable(key: str) -> bool:
+  """Whether a setting may change between restarts. Further teachers follow the same rules."""
   return re.sub(r"^config\.teachers\.[a-z0-9_]+\.", "config.teacher.", key) in MUTABLE
 
 
-def _differences(path, begun, ours) -> str:
-  old, new = _flat(begun), _flat(ours)
-  keys = sorted(k for k in changed_keys(begun, ours) if not _free(k))
+def _differences(path: pathlib.Path, stored: object, new: object) -> str:
+  old_values, new_values = _flatten(stored), _flatten(new)
+  keys = sorted(key for key in changed_keys(stored, new) if not _is_mutable(key))
   shown = "; ".join(
-    f"{k}: {old.get(k, _ABSENT)} there, {new.get(k, _ABSENT)} now" for k in keys[:8]
+    f"{key}: {old_values.get(key, _ABSENT)} there, {new_values.get(key, _ABSENT)} now"
+    for key in keys[:8]
   )
   more = f"; and {len(keys) - 8} more" if len(keys) > 8 else ""
   return (
-    f"{path} was begun with another config ({shown}{more}); give another --workdir, or repeat the "
-    "command the folder was begun with"
+    f"{path} was started with a different config ({shown}{more}); give another --workdir, or "
+    "repeat the command that started it"
   )
 
 
-class _Absent:
-  def __repr__(self):
-    return "nothing"
+_ABSENT = "nothing"  # equal to no JSON text
 
 
-_ABSENT = _Absent()
-
-
-def _flat(tree, prefix: str = "config") -> dict:
+def _flatten(tree: object, prefix: str = "config") -> dict[str, str]:
   """{dotted key: value as JSON} of a nested dict."""
   if not isinstance(tree, dict):
     return {prefix: json.dumps(tree, sort_keys=True)}
-  return {k: v for name, part in tree.items() for k, v in _flat(part, f"{prefix}.{name}").items()}
+  return {
+    key: value
+    for name, part in tree.items()
+    for key, value in _flatten(part, f"{prefix}.{name}").items()
+  }

@@ -139,7 +139,7 @@ def test_another_config_and_a_damaged_cache_are_refused(tmp_path):
   c = config()
   demonstrated(tmp_path, c)
   other = config(seed=5)
-  with pytest.raises(errors.UserError, match="was begun with another config"):
+  with pytest.raises(errors.UserError, match="was started with a different config"):
     dry_run.tell(read_settings(other), other, str(tmp_path))
   (tmp_path / "teacher.sqlite").write_bytes(b"no data base" * 1000)
   with pytest.raises(errors.UserError, match=r"teacher cache .*teacher\.sqlite cannot be read"):
