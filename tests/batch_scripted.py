@@ -15,14 +15,14 @@ SETTLE = 0.3  # seconds; the server of the tests is never slower
 def batched(url, path, **terms):
   """A Batches that does not dawdle."""
   calls.SETTLE = SETTLE
-  pace = {"poll": 0.01, "discount": 0.5, "most": 50_000}
-  return api.Batches(base_url=url, cache_path=str(path), **{**TERMS, **pace, **terms})
+  pace = {"poll": 0.01, "discount": 0.5, "batch_size": 50_000}
+  return api.BatchTeacher(base_url=url, cache_path=str(path), **{**TERMS, **pace, **terms})
 
 
 def filed(folder, path, **terms):
   """A Files with its files in `folder`."""
-  own = {"folder": folder, "most": 50_000, "base_url": ""}
-  return files.Files(cache_path=str(path), **{**TERMS, **own, **terms})
+  own = {"directory": folder, "batch_size": 50_000, "base_url": ""}
+  return files.FileTeacher(cache_path=str(path), **{**TERMS, **own, **terms})
 
 
 def refusal(call, *args, **kwargs) -> errors.UserError:

@@ -17,7 +17,7 @@ from distill_jax.teacher.batch import calls as batch_calls
 from distill_jax.teacher.batch import results
 from distill_jax.teacher.store import batches, cache
 
-CLASSES = {"Book": batches.Book, "Calls": batch_calls.Calls, "Cache": cache.Cache}
+CLASSES = {"BatchRegistry": batches.BatchRegistry, "BatchApi": batch_calls.Calls, "ReplyCache": cache.ReplyCache}
 REQUESTS = scripted.wanted(12, samples=2)
 
 
@@ -56,7 +56,7 @@ def play(url: str, path: str, moment) -> None:
   results.TOGETHER = 3
   if isinstance(moment, list):
     arm(*moment)
-  teacher = batched(url, path, most=7, max_wait=30.0)
+  teacher = batched(url, path, batch_size=7, max_wait=30.0)
   scripted.ask(teacher, REQUESTS)
   teacher.close()
 

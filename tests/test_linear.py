@@ -42,7 +42,7 @@ OTHERS = {  # what they read is ours, or a user's own words, not a teacher's or 
   "worlds/drawing.py": {"_step", "content"},
   "worlds/grading.py": {"_patterns", "_wrong_part"},
   "teacher/pool.py": {"_weight"},
-  "teacher/builtin/teacher.py": {"spoilt"},
+  "teacher/builtin/teacher.py": {"corrupt"},
   "teacher/builtin/batch_server.py": {"_multipart"},
   "teacher/batch/files.py": {"_write"},
 }

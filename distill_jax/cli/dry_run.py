@@ -31,7 +31,7 @@ def tell(settings, config: dict, workdir: str, *, retry_failed: bool = False) ->
     rows = [
       row for phase in teacher_phases(what, number) for row in _needs(what, number, answers, *phase)
     ]
-    spent, sent = answers.ledger.total(), answers.ledger.requests()
+    spent, sent = answers.ledger.total(), answers.ledger.requests_sent()
   _show(screen, settings, number, rows, spent, sent)
 
 

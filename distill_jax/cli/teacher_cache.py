@@ -22,7 +22,7 @@ def run(word: str, options: dict, rest) -> int:
   path, mine = located(options["workdir"], options["cache"])
   if word != "import" and not path.is_file():
     raise errors.data(f"there is no teacher cache {path}: no teacher was asked there yet")
-  store = cache.Cache(path)
+  store = cache.ReplyCache(path)
   try:
     if word == "show":
       show(store, mine, failures=options["failures"])
@@ -58,7 +58,7 @@ def located(workdir: str, file: str) -> tuple[pathlib.Path, str]:
   return pathlib.Path(workdir) / teacher.CACHE, ""
 
 
-def show(store: cache.Cache, run: str, *, failures: bool) -> None:
+def show(store: cache.ReplyCache, run: str, *, failures: bool) -> None:
   """Prints what was paid for, by run, round and phase, and by model; or what has failed."""
   screen = console.Console()
   if failures:
@@ -70,7 +70,7 @@ def show(store: cache.Cache, run: str, *, failures: bool) -> None:
   _table(screen, MODELS, _models(store, run))
 
 
-def export(store: cache.Cache, out: str) -> None:
+def export(store: cache.ReplyCache, out: str) -> None:
   """Writes JSON lines to a file, or to the standard output."""
   if not out:
     jsonl.export(store, sys.stdout)
@@ -87,14 +87,14 @@ def export(store: cache.Cache, out: str) -> None:
   console.Console().line(f"{out} has the {count} rows of {store.path}")
 
 
-def read(store: cache.Cache, file: str, run: str) -> None:
-  new, count = jsonl.read(store, file, run)
+def read(store: cache.ReplyCache, file: str, run: str) -> None:
+  new, count = jsonl.import_file(store, file, run)
   console.Console().line(
     f"{new} of the {count} rows in {file} are new in {store.path}; the others were there"
   )
 
 
-def prune(store: cache.Cache, *, model: str, days: float, run: str, yes: bool) -> None:
+def prune(store: cache.ReplyCache, *, model: str, days: float, run: str, yes: bool) -> None:
   """Throws replies away, or says how many it would. What they cost stays in the ledger."""
   where, values = _condition(model, days, run)
   matching = f"from replies where {where}"
@@ -132,7 +132,7 @@ def _condition(model: str, days: float, run: str) -> tuple[str, list]:
   return " and ".join(part for part, _ in parts), [value for _, value in parts]
 
 
-def _count(store: cache.Cache) -> int:
+def _count(store: cache.ReplyCache) -> int:
   return store.rows("select count(*) from replies")[0][0]
 
 
@@ -147,7 +147,7 @@ FAILED = (
 )
 
 
-def _spent(store: cache.Cache, run: str) -> list[tuple]:
+def _spent(store: cache.ReplyCache, run: str) -> list[tuple]:
   """A row for each run, round and phase, and the sum."""
   places = store.rows(
     "select run, round, phase from replies union select run, round, phase from asked"
@@ -171,7 +171,7 @@ def _cells(t) -> tuple:
   )  # fmt: skip
 
 
-def _models(store: cache.Cache, run: str) -> list[tuple]:
+def _models(store: cache.ReplyCache, run: str) -> list[tuple]:
   rows = store.rows(
     "select model, count(*), sum(tokens_in), sum(tokens_out), total(dollars), min(time), max(time)"
     f" from replies {'where run = ?' * bool(run)} group by model order by 2 desc, 1",
@@ -180,7 +180,7 @@ def _models(store: cache.Cache, run: str) -> list[tuple]:
   return [(*row[:4], f"{row[4]:.4f}", *row[5:]) for row in rows]
 
 
-def _failed(store: cache.Cache, run: str) -> list[tuple]:
+def _failed(store: cache.ReplyCache, run: str) -> list[tuple]:
   """A row for each kind of failure of a round and phase; of the last one, what was said."""
   columns = "run, round, phase, kind, status, attempts, request_id, message, time"
   found = store.rows(

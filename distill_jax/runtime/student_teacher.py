@@ -83,7 +83,7 @@ class StudentTeacher:
       return "\n".join([*recalls, f"Answer: {answer}"])
     labels = [label for label, _ in problem.choices]
     parts = [("recall", " ".join(recalls)), *zip(labels, reasons, strict=True)]
-    return messages.lay_stages(parts, answer)
+    return messages.join_stages(parts, answer)
 
 
 def _opened(run, settings, source: pathlib.Path, name: str) -> student.Student:

@@ -102,8 +102,8 @@ def retry_failed(settings, workdir, finished) -> int:
   kept = _kept(settings, workdir)
   if not pathlib.Path(kept["cache_path"]).exists():
     return 0
-  with contextlib.closing(cache.Cache(kept["cache_path"])) as store:
-    return store.set_failures_aside(kept["run"], finished)
+  with contextlib.closing(cache.ReplyCache(kept["cache_path"])) as store:
+    return store.reset_failures(kept["run"], finished)
 
 
 def _kept(settings, workdir) -> dict:
@@ -138,12 +138,12 @@ def _client(settings, kept: dict, folder: str = "", **address):
   if settings.batch == "api":
     from distill_jax.teacher.batch import api
 
-    poll, discount, most = settings.batch_poll, settings.batch_discount, settings.batch_size
-    return api.Batches(poll=poll, discount=discount, most=most, **terms)
+    poll, discount, batch_size = settings.batch_poll, settings.batch_discount, settings.batch_size
+    return api.BatchTeacher(poll=poll, discount=discount, batch_size=batch_size, **terms)
   if settings.batch == "files":
     from distill_jax.teacher.batch import files
 
-    return files.Files(folder=folder, most=settings.batch_size, **terms)
+    return files.FileTeacher(directory=folder, batch_size=settings.batch_size, **terms)
   return client.Client(**terms)
 
 

@@ -39,8 +39,8 @@ class Local:
   def __init__(self, student: Student, *, max_tokens: int, cache_path: str, run: str):
     """`run` names this run in the cache file."""
     self._student, self._max_tokens, self._run = student, max_tokens, run
-    self._store = cache.Cache(cache_path)
-    self.ledger = ledger.Ledger(self._store, run)
+    self._store = cache.ReplyCache(cache_path)
+    self.ledger = ledger.RunLedger(self._store, run)
 
   def ask(
     self,
@@ -52,11 +52,11 @@ class Local:
     on_progress: Callable[[types.Progress], None] | None,
   ) -> list[list[types.Reply | types.Failure]]:
     """See asking.Teacher. Only the question of a request is read, and what kind it is."""
-    place = cache.Place(self._run, round, phase)
+    place = cache.RunPhase(self._run, round, phase)
     samples = [[*self._samples(request, temperature)] for request in requests]
     wanted = {name: sample for row in samples for *sample, name in row}
-    self._store.ask(wanted, place)
-    found, total = self._store.known(wanted, place), sum(r.samples for r in requests)
+    self._store.record_asked(wanted, place)
+    found, total = self._store.lookup(wanted, place), sum(r.samples for r in requests)
     left = [name for name in wanted if name not in found or not _settled(found[name])]
     for start in range(0, len(left), self._student.batch):
       self._tell(on_progress, total, len(wanted) - len(left) + start, 0)
@@ -64,7 +64,7 @@ class Local:
       self._store.store_many(self._answered(part, temperature, place))
     if left:
       self._student.rest()
-      found = self._store.known(wanted, place)
+      found = self._store.lookup(wanted, place)
     answers = [[found[name] for *_, name in row] for row in samples]
     failed = sum(isinstance(answer, types.Failure) for row in answers for answer in row)
     self._tell(on_progress, total, total, failed)

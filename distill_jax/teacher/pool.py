@@ -132,8 +132,8 @@ class Pool:
     """`open(name)` gives a teacher, when it is first asked; `of(phase)` {name: weight}."""
     self._open, self._of, self._seed = open, of, seed
     self._teachers = {}
-    self._store = cache.Cache(cache_path)
-    self.ledger = ledger.Ledger(self._store, run)
+    self._store = cache.ReplyCache(cache_path)
+    self.ledger = ledger.RunLedger(self._store, run)
 
   def ask(
     self,

@@ -55,9 +55,9 @@ class Replay:
     self._files = tuple(path)
     self._read(question, rationale, questions)
     self._sorted = sorted(self._bare)
-    self._store = cache.Cache(cache_path)
+    self._store = cache.ReplyCache(cache_path)
     self._run = run
-    self.ledger = ledger.Ledger(self._store, run)
+    self.ledger = ledger.RunLedger(self._store, run)
 
   def recorded(self, question: str) -> tuple[str, ...]:
     """The different texts recorded for a question, in the files' order."""
@@ -89,7 +89,7 @@ class Replay:
     A text for `correct` is put into the layout that is asked for, if it is not in it.
     """
     del temperature  # what is recorded is recorded
-    place = cache.Place(self._run, round, phase)
+    place = cache.RunPhase(self._run, round, phase)
     total, done, failed = sum(request.samples for request in requests), 0, 0
     answers = []
     for request in requests:
@@ -122,8 +122,8 @@ class Replay:
     else:
       why = f"no recorded rationale for this question in {', '.join(self._files)}"
       made = [types.Failure("unrecorded", why, 0)] * request.samples
-    origin = place if not texts else cache.Place(RUN, 0, "")
-    self._store.ask(names, place)
+    origin = place if not texts else cache.RunPhase(RUN, 0, "")
+    self._store.record_asked(names, place)
     self._store.store(asked, dict(zip(enumerate(names), made, strict=True)), origin)
     return made
 

@@ -72,7 +72,7 @@ def test_what_is_told_is_what_is_asked_and_nothing_is_made(tmp_path, capsys):
   assert not (tmp_path / "run").exists()
   demonstrated(tmp_path / "run", c)
   with opened(tmp_path / "run", c) as what:
-    spent, sent = what.teacher.ledger.total(), what.teacher.ledger.requests()
+    spent, sent = what.teacher.ledger.total(), what.teacher.ledger.requests_sent()
   assert (requests, replies, stored) == (sent, spent.calls, 0)
   assert spent.tokens_in <= tokens_in and spent.tokens_out <= tokens_out
   assert 0 < spent.dollars <= dollars

@@ -12,8 +12,8 @@ from distill_jax import errors
 from distill_jax.teacher import types
 from distill_jax.teacher.store import cache, jsonl
 
-HERE = cache.Place("this run", 0, "0_demonstrate")
-THERE = cache.Place("/runs/\u00e9", 2, "1_feedback")
+HERE = cache.RunPhase("this run", 0, "0_demonstrate")
+THERE = cache.RunPhase("/runs/\u00e9", 2, "1_feedback")
 HOSTILE = (
   "lone \ud800 surrogate \udfff", "null \0 byte", "\x1b[31mred\x1b[0m\nand\u2028lines\r\n",
   "x" * 100_000,
@@ -32,14 +32,14 @@ def reply(text, model="m"):
 @pytest.fixture
 def full(tmp_path):
   """The path of a cache with a row of everything."""
-  store = cache.Cache(tmp_path / "full.sqlite")
+  store = cache.ReplyCache(tmp_path / "full.sqlite")
   for n, text in enumerate(HOSTILE):
     store.store(REQUEST, {(n, key(n)): reply(text)}, (HERE, THERE)[n % 2])
   lost = types.Failure("refusal", HOSTILE[0], 2, 9, 8, 0.25, 200, "req-\udc80", 1, 1)
   store.store_many([(REQUEST, {(9, key(9)): lost}, HERE)] * 2)
   store.store(REQUEST, {(8, key(8)): types.Failure("gave_up", "HTTP 500", 6, status=500)}, HERE)
-  store.ask([key(n) for n in range(10)], THERE)
-  store.sent(HERE, 5, 2)
+  store.record_asked([key(n) for n in range(10)], THERE)
+  store.record_sent(HERE, 5, 2)
   store.store(REQUEST, {(7, key(7)): reply("old", "gone")}, HERE)
   store.prune("model = ?", ["gone"])
   store.close()
@@ -47,8 +47,8 @@ def full(tmp_path):
 
 
 def rows(path):
-  store = cache.Cache(path)
-  found = {name: sorted(map(repr, store.rows(f"select * from {name}"))) for name in jsonl.NAMES}
+  store = cache.ReplyCache(path)
+  found = {name: sorted(map(repr, store.rows(f"select * from {name}"))) for name in jsonl.TABLES}
   store.close()
   return found
 
@@ -80,7 +80,7 @@ def test_an_import_leaves_what_is_there_and_can_be_repeated(full, tmp_path, caps
 def test_imported_replies_can_be_another_runs(full, tmp_path):
   copy = tmp_path / "copy.sqlite"
   assert run("import", exported(full, tmp_path), f"--cache={copy}", "--run=before") == 0
-  store = cache.Cache(copy)
+  store = cache.ReplyCache(copy)
   assert store.get(key(0), HERE) == types.Reply(HOSTILE[0], "stop", "m", 30, 20, 0.0, True, 7, 5)
   assert store.totals("this run").dollars == 0
   store.close()
@@ -147,7 +147,7 @@ def test_a_damaged_or_foreign_file_is_one_clear_error_and_changes_nothing(
 ):
   lines = exported(full, tmp_path).read_text().splitlines()
   (tmp_path / "bad.jsonl").write_bytes(("\n".join(harmed(lines, harm)) + "\n").encode("latin-1"))
-  store = cache.Cache(tmp_path / "copy.sqlite")
+  store = cache.ReplyCache(tmp_path / "copy.sqlite")
   store.store(REQUEST, {(20, key(20)): reply("kept")}, HERE)
   store.close()
   before = rows(tmp_path / "copy.sqlite")
@@ -160,14 +160,14 @@ def test_a_damaged_or_foreign_file_is_one_clear_error_and_changes_nothing(
 
 def test_a_full_disk_is_one_clear_error_and_loses_nothing(full, tmp_path, monkeypatch):
   file = exported(full, tmp_path)
-  store = cache.Cache(tmp_path / "copy.sqlite")
+  store = cache.ReplyCache(tmp_path / "copy.sqlite")
   store.store(REQUEST, {(20, key(20)): reply("kept")}, HERE)
   store._db.execute("pragma max_page_count = 20")
   with pytest.raises(errors.UserError, match="full"):
-    jsonl.read(store, file, "")
+    jsonl.import_file(store, file, "")
   assert store.get(key(20), HERE) == reply("kept") and store.get(key(0), HERE) is None
   store.close()
-  store = cache.Cache(full)
+  store = cache.ReplyCache(full)
   device = pathlib.Path("/dev/full")
   if device.exists():
     monkeypatch.setattr(jsonl, "_part", lambda path: device)
@@ -188,7 +188,7 @@ def test_an_export_that_fails_leaves_the_last_one(full, tmp_path):
 
 
 def test_prune_counts_first_and_throws_away_when_told(full, capsys):
-  store = cache.Cache(full)
+  store = cache.ReplyCache(full)
   spent = store.totals("this run")
   store.close()
   assert run("prune", f"--cache={full}", "--model=m", "--run=this run") == 0
@@ -197,7 +197,7 @@ def test_prune_counts_first_and_throws_away_when_told(full, capsys):
   assert run("prune", f"--cache={full}", "--model=m", "--run=this run", "--yes") == 0
   assert "2 replies are gone" in capsys.readouterr().out
   assert len(rows(full)["replies"]) == 2
-  store = cache.Cache(full)
+  store = cache.ReplyCache(full)
   left = store.totals("this run")
   assert left.dollars == pytest.approx(spent.dollars) and left.calls == spent.calls
   assert left.tokens_in == spent.tokens_in and store.rows("pragma quick_check")[0][0] == "ok"
@@ -247,8 +247,8 @@ def test_show_of_a_run_folder_shows_that_run_of_a_shared_cache(full, tmp_path, c
   folder = tmp_path / "folder"
   folder.mkdir()
   (folder / "config.json").write_text(json.dumps({"teacher": {"cache": str(full)}}))
-  store = cache.Cache(full)
-  place = cache.Place(str(folder.resolve()), 0, "0_demonstrate")
+  store = cache.ReplyCache(full)
+  place = cache.RunPhase(str(folder.resolve()), 0, "0_demonstrate")
   store.store(REQUEST, {(30, key(30)): reply("ours")}, place)
   store.close()
   assert run("show", f"--workdir={folder}") == 0

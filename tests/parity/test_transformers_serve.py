@@ -92,10 +92,10 @@ def test_its_replies_are_counted_kept_and_paid_once(serving, tmp_path):
     assert len({reply.text for reply in replies}) > 2  # samples differ: it takes the seed
     assert all(reply.text.strip() and reply.model.startswith(model) for reply in replies)
     assert all(reply.tokens_in > 50 and 0 < reply.tokens_out <= 128 for reply in replies)
-    sent = teacher.ledger.requests()
+    sent = teacher.ledger.requests_sent()
     assert sent == 15  # it gives one choice a request, whatever n is
     again = scripted.ask(teacher, wanted)
-    assert again == answers and teacher.ledger.requests() == sent
+    assert again == answers and teacher.ledger.requests_sent() == sent
 
 
 def test_a_run_is_played_with_it_as_teacher(serving, tmp_path):

@@ -21,7 +21,7 @@ OVER = ("completed", "failed", "expired", "cancelled")
 FULL = ("token_limit_exceeded", "rate_limit_exceeded")  # no room for one more batch at present
 
 
-class Batches(client.Client):
+class BatchTeacher(client.Client):
   """A Teacher that asks through files. Its terms are client.Client's, and
 
   poll      seconds between two looks at a batch
@@ -29,30 +29,30 @@ class Batches(client.Client):
   most      requests in one file
   """
 
-  def __init__(self, *, poll: float, discount: float, most: int, prices, **terms):
+  def __init__(self, *, poll: float, discount: float, batch_size: int, prices, **terms):
     super().__init__(prices=format.discounted(prices, discount), **terms)
-    self.poll, self.most = poll, most
-    self.book = batches.Book(self._store.path, self._identity)
+    self.poll, self.batch_size = poll, batch_size
+    self.registry = batches.BatchRegistry(self._store.path, self._identity)
 
   def close(self) -> None:
     """Closes the cache file."""
-    self.book.close()
+    self.registry.close()
     super().close()
 
-  def _check_free(self, keys) -> None:
+  def _check_not_pending(self, keys) -> None:
     """What is under way is its own."""
 
   def _ask(self, requests, place, temperature: float, on_progress):
     found = super()._ask(requests, place, temperature, on_progress)
-    for batch in self.book.open():  # left by a process that died when it had stored everything
-      keys = [key for line in self.book.lines(batch.name) for key in line.keys.values()]
-      if batch.id and batch.place == place and len(self._store.known(keys, place)) == len(keys):
-        self.book.close_batch(batch.name, "collected")
+    for batch in self.registry.open():  # left by a process that died when it had stored everything
+      keys = [key for line in self.registry.lines(batch.name) for key in line.keys.values()]
+      if batch.id and batch.place == place and len(self._store.lookup(keys, place)) == len(keys):
+        self.registry.close_batch(batch.name, "collected")
     return found
 
   async def _send(self, jobs, place, temperature, total: int, on_progress) -> None:
     async with self._connection() as http:
-      asked = _Asked(self, http, jobs, place, temperature, total, on_progress)
+      asked = _BatchAsk(self, http, jobs, place, temperature, total, on_progress)
       try:
         with self._deadline_of(asked), interrupts.heard(asked):
           await asked.run()
@@ -60,16 +60,16 @@ class Batches(client.Client):
         self._answered = asked.answered
 
 
-class _Asked:
+class _BatchAsk:
   """One `ask`: what is missing is submitted, waited for and stored, until nothing is missing."""
 
-  def __init__(self, owner: Batches, http, jobs, place, temperature, total: int, on_progress):
+  def __init__(self, owner: BatchTeacher, http, jobs, place, temperature, total: int, on_progress):
     self._owner, self._place = owner, place
-    self._terms, self._store, self._book = owner._terms, owner._store, owner.book
+    self._terms, self._store, self._registry = owner._terms, owner._store, owner.registry
     self._temperature, self._total, self._on_progress = temperature, total, on_progress
-    self._calls = calls.Calls(http, self._terms, owner._hide, self._rest)
+    self._calls = calls.BatchApi(http, self._terms, owner._hide, self._rest)
     self._jobs = list(jobs)
-    self._wording = format.Calls(self._terms, owner._hide)
+    self._wording = format.LineBuilder(self._terms, owner._hide)
     self._wanted = {key: job for job in jobs for key in job.missing.values()}
     self._attempts: collections.Counter = collections.Counter()  # by key
     self._counts: dict[str, float] = {}  # batch -> samples that are done at the server
@@ -118,28 +118,28 @@ class _Asked:
 
   async def _recover(self) -> None:
     """Settles what a process that was killed has left: batches whose id nobody knows yet."""
-    for batch in self._book.open():
+    for batch in self._registry.open():
       if batch.id or batch.place.run != self._place.run:
         continue
       id = ""
       if batch.tried:
         id = await self._calls.find(batch.name, batch.file, batch.tried, self._forget(batch))
       if id:
-        self._book.submitted(batch.name, id)
+        self._registry.submitted(batch.name, id)
       else:
-        self._book.close_batch(batch.name, "never sent")
+        self._registry.close_batch(batch.name, "never sent")
 
-  def _under_way(self) -> list[batches.Batch]:
+  def _under_way(self) -> list[batches.PendingBatch]:
     """The batches that have something that is wanted."""
-    claimed = self._book.claimed()
+    claimed = self._registry.claimed()
     names = {claimed[key] for key in self._wanted if key in claimed}
-    return [batch for batch in self._book.open() if batch.name in names]
+    return [batch for batch in self._registry.open() if batch.name in names]
 
   async def _submit(self) -> None:
     """Sends off whatever is missing and not under way."""
     if self._full and self._under_way():
       return
-    claimed, rows = self._book.claimed(), []
+    claimed, rows = self._registry.claimed(), []
     self._heed([key for key in self._wanted if key not in claimed])
     for job in self._jobs:
       left = {sample: key for sample, key in job.missing.items() if key not in claimed}
@@ -149,21 +149,21 @@ class _Asked:
         rows.append((line, format.written(line.name, body), self._wording.most(part)))
     if rows:
       self._afford(rows)
-    for part in format.parts(rows, self._owner.most):
+    for part in format.parts(rows, self._owner.batch_size):
       if self._stop is not None:
         return
       lines = [line for line, *_ in part]
       again = sum(self._attempts[line.name] > 0 for line in lines)
-      name = self._book.make(self._place, lines, sum(need for *_, need in part))
+      name = self._registry.make(self._place, lines, sum(need for *_, need in part))
       if name is None:  # another process is faster; its batch is waited for
         continue
-      self._store.sent(self._place, len(lines), again)
+      self._store.record_sent(self._place, len(lines), again)
       self._retries += again
       await self._order(name, b"".join(raw for _, raw, _ in part))
 
   def _heed(self, keys) -> None:
     """Takes for answered what another run's batch has brought meanwhile."""
-    for key, outcome in self._store.known(keys, self._place).items():
+    for key, outcome in self._store.lookup(keys, self._place).items():
       if isinstance(outcome, types.Reply):
         missing = self._wanted.pop(key).missing
         del missing[next(sample for sample in missing if missing[sample] == key)]
@@ -172,17 +172,17 @@ class _Asked:
     """Brings a batch that is in the book to the server."""
     try:
       file = await self._calls.upload(name, content)
-      self._book.uploaded(name, file)
+      self._registry.uploaded(name, file)
     except errors.UserError:
-      self._book.close_batch(name, "never sent")
+      self._registry.close_batch(name, "never sent")
       raise
-    id = await self._calls.create(name, file, lambda: self._book.trying(name))
-    self._book.submitted(name, id)
+    id = await self._calls.create(name, file, lambda: self._registry.trying(name))
+    self._registry.submitted(name, id)
 
   def _afford(self, rows) -> None:
     """Raises errors.UserError if a cap might not hold; nothing is sent then."""
     ours = self._place.run
-    held = sum(batch.dollars for batch in self._book.open() if batch.place.run == ours)
+    held = sum(batch.dollars for batch in self._registry.open() if batch.place.run == ours)
     format.check_caps(self._store, ours, self._owner._caps, rows, held=held)
 
   async def _look(self, under_way, since: float) -> bool:
@@ -222,7 +222,7 @@ class _Asked:
 
     Raises errors.UserError, after that, where it makes no sense to ask for the rest.
     """
-    lines = {line.name: line for line in self._book.lines(batch.name)}
+    lines = {line.name: line for line in self._registry.lines(batch.name)}
     found = results.Results(
       self._store,
       batch.place,
@@ -238,7 +238,7 @@ class _Asked:
       self._check_whole(batch, state, found)
       return False
     found.unheard(lines.values())
-    self._book.close_batch(batch.name, state.status)
+    self._registry.close_batch(batch.name, state.status)
     self._full = False
     if state.status == "failed":
       self._say_failed(state)

@@ -23,7 +23,7 @@ PAGE = 100
 METADATA = "distill_jax"
 
 
-class Calls:
+class BatchApi:
   """Upload, create, find, look at and download, on sending.Terms.
 
   Every method raises errors.UserError where no answer comes, or one after which nothing can go on.

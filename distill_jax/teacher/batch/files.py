@@ -39,22 +39,22 @@ class Paper:
     return (line.name, line.limit) in self.asks
 
 
-class Files(client.Client):
+class FileTeacher(client.Client):
   """A Teacher that connects nowhere. Its terms are client.Client's, and
 
   folder  where the files are
   most    requests in one file
   """
 
-  def __init__(self, *, folder, most: int, base_url: str, identity: str, **terms):
+  def __init__(self, *, directory, batch_size: int, base_url: str, identity: str, **terms):
     name = identity or base_url.rstrip("/") or "files"
     terms |= {"key_env": "", "key_file": "", "send_seed": True}
     super().__init__(base_url=NOWHERE, identity=name, **terms)
-    self._folder, self._most = pathlib.Path(folder), most
+    self._directory, self._batch_size = pathlib.Path(directory), batch_size
 
   async def _send(self, jobs, place, temperature, total: int, on_progress) -> None:
     with self._disk():
-      self._folder.mkdir(parents=True, exist_ok=True)
+      self._directory.mkdir(parents=True, exist_ok=True)
       papers = self._papers({key for job in jobs for key in job.missing.values()})
       failures, tried, why = 0, collections.Counter(), {}
       for paper in papers:
@@ -86,7 +86,7 @@ class Files(client.Client):
   def _papers(self, wanted: set[str]) -> list[Paper]:
     """The files that ask for something wanted, in the order in which they were written."""
     found = []
-    for path in sorted(self._folder.glob("*.jsonl"), key=lambda p: (p.stat().st_mtime_ns, p.name)):
+    for path in sorted(self._directory.glob("*.jsonl"), key=lambda p: (p.stat().st_mtime_ns, p.name)):
       if path.name.endswith(RESULT):
         continue
       try:
@@ -130,19 +130,19 @@ class Files(client.Client):
 
   def _write(self, fresh, again: int, place, temperature: float) -> list[pathlib.Path]:
     """The new files that ask for these lines."""
-    wording = format.Calls(self._terms, self._hide)
+    wording = format.LineBuilder(self._terms, self._hide)
     rows = [
       (line, format.written(line.name, wording.body(job, temperature)), wording.most(job))
       for line, job in fresh
     ]
     if rows:
       format.check_caps(self._store, place.run, self._caps, rows, held=0.0)
-      self._store.sent(place, len(rows), again)
+      self._store.record_sent(place, len(rows), again)
     stem = f"round_{place.round:02}_{re.sub(r'[^A-Za-z0-9_-]', '_', place.phase)}"
     with self._disk():
       return [
-        _written(self._folder, stem, b"".join(raw for _, raw, _ in part))
-        for part in format.parts(rows, self._most)
+        _written(self._directory, stem, b"".join(raw for _, raw, _ in part))
+        for part in format.parts(rows, self._batch_size)
       ]
 
   def _wait(self, paths, left: int, reasons: list[str]) -> errors.UserError:
@@ -152,7 +152,7 @@ class Files(client.Client):
       f"vllm run-batch -i {shlex.quote(str(p))} -o {shlex.quote(str(_result(p)))} --model {model}"
       for p in paths
     ]
-    more = f" and likewise for {len(paths) - SHOWN} more in {self._folder}"
+    more = f" and likewise for {len(paths) - SHOWN} more in {self._directory}"
     again = f"{len(reasons)} requests came to nothing before ({reasons[0]}); " if reasons else ""
     return errors.UserError(
       f"{again}{left} replies are asked for in {', '.join(str(p) for p in paths[:SHOWN])}; where"
@@ -166,7 +166,7 @@ class Files(client.Client):
     try:
       yield
     except OSError as error:
-      where = error.filename or self._folder
+      where = error.filename or self._directory
       raise errors.data(
         f"{where}: {error.strerror}; free the disk, or name another folder with"
         " --config.teacher.batch_dir=FOLDER"

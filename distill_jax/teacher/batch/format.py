@@ -30,7 +30,7 @@ class Result:
   request_id: str
 
 
-class Calls(dispatcher.Sender):
+class LineBuilder(dispatcher.Sender):
   """What a line says, may cost and has cost is what an ordinary call would."""
 
   def __init__(self, terms, hide):
@@ -49,7 +49,7 @@ class Calls(dispatcher.Sender):
     return self._costs(job, answer, taken)
 
 
-def lines_of(job) -> list[batches.Line]:
+def lines_of(job) -> list[batches.BatchLine]:
   """What is missing of a sending.Job, one line for each run of samples without a gap."""
   runs: list[list[int]] = []
   for sample in sorted(job.missing):
@@ -58,7 +58,7 @@ def lines_of(job) -> list[batches.Line]:
     else:
       runs.append([sample])
   return [
-    batches.Line(job.missing[run[0]], job.request, {s: job.missing[s] for s in run}, job.limit)
+    batches.BatchLine(job.missing[run[0]], job.request, {s: job.missing[s] for s in run}, job.limit)
     for run in runs
   ]
 
@@ -106,7 +106,7 @@ def check_caps(store, run: str, caps: dict, rows: list[tuple], *, held: float) -
       f" but ${spent:.4f} of ${caps['max_dollars']:.4f} are spent or set aside; nothing was sent,"
       " raise --config.teacher.max_dollars and run the same command again"
     )
-  sent = store.requests(run)
+  sent = store.requests_sent(run)
   if sent + len(rows) > caps["max_requests"]:
     raise errors.budget(
       f"{sent} teacher requests were sent, {len(rows)} more are needed, the cap is"

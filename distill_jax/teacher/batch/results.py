@@ -105,7 +105,7 @@ class Results:
     answer, outcomes = verdicts.hidden(result.verdict, self._hide), {}
     taken = list(zip(sorted(line.keys), answer.choices, strict=False))
     job = dispatcher.Job(messages(line.request), line.request, {}, line.limit)
-    costs = format.Calls(self._terms, self._hide).costs(job, answer, taken)
+    costs = format.LineBuilder(self._terms, self._hide).costs(job, answer, taken)
     for (sample, choice), cost in zip(taken, costs, strict=True):
       key = line.keys[sample]
       if not choice.failure:
@@ -129,7 +129,7 @@ class Results:
     """Stores what was read. A failure that stands there from this very result, since a process was
     killed over it, is not stored (and charged) again."""
     keys = [key for _, outcomes, _ in self._calls for _, key in outcomes]
-    there, fresh = self._store.known(keys, self._place), []
+    there, fresh = self._store.lookup(keys, self._place), []
     for request, outcomes, place in self._calls:
       new = {(s, key): o for (s, key), o in outcomes.items() if not _same(there.get(key), o)}
       if new:

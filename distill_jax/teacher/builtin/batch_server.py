@@ -24,7 +24,7 @@ ENDS = ("completed", "expired", "cancelled", "failed", "full")
 OVER = ("completed", "expired", "cancelled", "failed")
 
 
-class Desk:
+class BatchService:
   """Takes files and batches in; `answer(raw body)` gives (status, body) of a line, or None for one
   that is never done, or status 0 for one of which nothing is heard.
 

@@ -51,7 +51,7 @@ class Server:
     self._answer, self._port, self._model = answer, port, model
     self._latency, self._script, self._log = latency, script, log
     self.stats = Stats()
-    self.batches = batch_server.Desk(self.line, latency)
+    self.batches = batch_server.BatchService(self.line, latency)
     self.authorizations: set[str] = set()  # headers seen, in memory only
     self._completed: collections.Counter = collections.Counter()
     self._connections: set[asyncio.Task] = set()
@@ -195,7 +195,7 @@ class Server:
       stats.in_flight -= 1
 
   def line(self, raw: bytes) -> tuple[int, dict] | None:
-    """(status, body) of one request of a batch; see batch_server.Desk."""
+    """(status, body) of one request of a batch; see batch_server.BatchService."""
     number = self.stats.requests
     self.stats.requests += 1
     fault = self._script.pick(number)

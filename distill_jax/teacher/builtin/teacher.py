@@ -17,7 +17,7 @@ _UNKNOWN = "I am sorry, I do not know this problem and would rather not guess."
 _NUMBER = re.compile(r"-?\d+")
 
 
-class Brain:
+class BuiltinTeacher:
   """What a server.Server answers with: `brain(messages, n, temperature, seed)` -> n texts.
 
   `error_rate` is the share of replies with a wrong step and a wrong answer, 0 to 1.
@@ -53,14 +53,14 @@ class Brain:
     believed = [_mistaken(problem, name)] if slips and problem.choices else []
     if asked.startswith(prompts.STAGE):
       parts = self._world.staged(problem.id, variant, *believed)
-      return prompts.lay_stages(parts, *(believed or [problem.gold]))
+      return prompts.join_stages(parts, *(believed or [problem.gold]))
     if asked.startswith(prompts.DECOMPOSE):
       parts = self._world.decomposed(problem.id, variant, *believed)
-      text = prompts.lay_steps(parts, *(believed or [problem.gold]))
+      text = prompts.join_steps(parts, *(believed or [problem.gold]))
     else:
       text = self._world.wording(problem.id, variant, *believed)
     if slips and not believed:
-      text = spoilt(text, name)
+      text = corrupt(text, name)
     attempt = prompts.untag(content, "attempt")
     return text if attempt is None else self._critique(problem, attempt) + text
 
@@ -80,7 +80,7 @@ def _mistaken(problem, name: str) -> str:
   return wrong[int(faults.chance(f"slip {name}") * len(wrong))]
 
 
-def spoilt(rationale: str, name: str) -> str:
+def corrupt(rationale: str, name: str) -> str:
   """The rationale with a wrong result in its last step and a wrong answer; `name` decides which."""
   *steps, last = rationale.strip().split("\n")
   found = list(_NUMBER.finditer(last))
@@ -102,9 +102,9 @@ def spoilt(rationale: str, name: str) -> str:
 def make_server(
   world, *, port: int, latency: float, error_rate: float, faults_script: str, seed: int, log: str
 ):
-  """A server.Server with a Brain behind it. Raises errors.UserError if the script cannot be read."""
+  """A server.Server with a BuiltinTeacher behind it. Raises errors.UserError if the script cannot be read."""
   return server.Server(
-    Brain(world, error_rate=error_rate, seed=seed), port=port, model=MODEL, latency=latency,
+    BuiltinTeacher(world, error_rate=error_rate, seed=seed), port=port, model=MODEL, latency=latency,
     script=faults.Script(faults_script, seed), log=log,
   )  # fmt: skip
 

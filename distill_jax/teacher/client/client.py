@@ -91,9 +91,9 @@ class Client:
     self._turn = threading.Lock()
     self._caps = {"max_dollars": max_dollars, "max_requests": max_requests}
     self._identity, self._run = identity or self._terms.base_url, run
-    self._store = cache.Cache(cache_path)
+    self._store = cache.ReplyCache(cache_path)
     self._answered = False
-    self.ledger = ledger.Ledger(self._store, run)
+    self.ledger = ledger.RunLedger(self._store, run)
 
   def ask(
     self,
@@ -105,7 +105,7 @@ class Client:
     on_progress: Callable[[types.Progress], None] | None,
   ) -> list[list[types.Reply | types.Failure]]:
     """See asking.Teacher. Of asks from several threads, one waits for the other's replies."""
-    place = cache.Place(self._run, round, phase)
+    place = cache.RunPhase(self._run, round, phase)
     with self._turn:
       return self._ask(requests, place, temperature, on_progress)
 
@@ -114,9 +114,9 @@ class Client:
   ) -> types.Need:
     """See asking.Teacher."""
     names = [self._names(request, temperature) for request in requests]
-    jobs = self._jobs(requests, names, cache.Place(self._run, round, phase))
+    jobs = self._jobs(requests, names, cache.RunPhase(self._run, round, phase))
     every = {name for _, keys in names for name in keys.values()}
-    found = self._store.known(every, cache.Place(self._run, round, phase)).values()
+    found = self._store.lookup(every, cache.RunPhase(self._run, round, phase)).values()
     stored = sum(isinstance(outcome, types.Reply) for outcome in found)
     return dispatcher.need(self._terms, jobs, len(every), stored, free=self._local)
 
@@ -126,15 +126,15 @@ class Client:
 
   def _ask(self, requests, place, temperature: float, on_progress):
     names = [self._names(request, temperature) for request in requests]
-    self._store.ask([name for _, keys in names for name in keys.values()], place)
+    self._store.record_asked([name for _, keys in names for name in keys.values()], place)
     jobs = self._jobs(requests, names, place)
     total = sum(request.samples for request in requests)
     if jobs:
-      self._check_free({name for job in jobs for name in job.missing.values()})
+      self._check_not_pending({name for job in jobs for name in job.missing.values()})
       asyncio.run(self._send(jobs, place, temperature, total, on_progress))
     elif on_progress is not None:
       on_progress(types.Progress(total, total, 0, 0, self.ledger.total().dollars))
-    found = self._store.known([name for _, keys in names for name in keys.values()], place)
+    found = self._store.lookup([name for _, keys in names for name in keys.values()], place)
     if gone := [name for _, keys in names for name in keys.values() if name not in found]:
       raise errors.data(
         f"{len(gone)} replies were thrown away from teacher cache {self._store.path} by another"
@@ -142,9 +142,9 @@ class Client:
       )
     return [[found[name] for name in keys.values()] for _, keys in names]
 
-  def _check_free(self, keys: set[str]) -> None:
+  def _check_not_pending(self, keys: set[str]) -> None:
     """Raises errors.UserError for what is under way in another way."""
-    batches.check_free(self._store.path, self._run, keys)
+    batches.check_not_pending(self._store.path, self._run, keys)
 
   def _names(self, request: types.Request, temperature: float) -> tuple[str, dict[int, str]]:
     """(canonical JSON, {sample: cache key}) of a request."""
@@ -156,9 +156,9 @@ class Client:
 
   def _jobs(self, requests, names, place) -> list[dispatcher.Job]:
     """What is neither stored nor settled, one job for each distinct request and limit."""
-    found = self._store.known([name for _, keys in names for name in keys.values()], place)
+    found = self._store.lookup([name for _, keys in names for name in keys.values()], place)
     jobs: dict[tuple[str, int], dispatcher.Job] = {}
-    salt, failed = self._store.salt(), self._store.failed(place)
+    salt, failed = self._store.salt(), self._store.failure_counts(place)
     for request, (text, keys) in zip(requests, names, strict=True):
       for sample, name in keys.items():
         if limit := self._limit(found.get(name)):
@@ -182,18 +182,18 @@ class Client:
 
   async def _send(self, jobs, place, temperature, total: int, on_progress) -> None:
     spent = self.ledger.total().dollars
-    budget = ledger.Budget(spent=spent, requests=self.ledger.requests(), **self._caps)
+    budget = ledger.Budget(spent=spent, requests=self.ledger.requests_sent(), **self._caps)
     there = total - sum(len(job.missing) for job in jobs)
     progress = meter.Meter(total, there, spent, on_progress)
     progress.watch(self.pace)
-    keeper = writer.Keeper(self._store, place)
+    store_writer = writer.StoreWriter(self._store, place)
     post = transport.Post(
       self._terms.base_url, self._key, timeout=self._terms.timeout, local=self._local,
       connections=self._terms.max_concurrency, hide=self._hide,
     )  # fmt: skip
     async with post:
       sender = dispatcher.Sender(
-        post, self._terms, keeper, self.pace, budget, progress, self._hide, self._answered
+        post, self._terms, store_writer, self.pace, budget, progress, self._hide, self._answered
       )
       try:
         with self._deadline_of(sender), interrupts.heard(sender):
@@ -201,7 +201,7 @@ class Client:
             await sender.run(jobs, temperature)
       finally:
         self._answered = sender.answered
-        await keeper.close()
+        await store_writer.close()
 
   @contextlib.contextmanager
   def _deadline_of(self, sender: dispatcher.Sender):

@@ -12,7 +12,7 @@ import hashlib
 import itertools
 import time
 
-from distill_jax import errors
+from distill_jax import errors, settings
 from distill_jax.teacher import types
 from distill_jax.teacher.client import rate_limit, request_body, transport, verdicts
 from distill_jax.teacher.store import ledger, writer
@@ -66,7 +66,7 @@ class Terms:
   timeout: float
   max_attempts: int
   max_wait: float
-  prices: ledger.Prices
+  prices: settings.Prices
   send_seed: bool
   shaping: request_body.Shaping
 
@@ -75,12 +75,12 @@ class Sender:
   """Sends the jobs of one ask; lives in one event loop."""
 
   def __init__(
-    self, post: transport.Post, terms: Terms, keeper: writer.Keeper, pace: rate_limit.Pace, budget,
-    meter, hide, answered: bool,
+    self, post: transport.Post, terms: Terms, store_writer: writer.StoreWriter,
+    pace: rate_limit.Pace, budget, meter, hide, answered: bool,
   ):  # fmt: skip
     """`hide` takes the key out of a text, `answered` says whether the server ever gave a valid
     reply in this run."""
-    self._post, self._terms, self._keeper, self._budget = post, terms, keeper, budget
+    self._post, self._terms, self._writer, self._budget = post, terms, store_writer, budget
     self._meter, self._hide, self.answered = meter, hide, answered
     self._pace, self._gate = pace, rate_limit.Gate(pace)
     self._given_up = 0  # in a row
@@ -161,7 +161,7 @@ class Sender:
       self._gate.back(tokens_in + tokens_out)
       raise
     try:
-      self._keeper.sent(before > 0)
+      self._writer.count_request(before > 0)
       self._meter.sent(before > 0)
       left_at = time.monotonic()
       body = self._body(job, temperature)
@@ -227,7 +227,7 @@ class Sender:
     dollars = sum(outcome.dollars for outcome in outcomes.values())
     self._budget.spend(dollars)
     self._meter.spend(dollars)
-    await self._keeper.keep(job.request, outcomes)
+    await self._writer.write(job.request, outcomes)
     if longer:
       limit = min(2 * job.limit, self._terms.max_tokens_retry_limit)
       queue.appendleft(dataclasses.replace(job, missing=longer, limit=limit))
@@ -267,7 +267,7 @@ class Sender:
     self._meter.spend(cost)
     charged = dict(zip(("tokens_in", "tokens_out", "dollars"), (*tokens, cost), strict=True))
     failed = _failure("gave_up", self._hide(heard.verdict.why), attempt, heard, **charged)
-    await self._keeper.keep(job.request, {min(job.missing.items()): failed})
+    await self._writer.write(job.request, {min(job.missing.items()): failed})
 
   async def _skip(self, job: Job, heard: transport.Heard, attempt: int) -> None:
     kind, why = heard.verdict.kind, self._hide(heard.verdict.why)
@@ -331,7 +331,7 @@ class Sender:
   async def _fail(self, job: Job, failure: types.Failure) -> None:
     outcomes = {item: failure for item in job.missing.items()}
     job.missing.clear()
-    await self._keeper.keep(job.request, outcomes)
+    await self._writer.write(job.request, outcomes)
     self._meter.done(len(outcomes), len(outcomes), 0)
 
   async def _rest(self, seconds: float) -> None:

@@ -34,7 +34,7 @@ def fields(extra: str, at: str = "teacher.extra_body") -> dict:
 
 def told(messages, kind: str, schema: bool):
   """What the teacher is told; `schema`: the reply is asked for as JSON."""
-  return prompts_schema.told(messages, kind) if schema else messages
+  return prompts_schema.with_json_instruction(messages, kind) if schema else messages
 
 
 class Shaping:

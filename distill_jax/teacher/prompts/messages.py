@@ -84,7 +84,7 @@ def correct(question: str, attempt: str, gold: str | None) -> tuple[tuple[str, s
 
 
 def stage(question: str, choices, gold: str | None, shots=()) -> tuple[tuple[str, str], ...]:
-  """Messages that ask for key information and a verdict on every option, as `lay_stages` writes it
+  """Messages that ask for key information and a verdict on every option, as `join_stages` writes it
   (Piao & Park 2025, TinyThinker, who tell the teacher the right label).
 
   `choices` are (label, text) pairs; `gold` is shown unless it is None. `shots` are (question,
@@ -97,7 +97,7 @@ def stage(question: str, choices, gold: str | None, shots=()) -> tuple[tuple[str
 
 
 def decompose(question: str, shots=(), gold: str | None = None) -> tuple[tuple[str, str], ...]:
-  """Messages that ask for sub-questions with their solutions, as `lay_steps` writes them.
+  """Messages that ask for sub-questions with their solutions, as `join_steps` writes them.
 
   `gold` is shown unless it is None. `shots` are (question, reply) pairs, shown as earlier turns.
   """
@@ -110,7 +110,7 @@ def decompose(question: str, shots=(), gold: str | None = None) -> tuple[tuple[s
   return (("system", DECOMPOSE), *turns, ("user", "\n".join(parts)))
 
 
-def lay_stages(parts, correct: str) -> str:
+def join_stages(parts, correct: str) -> str:
   """A reply in the layout that `stage` asks for; `parts` as in records.Rationale, recall first."""
   (_, recall), *options = parts
   verdicts = [
@@ -120,7 +120,7 @@ def lay_stages(parts, correct: str) -> str:
   return "\n".join([f"Key Information: {recall}", "Explanations:", *verdicts])
 
 
-def lay_steps(parts, answer: str) -> str:
+def join_steps(parts, answer: str) -> str:
   """A reply in the layout that `decompose` asks for; `parts` are (sub-question, solution) pairs."""
   lines = [f"Sub-question: {asked}\nSolution: {solution}" for asked, solution in parts]
   return "\n".join([*lines, f"Answer: {answer}"])

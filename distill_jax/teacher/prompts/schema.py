@@ -71,7 +71,7 @@ def response_format(kind: str) -> dict:
   return {"type": "json_schema", "json_schema": schema}
 
 
-def told(messages, kind: str) -> tuple[tuple[str, str], ...]:
+def with_json_instruction(messages, kind: str) -> tuple[tuple[str, str], ...]:
   """The messages, with a word on JSON behind what the teacher is told: not every server shows the
   schema to its model."""
   (role, content), *rest = messages
@@ -111,7 +111,7 @@ def decomposed(text: str) -> tuple[tuple[tuple[str, str], ...], str] | None:
   if not found:
     return None
   parts = tuple((_line(row["sub_question"]), _line(row["solution"])) for row in found["steps"])
-  return parts, prompts.lay_steps(parts, _line(found["answer"]))
+  return parts, prompts.join_steps(parts, _line(found["answer"]))
 
 
 def as_json(kind: str, text: str) -> str | None:

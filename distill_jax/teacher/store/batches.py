@@ -32,7 +32,7 @@ _ROW = "name, id, file, run, round, phase, samples, dollars, tried"
 
 
 @dataclasses.dataclass(frozen=True)
-class Line:
+class BatchLine:
   """Samples of one request that are asked together; they follow each other without a gap."""
 
   name: str  # custom_id: the cache key of the first of them
@@ -42,17 +42,17 @@ class Line:
 
 
 @dataclasses.dataclass(frozen=True)
-class Batch:
+class PendingBatch:
   name: str
   id: str  # "" as long as it is not known
   file: str  # id of the uploaded file; "" likewise
-  place: cache.Place
+  place: cache.RunPhase
   samples: int
   dollars: float  # that it may cost
   tried: float  # Unix seconds of the last attempt to create it; 0 if there was none
 
 
-class Book:
+class BatchRegistry:
   """The batches of one server in a cache file. Raises errors.UserError if it cannot be used."""
 
   def __init__(self, path, server: str):
@@ -63,7 +63,7 @@ class Book:
       for table in _TABLES:
         self._db.execute(table)
 
-  def open(self) -> list[Batch]:
+  def open(self) -> list[PendingBatch]:
     """The batches that are not over, of whatever run, in the order in which they were made."""
     with self._clear():
       rows = self._db.execute(
@@ -71,18 +71,18 @@ class Book:
         (self._server, MADE, SENT),
       ).fetchall()
     return [
-      Batch(name, id or "", file or "", cache.Place(run, round, phase), samples, dollars, tried)
+      PendingBatch(name, id or "", file or "", cache.RunPhase(run, round, phase), samples, dollars, tried)
       for name, id, file, run, round, phase, samples, dollars, tried in rows
     ]
 
-  def lines(self, batch: str) -> list[Line]:
+  def lines(self, batch: str) -> list[BatchLine]:
     """The lines of a batch that is not over."""
     with self._clear():
       rows = self._db.execute(
         "select line, request, keys, most from batch_lines where batch = ?", (batch,)
       ).fetchall()
     return [
-      Line(name, request, {int(sample): key for sample, key in json.loads(keys).items()}, limit)
+      BatchLine(name, request, {int(sample): key for sample, key in json.loads(keys).items()}, limit)
       for name, request, keys, limit in rows
     ]
 
@@ -90,7 +90,7 @@ class Book:
     """{cache key: batch} of everything that is under way."""
     return {key: batch.name for batch in self.open() for key in self._keys(batch.name)}
 
-  def make(self, place: cache.Place, lines: list[Line], dollars: float) -> str | None:
+  def make(self, place: cache.RunPhase, lines: list[BatchLine], dollars: float) -> str | None:
     """The name of a new batch of these lines; None if another process has taken one of them."""
     name = f"distill-{secrets.token_hex(8)}"
     now = datetime.datetime.now(datetime.UTC).isoformat("T", "seconds")
@@ -160,7 +160,7 @@ class Book:
       ) from None
 
 
-def check_free(path, run: str, keys: set[str]) -> None:
+def check_not_pending(path, run: str, keys: set[str]) -> None:
   """Raises errors.UserError if a run has batches under way with some of these samples: whoever asks
   in another way than they were asked would pay for the same replies again."""
   with contextlib.closing(sqlite3.connect(path, timeout=30.0)) as db:

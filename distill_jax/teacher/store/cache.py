@@ -22,7 +22,7 @@ LOOKED_UP = 500  # keys in one query
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class RunPhase:
   """Where in which run something is asked."""
 
   run: str
@@ -48,7 +48,7 @@ def key(request: str, sample: int) -> str:
   return hashlib.sha256(f"{request}#{sample}".encode()).hexdigest()
 
 
-class Cache:
+class ReplyCache:
   """Opens or makes the file. Raises errors.UserError if it is damaged, foreign or not writable."""
 
   def __init__(self, path):
@@ -67,12 +67,12 @@ class Cache:
       self._db.close()
       raise
 
-  def get(self, key: str, place: Place) -> types.Reply | None:
+  def get(self, key: str, place: RunPhase) -> types.Reply | None:
     """The stored reply, told from the point of view of `place`."""
     row = self._one(f"select {tables.REPLY}, run, round, phase from replies where key = ?", (key,))
     return row and _reply(row, place)
 
-  def failure(self, key: str, place: Place) -> types.Failure | None:
+  def failure(self, key: str, place: RunPhase) -> types.Failure | None:
     """The failure that was recorded for this sample at this place."""
     row = self._one(
       f"select {tables.FAILURE} from failures"
@@ -81,7 +81,7 @@ class Cache:
     )
     return types.Failure(*row) if row else None
 
-  def known(self, keys, place: Place) -> dict[str, types.Reply | types.Failure]:
+  def lookup(self, keys, place: RunPhase) -> dict[str, types.Reply | types.Failure]:
     """{key: what get, or else failure, would say} of the keys that either knows."""
     keys, where, found = list(dict.fromkeys(keys)), dataclasses.astuple(place), {}
     for start in range(0, len(keys), LOOKED_UP):
@@ -99,7 +99,7 @@ class Cache:
       found |= {row[-1]: _reply(row[:-1], place) for row in replied}
     return found
 
-  def failed(self, place: Place) -> collections.Counter:
+  def failure_counts(self, place: RunPhase) -> collections.Counter:
     """How often each sample was answered with what is no reply, so that asking for it at `place` is
     asking anew, by key. (One that was cut there is asked for with more room instead.)"""
     rows = self.rows(
@@ -119,13 +119,13 @@ class Cache:
       )
       return db.execute("select text from salt").fetchone()[0]
 
-  def ask(self, keys, place: Place) -> None:
+  def record_asked(self, keys, place: RunPhase) -> None:
     """Notes that `place` wants these replies."""
     where = dataclasses.astuple(place)
     with self.transaction() as db:
       db.executemany("insert or ignore into asked values (?, ?, ?, ?)", [(*where, k) for k in keys])
 
-  def store(self, request: str, outcomes: dict, place: Place) -> None:
+  def store(self, request: str, outcomes: dict, place: RunPhase) -> None:
     """Keeps what one call brought: see store_many."""
     self.store_many([(request, outcomes, place)])
 
@@ -147,7 +147,7 @@ class Cache:
           else:
             _insert_reply(db, outcome, (name, request, sample), where, now)
 
-  def sent(self, place: Place, requests: int = 1, retries: int = 0) -> None:
+  def record_sent(self, place: RunPhase, requests: int = 1, retries: int = 0) -> None:
     """Counts HTTP requests that are about to be sent; `retries` of them were sent before."""
     with self.transaction() as db:
       db.execute(
@@ -156,7 +156,7 @@ class Cache:
         (*dataclasses.astuple(place), requests, retries),
       )
 
-  def requests(self, run: str) -> int:
+  def requests_sent(self, run: str) -> int:
     """HTTP requests this run has sent."""
     return self._one("select coalesce(sum(requests), 0) from sent where run = ?", (run,))[0]
 
@@ -190,7 +190,7 @@ class Cache:
       tokens_reasoning=sum(reasoning),
     )
 
-  def failed_before(self, place: Place) -> dict[str, list[types.Failure]]:
+  def failed_before(self, place: RunPhase) -> dict[str, list[types.Failure]]:
     """The failures of a place that were asked again since, by key."""
     found = collections.defaultdict(list)
     for *row, key in self.rows(
@@ -200,7 +200,7 @@ class Cache:
       found[key].append(types.Failure(*row))
     return found
 
-  def set_failures_aside(self, run: str, finished) -> int:
+  def reset_failures(self, run: str, finished) -> int:
     """Takes the failures of a run for not settled, but for those of finished (round, phase) pairs;
     how many there were. They stay in the file and in the ledger."""
     count, finished = 0, set(finished)
@@ -333,7 +333,7 @@ class Cache:
       return self._db.execute(sql, values).fetchall()
 
 
-def _reply(row, place: Place) -> types.Reply:
+def _reply(row, place: RunPhase) -> types.Reply:
   """A reply from its columns (tables.REPLY, run, round, phase)."""
   *first, dollars, tokens_cached, tokens_reasoning = row[:8]
   cached = row[8:] != dataclasses.astuple(place)

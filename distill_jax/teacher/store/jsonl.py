@@ -17,12 +17,12 @@ from distill_jax.teacher.store import cache, tables
 
 WHAT = "teacher cache"
 READABLE = (2, tables.VERSION)  # versions that `read` understands; 2 says `stage` for `phase`
-NAMES = ("replies", "asked", "failures", "failed_before", "sent", "pruned")
+TABLES = ("replies", "asked", "failures", "failed_before", "sent", "pruned")
 _KEY = re.compile(r"[0-9a-f]{64}")
 _TYPES = {"text": str, "integer": int, "real": float}
 
 
-def export(store: cache.Cache, out) -> int:
+def export(store: cache.ReplyCache, out) -> int:
   """Writes all rows to an open text file, those of one moment; how many there were."""
   columns, count = _columns(store), 0
   out.write(_line({"distill_jax": WHAT, "version": tables.VERSION}))
@@ -61,7 +61,7 @@ def _part(path) -> pathlib.Path:
   return pathlib.Path(f"{path}.part")
 
 
-def read(store: cache.Cache, path, run: str) -> tuple[int, int]:
+def import_file(store: cache.ReplyCache, path, run: str) -> tuple[int, int]:
   """(rows that were new, rows there were) of an exported file, all of it or nothing.
 
   `run`: what the runs in it are called from now on; "" as they were. A row that is there stays as
@@ -106,11 +106,11 @@ _ORDER = {
 }
 
 
-def _columns(store: cache.Cache) -> dict[str, dict[str, type]]:
+def _columns(store: cache.ReplyCache) -> dict[str, dict[str, type]]:
   """{table: {column: type}}"""
   return {
     table: {row[1]: _TYPES[row[2].lower()] for row in store.rows(f"pragma table_info({table})")}
-    for table in NAMES
+    for table in TABLES
   }
 
 

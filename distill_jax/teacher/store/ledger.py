@@ -1,33 +1,23 @@
 """What the teacher cost, read from the stored replies, and the cap on what it may cost."""
 
 import asyncio
-import dataclasses
 
-from distill_jax import errors
+from distill_jax import errors, settings
 from distill_jax.teacher import types
 from distill_jax.teacher.store import cache
 
 
-@dataclasses.dataclass(frozen=True)
-class Prices:
-  """Dollars per million tokens."""
-
-  input: float
-  output: float
-  cached: float  # input that the server had seen before; -1: as any other
-
-
-def dollars(prices, tokens_in: int, tokens_out: int, tokens_cached: int = 0) -> float:
+def dollars(prices: settings.Prices, tokens_in: int, tokens_out: int, tokens_cached: int = 0) -> float:
   """What a call costs; `tokens_cached` of its `tokens_in` at their own price."""
   cached = prices.input if prices.cached < 0 else prices.cached
   fresh = tokens_in - tokens_cached
   return (fresh * prices.input + tokens_cached * cached + tokens_out * prices.output) / 1e6
 
 
-class Ledger:
+class RunLedger:
   """Totals by round and phase; a killed and resumed run has the same as one that was not."""
 
-  def __init__(self, cache: cache.Cache, run: str):
+  def __init__(self, cache: cache.ReplyCache, run: str):
     self._cache, self._run = cache, run
 
   def of(self, round: int, phase: str | None = None) -> types.Totals:
@@ -38,9 +28,9 @@ class Ledger:
     """Totals of the run."""
     return self._cache.totals(self._run)
 
-  def requests(self) -> int:
+  def requests_sent(self) -> int:
     """HTTP requests sent, retries among them."""
-    return self._cache.requests(self._run)
+    return self._cache.requests_sent(self._run)
 
 
 class Budget:

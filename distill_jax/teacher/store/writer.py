@@ -5,7 +5,7 @@ import asyncio
 from distill_jax.teacher.store import cache
 
 
-class Keeper:
+class StoreWriter:
   """Writes replies and counts to the cache from a thread; lives in one event loop.
 
   While one write is under way, what comes in waits together for the next: an fsync costs about as
@@ -13,19 +13,19 @@ class Keeper:
   but a request does not wait for its count.
   """
 
-  def __init__(self, store: cache.Cache, place: cache.Place):
+  def __init__(self, store: cache.ReplyCache, place: cache.RunPhase):
     self._store, self._place = store, place
     self._calls: list = []  # what the next write takes: (request, outcomes, place), future
     self._sent = [0, 0]  # requests, retries not counted on the disk yet
     self._writer: asyncio.Task | None = None
 
-  def sent(self, retry: bool) -> None:
+  def count_request(self, retry: bool) -> None:
     """Counts a request that is about to be sent. Raises what a write before has raised."""
     self._sent[0] += 1
     self._sent[1] += retry
     self._wake()
 
-  async def keep(self, request: str, outcomes: dict) -> None:
+  async def write(self, request: str, outcomes: dict) -> None:
     """Returns when the outcomes of a call are on the disk. Raises errors.UserError if they cannot."""
     written = asyncio.get_running_loop().create_future()
     self._calls.append(((request, outcomes, self._place), written))
@@ -63,4 +63,4 @@ class Keeper:
     if calls:
       self._store.store_many(calls)
     if requests:
-      self._store.sent(self._place, requests, retries)
+      self._store.record_sent(self._place, requests, retries)

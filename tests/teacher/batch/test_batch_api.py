@@ -41,7 +41,7 @@ def test_replies_are_those_of_ordinary_calls_at_half_the_price(serve, connect, p
   mine, theirs = teacher.ledger.of(0, "batch"), plain.ledger.of(0, "batch")
   assert mine.dollars == pytest.approx(theirs.dollars / 2) and mine.dollars > 0
   assert (mine.calls, mine.tokens_in, mine.tokens_out) == (90, theirs.tokens_in, theirs.tokens_out)
-  assert server.batches.requests["create"] == 1 and teacher.ledger.requests() == 30
+  assert server.batches.requests["create"] == 1 and teacher.ledger.requests_sent() == 30
   teacher.close()
 
 
@@ -93,10 +93,10 @@ def test_a_reply_that_was_cut_is_asked_for_with_a_larger_limit(serve, path):
   teacher.close()
 
 
-@pytest.mark.parametrize("most", [1, 7, 30])
+@pytest.mark.parametrize("batch_size", [1, 7, 30])
 def test_what_is_too_much_for_one_file_goes_in_several(serve, path, most):
   server = serve()
-  teacher = batched(server.url, path, most=most)
+  teacher = batched(server.url, path, batch_size=most)
   assert len(ask(teacher, wanted(21))) == 21
   assert len(server.batches.batches) == -(-21 // most) and server.stats.completed == 21
   teacher.close()
@@ -154,7 +154,7 @@ def test_a_batch_that_is_not_accepted_is_refused_with_its_reason(serve, path):
 def test_a_batch_that_finds_no_room_waits_for_another(serve, path):
   server = serve(latency=0.05)
   server.batches.ends = ["completed", "full"]
-  teacher = batched(server.url, path, most=4)
+  teacher = batched(server.url, path, batch_size=4)
   assert len(ask(teacher, wanted(8))) == 8
   assert sorted(states(path)) == ["completed", "completed", "failed"]
   assert server.stats.paid_twice == 0
@@ -193,10 +193,10 @@ def test_a_cap_is_checked_before_anything_is_sent(serve, path, field, terms):
 def test_what_is_under_way_counts_against_the_cap(serve, path):
   server = serve()
   teacher = batched(server.url, path, max_dollars=0.01)
-  held = teacher.book.make(cache.Place("this run", 9, "z"), [], 0.0099)
-  teacher.book.submitted(held, "batch-0")
+  held = teacher.registry.make(cache.RunPhase("this run", 9, "z"), [], 0.0099)
+  teacher.registry.submitted(held, "batch-0")
   assert refusal(ask, teacher, wanted(2)).code == errors.BUDGET and not server.batches.requests
-  teacher.book.close_batch(held, "done")
+  teacher.registry.close_batch(held, "done")
   teacher.close()
 
 
@@ -341,7 +341,7 @@ def test_a_stop_leaves_the_batch_to_whoever_comes_next(serve, path):
 def test_a_failure_that_is_read_twice_is_charged_once(serve, path, monkeypatch):
   server = serve(["", "", "refusal"])  # the last line, and so the first result
   monkeypatch.setattr(results, "TOGETHER", 1)
-  teacher, calls, whole = batched(server.url, path), [], cache.Cache.store_many
+  teacher, calls, whole = batched(server.url, path), [], cache.ReplyCache.store_many
 
   def interrupted(self, rows):
     calls.append(rows)
@@ -349,7 +349,7 @@ def test_a_failure_that_is_read_twice_is_charged_once(serve, path, monkeypatch):
       raise SystemExit
     whole(self, rows)
 
-  monkeypatch.setattr(cache.Cache, "store_many", interrupted)
+  monkeypatch.setattr(cache.ReplyCache, "store_many", interrupted)
   with pytest.raises(SystemExit):
     ask(teacher, wanted(3))
   assert teacher.ledger.of(0).failures == 1 and teacher.ledger.of(0).calls == 0
@@ -365,6 +365,6 @@ def test_a_server_that_calls_all_requests_the_same_is_not_asked_for_ever(serve, 
   monkeypatch.setattr(format, "results", same)
   teacher = batched(server.url, path)
   assert texts(ask(teacher, wanted(1))) == [["refusal"]]
-  assert teacher._store.set_failures_aside("this run", ()) == 1
+  assert teacher._store.reset_failures("this run", ()) == 1
   assert texts(ask(teacher, wanted(1))) == [["gave_up"]] and len(server.batches.batches) == 5
   teacher.close()

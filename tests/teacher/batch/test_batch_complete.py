@@ -17,14 +17,14 @@ def path(tmp_path):
 def test_results_that_are_not_whole_yet_are_waited_for_and_not_paid_again(
   serve, path, monkeypatch, wrong
 ):
-  server, whole, seen = serve(), calls.Calls.download, []
+  server, whole, seen = serve(), calls.BatchApi.download, []
 
   async def download(self, file, forget):
     content = await whole(self, file, forget)
     seen.append(file)
     return content if len(seen) > 2 else content[: len(content) // 2] if wrong is None else wrong
 
-  monkeypatch.setattr(calls.Calls, "download", download)
+  monkeypatch.setattr(calls.BatchApi, "download", download)
   teacher = batched(server.url, path, max_wait=60.0)
   assert [reply.text for (reply,) in ask(teacher, wanted(4))] == [
     f"q{k} #0 at 0.5" for k in range(4)
@@ -40,7 +40,7 @@ def test_results_that_are_never_whole_stop_the_run_and_are_not_paid_again(serve,
   async def download(self, file, forget):
     return b""
 
-  monkeypatch.setattr(calls.Calls, "download", download)
+  monkeypatch.setattr(calls.BatchApi, "download", download)
   for _ in range(2):
     teacher = batched(server.url, path)
     refused = refusal(ask, teacher, wanted(4))

@@ -149,11 +149,11 @@ def test_a_reply_that_was_cut_is_asked_for_with_a_larger_limit(play, there):
 
 
 def test_several_files_where_one_would_be_too_large(play, there):
-  refused = play(wanted(9), most=2)
+  refused = play(wanted(9), batch_size=2)
   assert len(papers(there)) == 5 and "likewise for 2 more" in str(refused)
   for path in papers(there):
     run_batch(elsewhere(), path)
-  assert len(play(wanted(9), most=2)) == 9
+  assert len(play(wanted(9), batch_size=2)) == 9
 
 
 def test_a_cap_is_checked_before_a_file_is_written(play, there):
@@ -199,8 +199,8 @@ def test_what_is_to_be_asked_again_stands_in_the_next_file_and_is_charged_once(
   first = play(wanted(2))
   assert isinstance(first[1][0], types.Failure)
   spent = play.totals.dollars
-  store = cache.Cache(tmp_path / "teacher.sqlite")
-  assert store.set_failures_aside("this run", ()) == 1
+  store = cache.ReplyCache(tmp_path / "teacher.sqlite")
+  assert store.reset_failures("this run", ()) == 1
   store.close()
   assert play(wanted(2)).code == errors.PREEMPTED and play.totals.dollars == spent
   (path,) = papers(there)

@@ -21,19 +21,19 @@ from distill_jax.teacher.store import batches, cache
 
 VICTIM = pathlib.Path(__file__).parents[2] / "batch_victim.py"
 MOMENTS = {
-  "written down": ["Book", "make", "after", 1],
-  "uploaded": ["Calls", "upload", "after", 1],
-  "about to ask": ["Book", "trying", "after", 1],
-  "asked, and its id not known": ["Calls", "create", "after", 1],
-  "the second likewise": ["Calls", "create", "after", 2],
-  "its id known": ["Book", "submitted", "after", 1],
-  "waiting": ["Calls", "look", "after", 2],
-  "downloaded": ["Calls", "download", "after", 1],
-  "half of it stored": ["Cache", "store_many", "after", 1],
-  "all of it stored": ["Book", "close_batch", "before", 1],
-  "all of the last stored": ["Book", "close_batch", "before", 2],
-  "over": ["Book", "close_batch", "after", 1],
-  "the second over": ["Book", "close_batch", "after", 2],
+  "written down": ["BatchRegistry", "make", "after", 1],
+  "uploaded": ["BatchApi", "upload", "after", 1],
+  "about to ask": ["BatchRegistry", "trying", "after", 1],
+  "asked, and its id not known": ["BatchApi", "create", "after", 1],
+  "the second likewise": ["BatchApi", "create", "after", 2],
+  "its id known": ["BatchRegistry", "submitted", "after", 1],
+  "waiting": ["BatchApi", "look", "after", 2],
+  "downloaded": ["BatchApi", "download", "after", 1],
+  "half of it stored": ["ReplyCache", "store_many", "after", 1],
+  "all of it stored": ["BatchRegistry", "close_batch", "before", 1],
+  "all of the last stored": ["BatchRegistry", "close_batch", "before", 2],
+  "over": ["BatchRegistry", "close_batch", "after", 1],
+  "the second over": ["BatchRegistry", "close_batch", "after", 2],
 }
 
 
@@ -55,9 +55,9 @@ def victim():
 
 def checked(server, path, undisturbed) -> None:
   """Asks to the end, and holds what was found against a run that nobody killed."""
-  with contextlib.closing(batched(server.url, path, most=7, max_wait=30.0)) as teacher:
+  with contextlib.closing(batched(server.url, path, batch_size=7, max_wait=30.0)) as teacher:
     found, totals = ask(teacher, REQUESTS), teacher.ledger.of(0)
-    assert teacher.book.open() == []
+    assert teacher.registry.open() == []
   assert found == undisturbed[0] and totals == undisturbed[1]
   assert len(server.batches.batches) == 2 and server.stats.paid_twice == 0
   assert server.stats.completed == 24
@@ -67,7 +67,7 @@ def checked(server, path, undisturbed) -> None:
 def undisturbed(serve, tmp_path):
   """(replies, totals) of a run that nobody kills."""
   server = serve(["refusal"])
-  with contextlib.closing(batched(server.url, tmp_path / "whole.sqlite", most=7)) as teacher:
+  with contextlib.closing(batched(server.url, tmp_path / "whole.sqlite", batch_size=7)) as teacher:
     return ask(teacher, REQUESTS), teacher.ledger.of(0)
 
 
@@ -99,14 +99,14 @@ def test_a_batch_that_is_only_being_made_when_its_process_dies_is_waited_for(
   teacher = batched(server.url, path)
   monkeypatch.setattr(calls, "SETTLE", 2.0)
   key = cache.key(request := teacher._names(wanted(1)[0], 0.5)[0], 0)
-  line = batches.Line(key, request, {0: key}, 100)
-  name = teacher.book.make(cache.Place("this run", 0, "s"), [line], 0.01)
+  line = batches.BatchLine(key, request, {0: key}, 100)
+  name = teacher.registry.make(cache.RunPhase("this run", 0, "s"), [line], 0.01)
   body = {"model": "m", "messages": [{"role": "user", "content": "q0"}], "temperature": 0.5}
   row = {"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": body}
   http = openai.OpenAI(api_key="none", base_url=server.url, max_retries=0)
   file = http.files.create(file=("a.jsonl", json.dumps(row).encode()), purpose="batch").id
-  teacher.book.uploaded(name, file)
-  teacher.book.trying(name)
+  teacher.registry.uploaded(name, file)
+  teacher.registry.trying(name)
 
   def late():
     time.sleep(0.3)

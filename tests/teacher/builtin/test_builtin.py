@@ -42,7 +42,7 @@ def right(task, problem, text):
 
 
 def test_annotations_are_right_and_differ(task, problems):
-  brain = builtin.Brain(task.world, error_rate=0.0, seed=0)
+  brain = builtin.BuiltinTeacher(task.world, error_rate=0.0, seed=0)
   for problem in problems:
     texts = brain(prompts.annotate(problem.question), 4, 0.7)
     assert len(set(texts)) == 4 and all(right(task, problem, text) for text in texts)
@@ -50,19 +50,19 @@ def test_annotations_are_right_and_differ(task, problems):
 
 
 def test_at_temperature_zero_every_sample_is_the_same(task, problems):
-  brain = builtin.Brain(task.world, error_rate=0.3, seed=0)
+  brain = builtin.BuiltinTeacher(task.world, error_rate=0.3, seed=0)
   assert len(set(brain(prompts.annotate(problems[0].question), 5, 0.0, 3))) == 1
 
 
 def test_a_sample_does_not_depend_on_what_is_asked_with_it(task, problems):
-  brain = builtin.Brain(task.world, error_rate=0.3, seed=0)
+  brain = builtin.BuiltinTeacher(task.world, error_rate=0.3, seed=0)
   messages = prompts.annotate(problems[1].question)
   assert brain(messages, 6, 0.7) == [brain(messages, 1, 0.7, k)[0] for k in range(6)]
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.2, 1.0])
 def test_the_share_of_wrong_replies_is_the_one_that_was_set(task, problems, rate):
-  brain = builtin.Brain(task.world, error_rate=rate, seed=0)
+  brain = builtin.BuiltinTeacher(task.world, error_rate=rate, seed=0)
   wrong = [
     not right(task, problem, text)
     for problem in problems
@@ -72,19 +72,19 @@ def test_the_share_of_wrong_replies_is_the_one_that_was_set(task, problems, rate
 
 
 def test_a_spoilt_rationale_is_wrong_in_a_step_too():
-  assert builtin.spoilt("2 + 3 = 5.\n5 * 4 = 20 pens.\nAnswer: 20", "x") != (
+  assert builtin.corrupt("2 + 3 = 5.\n5 * 4 = 20 pens.\nAnswer: 20", "x") != (
     "2 + 3 = 5.\n5 * 4 = 20 pens.\nAnswer: 20"
   )
   for name in "abcdefghij":
-    step, answer = builtin.spoilt("So 20 - 5 = 15 pens.\nAnswer: 15", name).split("\n")
+    step, answer = builtin.corrupt("So 20 - 5 = 15 pens.\nAnswer: 15", name).split("\n")
     new = answer.removeprefix("Answer: ")
     assert new != "15" and int(new) >= 0 and step == f"So 20 - 5 = {new} pens."
 
 
 def test_a_correction_names_the_mistake_and_then_is_right(task, problems):
-  brain = builtin.Brain(task.world, error_rate=0.0, seed=0)
+  brain = builtin.BuiltinTeacher(task.world, error_rate=0.0, seed=0)
   for problem in problems[:40]:
-    attempt = builtin.spoilt(task.world.wording(problem.id, 0), "x")
+    attempt = builtin.corrupt(task.world.wording(problem.id, 0), "x")
     (text,) = brain(prompts.correct(problem.question, attempt, None), 1, 0.7)
     critique, rationale = prompts.split_correction(text)
     _, why = task.world.first_wrong_step(problem.id, attempt)
@@ -93,20 +93,20 @@ def test_a_correction_names_the_mistake_and_then_is_right(task, problems):
 
 @pytest.mark.parametrize("text", ["", "What is love?", "Answer: 3"])
 def test_what_it_does_not_know_it_does_not_answer(task, problems, text):
-  brain = builtin.Brain(task.world, error_rate=0.0, seed=0)
+  brain = builtin.BuiltinTeacher(task.world, error_rate=0.0, seed=0)
   (said,) = brain(prompts.annotate(text), 1, 0.7)
   assert task.read_answer(said, problems[0]) is None
   assert brain((("user", text),), 1, 0.7) == [said]
 
 
 def test_an_empty_attempt_is_corrected_like_any_other(task, problems):
-  brain = builtin.Brain(task.world, error_rate=0.0, seed=0)
+  brain = builtin.BuiltinTeacher(task.world, error_rate=0.0, seed=0)
   (text,) = brain(prompts.correct(problems[0].question, "", "1"), 1, 0.7)
   assert prompts.split_correction(text) is not None
 
 
 def test_an_arithmetic_question_is_taken_apart_and_has_no_options(task, problems):
-  brain = builtin.Brain(task.world, error_rate=0.0, seed=0)
+  brain = builtin.BuiltinTeacher(task.world, error_rate=0.0, seed=0)
   for problem in problems[:40]:
     texts = brain(prompts.decompose(problem.question), 4, 0.7)
     assert len(set(texts)) == 4
@@ -154,7 +154,7 @@ def every_message(choices, problem):
 
 
 def test_choices_are_annotated_corrected_judged_and_taken_apart(choices):
-  brain = builtin.Brain(choices.world, error_rate=0.0, seed=0)
+  brain = builtin.BuiltinTeacher(choices.world, error_rate=0.0, seed=0)
   for problem in choices.problems("train")[:60] + choices.problems("out_of_domain"):
     for messages in every_message(choices, problem):
       texts = brain(messages, 4, 0.7)
@@ -164,7 +164,7 @@ def test_choices_are_annotated_corrected_judged_and_taken_apart(choices):
 
 
 def test_stages_and_steps_are_read_as_the_world_has_them(choices):
-  brain = builtin.Brain(choices.world, error_rate=0.0, seed=0)
+  brain = builtin.BuiltinTeacher(choices.world, error_rate=0.0, seed=0)
   for problem in choices.problems("train")[:60] + choices.problems("out_of_domain"):
     labels = tuple(label for label, _ in problem.choices)
     messages = prompts.stage(problem.question, problem.choices, None)
@@ -177,7 +177,7 @@ def test_stages_and_steps_are_read_as_the_world_has_them(choices):
 
 @pytest.mark.parametrize("rate", [0.2, 1.0])
 def test_a_wrong_reply_about_choices_takes_a_wrong_option_in_the_right_layout(choices, rate):
-  brain = builtin.Brain(choices.world, error_rate=rate, seed=0)
+  brain = builtin.BuiltinTeacher(choices.world, error_rate=rate, seed=0)
   asked = [(p, m) for p in choices.problems("train") for m in every_message(choices, p)]
   given = [
     (problem, answer_of(choices, problem, messages, text))
@@ -190,7 +190,7 @@ def test_a_wrong_reply_about_choices_takes_a_wrong_option_in_the_right_layout(ch
 
 
 def test_a_correction_of_choices_says_what_is_not_so(choices):
-  brain = builtin.Brain(choices.world, error_rate=0.0, seed=0)
+  brain = builtin.BuiltinTeacher(choices.world, error_rate=0.0, seed=0)
   for problem in choices.problems("train")[:40]:
     attempt = choices.world.wording(problem.id, 1, "A" if problem.gold != "A" else "B")
     (text,) = brain(prompts.correct(choices.render(problem), attempt, None), 1, 0.7)

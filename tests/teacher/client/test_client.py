@@ -201,7 +201,7 @@ def test_asks_of_two_threads_share_the_calls_they_have_in_common(serve, connect)
 def test_one_write_serves_many_replies_and_none_is_handed_on_before_it(
   serve, connect, tmp_path, monkeypatch
 ):
-  writes, seen, many, done = [], [], cache.Cache.store_many, progress.Meter.done
+  writes, seen, many, done = [], [], cache.ReplyCache.store_many, progress.Meter.done
 
   def noted(self, calls):
     writes.append(len(calls))
@@ -213,7 +213,7 @@ def test_one_write_serves_many_replies_and_none_is_handed_on_before_it(
       seen.append(other.execute("select count(*) from replies").fetchone()[0])
     done(self, samples, failures, tokens)
 
-  monkeypatch.setattr(cache.Cache, "store_many", noted)
+  monkeypatch.setattr(cache.ReplyCache, "store_many", noted)
   monkeypatch.setattr(progress.Meter, "done", handed_on)
   ask(connect(serve(latency=0.01).url, max_concurrency=40), wanted(120))
   assert sum(writes) == 120 and len(writes) < 60
@@ -224,7 +224,7 @@ def test_a_disk_that_fails_stops_the_run_in_one_line(serve, connect, monkeypatch
   def full(self, calls):
     raise errors.data("teacher cache teacher.sqlite cannot be used (disk is full)")
 
-  monkeypatch.setattr(cache.Cache, "store_many", full)
+  monkeypatch.setattr(cache.ReplyCache, "store_many", full)
   server = serve(latency=0.01)
   with pytest.raises(errors.UserError, match=r"disk is full"):
     ask(connect(server.url), wanted(50))
@@ -301,14 +301,14 @@ def test_a_request_keeps_its_name_until_its_answer_is_kept(serve, connect, monke
 
 
 def test_a_server_that_keeps_to_names_charges_what_was_lost_once(serve, connect, monkeypatch):
-  server, keep = serve(), writer.Keeper.keep
+  server, keep = serve(), writer.StoreWriter.write
 
   async def lost(*_):
     raise OSError("the process died")
 
-  monkeypatch.setattr(writer.Keeper, "keep", lost)
+  monkeypatch.setattr(writer.StoreWriter, "write", lost)
   with pytest.raises(OSError):
     ask(connect(server.url, max_concurrency=1), wanted(1))
-  monkeypatch.setattr(writer.Keeper, "keep", keep)
+  monkeypatch.setattr(writer.StoreWriter, "write", keep)
   assert ask(connect(server.url), wanted(1))[0][0].text == "q0 #0 at 0.5"
   assert (server.stats.requests, server.stats.completed, server.stats.paid_twice) == (2, 1, 0)

@@ -106,7 +106,7 @@ def test_replies_lost_on_their_way_to_the_disk_are_asked_for_under_the_same_name
 
   server, asked = serve(idempotent=idempotent), scripted.wanted(3, samples=2)
   with monkeypatch.context() as broken, pytest.raises(errors.UserError, match="disk is full"):
-    broken.setattr(cache.Cache, "store_many", full)
+    broken.setattr(cache.ReplyCache, "store_many", full)
     scripted.ask(connect(server.url), asked)
   lost = server.stats.completed
   answers = scripted.ask(connect(server.url), asked)
@@ -122,8 +122,8 @@ def test_what_was_refused_is_asked_for_under_a_new_name(serve, connect):
   teacher = connect(server.url)
   ((refused,),) = scripted.ask(teacher, asked)
   assert refused.kind == "refusal" and server.stats.requests == 1
-  store = cache.Cache(teacher.ledger._cache.path)
-  assert store.set_failures_aside("this run", finished=()) == 1
+  store = cache.ReplyCache(teacher.ledger._cache.path)
+  assert store.reset_failures("this run", finished=()) == 1
   store.close()
   ((reply,),) = scripted.ask(connect(server.url), asked)
   assert reply.text == "q0 #0 at 0.5" and server.stats.requests == 2

@@ -72,9 +72,9 @@ LABELS = ("A", "B", "C")
 
 
 def test_a_layout_is_read_as_it_was_laid():
-  assert prompts.split_stages(prompts.lay_stages(PARTS, "B"), LABELS) == (PARTS, "B")
+  assert prompts.split_stages(prompts.join_stages(PARTS, "B"), LABELS) == (PARTS, "B")
   steps = (("How many?", "3 + 4 = 7."), ("And twice that?", "2 * 7 = 14."))
-  assert prompts.split_steps(prompts.lay_steps(steps, "14")) == steps
+  assert prompts.split_steps(prompts.join_steps(steps, "14")) == steps
 
 
 def test_options_stand_one_a_line_as_data_and_gold_is_told_if_it_is_given():

@@ -35,7 +35,7 @@ READERS = {
 def told():
   """kind -> (brain, [(problem, messages)]): what the built-in teacher can be asked."""
   numbers, options = tasks.get("arithmetic", **ARITHMETIC), tasks.get("taxonomy", **TAXONOMY)
-  brains = [builtin.Brain(t.world, error_rate=0.2, seed=0) for t in (numbers, options)]
+  brains = [builtin.BuiltinTeacher(t.world, error_rate=0.2, seed=0) for t in (numbers, options)]
   sums, choices = numbers.problems("train"), options.problems("train")
   wrong = f"It is 1.\nAnswer: {10**6}"
   return {
@@ -63,7 +63,7 @@ def test_json_is_read_into_what_the_plain_reply_is_read_into(told, kind):
 def test_a_word_on_json_changes_nothing_in_what_the_built_in_teacher_means(told, kind):
   brain, asked = told[kind]
   for _, messages in asked[:10]:
-    assert brain(prompts_schema.told(messages, kind), 2, 0.7) == brain(messages, 2, 0.7)
+    assert brain(prompts_schema.with_json_instruction(messages, kind), 2, 0.7) == brain(messages, 2, 0.7)
 
 
 @pytest.mark.parametrize("kind", READERS)

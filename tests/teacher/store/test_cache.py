@@ -13,7 +13,7 @@ from distill_jax import errors
 from distill_jax.teacher import types
 from distill_jax.teacher.store import batches, cache, tables
 
-HERE = cache.Place("this run", 0, "s")
+HERE = cache.RunPhase("this run", 0, "s")
 HOSTILE = [
   "null \0 byte",
   "lone \ud800 surrogate \udfff",
@@ -31,7 +31,7 @@ def reply(text):
 
 @pytest.fixture
 def store(tmp_path):
-  made = cache.Cache(tmp_path / "teacher.sqlite")
+  made = cache.ReplyCache(tmp_path / "teacher.sqlite")
   yield made
   made.close()
 
@@ -78,7 +78,7 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path, harm):
   elif harm == "folder":
     path.mkdir()
   else:
-    made = cache.Cache(path)
+    made = cache.ReplyCache(path)
     made.store("{}", {(k, f"k{k}"): reply("x" * 5000) for k in range(20)}, HERE)
     made.close()
     if harm == "version":
@@ -90,7 +90,7 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path, harm):
       raw[4096 : len(raw) - 4096] = b"\xee" * (len(raw) - 8192)
       path.write_bytes(raw)
   with pytest.raises(errors.UserError, match=r"teacher cache .*teacher\.sqlite") as refusal:
-    cache.Cache(path)
+    cache.ReplyCache(path)
   assert refusal.value.code == errors.DATA and "\n" not in str(refusal.value)
 
 
@@ -102,7 +102,7 @@ def test_what_one_call_brought_is_stored_whole_or_not_at_all(store):
 
 def test_the_first_reply_stored_stays(store):
   store.store("{}", {(0, "a"): reply("first")}, HERE)
-  store.store("{}", {(0, "a"): reply("second")}, cache.Place("other", 0, "s"))
+  store.store("{}", {(0, "a"): reply("second")}, cache.RunPhase("other", 0, "s"))
   assert store.get("a", HERE).text == "first"
 
 
@@ -110,7 +110,7 @@ def test_sums_do_not_depend_on_the_order_of_payment(tmp_path):
   totals = []
   prices = [0.1, 0.2, 0.3, 1e-17, 1e9]
   for order in (prices, prices[::-1]):
-    made = cache.Cache(tmp_path / f"{order[0]}.sqlite")
+    made = cache.ReplyCache(tmp_path / f"{order[0]}.sqlite")
     for dollars in order:
       one = types.Reply("x", "stop", "m", 1, 1, dollars, False)
       made.store("{}", {(0, str(dollars)): one}, HERE)
@@ -229,12 +229,12 @@ def columns(path):
 def test_a_file_of_version_1_is_migrated_with_nothing_lost(tmp_path):
   write_old(tmp_path / "teacher.sqlite", VERSION_1)
   for _ in range(2):
-    made = cache.Cache(tmp_path / "teacher.sqlite")
+    made = cache.ReplyCache(tmp_path / "teacher.sqlite")
     assert made.get("k", HERE) == types.Reply("text", "stop", "m", 3, 4, 0.5, False)
     assert made.failure("f", HERE) == types.Failure("length", "cut", 2, 5, 6, 0.25)
     totals = made.totals("this run")
     assert (totals.calls, totals.failures, totals.retries, totals.dollars) == (1, 1, 2, 0.75)
-    assert made.requests("this run") == 7
+    assert made.requests_sent("this run") == 7
     made.close()
 
 
@@ -243,7 +243,7 @@ def test_a_file_of_version_2_is_migrated_with_nothing_lost(tmp_path):
   write_old(path, VERSION_2)
   before = all_rows(path)
   for _ in range(2):
-    made = cache.Cache(path)
+    made = cache.ReplyCache(path)
     reply_ = types.Reply("text", "stop", "m", 3, 4, 0.5, False, 2, 1)
     assert made.get("k", HERE) == reply_
     cut = types.Failure("length", "cut", 2, 5, 6, 0.25, 200, "req-1", 3, 2)
@@ -255,9 +255,9 @@ def test_a_file_of_version_2_is_migrated_with_nothing_lost(tmp_path):
     assert (totals.calls, totals.failures, totals.retries) == (3, 1, 2)
     assert (totals.dollars, totals.tokens_in, totals.tokens_cached) == (1.875, 23, 5)
     assert made.totals("this run", 1, "s").cache_hits == 1
-    assert made.requests("this run") == 7 and made.salt() == "SALT"
-    with contextlib.closing(batches.Book(path, "server")) as book:
-      assert book.open() == [batches.Batch("distill-1", "b-1", "f-1", HERE, 2, 0.5, 9.5)]
+    assert made.requests_sent("this run") == 7 and made.salt() == "SALT"
+    with contextlib.closing(batches.BatchRegistry(path, "server")) as book:
+      assert book.open() == [batches.PendingBatch("distill-1", "b-1", "f-1", HERE, 2, 0.5, 9.5)]
       assert book.claimed() == {"x": "distill-1", "y": "distill-1"}
     made.close()
   assert all_rows(path) == before
@@ -269,9 +269,9 @@ def test_a_file_of_version_2_is_migrated_with_nothing_lost(tmp_path):
 def test_a_migrated_file_has_the_columns_of_a_new_one(tmp_path, script):
   write_old(tmp_path / "old.sqlite", script)
   for name in ("old.sqlite", "new.sqlite"):
-    with contextlib.closing(cache.Cache(tmp_path / name)) as made:
+    with contextlib.closing(cache.ReplyCache(tmp_path / name)) as made:
       made.salt()
-      batches.Book(made.path, "server").close()
+      batches.BatchRegistry(made.path, "server").close()
   old, new = columns(tmp_path / "old.sqlite"), columns(tmp_path / "new.sqlite")
   assert {table: set(names) for table, names in old.items()} == {
     table: set(names) for table, names in new.items()
@@ -286,7 +286,7 @@ def test_processes_that_open_an_old_file_at_once_all_can(tmp_path, script):
   command = [sys.executable, "-c", OPEN, str(path)]
   children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
   with concurrent.futures.ThreadPoolExecutor(8) as pool:
-    for made in pool.map(lambda _: cache.Cache(path), range(16)):
+    for made in pool.map(lambda _: cache.ReplyCache(path), range(16)):
       assert made.get("k", HERE).text == "text"
       made.close()
   assert [child.communicate()[0] for child in children] == ["text\n"] * 3
@@ -295,8 +295,8 @@ def test_processes_that_open_an_old_file_at_once_all_can(tmp_path, script):
 OPEN = """
 import sys
 from distill_jax.teacher.store import cache
-store = cache.Cache(sys.argv[1])
-print(store.get("k", cache.Place("this run", 0, "s")).text)
+store = cache.ReplyCache(sys.argv[1])
+print(store.get("k", cache.RunPhase("this run", 0, "s")).text)
 """
 
 
@@ -306,10 +306,10 @@ def test_a_migration_that_fails_midway_leaves_the_file_as_it_was(tmp_path, monke
   before, names = all_rows(path), columns(path)
   monkeypatch.setattr(tables, "TABLES", (*tables.TABLES, "create table is an error"))
   with pytest.raises(errors.UserError, match="cannot be used"):
-    cache.Cache(path)
+    cache.ReplyCache(path)
   assert all_rows(path) == before and columns(path) == names
   monkeypatch.undo()
-  with contextlib.closing(cache.Cache(path)) as made:
+  with contextlib.closing(cache.ReplyCache(path)) as made:
     assert made.get("k", HERE).text == "text"
 
 
@@ -322,7 +322,7 @@ def test_an_old_file_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
     cache.sqlite3, "connect", lambda p, **more: connect(f"file:{p}?mode=ro", uri=True, **more)
   )
   with pytest.raises(errors.UserError, match="cannot be used .*readonly"):
-    cache.Cache(path)
+    cache.ReplyCache(path)
   assert path.read_bytes() == before
 
 
@@ -334,7 +334,7 @@ def test_another_programs_file_is_refused_and_left_alone(tmp_path):
   db.close()
   before = path.read_bytes()
   with pytest.raises(errors.UserError, match="another program"):
-    cache.Cache(path)
+    cache.ReplyCache(path)
   assert path.read_bytes() == before
 
 
@@ -342,7 +342,7 @@ def test_all_new_columns_come_back(store):
   made = types.Reply("x", "stop", "m", 9, 8, 0.5, False, tokens_cached=7, tokens_reasoning=6)
   lost = types.Failure("length", "cut", 1, 5, 4, 0.25, 200, "req-1", 3, 2)
   store.store_many([("{}", {(0, "k"): made}, HERE), ("{}", {(0, "f"): lost}, HERE)])
-  assert store.known(["f", "k", "none"], HERE) == {"k": made, "f": lost}
+  assert store.lookup(["f", "k", "none"], HERE) == {"k": made, "f": lost}
   totals = store.totals("this run")
   assert (totals.tokens_in, totals.tokens_cached) == (14, 10)
   assert (totals.tokens_out, totals.tokens_reasoning) == (12, 8)
@@ -358,30 +358,30 @@ def test_what_a_failure_cost_stays_in_the_ledger_when_it_is_asked_again(store):
 
 
 def test_many_requests_are_counted_at_once(store):
-  store.sent(HERE, 5, 2)
-  store.sent(HERE, 1)
-  assert store.requests("this run") == 6 and store.totals("this run").retries == 2
+  store.record_sent(HERE, 5, 2)
+  store.record_sent(HERE, 1)
+  assert store.requests_sent("this run") == 6 and store.totals("this run").retries == 2
 
 
 def test_processes_that_open_a_new_file_at_once_all_can(tmp_path):
   path = tmp_path / "teacher.sqlite"
   with concurrent.futures.ThreadPoolExecutor(8) as pool:
-    for made in pool.map(lambda _: cache.Cache(path), range(16)):
+    for made in pool.map(lambda _: cache.ReplyCache(path), range(16)):
       made.close()
 
 
 def test_failures_of_unfinished_phases_are_set_aside_to_be_asked_again(store):
   lost = types.Failure("refusal", "no", 1, 5, 4, 0.25)
   for phase in ("0_done", "1_open"):
-    store.store("{}", {(0, "k"): lost}, cache.Place("this run", 0, phase))
-  assert store.set_failures_aside("this run", {(0, "0_done")}) == 1
-  assert store.failure("k", cache.Place("this run", 0, "0_done")) == lost
-  assert store.failure("k", cache.Place("this run", 0, "1_open")) is None
+    store.store("{}", {(0, "k"): lost}, cache.RunPhase("this run", 0, phase))
+  assert store.reset_failures("this run", {(0, "0_done")}) == 1
+  assert store.failure("k", cache.RunPhase("this run", 0, "0_done")) == lost
+  assert store.failure("k", cache.RunPhase("this run", 0, "1_open")) is None
   assert store.totals("this run").dollars == 0.5
 
 
 def test_what_a_run_paid_for_a_reply_that_another_had_first_counts_as_spent(store):
-  there = cache.Place("another run", 0, "s")
+  there = cache.RunPhase("another run", 0, "s")
   for place in (there, HERE):
     store.store("{}", {(0, "k"): reply(f"of {place.run}")}, place)
   assert store.get("k", HERE).text == "of another run"
@@ -393,11 +393,11 @@ def test_what_a_run_paid_for_a_reply_that_another_had_first_counts_as_spent(stor
 
 def test_bytes_that_are_no_text_are_told_as_damage(tmp_path):
   path = tmp_path / "teacher.sqlite"
-  made = cache.Cache(path)
+  made = cache.ReplyCache(path)
   made.store("{}", {(0, "k"): reply("planted")}, HERE)
   made.close()
   path.write_bytes(path.read_bytes().replace(b"planted", b"pl\xf8nted"))
-  made = cache.Cache(path)
+  made = cache.ReplyCache(path)
   with pytest.raises(errors.UserError, match="damaged"):
     made.get("k", HERE)
   made.close()
@@ -408,7 +408,7 @@ def test_replies_that_are_pruned_while_others_are_asked_for_are_missed_in_one_li
 ):
   def prune(messages, n, temperature, seed):
     if messages[-1][1] == "q1":
-      with contextlib.closing(cache.Cache(tmp_path / "teacher.sqlite")) as store:
+      with contextlib.closing(cache.ReplyCache(tmp_path / "teacher.sqlite")) as store:
         store.prune("run = ?", ["a"])
     return ["x"] * n
 

@@ -25,29 +25,29 @@ def test_cached_tokens_have_their_own_price(cached, expected):
 
 
 def test_sums_of_phases_are_those_of_rounds_and_those_of_rounds_are_the_runs(tmp_path):
-  store = cache.Cache(tmp_path / "teacher.sqlite")
-  book = ledger.Ledger(store, "r")
+  store = cache.ReplyCache(tmp_path / "teacher.sqlite")
+  book = ledger.RunLedger(store, "r")
   for n, (round_, phase) in enumerate([(0, "a"), (0, "b"), (1, "a")]):
-    place = cache.Place("r", round_, phase)
+    place = cache.RunPhase("r", round_, phase)
     made = asking.Reply("x", "stop", "m", 10 + n, 5, 0.5, False, 3, 2)
     lost = asking.Failure("length", "cut", 1, 7, 4, 0.25, 200, "id", 1, 1)
     store.store_many([("{}", {(0, f"k{n}"): made}, place), ("{}", {(0, f"f{n}"): lost}, place)])
-    store.sent(place, 3, 1)
-  store.store("{}", {(0, "k9"): made}, cache.Place("another", 0, "a"))
+    store.record_sent(place, 3, 1)
+  store.store("{}", {(0, "k9"): made}, cache.RunPhase("another", 0, "a"))
   for name in ("calls", "retries", "failures", "tokens_in", "tokens_cached", "tokens_reasoning",
                "tokens_out", "dollars"):  # fmt: skip
     of = lambda *place, name=name: getattr(book.of(*place), name)
     assert of(0) == of(0, "a") + of(0, "b") and getattr(book.total(), name) == of(0) + of(1)
-  assert (book.total().calls, book.total().tokens_cached, book.requests()) == (3, 12, 9)
+  assert (book.total().calls, book.total().tokens_cached, book.requests_sent()) == (3, 12, 9)
   store.close()
 
 
 def test_a_cap_counts_what_failures_cost_before_they_were_asked_again(tmp_path):
-  store = cache.Cache(tmp_path / "teacher.sqlite")
-  place = cache.Place("r", 0, "a")
+  store = cache.ReplyCache(tmp_path / "teacher.sqlite")
+  place = cache.RunPhase("r", 0, "a")
   store.store("{}", {(0, "k"): asking.Failure("length", "cut", 1, 7, 4, 0.75)}, place)
-  store.set_failures_aside("r", ())
-  spent = ledger.Ledger(store, "r").total().dollars
+  store.reset_failures("r", ())
+  spent = ledger.RunLedger(store, "r").total().dollars
   budget = ledger.Budget(spent=spent, requests=0, max_dollars=1.0, max_requests=9)
   with pytest.raises(errors.UserError, match=r"\$0\.7500 of \$1\.0000 are spent"):
     asyncio.run(budget.reserve(0.3))
