@@ -1,6 +1,7 @@
-"""What a person sees: bars in a terminal, a plain line every few seconds elsewhere, a row a round.
+"""Console output: progress bars in a terminal, otherwise plain lines; one row per round.
 
-Text of teachers and students is printed as it is, never as markup, and without control characters.
+Text from teachers and students is printed literally: markup is not interpreted, and control
+characters are replaced.
 """
 
 import contextlib
@@ -8,38 +9,53 @@ import re
 import sys
 import threading
 import time
-import types
 import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol, TextIO
 
 from rich import box, progress, table
 from rich import console as rich_console
 from rich import text as rich_text
 
-EVERY, AT_MOST = 5.0, 600.0  # seconds between plain lines: a twentieth of what has passed
-WIDTH = 140  # columns, where there is no terminal to ask
+# Seconds between plain progress lines: a twentieth of the elapsed time, within these limits.
+MIN_INTERVAL, MAX_INTERVAL = 5.0, 600.0
+WIDTH = 140  # columns, if the output is not a terminal
 
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]")
 _DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
+# Columns of the table of rounds: key and header.
+COLUMNS = {
+  "round": "round",
+  "exam": "train\nacc",
+  "mistakes": "mistakes",
+  "calls": "calls",
+  "cached": "cached",
+  "tokens": "tokens",
+  "dollars": "dollars",
+  "kept": "rationales\nkept",
+  "dropped": "rationales\ndropped",
+  "steps": "steps",
+  "loss": "loss",
+  "validation": "validation",
+  "interval": "95% CI",
+}
+# The order in which a narrow terminal loses columns.
+OPTIONAL = ("dollars", "cached", "tokens", "dropped", "calls", "steps", "loss", "mistakes")
 
-COLUMNS = (
-  *("round", "exam", "mistakes", "calls", "cached", "tokens", "dollars", "kept", "dropped"),
-  *("steps", "loss", "validation", "95 % interval"),
-)
-FIRST_TO_GO = (
-  "dollars",
-  "cached",
-  "tokens",
-  "dropped",
-  "calls",
-  "steps",
-  "loss",
-  "mistakes",
-)  # when narrow
+
+class ProgressBar(Protocol):
+  """What `Console.progress` yields."""
+
+  def update(self, done: int, **facts: Any) -> None:
+    """Shows how many units are done, and facts such as the loss."""
 
 
 def plain(text: str) -> str:
-  """The text without terminal escapes, control characters, direction overrides; line ends stay."""
+  """Returns the text without terminal escapes; other control characters become U+FFFD.
+
+  Direction overrides count as control characters. Line ends are kept.
+  """
   text = _ESCAPES.sub("", text.replace("\r\n", "\n")).expandtabs(2)
   return "".join(c if c == "\n" or not _unprintable(c) else "\ufffd" for c in text)
 
@@ -49,80 +65,94 @@ def _unprintable(c: str) -> bool:
 
 
 class Console:
-  """Prints to `file` (standard output). If quiet, warnings and nothing else."""
+  """Prints to `file`, by default standard output. If `quiet`, it prints warnings only."""
 
-  def __init__(self, quiet: bool = False, file=None, clock=time.monotonic):
-    file = file or sys.stdout
-    width = None if file.isatty() else WIDTH
+  def __init__(
+    self,
+    quiet: bool = False,
+    file: TextIO | None = None,
+    clock: Callable[[], float] = time.monotonic,
+  ):
+    output = file or sys.stdout
+    width = None if output.isatty() else WIDTH
     self._rich = rich_console.Console(
-      file=file, width=width, highlight=False, markup=False, emoji=False
+      file=output, width=width, highlight=False, markup=False, emoji=False
     )
     self._quiet, self._clock = quiet, clock
-    self._encoding = getattr(file, "encoding", None) or "utf-8"
+    self._encoding = getattr(output, "encoding", None) or "utf-8"
 
   def line(self, text: str = "") -> None:
+    """Prints a line."""
     if not self._quiet:
       self._print(text)
 
   def warn(self, text: str) -> None:
+    """Prints a warning, also if quiet."""
     self._print(f"warning: {text}", "bold yellow")
 
-  def columns(self, rows, *, right) -> None:
-    """Rows of texts as plain lines, aligned; `right` says which columns to the right."""
+  def columns(self, rows: Sequence[Sequence[str]], *, right: Sequence[bool]) -> None:
+    """Prints rows as aligned plain text; `right` says which columns are right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-      parts = [
+      cells = [
         text.rjust(width) if to_right else text.ljust(width)
         for text, width, to_right in zip(row, widths, right, strict=True)
       ]
-      self.line("  ".join(parts).rstrip())
+      self.line("  ".join(cells).rstrip())
 
-  def round_row(self, row: dict) -> None:
-    """One line for a round, in the format of summary.json; parts that are None are left out."""
+  def round_row(self, row: dict[str, Any]) -> None:
+    """Prints one line for a round.
+
+    Args:
+      row: A round as in summary.json. Parts that are None are omitted.
+    """
     self.line("  ".join([f"round {row['round']}", *filter(None, _parts(row))]))
 
-  def rounds_table(self, rows: list[dict], best: int | None = None) -> None:
-    """All rounds; the best one is marked."""
+  def rounds_table(self, rows: list[dict[str, Any]], best: int | None = None) -> None:
+    """Prints a table of all rounds and marks the best one. A narrow terminal loses columns."""
     if self._quiet:
       return
-    shown = self._table(rows, best, range(len(COLUMNS)))
+    shown = self._table(rows, best, COLUMNS)
     unbounded = self._rich.options.update(max_width=1000)
-    for narrower in range(1, len(FIRST_TO_GO) + 1):
+    for count in range(1, len(OPTIONAL) + 1):
       if self._rich.measure(shown, options=unbounded).maximum <= self._rich.width:
         break
-      gone = FIRST_TO_GO[:narrower]
-      shown = self._table(rows, best, [n for n, name in enumerate(COLUMNS) if name not in gone])
+      shown = self._table(rows, best, [name for name in COLUMNS if name not in OPTIONAL[:count]])
     self._rich.print(shown)
 
-  def _table(self, rows, best, places) -> table.Table:
-    """The table of rounds with the columns at `places`."""
-    style = box.SIMPLE_HEAD if self._encoding.lower() == "utf-8" else box.ASCII_DOUBLE_HEAD
-    shown = table.Table(box=style)
-    for place in places:
-      shown.add_column(COLUMNS[place], justify="right", no_wrap=True)
+  def _table(
+    self, rows: list[dict[str, Any]], best: int | None, names: Iterable[str]
+  ) -> table.Table:
+    """The table of rounds with these columns."""
+    names = list(names)
+    utf8 = self._encoding.lower() == "utf-8"
+    shown = table.Table(box=box.SIMPLE_HEAD if utf8 else box.ASCII_DOUBLE_HEAD)
+    for name in names:
+      shown.add_column(COLUMNS[name], justify="right", vertical="bottom", no_wrap=True)
     for row in rows:
       style = "bold green" if row["round"] == best else ""
       cells = _cells(row, best)
-      shown.add_row(*(rich_text.Text(cells[place], style) for place in places))
+      shown.add_row(*(rich_text.Text(cells[name], style) for name in names))
     return shown
 
-  def examples(self, examples) -> None:
-    """(question, before, after, gold) of questions answered wrong before and right after."""
+  def examples(self, examples: Iterable[tuple[str, str, str, str]]) -> None:
+    """Prints questions that were answered wrong before and right after training.
+
+    Args:
+      examples: (question, answer before, answer after, gold) of each.
+    """
     for number, (question, before, after, gold) in enumerate(examples, 1):
       self.line(f"example {number}")
-      for label, text, style in (
-        ("question", question, ""),
-        ("before", before, "red"),
-        ("after", after, "green"),
-        ("gold", gold, ""),
-      ):
-        self._block(label, text, style)
+      self._block("question", question)
+      self._block("before", before, "red")
+      self._block("after", after, "green")
+      self._block("gold", gold)
 
   @contextlib.contextmanager
-  def progress(self, label: str, total: int, unit: str):
-    """Yields a bar with update(done, **facts), where `done` counts from 0 to `total` in `unit`s."""
+  def progress(self, label: str, total: int, unit: str) -> Iterator[ProgressBar]:
+    """Yields a progress bar that counts from 0 to `total`, in `unit` (for example "steps")."""
     if self._quiet:
-      yield types.SimpleNamespace(update=lambda done, **facts: None)
+      yield _NoBar()
     elif self._rich.is_terminal:
       columns = (
         _Cell("label"),
@@ -142,7 +172,7 @@ class Console:
       finally:
         lines.close()
 
-  def _block(self, label: str, text: str, style: str) -> None:
+  def _block(self, label: str, text: str, style: str = "") -> None:
     if not self._quiet:
       for n, part in enumerate(plain(text).split("\n")):
         self._print(f"  {label if n == 0 else '':<9} {part}", style)
@@ -152,119 +182,133 @@ class Console:
     self._rich.print(rich_text.Text(shown, style), soft_wrap=True)
 
 
+class _NoBar:
+  def update(self, done: int, **facts: Any) -> None:
+    pass
+
+
 class _Bar:
-  def __init__(self, bars, task):
+  def __init__(self, bars: progress.Progress, task: progress.TaskID):
     self._bars, self._task = bars, task
 
-  def update(self, done: int, **facts) -> None:
+  def update(self, done: int, **facts: Any) -> None:
     self._bars.update(self._task, completed=done, facts=_facts(facts))
 
 
 class _Cell(progress.ProgressColumn):
-  """A field of the task as text, never as markup."""
+  """A field of the task, as text without markup."""
 
   def __init__(self, field: str):
     super().__init__()
     self._field = field
 
-  def render(self, task):
+  def render(self, task: progress.Task) -> rich_text.Text:
     return rich_text.Text(plain(task.fields[self._field]))
 
 
 class _Lines:
-  """Says how far it is every few seconds, seldomer the longer it takes, and at the end."""
+  """Prints progress as plain lines: the longer the work takes, the less often; and at the end."""
 
-  def __init__(self, say, clock, label, total, unit):
-    self._say, self._clock, self._label, self._total, self._unit = say, clock, label, total, unit
-    self._begun = self._told = clock()
-    self._first = None  # what a run before this one had done
-    self._moving = None  # when something was done for the first time, and how much then
-    self._done, self._facts, self._shown = 0, "", None
+  def __init__(
+    self,
+    write: Callable[[str], None],
+    clock: Callable[[], float],
+    label: str,
+    total: int,
+    unit: str,
+  ):
+    self._write, self._clock = write, clock
+    self._label, self._total, self._unit = label, total, unit
+    self._started = self._printed_at = clock()
+    self._initial: int | None = None  # what an earlier process had done
+    self._first_progress: tuple[float, int] | None = None  # time and count of the first increase
+    self._done, self._facts = 0, ""
+    self._printed: tuple[int, str] | None = None
     self._closed = threading.Event()
-    threading.Thread(target=self._breathe, daemon=True).start()
+    threading.Thread(target=self._heartbeat, daemon=True).start()
 
-  def _breathe(self) -> None:
-    """Says something also while nothing gets done: a program compiles, a server is slow."""
-    while not self._closed.wait(EVERY):
+  def _heartbeat(self) -> None:
+    """Prints also while there is no progress: during a compilation, or while a server is slow."""
+    while not self._closed.wait(MIN_INTERVAL):
       if self._due():
-        self._tell()
+        self._print()
 
-  def update(self, done: int, **facts) -> None:
-    self._first = done if self._first is None else self._first
-    if self._moving is None and done > self._first:
-      self._moving = self._clock(), done
+  def update(self, done: int, **facts: Any) -> None:
+    self._initial = done if self._initial is None else self._initial
+    if self._first_progress is None and done > self._initial:
+      self._first_progress = self._clock(), done
     self._done, self._facts = done, _facts(facts)
     if self._due():
-      self._tell()
+      self._print()
 
   def _due(self) -> bool:
     now = self._clock()
-    return now - self._told >= min(max(EVERY, (now - self._begun) / 20), AT_MOST)
+    interval = min(max(MIN_INTERVAL, (now - self._started) / 20), MAX_INTERVAL)
+    return now - self._printed_at >= interval
 
   def close(self) -> None:
     self._closed.set()
-    if self._shown != (self._done, self._facts):
-      self._tell()
+    if self._printed != (self._done, self._facts):
+      self._print()
 
-  def _tell(self) -> None:
-    self._told = self._clock()
-    self._shown = self._done, self._facts
-    elapsed = self._told - self._begun
-    rate = (self._done - (self._first or 0)) / elapsed if elapsed > 0 else 0.0
+  def _print(self) -> None:
+    self._printed_at = self._clock()
+    self._printed = self._done, self._facts
+    elapsed = self._printed_at - self._started
+    rate = (self._done - (self._initial or 0)) / elapsed if elapsed > 0 else 0.0
     parts = [f"{duration(elapsed)}  {self._label}  {self._done}/{self._total} {self._unit}"]
     if rate > 0:
       parts.append(f"{rate:.3g}/s")
-      since, before = self._moving or (self._begun, self._first)
-      if since < self._told and before < self._done < self._total:  # compiling happens once
-        pace = (self._done - before) / (self._told - since)
+      # The time before the first progress is left out: compilation happens once.
+      since, before = self._first_progress or (self._started, self._initial or 0)
+      if since < self._printed_at and before < self._done < self._total:
+        pace = (self._done - before) / (self._printed_at - since)
         parts.append(f"{duration((self._total - self._done) / pace)} left")
-    self._say("  ".join([*parts, self._facts]).rstrip())
+    self._write("  ".join([*parts, self._facts]).rstrip())
 
 
 def duration(seconds: float) -> str:
-  """1:02:03, or 2:03 below an hour."""
-  minutes, seconds = divmod(round(seconds), 60)
+  """Formats a duration as 1:02:03, or as 2:03 below an hour."""
+  minutes, rest = divmod(round(seconds), 60)
   hours, minutes = divmod(minutes, 60)
-  return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+  return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _facts(facts: dict) -> str:
+def _facts(facts: dict[str, Any]) -> str:
   return "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items())
 
 
-def _share(value) -> str:
+def _percent(value: float | None) -> str:
   return "-" if value is None else f"{100 * value:.1f} %"
 
 
-def _parts(row: dict) -> list[str]:
-  """The parts of a round's line that there is something to say about."""
-  parts = {
-    name: row.get(name) for name in ("exam", "teacher", "kept", "dropped", "loss", "validation")
-  }
-  said = []
-  if exam := parts["exam"]:
-    said.append(f"exam {_share(exam['accuracy'])} ({exam['mistakes']} mistakes of {exam['n']})")
-  if teacher := parts["teacher"]:
-    said.append(
+def _parts(row: dict[str, Any]) -> list[str]:
+  """The parts of a round's line, for what the round contains."""
+  parts: list[str] = []
+  if exam := row.get("exam"):
+    parts.append(f"exam {_percent(exam['accuracy'])} ({exam['mistakes']} mistakes of {exam['n']})")
+  if teacher := row.get("teacher"):
+    parts.append(
       f"teacher {teacher['calls']} calls, {teacher['cache_hits']} cached, "
       f"{teacher['tokens']} tokens, ${teacher['dollars']:.4f}"
     )
-    said.append(f"kept {parts['kept'] or 0}{_dropped(parts['dropped'])}")
+    parts.append(f"kept {row.get('kept') or 0}{_dropped(row.get('dropped'))}")
   if row.get("steps"):
-    said.append(
+    loss = row.get("loss")
+    parts.append(
       f"{row['steps']} steps"
-      + (f", {row['contrasts']} contrasts" if "contrasts" in row else "")
-      + ("" if parts["loss"] is None else f", loss {parts['loss']:.4f}")
+      + (f", {row['contrasts']} triplets" if "contrasts" in row else "")
+      + ("" if loss is None else f", loss {loss:.4f}")
     )
-  if validation := parts["validation"]:
-    said.append(
-      f"validation {_share(validation['accuracy'])} "
+  if validation := row.get("validation"):
+    parts.append(
+      f"validation {_percent(validation['accuracy'])} "
       f"[{100 * validation['low']:.1f}, {100 * validation['high']:.1f}] of {validation['n']}"
     )
-  return said
+  return parts
 
 
-def _dropped(reasons: dict | None) -> str:
+def _dropped(reasons: dict[str, int] | None) -> str:
   if not reasons:
     return ""
   listed = ", ".join(
@@ -273,21 +317,24 @@ def _dropped(reasons: dict | None) -> str:
   return f", dropped {sum(reasons.values())} ({listed})"
 
 
-def _cells(row: dict, best) -> list[str]:
+def _cells(row: dict[str, Any], best: int | None) -> dict[str, str]:
+  """{column: text} of a round."""
   exam, teacher, validation = (row.get(name) or {} for name in ("exam", "teacher", "validation"))
-  count = lambda part, name: str(part[name]) if name in part else "-"
-  return [
-    f"{row['round']}{' *' if row['round'] == best else ''}",
-    _share(exam["accuracy"]) if exam else "-",
-    count(exam, "mistakes"),
-    count(teacher, "calls"),
-    count(teacher, "cache_hits"),
-    count(teacher, "tokens"),
-    f"{teacher['dollars']:.4f}" if teacher else "-",
-    str(row.get("kept") or 0),
-    str(sum((row.get("dropped") or {}).values())),
-    str(row.get("steps") or 0),
-    "-" if row.get("loss") is None else f"{row['loss']:.4f}",
-    _share(validation["accuracy"]) if validation else "-",
-    f"{100 * validation['low']:.1f} - {100 * validation['high']:.1f}" if validation else "-",
-  ]
+  interval = "-"
+  if validation:
+    interval = f"{100 * validation['low']:.1f} - {100 * validation['high']:.1f}"
+  return {
+    "round": f"{row['round']} *" if row["round"] == best else str(row["round"]),
+    "exam": _percent(exam["accuracy"]) if exam else "-",
+    "mistakes": str(exam.get("mistakes", "-")),
+    "calls": str(teacher.get("calls", "-")),
+    "cached": str(teacher.get("cache_hits", "-")),
+    "tokens": str(teacher.get("tokens", "-")),
+    "dollars": f"{teacher['dollars']:.4f}" if teacher else "-",
+    "kept": str(row.get("kept") or 0),
+    "dropped": str(sum((row.get("dropped") or {}).values())),
+    "steps": str(row.get("steps") or 0),
+    "loss": "-" if row.get("loss") is None else f"{row['loss']:.4f}",
+    "validation": _percent(validation["accuracy"]) if validation else "-",
+    "interval": interval,
+  }

@@ -19,21 +19,21 @@ BARE = {"round": 0, "exam": None, "teacher": None, "kept": 0, "dropped": None, "
 
 
 class Screen(io.StringIO):
-  """A file that may be a terminal and may know only some characters."""
+  """An output file that may be a terminal and supports only the characters of its encoding."""
 
   def __init__(self, terminal: bool = False, encoding: str = "utf-8"):
     super().__init__()
-    self._terminal, self._known = terminal, encoding
+    self._terminal, self._encoding = terminal, encoding
 
   def isatty(self) -> bool:
     return self._terminal
 
   @property
   def encoding(self) -> str:
-    return self._known
+    return self._encoding
 
   def write(self, text: str) -> int:
-    text.encode(self._known)
+    text.encode(self._encoding)
     return super().write(text)
 
 
@@ -62,14 +62,14 @@ def test_a_round_is_one_line_with_all_its_facts(screen):
 
 
 @pytest.mark.parametrize("missing", [name for name in ROW if name != "round"])
-def test_a_round_without_some_part_is_still_shown(screen, missing):
+def test_a_round_that_lacks_a_part_is_still_shown(screen, missing):
   shown = console.Console(file=screen)
   shown.round_row({**ROW, missing: None})
   shown.rounds_table([{k: v for k, v in ROW.items() if k != missing}])
   assert screen.getvalue().startswith("round 1  ")
 
 
-def test_the_table_has_a_row_a_round_and_marks_the_best(screen):
+def test_the_table_has_one_row_per_round_and_marks_the_best(screen):
   shown = console.Console(file=screen)
   shown.round_row(BARE)
   shown.rounds_table([BARE, ROW], best=1)
@@ -80,7 +80,7 @@ def test_the_table_has_a_row_a_round_and_marks_the_best(screen):
   assert lines[-1][-5:] == ["71.5", "%", "64.9", "-", "77.3"]
 
 
-def test_rows_made_by_a_round_without_teacher_calls_need_no_teacher_facts(screen):
+def test_a_round_without_teacher_calls_needs_no_teacher_facts(screen):
   shown = console.Console(file=screen)
   shown.round_row({**ROW, "teacher": {}})
   shown.rounds_table([{**ROW, "teacher": {}}])
@@ -103,7 +103,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize(("text", "shown"), HOSTILE)
 @pytest.mark.parametrize("terminal", [False, True])
-def test_hostile_text_is_shown_and_does_nothing(screen, text, shown, terminal):
+def test_hostile_text_is_shown_literally(screen, text, shown, terminal):
   screen._terminal = terminal
   out = console.Console(file=screen)
   out.line(text)
@@ -117,7 +117,7 @@ def test_hostile_text_is_shown_and_does_nothing(screen, text, shown, terminal):
     assert "\x1b" not in screen.getvalue()
 
 
-def test_characters_the_terminal_does_not_know_are_question_marks():
+def test_characters_the_encoding_lacks_are_shown_as_question_marks():
   screen = Screen(encoding="ascii")
   shown = console.Console(file=screen)
   shown.line("2 × 3 − é")
@@ -127,7 +127,7 @@ def test_characters_the_terminal_does_not_know_are_question_marks():
   assert screen.getvalue().startswith("2 ? 3 ? ?\n")
 
 
-def test_examples_keep_their_lines(screen):
+def test_examples_keep_their_line_breaks(screen):
   console.Console(file=screen).examples([("How many?", "3\nAnswer: 3", "2 + 2\nAnswer: 4", "4")])
   assert screen.getvalue().splitlines() == [
     "example 1",
@@ -143,7 +143,7 @@ def test_examples_keep_their_lines(screen):
 def test_without_a_terminal_progress_is_a_line_every_few_seconds_and_one_at_the_end(screen):
   clock = Clock()
   with console.Console(file=screen, clock=clock).progress("round 1 exam", 400, "attempts") as bar:
-    bar.update(100)  # done by a run before this one
+    bar.update(100)  # done by an earlier process
     for done in range(110, 310, 10):
       clock.now += 1
       bar.update(done, right=done // 2, loss=0.123456)
@@ -155,7 +155,7 @@ def test_without_a_terminal_progress_is_a_line_every_few_seconds_and_one_at_the_
   ]
 
 
-def test_the_time_that_is_left_does_not_count_what_went_before_the_first_step(screen):
+def test_the_time_left_excludes_the_time_before_the_first_step(screen):
   clock = Clock()
   with console.Console(file=screen, clock=clock).progress("round 0 train", 60, "steps") as bar:
     bar.update(0)
@@ -169,7 +169,7 @@ def test_the_time_that_is_left_does_not_count_what_went_before_the_first_step(sc
   ]
 
 
-def test_what_takes_a_day_is_not_told_every_few_seconds(screen):
+def test_work_of_a_day_is_not_reported_every_few_seconds(screen):
   clock = Clock()
   with console.Console(file=screen, clock=clock).progress("batches", 10, "replies") as bar:
     for _ in range(24 * 360):
@@ -178,20 +178,20 @@ def test_what_takes_a_day_is_not_told_every_few_seconds(screen):
   assert 24 * 6 < len(screen.getvalue().splitlines()) < 24 * 6 + 100
 
 
-def test_a_phase_of_a_moment_is_one_line(screen):
+def test_a_very_short_phase_prints_one_line(screen):
   with console.Console(file=screen, clock=Clock()).progress("round 0 train", 3, "steps") as bar:
     bar.update(3, loss=1.5)
   assert screen.getvalue() == "0:00  round 0 train  3/3 steps  loss 1.5\n"
 
 
-def test_progress_says_how_far_it_was_when_something_breaks(screen):
+def test_progress_is_reported_when_an_exception_is_raised(screen):
   with pytest.raises(ValueError), console.Console(file=screen).progress("x", 9, "y") as bar:
     bar.update(4)
     raise ValueError
   assert "4/9 y" in screen.getvalue()
 
 
-def test_in_a_terminal_progress_is_a_bar_and_lines_go_above_it(screen):
+def test_in_a_terminal_progress_is_a_bar_and_lines_are_printed_above_it(screen):
   screen._terminal = True
   shown = console.Console(file=screen)
   with shown.progress("exam", 4, "attempts") as bar:
@@ -202,7 +202,7 @@ def test_in_a_terminal_progress_is_a_bar_and_lines_go_above_it(screen):
   assert "exam" in text and "4/4" in text and "right 3" in text and "a line\n" in text
 
 
-def test_a_quiet_console_only_warns(screen):
+def test_a_quiet_console_prints_only_warnings(screen):
   shown = console.Console(quiet=True, file=screen)
   shown.line("x")
   shown.round_row(ROW)
@@ -219,7 +219,7 @@ def test_a_quiet_console_only_warns(screen):
   ("seconds", "shown"),
   [(0, "0:00"), (59.6, "1:00"), (125, "2:05"), (3599.7, "1:00:00"), (90061, "25:01:01")],
 )
-def test_durations_are_read_as_on_a_clock(seconds, shown):
+def test_durations_are_formatted_like_a_clock(seconds, shown):
   assert console.duration(seconds) == shown
 
 
