@@ -87,7 +87,7 @@ def shown(number: float | None, digits: int = 3):
 def typical_batch(config, *, rows: int, length: int):
   """The arrays of the batch of median fill."""
   corpus = train_step.corpus(config, examples=16 * rows, rows=rows, length=length, packed=True)
-  epoch = [corpus.batch(n) for n in range(len(corpus.order.epoch(0)))]
+  epoch = [corpus.batch(n) for n in range(len(corpus.batch_order.epoch(0)))]
   return sorted(epoch, key=train_step.real_tokens)[len(epoch) // 2]
 
 

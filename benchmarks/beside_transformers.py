@@ -120,10 +120,12 @@ def sft_step(fields, dtype, *, rows, length):
   update = step.compiled(step.make_train_step(objective, optimizer, micro=1), mesh, places)
   state = jax.device_put(step.start(params, optimizer), places)
   made = [
-    encode.plain(row[:1].tolist(), row[1:].tolist(), prompt_weight=0.0, denominator="weights")
+    encode.supervised_row(
+      row[:1].tolist(), row[1:].tolist(), prompt_weight=0.0, denominator="weights"
+    )
     for row in ids
   ]
-  arrays = batches.stack(made, batch=rows, length=length, targets=length - 1, pad=0, contrasts=0)
+  arrays = batches.stack(made, batch=rows, length=length, targets=length - 1, pad=0, triplets=0)
   batch = jax.device_put(objectives.batch_of(arrays), sharding.batch(mesh))
 
   def here():

@@ -58,10 +58,12 @@ def here():
   )  # fmt: skip
 
   def batch(references):
-    made = [encode.preference(*x, references=y) for x, y in zip(pieces, references, strict=True)]
+    made = [
+      encode.preference_row(*x, references=y) for x, y in zip(pieces, references, strict=True)
+    ]
     length, targets = PROMPT + 2 * SIDE, 2 * SIDE
     return objectives.batch_of(
-      batches.stack(made, batch=PAIRS, length=length, targets=targets, pad=0, contrasts=0, pairs=1)
+      batches.stack(made, batch=PAIRS, length=length, targets=targets, pad=0, triplets=0, pairs=1)
     )
 
   bare = batch([(0.0, 0.0)] * PAIRS)

@@ -38,14 +38,14 @@ def rows(config, *, count: int, length: int, triplet: bool):
   answer = (length - prompt) // (3 if triplet else 1)
   out = []
   for _ in range(count):
-    row = encode.plain(ids(prompt), ids(answer), prompt_weight=0.0, denominator="weights")
+    row = encode.supervised_row(ids(prompt), ids(answer), prompt_weight=0.0, denominator="weights")
     if triplet:
-      row = encode.with_contrast(
+      row = encode.add_triplet(
         row, ids(answer), ids(answer), pool="last", detach=False, max_response=length
       )
     out.append(row)
   return batches.stack(
-    out, batch=count, length=length, targets=answer, pad=0, contrasts=int(triplet)
+    out, batch=count, length=length, targets=answer, pad=0, triplets=int(triplet)
   )
 
 
@@ -56,8 +56,8 @@ def corpus(config, *, examples: int, rows: int, length: int, packed: bool) -> ba
   ids = lambda n: tuple(rng.integers(3, config.vocab, max(n, 1)).tolist())
   sft = types.SimpleNamespace(prompt_weight=0.0, denominator="weights")
   return batches.Corpus(
-    [encode.Encoded(f"{n}", ids(p), ids(t)) for n, (p, t) in enumerate(count_N2)],
-    collate.Tailored(sft, triplet=None, contrast=False),
+    [encode.EncodedExample(f"{n}", ids(p), ids(t)) for n, (p, t) in enumerate(count_N2)],
+    collate.SupervisedCollator(sft, triplet=None, with_triplets=False),
     batch=rows,
     buckets=(length // 4, length // 2, length),
     seed=0,
@@ -96,7 +96,7 @@ def time_epoch(config, args, *, packed: bool) -> None:
   examples = corpus(
     config, examples=args.examples, rows=args.rows, length=args.length, packed=packed
   )
-  epoch = [examples.batch(n) for n in range(len(examples.order.epoch(0)))]
+  epoch = [examples.batch(n) for n in range(len(examples.batch_order.epoch(0)))]
   real = sum(map(real_tokens, epoch))
   report(
     "sft epoch, packed" if packed else "sft epoch, bucketed",

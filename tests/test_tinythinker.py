@@ -86,7 +86,7 @@ def test_the_interval_decides_what_a_step_is_taught(thinker):
     s = read_settings(config("tinythinker", **LEARNT | {"staged__interval": interval}))
     with commands.opened(s, str(thinker[1].path)) as what:
       corpus = train.corpus_of(what, 0, examples(thinker[1]), [])
-    by_step = [corpus.order[n][2] for n in range(5)]
+    by_step = [corpus.batch_order[n][2] for n in range(5)]
     return [{corpus.examples[n].stage for row in rows for n in row} for rows in by_step]
 
   assert stages(1) == [{"recall"}, {"analyze"}, {"analyze"}, {"analyze"}, {"summarize"}]

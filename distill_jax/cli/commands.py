@@ -160,7 +160,7 @@ def sample(
     shots = what.task.shots[: settings.cot.shots]
     rows = [(q, k) for q in asked for k in range(samples)]
     spoken = conversations.lead(
-      [what.format.conversation(what.task.asked(q), q, shots) for q, _ in rows],
+      [what.format.conversation(what.task.parse_question(q), q, shots) for q, _ in rows],
       [f"sample/{n}" for n in range(len(rows))],
       students=what.students(number),
       samples=samples,
@@ -175,7 +175,7 @@ def sample(
           "question": q,
           "sample": k,
           "text": s.text,
-          "answer": what.task.read_answer(s.text, what.task.asked(q)),
+          "answer": what.task.read_answer(s.text, what.task.parse_question(q)),
           "finish": s.finish,
           "tokens": s.tokens,
           "logprob": s.logprob,

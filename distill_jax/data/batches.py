@@ -1,6 +1,6 @@
 """Encoded examples to the arrays of step s.
 
-Dimension key: B rows, L bucket length, T target positions, C contrasts of a row, P preference pairs
+Dimension key: B rows, L bucket length, T target positions, C triplets of a row, P preference pairs
 of a row.
 """
 
@@ -32,16 +32,14 @@ class Corpus:
     self._interval = interval
     self._kind, self._seed, self._batch, self._pad = kind, seed, batch, pad
     self._buckets, self._packed, self._longest = buckets, packed, max(buckets)
-    self.examples = [x for x in examples if kind.plain(x).length <= self._longest]
+    self.examples = [x for x in examples if kind.plain_row(x).length <= self._longest]
     self.too_long = len(examples) - len(self.examples)
     self._rows_of = {}
     rows = self._epoch(0)
     # rows of the first epoch that had no room for theirs
-    self.lost_contrasts = sum(map(kind.has_contrast, self.examples)) - sum(
-      r.contrasts for r in rows
-    )
-    self._room = pack.capacity(rows, self._longest, packed=packed, contrast=kind.contrast)
-    self.order = row_order.Order(self._batches)
+    self.lost_triplets = sum(map(kind.has_triplet, self.examples)) - sum(r.triplets for r in rows)
+    self._room = pack.capacity(rows, self._longest, packed=packed, with_triplets=kind.with_triplets)
+    self.batch_order = row_order.BatchOrder(self._batches)
 
   def _epoch(self, number: int):
     """Each example's row in that epoch; one epoch is kept."""
@@ -58,7 +56,7 @@ class Corpus:
     for number, example in enumerate(self.examples):
       stages.setdefault(example.stage, []).append(number)
     of_stages = [self._batches_of(epoch, numbers) for numbers in stages.values()]
-    return row_order.interleaved(of_stages, interval=self._interval)
+    return row_order.interleave(of_stages, interval=self._interval)
 
   def _batches_of(self, epoch: int, members):
     """[(bucket, rows of example numbers)] of one pass over the examples numbered `members`."""
@@ -66,7 +64,7 @@ class Corpus:
     rows = [rows[n] for n in members]
     fixed = {"batch": self._batch, "key": (self._seed, epoch)}
     if self._packed:
-      sizes = [pack.size(row) for row in rows]
+      sizes = [pack.row_size(row) for row in rows]
       batches = pack.epoch_batches(sizes, questions, room=self._room, **fixed)
       found = [(self._longest, groups) for groups in batches]
     else:
@@ -77,36 +75,36 @@ class Corpus:
 
   def batch(self, step: int) -> dict[str, np.ndarray]:
     """The arrays of step `step`; rows that are missing from a batch have weight 0."""
-    epoch, bucket, groups = self.order[step]
+    epoch, bucket, groups = self.batch_order[step]
     rows = self._epoch(epoch)
     return stack(
-      [pack.joined([rows[n] for n in group]) for group in groups],
+      [pack.join_rows([rows[n] for n in group]) for group in groups],
       batch=self._batch,
       length=bucket,
       targets=min(self._room.targets, bucket),
       pad=self._pad,
-      contrasts=self._room.contrasts,
+      triplets=self._room.triplets,
       pairs=self._room.pairs,
     )
 
 
 def stack(
-  rows, *, batch: int, length: int, targets: int, pad: int, contrasts: int = 1, pairs: int = 0
+  rows, *, batch: int, length: int, targets: int, pad: int, triplets: int = 1, pairs: int = 0
 ) -> dict[str, np.ndarray]:
   """Pads rows on the right into arrays [B, L], [B, T], [B, C], [B, P], [B, 2P] and [B].
 
-  What the rows do not have is not there: slots, shares and valid without contrasts; owners,
+  What the rows do not have is not there: slots, shares and valid without triplets; owners,
   references and pairs without pairs; roots and detached without either, where no row is a tree (an
   example's target then belongs to its prompt's segment); source and source_segments for decoders.
   """
   whole = {"tokens": length, "positions": length, "segments": length}
   of_targets = {"where": targets, "labels": targets, "weights": targets}
-  of_trees = {"roots": length, "detached": length} if contrasts or pairs else {}
-  of_contrasts = {"slots": length, "shares": length} if contrasts else {}
+  of_trees = {"roots": length, "detached": length} if triplets or pairs else {}
+  of_triplets = {"slots": length, "shares": length} if triplets else {}
   of_pairs = {"owners": targets, "references": 2 * pairs} if pairs else {}
   of_source = {"source": length, "source_segments": length} if rows[0].source else {}
   out = {}
-  for name, width in (whole | of_targets | of_trees | of_contrasts | of_pairs | of_source).items():
+  for name, width in (whole | of_targets | of_trees | of_triplets | of_pairs | of_source).items():
     kind = np.float32 if name in ("weights", "shares", "references") else np.int32
     out[name] = np.full((batch, width), pad if name in ("tokens", "source") else 0, kind)
     for n, row in enumerate(rows):
@@ -114,7 +112,7 @@ def stack(
       out[name][n, : len(value)] = value
   out["denominator"] = np.zeros(batch, np.float32)
   out["denominator"][: len(rows)] = [row.denominator for row in rows]
-  for name, width, of in (("valid", contrasts, "contrasts"), ("pairs", pairs, "pairs")):
+  for name, width, of in (("valid", triplets, "triplets"), ("pairs", pairs, "pairs")):
     if width:
       out[name] = np.zeros((batch, width), np.float32)
       for n, row in enumerate(rows):

@@ -7,18 +7,18 @@ from distill_jax.data import encode
 
 
 @dataclasses.dataclass(frozen=True)
-class Tailored:
+class SupervisedCollator:
   """SFT rows, with a contrast where the question has one: the positive and the negative are drawn
   afresh each epoch."""
 
   sft: Any  # settings.Sft
   triplet: Any  # settings.Triplet
-  contrast: bool  # False: no row has any
+  with_triplets: bool  # False: no row has any
   start: int | None = None  # the decoder's start token, for an encoder-decoder
 
-  def plain(self, example: encode.Encoded) -> encode.Row:
-    """Without the contrast: what must fit."""
-    return encode.plain(
+  def plain_row(self, example: encode.EncodedExample) -> encode.Row:
+    """Without the triplets: what must fit."""
+    return encode.supervised_row(
       example.prompt,
       example.target,
       prompt_weight=self.sft.prompt_weight,
@@ -30,17 +30,17 @@ class Tailored:
   def _others(example):
     return [p for p in example.positives if p != example.target]
 
-  def has_contrast(self, example: encode.Encoded) -> bool:
-    return bool(self.contrast and self._others(example) and example.negatives)
+  def has_triplet(self, example: encode.EncodedExample) -> bool:
+    return bool(self.with_triplets and self._others(example) and example.negatives)
 
-  def row(self, example: encode.Encoded, rng, longest: int) -> encode.Row:
+  def row(self, example: encode.EncodedExample, rng, longest: int) -> encode.Row:
     """With the contrast where there is one and it has room."""
-    row = self.plain(example)
-    if not self.has_contrast(example):
+    row = self.plain_row(example)
+    if not self.has_triplet(example):
       return row
     others, t = self._others(example), self.triplet
     pick = lambda options: options[rng.integers(len(options))]
-    tree = encode.with_contrast(
+    tree = encode.add_triplet(
       row,
       pick(others),
       pick(example.negatives),
@@ -52,16 +52,16 @@ class Tailored:
 
 
 @dataclasses.dataclass(frozen=True)
-class Preferences:
+class PreferenceCollator:
   """Preference rows: the same in every epoch."""
 
   start: int | None = None
   padded: int = 0  # tokens to which the anchor sees a chosen side padded; 0 = not (compat)
   pad: int = 0
-  contrast = False
+  with_triplets = False
 
-  def plain(self, example: encode.Preferred) -> encode.Row:
-    return encode.preference(
+  def plain_row(self, example: encode.EncodedPair) -> encode.Row:
+    return encode.preference_row(
       example.prompt,
       example.chosen,
       example.rejected,
@@ -70,8 +70,8 @@ class Preferences:
       pads=(self.pad,) * (self.padded - len(example.chosen)),
     )
 
-  def has_contrast(self, example: encode.Preferred) -> bool:
+  def has_triplet(self, example: encode.EncodedPair) -> bool:
     return False
 
-  def row(self, example: encode.Preferred, rng, longest: int) -> encode.Row:
-    return self.plain(example)
+  def row(self, example: encode.EncodedPair, rng, longest: int) -> encode.Row:
+    return self.plain_row(example)

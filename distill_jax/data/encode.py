@@ -41,7 +41,7 @@ ANCHORED = -2  # owner of a target that counts as chosen (it is even), but is of
 
 
 @dataclasses.dataclass(frozen=True)
-class Encoded:
+class EncodedExample:
   """An example in tokens; every target and response ends in the end token."""
 
   problem: str
@@ -53,7 +53,7 @@ class Encoded:
 
 
 @dataclasses.dataclass(frozen=True)
-class Preferred:
+class EncodedPair:
   """A preference pair in tokens; both sides end in the end token."""
 
   problem: str
@@ -78,7 +78,7 @@ class Row:
   labels: list[int]
   weights: list[float]
   denominator: float
-  contrasts: int = 0
+  triplets: int = 0
   owners: list[int] = dataclasses.field(default_factory=list)  # 2 * pair + (0 chosen, 1 rejected)
   references: list[float] = dataclasses.field(default_factory=list)  # one for each owner
   source: list[int] = dataclasses.field(default_factory=list)
@@ -132,7 +132,7 @@ def _hang(row: Row, segment: int, response, *, detached: bool = False) -> Row:
   )
 
 
-def plain(
+def supervised_row(
   prompt, target, *, prompt_weight: float, denominator: str, start: int | None = None
 ) -> Row:
   """The row of a prompt and its target. `denominator`: what it adds to the mean's, "weights" or
@@ -156,9 +156,7 @@ def plain(
   return row
 
 
-def with_contrast(
-  row: Row, positive, negative, *, pool: str, detach: bool, max_response: int
-) -> Row:
+def add_triplet(row: Row, positive, negative, *, pool: str, detach: bool, max_response: int) -> Row:
   """Hangs a positive and a negative on the row's root (and, when detached, the anchor once
   more)."""
   root = row.segments.count(PROMPT)
@@ -175,10 +173,10 @@ def with_contrast(
     start = end - 1 if pool == "last" else start
     row.slots[start:end] = [slot] * (end - start)
     row.shares[start:end] = [1 / (end - start)] * (end - start)
-  return dataclasses.replace(row, contrasts=1)
+  return dataclasses.replace(row, triplets=1)
 
 
-def preference(
+def preference_row(
   prompt,
   chosen,
   rejected,

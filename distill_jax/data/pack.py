@@ -4,7 +4,7 @@
   roots      1 1 1 1 1 | 3 3 3 3 3 | 5 5 5 5 5 5 | 0 0      numbers of its own
   positions  0 1 2 3 4 | 0 1 2 3 4 | 0 1 2 3 4 5 | 0 0      and starts anew
 
-Dimension key: B rows, K kinds of room (tokens, source, targets, contrasts, pairs).
+Dimension key: B rows, K kinds of room (tokens, source, targets, triplets, pairs).
 """
 
 import dataclasses
@@ -14,50 +14,50 @@ import numpy as np
 
 from distill_jax.data import encode
 
-SLACK = 1.15  # times as much room for targets, contrasts and pairs as their share in the corpus
-TARGETS, FEW = 32, 4  # what the room for targets, and for contrasts and pairs, is rounded up to
+SLACK = 1.15  # times as much room for targets, triplets and pairs as their share in the corpus
+TARGETS, FEW = 32, 4  # what the room for targets, and for triplets and pairs, is rounded up to
 MISSES = 64  # examples that may find no room before a batch is closed
 
 
-class Size(NamedTuple):
+class RowSize(NamedTuple):
   """What a row takes, or holds, of each kind of room."""
 
   tokens: int
   source: int
   targets: int
-  contrasts: int
+  triplets: int
   pairs: int
 
 
-def size(row: encode.Row) -> Size:
-  return Size(len(row.tokens), len(row.source), len(row.where), row.contrasts, row.pairs)
+def row_size(row: encode.Row) -> RowSize:
+  return RowSize(len(row.tokens), len(row.source), len(row.where), row.triplets, row.pairs)
 
 
-def capacity(rows, longest: int, *, packed: bool, contrast: bool) -> Size:
+def capacity(rows, longest: int, *, packed: bool, with_triplets: bool) -> RowSize:
   """What every row of `longest` tokens holds, in all epochs. Each of `rows` fits.
 
-  Of targets, contrasts and pairs it holds what the widest has; packed, SLACK times what so many
+  Of targets, triplets and pairs it holds what the widest has; packed, SLACK times what so many
   tokens have on average, and not more, since the output head works on all of that room, used or
   not. Rounded up, so that it seldom changes between rounds.
   """
-  sizes_NK = np.array([size(row) for row in rows], int).reshape(-1, len(Size._fields))
+  sizes_NK = np.array([row_size(row) for row in rows], int).reshape(-1, len(RowSize._fields))
   most = sizes_NK.max(axis=0, initial=0)
   if packed:
     total = sizes_NK.sum(axis=0)
     per_token = total / max(total[:2].max(), 1)
     most = np.maximum(most, np.ceil(SLACK * longest * per_token).astype(int))
-  room, few = Size(*most.tolist()), FEW if packed else 1
+  room, few = RowSize(*most.tolist()), FEW if packed else 1
   up = lambda n, multiple: max(-(-n // multiple), 1) * multiple
-  return Size(
+  return RowSize(
     tokens=longest,
     source=longest,
     targets=min(up(room.targets, TARGETS), longest),
-    contrasts=up(room.contrasts, few) if contrast else 0,
+    triplets=up(room.triplets, few) if with_triplets else 0,
     pairs=up(room.pairs, few) if room.pairs else 0,
   )
 
 
-def epoch_batches(sizes, questions, *, room: Size, batch: int, key) -> list[list[list[int]]]:
+def epoch_batches(sizes, questions, *, room: RowSize, batch: int, key) -> list[list[list[int]]]:
   """One pass over all examples: for each batch its rows, for each row its examples' numbers.
 
   First fit, in random order, with the rows of one batch open at a time. Every example occurs once;
@@ -97,17 +97,17 @@ def _fill(waiting, sizes_NK, questions, room, batch):
   return [row for row in rows if row], left
 
 
-def joined(rows) -> encode.Row:
+def join_rows(rows) -> encode.Row:
   """The row in which `rows` lie one behind the other; none sees another."""
   whole = {field.name: [] for field in dataclasses.fields(encode.Row)}
-  whole |= {"denominator": 0.0, "contrasts": 0}
+  whole |= {"denominator": 0.0, "triplets": 0}
   above, pairs = 0, 0  # segments and pairs so far
   for row in rows:
     moved = {
       "segments": [above + s for s in row.segments],
       "roots": [above + s for s in row.roots],
       "source_segments": [above + s for s in row.source_segments],
-      "slots": [s and s + 3 * whole["contrasts"] for s in row.slots],
+      "slots": [s and s + 3 * whole["triplets"] for s in row.slots],
       "where": [len(whole["tokens"]) + i for i in row.where],
       "owners": [2 * pairs + o for o in row.owners],
     }

@@ -11,7 +11,7 @@ import numpy as np
 from distill_jax import records
 
 
-class Couple(NamedTuple):
+class UnscoredPair(NamedTuple):
   """A preference pair without what the reference policy thinks of it."""
 
   problem: str
@@ -21,8 +21,8 @@ class Couple(NamedTuple):
   stage: str
 
 
-def matched(
-  chosen, rejected, *, spare=(), most: int, fill: bool, key: str
+def match(
+  chosen, rejected, *, spare=(), max_pairs: int, fill: bool, key: str
 ) -> list[tuple[str, str]]:
   """(chosen, rejected) pairs of texts of one prompt (Piao & Park 2025, as their code has it).
 
@@ -42,7 +42,7 @@ def matched(
   if fill and 0 < len(wrong) < len(right):
     drawn = _rng(key).integers(len(wrong), size=len(right) - len(wrong))
     wrong += [wrong[n] for n in drawn]
-  return list(zip(right, wrong, strict=False))[: most or None]
+  return list(zip(right, wrong, strict=False))[: max_pairs or None]
 
 
 def by_outcome(attempts, prompt: str, *, spare=(), stage: str = "", turn=None, **rules):
@@ -52,8 +52,8 @@ def by_outcome(attempts, prompt: str, *, spare=(), stage: str = "", turn=None, *
   right = [said(a) for a in attempts if a.correct and a.finish == "stop"]
   wrong = [said(a) for a in attempts if not a.correct]
   problem = attempts[0].problem
-  pairs = matched(right, wrong, spare=spare, key=f"{problem} {prompt}", **rules)
-  return [Couple(problem, prompt, c, r, stage) for c, r in pairs]
+  pairs = match(right, wrong, spare=spare, key=f"{problem} {prompt}", **rules)
+  return [UnscoredPair(problem, prompt, c, r, stage) for c, r in pairs]
 
 
 def by_style(attempts, prompt: str, *, outcome: bool, **rules):
@@ -65,11 +65,11 @@ def by_style(attempts, prompt: str, *, outcome: bool, **rules):
     if a.style == "cot" and a.finish == "stop" and (a.correct or not outcome)
   ]
   rejected = [a.text for a in attempts if a.style == "plain" and not (outcome and a.correct)]
-  pairs = matched(chosen, rejected, key=f"{attempts[0].problem} {prompt}", **rules)
-  return [Couple(attempts[0].problem, prompt, c, r, "") for c, r in pairs]
+  pairs = match(chosen, rejected, key=f"{attempts[0].problem} {prompt}", **rules)
+  return [UnscoredPair(attempts[0].problem, prompt, c, r, "") for c, r in pairs]
 
 
-def by_option(attempts, gold: str, labels, *, spare=(), most: int, fill: bool):
+def by_option(attempts, gold: str, labels, *, spare=(), max_pairs: int, fill: bool):
   """Analyses of runs that ended right over those of runs that ended wrong, all from one recall.
 
   Each match of a right and a wrong run gives two pairs: the analyses of the right option, and those
@@ -83,20 +83,20 @@ def by_option(attempts, gold: str, labels, *, spare=(), most: int, fill: bool):
   wrong = [a for a in attempts if not a.correct and a.answer in labels]
   chose = {analyses(a): a.answer for a in wrong}
   key = f"{attempts[0].problem} {analyses(attempts[0])[0][0]}"
-  pairs = matched(
-    list(map(analyses, right)), list(map(analyses, wrong)), most=most, fill=fill, key=key
+  pairs = match(
+    list(map(analyses, right)), list(map(analyses, wrong)), max_pairs=max_pairs, fill=fill, key=key
   )
   out = []
   for better, worse in pairs:
     for option in dict.fromkeys((gold, chose[worse])):
       (prompt, text), (_, other) = better[labels.index(option)], worse[labels.index(option)]
       if text and other and text != other:
-        out.append(Couple(attempts[0].problem, prompt, text, other, "analyze"))
+        out.append(UnscoredPair(attempts[0].problem, prompt, text, other, "analyze"))
   reverse = {c._replace(chosen=c.rejected, rejected=c.chosen) for c in out}
   return [c for c in dict.fromkeys(out) if c not in reverse]
 
 
-def scored(couple: Couple, chosen: float, rejected: float) -> records.PreferencePair:
+def add_references(couple: UnscoredPair, chosen: float, rejected: float) -> records.PreferencePair:
   return records.PreferencePair(
     **couple._asdict(), reference_chosen=chosen, reference_rejected=rejected
   )

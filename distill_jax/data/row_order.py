@@ -59,7 +59,7 @@ def _fill(rows, questions, batch):
   return full, rows
 
 
-def interleaved(batches_of_stages, *, interval: int) -> list:
+def interleave(batches_of_stages, *, interval: int) -> list:
   """The batches of all stages by turns: `interval` of one stage, then of the next, and again, until
   there are no more. A stage with k times as many batches as the smallest has k times the interval
   (TinyThinker: as many times as a question has options), so that all last to the end."""
@@ -73,7 +73,7 @@ def interleaved(batches_of_stages, *, interval: int) -> list:
   return out
 
 
-class Order:
+class BatchOrder:
   """order[step] -> (epoch, bucket, rows): the epochs one after the other. `batches_of(epoch)` gives
   that epoch's (bucket, rows)."""
 

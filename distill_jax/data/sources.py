@@ -15,7 +15,7 @@ def to_stderr(message: str) -> None:
   print(message, file=sys.stderr)
 
 
-def rows(
+def read_rows(
   path,
   *,
   kinds: tuple[type, ...] = (dict,),
@@ -47,7 +47,7 @@ def rows(
   return found
 
 
-def elements(path, tag: str, *, expected: str = "") -> list[dict]:
+def read_xml(path, tag: str, *, expected: str = "") -> list[dict]:
   """The elements of that name of an XML file as rows: attribute or child element -> its text.
 
   A document type declaration is refused, and with it every entity but the five of XML itself.
@@ -82,12 +82,12 @@ def elements(path, tag: str, *, expected: str = "") -> list[dict]:
   return found
 
 
-def lines(path) -> list[str]:
+def read_lines(path) -> list[str]:
   """The lines of a text file, without blank ones at its end. Raises errors.UserError."""
   return [line.strip() for line in _text(pathlib.Path(path), "task.path", "").rstrip().split("\n")]
 
 
-def hub(name: str, config: str, split: str) -> list[dict]:
+def load_hub(name: str, config: str, split: str) -> list[dict]:
   """The rows of a split of a data set of the Hugging Face hub; "" is the default config.
 
   Raises errors.UserError if it cannot be had, for whatever reason (network, name, disk).

@@ -46,7 +46,7 @@ def train(texts, *, vocab: int, path: pathlib.Path) -> None:
   _name(part, path)
 
 
-def copy(source: pathlib.Path, names, path: pathlib.Path, model: dict, *, room: int) -> None:
+def copy(source: pathlib.Path, names, path: pathlib.Path, model: dict, *, max_vocab: int) -> None:
   """Makes what `names` are of the files of a tokenizer in `source` the one at `path`.
 
   `model` is the config.json beside them: a tokenizer that does not say its class, or its special
@@ -63,10 +63,10 @@ def copy(source: pathlib.Path, names, path: pathlib.Path, model: dict, *, room: 
     shutil.copyfile(file, part / file.name)
   of_class = {k: model[k] for k in ("model_type", "tokenizer_class") if k in model}
   (part / "config.json").write_text(json.dumps(of_class), encoding="utf-8")
-  found = Tokenizer(part, called=source)
-  if found.vocab > room:
+  found = Tokenizer(part, shown_as=source)
+  if found.vocab > max_vocab:
     raise errors.data(
-      f"{source}: its tokenizer has ids up to {found.vocab - 1}, and the model knows {room} "
+      f"{source}: its tokenizer has ids up to {found.vocab - 1}, and the model knows {max_vocab} "
       "tokens: they do not belong together"
     )
   _name(part, path)
@@ -84,17 +84,17 @@ class Tokenizer:
   """A tokenizer directory, with text kept plain: special tokens that occur in text are spelled
   out."""
 
-  def __init__(self, path, *, called=None):
+  def __init__(self, path, *, shown_as=None):
     """Of the directory `path`, which a refusal speaks of as `called`."""
-    called = called or path
+    shown_as = shown_as or path
     try:
       self._fast = transformers.AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)
     except Exception as error:  # of two libraries, at whatever the files hold
       why = str(error).strip().splitlines()[:1] or [type(error).__name__]
-      raise errors.data(f"{called}: no tokenizer could be loaded there ({why[0]})") from None
+      raise errors.data(f"{shown_as}: no tokenizer could be loaded there ({why[0]})") from None
     if self._fast.eos_token_id is None:
       raise errors.data(
-        f"{called}: this tokenizer has no end token; name it in tokenizer_config.json (eos_token)"
+        f"{shown_as}: this tokenizer has no end token; name it in tokenizer_config.json (eos_token)"
       )
     self.end = self._fast.eos_token_id
     self.pad = self._fast.pad_token_id if self._fast.pad_token_id is not None else self.end
@@ -103,7 +103,7 @@ class Tokenizer:
     alone, around = self._plain("a"), self._fast.encode("a")
     starts = [n for n in range(len(around)) if around[n : n + len(alone)] == alone]
     at = starts[0] if starts else 0
-    self.before, self.after = tuple(around[:at]), tuple(around[at + len(alone) :])
+    self.prefix_ids, self.suffix_ids = tuple(around[:at]), tuple(around[at + len(alone) :])
     # Some vocabularies (T5's) hold special tokens as ordinary pieces too: those are pulled apart in
     # text.
     special = set(self._fast.all_special_ids)
@@ -111,7 +111,7 @@ class Tokenizer:
     reserved = special - {self._fast.unk_token_id}
     if mixed := [t for t in self._stubborn if reserved & set(self.encode(t))]:
       raise errors.data(
-        f"{called}: its special token {mixed[0]!r} is a letter of ordinary text, too, and cannot "
+        f"{shown_as}: its special token {mixed[0]!r} is a letter of ordinary text, too, and cannot "
         "be told from it; give that token another name in its files"
       )
 

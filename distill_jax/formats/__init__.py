@@ -5,7 +5,7 @@ their texts as a list. The same object turns rationales into training examples, 
 inference cannot disagree. All of them have
 
   students  who is trained                      stages  what an attempt is sampled in
-  stop      texts that end an answer            asks    what a teacher is asked for, "" for nothing
+  stop      texts that end an answer            request_kind    what a teacher is asked for, "" for nothing
   prompt, conversation, target, examples
 """
 

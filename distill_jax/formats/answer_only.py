@@ -9,11 +9,11 @@ from distill_jax.formats import cot, turns
 
 
 class AnswerOnly(cot.Cot):
-  asks = ""
+  request_kind = ""
 
   def prompt(self, question: str, shots=(), style: str = "", hint: str = "") -> str:
     """What the student sees; of worked examples only the answer line is shown."""
-    turns.no_others(style=style, hint=hint)
+    turns.reject_unsupported(style=style, hint=hint)
     worked = [f"Question: {q}\n{r.strip().splitlines()[-1]}\n\n" for q, r in shots]
     return "".join(worked) + f"Question: {question}\n"
 

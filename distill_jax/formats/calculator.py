@@ -24,7 +24,7 @@ _STATED = re.compile(rf"=\s{{0,3}}\$?\s?(?P<value>-?(?:{_N}))(?![0-9%])")
 _ANSWER = re.compile(rf"(Answer: \$?)(-?(?:{_N}))(?=\.?\s*\Z)")
 
 
-def value(expression: str) -> fractions.Fraction | None:
+def evaluate(expression: str) -> fractions.Fraction | None:
   """What an expression comes to; None if it is too long or deep, is none, or divides by zero."""
   if len(expression) > LONGEST:
     return None
@@ -41,12 +41,12 @@ def value(expression: str) -> fractions.Fraction | None:
   return result if rest == len(tokens) else None
 
 
-def corrected(text: str) -> str:
+def correct_marks(text: str) -> str:
   """The text with every mark's value right; marks that cannot be worked out stay as they are."""
   last = []
 
   def mend(found):
-    result = value(found["expr"])
+    result = evaluate(found["expr"])
     stated, shown = (found["stated"] or "=")[1:].strip(" $"), found["shown"]
     if result is None or (new := _written(result, stated)) is None:
       return found[0]
@@ -65,13 +65,13 @@ def corrected(text: str) -> str:
   return text
 
 
-def marked(text: str) -> str:
+def add_marks(text: str) -> str:
   """The text with a mark in every right equation that bears none: "3 + 4 = 7" becomes "3 + 4 =
   <<3+4=7>>7"."""
   parts, done = [], 0
   for found in _STATED.finditer(text):
     expression = _before(text, done, found.start())
-    result = value(expression) if expression else None
+    result = evaluate(expression) if expression else None
     stated = found["value"]
     if result is None or _written(result, stated) != stated:
       continue
@@ -82,7 +82,7 @@ def marked(text: str) -> str:
   return "".join([*parts, text[done:]])
 
 
-def unmarked(text: str) -> str:
+def remove_marks(text: str) -> str:
   """The text without its marks."""
   return re.sub(r"<<[^<>\n]{0,400}(?:>>|\Z)", "", text)
 
@@ -95,7 +95,7 @@ def _before(text: str, begin: int, end: int) -> str:
   while start < end:
     candidate = text[start:end].strip()
     if candidate[:1] not in "+-*/)" and re.search(r"[0-9)%] ?[-+*/×÷−x]", candidate):
-      if value(candidate) is not None:
+      if evaluate(candidate) is not None:
         return candidate
     start += 1
   return ""
@@ -104,7 +104,7 @@ def _before(text: str, begin: int, end: int) -> str:
 def _written(result: fractions.Fraction, stated: str) -> str | None:
   """The value as it is stated, if that is right (a decimal that does not end may be rounded, but
   not to a whole number); else as a decimal. None if it is too long to write."""
-  exact = answers.canonical(str(result))
+  exact = answers.canonical_number(str(result))
   if exact is None:
     return None
   if answers.same_number(stated, exact):
@@ -116,7 +116,7 @@ def _written(result: fractions.Fraction, stated: str) -> str | None:
     off = abs(fractions.Fraction(stated.replace(",", "")) - result)
     if off * 2 * 10 ** len(digits) <= 1:
       return stated
-  return answers.canonical(str(round(result, 2)))
+  return answers.canonical_number(str(round(result, 2)))
 
 
 class _NoneSuch(Exception):

@@ -26,7 +26,7 @@ class Cot:
   students = ("student",)
   stages = ("",)
   stop = (STOP,)
-  asks = "annotate"
+  request_kind = "annotate"
 
   def prompt(self, question: str, shots=(), style: str = "", hint: str = "") -> str:
     """What the student sees; `shots` are (question, rationale) pairs put in front.
@@ -34,7 +34,7 @@ class Cot:
     With a `hint`, the right answer, it is asked to justify that answer, and the worked examples
     show how (STaR, Zelikman et al. 2022: rationalization); trained on is the prompt without it.
     """
-    turns.no_others(style=style)
+    turns.reject_unsupported(style=style)
     worked = [
       f"{_asked(q, hint and r.rpartition('Answer:')[2].strip())}{r.strip()}\n\n" for q, r in shots
     ]
@@ -44,9 +44,9 @@ class Cot:
     self, problem: records.Problem, question: str, shots=(), *, style="", given=(), hint=""
   ) -> Generator[tuple[turns.Turn, ...], list[str], str]:
     """One turn; returns its text."""
-    turns.no_others(given=given)
+    turns.reject_unsupported(given=given)
     (text,) = yield (turns.Turn("student", self.prompt(question, shots, style, hint)),)
-    return cut(text)
+    return cut_at_stop(text)
 
   def target(self, text: str, answer: str) -> str:
     """What the student should write: see `target` below."""
@@ -85,7 +85,7 @@ def is_closing(line: str) -> bool:
   return any(_CLOSING.match(start) for start in (line.strip(), line.lstrip(_MARKS)))
 
 
-def cut(text: str) -> str:
+def cut_at_stop(text: str) -> str:
   """A student's answer, up to where the next worked example would begin."""
   return text.split(STOP, 1)[0].strip()
 

@@ -1,7 +1,7 @@
 """A problem's sub-questions and solutions, as data: (sub-question, solution) pairs.
 
 GSM8K's have both. StrategyQA's have questions only, which may point back ("Is #1 below #2?"), and
-facts beside them; see `solved`.
+facts beside them; see `with_solutions`.
 """
 
 import re
@@ -13,7 +13,7 @@ _WORD = re.compile(r"[a-z0-9]{3,40}")
 _SHORT = 3  # words of a solution that stands for itself
 
 
-def solved(problem, steps) -> tuple[tuple[str, str], ...]:
+def with_solutions(problem, steps) -> tuple[tuple[str, str], ...]:
   """The steps with a solution each; () if there are none.
 
   Where the data set has questions without solutions, as StrategyQA, the facts are their solutions:
@@ -40,7 +40,7 @@ def _likeliest(asked: str, facts, taken, number: int) -> int:
   return max(range(len(facts)), key=rank)
 
 
-def filled(problem, steps) -> list[tuple[str, str]]:
+def resolve_references(problem, steps) -> list[tuple[str, str]]:
   """The steps with earlier answers where a question points back to them; a number problem's "#2" is
   only a number."""
   if problem.kind == "number":
@@ -54,13 +54,13 @@ def filled(problem, steps) -> list[tuple[str, str]]:
   return found
 
 
-def unanswered(solution: str) -> str:
+def strip_answer(solution: str) -> str:
   """A solution without the answer that it states at its end."""
   body, mark, stated = solution.rpartition("Answer:")
   return body.strip() if mark and len(stated) <= answers.LONGEST_LINE else solution
 
 
-def read(problem, solution: str) -> str | None:
+def read_answer(problem, solution: str) -> str | None:
   """The answer a solution states, of the problem's kind."""
   if problem.kind == "choice":
     return answers.read_choice(solution, tuple(label for label, _ in problem.choices))

@@ -27,7 +27,7 @@ class Instruct(cot.Cot):
 
   def prompt(self, question: str, shots=(), style: str = "", hint: str = "") -> str:
     """What the student sees; no worked examples: it is asked zero-shot."""
-    turns.no_others(shots=shots, hint=hint)
+    turns.reject_unsupported(shots=shots, hint=hint)
     if style not in ("", *STYLES):
       raise ValueError(f"style {style!r} is none of {', '.join(STYLES)}")
     record = f"### Instruction:\n{self._instruction}\n\n### Input:\n{question}\n\n### Response:\n"

@@ -24,7 +24,7 @@ class Iterative:
   students = ("decomposer", "solver")
   stages = ("",)
   stop = ("\n",)
-  asks = "decompose"
+  request_kind = "decompose"
 
   def __init__(self, questions="model", max_steps=8, solutions=True, calculator=False):
     """`questions`: whose sub-questions are answered, the decomposer's ("model") or the problem's
@@ -34,7 +34,7 @@ class Iterative:
 
   def prompt(self, question: str, shots=(), style: str = "") -> str:
     """The decomposer's first prompt."""
-    turns.no_others(shots=shots, style=style)
+    turns.reject_unsupported(shots=shots, style=style)
     return self._ask(question, ())
 
   def conversation(
@@ -45,21 +45,21 @@ class Iterative:
     If the last solution has none, it alone is returned, so that no earlier one's is taken for it.
     Raises errors.UserError for gold sub-questions that the problem does not have.
     """
-    turns.no_others(shots=shots, style=style, given=given)
+    turns.reject_unsupported(shots=shots, style=style, given=given)
     steps, gold = [], self._of(problem)
     for number in range(len(gold) if self._gold else self._max_steps):
       if self._gold:
         asked = gold[number]
       else:
         (text,) = yield (turns.Turn("decomposer", self._ask(question, steps)),)
-        asked = turns.line(text)
+        asked = turns.one_line(text)
       if not asked or asked.lower().startswith(END.lower().rstrip(".")):
         break
-      prompt = _solve(question, decompositions.filled(problem, [*steps, (asked, "")]))
+      prompt = _solve(question, decompositions.resolve_references(problem, [*steps, (asked, "")]))
       (text,) = yield (turns.Turn("solver", prompt),)
-      solution = turns.line(text)
-      steps.append((asked, calculator.corrected(solution) if self._calculator else solution))
-    return _whole(problem, decompositions.filled(problem, steps))
+      solution = turns.one_line(text)
+      steps.append((asked, calculator.correct_marks(solution) if self._calculator else solution))
+    return _whole(problem, decompositions.resolve_references(problem, steps))
 
   def target(self, text: str, answer: str) -> str:
     """The lines of `text` with this answer at their end."""
@@ -69,19 +69,19 @@ class Iterative:
     self, problem: records.Problem, question: str, rationale: records.Rationale, shots=()
   ) -> list[records.Example]:
     """For each step one for the decomposer and one for the solver, and the decomposer's end; none
-    if steps lack their solutions (see decompositions.solved)."""
-    turns.no_others(shots=shots)
+    if steps lack their solutions (see decompositions.with_solutions)."""
+    turns.reject_unsupported(shots=shots)
     steps = _taught(problem, rationale, self._calculator)
     example = lambda *parts: records.Example(problem.id, *parts)
     found = []
     for number, (asked, solution) in enumerate(steps):
       found.append(example(self._ask(question, steps[:number]), asked, "decomposer"))
-      shown = decompositions.filled(problem, [*steps[:number], (asked, "")])
+      shown = decompositions.resolve_references(problem, [*steps[:number], (asked, "")])
       found.append(example(_solve(question, shown), solution, "solver"))
     return found + [example(self._ask(question, steps), END, "decomposer")] * bool(steps)
 
   def _of(self, problem) -> list[str]:
-    gold = [turns.line(asked) for asked, _ in problem.decomposition]
+    gold = [turns.one_line(asked) for asked, _ in problem.decomposition]
     if self._gold and not gold:
       raise errors.config(
         "socratic.questions", "gold", f"model: {problem.id or 'this'} comes without sub-questions"
@@ -98,24 +98,24 @@ class Unified:
   students = ("student",)
   stages = ("",)
   stop = (cot.STOP,)
-  asks = "decompose"
+  request_kind = "decompose"
 
   def __init__(self, calculator=False):
     self._calculator = calculator
 
   def prompt(self, question: str, shots=(), style: str = "") -> str:
     """What the student sees."""
-    turns.no_others(shots=shots, style=style)
+    turns.reject_unsupported(shots=shots, style=style)
     return f"Question: {question}\nSteps:\n"
 
   def conversation(
     self, problem: records.Problem, question: str, shots=(), *, style="", given=()
   ) -> Generator[tuple[turns.Turn, ...], list[str], str]:
     """One turn; returns its text, without calculator marks."""
-    turns.no_others(given=given)
+    turns.reject_unsupported(given=given)
     (text,) = yield (turns.Turn("student", self.prompt(question, shots, style)),)
-    text = cot.cut(text)
-    return calculator.unmarked(calculator.corrected(text)) if self._calculator else text
+    text = cot.cut_at_stop(text)
+    return calculator.remove_marks(calculator.correct_marks(text)) if self._calculator else text
 
   def target(self, text: str, answer: str) -> str:
     """The lines of `text` with this answer at their end."""
@@ -128,19 +128,22 @@ class Unified:
     solutions."""
     steps = _taught(problem, rationale, self._calculator)
     prompt = self.prompt(question, shots)
-    target = _closed(decompositions.filled(problem, steps))
+    target = _closed(decompositions.resolve_references(problem, steps))
     return [records.Example(problem.id, prompt, target)] * bool(steps)
 
 
 def _taught(problem, rationale, marks: bool) -> list[tuple[str, str]]:
   """The rationale's steps, the last with its answer, with calculator marks if they are wanted."""
-  steps = [tuple(map(turns.line, step)) for step in decompositions.solved(problem, rationale.parts)]
+  steps = [
+    tuple(map(turns.one_line, step))
+    for step in decompositions.with_solutions(problem, rationale.parts)
+  ]
   if marks:
-    steps = [(asked, calculator.marked(solution)) for asked, solution in steps]
+    steps = [(asked, calculator.add_marks(solution)) for asked, solution in steps]
   if steps:
     asked, solution = steps[-1]
     answer = rationale.answer or problem.gold
-    steps[-1] = (asked, f"{decompositions.unanswered(solution)} Answer: {answer}".strip())
+    steps[-1] = (asked, f"{decompositions.strip_answer(solution)} Answer: {answer}".strip())
   return steps
 
 
@@ -162,17 +165,17 @@ def _closed(steps) -> str:
     return ""
   *before, (asked, solution) = steps
   stated = solution.rpartition("Answer:")[2].strip()
-  body = decompositions.unanswered(solution)
+  body = decompositions.strip_answer(solution)
   return f"{_laid([*before, (asked, body)])}Answer: {stated}"
 
 
 def _whole(problem, steps) -> str:
   """An attempt, as text that task.read_answer reads."""
-  steps = [(asked, calculator.unmarked(solution)) for asked, solution in steps]
+  steps = [(asked, calculator.remove_marks(solution)) for asked, solution in steps]
   if not steps:
     return ""
   *before, (asked, solution) = steps
-  answer = decompositions.read(problem, solution)
+  answer = decompositions.read_answer(problem, solution)
   if answer is None:
     return solution
-  return _closed([*before, (asked, f"{decompositions.unanswered(solution)} Answer: {answer}")])
+  return _closed([*before, (asked, f"{decompositions.strip_answer(solution)} Answer: {answer}")])

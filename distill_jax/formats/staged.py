@@ -35,11 +35,11 @@ class Staged:
     defects 1 and 5, see config.compat.tinythinker."""
     self.stages, self._repeat = tuple(stages), repeat
     self._split, self._teachers_order = split_on_commas, teachers_order
-    self.asks = "stage" if len(self.stages) > 1 else ""
+    self.request_kind = "stage" if len(self.stages) > 1 else ""
 
   def prompt(self, question: str, shots=(), style: str = "") -> str:
     """The first prompt; where that is the first option's analysis, the option is A."""
-    turns.no_others(shots=shots, style=style)
+    turns.reject_unsupported(shots=shots, style=style)
     return self._prompt(question, self.stages[0], (), "A", {})
 
   def conversation(
@@ -52,9 +52,9 @@ class Staged:
     the summary alone is returned, so that no option an analysis speaks of is taken for one.
     Raises errors.UserError for a problem without options.
     """
-    turns.no_others(shots=shots, style=style)
+    turns.reject_unsupported(shots=shots, style=style)
     question, labels, options = self._shown(problem, question)
-    known = {name: turns.line(text) for name, text in given}
+    known = {name: turns.one_line(text) for name, text in given}
     if unknown := set(known) - {"recall", *labels}:
       raise ValueError(f"given: no such stage or option: {', '.join(sorted(unknown))}")
     for stage in self.stages[:-1]:
@@ -62,11 +62,11 @@ class Staged:
       if names:
         asked = [self._prompt(question, stage, known, name, options) for name in names]
         texts = yield tuple(turns.Turn("student", text, stage) for text in asked)
-        known |= zip(names, map(turns.line, texts), strict=True)
+        known |= zip(names, map(turns.one_line, texts), strict=True)
     parts = [(name, known[name]) for name in ("recall", *labels) if name in known]
     last = self._prompt(question, "summarize", parts, "", options)
     (text,) = yield (turns.Turn("student", last, "summarize"),)
-    summary = turns.line(text)
+    summary = turns.one_line(text)
     whole = f"{self._laid(parts, options)}Summarize: {summary}"
     same = answers.read_choice(whole, labels) == answers.read_choice(summary, labels)
     return whole if same else summary
@@ -79,8 +79,8 @@ class Staged:
     self, problem: records.Problem, question: str, rationale: records.Rationale, shots=()
   ) -> list[records.Example]:
     """One for each stage and option; what several rationales share is the caller's to remove."""
-    turns.no_others(shots=shots)
-    said = {name: turns.line(text) for name, text in rationale.parts}
+    turns.reject_unsupported(shots=shots)
+    said = {name: turns.one_line(text) for name, text in rationale.parts}
     question, labels, options = self._shown(problem, question)
     if self._teachers_order:
       order = [name for name, _ in rationale.parts]

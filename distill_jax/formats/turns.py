@@ -9,12 +9,12 @@ class Turn(NamedTuple):
   stage: str = ""
 
 
-def no_others(**options) -> None:
+def reject_unsupported(**options) -> None:
   """Raises ValueError if one of a conversation's options is used of which the format has none."""
   if used := [name for name, value in options.items() if value]:
     raise ValueError(f"this format's conversation has no {', '.join(used)}")
 
 
-def line(text: str) -> str:
+def one_line(text: str) -> str:
   """A text in one line, whatever white space it has."""
   return " ".join(text.split())

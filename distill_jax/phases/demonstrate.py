@@ -43,14 +43,18 @@ def questions(run):
 def wishes(run, number) -> list[rationales.Wanted]:
   """What the teacher is asked at first; nothing, where what came with the questions is taken."""
   settings = run.settings.demonstrate
-  if settings.source == "gold" or not run.format.asks:
+  if settings.source == "gold" or not run.format.request_kind:
     return []
   first = number * settings.rationales * settings.passes
   return [
     rationales.Wanted(
       p,
       types.Request(
-        run.format.asks, run.task.render(p), messages(run, p), settings.rationales, first=first
+        run.format.request_kind,
+        run.task.render(p),
+        messages(run, p),
+        settings.rationales,
+        first=first,
       ),
     )
     for p in questions(run)
@@ -60,19 +64,19 @@ def wishes(run, number) -> list[rationales.Wanted]:
 def messages(run, problem):
   """What the teacher is told."""
   question, shots = run.task.render(problem), run.task.shots[:1]
-  if run.format.asks == "annotate":
+  if run.format.request_kind == "annotate":
     return prompts.annotate(question, shots)
   known = problem.gold if run.settings.demonstrate.show_gold else None
-  if run.format.asks == "stage":
+  if run.format.request_kind == "stage":
     return prompts.stage(problem.question, problem.choices, known)
   return prompts.decompose(question, gold=known)
 
 
 def reader(run):
   """What reads a reply to it: see rationales.collect."""
-  if run.format.asks == "annotate":
+  if run.format.request_kind == "annotate":
     return annotated
-  if run.format.asks == "decompose":
+  if run.format.request_kind == "decompose":
     return decomposed
   if "analyze" in run.format.stages:
     return staged
@@ -123,10 +127,10 @@ def gold(run, number, here, problems) -> None:
   kept, dropped = [], Counter()
   for p in problems:
     text, parts = p.rationale, ()
-    if run.format.asks == "decompose":
+    if run.format.request_kind == "decompose":
       parts = p.decomposition
-      text = told(parts) if decompositions.solved(p, parts) else ""
-    elif run.format.asks == "":
+      text = told(parts) if decompositions.with_solutions(p, parts) else ""
+    elif run.format.request_kind == "":
       text = run.format.target("", p.gold)
     elif text:
       text = run.format.target(text, p.gold)

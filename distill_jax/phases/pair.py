@@ -21,8 +21,11 @@ def run(run, number, here):
   attempts = run.folder.find(number, "exam").rows(phase_dir.ATTEMPTS, records.Attempt)
   couples = list(dict.fromkeys(couples_of(run, number, attempts)))
   encoded = [encoded_pair(run.student, c) for c in couples]
-  kind, longest = collate.Preferences(start=run.student.start), max(run.settings.train.buckets)
-  fits = [kind.plain(p).length <= longest for p in encoded]
+  kind, longest = (
+    collate.PreferenceCollator(start=run.student.start),
+    max(run.settings.train.buckets),
+  )
+  fits = [kind.plain_row(p).length <= longest for p in encoded]
   kept = list(itertools.compress(couples, fits))
   wanted = list(itertools.compress(encoded, fits))
   if run.settings.prefer.loss in WITHOUT_REFERENCE:
@@ -30,7 +33,7 @@ def run(run, number, here):
   else:
     _, params = run.students(number)["student"]
     scores = reference_logprobs.score(run, params, wanted, f"round {number} references")
-  here.write(PAIRS, [pairing.scored(c, *s) for c, s in zip(kept, scores, strict=True)])
+  here.write(PAIRS, [pairing.add_references(c, *s) for c, s in zip(kept, scores, strict=True)])
   here.finish(
     {
       "pairs": len(kept),
@@ -40,10 +43,10 @@ def run(run, number, here):
   )
 
 
-def encoded_pair(student, pair, references=(0.0, 0.0)) -> encode.Preferred:
+def encoded_pair(student, pair, references=(0.0, 0.0)) -> encode.EncodedPair:
   """In tokens; either side ends in the end token."""
   ended = lambda text: (*student.tokenizer.encode(text), student.tokenizer.end)
-  return encode.Preferred(
+  return encode.EncodedPair(
     pair.problem, tuple(student.read(pair.prompt)), ended(pair.chosen), ended(pair.rejected),
     references,
   )  # fmt: skip
@@ -51,7 +54,7 @@ def encoded_pair(student, pair, references=(0.0, 0.0)) -> encode.Preferred:
 
 def couples_of(run, number, attempts):
   """All pairs, question by question."""
-  rules = {"most": run.settings.pair.max_pairs_per_prompt, "fill": run.settings.pair.fill}
+  rules = {"max_pairs": run.settings.pair.max_pairs_per_prompt, "fill": run.settings.pair.fill}
   taught = taught_texts(run, number)
   for name, group in _grouped(attempts, lambda a: a.problem):
     problem = run.problem(name)

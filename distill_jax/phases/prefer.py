@@ -49,7 +49,7 @@ def run(run, number, here):
   padded = max(len(x.chosen) for x in encoded) if pads else 0
   corpus = batches.Corpus(
     encoded,
-    collate.Preferences(start=student.start, padded=padded, pad=student.tokenizer.pad),
+    collate.PreferenceCollator(start=student.start, padded=padded, pad=student.tokenizer.pad),
     batch=s.prefer.batch,
     buckets=s.train.buckets,
     seed=s.seed * 1000 + number,

@@ -65,7 +65,7 @@ def run(run, number, here):
     aim = Aim(s.train.losses, s.triplet)
     made, log = fit.optimise(run, number, here, corpus, name=name, rates=s.train, aim=aim)
     steps, losses = steps + made, [*losses, log[-1].loss]
-  facts["lost_contrasts"] = sum(c.lost_contrasts for c in corpora.values())
+  facts["lost_contrasts"] = sum(c.lost_triplets for c in corpora.values())
   here.finish({**facts, "steps": steps, "loss": sum(losses) / len(losses)})
 
 
@@ -108,7 +108,7 @@ def corpus_of(run, number, examples, contrasts) -> batches.Corpus:
     c.problem: (tuple(map(ended, c.positives)), tuple(map(ended, c.negatives))) for c in contrasts
   }
   encoded = [
-    encode.Encoded(
+    encode.EncodedExample(
       x.problem, read(x.prompt), ended(x.target), *sides.get(x.problem, ((), ())), stage=x.stage
     )
     for x in examples
@@ -116,7 +116,7 @@ def corpus_of(run, number, examples, contrasts) -> batches.Corpus:
   contrast = s.train.losses.triplet > 0
   return batches.Corpus(
     encoded,
-    collate.Tailored(s.sft, s.triplet, contrast=contrast, start=student.start),
+    collate.SupervisedCollator(s.sft, s.triplet, with_triplets=contrast, start=student.start),
     batch=s.train.batch,
     buckets=s.train.buckets,
     seed=s.seed * 1000 + number,

@@ -72,7 +72,7 @@ class Run:
     if not path.exists() and self.settings.student.init != bases.SCRATCH:
       source = bases.source(self.settings, self.base)
       room = self.base.config.vocab
-      tokenizer.copy(source, hf.TOKENIZER, path, self.base.fields, room=room)
+      tokenizer.copy(source, hf.TOKENIZER, path, self.base.fields, max_vocab=room)
     if not path.exists():
       problems = self.task.problems("train")
       written = [r.text for r in self.rationales(0)] or [p.rationale for p in problems]

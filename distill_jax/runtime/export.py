@@ -30,7 +30,7 @@ def write(what, number: int, name: str, *, out: str, dtype: str, card: str) -> N
     to_theirs=layout.to_theirs,
     params=merged(student, trained),
     tokenizer=what.folder.path / "tokenizer",
-    bos=tokenizer.before[0] if bos is None and tokenizer.before else bos,
+    bos=tokenizer.prefix_ids[0] if bos is None and tokenizer.prefix_ids else bos,
     end=student.ends,
     pad=tokenizer.pad,
     positions=bases.longest(what.settings),

@@ -28,7 +28,7 @@ def optimise(run, number, here, corpus, *, name: str, rates, aim):
   weights = checkpoint.Checkpoints(here.path / name, keep=1, warn=run.console.warn)
   if log and weights.latest() == log[-1].step:
     return log[-1].step, log
-  steps = rates.steps or sum(len(corpus.order.epoch(e)) for e in range(rates.epochs))
+  steps = rates.steps or sum(len(corpus.batch_order.epoch(e)) for e in range(rates.epochs))
   attention = run.settings.student.attention
   optimizer, places, train_step = machinery(rates, aim, attention, student.learner, mesh, steps)
   store = checkpoint.Checkpoints(here.path / CHECKPOINTS / name, keep=2, warn=run.console.warn)

@@ -23,7 +23,7 @@ CACHE = "references.sqlite"  # in the run folder, unless config.pair.cache names
 KIND = "reference log-probabilities 1"  # of the way they are computed; part of the key
 
 
-def score(run, params, pairs: list[encode.Preferred], label: str):
+def score(run, params, pairs: list[encode.EncodedPair], label: str):
   """[(log p of chosen, of rejected) of each pair], nats. Shows how many of them were known."""
   path = run.settings.pair.cache or str(run.folder.path / CACHE)
   prefix = f"{KIND} {digest((run.student.frozen, params))} {run.student.learner}"
@@ -45,7 +45,7 @@ def score(run, params, pairs: list[encode.Preferred], label: str):
   return [known[key] for key in keys]
 
 
-def key_of(prefix: str, pair: encode.Preferred, student) -> str:
+def key_of(prefix: str, pair: encode.EncodedPair, student) -> str:
   text = f"{prefix} {student.start} {pair.prompt} {pair.chosen} {pair.rejected}"
   return hashlib.sha256(text.encode()).hexdigest()
 
@@ -63,10 +63,10 @@ def digest(tree) -> str:
 def parts(run, pair_of: dict):
   """Keys of pairs that are scored together: of one bucket, as many as a step trains on. Which they
   are does not depend on what is known, so that a killed run comes to the same numbers."""
-  kind, buckets = collate.Preferences(start=run.student.start), run.settings.train.buckets
+  kind, buckets = collate.PreferenceCollator(start=run.student.start), run.settings.train.buckets
   groups = {}
   for key, pair in pair_of.items():
-    groups.setdefault(row_order.bucket_of(kind.plain(pair).length, buckets), []).append(key)
+    groups.setdefault(row_order.bucket_of(kind.plain_row(pair).length, buckets), []).append(key)
   size = run.settings.prefer.batch
   for _, keys in sorted(groups.items()):
     yield from (keys[n : n + size] for n in range(0, len(keys), size))
@@ -75,11 +75,11 @@ def parts(run, pair_of: dict):
 def compute(run, params, pairs) -> list[tuple[float, float]]:
   """As the training itself computes them."""
   s, student = run.settings, run.student
-  rows = [collate.Preferences(start=student.start).plain(p) for p in pairs]
+  rows = [collate.PreferenceCollator(start=student.start).plain_row(p) for p in pairs]
   length = row_order.bucket_of(max(r.length for r in rows), s.train.buckets)
   arrays = batches.stack(
     rows, batch=s.prefer.batch, length=length, targets=length, pad=student.tokenizer.pad,
-    contrasts=0, pairs=1,
+    triplets=0, pairs=1,
   )  # fmt: skip
   batch = jax.device_put(objectives.batch_of(arrays), sharding.batch(student.mesh))
   compiled = program(student.learner, s.student.attention, s.train.logits_chunk)

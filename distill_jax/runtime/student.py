@@ -96,7 +96,7 @@ class Student:
   def read(self, prompt: str) -> list[int]:
     """A prompt's tokens as this student begins and, if it has an encoder, ends what it reads."""
     t = self.tokenizer
-    return [*t.before, *t.encode(prompt), *(t.after if self.start is not None else ())]
+    return [*t.prefix_ids, *t.encode(prompt), *(t.suffix_ids if self.start is not None else ())]
 
   @property
   def start(self) -> int | None:
@@ -129,7 +129,7 @@ class Student:
 
   def _fitting(self, tokens: list[int]) -> list[int]:
     """What the largest bucket holds of a prompt: the start token, if there is one, and the end."""
-    start = len(self.tokenizer.before)
+    start = len(self.tokenizer.prefix_ids)
     over = len(tokens) - max(self.rollout.buckets)
     return tokens[:start] + tokens[start + max(over, 0) :]
 

@@ -46,7 +46,7 @@ class StudentTeacher:
       if who not in self._weights:
         self._weights[who] = found.fresh()
     run = self._run
-    problems = [run.task.asked(question) for _, question, _ in asked]
+    problems = [run.task.parse_question(question) for _, question, _ in asked]
     spoken = conversations.lead(
       [run.conversation(problem, style=run.settings.exam.styles[0]) for problem in problems],
       [f"teacher/{name}" for _, _, name in asked],
@@ -76,7 +76,7 @@ class StudentTeacher:
     answer = self._run.task.read_answer(spoken.text, problem)
     if answer is None:
       return spoken.text
-    said = [(stage, turns.line(text)) for stage, _, text in spoken.turns]
+    said = [(stage, turns.one_line(text)) for stage, _, text in spoken.turns]
     recalls = [text for stage, text in said if stage == "recall"]
     reasons = [text for stage, text in said if stage == "analyze"]
     if not reasons:
@@ -104,5 +104,5 @@ def _opened(run, settings, source: pathlib.Path, name: str) -> student.Student:
   if not (place / "tokenizer").exists():
     files = bases.source(own, base)
     room = base.config.vocab
-    tokenizer.copy(files, hf.TOKENIZER, place / "tokenizer", base.fields, room=room)
+    tokenizer.copy(files, hf.TOKENIZER, place / "tokenizer", base.fields, max_vocab=room)
   return student.Student(own, tokenizer.Tokenizer(place / "tokenizer"), base)

@@ -16,7 +16,7 @@ LONGEST_NUMBER = 60  # digits: before the point, behind it, above or below the b
 _VULGAR = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5"}
 _VULGAR |= {"⅗": "3/5", "⅘": "4/5", "⅙": "1/6", "⅚": "5/6", "⅛": "1/8", "⅜": "3/8", "⅝": "5/8"}
 _VULGAR |= {"⅞": "7/8", "⅒": "1/10", "⅐": "1/7", "⅑": "1/9"}
-PLAIN = str.maketrans(
+PLAIN_CHARACTERS = str.maketrans(
   {vulgar: f" {plain}" for vulgar, plain in _VULGAR.items()}
   | dict.fromkeys("−﹣－–‒", "-")
   | dict.fromkeys("\u00a0\u2007\u2009\u202f", "\u2009")  # spaces that group digits
@@ -73,13 +73,13 @@ def read_number(text: str, *, last_number: bool = True) -> str | None:
   text = _plain(text)
   marks = list(MARKER.finditer(text))
   for mark in marks:
-    if _NUMBER.search(behind(text, mark)):
+    if _NUMBER.search(text_after(text, mark)):
       if run_on := _RUN_ON.search(text, mark.end()):
         text = text[: run_on.start()]
         marks = [m for m in marks if m.end() <= len(text)]
       break
   for mark in reversed(marks):
-    tail = behind(text, mark)
+    tail = text_after(text, mark)
     if _NUMBER.search(tail):
       return _read_tail(tail)
   if marks or not last_number:
@@ -99,7 +99,7 @@ def same_number(a: str | None, b: str | None) -> bool:
   return None not in values and values[0] == values[1]
 
 
-def canonical(text: str) -> str | None:
+def canonical_number(text: str) -> str | None:
   """The first number of a short text in the form `read_number` gives; None if there is none."""
   found = _NUMBER.search(_plain(text))
   return _canonical(_value(found)) if found else None
@@ -123,7 +123,7 @@ def read_choice(text: str, labels: tuple[str, ...]) -> str | None:
     re.IGNORECASE,
   )
   for mark in reversed(list(MARKER.finditer(text))):
-    tail = behind(text, mark)
+    tail = text_after(text, mark)
     if found := bracketed.search(tail):
       _, joined, rest = _ENOUGH.split(tail[found.end() :], 1)[0].partition(" or ")
       other = bracketed.search(rest) if joined else None
@@ -140,7 +140,7 @@ def read_boolean(text: str) -> str | None:
   text = _plain(text)
   words = re.compile(r"\b(?:(yes|true)|no|false)\b", re.IGNORECASE)
   for mark in reversed(list(MARKER.finditer(text))):
-    if found := words.search(behind(text, mark)):
+    if found := words.search(text_after(text, mark)):
       return "yes" if found[1] else "no"
   found = list(words.finditer(text))
   return None if not found else "yes" if found[-1][1] else "no"
@@ -148,13 +148,13 @@ def read_boolean(text: str) -> str | None:
 
 def _plain(text: str) -> str:
   """The end of the text with one spelling of minus, fraction, digit group and line end."""
-  text = text[-LONGEST_TEXT:].translate(PLAIN)
+  text = text[-LONGEST_TEXT:].translate(PLAIN_CHARACTERS)
   for pattern, replacement in _LATEX:
     text = pattern.sub(replacement, text)
   return text.replace("\u2009", " ")
 
 
-def behind(text: str, mark: re.Match) -> str:
+def text_after(text: str, mark: re.Match) -> str:
   """The rest of the marker's line; if that is blank, the next line that is not."""
   start = mark.end()
   while start < len(text) and text[start] in " \t\n*_:`":
@@ -163,11 +163,11 @@ def behind(text: str, mark: re.Match) -> str:
   if len(tail) == LONGEST_LINE:
     tail = tail.rstrip("0123456789.,")  # half a number is none
   if mark[0].startswith("\\boxed"):
-    return inside(tail)
+    return box_contents(tail)
   return tail
 
 
-def inside(tail: str) -> str:
+def box_contents(tail: str) -> str:
   """What stands before the brace that closes a box."""
   depth = 1
   for place, character in enumerate(tail):

@@ -23,9 +23,9 @@ SHOTS = (
 
 
 def load(**options) -> task.Task:
-  """The world with these settings (worlds.arithmetic.World) as a task."""
-  world = arithmetic.World(**options)
+  """The world with these settings (worlds.arithmetic.ArithmeticWorld) as a task."""
+  world = arithmetic.ArithmeticWorld(**options)
   return task.Task("arithmetic", world.problems, shots=SHOTS, world=world)
 
 
-load.__signature__ = inspect.signature(arithmetic.World)  # what it takes, for tasks.load
+load.__signature__ = inspect.signature(arithmetic.ArithmeticWorld)  # what it takes, for tasks.load

@@ -22,7 +22,7 @@ _INSTRUCTION = re.compile(r"Please choose the correct \w+ to the question: ", re
 _MARK = re.compile(r"(?:^|\s)(?:Answer|Solution|Option)([1-9]): ")
 
 
-def made(question: str, pairs, gold, field: str, where: str) -> dict:
+def choice_fields(question: str, pairs, gold, field: str, where: str) -> dict:
   """The fields of a problem with (published label, text) choices; `field` is where `gold` was."""
   published = [str(label).strip() for label, _ in pairs]
   gold = str(gold).strip()
@@ -64,7 +64,7 @@ def science(row: dict, where: str) -> dict:
       tuple(sources.field(choice, column, (str,), where) for column in ("label", "text"))
     )
   facts = (row["fact1"].strip(),) if isinstance(row.get("fact1"), str) else ()
-  return made(question, pairs, row.get("answerKey"), "answerKey", where) | {"facts": facts}
+  return choice_fields(question, pairs, row.get("answerKey"), "answerKey", where) | {"facts": facts}
 
 
 def piqa(row: dict, where: str) -> dict:
@@ -73,7 +73,7 @@ def piqa(row: dict, where: str) -> dict:
     return adapters(row, where)
   goal, *solutions = (sources.field(row, f, (str,), where) for f in ("goal", "sol1", "sol2"))
   label = sources.field(row, "label", (str, int), where)
-  return made(goal, list(enumerate(solutions)), label, "label", where)
+  return choice_fields(goal, list(enumerate(solutions)), label, "label", where)
 
 
 def social_iqa(row: dict, where: str) -> dict:
@@ -83,9 +83,11 @@ def social_iqa(row: dict, where: str) -> dict:
   asked = " ".join(sources.field(row, f, (str,), where) for f in ("context", "question"))
   texts = [sources.field(row, f"answer{letter}", (str,), where) for letter in "ABC"]
   if "correct" in row:
-    return made(asked, list(zip("ABC", texts, strict=True)), row["correct"], "correct", where)
+    return choice_fields(
+      asked, list(zip("ABC", texts, strict=True)), row["correct"], "correct", where
+    )
   label = sources.field(row, "label", (str, int), where)
-  return made(asked, list(enumerate(texts, start=1)), label, "label", where)
+  return choice_fields(asked, list(enumerate(texts, start=1)), label, "label", where)
 
 
 def adapters(row: dict, where: str) -> dict:
@@ -98,7 +100,7 @@ def adapters(row: dict, where: str) -> dict:
   if numbers != [str(n) for n in range(1, len(numbers) + 1)]:
     raise errors.data(f"{where}: field 'instruction' has not the marks Answer1:, Answer2:, ...")
   gold = sources.field(row, "answer", (str,), where).strip()
-  return made(question, list(zip(numbers, texts, strict=True)), gold[-1:], "answer", where)
+  return choice_fields(question, list(zip(numbers, texts, strict=True)), gold[-1:], "answer", where)
 
 
 def strategyqa(row: dict, where: str) -> dict:

@@ -54,29 +54,29 @@ _WHOLE_NUMBER = re.compile(
 )
 
 
-def read(text: str) -> str | None:
+def read_expression(text: str) -> str | None:
   r"""The normal form of a rationale's answer, None if it has none: what the last box or other
   explicit marker with something behind it names ("Answer: ...", "the answer is $...$")."""
   text = text[-answers.LONGEST_TEXT :].replace("\r", "\n")
   for mark in reversed(list(answers.MARKER.finditer(text))):
-    tail = answers.behind(text, mark)
+    tail = answers.text_after(text, mark)
     if box := _BOXED.search(tail):
-      tail = answers.inside(tail[box.end() :])
+      tail = answers.box_contents(tail[box.end() :])
     elif found := _DOLLARS.match(tail) or _PARENS.match(tail):
       tail = found[1]
-    if form := normal(tail):
+    if form := normalize(tail):
       return form
   return None
 
 
-def normal(answer: str) -> str | None:
+def normalize(answer: str) -> str | None:
   """The normal form of an answer; None of one that is blank or longer than LONGEST characters."""
   if len(answer) > LONGEST:
     return None
-  form = answer.strip().translate(answers.PLAIN).strip()
+  form = answer.strip().translate(answers.PLAIN_CHARACTERS).strip()
   for pattern, replacement in _STEPS:
     form = pattern.sub(replacement, form)
   if _WHOLE_NUMBER.fullmatch(form):
-    return answers.canonical(form) or form or None
+    return answers.canonical_number(form) or form or None
   form = form.replace(" ", "")
   return form.lower() if form.isalpha() else form or None

@@ -31,7 +31,7 @@ def gsm8k(row: dict, where: str) -> dict:
   """Calculator marks are dropped, "#### N" becomes "Answer: N", a sub-question without a solution
   (there are two) is left out."""
   solution, mark, stated = sources.field(row, "answer", (str,), where).rpartition("####")
-  gold = answers.canonical(stated) if mark else None
+  gold = answers.canonical_number(stated) if mark else None
   if gold is None:
     raise errors.data(f"{where}: field 'answer' has no \"#### NUMBER\" at its end")
   lines = [line.strip() for line in _CALCULATOR.sub("", solution).splitlines() if line.strip()]
@@ -60,7 +60,7 @@ def word_problem(row: dict, where: str) -> dict | None:
   if isinstance(stated, list):
     stated = stated[0] if len(stated) == 1 else ""
   found = _ONE_NUMBER.fullmatch(str(stated))
-  gold = answers.canonical(found[1]) if found else None
+  gold = answers.canonical_number(found[1]) if found else None
   return None if gold is None else {"question": " ".join(question.split()), "gold": gold}
 
 
@@ -72,7 +72,7 @@ def aqua(row: dict, where: str) -> dict:
     if found is None:
       raise errors.data(f"{where}: option {option!r} does not begin with its letter")
     pairs.append((found[1], found[2].strip()))
-  made = choices.made(
+  made = choices.choice_fields(
     sources.field(row, "question", (str,), where), pairs, row.get("correct"), "correct", where
   )
   lines = sources.field(row, "rationale", (str,), where).strip().splitlines()
@@ -85,7 +85,7 @@ def aqua(row: dict, where: str) -> dict:
 def math(row: dict, where: str) -> dict:
   """The gold answer stays as it is published."""
   gold = sources.field(row, "answer", (str,), where).strip()
-  if not expressions.normal(gold):
+  if not expressions.normalize(gold):
     raise errors.data(f"{where}: field 'answer' is empty, or too long to be compared")
   solution = sources.field(row, "solution", (str,), where).strip()
   return {

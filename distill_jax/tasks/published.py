@@ -62,21 +62,21 @@ def load(
     found[split] = _problems(name, source, split, parts)
   if "all" in found:
     found = _cut(found["all"])
-  made = splits(**found, limits={"validation": validation, "train": train, "test": test})
+  made = make_splits(**found, limits={"validation": validation, "train": train, "test": test})
   return task.Task(name, lambda split: list(made[split]), source.shots, kind=source.kind)
 
 
-def place(question: str) -> int:
+def hash_position(question: str) -> int:
   """Where a question stands in the fixed, seemingly random order of all questions."""
   bare = " ".join(question.split()).encode("utf-8", "surrogatepass")
   return int.from_bytes(hashlib.sha256(b"distill_jax\n" + bare).digest()[:8], "big")
 
 
 def hashed_order(problems: list[records.Problem]) -> list[records.Problem]:
-  return sorted(problems, key=lambda problem: (place(problem.question), problem.id))
+  return sorted(problems, key=lambda problem: (hash_position(problem.question), problem.id))
 
 
-def splits(
+def make_splits(
   train: list[records.Problem],
   test: list[records.Problem],
   validation: list[records.Problem] | None = None,
@@ -97,9 +97,9 @@ def splits(
     allowed = f"fewer than the {len(train)} training questions"
     raise errors.config("task.validation", held, allowed)
   if validation is None:
-    edge = place(hashed_order(train)[held - 1].question) if held else -1
-    validation = [_moved(p, "validation") for p in train if place(p.question) <= edge]
-    train = [problem for problem in train if place(problem.question) > edge]
+    edge = hash_position(hashed_order(train)[held - 1].question) if held else -1
+    validation = [_moved(p, "validation") for p in train if hash_position(p.question) <= edge]
+    train = [problem for problem in train if hash_position(problem.question) > edge]
   else:
     validation = _limited(validation, held)
   return {
@@ -125,10 +125,10 @@ def _moved(problem: records.Problem, split: str) -> records.Problem:
 
 def _cut(whole: list[records.Problem]) -> dict[str, list[records.Problem]]:
   """Train and test of what is published without splits."""
-  edge = place(hashed_order(whole)[-max(1, round(TEST_SHARE * len(whole)))].question)
+  edge = hash_position(hashed_order(whole)[-max(1, round(TEST_SHARE * len(whole)))].question)
   found = {"train": [], "test": []}
   for problem in whole:
-    split = "test" if place(problem.question) >= edge else "train"
+    split = "test" if hash_position(problem.question) >= edge else "train"
     found[split].append(_moved(problem, split))
   return found
 
@@ -157,7 +157,7 @@ def _hub(source: Source, hub: str) -> dict[str, list]:
   name, _, config = hub.partition(":")
   config = config or source.hub.partition(":")[2]
   return {
-    split: [(f"{hub}:{theirs}", sources.hub(name, config, theirs))]
+    split: [(f"{hub}:{theirs}", sources.load_hub(name, config, theirs))]
     for split, theirs in source.splits.items()
   }
 
@@ -185,11 +185,11 @@ def _files(source: Source, path: pathlib.Path) -> dict[str, list]:
 def _rows(source: Source, path: pathlib.Path) -> tuple[str, list[dict]]:
   """A file and its rows; the labels that AI2 publishes in a file beside it become a field."""
   if path.suffix == ".xml":
-    return str(path), sources.elements(path, "Problem", expected=source.expected)
-  rows = sources.rows(path, expected=source.expected)
+    return str(path), sources.read_xml(path, "Problem", expected=source.expected)
+  rows = sources.read_rows(path, expected=source.expected)
   beside = path.with_name(f"{path.stem}-labels.lst")
   if beside.is_file():
-    labels = sources.lines(beside)
+    labels = sources.read_lines(beside)
     if len(labels) != len(rows):
       raise errors.data(f"{beside}: {len(labels)} labels for the {len(rows)} rows of {path.name}")
     rows = [{**row, "label": label} for row, label in zip(rows, labels, strict=True)]

@@ -43,7 +43,7 @@ class Task:
     choices = [f"({label}) {text}" for label, text in problem.choices]
     return "\n".join([problem.question, *choices])
 
-  def asked(self, question: str) -> records.Problem:
+  def parse_question(self, question: str) -> records.Problem:
     """A question that someone types, as a problem whose gold nobody knows: `render` undone."""
     lines = question.strip().split("\n")
     choices = []
@@ -60,7 +60,7 @@ class Task:
     if problem.kind == "boolean":
       return answers.read_boolean(text)
     if problem.kind == "text":
-      return expressions.read(text)
+      return expressions.read_expression(text)
     return answers.read_number(text)
 
   def is_correct(self, answer: str | None, problem: records.Problem) -> bool:
@@ -68,5 +68,5 @@ class Task:
     if problem.kind == "number":
       return answers.same_number(answer, problem.gold)
     if problem.kind == "text":
-      return answer is not None and answer == expressions.normal(problem.gold)
+      return answer is not None and answer == expressions.normalize(problem.gold)
     return answer == problem.gold

@@ -26,9 +26,9 @@ SHOTS = (
 
 
 def load(**options) -> task.Task:
-  """The world with these settings (worlds.taxonomy.World) as a task."""
-  world = taxonomy.World(**options)
+  """The world with these settings (worlds.taxonomy.TaxonomyWorld) as a task."""
+  world = taxonomy.TaxonomyWorld(**options)
   return task.Task("taxonomy", world.problems, shots=SHOTS, kind="choice", world=world)
 
 
-load.__signature__ = inspect.signature(taxonomy.World)  # what it takes, for tasks.load
+load.__signature__ = inspect.signature(taxonomy.TaxonomyWorld)  # what it takes, for tasks.load

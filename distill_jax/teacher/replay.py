@@ -144,14 +144,14 @@ class Replay:
     rows = [
       (f"{name}: row {number}", row)
       for name in self._files
-      for number, row in enumerate(sources.rows(name, kinds=kinds), start=1)
+      for number, row in enumerate(sources.read_rows(name, kinds=kinds), start=1)
     ]
     asking_rows = rows
     if questions:
       option = "teacher.replay.questions"
       asking_rows = [
         (f"{questions}: row {number}", row)
-        for number, row in enumerate(sources.rows(questions, option=option), start=1)
+        for number, row in enumerate(sources.read_rows(questions, option=option), start=1)
       ]
       if len(asking_rows) != len(rows):
         raise errors.data(

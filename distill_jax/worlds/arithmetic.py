@@ -18,7 +18,7 @@ SOLUTIONS = tuple(words for words in wordings.WORDINGS if words is not wordings.
 PATIENCE = 100  # draws in search of a new question before one may be repeated
 
 
-class World:
+class ArithmeticWorld:
   """Problems of four splits; a shorter split is the beginning of a longer one."""
 
   def __init__(
@@ -56,7 +56,7 @@ class World:
     self._steps = (steps_min, steps_max)
     harder = min(steps_max + ood_extra_steps, MOST_STEPS)
     self._harder_steps = (steps_max + 1, harder) if harder > steps_max else self._steps
-    self._drawn: dict[str, list[drawing.Drawn]] = {}
+    self._drawn: dict[str, list[drawing.DrawnProblem]] = {}
     self._problems: dict[str, list[records.Problem]] = {}
     self._by_question: dict[str, records.Problem] = {}
 
@@ -105,7 +105,7 @@ class World:
         self._by_question |= {problem.question: problem for problem in self.problems(split)}
     return self._by_question.get(" ".join(question_text.split()))
 
-  def _find_drawn(self, problem_id: str) -> drawing.Drawn:
+  def _find_drawn(self, problem_id: str) -> drawing.DrawnProblem:
     world, _, rest = problem_id.partition("/")
     split, _, index = rest.partition("/")
     known = world == "arithmetic" and split in self.sizes and index.isdecimal() and index.isascii()
@@ -114,7 +114,7 @@ class World:
     self.problems(split)
     return self._drawn[split][int(index)]
 
-  def _draw_split(self, split: str) -> list[drawing.Drawn]:
+  def _draw_split(self, split: str) -> list[drawing.DrawnProblem]:
     seen, found, patience = set(), [], PATIENCE
     for index in range(self.sizes[split]):
       drawn = self._draw(split, index, seen, patience)
@@ -124,7 +124,7 @@ class World:
       found.append(drawn)
     return found
 
-  def _draw(self, split: str, index: int, seen: set[str], patience: int) -> drawing.Drawn:
+  def _draw(self, split: str, index: int, seen: set[str], patience: int) -> drawing.DrawnProblem:
     """Draws until the question belongs in the split and, as long as patience lasts, is new."""
     rng = random.Random(f"arithmetic/{self._seed}/{split}/{index}")
     outside = split == "out_of_domain"
@@ -147,7 +147,7 @@ class World:
     low, high = SHARES[split]
     return low <= drawing.share(self._seed, question) < high
 
-  def _record(self, split: str, index: int, drawn: drawing.Drawn) -> records.Problem:
+  def _record(self, split: str, index: int, drawn: drawing.DrawnProblem) -> records.Problem:
     return records.Problem(
       id=f"arithmetic/{split}/{index}",
       split=split,

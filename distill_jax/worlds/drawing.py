@@ -30,7 +30,7 @@ class Step:
 
 
 @dataclasses.dataclass(frozen=True)
-class Drawn:
+class DrawnProblem:
   family: str
   question: str
   steps: tuple[Step, ...]
@@ -85,7 +85,7 @@ def _walks(family: str, length: int) -> tuple[tuple[stories.Move, ...], ...]:
 
 def draw(
   rng: random.Random, story: stories.Story, *, steps: int, operand_max: int, distractors: float
-) -> Drawn | None:
+) -> DrawnProblem | None:
   """One question of a family with its program; None if the numbers drawn do not work out."""
   moves = rng.choice(_walks(story.name, steps))
   start = rng.randint(2, operand_max)
@@ -100,7 +100,7 @@ def draw(
   if rng.random() < distractors:
     aside = rng.choice(stories.DISTRACTORS).format(third=third, c=rng.randint(2, operand_max))
     said.insert(rng.randint(0, len(said)), aside)
-  return Drawn(story.name, " ".join([*said, program[-1].ask]), program)
+  return DrawnProblem(story.name, " ".join([*said, program[-1].ask]), program)
 
 
 def _numbers(rng, story, moves, start: int, operand_max: int) -> list[tuple[int, int, int]] | None:

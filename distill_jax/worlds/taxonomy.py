@@ -18,7 +18,7 @@ SHARES = {"train": (0.0, 0.7), "validation": (0.7, 0.85), "test": (0.85, 1.0)}
 NAME = "taxonomy"
 
 
-class World:
+class TaxonomyWorld:
   """Problems of four splits; a shorter split is the beginning of a longer one."""
 
   def __init__(

@@ -21,7 +21,7 @@ def examples(number: int = 30):
     target = (100, 50 + n, 1)
     contrast = n % 3 > 0
     out.append(
-      encode.Encoded(
+      encode.EncodedExample(
         f"q{n}",
         prompt,
         target,
@@ -38,14 +38,14 @@ def corpus(
   batch=4,
   buckets=(12, 24),
   seed=0,
-  contrast=True,
+  with_triplets=True,
   packed=False,
   start=None,
   interval=0,
   **triplet,
 ):
-  kind = collate.Tailored(
-    SFT, types.SimpleNamespace(**(vars(TRIPLET) | triplet)), contrast=contrast, start=start
+  kind = collate.SupervisedCollator(
+    SFT, types.SimpleNamespace(**(vars(TRIPLET) | triplet)), with_triplets=with_triplets, start=start
   )
   some = examples() if some is None else some
   return batches.Corpus(
@@ -69,7 +69,7 @@ def test_a_contrast_that_does_not_fit_is_left_out_and_counted():
   tight.batch(0)
   roomy = corpus(buckets=(24,))
   roomy.batch(0)
-  assert roomy.lost_contrasts == 0 < tight.lost_contrasts
+  assert roomy.lost_triplets == 0 < tight.lost_triplets
   assert tight.too_long == 0
 
 
@@ -136,10 +136,10 @@ def test_picks_are_drawn_afresh_each_epoch():
 def test_a_row_without_a_distinct_positive_or_without_a_negative_has_no_contrast():
   target, other = (100, 1), (200, 1)
   some = [
-    encode.Encoded("a", (9,), target, (target,), (other,)),
-    encode.Encoded("b", (9,), target, (other,), ()),
-    encode.Encoded("c", (9,), target),
-    encode.Encoded("d", (9,), target, (target, other), (other,)),
+    encode.EncodedExample("a", (9,), target, (target,), (other,)),
+    encode.EncodedExample("b", (9,), target, (other,), ()),
+    encode.EncodedExample("c", (9,), target),
+    encode.EncodedExample("d", (9,), target, (target, other), (other,)),
   ]
   out = corpus(some).batch(0)
   assert out["valid"].sum() == 1
@@ -148,17 +148,17 @@ def test_a_row_without_a_distinct_positive_or_without_a_negative_has_no_contrast
 
 
 def test_rows_too_long_for_every_bucket_are_counted_and_left_out():
-  long = encode.Encoded("long", (9,) * 20, (100,) * 4 + (1,))
-  fits = encode.Encoded("fits", (9,) * 20, (100,) * 3 + (1,))
+  long = encode.EncodedExample("long", (9,) * 20, (100,) * 4 + (1,))
+  fits = encode.EncodedExample("fits", (9,) * 20, (100,) * 3 + (1,))
   one = corpus([*examples(3), long, fits])
   assert one.too_long == 1 and [x.problem for x in one.examples] == ["q0", "q1", "q2", "fits"]
 
 
 def test_a_tree_too_long_for_every_bucket_is_taught_without_its_contrast():
-  wide = encode.Encoded("wide", (9,) * 18, (100, 1), ((200, 1),), ((300, 1),))
-  wider = encode.Encoded("wider", (9,) * 19, (100, 1), ((200, 1),), ((300, 1),))
+  wide = encode.EncodedExample("wide", (9,) * 18, (100, 1), ((200, 1),), ((300, 1),))
+  wider = encode.EncodedExample("wider", (9,) * 19, (100, 1), ((200, 1),), ((300, 1),))
   out = corpus([wide, wider], batch=2)
-  made = [out.batch(n) for n in range(len(out.order.epoch(0)))]
+  made = [out.batch(n) for n in range(len(out.batch_order.epoch(0)))]
   by_row = {int((b["segments"][r] == 1).sum()): b["valid"][r] for b in made for r in range(2)}
   assert by_row[18] == 1 and by_row[19] == 0 and out.too_long == 0
 
@@ -187,19 +187,19 @@ def test_pooling_weights_sum_to_one_over_their_own_response(pool, packed):
 
 def test_without_contrasts_no_row_is_a_tree():
   """Then an example is one segment, and attention may take its faster paths."""
-  out, trees = corpus(contrast=False).batch(0), corpus().batch(0)
+  out, trees = corpus(with_triplets=False).batch(0), corpus().batch(0)
   assert trees.keys() - out.keys() == {"roots", "detached", "slots", "shares", "valid"}
   for n in range(20):
-    got = corpus(contrast=False).batch(n)
+    got = corpus(with_triplets=False).batch(n)
     assert set(np.unique(got["segments"])) <= {0, 1}
 
 
 def test_behind_a_start_token_the_longer_side_decides():
   """Source 20 and target 4 need the bucket of 24; so do source 4 and target 20."""
   long, short = (9,) * 20, (9,) * 4
-  some = [encode.Encoded("a", long, short), encode.Encoded("b", short, long)]
-  some += [encode.Encoded("c", short, short), encode.Encoded("d", (9,) * 25, short)]
-  one = corpus(some, batch=1, contrast=False, start=7)
+  some = [encode.EncodedExample("a", long, short), encode.EncodedExample("b", short, long)]
+  some += [encode.EncodedExample("c", short, short), encode.EncodedExample("d", (9,) * 25, short)]
+  one = corpus(some, batch=1, with_triplets=False, start=7)
   assert one.too_long == 1
   by_bucket = {}
   for n in range(3):
@@ -209,19 +209,19 @@ def test_behind_a_start_token_the_longer_side_decides():
     np.testing.assert_array_equal(out["source_segments"] > 0, out["source"] > 0)
     by_bucket.setdefault(out["tokens"].shape[1], []).append(n)
   assert {bucket: len(n) for bucket, n in by_bucket.items()} == {12: 1, 24: 2}
-  assert "source" not in corpus(some, contrast=False).batch(0)
+  assert "source" not in corpus(some, with_triplets=False).batch(0)
 
 
 def test_preferences_carry_their_references_and_have_no_contrast():
   some = [
-    encode.Preferred(f"q{n}", (9,) * (n + 1), (20 + n, 1), (30, 30 + n, 1), (-1.0 * n, -2.0 * n))
+    encode.EncodedPair(f"q{n}", (9,) * (n + 1), (20 + n, 1), (30, 30 + n, 1), (-1.0 * n, -2.0 * n))
     for n in range(5)
   ]
   one = batches.Corpus(
-    some, collate.Preferences(), batch=8, buckets=(16,), seed=0, pad=0, packed=False
+    some, collate.PreferenceCollator(), batch=8, buckets=(16,), seed=0, pad=0, packed=False
   )
   out = one.batch(0)
-  assert not {"slots", "shares", "valid", "source"} & out.keys() and one.lost_contrasts == 0
+  assert not {"slots", "shares", "valid", "source"} & out.keys() and one.lost_triplets == 0
   np.testing.assert_array_equal(out["pairs"], np.float32([[1]] * 5 + [[0]] * 3))
   for row in range(5):
     n = (out["segments"][row] == encode.PROMPT).sum() - 1
@@ -245,7 +245,7 @@ def staged(number: int = 12, options: int = 3):
   """Questions with a recall, an analysis for each option and a summary; the target says which."""
   shape = {"recall": 1, "analyze": options, "summarize": 1}
   return [
-    encode.Encoded(f"q{n}", (9,) * (1 + n % 5), (100 * s + n, 10 + k, 1), stage=stage)
+    encode.EncodedExample(f"q{n}", (9,) * (1 + n % 5), (100 * s + n, 10 + k, 1), stage=stage)
     for n in range(number)
     for s, stage in enumerate(STAGES)
     for k in range(shape[stage])
@@ -263,10 +263,10 @@ def taught(one, step: int) -> list[tuple[int, int, int]]:
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_by_turns_every_example_is_taught_once_an_epoch_and_a_batch_holds_one_stage(packed):
-  one = corpus(staged(), batch=4, contrast=False, packed=packed, interval=2)
+  one = corpus(staged(), batch=4, with_triplets=False, packed=packed, interval=2)
   for epoch in range(2):
-    steps = len(one.order.epoch(epoch))
-    first = epoch * len(one.order.epoch(0))
+    steps = len(one.batch_order.epoch(epoch))
+    first = epoch * len(one.batch_order.epoch(0))
     by_step = [taught(one, first + n) for n in range(steps)]
     assert all(len({stage for stage, _, _ in found}) == 1 for found in by_step)
     everything = [x for found in by_step for x in found]
@@ -275,22 +275,22 @@ def test_by_turns_every_example_is_taught_once_an_epoch_and_a_batch_holds_one_st
 
 def test_the_stages_have_their_turns_as_long_as_they_have_batches():
   """12 questions in batches of 4: three batches of recall and of summarize, nine of analyze."""
-  one = corpus(staged(), batch=4, contrast=False, interval=1, buckets=(24,))
+  one = corpus(staged(), batch=4, with_triplets=False, interval=1, buckets=(24,))
   turns = [taught(one, n)[0][0] for n in range(15)]
   assert turns == [0, 1, 1, 1, 2] * 3
 
 
 def test_without_an_interval_a_batch_may_hold_several_stages():
-  one = corpus(staged(), batch=4, contrast=False)
+  one = corpus(staged(), batch=4, with_triplets=False)
   by_step = [{stage for stage, _, _ in taught(one, n)} for n in range(15)]
   assert any(len(found) > 1 for found in by_step)
 
 
 def test_by_turns_too_a_step_is_a_function_of_seed_and_step():
-  make = lambda seed: corpus(staged(), batch=4, contrast=False, interval=2, seed=seed)
+  make = lambda seed: corpus(staged(), batch=4, with_triplets=False, interval=2, seed=seed)
   walked = [make(0).batch(n) for n in range(40)]
   for n in (39, 0, 17):
     fresh = make(0).batch(n)
     assert all((fresh[name] == walked[n][name]).all() for name in fresh)
   assert any((make(1).batch(n)["tokens"] != walked[n]["tokens"]).any() for n in range(3))
-  assert taught(make(0), 0) != taught(make(0), len(make(0).order.epoch(0))), "epochs differ"
+  assert taught(make(0), 0) != taught(make(0), len(make(0).batch_order.epoch(0))), "epochs differ"

@@ -11,18 +11,20 @@ PROMPT, TARGET, POSITIVE, NEGATIVE = (10, 11, 12), (20, 21, 1), (30, 1), (40, 41
 
 
 def plain(prompt=PROMPT, target=TARGET, *, prompt_weight=0.0, denominator="weights", start=None):
-  return encode.plain(
+  return encode.supervised_row(
     prompt, target, prompt_weight=prompt_weight, denominator=denominator, start=start
   )
 
 
 def pair(start=None, **more):
-  return encode.preference(PROMPT, TARGET, POSITIVE, references=(-3.0, -4.5), start=start, **more)
+  return encode.preference_row(
+    PROMPT, TARGET, POSITIVE, references=(-3.0, -4.5), start=start, **more
+  )
 
 
 def tree(row=None, *, pool="last", detach=False, max_response=9):
   row = row or plain()
-  return encode.with_contrast(
+  return encode.add_triplet(
     row, POSITIVE, NEGATIVE, pool=pool, detach=detach, max_response=max_response
   )
 
@@ -52,7 +54,7 @@ def test_a_row_with_a_contrast_is_as_drawn():
     detached= [ 0] * 11,
     slots=    [ 0,  0,  0,  0,  0, 1,  0, 2,  0,  0, 3],
     shares=   [ 0,  0,  0,  0,  0, 1,  0, 1,  0,  0, 1],
-    contrasts=1)
+    triplets=1)
 
 
 def test_a_detached_row_holds_the_anchor_once_more_and_pools_that_copy():
@@ -64,7 +66,7 @@ def test_a_detached_row_holds_the_anchor_once_more_and_pools_that_copy():
     detached= [ 0,  0,  0,  0,  0, 0,  1,  1, 1,  1, 1,  1,  1, 1],
     slots=    [ 0,  0,  0,  0,  0, 0,  0,  0, 1,  0, 2,  0,  0, 3],
     shares=   [ 0,  0,  0,  0,  0, 0,  0,  0, 1,  0, 1,  0,  0, 1],
-    contrasts=1)
+    triplets=1)
 
 
 def test_a_preference_row_is_as_drawn():

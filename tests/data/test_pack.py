@@ -10,7 +10,7 @@ from hypothesis import strategies
 from distill_jax.data import batches, collate, encode, pack
 
 often = hypothesis.settings(max_examples=60, deadline=None, derandomize=True, database=None)
-ROOM = pack.Size(tokens=20, source=20, targets=12, contrasts=2, pairs=1)
+ROOM = pack.RowSize(tokens=20, source=20, targets=12, triplets=2, pairs=1)
 one_size = strategies.tuples(*(strategies.integers(0, n) for n in ROOM))
 some_sizes = strategies.lists(strategies.tuples(one_size, strategies.integers(0, 6)), max_size=40)
 numbers = strategies.integers(1, 5)
@@ -19,12 +19,15 @@ seeds = strategies.integers(0, 2**31)
 SFT = types.SimpleNamespace(prompt_weight=0.1, denominator="weights")
 TRIPLET = types.SimpleNamespace(margin=1.0, pool="mean", detach_prompt=True, max_response=9)
 KINDS = {
-  "tailored": collate.Tailored(SFT, TRIPLET, contrast=True),
-  "plain": collate.Tailored(SFT, TRIPLET, contrast=False),
-  "encoder-decoder": collate.Tailored(
-    types.SimpleNamespace(prompt_weight=0.0, denominator="weights"), TRIPLET, contrast=True, start=0
+  "tailored": collate.SupervisedCollator(SFT, TRIPLET, with_triplets=True),
+  "plain": collate.SupervisedCollator(SFT, TRIPLET, with_triplets=False),
+  "encoder-decoder": collate.SupervisedCollator(
+    types.SimpleNamespace(prompt_weight=0.0, denominator="weights"),
+    TRIPLET,
+    with_triplets=True,
+    start=0,
   ),
-  "preferences": collate.Preferences(),
+  "preferences": collate.PreferenceCollator(),
 }
 every_kind = pytest.mark.parametrize("name", KINDS)
 
@@ -38,9 +41,9 @@ def examples(name: str, number: int = 90, seed: int = 0):
   for n in range(number):
     question, prompt = f"q{n // 2}", (100 + n,) * int(draw.integers(1, 9))
     if name == "preferences":
-      out.append(encode.Preferred(question, prompt, text(), text(), references=(-1.0 * n, -2.0)))
+      out.append(encode.EncodedPair(question, prompt, text(), text(), references=(-1.0 * n, -2.0)))
     else:
-      out.append(encode.Encoded(question, prompt, text(), several(n), several(n)))
+      out.append(encode.EncodedExample(question, prompt, text(), several(n), several(n)))
   return out
 
 
@@ -51,7 +54,7 @@ def corpus(name: str, *, packed: bool = True, batch: int = 3, seed: int = 0, buc
 
 
 def epoch(one) -> list[dict]:
-  return [one.batch(n) for n in range(len(one.order.epoch(0)))]
+  return [one.batch(n) for n in range(len(one.batch_order.epoch(0)))]
 
 
 def in_row(out, row: int) -> list[int]:
@@ -88,7 +91,7 @@ def test_rows_are_filled():
   """Where nothing but length counts, nine tenths of all rows are tokens."""
   draw = np.random.Generator(np.random.PCG64(0))
   sizes = [(int(n), 0, 1, 0, 0) for n in draw.integers(10, 200, 2000)]
-  room = pack.Size(512, 512, 512, 0, 0)
+  room = pack.RowSize(512, 512, 512, 0, 0)
   out = pack.epoch_batches(sizes, range(2000), room=room, batch=8, key=0)
   used = sum(n for n, *_ in sizes) / (512 * 8 * len(out))
   assert used > 0.95
@@ -107,7 +110,7 @@ def test_shapes_are_the_same_in_all_of_50_steps(name):
   one = corpus(name)
   shapes = lambda out: {key: (value.shape, value.dtype) for key, value in out.items()}
   first = shapes(one.batch(0))
-  assert len(one.order.epoch(0)) < 25, "or this sees one epoch only"
+  assert len(one.batch_order.epoch(0)) < 25, "or this sees one epoch only"
   assert all(shapes(one.batch(n)) == first for n in range(50))
 
 
@@ -130,14 +133,14 @@ def test_an_epoch_adds_up_to_the_same_denominators_packed_or_not(name):
   }
   packed, apart = sums(corpus(name)), sums(corpus(name, packed=False))
   assert packed == pytest.approx(apart, rel=1e-6) and packed["denominator"] > 0
-  assert corpus(name).lost_contrasts == corpus(name, packed=False).lost_contrasts
+  assert corpus(name).lost_triplets == corpus(name, packed=False).lost_triplets
 
 
 @every_kind
 def test_a_packed_row_is_its_examples_one_behind_the_other(name):
   kind, rng = KINDS[name], np.random.Generator(np.random.PCG64(0))
   rows = [kind.row(x, rng, 99) for x in examples(name, 7)]
-  whole = pack.joined(rows)
+  whole = pack.join_rows(rows)
   assert whole.denominator == pytest.approx(sum(row.denominator for row in rows))
   at = targets = source = above = contrasts = pairs = 0
   for row in rows:
@@ -157,21 +160,23 @@ def test_a_packed_row_is_its_examples_one_behind_the_other(name):
     at, targets, source = here.stop, mine.stop, read.stop
     above, contrasts, pairs = (
       max(whole.segments[here]),
-      contrasts + row.contrasts,
+      contrasts + row.triplets,
       pairs + row.pairs,
     )
-  assert (contrasts, pairs) == (whole.contrasts, whole.pairs)
+  assert (contrasts, pairs) == (whole.triplets, whole.pairs)
   assert at == len(whole.tokens) and targets == len(whole.where) and source == len(whole.source)
 
 
 def test_targets_have_room_for_the_widest_and_for_little_more_than_their_share():
   """So that the output head does not run over prompts."""
   kind = KINDS["plain"]
-  rows = [kind.plain(encode.Encoded(f"q{n}", (9,) * 90, (5,) * 10)) for n in range(50)]
+  rows = [kind.plain_row(encode.EncodedExample(f"q{n}", (9,) * 90, (5,) * 10)) for n in range(50)]
   for row in rows:
     row.where = row.where[-10:]
-  shared = pack.capacity(rows, 1000, packed=True, contrast=True)
-  assert shared == pack.Size(1000, 1000, 128, 4, 0)  # 1.15 * 100, rounded up to 32s
-  rows.append(kind.plain(encode.Encoded("wide", (9,), (5,) * 200)))
-  assert pack.capacity(rows, 1000, packed=True, contrast=True).targets == 224
-  assert pack.capacity(rows, 1000, packed=False, contrast=True) == pack.Size(1000, 1000, 224, 1, 0)
+  shared = pack.capacity(rows, 1000, packed=True, with_triplets=True)
+  assert shared == pack.RowSize(1000, 1000, 128, 4, 0)  # 1.15 * 100, rounded up to 32s
+  rows.append(kind.plain_row(encode.EncodedExample("wide", (9,), (5,) * 200)))
+  assert pack.capacity(rows, 1000, packed=True, with_triplets=True).targets == 224
+  assert pack.capacity(rows, 1000, packed=False, with_triplets=True) == pack.RowSize(
+    1000, 1000, 224, 1, 0
+  )

@@ -15,7 +15,7 @@ often = hypothesis.settings(max_examples=100, deadline=None, derandomize=True, d
 
 
 def matched(chosen, rejected, *, spare=(), most=0, fill=True, key="k"):
-  return pairing.matched(chosen, rejected, spare=spare, most=most, fill=fill, key=key)
+  return pairing.match(chosen, rejected, spare=spare, max_pairs=most, fill=fill, key=key)
 
 
 @often
@@ -87,7 +87,7 @@ def attempt(text, correct, *, finish="stop", style="", turns=(), answer=None, st
   )  # fmt: skip
 
 
-RULES = {"most": 0, "fill": True}
+RULES = {"max_pairs": 0, "fill": True}
 
 
 def test_right_attempts_are_chosen_over_wrong_ones_and_carry_their_question():
@@ -147,7 +147,7 @@ def run(answer, *said, correct=None, finish="stop"):
 
 
 def by_option(*attempts, spare=(), most=0):
-  return pairing.by_option(attempts, "A", LABELS, spare=spare, most=most, fill=True)
+  return pairing.by_option(attempts, "A", LABELS, spare=spare, max_pairs=most, fill=True)
 
 
 def test_a_match_gives_the_analyses_of_the_right_option_and_of_the_one_that_was_chosen():
@@ -202,7 +202,7 @@ def test_pairs_depend_on_the_attempts_and_on_nothing_else():
 
 
 def test_what_the_reference_thinks_is_written_beside_a_pair():
-  couple = pairing.Couple("p", "Q", "good", "bad", "recall")
-  assert pairing.scored(couple, -1.5, -2.5) == records.PreferencePair(
+  couple = pairing.UnscoredPair("p", "Q", "good", "bad", "recall")
+  assert pairing.add_references(couple, -1.5, -2.5) == records.PreferencePair(
     "p", "Q", "good", "bad", "recall", -1.5, -2.5
   )

@@ -26,7 +26,7 @@ def batches_of(rows, batch: int, seed: int):
 
 def order_of(rows, batch: int, seed: int = 0, lengths_of=None):
   lengths, questions = lengths_of or (lambda epoch: [n for n, _ in rows]), [q for _, q in rows]
-  return row_order.Order(
+  return row_order.BatchOrder(
     lambda epoch: row_order.epoch_batches(
       lengths(epoch), questions, buckets=BUCKETS, batch=batch, key=(seed, epoch)
     )
@@ -134,7 +134,7 @@ def of_stages(counts):
 @often
 @hypothesis.given(stages, sizes)
 def test_every_batch_of_every_stage_has_its_turn_once_and_in_its_order(counts, interval):
-  out = row_order.interleaved(of_stages(counts), interval=interval)
+  out = row_order.interleave(of_stages(counts), interval=interval)
   for stage, batches in enumerate(of_stages(counts)):
     assert [b for b in out if b[0] == stage] == batches
   assert len(out) == sum(counts)
@@ -147,30 +147,30 @@ def runs(batches) -> list[tuple[int, int]]:
 
 def test_a_stage_with_more_batches_has_as_many_times_the_interval():
   """Two batches of recall, then four times as many of analyze, then two of summarize, and again."""
-  out = row_order.interleaved(of_stages((6, 24, 6)), interval=2)
+  out = row_order.interleave(of_stages((6, 24, 6)), interval=2)
   assert runs(out) == [(0, 2), (1, 8), (2, 2)] * 3
 
 
 @often
 @hypothesis.given(strategies.integers(1, 9), strategies.integers(1, 5), sizes)
 def test_stages_of_proportional_size_all_last_to_the_end(least, times, interval):
-  out = row_order.interleaved(of_stages((least, times * least)), interval=interval)
+  out = row_order.interleave(of_stages((least, times * least)), interval=interval)
   per_turn = -(-least // interval)
   assert [stage for stage, _ in runs(out)] == [0, 1] * per_turn
 
 
 def test_a_stage_that_ends_early_leaves_its_turns_to_the_others():
-  assert runs(row_order.interleaved(of_stages((2, 3)), interval=1)) == [
+  assert runs(row_order.interleave(of_stages((2, 3)), interval=1)) == [
     (0, 1),
     (1, 2),
     (0, 1),
     (1, 1),
   ]
-  assert row_order.interleaved(of_stages((0, 2)), interval=1) == [(1, 0), (1, 1)]
-  assert row_order.interleaved([], interval=1) == []
+  assert row_order.interleave(of_stages((0, 2)), interval=1) == [(1, 0), (1, 1)]
+  assert row_order.interleave([], interval=1) == []
 
 
 def test_interleaving_leaves_what_it_is_given_as_it_is():
   given = of_stages((2, 4))
-  row_order.interleaved(given, interval=1)
+  row_order.interleave(given, interval=1)
   assert given == of_stages((2, 4))

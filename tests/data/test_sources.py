@@ -25,18 +25,18 @@ def test_a_json_list_and_jsonl_under_any_suffix_give_the_same_rows(tmp_path):
     ("dos.jsonl", lines.replace("\n", "\r\n") + "\r\n\r\n"),
     ("mark.jsonl", "\ufeff" + lines),
   ):
-    assert sources.rows(_write(tmp_path / name, text), warn=pytest.fail) == ROWS
+    assert sources.read_rows(_write(tmp_path / name, text), warn=pytest.fail) == ROWS
 
 
 def test_a_torn_last_line_is_set_aside_with_a_warning(tmp_path):
   path = _write(tmp_path / "torn.jsonl", '{"n": 1}\n{"n": 2}\n{"n": 3, "quest')
   said = []
-  assert sources.rows(path, warn=said.append) == [{"n": 1}, {"n": 2}]
+  assert sources.read_rows(path, warn=said.append) == [{"n": 1}, {"n": 2}]
   assert len(said) == 1 and "torn.jsonl:3" in said[0]
 
 
 def test_the_warning_goes_to_stderr_unless_told_otherwise(tmp_path, capsys):
-  sources.rows(_write(tmp_path / "torn.jsonl", '{"n": 1}\n{"n'))
+  sources.read_rows(_write(tmp_path / "torn.jsonl", '{"n": 1}\n{"n'))
   assert "torn.jsonl:2" in capsys.readouterr().err
 
 
@@ -56,14 +56,14 @@ def test_the_warning_goes_to_stderr_unless_told_otherwise(tmp_path, capsys):
 def test_a_broken_file_is_refused_with_its_place(tmp_path, text, says):
   path = _write(tmp_path / "broken.jsonl", text)
   with pytest.raises(errors.UserError, match=r"broken\.jsonl") as refusal:
-    sources.rows(path, warn=pytest.fail)
+    sources.read_rows(path, warn=pytest.fail)
   assert says in str(refusal.value) and refusal.value.code == errors.DATA
   assert "\n" not in str(refusal.value)
 
 
 def test_a_missing_file_names_the_option_and_what_is_expected(tmp_path):
   with pytest.raises(errors.UserError) as refusal:
-    sources.rows(tmp_path / "none.jsonl", option="teacher.path", expected="train.jsonl")
+    sources.read_rows(tmp_path / "none.jsonl", option="teacher.path", expected="train.jsonl")
   assert "--config.teacher.path" in str(refusal.value) and "train.jsonl" in str(refusal.value)
 
 
@@ -71,7 +71,7 @@ def test_what_is_not_utf8_is_refused(tmp_path):
   path = tmp_path / "latin.jsonl"
   path.write_bytes(b'{"n": "\xe9"}\n')
   with pytest.raises(errors.UserError, match="not UTF-8"):
-    sources.rows(path)
+    sources.read_rows(path)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_the_hub_gives_rows_or_one_refusal(monkeypatch):
       return [{"name": name, "config": config, "split": split}]
 
   monkeypatch.setitem(sys.modules, "datasets", Hub)
-  assert sources.hub("a/b", "", "train") == [{"name": "a/b", "config": None, "split": "train"}]
+  assert sources.load_hub("a/b", "", "train") == [{"name": "a/b", "config": None, "split": "train"}]
   with pytest.raises(errors.UserError, match="no route to host") as refusal:
-    sources.hub("offline", "main", "train")
+    sources.load_hub("offline", "main", "train")
   assert "\n" not in str(refusal.value) and "--config.task.path" in str(refusal.value)

@@ -133,7 +133,7 @@ def of_a_model(folder, tmp_path):
 
 def test_special_tokens_may_be_those_of_the_models_class(of_a_model, tmp_path):
   names = ("tokenizer.json", "tokenizer_config.json", "vocab.json")
-  tokenizer.copy(of_a_model, names, tmp_path / "copy", GPT2, room=320)
+  tokenizer.copy(of_a_model, names, tmp_path / "copy", GPT2, max_vocab=320)
   copied = tokenizer.Tokenizer(tmp_path / "copy")
   assert copied.decode([copied.end]) == "" and copied.end == 1
   assert copied.encode("<|endoftext|>") != [1]
@@ -144,7 +144,7 @@ def test_a_tokenizer_that_cannot_be_used_is_not_copied_and_the_refusal_names_its
 ):
   for model, room in (({}, 320), (GPT2, 300)):
     with pytest.raises(errors.UserError, match=str(of_a_model)):
-      tokenizer.copy(of_a_model, ("tokenizer.json",), tmp_path / "copy", model, room=room)
+      tokenizer.copy(of_a_model, ("tokenizer.json",), tmp_path / "copy", model, max_vocab=room)
     assert not (tmp_path / "copy").exists()
 
 
@@ -153,8 +153,8 @@ def test_ids_with_a_gap_need_a_model_that_knows_the_largest(of_a_model, tmp_path
   content["model"]["vocab"]["\u0120zz"] = 1000
   (of_a_model / "tokenizer.json").write_text(json.dumps(content))
   with pytest.raises(errors.UserError, match="ids up to 1000"):
-    tokenizer.copy(of_a_model, ("tokenizer.json",), tmp_path / "copy", GPT2, room=1000)
-  tokenizer.copy(of_a_model, ("tokenizer.json",), tmp_path / "copy", GPT2, room=1001)
+    tokenizer.copy(of_a_model, ("tokenizer.json",), tmp_path / "copy", GPT2, max_vocab=1000)
+  tokenizer.copy(of_a_model, ("tokenizer.json",), tmp_path / "copy", GPT2, max_vocab=1001)
   assert tokenizer.Tokenizer(tmp_path / "copy").vocab == 1001
 
 

@@ -27,7 +27,7 @@ from distill_jax.formats import calculator
   ],
 )
 def test_arithmetic_is_exact(expression, value):
-  assert calculator.value(expression) == value
+  assert calculator.evaluate(expression) == value
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_arithmetic_is_exact(expression, value):
   + ["(" * 40 + "1" + ")" * 40, "-" * 60 + "1", "3;4", "1e9", "%", "()"],
 )
 def test_what_is_no_expression_or_is_too_much_has_no_value(expression):
-  assert calculator.value(expression) is None
+  assert calculator.evaluate(expression) is None
 
 
 def test_random_sums_equal_a_plain_evaluation():
@@ -53,7 +53,7 @@ def test_random_sums_equal_a_plain_evaluation():
       else:
         terms.append(sign * product)
         product, sign = fractions.Fraction(n), 1 if o == "+" else -1
-    assert calculator.value(text) == sum(terms) + sign * product
+    assert calculator.evaluate(text) == sum(terms) + sign * product
 
 
 @pytest.mark.parametrize(
@@ -79,8 +79,8 @@ def test_random_sums_equal_a_plain_evaluation():
   ],
 )  # fmt: skip
 def test_marks_are_completed_and_put_right(text, right):
-  assert calculator.corrected(text) == right
-  assert calculator.corrected(right) == right
+  assert calculator.correct_marks(text) == right
+  assert calculator.correct_marks(right) == right
 
 
 @pytest.mark.parametrize(
@@ -98,9 +98,9 @@ def test_marks_are_completed_and_put_right(text, right):
   ],
 )
 def test_right_equations_are_marked_and_others_are_not(text, marked):
-  assert calculator.marked(text) == marked
-  assert calculator.unmarked(calculator.marked(text)) == text
-  assert calculator.corrected(marked) == marked
+  assert calculator.add_marks(text) == marked
+  assert calculator.remove_marks(calculator.add_marks(text)) == text
+  assert calculator.correct_marks(marked) == marked
 
 
 @pytest.mark.parametrize("piece", ["<<", "<<1", "1+", "= 1", "(1+", "<<1+1=3>>", "1 + 1 = 2 ", "%"])
@@ -108,6 +108,6 @@ def test_long_hostile_text_is_read_in_linear_time(piece):
   text = piece * (1_000_000 // len(piece))
   small = text[: len(text) // 20]
   started = time.process_time()
-  calculator.unmarked(text), calculator.value(text)
-  calculator.corrected(small), calculator.marked(small)
+  calculator.remove_marks(text), calculator.evaluate(text)
+  calculator.correct_marks(small), calculator.add_marks(small)
   assert time.process_time() - started < 5.0

@@ -78,7 +78,7 @@ def test_what_this_format_has_not_is_not_ignored(other):
   ],
 )
 def test_what_is_cut(text, kept):
-  assert cot.cut(text) == kept
+  assert cot.cut_at_stop(text) == kept
 
 
 CLOSING = [
@@ -135,7 +135,7 @@ def test_only_the_last_line_can_be_the_closing_one():
 )
 def test_a_target_has_no_blank_line_ends_in_its_answer_and_survives_the_cut(text):
   target = cot.target(text, "7")
-  assert cot.cut(target) == target
+  assert cot.cut_at_stop(target) == target
   assert all(line.strip() for line in target.split("\n"))
   assert target.split("\n")[-1] == "Answer: 7" and "Answer: 9" not in target
   assert cot.target(target, "7") == target, "made twice is made once"

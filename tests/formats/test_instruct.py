@@ -48,4 +48,4 @@ def test_the_answer_alone_is_one_line_and_needs_no_teacher():
   assert (example.prompt, example.target) == (f"Question: {QUESTION}\n", "Answer: 7")
   assert f"\n{example.prompt}{example.target}\n" in answer_only.__doc__
   assert ANSWER.prompt("New?", [("Old?", TEXT)]) == "Question: Old?\nAnswer: 7\n\nQuestion: New?\n"
-  assert ANSWER.asks == "" and ANSWER.target(TEXT, "7") == "Answer: 7"
+  assert ANSWER.request_kind == "" and ANSWER.target(TEXT, "7") == "Answer: 7"

@@ -159,23 +159,23 @@ def test_separators_survive_a_tokenizer_that_folds_white_space():
 
 
 def test_facts_solve_the_questions_they_share_words_with():
-  solved = decompositions.solved(BOOLEAN, BOOLEAN.decomposition)
+  solved = decompositions.with_solutions(BOOLEAN, BOOLEAN.decomposition)
   assert [solution for _, solution in solved] == [
     "A pear has a density of 0.59.",
     "Water has a density of 1 g/cm3.",
     "Objects float. Answer: no",
   ]
   bare = records.Problem("q", "train", "?", "no", "boolean", decomposition=BOOLEAN.decomposition)
-  assert decompositions.solved(bare, bare.decomposition) == ()
-  assert decompositions.solved(PROBLEM, STEPS) == STEPS
+  assert decompositions.with_solutions(bare, bare.decomposition) == ()
+  assert decompositions.with_solutions(PROBLEM, STEPS) == STEPS
 
 
 def test_the_solver_reads_earlier_answers_where_a_question_points_back():
   steps = (("What?", "Long is it. Answer: 0.59"), ("And?", "one two three four."))
   asked = ("Is #1 below #2, not #3 nor #12?", "")
-  filled = decompositions.filled(BOOLEAN, [*steps, asked])
+  filled = decompositions.resolve_references(BOOLEAN, [*steps, asked])
   assert filled[2][0] == "Is 0.59 below (one two three four), not #3 nor #12?"
-  assert decompositions.filled(PROBLEM, [*steps, asked])[2] == asked
+  assert decompositions.resolve_references(PROBLEM, [*steps, asked])[2] == asked
 
 
 def test_a_wrong_mark_is_put_right_before_it_is_read():

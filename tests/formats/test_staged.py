@@ -52,7 +52,7 @@ def test_a_student_is_asked_what_it_is_trained_on(stages):
   assert asked == [staged.turns.Turn(*x) for x in led.pairs(shown)]
   assert asked[0].prompt == shape.prompt(QUESTION)
   assert TASK.read_answer(text, PROBLEM) == "B"
-  assert shape.asks == ("stage" if len(stages) > 1 else "")
+  assert shape.request_kind == ("stage" if len(stages) > 1 else "")
 
 
 def test_options_are_asked_at_once_and_in_the_problems_order():

@@ -10,7 +10,7 @@ from tests.students import oracle
 
 SFT = types.SimpleNamespace(prompt_weight=0.1, denominator="weights")
 TRIPLET = types.SimpleNamespace(margin=1.0, pool="last", detach_prompt=False, max_response=99)
-TAILORED = collate.Tailored(SFT, TRIPLET, contrast=True)
+TAILORED = collate.SupervisedCollator(SFT, TRIPLET, with_triplets=True)
 
 
 def texts(seed: int, longest: int):
@@ -20,19 +20,22 @@ def texts(seed: int, longest: int):
   return text, lambda: (*text(), 1)
 
 
-def examples(number: int, seed: int = 0, longest: int = 9) -> list[encode.Encoded]:
+def examples(number: int, seed: int = 0, longest: int = 9) -> list[encode.EncodedExample]:
   """Every question is asked once; every third has nothing to contrast."""
   text, ended = texts(seed, longest)
   several = lambda n: tuple(ended() for _ in range(2)) if n % 3 else ()
-  return [encode.Encoded(f"q{n}", text(), ended(), several(n), several(n)) for n in range(number)]
+  return [
+    encode.EncodedExample(f"q{n}", text(), ended(), several(n), several(n)) for n in range(number)
+  ]
 
 
-def preferred(number: int, seed: int = 0, longest: int = 9) -> list[encode.Preferred]:
+def preferred(number: int, seed: int = 0, longest: int = 9) -> list[encode.EncodedPair]:
   """Pairs whose reference log-probabilities are made up."""
   (text, ended), draw = texts(seed, longest), oracle.rng(seed + 1)
   made_up = lambda: tuple((-9 * draw.random(2)).tolist())
   return [
-    encode.Preferred(f"q{n}", text(), ended(), ended(), references=made_up()) for n in range(number)
+    encode.EncodedPair(f"q{n}", text(), ended(), ended(), references=made_up())
+    for n in range(number)
   ]
 
 

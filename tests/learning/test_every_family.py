@@ -49,7 +49,7 @@ def weights(name: str, lora: bool):
 def rows(name: str):
   start = CONFIGS[name].start if name == "t5" else None
   sft = types.SimpleNamespace(prompt_weight=0.0, denominator="weights")
-  kind = collate.Tailored(sft, material.TRIPLET, contrast=True, start=start)
+  kind = collate.SupervisedCollator(sft, material.TRIPLET, with_triplets=True, start=start)
   corpus = material.corpus_of(material.examples(24), kind, batch=8)
   return objectives.batch_of(corpus.batch(0))
 

@@ -14,7 +14,7 @@ from tests.learning import material
 from tests.students import oracle
 
 CONFIG = oracle.TINY
-PREFERENCES = collate.Preferences()
+PREFERENCES = collate.PreferenceCollator()
 
 quick = pytest.fixture(autouse=True, scope="module")(compilations.quick)
 
@@ -27,7 +27,7 @@ def params():
 def batch(some, *, packed: bool) -> objectives.Batch:
   """All pairs in one batch."""
   corpus = material.corpus_of(some, PREFERENCES, batch=8, buckets=(60,), packed=packed)
-  assert len(corpus.order.epoch(0)) == 1
+  assert len(corpus.batch_order.epoch(0)) == 1
   return objectives.batch_of(corpus.batch(0))
 
 
@@ -92,7 +92,7 @@ def test_each_side_has_the_log_probability_and_the_length_of_its_own_tokens(pack
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_branch_is_represented_by_the_mean_of_what_is_pooled(packed, pool):
   triplet = types.SimpleNamespace(**(vars(material.TRIPLET) | {"pool": pool}))
-  kind = collate.Tailored(material.SFT, triplet, contrast=True)
+  kind = collate.SupervisedCollator(material.SFT, triplet, with_triplets=True)
   corpus = material.corpus_of(material.examples(7), kind, batch=8, buckets=(60,), packed=packed)
   got = objectives.batch_of(corpus.batch(0))
   states = oracle.rng().normal(size=(8, 60, 5))

@@ -18,7 +18,7 @@ from tests.students import oracle, oracle_t5
 
 NUMBER = 12
 TREES = [
-  collate.Tailored(material.SFT, settings, contrast=True)
+  collate.SupervisedCollator(material.SFT, settings, with_triplets=True)
   for settings in (
     types.SimpleNamespace(**(vars(material.TRIPLET) | {"detach_prompt": detach, "pool": pool}))
     for detach, pool in itertools.product((False, True), ("last", "mean"))
@@ -26,12 +26,12 @@ TREES = [
 ]
 CASES = {
   **{f"{kind.triplet.pool}-{kind.triplet.detach_prompt}": kind for kind in TREES},
-  "sft": collate.Tailored(material.SFT, material.TRIPLET, contrast=False),
-  "dpo": collate.Preferences(),
-  "t5": collate.Tailored(
+  "sft": collate.SupervisedCollator(material.SFT, material.TRIPLET, with_triplets=False),
+  "dpo": collate.PreferenceCollator(),
+  "t5": collate.SupervisedCollator(
     types.SimpleNamespace(prompt_weight=0.0, denominator="all_tokens"),
     types.SimpleNamespace(**(vars(material.TRIPLET) | {"detach_prompt": True})),
-    contrast=True,
+    with_triplets=True,
     start=oracle_t5.FIRST.start,
   ),
 }
@@ -52,8 +52,8 @@ def objective(name: str) -> objectives.Objective:
   if name == "dpo":
     return material.preference(0.3, share={"preference": 1.0, "nll": 0.2})
   kind = CASES[name]
-  detach = kind.contrast and kind.triplet.detach_prompt
-  return material.objective(triplet=0.5 * kind.contrast, config=model(name)[0], detach=detach)
+  detach = kind.with_triplets and kind.triplet.detach_prompt
+  return material.objective(triplet=0.5 * kind.with_triplets, config=model(name)[0], detach=detach)
 
 
 @functools.cache
@@ -78,14 +78,14 @@ def rows(name: str) -> list[encode.Row]:
 
 def batch(name: str, some, *, length: int, size: int, **other) -> objectives.Batch:
   """Rows in one batch, with what they need."""
-  contrasts = max(max(row.contrasts for row in some), 1) if CASES[name].contrast else 0
+  contrasts = max(max(row.triplets for row in some), 1) if CASES[name].with_triplets else 0
   pairs = max(row.pairs for row in some)
-  wide = {"targets": length, "contrasts": contrasts, "pairs": pairs, "pad": 0} | other
+  wide = {"targets": length, "triplets": contrasts, "pairs": pairs, "pad": 0} | other
   return objectives.batch_of(batches.stack(some, batch=size, length=length, **wide))
 
 
 def packed(name: str, groups) -> list[encode.Row]:
-  return [pack.joined([rows(name)[n] for n in group]) for group in groups]
+  return [pack.join_rows([rows(name)[n] for n in group]) for group in groups]
 
 
 @functools.cache
@@ -128,7 +128,7 @@ def test_longer_rows_and_wider_targets_change_nothing(name):
 def test_what_is_masked_cannot_matter(name):
   """Padding, labels without weight, contrasts and pairs that are not there: any numbers do."""
   some = packed(name, ((5, 0, 7), (1, 2, 3, 4)))
-  most = {"contrasts": 7} if CASES[name].contrast else {}
+  most = {"triplets": 7} if CASES[name].with_triplets else {}
   most |= {"pairs": 6} if name == "dpo" else {}
   clean = batch(name, some, length=170, size=3, **most)
   draw, nothing = oracle.rng(), clean.rows.segments == 0
@@ -141,7 +141,7 @@ def test_what_is_masked_cannot_matter(name):
     where=mess(clean.where, 170, clean.weights == 0),
     labels=mess(clean.labels, 32, clean.weights == 0),
   )
-  if CASES[name].contrast:
+  if CASES[name].with_triplets:
     spoiled = spoiled._replace(shares=mess(clean.shares, 9, clean.slots == 0))
   if name == "t5":
     source = mess(clean.rows.source, 32, clean.rows.source_segments == 0)
@@ -163,12 +163,12 @@ def test_examples_of_one_row_never_see_each_other(name):
   kind, rng = CASES[name], oracle.rng()
   text = lambda n: (*rng.integers(2 + 10 * n, 12 + 10 * n, 5).tolist(),)
   if name == "dpo":
-    some = [encode.Preferred("q", text(n), text(n), text(n), (-1.0, -2.0)) for n in range(3)]
+    some = [encode.EncodedPair("q", text(n), text(n), text(n), (-1.0, -2.0)) for n in range(3)]
   else:
-    some = [encode.Encoded("q", text(n), text(n), (text(n),), (text(n),)) for n in range(3)]
+    some = [encode.EncodedExample("q", text(n), text(n), (text(n),), (text(n),)) for n in range(3)]
   each = [kind.row(x, rng, 99) for x in some]
-  one = batch(name, [pack.joined(each)], length=100, size=1)
-  detach = kind.contrast and kind.triplet.detach_prompt
+  one = batch(name, [pack.join_rows(each)], length=100, size=1)
+  detach = kind.with_triplets and kind.triplet.detach_prompt
   config, params = model(name)
 
   @jax.jit
@@ -191,7 +191,7 @@ def test_a_training_epoch_of_either_corpus_has_the_same_sums():
   whole = {}
   for is_packed in (False, True):
     corpus = material.corpus_of(some, kind, batch=4, buckets=(24, 64), packed=is_packed)
-    steps = len(corpus.order.epoch(0))
+    steps = len(corpus.batch_order.epoch(0))
     got = [slope("last-False")(objectives.batch_of(corpus.batch(n)))[0][1] for n in range(steps)]
     whole[is_packed] = jax.tree.map(lambda *x: np.sum(np.float64(x)), *got), steps
   assert whole[True][1] < whole[False][1], "or nothing is packed"

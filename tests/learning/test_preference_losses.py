@@ -17,7 +17,7 @@ from tests.learning import make_trl, material
 from tests.students import oracle
 
 GOLDEN = pathlib.Path(__file__).with_name("trl.npz")
-PREFERENCES = collate.Preferences()
+PREFERENCES = collate.PreferenceCollator()
 OWN = {"robust": {"label_smoothing": 0.1}}
 every_loss = pytest.mark.parametrize("loss", losses.PREFERENCE)
 
@@ -197,7 +197,7 @@ def params():
 def batch(some, *, packed=False, size=8) -> objectives.Batch:
   """All pairs in one batch."""
   corpus = material.corpus_of(some, PREFERENCES, batch=size, buckets=(60,), packed=packed)
-  assert len(corpus.order.epoch(0)) == 1
+  assert len(corpus.batch_order.epoch(0)) == 1
   return objectives.batch_of(corpus.batch(0))
 
 
@@ -298,7 +298,7 @@ def test_an_anchor_on_pads_is_a_mean_over_them_too_and_moves_nothing_else(params
   """TinyThinker's released defect 2, to measure it by."""
   some = material.preferred(5)
   longest = max(len(x.chosen) for x in some)
-  kind = collate.Preferences(padded=longest, pad=0)
+  kind = collate.PreferenceCollator(padded=longest, pad=0)
   corpus = material.corpus_of(some, kind, batch=8, buckets=(60,))
   padded = [
     dataclasses.replace(x, chosen=x.chosen + (0,) * (longest - len(x.chosen))) for x in some

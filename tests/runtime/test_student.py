@@ -199,7 +199,7 @@ def test_the_start_token_of_a_prompt_that_is_too_long_is_kept():
   shell.rollout.buckets = (1,)
   assert fitting(9, 1, 2) == [9]
   shell.rollout.buckets = (2, 4)
-  shell.tokenizer.before = ()
+  shell.tokenizer.prefix_ids = ()
   assert fitting(1, 2, 3, 4, 5) == [2, 3, 4, 5]
 
 

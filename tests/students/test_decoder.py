@@ -32,8 +32,8 @@ def params():
 
 def tree(*, detach: bool, length: int = 24) -> Rows:
   """One row: a target, a positive and a negative on one prompt."""
-  row = encode.plain(PROMPT, TARGET, prompt_weight=0.0, denominator="weights")
-  row = encode.with_contrast(row, POSITIVE, NEGATIVE, pool="last", detach=detach, max_response=99)
+  row = encode.supervised_row(PROMPT, TARGET, prompt_weight=0.0, denominator="weights")
+  row = encode.add_triplet(row, POSITIVE, NEGATIVE, pool="last", detach=detach, max_response=99)
   out = batches.stack([row], batch=1, length=length, targets=8, pad=0)
   return Rows(**{name: out[name] for name in Rows._fields if name in out})
 

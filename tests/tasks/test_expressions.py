@@ -46,7 +46,7 @@ SETTINGS = hypothesis.settings(max_examples=200, deadline=None, derandomize=True
   ],
 )
 def test_two_spellings_of_an_answer_are_equal(a, b):
-  assert expressions.normal(a) == expressions.normal(b) is not None
+  assert expressions.normalize(a) == expressions.normalize(b) is not None
 
 
 @pytest.mark.parametrize(
@@ -65,12 +65,12 @@ def test_two_spellings_of_an_answer_are_equal(a, b):
   ],
 )
 def test_what_is_not_the_same_text_in_normal_form_is_not_equal(a, b):
-  assert expressions.normal(a) != expressions.normal(b)
+  assert expressions.normalize(a) != expressions.normalize(b)
 
 
 @pytest.mark.parametrize("nothing", ["", " ", "$", ".", "1" * 301])
 def test_what_is_blank_or_too_long_has_no_normal_form(nothing):
-  assert expressions.normal(nothing) is None
+  assert expressions.normalize(nothing) is None
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_what_is_blank_or_too_long_has_no_normal_form(nothing):
   ],
 )
 def test_the_last_marker_with_something_behind_it_names_the_answer(text, answer):
-  assert expressions.read(text) == answer
+  assert expressions.read_expression(text) == answer
 
 
 PIECES = (
@@ -114,9 +114,9 @@ PIECES = (
 @SETTINGS
 @hypothesis.given(strategies.lists(strategies.sampled_from(PIECES), max_size=12).map("".join))
 def test_no_text_raises_and_white_space_never_matters(text):
-  expressions.read(text)
-  expressions.read(f"\\boxed{{{text}")
-  assert expressions.normal(f" {text}\t") == expressions.normal(text) != ""
+  expressions.read_expression(text)
+  expressions.read_expression(f"\\boxed{{{text}")
+  assert expressions.normalize(f" {text}\t") == expressions.normalize(text) != ""
 
 
 @pytest.mark.parametrize(
@@ -125,9 +125,9 @@ def test_no_text_raises_and_white_space_never_matters(text):
 def test_a_megabyte_of_anything_is_read_at_once(piece):
   text = piece * (1_000_000 // len(piece))
   start = time.process_time()
-  expressions.read(text)
-  expressions.read("Answer: 1" + text)
-  expressions.normal(text)
+  expressions.read_expression(text)
+  expressions.read_expression("Answer: 1" + text)
+  expressions.normalize(text)
   for _ in range(100):
-    expressions.normal(text[:300])
+    expressions.normalize(text[:300])
   assert time.process_time() - start < 2.0

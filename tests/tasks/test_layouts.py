@@ -94,7 +94,7 @@ def test_choices_are_the_same_in_every_layout(tmp_path, name, layout):
   for problem in task.problems("train") + task.problems("test"):
     assert problem.choices == tuple(zip(THREE, TEXTS, strict=True))
     assert (problem.gold, problem.kind) == ("B", "choice")
-    assert task.asked(task.render(problem)).choices == problem.choices
+    assert task.parse_question(task.render(problem)).choices == problem.choices
     assert problem.facts == (("known",) if more.get("fact1") else ())
   assert task.problems("test")[0].question == f"What {COUNT}?"
 
@@ -354,7 +354,7 @@ def test_a_missing_directory_says_what_belongs_there(tmp_path, name):
 
 def test_what_someone_types_is_read_like_a_rendered_problem():
   task = tasks.Task("x", lambda split: [], kind="choice")
-  problem = task.asked("Which (of these)?\n(A) one\n(B) two\n")
+  problem = task.parse_question("Which (of these)?\n(A) one\n(B) two\n")
   assert problem.question == "Which (of these)?"
   assert problem.choices == (("A", "one"), ("B", "two"))
   assert task.read_answer("So the answer is (b) two.", problem) == "B"

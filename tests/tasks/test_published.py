@@ -46,7 +46,7 @@ def test_every_gold_answer_and_every_gold_rationale_is_read_as_gold(name, path, 
         assert task.is_correct(task.read_answer(text, problem), problem)
       assert problem.kind == task.kind and problem.question and problem.gold
       if task.kind == "choice":
-        assert task.asked(task.render(problem)).choices == problem.choices
+        assert task.parse_question(task.render(problem)).choices == problem.choices
 
 
 @pytest.mark.skipif(not (PUBLISHED / "math500").is_dir(), reason="the published file is not here")

@@ -153,7 +153,7 @@ def test_the_hub_is_another_door_to_the_same_problems(tmp_path, monkeypatch):
     text = (tmp_path / f"{split}.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
 
-  monkeypatch.setattr("distill_jax.data.sources.hub", hub)
+  monkeypatch.setattr("distill_jax.data.sources.load_hub", hub)
   from_hub = tasks.get("gsm8k", hub="openai/gsm8k", validation=3)
   for split in ("train", "validation", "test"):
     assert from_hub.problems(split) == from_files.problems(split)

@@ -190,9 +190,9 @@ PUBLISHED = [  # file, its columns, whose questions, how many of them are answer
 def questions(name):
   if name == "svamp":
     return [
-      f"{row['Body']} {row['Question']}" for row in sources.rows(DATA / "svamp" / "train.json")
+      f"{row['Body']} {row['Question']}" for row in sources.read_rows(DATA / "svamp" / "train.json")
     ]
-  return [row["question"] for row in sources.rows(DATA / "gsm8k" / "train.jsonl")]
+  return [row["question"] for row in sources.read_rows(DATA / "gsm8k" / "train.jsonl")]
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the published files are not here")

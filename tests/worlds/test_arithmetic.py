@@ -35,12 +35,12 @@ COMPUTE = {
 }
 
 
-def _world(**changes) -> arithmetic.World:
-  return arithmetic.World(**(SETTINGS | changes))
+def _world(**changes) -> arithmetic.ArithmeticWorld:
+  return arithmetic.ArithmeticWorld(**(SETTINGS | changes))
 
 
 @pytest.fixture(scope="module")
-def world() -> arithmetic.World:
+def world() -> arithmetic.ArithmeticWorld:
   return _world()
 
 
@@ -235,7 +235,7 @@ def test_a_world_is_the_same_in_every_process(world):
   digest = lambda w: hashlib.sha256(repr(w.problems("train")[:200]).encode()).hexdigest()
   program = (
     "import hashlib\nfrom distill_jax.worlds import arithmetic\n"
-    f"w = arithmetic.World(**{SETTINGS!r})\n"
+    f"w = arithmetic.ArithmeticWorld(**{SETTINGS!r})\n"
     "print(hashlib.sha256(repr(w.problems('train')[:200]).encode()).hexdigest())"
   )
   for hash_seed in ("0", "12345"):

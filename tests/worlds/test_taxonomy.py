@@ -20,12 +20,12 @@ SETTINGS = {
 }  # fmt: skip
 
 
-def _world(**changes) -> taxonomy.World:
-  return taxonomy.World(**(SETTINGS | changes))
+def _world(**changes) -> taxonomy.TaxonomyWorld:
+  return taxonomy.TaxonomyWorld(**(SETTINGS | changes))
 
 
 @pytest.fixture(scope="module")
-def world() -> taxonomy.World:
+def world() -> taxonomy.TaxonomyWorld:
   return _world()
 
 
@@ -308,7 +308,7 @@ def test_a_world_is_the_same_in_every_process(world):
   digest = lambda w: hashlib.sha256(repr(w.problems("train")[:200]).encode()).hexdigest()
   program = (
     "import hashlib\nfrom distill_jax.worlds import taxonomy\n"
-    f"w = taxonomy.World(**{SETTINGS!r})\n"
+    f"w = taxonomy.TaxonomyWorld(**{SETTINGS!r})\n"
     "print(hashlib.sha256(repr(w.problems('train')[:200]).encode()).hexdigest())"
   )
   for hash_seed in ("0", "12345"):
