@@ -17,7 +17,11 @@ from distill_jax.teacher.batch import calls as batch_calls
 from distill_jax.teacher.batch import results
 from distill_jax.teacher.store import batches, cache
 
-CLASSES = {"BatchRegistry": batches.BatchRegistry, "BatchApi": batch_calls.Calls, "ReplyCache": cache.ReplyCache}
+CLASSES = {
+  "BatchRegistry": batches.BatchRegistry,
+  "BatchApi": batch_calls.BatchApi,
+  "ReplyCache": cache.ReplyCache,
+}
 REQUESTS = scripted.wanted(12, samples=2)
 
 

@@ -1,6 +1,7 @@
 """Batches: half the price, nothing submitted twice, nothing lost, whatever becomes of them."""
 
 import dataclasses
+import math
 import sqlite3
 import threading
 import time
@@ -94,11 +95,11 @@ def test_a_reply_that_was_cut_is_asked_for_with_a_larger_limit(serve, path):
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 30])
-def test_what_is_too_much_for_one_file_goes_in_several(serve, path, most):
+def test_what_is_too_much_for_one_file_goes_in_several(serve, path, batch_size):
   server = serve()
-  teacher = batched(server.url, path, batch_size=most)
+  teacher = batched(server.url, path, batch_size=batch_size)
   assert len(ask(teacher, wanted(21))) == 21
-  assert len(server.batches.batches) == -(-21 // most) and server.stats.completed == 21
+  assert len(server.batches.batches) == math.ceil(21 / batch_size) and server.stats.completed == 21
   teacher.close()
 
 
