@@ -113,31 +113,31 @@ def play(kind: str, allowed: float, retry_after: int, seconds: float) -> dict:
       teacher.ask(asked, round=0, phase="s", temperature=0.5, on_progress=None)
   return {
     "log": [(at - begun, taken) for at, taken in limiter.log if at - begun < seconds],
-    "history": [(c.at - begun, c.limit, c.rate) for c in teacher.pace.history],
+    "history": [(c.at - begun, c.concurrency, c.rate) for c in teacher.limiter.history],
   }
 
 
 def counted(kind: str, allowed: float, retry_after: int, seconds: float) -> dict:
-  """The same of a pace and a server on a clock that is only counted."""
+  """The same of a limiter and a server on a clock that is only counted."""
   random.seed(0)
-  server_, pace, now, coming, log = KINDS[kind](allowed), rate_limit.Pace(WORKERS, 0.0), 0.0, [], []
+  server_, limiter, now, coming, log = KINDS[kind](allowed), rate_limit.AdaptiveLimiter(WORKERS, 0.0), 0.0, [], []
   while now < seconds:
-    while (wait := pace.wait(1, now)) == 0:
-      pace.leave(1, now)
+    while (wait := limiter.delay(1, now)) == 0:
+      limiter.on_send(1, now)
       log.append((now + LATENCY / 2, server_.takes(now + LATENCY / 2)))
       back = now + LATENCY * random.uniform(0.8, 1.4)
       heapq.heappush(coming, (back, now, log[-1][1]))
     now = min(coming[0][0] if coming else math.inf, now + wait + 1e-6)
     while coming and coming[0][0] <= now:
       _, left_at, taken = heapq.heappop(coming)
-      pace.back(0, now)
+      limiter.on_done(0, now)
       if taken:
-        pace.accepted(left_at, now)
+        limiter.on_accepted(left_at, now)
       else:
-        pace.refused(left_at, retry_after or None, now)
+        limiter.on_rate_limited(left_at, retry_after or None, now)
   return {
     "log": [(at, taken) for at, taken in log if at < seconds],
-    "history": [(c.at, c.limit, c.rate) for c in pace.history],
+    "history": [(c.at, c.concurrency, c.rate) for c in limiter.history],
   }
 
 

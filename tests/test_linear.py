@@ -186,7 +186,7 @@ READERS = {
   "calculator.add_marks": calculator.add_marks,
   "calculator.remove_marks": calculator.remove_marks,
   "plain": console.plain,
-  "verdicts.start": verdicts.start,
+  "verdicts.excerpt": verdicts.excerpt,
   "distance": lambda text: edit_distance.within(text, f"{text}b", 3),
 }
 HOSTILE = (

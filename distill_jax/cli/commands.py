@@ -28,7 +28,7 @@ def run(settings, config: dict, workdir: str, *, retry_failed: bool = False) -> 
   at in phases that are not finished is asked for again."""
   screen, folder = console.Console(), run_dir.RunDir(workdir)
   folder.claim(config)
-  for name in pool.used(settings, rules_teacher.askers(settings)):
+  for name in pool.teachers_used(settings, rules_teacher.askers(settings)):
     t = pool.get(settings, name)
     free = not t.prices.input + t.prices.output and t.batch != "files"
     if t.kind == "openai" and not credentials.is_local(t.base_url) and free:
@@ -69,7 +69,7 @@ def refuse_early(what) -> None:
     if lacking := [p.id for p in asked if not p.decomposition]:
       allowed = f"model: {lacking[0]} and {len(lacking) - 1} more come without sub-questions"
       raise errors.config("socratic.questions", "gold", allowed)
-  for name in pool.used(s, rules_teacher.askers(s)):
+  for name in pool.teachers_used(s, rules_teacher.askers(s)):
     if (teacher_ := pool.get(s, name)).kind == "student":
       what.local(teacher_, name)
   if s.student.init == bases.SCRATCH:  # its tokenizer is made when the teacher has written

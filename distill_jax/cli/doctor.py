@@ -69,7 +69,7 @@ def teacher(config: dict | None) -> int:
     print(f"config           {refusal}")
     return refusal.code
   print("config           makes sense")
-  for name in pool.used(found, rules_teacher.askers(found)) or [pool.MAIN]:
+  for name in pool.teachers_used(found, rules_teacher.askers(found)) or [pool.MAIN]:
     tell_teacher(name, pool.get(found, name))
   return 0
 

@@ -97,10 +97,10 @@ def _copy(source: pathlib.Path, copy: pathlib.Path) -> None:
     raise errors.data(f"teacher cache {source} cannot be read ({error})") from None
 
 
-def _needs(what, number: int, answers, name: str, here) -> list[tuple[str, str, asking.Need]]:
+def _needs(what, number: int, answers, name: str, here) -> list[tuple[str, str, asking.Estimate]]:
   """(phase, SURE or AT_MOST, need) of a phase; what is sure and what is not stand apart."""
   sure, bounded = phases.asked(name, what, number)
-  need = lambda wanted: answers.need(
+  need = lambda wanted: answers.estimate(
     [w.request for w in wanted],
     round=number, phase=here.path.name, temperature=what.settings.teacher.temperature,
   )  # fmt: skip
@@ -117,7 +117,7 @@ def _show(screen, settings, number: int, rows, spent: asking.Totals, sent: int) 
     "round", "phase", "", "requests", "replies", "in the cache", "failed", "tokens in",
     "tokens out", "dollars",
   )  # fmt: skip
-  total = asking.Need.sum(need for *_, need in rows)
+  total = asking.Estimate.sum(need for *_, need in rows)
   cells = [(str(number), phase, kind, *_cells(need)) for phase, kind, need in rows]
   cells.append((str(number), "all", AT_MOST if _any(rows) else "", *_cells(total)))
   screen.columns([names, *cells], right=[n >= 3 for n in range(len(names))])
@@ -138,7 +138,7 @@ def _show(screen, settings, number: int, rows, spent: asking.Totals, sent: int) 
   _warn(screen, t, total, spent, sent)
 
 
-def _warn(screen, t, total: asking.Need, spent: asking.Totals, sent: int) -> None:
+def _warn(screen, t, total: asking.Estimate, spent: asking.Totals, sent: int) -> None:
   """Says how that compares with the caps."""
   screen.line(
     f"the run folder has spent ${spent.dollars:.4f} of config.teacher.max_dollars={t.max_dollars:g}"
@@ -156,6 +156,6 @@ def _any(rows) -> bool:
   return any(kind == AT_MOST for _, kind, _ in rows)
 
 
-def _cells(need: asking.Need) -> tuple[str, ...]:
+def _cells(need: asking.Estimate) -> tuple[str, ...]:
   counts = (need.requests, need.replies, need.stored, need.failed, need.tokens_in, need.tokens_out)
   return (*(f"{n:,}" for n in counts), f"{need.dollars:.4f}")

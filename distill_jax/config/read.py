@@ -12,7 +12,7 @@ def read_settings(config: dict, *, teacher: bool = True) -> Settings:
   Raises UserError (exit code 3) for whatever is missing, unknown, of the wrong type, or makes no
   sense.
   """
-  settings = typed.group(Settings, pool.merged(config), "")
+  settings = typed.group(Settings, pool.merge_teachers(config), "")
   rules.check(settings)
   if teacher:
     rules_teacher.check(settings)

@@ -28,7 +28,7 @@ def check(s) -> None:
       raise errors.config(
         field, rules.look_up(s, field), "1 at teacher.temperature 0: all are the same"
       )
-  asked = pool.used(s, askers(s)) or [pool.MAIN]
+  asked = pool.teachers_used(s, askers(s)) or [pool.MAIN]
   for name in (pool.MAIN, *s.teachers):
     try:
       _check_values(pool.get(s, name))
@@ -42,12 +42,12 @@ def check(s) -> None:
 
 
 def _check_pool(s) -> None:
-  for phase in pool.given(s):
+  for phase in pool.phase_teachers(s):
     if phase not in plans.ASKERS:
       allowed = f"about phases that ask a teacher: {', '.join(plans.ASKERS)}"
       example = "--config.teacher.by_phase=\"('feedback=NAME',)\""
       raise errors.config("teacher.by_phase", s.teacher.by_phase, allowed, example)
-  pool.shares(s, "")
+  pool.weights(s, "")
 
 
 def _check_values(t) -> None:
@@ -60,7 +60,7 @@ def _check_values(t) -> None:
   credentials.check_name(t.key_env)
   if t.base_url:
     credentials.check_address(t.base_url, insecure_http=t.insecure_http)
-  request_body.fields(t.extra_body)
+  request_body.parse_extra_body(t.extra_body)
   if t.batch and t.kind != "openai":
     raise errors.config("teacher.batch", t.batch, f"empty with teacher.kind={t.kind}")
   if t.kind in ("replay", "student"):
@@ -100,6 +100,6 @@ def _check_student(s, name: str, t) -> None:
     example = "--config.teacher.model=DIR"
     raise errors.config("teacher.model", t.model, "a folder as export writes it", example)
   tailors = "feedback" in askers(s) and s.feedback.kind == "correct"
-  if tailors and name in pool.shares(s, "feedback"):
+  if tailors and name in pool.weights(s, "feedback"):
     allowed = "blind where a student is the teacher: it reads no mistakes"
     raise errors.config("feedback.kind", s.feedback.kind, allowed, "--config.feedback.kind=blind")

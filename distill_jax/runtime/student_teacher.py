@@ -40,7 +40,7 @@ class StudentTeacher:
     digests = [bases.digest(found.base) for found in self._students.values()]
     self.identity = f"student:{hashlib.sha256(repr((said, digests)).encode()).hexdigest()[:16]}"
 
-  def answer(self, asked, *, temperature: float, max_new_tokens: int) -> list[local_student.Said]:
+  def answer(self, asked, *, temperature: float, max_new_tokens: int) -> list[local_student.StudentReply]:
     """See teacher.local.Student."""
     for who, found in self._students.items():
       if who not in self._weights:
@@ -64,11 +64,11 @@ class StudentTeacher:
     """Frees the weights."""
     self._weights = {}
 
-  def _said(self, kind: str, problem, spoken) -> local_student.Said:
+  def _said(self, kind: str, problem, spoken) -> local_student.StudentReply:
     text = self._staged(problem, spoken) if kind == "stage" else spoken.text
     reader = next(iter(self._students.values()))
     read = sum(len(reader.read(prompt)) for _, prompt, _ in spoken.turns)
-    return local_student.Said(text, spoken.finish == "stop", read, spoken.tokens)
+    return local_student.StudentReply(text, spoken.finish == "stop", read, spoken.tokens)
 
   def _staged(self, problem, spoken) -> str:
     """Recall, analyses and summary in the layout of prompts.stage; without analyses, the recall and

@@ -29,7 +29,7 @@ def open(run):
     return _one(run, pool.MAIN)
   return pool.Pool(
     lambda name: _one(run, name),
-    lambda phase: pool.shares(settings, phase),
+    lambda phase: pool.weights(settings, phase),
     seed=settings.seed,
     **_kept(settings.teacher, run.folder.path),
   )
@@ -74,7 +74,7 @@ def make(
     from distill_jax.teacher import replay
 
     columns = settings.replay
-    return replay.Replay(
+    return replay.ReplayTeacher(
       path=columns.path,
       questions=columns.questions,
       question=columns.question,
@@ -84,14 +84,14 @@ def make(
   if settings.kind == "student":
     from distill_jax.teacher import local_student as locals_
 
-    return locals_.Local(local(), max_tokens=settings.max_tokens, **kept)
-  shape = request_body.Shaping(extra=settings.extra_body, structured=settings.structured, warn=warn)
+    return locals_.LocalStudentTeacher(local(), max_tokens=settings.max_tokens, **kept)
+  shaper = request_body.RequestShaper(extra=settings.extra_body, structured=settings.structured, warn=warn)
   if settings.kind == "builtin":
-    return _Builtin(settings, kept | {"shape": shape}, world, world_identity, seed)
+    return _Builtin(settings, kept | {"shaper": shaper}, world, world_identity, seed)
   names = ("base_url", "key_env", "key_file", "insecure_http")
   address = {name: getattr(settings, name) for name in names}
   folder = settings.batch_dir or str(pathlib.Path(workdir) / BATCHES)
-  return _client(settings, kept | {"shape": shape}, folder, **address, identity="")
+  return _client(settings, kept | {"shaper": shaper}, folder, **address, identity="")
 
 
 def retry_failed(settings, workdir, finished) -> int:
@@ -168,7 +168,7 @@ class _Builtin:
       self._stack.close()
       raise
     self.ask, self.ledger = self._client.ask, self._client.ledger
-    self.need = self._client.need
+    self.estimate = self._client.estimate
 
   def close(self) -> None:
     """Closes the cache and stops the server."""

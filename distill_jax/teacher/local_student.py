@@ -7,7 +7,7 @@ from distill_jax.teacher import types
 from distill_jax.teacher.store import cache, ledger
 
 
-class Said(NamedTuple):
+class StudentReply(NamedTuple):
   """What a student answered to one request, in the layout that was asked for."""
 
   text: str
@@ -16,7 +16,7 @@ class Said(NamedTuple):
   tokens_out: int
 
 
-class Student(Protocol):
+class StudentBackend(Protocol):
   """What the bridge hands in."""
 
   identity: str  # decides its replies, with the question, temperature, limit and sample
@@ -25,18 +25,18 @@ class Student(Protocol):
 
   def answer(
     self, asked: Sequence[tuple[str, str, str]], *, temperature: float, max_new_tokens: int
-  ) -> list[Said]:
+  ) -> list[StudentReply]:
     """Answers (kind of request, question, name) triples; names decide the random numbers."""
 
   def rest(self) -> None:
     """Nothing is asked for a while: memory may be given back."""
 
 
-class Local:
+class LocalStudentTeacher:
   """A Teacher that costs nothing but time. What it said is kept as any reply, and not said again;
   each part of `student.batch` replies is on the disk before the next is begun."""
 
-  def __init__(self, student: Student, *, max_tokens: int, cache_path: str, run: str):
+  def __init__(self, student: StudentBackend, *, max_tokens: int, cache_path: str, run: str):
     """`run` names this run in the cache file."""
     self._student, self._max_tokens, self._run = student, max_tokens, run
     self._store = cache.ReplyCache(cache_path)
@@ -70,10 +70,10 @@ class Local:
     self._tell(on_progress, total, total, failed)
     return answers
 
-  def need(self, requests, *, round: int, phase: str, temperature: float) -> types.Need:
+  def estimate(self, requests, *, round: int, phase: str, temperature: float) -> types.Estimate:
     """Replies that cost nothing; which of them are stored only the student's weights can tell."""
     del round, phase, temperature
-    return types.Need(replies=sum(request.samples for request in requests))
+    return types.Estimate(replies=sum(request.samples for request in requests))
 
   def close(self) -> None:
     """Closes the cache file."""
@@ -101,10 +101,10 @@ class Local:
       for (name, (_, text, sample)), answer in zip(part.items(), said, strict=True)
     ]
 
-  def _outcome(self, said: Said) -> types.Reply | types.Failure:
+  def _outcome(self, said: StudentReply) -> types.Reply | types.Failure:
     tokens = {"tokens_in": said.tokens_in, "tokens_out": said.tokens_out}
     if not said.whole:
-      return types.Failure("length", types.cut(self._max_tokens), 1, **tokens)
+      return types.Failure("length", types.truncated_message(self._max_tokens), 1, **tokens)
     if not said.text.strip():
       return types.Failure("empty", "the student said nothing", 1, **tokens)
     model = self._student.model

@@ -29,7 +29,7 @@ SHARED = (
 )
 
 
-def merged(config: dict) -> dict:
+def merge_teachers(config: dict) -> dict:
   """The config with every further teacher whole: what it does not name is as in config.teacher.
 
   Raises errors.UserError for a name or a field that no further teacher can have.
@@ -64,7 +64,7 @@ def get(settings, name: str):
   return settings.teacher if name == MAIN else settings.teachers[name]
 
 
-def shares(settings, phase: str) -> dict[str, float]:
+def weights(settings, phase: str) -> dict[str, float]:
   """{name: weight} of the teachers that a phase asks. Raises errors.UserError for entries of
   config.teacher.pool and phases that cannot be read."""
   names = (MAIN, *settings.teachers)
@@ -82,14 +82,14 @@ def shares(settings, phase: str) -> dict[str, float]:
   return {own[phase]: 1.0} if phase in own else weights or {MAIN: 1.0}
 
 
-def given(settings) -> dict[str, str]:
+def phase_teachers(settings) -> dict[str, str]:
   """{phase: name} of config.teacher.by_phase."""
   return _pairs("by_phase", settings.teacher.by_phase, "'feedback=NAME'")
 
 
-def used(settings, asking_phases) -> list[str]:
+def teachers_used(settings, asking_phases) -> list[str]:
   """The names of the teachers that these phases ask."""
-  return list(dict.fromkeys(n for phase in asking_phases for n in shares(settings, phase)))
+  return list(dict.fromkeys(n for phase in asking_phases for n in weights(settings, phase)))
 
 
 def _pairs(field: str, entries, example: str) -> dict[str, str]:
@@ -156,13 +156,13 @@ class Pool:
         answers[number] = reply
     return answers
 
-  def need(
+  def estimate(
     self, requests: Sequence[types.Request], *, round: int, phase: str, temperature: float
-  ) -> types.Need:
+  ) -> types.Estimate:
     """See asking.Teacher."""
     shared = self._shared(requests, phase)
-    return types.Need.sum(
-      self._teacher(name).need(
+    return types.Estimate.sum(
+      self._teacher(name).estimate(
         [requests[n] for n in numbers], round=round, phase=phase, temperature=temperature
       )
       for name, numbers in shared.items()

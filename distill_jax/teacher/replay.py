@@ -27,7 +27,7 @@ _CHOICE = re.compile(r"\([A-Za-z0-9]{1,2}\) (.+)")  # a line that the task puts 
 _RUN_ON = re.compile(r"\n[ \t]*\n[ \t]*(?:Q|Question) ?[0-9]{0,4} ?:", re.IGNORECASE)
 
 
-class Replay:
+class ReplayTeacher:
   """A Teacher that costs nothing. What it serves counts as cache hits in its ledger.
 
   path        recorded files, JSON or JSONL
@@ -100,10 +100,10 @@ class Replay:
         on_progress(types.Progress(done, total, failed, retries=0, dollars=0.0))
     return answers
 
-  def need(self, requests, *, round: int, phase: str, temperature: float) -> types.Need:
+  def estimate(self, requests, *, round: int, phase: str, temperature: float) -> types.Estimate:
     """Nothing: what is recorded is paid for."""
     del round, phase, temperature
-    return types.Need(stored=sum(request.samples for request in requests))
+    return types.Estimate(stored=sum(request.samples for request in requests))
 
   def close(self) -> None:
     """Closes the ledger's file."""

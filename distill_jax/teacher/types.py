@@ -1,99 +1,130 @@
-"""The seam between recipes and whoever teaches: what is asked, what comes back, what it cost."""
+"""The interface between phases and teachers: requests, replies, costs, progress."""
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-KINDS = ("annotate", "correct")
-
-# Why a reply is missing. The first four were answered (and may have been paid for); they stay with
-# their round and phase. The others are asked again when the round and phase is asked again.
+# Kinds of failures in which the teacher did respond, and may have billed. They are final for their
+# round and phase. All others (bad_request, gave_up, unrecorded) are requested again when the phase
+# runs again.
 SETTLED = ("refusal", "filtered", "length", "empty")
-UNSETTLED = ("bad_request", "gave_up", "unrecorded")
 
-BROKEN_OFF = ("error", "abort")  # finish reasons of servers that failed amid a reply
-QUIET = 30.0  # seconds without an answer that are worth a word
+ABORTED = ("error", "abort")  # finish reasons of servers that failed during a reply
+IDLE_NOTICE = 30.0  # seconds without a response after which progress says so
 
-_CUT = "the reply was cut at {} tokens, the most it may have"
-_CUT_AT = re.compile(_CUT.format("([0-9]{1,9})"))
-
-
-def cut(limit: int) -> str:
-  """The message of a reply that was cut at so many tokens."""
-  return _CUT.format(limit)
-
-
-def cut_at(failure) -> int | None:
-  """The tokens at which a Failure was cut; None if it is another, or does not say."""
-  found = _CUT_AT.fullmatch(failure.message) if failure.kind == "length" else None
-  return int(found[1]) if found else None
-
-
-def broken(text: str, finish: str) -> str:
-  """Why this is no whole reply, and so none to be kept; "" if it is one."""
-  if finish in ("length", "content_filter", *BROKEN_OFF):
-    return f"it was ended by {finish}"
-  return "" if text.strip() else "it has no text"
+# Stored in caches and parsed by `truncated_at`, so the wording is fixed.
+_TRUNCATED = "the reply was cut at {} tokens, the most it may have"
+_TRUNCATED_AT = re.compile(_TRUNCATED.format("([0-9]{1,9})"))
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-  """A question put to the teacher: `samples` replies, numbered from `first`.
+  """A request for `samples` replies, numbered from `first`.
 
-  The sample's number is part of the cache key: the same messages with a higher `first` are fresh
-  replies, with the same `first` the replies that were paid for already.
+  The sample number is part of the cache key: the same messages with a higher `first` give fresh
+  replies, with the same `first` the stored ones.
+
+  Attributes:
+    kind: What is requested: "annotate", "correct", "stage" or "decompose".
+    question: The question as the student sees it.
+    messages: (role, content) pairs.
+    samples: Number of replies.
+    first: Number of the first sample.
   """
 
-  kind: str  # annotate | correct
+  kind: str
   question: str
-  messages: tuple[tuple[str, str], ...]  # (role, content)
+  messages: tuple[tuple[str, str], ...]
   samples: int
   first: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Reply:
-  """A whole, valid answer. Several samples of one call share its tokens, exactly."""
+  """A complete, valid reply. Samples of one response share its tokens, and the shares add up.
+
+  Attributes:
+    text: The reply.
+    finish: The server's finish reason.
+    model: The model that replied, as the server names it.
+    tokens_in: Prompt tokens.
+    tokens_out: Completion tokens.
+    dollars: What this round and phase paid for it; 0 if cached.
+    cached: It was paid for by an earlier phase or another run.
+    tokens_cached: The part of `tokens_in` that the server had cached, which may cost less.
+    tokens_reasoning: The part of `tokens_out` spent on hidden reasoning.
+  """
 
   text: str
   finish: str
-  model: str  # as the server named it
+  model: str
   tokens_in: int
   tokens_out: int
-  dollars: float  # what this round and phase paid for it; 0 if cached
-  cached: bool  # paid for before this round and phase, or by another run
-  tokens_cached: int = 0  # of tokens_in: those the server had seen before, which may cost less
-  tokens_reasoning: int = 0  # of tokens_out: those that were thought and not said
-
-
-@dataclasses.dataclass(frozen=True)
-class Failure:
-  """Why there is no reply; tokens and dollars if the server charged for it all the same."""
-
-  kind: str  # one of SETTLED or UNSETTLED
-  message: str
-  attempts: int
-  tokens_in: int = 0
-  tokens_out: int = 0
-  dollars: float = 0.0
-  status: int = 0  # of HTTP; 0 if no answer came
-  request_id: str = ""  # as the server named the last request
+  dollars: float
+  cached: bool
   tokens_cached: int = 0
   tokens_reasoning: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
-class Totals:
-  """What a round and phase, a round, or the whole run cost.
+class Failure:
+  """Why there is no reply. Tokens and dollars are set if the server billed it nevertheless.
 
-  calls       distinct replies this run paid for in that round and phase
-  cache_hits  distinct replies asked for there that had been paid for before, or by another run
-  failures    samples for which there is no reply
-  tokens_in, tokens_out, dollars  of the calls and of the failures that were charged for, also if
-              they were asked again since; tokens_cached are part of the first, tokens_reasoning of
-              the second
-  retries     HTTP requests that were sent again; the one number that an interruption can change
+  Attributes:
+    kind: One of SETTLED, or "bad_request", "gave_up" or "unrecorded".
+    message: Details for the user.
+    attempts: HTTP requests sent.
+    status: HTTP status of the last one; 0 if there was no response.
+    request_id: The server's name for the last one.
+  """
+
+  kind: str
+  message: str
+  attempts: int
+  tokens_in: int = 0
+  tokens_out: int = 0
+  dollars: float = 0.0
+  status: int = 0
+  request_id: str = ""
+  tokens_cached: int = 0
+  tokens_reasoning: int = 0
+
+
+def truncated_message(limit: int) -> str:
+  """The message of a Failure whose reply was truncated at `limit` tokens."""
+  return _TRUNCATED.format(limit)
+
+
+def truncated_at(failure: Failure) -> int | None:
+  """The tokens at which a reply was truncated; None for other failures."""
+  match = _TRUNCATED_AT.fullmatch(failure.message) if failure.kind == "length" else None
+  return int(match[1]) if match else None
+
+
+def incomplete_reason(text: str, finish: str) -> str:
+  """Why a reply is incomplete and must not be stored; "" if it is complete."""
+  if finish in ("length", "content_filter", *ABORTED):
+    return f"it was ended by {finish}"
+  return "" if text.strip() else "it has no text"
+
+
+@dataclasses.dataclass(frozen=True)
+class Totals:
+  """Usage and cost of a phase, a round or a whole run.
+
+  Tokens and dollars include failures that were billed, also those requested again since.
+
+  Attributes:
+    calls: Distinct replies that this run paid for there.
+    cache_hits: Distinct replies requested there that an earlier phase or another run paid for.
+    retries: HTTP requests sent again; the only number that an interruption can change.
+    failures: Samples without a reply.
+    tokens_in: Prompt tokens.
+    tokens_out: Completion tokens.
+    dollars: Cost.
+    tokens_cached: Part of `tokens_in`.
+    tokens_reasoning: Part of `tokens_out`.
   """
 
   calls: int = 0
@@ -108,71 +139,122 @@ class Totals:
 
 
 @dataclasses.dataclass(frozen=True)
-class Need:
-  """What an ask would take; tokens and dollars at the most, were every reply as long as it may."""
+class Estimate:
+  """What an `ask` would take. Tokens and dollars are upper bounds: every reply at its longest.
 
-  requests: int = 0  # HTTP, if none has to be sent again
-  replies: int = 0  # samples that are missing
-  stored: int = 0  # samples that are in the cache
-  failed: int = 0  # samples that failed and would not be asked for again
+  Attributes:
+    requests: HTTP requests, without retries.
+    replies: Samples that are missing.
+    stored: Samples that are in the cache.
+    failed: Samples that failed and would not be requested again.
+    tokens_in: Prompt tokens.
+    tokens_out: Completion tokens.
+    dollars: Cost.
+    unpriced: Something would be billed, but the prices are 0.
+  """
+
+  requests: int = 0
+  replies: int = 0
+  stored: int = 0
+  failed: int = 0
   tokens_in: int = 0
   tokens_out: int = 0
   dollars: float = 0.0
-  unpriced: bool = False  # would be paid for, but the prices are 0
+  unpriced: bool = False
 
   @staticmethod
-  def sum(needs) -> "Need":
-    fields = [dataclasses.astuple(need) for need in needs]
-    *counts, unpriced = zip(*fields, strict=True) if fields else ((),) * 8
-    return Need(*(sum(column) for column in counts), any(unpriced))
+  def sum(estimates: Iterable["Estimate"]) -> "Estimate":
+    """Adds up estimates."""
+    parts = list(estimates)
+    return Estimate(
+      requests=sum(part.requests for part in parts),
+      replies=sum(part.replies for part in parts),
+      stored=sum(part.stored for part in parts),
+      failed=sum(part.failed for part in parts),
+      tokens_in=sum(part.tokens_in for part in parts),
+      tokens_out=sum(part.tokens_out for part in parts),
+      dollars=sum(part.dollars for part in parts),
+      unpriced=any(part.unpriced for part in parts),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-  """How far one `ask` is; counted in samples."""
+  """Progress of one `ask`, counted in samples.
+
+  Attributes:
+    done: Finished samples.
+    total: All samples.
+    failures: Samples without a reply.
+    retries: HTTP requests sent again by this `ask`.
+    dollars: Spent by the run so far.
+    in_flight: Requests without a response.
+    limit: How many may be in flight now; 0 if that does not apply.
+    requests_per_second: Recent average.
+    tokens_per_second: Recent average.
+    projected_dollars: Spent by the run when this `ask` is done; None if unknown.
+    seconds_left: Time until then; None if unknown.
+    idle: Seconds since the last response.
+    pause: Seconds that all requests still wait because the server asked for it.
+  """
 
   done: int
   total: int
   failures: int
-  retries: int  # of this ask
-  dollars: float  # spent by the run folder so far
-  in_flight: int = 0  # requests
-  limit: int = 0  # how many may be in flight now
-  requests_a_second: float = 0.0  # of late
-  tokens_a_second: float = 0.0
-  projected: float | None = None  # dollars of the run folder when this ask is done
-  left: float | None = None  # seconds until then
-  quiet: float = 0.0  # seconds since anything came back
-  pause: float = 0.0  # seconds that all requests still wait because the server said so
+  retries: int
+  dollars: float
+  in_flight: int = 0
+  limit: int = 0
+  requests_per_second: float = 0.0
+  tokens_per_second: float = 0.0
+  projected_dollars: float | None = None
+  seconds_left: float | None = None
+  idle: float = 0.0
+  pause: float = 0.0
 
-  def facts(self) -> dict:
-    """What a person wants to know beside done and total."""
-    facts = {"failures": self.failures, "retries": self.retries, "dollars": self.dollars}
-    if self.projected is not None and self.projected > self.dollars:
-      facts["of about"] = self.projected
+  def facts(self) -> dict[str, int | float | str]:
+    """What a progress bar shows beside `done` and `total`, by label."""
+    facts: dict[str, int | float | str] = {
+      "failures": self.failures,
+      "retries": self.retries,
+      "dollars": self.dollars,
+    }
+    if self.projected_dollars is not None and self.projected_dollars > self.dollars:
+      facts["projected"] = self.projected_dollars
     if self.limit and self.done < self.total:
       facts["in flight"] = f"{self.in_flight}/{self.limit}"
-      facts["requests/s"] = f"{self.requests_a_second:.3g}"
-      facts["tokens/s"] = f"{self.tokens_a_second:.0f}"
+      facts["requests/s"] = f"{self.requests_per_second:.3g}"
+      facts["tokens/s"] = f"{self.tokens_per_second:.0f}"
       if self.pause >= 1:
-        facts["told to wait"] = f"{self.pause:.0f} s"
-      if self.quiet >= QUIET:
-        facts["nothing came for"] = f"{self.quiet:.0f} s"
+        facts["rate limited for"] = f"{self.pause:.0f} s"
+      if self.idle >= IDLE_NOTICE:
+        facts["no response for"] = f"{self.idle:.0f} s"
     return facts
 
 
 class Ledger(Protocol):
+  """Usage and cost of one run."""
+
   def of(self, round: int, phase: str | None = None) -> Totals:
-    """Totals of a round, or of one phase of it."""
+    """Totals of a round, or of one of its phases."""
+    ...
 
   def total(self) -> Totals:
     """Totals of the run."""
+    ...
+
+  def requests_sent(self) -> int:
+    """HTTP requests that the run has sent."""
+    ...
 
 
 class Teacher(Protocol):
-  """Whoever answers: a server, the built-in teacher, recorded files."""
+  """Whoever replies: a server, the built-in teacher, recorded files, a student."""
 
-  ledger: Ledger
+  @property
+  def ledger(self) -> Ledger:
+    """What this run has used and spent."""
+    ...
 
   def ask(
     self,
@@ -183,16 +265,30 @@ class Teacher(Protocol):
     temperature: float,
     on_progress: Callable[[Progress], None] | None,
   ) -> list[list[Reply | Failure]]:
-    """For each request, in order, its `samples` replies. Blocks until all are there.
+    """Gets the replies to some requests; blocks until all are there.
 
-    Raises errors.UserError if the run cannot go on (credentials, quota, budget, no server); replies
-    that had come in by then are kept and are not paid for again.
+    Args:
+      requests: What to ask.
+      round: Number of the round.
+      phase: Name of the phase's directory.
+      temperature: Sampling temperature.
+      on_progress: Receives progress reports; None for no reports.
+
+    Returns:
+      For each request, in order, its `samples` outcomes.
+
+    Raises:
+      UserError: The run cannot continue (credentials, quota, budget, no server). Replies received
+        by then are stored, and are not paid for again.
     """
+    ...
 
-  def need(
+  def estimate(
     self, requests: Sequence[Request], *, round: int, phase: str, temperature: float
-  ) -> Need:
-    """What `ask` would take. Nothing is sent, and nothing is noted."""
+  ) -> Estimate:
+    """What `ask` would take. Sends nothing and records nothing."""
+    ...
 
   def close(self) -> None:
-    """Lets go of files, sockets and threads."""
+    """Releases files, sockets and threads."""
+    ...

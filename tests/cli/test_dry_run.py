@@ -175,17 +175,17 @@ def test_what_was_refused_is_asked_again_when_that_is_wanted_and_only_then(tmp_p
 
 
 def test_needs_of_several_teachers_add_up():
-  one = asking.Need(1, 2, 3, 7, 4, 5, 0.5, False)
-  assert asking.Need.sum([one, dataclasses.replace(one, unpriced=True)]) == asking.Need(
+  one = asking.Estimate(1, 2, 3, 7, 4, 5, 0.5, False)
+  assert asking.Estimate.sum([one, dataclasses.replace(one, unpriced=True)]) == asking.Estimate(
     2, 4, 6, 14, 8, 10, 1.0, True
   )
-  assert asking.Need.sum([]) == asking.Need()
+  assert asking.Estimate.sum([]) == asking.Estimate()
 
 
 def test_gaps_between_missing_samples_are_requests_of_their_own(serve, connect):
   teacher_ = connect(serve().url)
   scripted.ask(teacher_, scripted.wanted(1, samples=1, first=2))
-  need = lambda: teacher_.need(scripted.wanted(2, samples=5), round=0, phase="s", temperature=0.5)
+  need = lambda: teacher_.estimate(scripted.wanted(2, samples=5), round=0, phase="s", temperature=0.5)
   assert (need().requests, need().replies, need().stored) == (3, 9, 1)
   scripted.ask(teacher_, scripted.wanted(2, samples=5))
-  assert need() == asking.Need(stored=10)
+  assert need() == asking.Estimate(stored=10)

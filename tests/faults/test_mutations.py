@@ -100,7 +100,7 @@ MUTATIONS = {
   ),
   "an episode of refusals cuts for each of them": (
     "teacher/client/rate_limit.py",
-    "same = left_at < self._cut_at or self._in_a_row > 0", "same = False",
+    "same_episode = sent_at < self._cut_at or self._consecutive > 0", "same_episode = False",
     "tests/teacher/client/test_rate_limit.py",
   ),
   "what one is told to wait, the others do not": (
@@ -112,18 +112,18 @@ MUTATIONS = {
     "if self.spent > self._max_dollars:", "tests/teacher/store/test_ledger.py",
   ),
   "a request has another name after a kill": (
-    "teacher/client/dispatcher.py", "parts = (*keys,", "parts = (time.time(), *keys,",
+    "teacher/client/request_jobs.py", "parts = (*keys,", "parts = (__import__('time').time(), *keys,",
     "tests/teacher/client/test_kill_client.py",
   ),
   "what was refused is asked for under its old name": (
-    "teacher/client/client.py", "          job.again += failed[name]\n", "",
+    "teacher/client/client.py", "        job.failures += failed[key]\n", "",
     "tests/teacher/client/test_kill_client.py",
   ),
   "a reply is handed on before it is on the disk": (
     "teacher/store/writer.py", "    await written\n", "", "tests/teacher/client/test_client.py",
   ),
   "what a server says of the key is repeated": (
-    "teacher/client/client.py", '        text = text.replace(spelt, "[key]")', "        pass",
+    "teacher/client/client.py", '        text = text.replace(spelling, "[key]")', "        pass",
     "tests/teacher/client/test_secrets.py",
   ),
   "a batch whose id was lost is not looked for": (

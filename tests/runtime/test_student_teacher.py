@@ -105,8 +105,8 @@ def test_what_it_says_is_kept_counted_and_not_said_again(opened, monkeypatch):
 
 
 def test_its_replies_are_its_own_in_any_run_and_any_company(opened, monkeypatch):
-  whole = local_student.Said
-  monkeypatch.setattr(local_student, "Said", lambda text, _, i, o: whole(text, True, i, o))
+  whole = local_student.StudentReply
+  monkeypatch.setattr(local_student, "StudentReply", lambda text, _, i, o: whole(text, True, i, o))
   texts = lambda rows: [[r.text for r in row] for row in rows]
   one = opened("one")
   first = texts(ask(one, requests(one, count=2, samples=3)))

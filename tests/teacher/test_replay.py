@@ -20,7 +20,7 @@ def play(tmp_path):
 
   def start(*files, question="question", rationale="rationale", questions=""):
     made.append(
-      replay.Replay(
+      replay.ReplayTeacher(
         path=[str(file) for file in files], question=question, rationale=rationale,
         questions=str(questions), cache_path=str(tmp_path / "teacher.sqlite"), run="this run",
       )

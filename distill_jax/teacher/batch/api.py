@@ -14,7 +14,7 @@ import time
 from distill_jax import errors
 from distill_jax.teacher import types
 from distill_jax.teacher.batch import calls, format, results
-from distill_jax.teacher.client import client, interrupts, verdicts
+from distill_jax.teacher.client import client, interrupts, request_jobs, verdicts
 from distill_jax.teacher.store import batches
 
 OVER = ("completed", "failed", "expired", "cancelled")
@@ -51,10 +51,10 @@ class BatchTeacher(client.Client):
     return found
 
   async def _send(self, jobs, place, temperature, total: int, on_progress) -> None:
-    async with self._connection() as http:
+    async with self._openai_client() as http:
       asked = _BatchAsk(self, http, jobs, place, temperature, total, on_progress)
       try:
-        with self._deadline_of(asked), interrupts.heard(asked):
+        with self._stop_at_deadline(asked), interrupts.stop_on_signals(asked):
           await asked.run()
       finally:
         self._answered = asked.answered
@@ -65,11 +65,10 @@ class _BatchAsk:
 
   def __init__(self, owner: BatchTeacher, http, jobs, place, temperature, total: int, on_progress):
     self._owner, self._place = owner, place
-    self._terms, self._store, self._registry = owner._terms, owner._store, owner.registry
+    self._config, self._store, self._registry = owner._config, owner._store, owner.registry
     self._temperature, self._total, self._on_progress = temperature, total, on_progress
-    self._calls = calls.BatchApi(http, self._terms, owner._hide, self._rest)
+    self._calls = calls.BatchApi(http, self._config, owner._redact, self._rest)
     self._jobs = list(jobs)
-    self._wording = format.LineBuilder(self._terms, owner._hide)
     self._wanted = {key: job for job in jobs for key in job.missing.values()}
     self._attempts: collections.Counter = collections.Counter()  # by key
     self._counts: dict[str, float] = {}  # batch -> samples that are done at the server
@@ -145,8 +144,8 @@ class _BatchAsk:
       left = {sample: key for sample, key in job.missing.items() if key not in claimed}
       for line in format.lines_of(dataclasses.replace(job, missing=left)):
         part = dataclasses.replace(job, missing=line.keys)
-        body = self._wording.body(part, self._temperature)
-        rows.append((line, format.written(line.name, body), self._wording.most(part)))
+        body = request_jobs.body(self._config, part, self._temperature)
+        rows.append((line, format.written(line.name, body), request_jobs.max_dollars(self._config, part)))
     if rows:
       self._afford(rows)
     for part in format.parts(rows, self._owner.batch_size):
@@ -183,7 +182,10 @@ class _BatchAsk:
     """Raises errors.UserError if a cap might not hold; nothing is sent then."""
     ours = self._place.run
     held = sum(batch.dollars for batch in self._registry.open() if batch.place.run == ours)
-    format.check_caps(self._store, ours, self._owner._caps, rows, held=held)
+    format.check_caps(
+      self._store, ours, rows, held=held,
+      max_dollars=self._owner._max_dollars, max_requests=self._owner._max_requests,
+    )  # fmt: skip
 
   async def _look(self, under_way, since: float) -> bool:
     """Looks at each batch once and collects those that are over; were there any?"""
@@ -201,7 +203,7 @@ class _BatchAsk:
     return found
 
   def _check_patience(self, batch, since: float) -> None:
-    if time.monotonic() - since > self._terms.max_wait:
+    if time.monotonic() - since > self._config.max_wait:
       raise errors.teacher(
         f"the run {batch.place.run} has set requests aside for a batch and not sent it; run it"
         f" again, or, if it is gone, type: {self._forgetting(batch)}"
@@ -226,8 +228,8 @@ class _BatchAsk:
     found = results.Results(
       self._store,
       batch.place,
-      self._terms,
-      self._owner._hide,
+      self._config,
+      self._owner._redact,
       lambda line: self._attempts[line.name],
       self._asks_for_json,
     )
@@ -255,9 +257,9 @@ class _BatchAsk:
   def _check_whole(self, batch, state, found) -> None:
     """Raises errors.UserError if the files of a batch that is over have not been whole for long."""
     begun = self._short.setdefault(batch.name, time.monotonic())
-    if time.monotonic() - begun > self._terms.max_wait:
+    if time.monotonic() - begun > self._config.max_wait:
       raise errors.teacher(
-        f"{self._terms.base_url} says that {calls.counted(state)[0]} requests of batch"
+        f"{self._config.base_url} says that {calls.counted(state)[0]} requests of batch"
         f" {state.id} are completed, but gives the results of {len(found.heard)}; what came is"
         " stored, and nothing is asked again: run the same command again to look once more, or, to"
         f" ask (and pay) again for the others, type: {self._forgetting(batch)}"
@@ -271,21 +273,21 @@ class _BatchAsk:
     job, outcome = self._wanted[key], found.outcomes.get(key)
     if isinstance(outcome, types.Reply) or (outcome is not None and place == self._place):
       job.missing.pop(sample, None)
-      if job.refused and isinstance(outcome, types.Reply):
-        self._terms.shaping.refused()
+      if job.schema_rejected and isinstance(outcome, types.Reply):
+        self._config.shaper.schema_rejected()
       if key in found.longer:
-        limit = min(2 * found.longer[key], self._terms.max_tokens_retry_limit)
+        limit = min(2 * found.longer[key], self._config.max_tokens_retry_limit)
         self._jobs.append(dataclasses.replace(job, missing={sample: key}, limit=limit))
         self._wanted[key] = self._jobs[-1]
       else:
         del self._wanted[key]
         self._failures += isinstance(outcome, types.Failure)
     elif line.name in found.again and found.again[line.name].plain:
-      job.schema, job.refused = False, True  # perhaps that was what the server did not like
+      job.schema, job.schema_rejected = False, True  # perhaps that was what the server did not like
     elif line.name in found.again:
       self._attempts[key] += 1
       why = found.again[line.name]
-      if self._attempts[key] >= self._terms.max_attempts:
+      if self._attempts[key] >= self._config.max_attempts:
         failed = types.Failure(
           "gave_up", why.why, self._attempts[key], status=why.status, request_id=why.request_id
         )
@@ -305,14 +307,14 @@ class _BatchAsk:
       self._freed = False
       return
     where = f" (line {line})" if line else ""
-    why = self._owner._hide(verdicts.start(said or "it does not say why"))
+    why = self._owner._redact(verdicts.excerpt(said or "it does not say why"))
     do = (
       "wait until others are through, or ask for less at a time with --config.teacher.batch_size"
       if full
       else "check config.teacher.model, max_tokens and max_tokens_field"
     )
     raise errors.teacher(
-      f"{self._terms.base_url} has not accepted batch {state.id}: {why}{where}; nothing was paid;"
+      f"{self._config.base_url} has not accepted batch {state.id}: {why}{where}; nothing was paid;"
       f" {do}"
     )
 
@@ -320,17 +322,17 @@ class _BatchAsk:
     """Raises errors.UserError if what is missing would not come a second time either."""
     if found.stop is not None:
       raise errors.teacher(
-        f"{self._terms.base_url}: {self._owner._hide(found.stop.why)}; {found.stop.do}"
+        f"{self._config.base_url}: {self._owner._redact(found.stop.reason)}; {found.stop.advice}"
       )
     if not self.answered and (bad := found.rejected):
       raise errors.teacher(
-        f"{self._terms.base_url} has rejected every request of batch {state.id} ({bad.message});"
+        f"{self._config.base_url} has rejected every request of batch {state.id} ({bad.message});"
         " check config.teacher.model, teacher.max_tokens and teacher.max_tokens_field"
       )
     if state.status == "cancelled" and self._wanted:
       replies = sum(isinstance(o, types.Reply) for o in found.outcomes.values())
       raise errors.teacher(
-        f"batch {state.id} was cancelled at {self._terms.base_url}; {replies} replies of it are"
+        f"batch {state.id} was cancelled at {self._config.base_url}; {replies} replies of it are"
         f" stored, {len(self._wanted)} are missing: run the same command again to ask for them"
       )
 

@@ -29,10 +29,10 @@ class BatchApi:
   Every method raises errors.UserError where no answer comes, or one after which nothing can go on.
   """
 
-  def __init__(self, http, terms, hide, rest):
-    """`hide` takes the key out of a text; rest(seconds) sleeps, and raises if the run must stop."""
-    self._http, self._terms, self._hide, self._rest = http, terms, hide, rest
-    self._slow = max(TRANSFER, terms.timeout)
+  def __init__(self, http, config, redact, rest):
+    """`redact` takes the key out of a text; rest(seconds) sleeps, and raises if the run must stop."""
+    self._http, self._config, self._redact, self._rest = http, config, redact, rest
+    self._slow = max(TRANSFER, config.timeout)
 
   async def upload(self, name: str, content: bytes) -> str:
     """The id of a file with this content."""
@@ -43,16 +43,16 @@ class BatchApi:
 
   async def create(self, name: str, file: str, trying) -> str:
     """The id of the batch `name` of this file; trying() is called before each request for it."""
-    left = self._terms.max_wait
-    for attempt in range(1, self._terms.max_attempts + 1):
+    left = self._config.max_wait
+    for attempt in range(1, self._config.max_attempts + 1):
       trying()
-      found = await self._once(lambda: self._order(name, file), _named(Batch), self._terms.timeout)
+      found = await self._once(lambda: self._order(name, file), _named(Batch), self._config.timeout)
       if isinstance(found, Batch):
         return found.id
       self._check(found, "take a batch")
-      if not found.limited and (id := await self.find(name, file, time.time())):
+      if not found.rate_limited and (id := await self.find(name, file, time.time())):
         return id
-      if attempt == self._terms.max_attempts or (seconds := _pause(found, attempt)) > left:
+      if attempt == self._config.max_attempts or (seconds := _pause(found, attempt)) > left:
         break
       left -= seconds
       await self._rest(seconds)
@@ -65,7 +65,7 @@ class BatchApi:
     after = openai.omit
     while True:
       send = lambda after=after: self._http.batches.list(limit=PAGE, after=after)
-      timeout = self._terms.timeout
+      timeout = self._config.timeout
       page = (await self._call("list its batches", send, _is_page, timeout, forget)).data
       for batch in page:
         if batch.input_file_id == file or (batch.metadata or {}).get(METADATA) == name:
@@ -77,7 +77,7 @@ class BatchApi:
   async def look(self, id: str, forget: str) -> Batch:
     """The batch as it stands; `forget` says what to type if the server knows of none."""
     send = lambda: self._http.batches.retrieve(id)
-    return await self._call(f"show batch {id}", send, _named(Batch), self._terms.timeout, forget)
+    return await self._call(f"show batch {id}", send, _named(Batch), self._config.timeout, forget)
 
   async def download(self, file: str, forget: str) -> bytes:
     """The content of a file; `forget` as above."""
@@ -85,7 +85,7 @@ class BatchApi:
     found = await self._call(
       f"give file {file}", send, lambda f: isinstance(f.content, bytes), self._slow, forget
     )
-    return transport.hidden(found.content, self._hide)
+    return transport.redact_bytes(found.content, self._redact)
 
   def _order(self, name: str, file: str):
     return self._http.batches.create(
@@ -99,11 +99,11 @@ class BatchApi:
     while True:
       attempt += 1
       found = await self._once(send, sound, timeout)
-      if not isinstance(found, verdicts.Again | verdicts.Skip | verdicts.Stop):
+      if not isinstance(found, verdicts.Retry | verdicts.Skip | verdicts.Abort):
         return found
       self._check(found, what, do)
       waited += (seconds := _pause(found, attempt))
-      if waited > self._terms.max_wait:
+      if waited > self._config.max_wait:
         raise self._gone(what, found)
       await self._rest(seconds)
 
@@ -114,32 +114,32 @@ class BatchApi:
         found = await send()
         if sound(found):
           return found
-      return verdicts.Again("an answer that is none")
+      return verdicts.Retry("an answer that is none")
     except (TimeoutError, openai.APITimeoutError):
-      return verdicts.Again(f"no answer within {timeout:g} s")
+      return verdicts.Retry(f"no answer within {timeout:g} s")
     except openai.APIStatusError as error:
-      headers = transport.read(error.response.headers, self._hide)
-      body = json.loads(self._hide(json.dumps(error.body)))
-      return verdicts.of_status(error.status_code, headers, body, time.time())
+      headers = transport.redact_headers(error.response.headers, self._redact)
+      body = json.loads(self._redact(json.dumps(error.body)))
+      return verdicts.classify_status(error.status_code, headers, body, time.time())
     except (openai.APIConnectionError, httpx2.HTTPError) as error:
-      return verdicts.Again(transport.named(error, self._hide))
+      return verdicts.Retry(transport.describe_error(error, self._redact))
     except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
-      return verdicts.Again(transport.named(error, self._hide))
+      return verdicts.Retry(transport.describe_error(error, self._redact))
 
   def _check(self, verdict, what: str, lost: str = "") -> None:
     """Raises what no further attempt can change; `lost` says what to do about a 404."""
-    if isinstance(verdict, verdicts.Stop):
-      do = lost if lost and verdict.why.startswith("HTTP 404") else verdict.do
+    if isinstance(verdict, verdicts.Abort):
+      do = lost if lost and verdict.reason.startswith("HTTP 404") else verdict.advice
     elif isinstance(verdict, verdicts.Skip):
       do = 'this server may have no Batch API; --config.teacher.batch="" asks one by one'
     else:
       return
-    why = self._hide(verdict.why)
-    raise errors.teacher(f"{self._terms.base_url} did not {what} ({why}); {do}")
+    why = self._redact(verdict.reason)
+    raise errors.teacher(f"{self._config.base_url} did not {what} ({why}); {do}")
 
   def _gone(self, what: str, verdict) -> errors.UserError:
     return errors.teacher(
-      f"{self._terms.base_url} did not {what} ({self._hide(verdict.why)}); nothing is lost: what"
+      f"{self._config.base_url} did not {what} ({self._redact(verdict.reason)}); nothing is lost: what"
       " was sent before goes on there, run the same command again to collect it"
     )
 

@@ -20,7 +20,7 @@ import shlex
 from distill_jax import errors
 from distill_jax.teacher import types
 from distill_jax.teacher.batch import format, results
-from distill_jax.teacher.client import client
+from distill_jax.teacher.client import client, request_jobs
 
 RESULT = ".out.jsonl"
 NOWHERE = "http://localhost/v1"  # an address that nothing is sent to
@@ -64,7 +64,7 @@ class FileTeacher(client.Client):
     fresh = []
     for line, job in _lines(jobs):
       times = tried[line.name, line.limit]
-      if times >= self._terms.max_attempts:
+      if times >= self._config.max_attempts:
         reason = f"no result in {times} files ({why.get(line.name, 'answered in part')})"
         failed = types.Failure("gave_up", reason, times)
         self._store.store(job.request, {item: failed for item in line.keys.items()}, place)
@@ -91,7 +91,7 @@ class FileTeacher(client.Client):
         continue
       try:
         rows = [json.loads(raw) for raw in path.read_bytes().split(b"\n") if raw.strip()]
-        asks = {(row["custom_id"], row["body"][self._terms.max_tokens_field]) for row in rows}
+        asks = {(row["custom_id"], row["body"][self._config.max_tokens_field]) for row in rows}
       except (ValueError, TypeError, KeyError, RecursionError):
         raise errors.data(f"{path} is no file of requests; move it elsewhere") from None
       if not wanted.isdisjoint(name for name, _ in asks):
@@ -106,11 +106,11 @@ class FileTeacher(client.Client):
       return 0
     lines = [(line, job) for line, job in _lines(jobs) if paper.has(line)]
     found = results.Results(
-      self._store, place, self._terms, self._hide, lambda line: tried[line.name, line.limit]
+      self._store, place, self._config, self._redact, lambda line: tried[line.name, line.limit]
     )
     found.read(result.read_bytes(), {line.name: line for line, _ in lines})
     if found.stop is not None:
-      raise errors.teacher(f"{result}: {found.stop.why}; {found.stop.do}, and remove {result}")
+      raise errors.teacher(f"{result}: {found.stop.reason}; {found.stop.advice}, and remove {result}")
     failures = 0
     for line, job in lines:
       if line.name in found.again:
@@ -119,7 +119,7 @@ class FileTeacher(client.Client):
         why[line.name] = f"nothing of it can be read in {result.name}"
       for sample, key in line.keys.items():
         if key in found.longer:  # for another file, which may ask for more tokens
-          limit = min(2 * found.longer[key], self._terms.max_tokens_retry_limit)
+          limit = min(2 * found.longer[key], self._config.max_tokens_retry_limit)
           jobs.append(dataclasses.replace(job, missing={sample: key}, limit=limit))
         elif key in found.outcomes:
           failures += isinstance(found.outcomes[key], types.Failure)
@@ -130,13 +130,19 @@ class FileTeacher(client.Client):
 
   def _write(self, fresh, again: int, place, temperature: float) -> list[pathlib.Path]:
     """The new files that ask for these lines."""
-    wording = format.LineBuilder(self._terms, self._hide)
     rows = [
-      (line, format.written(line.name, wording.body(job, temperature)), wording.most(job))
+      (
+        line,
+        format.written(line.name, request_jobs.body(self._config, job, temperature)),
+        request_jobs.max_dollars(self._config, job),
+      )
       for line, job in fresh
     ]
     if rows:
-      format.check_caps(self._store, place.run, self._caps, rows, held=0.0)
+      format.check_caps(
+        self._store, place.run, rows, held=0.0,
+        max_dollars=self._max_dollars, max_requests=self._max_requests,
+      )  # fmt: skip
       self._store.record_sent(place, len(rows), again)
     stem = f"round_{place.round:02}_{re.sub(r'[^A-Za-z0-9_-]', '_', place.phase)}"
     with self._disk():
@@ -147,7 +153,7 @@ class FileTeacher(client.Client):
 
   def _wait(self, paths, left: int, reasons: list[str]) -> errors.UserError:
     """What a person has to do now; `reasons` why requests are asked again."""
-    model = shlex.quote(self._terms.model)
+    model = shlex.quote(self._config.model)
     commands = [
       f"vllm run-batch -i {shlex.quote(str(p))} -o {shlex.quote(str(_result(p)))} --model {model}"
       for p in paths

@@ -12,8 +12,8 @@ import json
 import types
 
 from distill_jax import errors
-from distill_jax.teacher.client import dispatcher, verdicts
-from distill_jax.teacher.store import batches, ledger
+from distill_jax.teacher.client import verdicts
+from distill_jax.teacher.store import batches
 
 ENDPOINT = "/v1/chat/completions"
 MOST_BYTES = 200 * 10**6  # of a file
@@ -22,7 +22,7 @@ MOST_REQUESTS = 50_000  # in a file
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """What became of a line. `verdict`: one of verdicts.Answered, Again, Skip, Stop."""
+  """What became of a line. `verdict`: one of verdicts.Completed, Retry, Skip, Abort."""
 
   name: str  # custom_id
   verdict: object
@@ -30,27 +30,8 @@ class Result:
   request_id: str
 
 
-class LineBuilder(dispatcher.Sender):
-  """What a line says, may cost and has cost is what an ordinary call would."""
-
-  def __init__(self, terms, hide):
-    self._terms, self._hide = terms, hide
-
-  def body(self, job, temperature: float) -> dict:
-    """The body of a request for everything that is missing of a sending.Job."""
-    return self._body(job, temperature)
-
-  def most(self, job) -> float:
-    """Dollars that it may cost."""
-    return ledger.dollars(self._terms.prices, *self._most(job))
-
-  def costs(self, job, answer, taken) -> list[dict]:
-    """Tokens and dollars of each (sample, choice) in `taken`."""
-    return self._costs(job, answer, taken)
-
-
 def lines_of(job) -> list[batches.BatchLine]:
-  """What is missing of a sending.Job, one line for each run of samples without a gap."""
+  """What is missing of a request_jobs.Job, one line for each run of samples without a gap."""
   runs: list[list[int]] = []
   for sample in sorted(job.missing):
     if runs and runs[-1][-1] == sample - 1:
@@ -94,23 +75,25 @@ def results(content: bytes, model: str):
       yield _result(row, model)
 
 
-def check_caps(store, run: str, caps: dict, rows: list[tuple], *, held: float) -> None:
+def check_caps(
+  store, run: str, rows: list[tuple], *, max_dollars: float, max_requests: int, held: float
+) -> None:
   """Raises errors.UserError if the caps of a run do not allow these rows, [(..., dollars), ...].
 
   held: dollars that what is under way may still cost.
   """
   spent, need = held + store.totals(run).dollars, sum(row[-1] for row in rows)
-  if spent + need > caps["max_dollars"]:
+  if spent + need > max_dollars:
     raise errors.budget(
       f"the next {len(rows)} teacher requests may cost ${need:.4f} (all replies at their longest),"
-      f" but ${spent:.4f} of ${caps['max_dollars']:.4f} are spent or set aside; nothing was sent,"
+      f" but ${spent:.4f} of ${max_dollars:.4f} are spent or set aside; nothing was sent,"
       " raise --config.teacher.max_dollars and run the same command again"
     )
   sent = store.requests_sent(run)
-  if sent + len(rows) > caps["max_requests"]:
+  if sent + len(rows) > max_requests:
     raise errors.budget(
       f"{sent} teacher requests were sent, {len(rows)} more are needed, the cap is"
-      f" {caps['max_requests']}; nothing is lost, raise --config.teacher.max_requests and run the"
+      f" {max_requests}; nothing is lost, raise --config.teacher.max_requests and run the"
       " same command again"
     )
 
@@ -125,14 +108,14 @@ def _result(row: dict, model: str) -> Result:
   response = row.get("response") if isinstance(row.get("response"), dict) else {}
   error, status, body = row.get("error"), response.get("status_code"), response.get("body")
   names = (row.get("id"), response.get("request_id"))
-  request_id = verdicts.start(next((n for n in names if isinstance(n, str) and n), ""))[:100]
+  request_id = verdicts.excerpt(next((n for n in names if isinstance(n, str) and n), ""))[:100]
   if type(status) is not int or not 100 <= status <= 599:
     said = error.get("message") if isinstance(error, dict) else error
-    verdict = verdicts.Again(verdicts.start(said if isinstance(said, str) else json.dumps(row)))
+    verdict = verdicts.Retry(verdicts.excerpt(said if isinstance(said, str) else json.dumps(row)))
     return Result(row["custom_id"], verdict, 0, request_id)
   if status == 200:
-    verdict = verdicts.of_body(json.dumps(body).encode(), model)
+    verdict = verdicts.parse_body(json.dumps(body).encode(), model)
   else:
     said = body if body else error if isinstance(error, dict) else {"message": error}
-    verdict = verdicts.of_status(status, {}, said, 0.0)
+    verdict = verdicts.classify_status(status, {}, said, 0.0)
   return Result(row["custom_id"], verdict, status, request_id)

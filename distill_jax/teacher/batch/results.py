@@ -5,7 +5,7 @@ import json
 
 from distill_jax.teacher import types
 from distill_jax.teacher.batch import format
-from distill_jax.teacher.client import dispatcher, verdicts
+from distill_jax.teacher.client import request_jobs, verdicts
 
 TOGETHER = 200  # calls stored at a time
 
@@ -26,19 +26,19 @@ class Results:
   outcomes  {key: Reply or Failure} of all that has been read
   again     {line: Unanswered}; of a line that was answered in part, the rest is in neither
   longer    {key: limit} of replies that were cut at `limit` and may be asked for with a larger one
-  stop      a verdicts.Stop that some line got, or None
+  stop      a verdicts.Abort that some line got, or None
   heard     the lines that the files say something of
   """
 
-  def __init__(self, store, place, terms, hide, tried, schema=lambda line: False):
+  def __init__(self, store, place, config, redact, tried, schema=lambda line: False):
     """`tried(line)`: how often a line was asked before; `schema(line)`: was JSON asked for, which
-    a server may refuse; `hide` takes the key out of a text."""
-    self._store, self._place, self._terms, self._hide = store, place, terms, hide
+    a server may refuse; `redact` takes the key out of a text."""
+    self._store, self._place, self._config, self._redact = store, place, config, redact
     self._tried, self._schema = tried, schema
     self.outcomes: dict[str, types.Reply | types.Failure] = {}
     self.again: dict[str, Unanswered] = {}
     self.longer: dict[str, int] = {}
-    self.stop: verdicts.Stop | None = None
+    self.stop: verdicts.Abort | None = None
     self.heard: set[str] = set()
     self._calls: list = []
 
@@ -47,7 +47,7 @@ class Results:
     line counts, and nothing else that stands in the file. A failure that was read before, and set
     aside to be asked again, is not heard again."""
     self._before = self._store.failed_before(self._place)
-    for result in format.results(content, self._terms.model):
+    for result in format.results(content, self._config.model):
       line = lines.get(result.name)
       if line is not None:
         self.heard.add(line.name)
@@ -72,18 +72,18 @@ class Results:
 
   def _take(self, line, result) -> None:
     verdict = result.verdict
-    if isinstance(verdict, verdicts.Answered):
+    if isinstance(verdict, verdicts.Completed):
       outcomes = self._read(line, result)
     elif getattr(verdict, "kind", "") == "bad_request" and self._schema(line):
-      self.again[line.name] = Unanswered(self._hide(verdict.why), plain=True)
+      self.again[line.name] = Unanswered(self._redact(verdict.reason), plain=True)
       return
     elif isinstance(verdict, verdicts.Skip):
-      failed = self._failure(verdict.kind, self._hide(verdict.why), line, result)
+      failed = self._failure(verdict.kind, self._redact(verdict.reason), line, result)
       outcomes = {item: failed for item in line.keys.items()}
     else:
-      why = self._hide(verdict.why)
+      why = self._redact(verdict.reason)
       self.again[line.name] = Unanswered(why, status=result.status, request_id=result.request_id)
-      if isinstance(verdict, verdicts.Stop):
+      if isinstance(verdict, verdicts.Abort):
         self.stop = self.stop or verdict
       return
     fresh = {(s, key): o for (s, key), o in outcomes.items() if not self._set_aside(key, o)}
@@ -102,20 +102,20 @@ class Results:
 
   def _read(self, line, result) -> dict:
     """{(sample, key): Reply or Failure} of an answer."""
-    answer, outcomes = verdicts.hidden(result.verdict, self._hide), {}
+    answer, outcomes = verdicts.redact(result.verdict, self._redact), {}
     taken = list(zip(sorted(line.keys), answer.choices, strict=False))
-    job = dispatcher.Job(messages(line.request), line.request, {}, line.limit)
-    costs = format.LineBuilder(self._terms, self._hide).costs(job, answer, taken)
+    job = request_jobs.Job(messages(line.request), line.request, {}, line.limit)
+    costs = request_jobs.sample_costs(self._config, job, answer, taken)
     for (sample, choice), cost in zip(taken, costs, strict=True):
       key = line.keys[sample]
       if not choice.failure:
         outcome = types.Reply(choice.text, choice.finish, answer.model, cached=False, **cost)
       elif choice.failure == "length":
-        outcome = self._failure("length", types.cut(line.limit), line, result, **cost)
-        if line.limit < self._terms.max_tokens_retry_limit:
+        outcome = self._failure("length", types.truncated_message(line.limit), line, result, **cost)
+        if line.limit < self._config.max_tokens_retry_limit:
           self.longer[key] = line.limit
       else:
-        outcome = self._failure(choice.failure, self._hide(choice.message), line, result, **cost)
+        outcome = self._failure(choice.failure, self._redact(choice.message), line, result, **cost)
       outcomes[sample, key] = outcome
     return outcomes
 

@@ -90,7 +90,7 @@ def parse(text: str) -> Fault:
     raise _refusal(text, f"options {', '.join(OPTIONS)}")
   for name, value in pairs:
     date = name == "retry_date" and not value.replace(".", "", 1).isdecimal()
-    if date or (name in WAITS and verdicts.seconds(value, 0.0) is None):
+    if date or (name in WAITS and verdicts.parse_wait(value, 0.0) is None):
       raise _refusal(text, f"a number for {name}")
   return Fault(kind, pairs)
 

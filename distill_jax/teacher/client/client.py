@@ -1,74 +1,112 @@
-"""The paid teacher: any server that speaks OpenAI's chat completions, the built-in one included.
+"""Teacher backed by any server that implements OpenAI's chat completions API.
 
-Nothing is paid for twice: what is in the cache is not asked, what comes back is on the disk before
-it is used. The key is read from the environment and leaves this process in one HTTP header only.
+The built-in server included. Nothing is paid for twice: samples in the cache are not requested, and
+every reply is on disk before it is used. The API key is read from the environment or a file, and
+leaves the process in one HTTP header only.
 """
 
 import asyncio
 import contextlib
 import json
 import math
+import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import openai
 
-from distill_jax import errors
+from distill_jax import errors, settings
 from distill_jax.teacher import types
 from distill_jax.teacher.client import (
   credentials,
   dispatcher,
   interrupts,
+  progress,
   rate_limit,
   request_body,
+  request_jobs,
   transport,
 )
-from distill_jax.teacher.client import progress as meter
-from distill_jax.teacher.store import batches, cache, ledger, writer  # fmt: skip
+from distill_jax.teacher.store import batches, cache, ledger, writer
 
 MAX_TOKENS_FIELDS = ("max_tokens", "max_completion_tokens")
+MIN_KEY_LENGTH = 8  # shorter keys would be found in ordinary text
+
+CacheKeys = tuple[str, dict[int, str]]  # of one request: (canonical JSON, {sample: cache key})
 
 
 class Client:
-  """A Teacher behind HTTP. One code path for vendors, local servers and the built-in teacher.
+  """Teacher behind HTTP: one code path for vendors, local servers and the built-in teacher.
 
-  base_url      where /chat/completions stands; https, or plain http to this machine, or, with
-                insecure_http, to any
-  key_env       environment variable with the key; may be unset or "" for a server on this machine
-  key_file      file with the key, instead; "" for none
-  max_tokens    completion tokens of one reply; max_tokens_field is what the server calls it
-  max_tokens_retry_limit   a reply that is cut is asked for again with twice as many, up to this; 0: not
-  max_concurrency  the most requests in flight; how many there are follows what the server bears
-  requests_per_minute, tokens_per_minute   what the server is known to allow; 0: not known
-  timeout       seconds for one attempt, from sending to the last byte
-  attempts      HTTP requests for one call before it is given up
-  max_wait  seconds one call may wait between its attempts, Retry-After included
-  deadline      seconds that all asks of this client may take together; 0 for no end
-  prices        .input and .output, dollars per million tokens
-  max_dollars, max_requests   hard caps of the run, checked before each HTTP request
-  cache_path    SQLite file; `run` names this run in it, so that one file can serve several
-  identity      stands for the server in cache keys; "" for base_url itself
-  send_seed     send the number of the first sample as `seed` (the built-in server draws by it)
-  shape         further body fields and schemas of replies; None for neither
+  Creating one opens the cache and reads the key, but sends nothing.
 
-  Raises errors.UserError if the address, the key or the cache cannot be used.
+  Args:
+    base_url: Parent of /chat/completions: https, or plain http to this machine.
+    model: Model name to request.
+    key_env: Environment variable with the key. It may be unset, or "", for a local server.
+    max_tokens: Maximum completion tokens of one reply.
+    max_tokens_field: The server's name for it, one of MAX_TOKENS_FIELDS.
+    max_concurrency: Maximum requests in flight; the actual number adapts to the server.
+    timeout: Seconds for one attempt, from sending to the last byte.
+    max_attempts: HTTP requests per job before it is given up.
+    max_wait: Seconds that one job may wait between attempts, Retry-After included.
+    prices: Dollars per million tokens.
+    max_dollars: Cap on the run's cost, checked before each HTTP request.
+    max_requests: Cap on the run's HTTP requests, likewise.
+    cache_path: SQLite file.
+    run: Name of this run in the cache, so that several runs can share it.
+    identity: Identifies the server in cache keys; "" for `base_url`.
+    send_seed: Send the first sample's number as `seed` (the built-in server samples by it).
+    key_file: File with the key, instead of `key_env`; "" for none.
+    insecure_http: Allow plain http to other machines.
+    shaper: Adds body fields and reply schemas; None for neither.
+    max_tokens_retry_limit: Truncated replies are requested again with twice the tokens, up to
+      this; 0 for never.
+    requests_per_minute: The server's published limit; 0 if unknown.
+    tokens_per_minute: Likewise.
+    deadline: Seconds that all calls of `ask` may take together; 0 for no limit.
+
+  Raises:
+    UserError: The address, the key, a value or the cache file cannot be used.
+
+  Attributes:
+    limiter: Adapts concurrency and rate to the server.
+    ledger: What this run has used and spent.
   """
 
   def __init__(
-    self, *, base_url: str, model: str, key_env: str, max_tokens: int, max_tokens_field: str,
-    max_concurrency: int, timeout: float, max_attempts: int, max_wait: float, prices, max_dollars: float,
-    max_requests: int, cache_path: str, run: str, identity: str, send_seed: bool,
-    key_file: str = "", insecure_http: bool = False, shape: request_body.Shaping | None = None,
+    self,
+    *,
+    base_url: str,
+    model: str,
+    key_env: str,
+    max_tokens: int,
+    max_tokens_field: str,
+    max_concurrency: int,
+    timeout: float,
+    max_attempts: int,
+    max_wait: float,
+    prices: settings.Prices,
+    max_dollars: float,
+    max_requests: int,
+    cache_path: str | os.PathLike[str],
+    run: str,
+    identity: str,
+    send_seed: bool,
+    key_file: str = "",
+    insecure_http: bool = False,
+    shaper: request_body.RequestShaper | None = None,
     max_tokens_retry_limit: int = 0,
-    requests_per_minute: float = 0, tokens_per_minute: float = 0, deadline: float = 0.0,
-  ):  # fmt: skip
+    requests_per_minute: float = 0,
+    tokens_per_minute: float = 0,
+    deadline: float = 0.0,
+  ):
     credentials.check_address(base_url, insecure_http=insecure_http)
     self._local = credentials.is_local(base_url)
     if max_tokens_field not in MAX_TOKENS_FIELDS:
-      raise errors.config(
-        "teacher.max_tokens_field", max_tokens_field, " or ".join(MAX_TOKENS_FIELDS)
-      )
+      allowed = " or ".join(MAX_TOKENS_FIELDS)
+      raise errors.config("teacher.max_tokens_field", max_tokens_field, allowed)
     for name, value in (
       ("max_concurrency", max_concurrency),
       ("max_attempts", max_attempts),
@@ -77,20 +115,30 @@ class Client:
       if value <= 0:
         raise errors.config(f"teacher.{name}", value, "above 0")
     self._key = credentials.key(base_url, key_env=key_env, key_file=key_file)
-    self._terms = dispatcher.Terms(
-      base_url.rstrip("/"), model, max_tokens_field, 
-      max(max_tokens, max_tokens_retry_limit), max_concurrency, timeout, max_attempts, max_wait,
-      prices, send_seed, shape or request_body.NONE,
-    )  # fmt: skip
+    self._config = request_jobs.ClientConfig(
+      base_url=base_url.rstrip("/"),
+      model=model,
+      max_tokens_field=max_tokens_field,
+      max_tokens_retry_limit=max(max_tokens, max_tokens_retry_limit),
+      max_concurrency=max_concurrency,
+      timeout=timeout,
+      max_attempts=max_attempts,
+      max_wait=max_wait,
+      prices=prices,
+      send_seed=send_seed,
+      shaper=shaper or request_body.UNSHAPED,
+    )
     self._max_tokens = max_tokens
-    self._deadline, self._left = deadline, deadline or math.inf
-    self.pace = rate_limit.Pace(
-      max_concurrency, time.monotonic(), requests_per_minute=requests_per_minute,
+    self._deadline, self._time_left = deadline, deadline or math.inf
+    self.limiter = rate_limit.AdaptiveLimiter(
+      max_concurrency,
+      time.monotonic(),
+      requests_per_minute=requests_per_minute,
       tokens_per_minute=tokens_per_minute,
-    )  # fmt: skip
-    self._turn = threading.Lock()
-    self._caps = {"max_dollars": max_dollars, "max_requests": max_requests}
-    self._identity, self._run = identity or self._terms.base_url, run
+    )
+    self._ask_lock = threading.Lock()
+    self._max_dollars, self._max_requests = max_dollars, max_requests
+    self._identity, self._run = identity or self._config.base_url, run
     self._store = cache.ReplyCache(cache_path)
     self._answered = False
     self.ledger = ledger.RunLedger(self._store, run)
@@ -104,138 +152,197 @@ class Client:
     temperature: float,
     on_progress: Callable[[types.Progress], None] | None,
   ) -> list[list[types.Reply | types.Failure]]:
-    """See asking.Teacher. Of asks from several threads, one waits for the other's replies."""
+    """See `types.Teacher.ask`. Concurrent calls from several threads run one after another."""
     place = cache.RunPhase(self._run, round, phase)
-    with self._turn:
+    with self._ask_lock:
       return self._ask(requests, place, temperature, on_progress)
 
-  def need(
+  def estimate(
     self, requests: Sequence[types.Request], *, round: int, phase: str, temperature: float
-  ) -> types.Need:
-    """See asking.Teacher."""
-    names = [self._names(request, temperature) for request in requests]
-    jobs = self._jobs(requests, names, cache.RunPhase(self._run, round, phase))
-    every = {name for _, keys in names for name in keys.values()}
-    found = self._store.lookup(every, cache.RunPhase(self._run, round, phase)).values()
-    stored = sum(isinstance(outcome, types.Reply) for outcome in found)
-    return dispatcher.need(self._terms, jobs, len(every), stored, free=self._local)
+  ) -> types.Estimate:
+    """See `types.Teacher.estimate`."""
+    place = cache.RunPhase(self._run, round, phase)
+    request_keys = [self._cache_keys(request, temperature) for request in requests]
+    jobs = self._jobs(requests, request_keys, place)
+    keys = set(_flat(request_keys))
+    known = self._store.lookup(keys, place).values()
+    stored = sum(isinstance(outcome, types.Reply) for outcome in known)
+    return request_jobs.estimate(self._config, jobs, len(keys), stored, free=self._local)
 
   def close(self) -> None:
     """Closes the cache file."""
     self._store.close()
 
-  def _ask(self, requests, place, temperature: float, on_progress):
-    names = [self._names(request, temperature) for request in requests]
-    self._store.record_asked([name for _, keys in names for name in keys.values()], place)
-    jobs = self._jobs(requests, names, place)
+  def _ask(
+    self,
+    requests: Sequence[types.Request],
+    place: cache.RunPhase,
+    temperature: float,
+    on_progress: Callable[[types.Progress], None] | None,
+  ) -> list[list[types.Reply | types.Failure]]:
+    request_keys = [self._cache_keys(request, temperature) for request in requests]
+    keys = _flat(request_keys)
+    self._store.record_asked(keys, place)
+    jobs = self._jobs(requests, request_keys, place)
     total = sum(request.samples for request in requests)
     if jobs:
-      self._check_not_pending({name for job in jobs for name in job.missing.values()})
+      self._check_not_pending({key for job in jobs for key in job.missing.values()})
       asyncio.run(self._send(jobs, place, temperature, total, on_progress))
     elif on_progress is not None:
-      on_progress(types.Progress(total, total, 0, 0, self.ledger.total().dollars))
-    found = self._store.lookup([name for _, keys in names for name in keys.values()], place)
-    if gone := [name for _, keys in names for name in keys.values() if name not in found]:
+      dollars = self.ledger.total().dollars
+      on_progress(types.Progress(total, total, failures=0, retries=0, dollars=dollars))
+    known = self._store.lookup(keys, place)
+    if lost := [key for key in keys if key not in known]:
       raise errors.data(
-        f"{len(gone)} replies were thrown away from teacher cache {self._store.path} by another"
-        " command while this one asked for others; run the same command again"
+        f"{len(lost)} replies were removed from teacher cache {self._store.path} by another"
+        " command during this one; run the same command again"
       )
-    return [[found[name] for name in keys.values()] for _, keys in names]
+    return [[known[key] for key in sample_keys.values()] for _, sample_keys in request_keys]
 
   def _check_not_pending(self, keys: set[str]) -> None:
-    """Raises errors.UserError for what is under way in another way."""
+    """Raises UserError if a batch that is under way covers any of these samples."""
     batches.check_not_pending(self._store.path, self._run, keys)
 
-  def _names(self, request: types.Request, temperature: float) -> tuple[str, dict[int, str]]:
-    """(canonical JSON, {sample: cache key}) of a request."""
+  def _cache_keys(self, request: types.Request, temperature: float) -> CacheKeys:
+    """The canonical JSON of a request, and the cache key of each sample."""
     sampling = {"temperature": float(temperature), "max_tokens": self._max_tokens}
-    sampling |= self._terms.shaping.key(request.kind)
-    text = cache.request_text(self._identity, self._terms.model, request.messages, sampling)
+    sampling |= self._config.shaper.key(request.kind)
+    text = cache.request_text(self._identity, self._config.model, request.messages, sampling)
     samples = range(request.first, request.first + request.samples)
     return text, {sample: cache.key(text, sample) for sample in samples}
 
-  def _jobs(self, requests, names, place) -> list[dispatcher.Job]:
-    """What is neither stored nor settled, one job for each distinct request and limit."""
-    found = self._store.lookup([name for _, keys in names for name in keys.values()], place)
-    jobs: dict[tuple[str, int], dispatcher.Job] = {}
+  def _jobs(
+    self,
+    requests: Sequence[types.Request],
+    request_keys: Sequence[CacheKeys],
+    place: cache.RunPhase,
+  ) -> list[request_jobs.Job]:
+    """Jobs for the samples that are neither stored nor settled.
+
+    There is one job for each distinct request and limit.
+    """
+    known = self._store.lookup(_flat(request_keys), place)
     salt, failed = self._store.salt(), self._store.failure_counts(place)
-    for request, (text, keys) in zip(requests, names, strict=True):
-      for sample, name in keys.items():
-        if limit := self._limit(found.get(name)):
-          schema = self._terms.shaping.schema(request.kind)
-          job = dispatcher.Job(request.messages, text, {}, limit, request.kind, schema, salt=salt)
-          job = jobs.setdefault((text, limit), job)
-          job.missing[sample] = name
-          job.again += failed[name]
+    jobs: dict[tuple[str, int], request_jobs.Job] = {}
+    for request, (text, sample_keys) in zip(requests, request_keys, strict=True):
+      for sample, key in sample_keys.items():
+        limit = self._limit(known.get(key))
+        if limit == 0:
+          continue
+        if (text, limit) not in jobs:
+          jobs[text, limit] = request_jobs.Job(
+            messages=request.messages,
+            request=text,
+            missing={},
+            limit=limit,
+            kind=request.kind,
+            schema=self._config.shaper.schema(request.kind),
+            salt=salt,
+          )
+        job = jobs[text, limit]
+        job.missing[sample] = key
+        job.failures += failed[key]
     return list(jobs.values())
 
-  def _limit(self, outcome) -> int:
-    """With how many tokens a sample has to be asked for; 0 if it need not be."""
+  def _limit(self, outcome: types.Reply | types.Failure | None) -> int:
+    """Maximum completion tokens with which to request a sample; 0 if it is not to be requested."""
     if outcome is None:
       return self._max_tokens
     if isinstance(outcome, types.Reply):
       return 0
     if outcome.kind not in types.SETTLED:
       return self._max_tokens
-    cut, most = types.cut_at(outcome), self._terms.max_tokens_retry_limit
-    return min(2 * cut, most) if cut and self._max_tokens <= cut < most else 0
+    truncated, retry_limit = types.truncated_at(outcome), self._config.max_tokens_retry_limit
+    if truncated and self._max_tokens <= truncated < retry_limit:
+      return min(2 * truncated, retry_limit)
+    return 0
 
-  async def _send(self, jobs, place, temperature, total: int, on_progress) -> None:
+  async def _send(
+    self,
+    jobs: list[request_jobs.Job],
+    place: cache.RunPhase,
+    temperature: float,
+    total: int,
+    on_progress: Callable[[types.Progress], None] | None,
+  ) -> None:
+    """Sends the jobs, and stores what comes back, until nothing is missing."""
     spent = self.ledger.total().dollars
-    budget = ledger.Budget(spent=spent, requests=self.ledger.requests_sent(), **self._caps)
-    there = total - sum(len(job.missing) for job in jobs)
-    progress = meter.Meter(total, there, spent, on_progress)
-    progress.watch(self.pace)
+    budget = ledger.Budget(
+      spent=spent,
+      requests=self.ledger.requests_sent(),
+      max_dollars=self._max_dollars,
+      max_requests=self._max_requests,
+    )
+    done = total - sum(len(job.missing) for job in jobs)
+    meter = progress.ProgressMeter(total, done, spent, self.limiter, on_progress)
     store_writer = writer.StoreWriter(self._store, place)
-    post = transport.Post(
-      self._terms.base_url, self._key, timeout=self._terms.timeout, local=self._local,
-      connections=self._terms.max_concurrency, hide=self._hide,
-    )  # fmt: skip
-    async with post:
-      sender = dispatcher.Sender(
-        post, self._terms, store_writer, self.pace, budget, progress, self._hide, self._answered
+    http = transport.Transport(
+      self._config.base_url,
+      self._key,
+      timeout=self._config.timeout,
+      local=self._local,
+      connections=self._config.max_concurrency,
+      redact=self._redact,
+    )
+    async with http:
+      sender = dispatcher.Dispatcher(
+        http,
+        self._config,
+        store_writer,
+        self.limiter,
+        budget,
+        meter,
+        redact=self._redact,
+        answered=self._answered,
       )
       try:
-        with self._deadline_of(sender), interrupts.heard(sender):
-          async with progress.ticking():
+        with self._stop_at_deadline(sender), interrupts.stop_on_signals(sender):
+          async with meter.ticking():
             await sender.run(jobs, temperature)
       finally:
         self._answered = sender.answered
         await store_writer.close()
 
   @contextlib.contextmanager
-  def _deadline_of(self, sender: dispatcher.Sender):
-    """Stops the sender when the time for asking is over; what is used of it is gone."""
+  def _stop_at_deadline(self, sender: interrupts.Stoppable) -> Iterator[None]:
+    """Stops `sender` when the deadline is reached; the time used counts for later calls too."""
     reason = errors.budget(
-      f"config.teacher.deadline={self._deadline:g} seconds of asking are over; nothing is lost, run"
-      " the same command again, or raise it"
+      f"config.teacher.deadline ({self._deadline:g} s) reached. Replies received so far are saved;"
+      " re-run the same command to continue, or raise it"
     )
-    begun, timer = time.monotonic(), None
-    if self._left < math.inf:
-      timer = asyncio.get_running_loop().call_later(max(0.0, self._left), sender.stop, reason)
+    started, timer = time.monotonic(), None
+    if self._time_left < math.inf:
+      loop = asyncio.get_running_loop()
+      timer = loop.call_later(max(0.0, self._time_left), sender.stop, reason)
     try:
       yield
     finally:
-      self._left -= time.monotonic() - begun
+      self._time_left -= time.monotonic() - started
       if timer is not None:
         timer.cancel()
 
-  def _connection(self) -> openai.AsyncOpenAI:
-    """For what is not a chat completion: files and batches. Lives in one event loop."""
+  def _openai_client(self) -> openai.AsyncOpenAI:
+    """A client for files and batches; lives in one event loop."""
     made = openai.AsyncOpenAI(
       api_key=self._key or "none",
-      base_url=self._terms.base_url,
+      base_url=self._config.base_url,
       max_retries=0,
-      timeout=self._terms.timeout,
-      http_client=transport.connection(self._local),
+      timeout=self._config.timeout,
+      http_client=transport.http_client(self._local),
     )
-    made.organization = made.project = None  # what the environment has for another server is not
-    made._custom_headers = {}  # for this one
+    # The environment's settings may be meant for another server.
+    made.organization = made.project = None
+    made._custom_headers = {}
     return made
 
-  def _hide(self, text: str) -> str:
-    """Takes the key out of what a server said, also as it stands in JSON."""
-    if len(self._key) >= 8:
-      for spelt in (self._key, json.dumps(self._key)[1:-1], self._key.replace("/", "\\/")):
-        text = text.replace(spelt, "[key]")
+  def _redact(self, text: str) -> str:
+    """Removes the API key from a text, also in its JSON spellings."""
+    if len(self._key) >= MIN_KEY_LENGTH:
+      for spelling in (self._key, json.dumps(self._key)[1:-1], self._key.replace("/", "\\/")):
+        text = text.replace(spelling, "[key]")
     return text
+
+
+def _flat(request_keys: Iterable[CacheKeys]) -> list[str]:
+  """The cache keys of all samples, in order."""
+  return [key for _, sample_keys in request_keys for key in sample_keys.values()]

@@ -1,69 +1,87 @@
-"""Ctrl-C while a teacher is asked: at first, what is in flight is awaited; then, no more."""
+"""Ctrl-C during an `ask`: the first awaits the requests in flight, the second exits at once."""
 
 import asyncio
 import contextlib
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from typing import Protocol
 
 from distill_jax import errors
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_senders: set = set()  # (event loop, sender) of every ask under way, in whichever thread
+
+
+class Stoppable(Protocol):
+  """An `ask` that is under way."""
+
+  @property
+  def in_flight(self) -> int:
+    """Requests that have no response yet."""
+    ...
+
+  def stop(self, reason: BaseException) -> None:
+    """Sends nothing from now on, and raises `reason` once nothing is in flight."""
+    ...
+
+
+# Every `ask` under way, in whichever thread.
+_active: set[tuple[asyncio.AbstractEventLoop, Stoppable]] = set()
 
 
 @contextlib.contextmanager
-def heard(sender):
-  """Within this context a first SIGINT or SIGTERM stops `sender`, and a second ends the process.
+def stop_on_signals(ask: Stoppable) -> Iterator[None]:
+  """Within this context, a first SIGINT or SIGTERM stops `ask`, a second ends the process.
 
-  `sender` has in_flight and stop(reason). Signals reach the main thread only: an ask of another
-  thread is stopped by them if the main one is within listening() or an ask of its own.
+  Signals reach the main thread only. They stop an `ask` of another thread if the main thread is
+  inside `handle_signals`, or inside an `ask` of its own.
   """
-  entry = (asyncio.get_running_loop(), sender)
-  _senders.add(entry)
+  entry = (asyncio.get_running_loop(), ask)
+  _active.add(entry)
   try:
-    with listening():
+    with handle_signals():
       yield
   finally:
-    _senders.discard(entry)
+    _active.discard(entry)
 
 
 @contextlib.contextmanager
-def listening():
-  """Within this context SIGINT and SIGTERM go to the asks that are under way."""
+def handle_signals() -> Iterator[None]:
+  """Within this context, SIGINT and SIGTERM stop every `ask` under way."""
   if threading.current_thread() is not threading.main_thread():
     yield
     return
-  before = {number: signal.signal(number, _first) for number in SIGNALS}
+  previous = {number: signal.signal(number, _on_first_signal) for number in SIGNALS}
   try:
     yield
   finally:
-    for number, handler in before.items():
+    for number, handler in previous.items():
       signal.signal(number, handler)
 
 
-def _first(*_) -> None:
+def _on_first_signal(*_: object) -> None:
   for number in SIGNALS:
-    signal.signal(number, _second)
-  flying = sum(sender.in_flight for _, sender in list(_senders))
-  _say(
-    f"interrupted; {flying} requests to the teacher are in flight, and their replies will be kept;"
-    " once more to leave now"
+    signal.signal(number, _on_second_signal)
+  in_flight = sum(ask.in_flight for _, ask in list(_active))
+  _write_stderr(
+    f"Interrupted. Waiting for {in_flight} teacher requests in flight, whose replies will be saved."
+    " Interrupt again to exit now."
   )
   reason = errors.UserError(
-    "interrupted; every reply that came is kept: run the same command again to go on from here",
+    "Interrupted. Replies received so far are saved; re-run the same command to resume.",
     errors.PREEMPTED,
   )
-  for loop, sender in list(_senders):
-    loop.call_soon_threadsafe(sender.stop, reason)
+  for loop, ask in list(_active):
+    loop.call_soon_threadsafe(ask.stop, reason)
 
 
-def _second(*_) -> None:
-  _say("left; replies that were in flight are lost, and may have to be paid for again")
+def _on_second_signal(*_: object) -> None:
+  _write_stderr("Exiting. Replies in flight are lost and may be billed again.")
   os._exit(errors.PREEMPTED)
 
 
-def _say(text: str) -> None:
-  """Not through sys.stderr, which the interrupted code may be in the middle of."""
+def _write_stderr(text: str) -> None:
+  """Bypasses sys.stderr, which the interrupted code may be writing to."""
   with contextlib.suppress(OSError):
     os.write(2, f"distill_jax: {text}\n".encode())

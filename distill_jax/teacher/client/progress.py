@@ -1,98 +1,121 @@
-"""How far an ask is, how fast it goes, and what it will have cost."""
+"""Progress of one `ask`: how far, how fast, and at what projected cost."""
 
 import asyncio
 import collections
 import contextlib
 import time
+from collections.abc import AsyncIterator, Callable
+from typing import NamedTuple
 
 from distill_jax.teacher import types
+from distill_jax.teacher.client import rate_limit
 
-WINDOW = 10.0  # seconds that rates are taken over
-EVERY = 0.1  # seconds between two reports, while much happens
-TICK = 1.0  # and while nothing does
+WINDOW = 10.0  # seconds over which rates are averaged
+MIN_INTERVAL = 0.1  # seconds between two reports while there is activity
+TICK = 1.0  # seconds between two reports while there is none
 
 
-class Meter:
-  """Counts, and tells on_progress (or nobody, if that is None).
+class _Event(NamedTuple):
+  at: float
+  requests: int
+  samples: int
+  tokens: int
 
-  total, done  samples that are asked for, and those that were there before
-  spent        dollars of the run folder so far
-  """
 
-  def __init__(self, total: int, done: int, spent: float, on_progress, clock=time.monotonic):
-    self._total, self._done, self._before = total, done, done
-    self._spent = self._spent_before = spent
+class ProgressMeter:
+  """Counts events and reports them to a callback, at most every MIN_INTERVAL seconds."""
+
+  def __init__(
+    self,
+    total: int,
+    done: int,
+    spent: float,
+    limiter: rate_limit.AdaptiveLimiter,
+    on_progress: Callable[[types.Progress], None] | None,
+    clock: Callable[[], float] = time.monotonic,
+  ):
+    """Creates a meter.
+
+    Args:
+      total: Samples requested.
+      done: Samples that were available before anything was sent.
+      spent: Dollars spent by the run so far.
+      limiter: Source of the requests in flight and their limit.
+      on_progress: Receives the reports; None for no reports.
+      clock: Seconds.
+    """
+    self._total, self._done, self._done_at_start = total, done, done
+    self._spent = self._spent_at_start = spent
     self._failures = self._retries = 0
-    self._on_progress, self._clock = on_progress, clock
-    self._begun = self._last = clock()
-    self._told = -EVERY
-    self._recent = collections.deque(maxlen=10_000)  # (when, requests, samples, tokens)
-    self._pace = None  # pacing.Pace, once requests are sent
-
-  def watch(self, pace) -> None:
-    """From now on, what is in flight and how much may be is read from there."""
-    self._pace = pace
+    self._limiter, self._on_progress, self._clock = limiter, on_progress, clock
+    self._started = self._last_response = clock()
+    self._last_report = -MIN_INTERVAL
+    self._recent: collections.deque[_Event] = collections.deque(maxlen=10_000)
 
   def sent(self, retry: bool) -> None:
-    self._retries += retry
-    self._recent.append((self._clock(), 1, 0, 0))
-    self._tell()
+    """Counts a request that leaves."""
+    if retry:
+      self._retries += 1
+    self._recent.append(_Event(self._clock(), 1, 0, 0))
+    self._report()
 
   def spend(self, dollars: float) -> None:
+    """Adds to the dollars spent."""
     self._spent += dollars
 
   def done(self, samples: int, failures: int, tokens: int) -> None:
-    """So many samples are finished, and some of them failures."""
-    self._last = self._clock()
+    """Counts finished samples, `failures` of which have no reply."""
+    self._last_response = self._clock()
     self._done += samples
     self._failures += failures
-    self._recent.append((self._last, 0, samples, tokens))
-    self._tell()
+    self._recent.append(_Event(self._last_response, 0, samples, tokens))
+    self._report()
 
   @contextlib.asynccontextmanager
-  async def ticking(self):
-    """Tells how far it is also while nothing happens."""
-    self._tell(force=True)
+  async def ticking(self) -> AsyncIterator[None]:
+    """Within this context, reports also come while nothing happens."""
+    self._report(force=True)
     ticks = asyncio.create_task(self._tick())
     try:
       yield
     finally:
       ticks.cancel()
-      self._tell(force=True)
+      self._report(force=True)
 
   async def _tick(self) -> None:
     while True:
       await asyncio.sleep(TICK)
-      self._tell()
+      self._report()
 
   def progress(self) -> types.Progress:
+    """The current state."""
     now = self._clock()
-    while self._recent and self._recent[0][0] < now - WINDOW:
+    while self._recent and self._recent[0].at < now - WINDOW:
       self._recent.popleft()
-    seconds = max(min(WINDOW, now - self._begun), 1e-3)
-    requests, samples, tokens = (
-      sum(entry[k] for entry in self._recent) / seconds for k in (1, 2, 3)
-    )
-    left, came = self._total - self._done, self._done - self._before
-    pace = samples or came / max(now - self._begun, 1e-3)
+    elapsed = max(now - self._started, 1e-3)
+    window = min(WINDOW, elapsed)
+    samples_per_second = sum(event.samples for event in self._recent) / window
+    left, finished = self._total - self._done, self._done - self._done_at_start
+    speed = samples_per_second or finished / elapsed
+    spent = self._spent - self._spent_at_start
     return types.Progress(
       done=self._done,
       total=self._total,
       failures=self._failures,
       retries=self._retries,
       dollars=self._spent,
-      in_flight=self._pace.in_flight if self._pace else 0,
-      limit=int(self._pace.limit) if self._pace else 0,
-      requests_a_second=requests,
-      tokens_a_second=tokens,
-      projected=self._spent + (self._spent - self._spent_before) * left / came if came else None,
-      left=left / pace if pace else None,
-      quiet=now - self._last,
-      pause=self._pace.left(now) if self._pace else 0.0,
+      in_flight=self._limiter.in_flight,
+      limit=int(self._limiter.limit),
+      requests_per_second=sum(event.requests for event in self._recent) / window,
+      tokens_per_second=sum(event.tokens for event in self._recent) / window,
+      projected_dollars=self._spent + spent * left / finished if finished else None,
+      seconds_left=left / speed if speed else None,
+      idle=now - self._last_response,
+      pause=self._limiter.pause_left(now),
     )
 
-  def _tell(self, force: bool = False) -> None:
+  def _report(self, force: bool = False) -> None:
     now = self._clock()
-    if self._on_progress is not None and (force or now - self._told >= EVERY):
-      self._told = now
+    if self._on_progress is not None and (force or now - self._last_report >= MIN_INTERVAL):
+      self._last_report = now
       self._on_progress(self.progress())

@@ -1,16 +1,21 @@
-"""How fast requests leave: as many at once, and as many a second, as the server is found to bear.
+"""Client-side rate limiting that adapts to what the server accepts.
 
-Pace    the rules, pure: times are seconds of one clock that is passed in
-Gate    one Pace for all workers of an event loop
-Bucket  so much a minute, where the limit is known beforehand
+AdaptiveLimiter  the rules; pure: times are seconds of one clock that the caller passes in
+Gate             one AdaptiveLimiter shared by all workers of an event loop
+TokenBucket      a per-minute allowance that is known beforehand
 
-Two numbers adapt. The limit on requests in flight doubles by the round until the server first
-refuses (slow start), is cut once for each episode of refusals, and grows by a step a round while
-it is what holds requests back. What was accepted a second when the server refused becomes a rate,
-which stays a little below, tries a little more after a while, and is cut by less the more often the
-server refuses at the same rate: the limit alone, a whole number, cannot come near a rate.
-Failures of the server and timeouts pause growth. What one request is told
-to wait, all wait.
+Two numbers adapt: the concurrency limit (requests in flight) and the rate (requests per second).
+
+The concurrency limit doubles each round trip until the server first answers 429 (slow start). It is
+multiplied by DECREASE_FACTOR once per episode of 429s, and grows by one step per round trip while
+it is what holds requests back (AIMD).
+
+A concurrency limit, a small integer, cannot approximate a rate well. Therefore the acceptance rate
+measured when the server answers 429 becomes a rate limit as well. It is held slightly below the
+measurement and probed upwards after a while. The more often the server answers 429 at the same
+rate, the smaller the decrease.
+
+Server errors and timeouts suspend growth. A wait that the server requests applies to all requests.
 """
 
 import asyncio
@@ -19,255 +24,305 @@ import dataclasses
 import math
 import random
 import time
+from collections.abc import Callable
 
-START = 8.0  # requests in flight to begin with
-CUT = 0.8  # of the limit, once for each episode; of a rate that was refused at once
-PRESS = 0.92  # of a rate that the server took for a while
-TRIM = 0.97  # of a rate that it took for long, and so is about the one that it allows
-SHORT, KNOWN = 2.0, 4.0  # seconds: a while, long
-STEP = 0.05  # growth of the limit in a round, at least one request
-FIRST_GROWTH = 0.5  # of the rate in a second, halved with each episode
-LEAST_GROWTH = 0.01  # down to this, which it is at once about a rate that is known
-HOLD = 20.0  # seconds, or times the wait, for which such a rate is not tried again
-BEYOND = 1.04  # times the rate once refused that is taken: it was refused for something else
-LOOK = 1.0  # seconds over which a rate can be told
-SLACK = 0.02  # seconds by which a late request may be made up for
-BACKOFF = 0.5  # seconds; the k-th wait in a row is between 0 and BACKOFF * 2**(k - 1)
+INITIAL_CONCURRENCY = 8.0
+DECREASE_FACTOR = 0.8  # of the concurrency limit, per episode; of a rate that failed at once
+SHORT_RUN_FACTOR = 0.92  # of a rate that lasted for at least SHORT_RUN
+LONG_RUN_FACTOR = 0.97  # of a rate that lasted for LONG_RUN, so is close to the server's limit
+SHORT_RUN, LONG_RUN = 2.0, 4.0  # seconds
+CONCURRENCY_STEP = 0.05  # growth of the concurrency limit per round trip, at least one request
+INITIAL_RATE_GROWTH = 0.5  # of the rate per second; halved with each episode
+MIN_RATE_GROWTH = 0.01  # lower bound; used at once close to a rate that lasted for LONG_RUN
+HOLD = 20.0  # seconds (times the wait, if longer than 1 s) before such a rate is probed again
+CEILING_SLACK = 1.04  # a rate this far above the last measured one shows that it was no limit
+MIN_WINDOW = 1.0  # seconds over which an acceptance rate can be measured
+CATCH_UP = 0.02  # seconds of delay that late requests may make up for
+BACKOFF = 0.5  # seconds; the k-th consecutive wait is uniform in [0, BACKOFF * 2**(k - 1)]
 BACKOFF_MAX = 30.0  # seconds
-BURST = 2.0  # seconds of a bucket's flow that it can hold
-KEPT = 10_000  # entries of the history
+BURST = 2.0  # seconds of flow that a token bucket holds
+HISTORY = 10_000  # entries
 
 
 def backoff(attempt: int) -> float:
-  """Seconds before attempt `attempt` + 1: full jitter under a bound that doubles."""
+  """Seconds to wait after attempt number `attempt`: exponential backoff with full jitter."""
   return random.uniform(0.0, min(BACKOFF_MAX, BACKOFF * 2.0 ** min(attempt - 1, 30)))
 
 
-class Bucket:
-  """A flow of `a_minute`; what is taken comes back when it turns out not to be used."""
+class TokenBucket:
+  """An allowance of `per_minute`; unused amounts can be returned."""
 
-  def __init__(self, a_minute: float, now: float):
-    self._flow = a_minute / 60.0
-    self._most = max(1.0, self._flow * BURST)
-    self._level, self._at = self._most, now
+  def __init__(self, per_minute: float, now: float):
+    self._per_second = per_minute / 60.0
+    self._capacity = max(1.0, self._per_second * BURST)
+    self._level, self._updated = self._capacity, now
 
-  def wait(self, amount: float, now: float) -> float:
-    """Seconds until `amount`, or, of more than the bucket holds, a whole bucket is there."""
-    self._fill(now)
-    return max(0.0, min(amount, self._most) - self._level) / self._flow
+  def delay(self, amount: float, now: float) -> float:
+    """Seconds until `amount`, or a full bucket if that is less, is available."""
+    self._refill(now)
+    return max(0.0, min(amount, self._capacity) - self._level) / self._per_second
 
   def take(self, amount: float, now: float) -> None:
-    """Takes it, whether it is there or not: a debt is waited for by whoever comes next."""
-    self._fill(now)
-    self._level = min(self._most, self._level - amount)
+    """Takes `amount`, available or not: whoever comes next waits for a debt."""
+    self._refill(now)
+    self._level = min(self._capacity, self._level - amount)
 
-  def _fill(self, now: float) -> None:
-    self._level = min(self._most, self._level + (now - self._at) * self._flow)
-    self._at = now
+  def _refill(self, now: float) -> None:
+    gained = (now - self._updated) * self._per_second
+    self._level = min(self._capacity, self._level + gained)
+    self._updated = now
 
 
 @dataclasses.dataclass(frozen=True)
-class Change:
-  """An entry of the history: what held from then on, and why."""
+class LimitChange:
+  """An entry of the limiter's history: the limits from time `at` on, and the reason."""
 
   at: float
-  limit: int  # requests in flight
-  rate: float  # requests a second; inf while none is known
-  why: str
+  concurrency: int
+  rate: float  # requests per second; inf while unknown
+  reason: str
 
 
-class Pace:
-  """Whether another request may leave. `most` is the most in flight; buckets are 0 for none."""
+class AdaptiveLimiter:
+  """Decides when another request may leave.
+
+  Attributes:
+    limit: Concurrency limit; its integer part applies.
+    rate: Requests per second; inf while unknown.
+    in_flight: Requests that have left and are not done.
+    history: The latest changes of the limits.
+  """
 
   def __init__(
-    self, most: int, now: float, *, requests_per_minute: float = 0, tokens_per_minute: float = 0
+    self,
+    max_concurrency: int,
+    now: float,
+    *,
+    requests_per_minute: float = 0,
+    tokens_per_minute: float = 0,
   ):
-    self._most, self.limit, self.rate = most, min(START, float(most)), math.inf
+    """Creates a limiter.
+
+    Args:
+      max_concurrency: Upper bound on the concurrency limit.
+      now: The current time.
+      requests_per_minute: The server's published limit; 0 if unknown.
+      tokens_per_minute: Likewise.
+    """
+    self._max_concurrency = max_concurrency
+    self.limit, self.rate = min(INITIAL_CONCURRENCY, float(max_concurrency)), math.inf
     self.in_flight = 0
-    self.history = collections.deque([Change(now, int(self.limit), self.rate, "start")], KEPT)
-    self._requests = Bucket(requests_per_minute, now) if requests_per_minute else None
-    self._tokens = Bucket(tokens_per_minute, now) if tokens_per_minute else None
+    start = LimitChange(now, int(self.limit), self.rate, "start")
+    self.history: collections.deque[LimitChange] = collections.deque([start], HISTORY)
+    self._requests = TokenBucket(requests_per_minute, now) if requests_per_minute else None
+    self._tokens = TokenBucket(tokens_per_minute, now) if tokens_per_minute else None
     self._slow_start = True
-    self._next = now  # when the rate lets the next request go
-    self._pause = now  # nobody leaves before
-    self._cut_at = -math.inf  # what left before belongs to an episode that was answered
-    self._episode_at = -math.inf  # when the last episode began
-    self._in_a_row = 0  # refusals without an acceptance between them
-    self._ceiling = math.inf  # what was accepted a second when the server last refused
-    self._growth = FIRST_GROWTH
-    self._hold = self._grown = now  # the rate grows from then on; it last grew
-    self._calm = 0  # answers that have to be sound before the limit grows again
-    self._full_at = -math.inf  # when the limit last held something back
-    self._slowed = False  # has the rate, since it last grew?
-    self._accepted = collections.deque(maxlen=100_000)  # when, since
-    self._resumed = now  # the last wait ended
+    self._next_at = now  # when the rate allows the next request
+    self._paused_until = now
+    self._cut_at = -math.inf  # requests sent before belong to an episode that was handled
+    self._episode_at = -math.inf  # start of the latest episode
+    self._consecutive = 0  # 429s without an acceptance between them
+    self._ceiling = math.inf  # acceptance rate at the latest 429
+    self._rate_growth = INITIAL_RATE_GROWTH
+    self._hold_until = self._grew_at = now  # of the rate
+    self._calm = 0  # successes needed before the limits grow again
+    self._saturated_at = -math.inf  # when the concurrency limit last held a request back
+    self._rate_bound = False  # whether the rate held a request back since it last grew
+    self._accepted: collections.deque[float] = collections.deque(maxlen=100_000)  # times
+    self._resumed_at = now  # end of the latest wait
 
-  def wait(self, tokens: float, now: float) -> float:
-    """Seconds until a request of so many tokens may leave; inf: not before another is back."""
+  def delay(self, tokens: float, now: float) -> float:
+    """Seconds until a request of `tokens` tokens may leave.
+
+    Returns inf if it has to wait for another request to finish.
+    """
     if self.in_flight >= int(self.limit):
-      self._full_at = now
+      self._saturated_at = now
       return math.inf
-    waits = [self._pause - now, self._next - now]
-    self._slowed = self._slowed or waits[1] > 0
+    delays = [self._paused_until - now, self._next_at - now]
+    self._rate_bound = self._rate_bound or delays[1] > 0
     if self._requests:
-      waits.append(self._requests.wait(1, now))
+      delays.append(self._requests.delay(1, now))
     if self._tokens:
-      waits.append(self._tokens.wait(tokens, now))
-    return max(0.0, *waits)
+      delays.append(self._tokens.delay(tokens, now))
+    return max(0.0, *delays)
 
-  def left(self, now: float) -> float:
-    """Seconds that everyone still has to wait because the server said so."""
-    return max(0.0, self._pause - now)
+  def pause_left(self, now: float) -> float:
+    """Seconds that all requests still wait because the server asked for it."""
+    return max(0.0, self._paused_until - now)
 
-  def leave(self, tokens: float, now: float) -> None:
-    """A request of so many tokens, at most, is sent."""
+  def on_send(self, tokens: float, now: float) -> None:
+    """A request of at most `tokens` tokens leaves."""
     self.in_flight += 1
-    self._next = max(self._next, now - SLACK) + 1.0 / self.rate
+    self._next_at = max(self._next_at, now - CATCH_UP) + 1.0 / self.rate
     if self._requests:
       self._requests.take(1, now)
     if self._tokens:
       self._tokens.take(tokens, now)
 
-  def back(self, unused: float, now: float) -> None:
-    """A request is over, whatever became of it, and so many of its tokens were not used."""
+  def on_done(self, unused: float, now: float) -> None:
+    """A request is over, whatever its outcome; `unused` of its tokens were not needed."""
     self.in_flight -= 1
     if self._tokens:
       self._tokens.take(-unused, now)
 
-  def accepted(self, left_at: float, now: float) -> None:
-    """The server took a request that had left then."""
+  def on_accepted(self, sent_at: float, now: float) -> None:
+    """The server accepted a request that left at `sent_at`."""
     self._accepted.append(now)
-    if left_at < self._episode_at:
+    if sent_at < self._episode_at:
       return
-    self._in_a_row = 0
+    self._consecutive = 0
     if self._calm:
       self._calm -= 1
-    elif left_at <= self._full_at:  # while it was under way, the limit held another back
-      self._grow_limit(now)
-    if self._slowed and not self._calm and now >= self._hold:
+    elif sent_at <= self._saturated_at:  # the limit held another request back meanwhile
+      self._grow_concurrency(now)
+    if self._rate_bound and not self._calm and now >= self._hold_until:
       self._grow_rate(now)
 
-  def refused(self, left_at: float, asked: float | None, now: float) -> float:
-    """The server refuses for its rate, and asked for so many seconds. What everyone now waits."""
-    same = left_at < self._cut_at or self._in_a_row > 0
-    if left_at >= self._cut_at:  # else it left before anyone knew
-      self._in_a_row += 1
-      pause = backoff(self._in_a_row) if asked is None or self._in_a_row > 1 else 0.0
-      pause = max(pause, asked or 0.0)
-      if not same:
+  def on_rate_limited(self, sent_at: float, requested: float | None, now: float) -> float:
+    """The server answered 429 to a request that left at `sent_at`.
+
+    Args:
+      sent_at: When the request left.
+      requested: Seconds that the server asks to wait; None if it does not say.
+      now: The current time.
+
+    Returns:
+      Seconds that all requests now wait.
+    """
+    same_episode = sent_at < self._cut_at or self._consecutive > 0
+    if sent_at >= self._cut_at:  # else it left before the cut could have any effect
+      self._consecutive += 1
+      pause = backoff(self._consecutive) if requested is None or self._consecutive > 1 else 0.0
+      pause = max(pause, requested or 0.0)
+      if not same_episode:
         self._episode_at = now
-        self._cut(pause, now)
+        self._decrease(pause, now)
       self._cut_at = now
       if self.rate < math.inf:
-        self._resumed = now + pause
+        self._resumed_at = now + pause
     else:
-      pause = asked or 0.0
+      pause = requested or 0.0
     self.pause(pause, now)
-    return self.left(now)
+    return self.pause_left(now)
 
-  def strained(self) -> None:
-    """The server failed, or was too slow: nothing grows for a round."""
-    self._calm = max(int(self.limit), int(START))
-    self._slowed = False
+  def on_server_error(self) -> None:
+    """The server failed or timed out: nothing grows for one round trip."""
+    self._calm = max(int(self.limit), int(INITIAL_CONCURRENCY))
+    self._rate_bound = False
 
   def pause(self, seconds: float, now: float) -> None:
-    """Nobody leaves before; requests that were held back leave one after another."""
-    if now + seconds > self._pause:
-      self._pause = now + seconds
-      self._next = max(self._next, self._pause)
+    """Holds all requests for `seconds`; afterwards they leave one by one."""
+    if now + seconds > self._paused_until:
+      self._paused_until = now + seconds
+      self._next_at = max(self._next_at, self._paused_until)
 
-  def _grow_limit(self, now: float) -> None:
-    step = 1.0 if self._slow_start else max(1.0, STEP * self.limit) / self.limit
-    before, self.limit = int(self.limit), min(float(self._most), self.limit + step)
+  def _grow_concurrency(self, now: float) -> None:
+    step = 1.0 if self._slow_start else max(1.0, CONCURRENCY_STEP * self.limit) / self.limit
+    before = int(self.limit)
+    self.limit = min(float(self._max_concurrency), self.limit + step)
     if int(self.limit) != before:
-      self._note(now, "growth")
+      self._record(now, "growth")
 
   def _grow_rate(self, now: float) -> None:
-    """Slowly about the rate that was refused; faster the longer nothing is."""
-    if self.rate > self._ceiling * BEYOND:
-      self._growth = min(1.0, self._growth * 2.0 ** ((now - self._grown) / 5.0))
-    self.rate *= 1 + self._growth * min(1.0, now - self._grown)
-    self._grown, self._slowed = now, False
+    """Grows slowly near the last measured rate, faster the longer it stays accepted beyond."""
+    if self.rate > self._ceiling * CEILING_SLACK:
+      self._rate_growth = min(1.0, self._rate_growth * 2.0 ** ((now - self._grew_at) / 5.0))
+    self.rate *= 1 + self._rate_growth * min(1.0, now - self._grew_at)
+    self._grew_at, self._rate_bound = now, False
     if self.rate > 1.01 * self.history[-1].rate:
-      self._note(now, "growth")
+      self._record(now, "growth")
 
-  def _cut(self, pause: float, now: float) -> None:
-    self.limit = max(1.0, CUT * min(self.limit, self.in_flight + 1))
+  def _decrease(self, pause: float, now: float) -> None:
+    self.limit = max(1.0, DECREASE_FACTOR * min(self.limit, self.in_flight + 1))
     self._slow_start = False
-    if found := self._found(now):
-      lasted = now - self._resumed
-      known = self.rate < math.inf and lasted >= KNOWN
-      cut = TRIM if known else CUT if lasted < SHORT else PRESS
-      self._ceiling, self.rate = found, found * cut
-      self._growth = LEAST_GROWTH if known else max(LEAST_GROWTH, self._growth / 2)
-      self._resumed = now + pause
-      self._hold = self._grown = self._resumed + (HOLD * max(1.0, pause) if known else 0.0)
-      self._next = max(self._next, now + 1.0 / self.rate)
+    if measured := self._measured_rate(now):
+      lasted = now - self._resumed_at
+      known = self.rate < math.inf and lasted >= LONG_RUN
+      if known:
+        factor = LONG_RUN_FACTOR
+      else:
+        factor = DECREASE_FACTOR if lasted < SHORT_RUN else SHORT_RUN_FACTOR
+      self._ceiling, self.rate = measured, measured * factor
+      growth = MIN_RATE_GROWTH if known else max(MIN_RATE_GROWTH, self._rate_growth / 2)
+      self._rate_growth = growth
+      self._resumed_at = now + pause
+      hold = HOLD * max(1.0, pause) if known else 0.0
+      self._hold_until = self._grew_at = self._resumed_at + hold
+      self._next_at = max(self._next_at, now + 1.0 / self.rate)
       self._accepted.clear()
-    self._note(now, "refused")
+    self._record(now, "rate limited")
 
-  def _found(self, now: float) -> float | None:
-    """Requests a second that the server took before it refused; None: too short a look to tell."""
-    since = now - max(self._resumed, self._accepted[0]) if self._accepted else 0.0
-    if since < LOOK:
+  def _measured_rate(self, now: float) -> float | None:
+    """Requests per second that were accepted before a 429; None if the window is too short."""
+    window = now - max(self._resumed_at, self._accepted[0]) if self._accepted else 0.0
+    if window < MIN_WINDOW:
       return self.rate if self.rate < math.inf else None
-    recent = sum(at > now - 1.0 for at in self._accepted)
-    return max(1.0, min(self.rate, max(recent, len(self._accepted) / since)))
+    last_second = sum(at > now - 1.0 for at in self._accepted)
+    return max(1.0, min(self.rate, max(last_second, len(self._accepted) / window)))
 
-  def _note(self, now: float, why: str) -> None:
-    self.history.append(Change(now, int(self.limit), self.rate, why))
+  def _record(self, now: float, reason: str) -> None:
+    self.history.append(LimitChange(now, int(self.limit), self.rate, reason))
 
 
 class Gate:
-  """Where workers wait for their turn; lives in one event loop."""
+  """Where workers wait for the limiter, first in, first out; lives in one event loop."""
 
-  def __init__(self, pace: Pace, clock=time.monotonic):
-    self.pace, self._clock = pace, clock
-    self._waiting: collections.deque = collections.deque()  # (tokens, future)
-    self._timer = None
+  def __init__(self, limiter: AdaptiveLimiter, clock: Callable[[], float] = time.monotonic):
+    self._limiter, self._clock = limiter, clock
+    self._waiting: collections.deque[tuple[float, asyncio.Future[bool]]] = collections.deque()
+    self._timer: asyncio.TimerHandle | None = None
     self._closed = False
 
-  async def turn(self, tokens: float, *, first: bool = False) -> bool:
-    """Returns when a request may leave, and counts it; False: none may any more.
+  async def acquire(self, tokens: float, *, first: bool = False) -> bool:
+    """Waits until a request of `tokens` tokens may leave, and counts it as sent.
 
-    first: before all that wait, because it has waited before.
+    Args:
+      tokens: Upper bound on the request's tokens.
+      first: Goes to the front of the queue, because the request has waited before.
+
+    Returns:
+      False if the gate is closed: the request must not leave.
     """
     if self._closed:
       return False
-    mine = asyncio.get_running_loop().create_future()
-    (self._waiting.appendleft if first else self._waiting.append)((tokens, mine))
-    self.look()
-    return await mine
+    turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    if first:
+      self._waiting.appendleft((tokens, turn))
+    else:
+      self._waiting.append((tokens, turn))
+    self._wake()
+    return await turn
 
-  def back(self, unused: float) -> None:
-    """A request that had its turn is over; so many of its tokens were not used."""
-    self.pace.back(unused, self._clock())
-    self.look()
+  def release(self, unused: float) -> None:
+    """A request is over; `unused` of its tokens were not needed."""
+    self._limiter.on_done(unused, self._clock())
+    self._wake()
 
-  def look(self) -> None:
-    """Lets go whoever may go now, and comes back when the next may."""
+  def close(self) -> None:
+    """Lets no request leave from now on."""
+    self._closed = True
+    while self._waiting:
+      _, turn = self._waiting.popleft()
+      if not turn.done():
+        turn.set_result(False)
+    if self._timer is not None:
+      self._timer.cancel()
+
+  def _wake(self) -> None:
+    """Lets the requests leave that may, and schedules itself for the next."""
     if self._timer is not None:
       self._timer.cancel()
       self._timer = None
     while self._waiting:
-      tokens, future = self._waiting[0]
+      tokens, turn = self._waiting[0]
       now = self._clock()
-      seconds = self.pace.wait(tokens, now)
+      seconds = self._limiter.delay(tokens, now)
       if seconds > 0:
         if seconds < math.inf:
-          self._timer = asyncio.get_running_loop().call_later(seconds, self.look)
+          self._timer = asyncio.get_running_loop().call_later(seconds, self._wake)
         return
       self._waiting.popleft()
-      if not future.done():
-        self.pace.leave(tokens, now)
-        future.set_result(True)
-
-  def close(self) -> None:
-    """Nobody leaves any more."""
-    self._closed = True
-    while self._waiting:
-      _, future = self._waiting.popleft()
-      if not future.done():
-        future.set_result(False)
-    if self._timer is not None:
-      self._timer.cancel()
+      if not turn.done():
+        self._limiter.on_send(tokens, now)
+        turn.set_result(True)

@@ -1,9 +1,12 @@
-"""One HTTP request and what its answer means. Nothing is retried and nothing followed here."""
+"""Sends one HTTP request and classifies the response. Follows no redirect and retries nothing."""
 
 import asyncio
 import dataclasses
 import json
 import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self
 
 import aiohttp
 import httpx2
@@ -12,121 +15,162 @@ import openai
 from distill_jax import errors
 from distill_jax.teacher.client import verdicts
 
-LARGEST = 64 * 2**20  # bytes of an answer
+MAX_BODY_BYTES = 64 * 2**20  # of a response
+SPARE_CONNECTIONS = 8  # beyond those for the requests in flight
 
 
 @dataclasses.dataclass(frozen=True)
-class Heard:
-  """What came of a request. `reset`: seconds until a limit it used up is there again."""
+class Response:
+  """The outcome of one request.
 
-  verdict: verdicts.Answered | verdicts.Again | verdicts.Skip | verdicts.Stop
-  status: int = 0  # of HTTP; 0 if no answer came
+  Attributes:
+    verdict: What the response means.
+    status: HTTP status; 0 if there was no response.
+    request_id: The server's name for the request; "" if unknown.
+    reset: Seconds until a rate limit that this request has exhausted is available again.
+  """
+
+  verdict: verdicts.Verdict
+  status: int = 0
   request_id: str = ""
   reset: float = 0.0
 
 
-class Post:
-  """An open connection pool to one server; lives in one event loop (`async with`).
-
-  timeout  seconds for one request, from sending to the last byte
-  local    the server is on this machine: no proxy stands between
-  hide     takes the key out of a text; nothing the server sent is read before
-  """
+class Transport:
+  """A connection pool to one server; an async context manager that lives in one event loop."""
 
   def __init__(
-    self, base_url: str, key: str, *, timeout: float, local: bool, connections: int, hide
+    self,
+    base_url: str,
+    key: str,
+    *,
+    timeout: float,
+    local: bool,
+    connections: int,
+    redact: Callable[[str], str],
   ):
+    """Creates the pool; connects when the first request is sent.
+
+    Args:
+      base_url: Parent of /chat/completions.
+      key: API key; "" for none.
+      timeout: Seconds for one request, from sending to the last byte.
+      local: The server is on this machine: proxies are ignored.
+      connections: Maximum concurrent requests.
+      redact: Removes the key from a text; applied before anything the server sent is used.
+    """
     self._url = base_url.rstrip("/") + "/chat/completions"
     self._headers = {"Content-Type": "application/json"}
     if key:
       self._headers["Authorization"] = f"Bearer {key}"
-    self._timeout, self._hide = timeout, hide
-    limits = httpx2.Limits(max_connections=connections + 8, max_keepalive_connections=connections)
-    self._http = connection(local, timeout=None, limits=limits)
+    self._timeout, self._redact = timeout, redact
+    limits = httpx2.Limits(
+      max_connections=connections + SPARE_CONNECTIONS, max_keepalive_connections=connections
+    )
+    self._http = http_client(local, timeout=None, limits=limits)
 
-  async def __aenter__(self):
+  async def __aenter__(self) -> Self:
     await self._http.__aenter__()
     return self
 
-  async def __aexit__(self, *error):
-    await self._http.__aexit__(*error)
+  async def __aexit__(
+    self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+  ) -> None:
+    await self._http.__aexit__(kind, error, trace)
 
-  async def send(self, body: dict, model: str, name: str) -> Heard:
-    """Sends a body of chat completions; `model` is what answers if the server does not say, `name`
-    the request's Idempotency-Key."""
-    raw = json.dumps(body).encode()
+  async def send(self, body: dict[str, Any], model: str, idempotency_key: str) -> Response:
+    """Sends one chat completions request.
+
+    Args:
+      body: The request body.
+      model: Model name to record if the response has none.
+      idempotency_key: Value of the Idempotency-Key header.
+    """
+    content = json.dumps(body).encode()
     try:
       async with asyncio.timeout(self._timeout):
         async with self._http.stream(
-          "POST", self._url, content=raw, headers=self._headers | {"Idempotency-Key": name}
+          "POST",
+          self._url,
+          content=content,
+          # Not a local variable: a traceback may show the locals, and these hold the key.
+          headers=self._headers | {"Idempotency-Key": idempotency_key},
         ) as response:
-          answer = await _read(response)
+          raw = await _read_body(response)
     except (TimeoutError, httpx2.TimeoutException) as error:
-      if isinstance(error, httpx2.ConnectTimeout) and str(error):  # how a closed socket is told
-        return Heard(verdicts.Again(named(error, self._hide)))
-      return Heard(verdicts.Again(f"no answer within {self._timeout:g} s"))
+      if isinstance(error, httpx2.ConnectTimeout) and str(error):  # also covers closed sockets
+        return Response(verdicts.Retry(describe_error(error, self._redact)))
+      return Response(verdicts.Retry(f"no response within {self._timeout:g} s"))
     except (httpx2.HTTPError, httpx2.InvalidURL, aiohttp.ClientError, OSError) as error:
-      return Heard(verdicts.Again(named(error, self._hide)))
-    headers = read(response.headers, self._hide)
-    if answer is not None:
-      answer = hidden(answer, self._hide)
-    return _heard(response.status_code, headers, answer, model)
+      return Response(verdicts.Retry(describe_error(error, self._redact)))
+    response_headers = redact_headers(response.headers, self._redact)
+    if raw is not None:
+      raw = redact_bytes(raw, self._redact)
+    return _classify(response.status_code, response_headers, raw, model)
 
 
-def connection(local: bool, **options):
-  """aiohttp's sockets under httpx2's interface: a third of the processor time of a request. A
-  redirect is not followed: it could send questions anywhere.
+def http_client(local: bool, **options: Any) -> httpx2.AsyncClient:
+  """An HTTP client: aiohttp's sockets behind httpx2's interface, a third of the CPU time.
 
-  Raises errors.UserError where the environment names proxies or certificates that are none.
+  Redirects are not followed, since they could send questions anywhere.
+
+  Args:
+    local: Ignore the environment's proxies.
+    **options: Passed on.
+
+  Raises:
+    UserError: The environment's proxies or certificates are unusable.
   """
   try:
     return openai.DefaultAioHttpClient(follow_redirects=False, trust_env=not local, **options)
   except (httpx2.InvalidURL, ImportError, OSError, ValueError):  # which may quote a password
     raise errors.teacher(
-      "no connection can be made with the proxies or certificates that the environment names;"
-      " check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
+      "cannot connect with the proxies or certificates set in the environment; check HTTP_PROXY,"
+      " HTTPS_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
     ) from None
 
 
-def read(headers, hide) -> dict[str, str]:
-  """A server's headers, `hide` applied."""
-  return {name.lower(): hide(value) for name, value in headers.items()}
+def redact_headers(headers: Mapping[str, str], redact: Callable[[str], str]) -> dict[str, str]:
+  """Response headers with lower-case names and redacted values."""
+  return {name.lower(): redact(value) for name, value in headers.items()}
 
 
-def hidden(raw: bytes, hide) -> bytes:
-  """What a server sent, `hide` applied before anything can be cut off; all else is as it was."""
-  return hide(raw.decode("latin-1")).encode("latin-1")
+def redact_bytes(raw: bytes, redact: Callable[[str], str]) -> bytes:
+  """A redacted response body; all other bytes stay the same."""
+  return redact(raw.decode("latin-1")).encode("latin-1")
 
 
-def _heard(status: int, headers: dict, answer: bytes | None, model: str) -> Heard:
-  """What a whole answer means; `answer` is None if it is longer than any may be."""
+def _classify(status: int, headers: dict[str, str], raw: bytes | None, model: str) -> Response:
+  """Classifies a response; `raw` is None if the body is too long."""
   now = time.time()
-  name = verdicts.request_id(headers)
-  if answer is None:
-    return Heard(verdicts.Again(f"the body is longer than {LARGEST} bytes"), status, name)
+  request_id = verdicts.request_id(headers)
+  if raw is None:
+    verdict = verdicts.Retry(f"the body is longer than {MAX_BODY_BYTES} bytes")
+    return Response(verdict, status, request_id)
   if status == 200:
-    verdict = verdicts.of_body(answer, model)
-    name = name or getattr(verdict, "name", "")
-    return Heard(verdict, status, name, verdicts.exhausted(headers, now))
+    verdict = verdicts.parse_body(raw, model)
+    if not request_id and isinstance(verdict, verdicts.Completed):
+      request_id = verdict.id
+    return Response(verdict, status, request_id, verdicts.exhausted_reset(headers, now))
   try:
-    body = json.loads(answer)
+    body = json.loads(raw)
   except (ValueError, RecursionError):
-    body = answer.decode("utf-8", "replace")
-  return Heard(verdicts.of_status(status, headers, body, now), status, name)
+    body = raw.decode("utf-8", "replace")
+  return Response(verdicts.classify_status(status, headers, body, now), status, request_id)
 
 
-async def _read(response) -> bytes | None:
-  """The body; None if it is too long to be one."""
+async def _read_body(response: httpx2.Response) -> bytes | None:
+  """The body; None if it is longer than MAX_BODY_BYTES."""
   parts, size = [], 0
   async for part in response.aiter_bytes():
     parts.append(part)
     size += len(part)
-    if size > LARGEST:
+    if size > MAX_BODY_BYTES:
       return None
   return b"".join(parts)
 
 
-def named(error: Exception, hide) -> str:
-  """What went wrong on the way, in one line."""
+def describe_error(error: Exception, redact: Callable[[str], str]) -> str:
+  """A network error on one line."""
   cause = error.__cause__ or error
-  return f"{type(cause).__name__}: {verdicts.start(hide(str(cause)))}"
+  return f"{type(cause).__name__}: {verdicts.excerpt(redact(str(cause)))}"

@@ -1,4 +1,7 @@
-"""What an HTTP answer means: an answer, try again, go on without it, or stop the run. Pure."""
+"""Classifies HTTP responses: completed, retry, skip the request, or abort the run. Pure functions.
+
+Bodies and headers are untrusted: every part is checked.
+"""
 
 import dataclasses
 import datetime
@@ -6,19 +9,21 @@ import email.utils
 import json
 import math
 import re
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from distill_jax.teacher import types
 
-MOST_TOKENS = 10**9  # of one call; a server that says more is not believed
-QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
-REQUEST_ID = ("x-request-id", "request-id", "apim-request-id")
+MAX_TOKEN_COUNT = 10**9  # of one response; larger counts are not believed
+QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
+REQUEST_ID_HEADERS = ("x-request-id", "request-id", "apim-request-id")
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _PART = re.compile(r"(?<![0-9.])([0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(ms|us|µs|ns|h|m|s)")
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-  """One sample. `failure` is "" for a whole answer, else one of asking.SETTLED."""
+  """One sample. `failure` is "" for a complete reply, else one of `types.SETTLED`."""
 
   text: str
   finish: str
@@ -27,180 +32,217 @@ class Choice:
 
 
 @dataclasses.dataclass(frozen=True)
-class Answered:
+class Completed:
+  """A response with choices; each may still be a failure.
+
+  Attributes:
+    choices: The samples.
+    model: The model that replied.
+    tokens_in: Prompt tokens; None if the server does not report them.
+    tokens_out: Completion tokens, likewise.
+    tokens_cached: The part of `tokens_in` that the server had cached.
+    tokens_reasoning: The part of `tokens_out` spent on hidden reasoning.
+    id: The server's id of the response; "" if it has none.
+  """
+
   choices: tuple[Choice, ...]
   model: str
-  tokens_in: int | None  # None if the server does not say
+  tokens_in: int | None
   tokens_out: int | None
-  tokens_cached: int = 0  # of tokens_in
-  tokens_reasoning: int = 0  # of tokens_out
-  name: str = ""  # the server's own, for want of a request id
+  tokens_cached: int = 0
+  tokens_reasoning: int = 0
+  id: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
-class Again:
-  """Worth another attempt, after `wait` seconds if the server asked for that.
+class Retry:
+  """The request is worth another attempt.
 
-  `limited`: nothing is wrong but the pace; it says nothing about the request. `tokens`: of prompt
-  and completion, that are charged for an answer all the same.
+  Attributes:
+    reason: What went wrong.
+    wait: Seconds that the server asks to wait; None if it does not say.
+    rate_limited: The server only objects to the rate; this does not count as a failed attempt.
+    tokens: (prompt, completion) tokens that are billed nevertheless.
   """
 
-  why: str
+  reason: str
   wait: float | None = None
-  limited: bool = False
+  rate_limited: bool = False
   tokens: tuple[int, int] = (0, 0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Skip:
-  """This request will never succeed; others may."""
+  """This request will never succeed; others may. `kind` is a `types.Failure.kind`."""
 
-  kind: str  # one of asking.SETTLED or bad_request
-  why: str
+  kind: str
+  reason: str
 
 
 @dataclasses.dataclass(frozen=True)
-class Stop:
-  """No request will succeed."""
+class Abort:
+  """No request will succeed. `advice` says what the user can do."""
 
-  why: str
-  do: str
+  reason: str
+  advice: str
 
 
-def of_body(raw: bytes, model: str) -> Answered | Again:
-  """Reads the body of a 200: every part is checked, what is no whole answer is tried again."""
+Verdict = Completed | Retry | Skip | Abort
+
+
+def parse_body(raw: bytes, model: str) -> Completed | Retry:
+  """Parses the body of a 200 response; anything malformed is worth a retry.
+
+  Args:
+    raw: The body.
+    model: Model name to use if the body has none.
+  """
   try:
     body = json.loads(raw)
   except (ValueError, RecursionError):
-    return Again(f"the body is not JSON: {start(raw.decode('utf-8', 'replace'))}")
+    return Retry(f"the body is not JSON: {excerpt(raw.decode('utf-8', 'replace'))}")
   if not isinstance(body, dict):
-    return Again(f"the body has no choices: {start(json.dumps(body))}")
+    return Retry(f"the body has no choices: {excerpt(json.dumps(body))}")
   choices, usage = body.get("choices"), body.get("usage")
   usage = usage if isinstance(usage, dict) else {}
-  tokens_in, tokens_out = (
-    _count(usage.get(name)) or None for name in ("prompt_tokens", "completion_tokens")
-  )  # none at all were not counted
+  # A server that reports 0 tokens has not counted them.
+  tokens_in = _token_count(usage.get("prompt_tokens")) or None
+  tokens_out = _token_count(usage.get("completion_tokens")) or None
+  billed = (tokens_in or 0, tokens_out or 0)
   if not isinstance(choices, list) or not choices:
-    why = f"the body has no choices: {start(json.dumps(body))}"
-    return Again(why, tokens=(tokens_in or 0, tokens_out or 0))
-  read = [_choice(choice) for choice in choices]
-  if None in read:
-    why = f"a choice is no whole chat message: {start(json.dumps(choices))}"
-    return Again(why, tokens=(tokens_in or 0, tokens_out or 0))
-  named, name = body.get("model"), body.get("id")
-  return Answered(
-    choices=tuple(read),
-    model=named if isinstance(named, str) and named else model,
+    return Retry(f"the body has no choices: {excerpt(json.dumps(body))}", tokens=billed)
+  parsed = [_parse_choice(choice) for choice in choices]
+  valid = tuple(choice for choice in parsed if choice is not None)
+  if len(valid) < len(parsed):
+    return Retry(
+      f"malformed chat message in a choice: {excerpt(json.dumps(choices))}", tokens=billed
+    )
+  served_model, response_id = body.get("model"), body.get("id")
+  return Completed(
+    choices=valid,
+    model=served_model if isinstance(served_model, str) and served_model else model,
     tokens_in=tokens_in,
     tokens_out=tokens_out,
-    tokens_cached=_detail(usage, "prompt_tokens_details", "cached_tokens", tokens_in),
-    tokens_reasoning=_detail(usage, "completion_tokens_details", "reasoning_tokens", tokens_out),
-    name=start(name)[:100] if isinstance(name, str) else "",
+    tokens_cached=_usage_detail(usage, "prompt_tokens_details", "cached_tokens", tokens_in),
+    tokens_reasoning=_usage_detail(
+      usage, "completion_tokens_details", "reasoning_tokens", tokens_out
+    ),
+    id=excerpt(response_id)[:100] if isinstance(response_id, str) else "",
   )
 
 
-def hidden(answer: Answered, hide) -> Answered:
-  """The answer with `hide` applied to every text in it: a server may send a key back."""
+def redact(completed: Completed, redactor: Callable[[str], str]) -> Completed:
+  """Applies `redactor` to every text of a response: a server may echo the API key."""
   choices = tuple(
-    Choice(hide(c.text), hide(c.finish), c.failure, hide(c.message)) for c in answer.choices
+    Choice(redactor(c.text), redactor(c.finish), c.failure, redactor(c.message))
+    for c in completed.choices
   )
-  return dataclasses.replace(answer, choices=choices, model=hide(answer.model))
+  return dataclasses.replace(completed, choices=choices, model=redactor(completed.model))
 
 
-def of_status(status: int, headers, body, now: float) -> Again | Skip | Stop:
-  """Reads an error status. `body` is what came with it (dict, list, text); `now` Unix seconds."""
+def classify_status(
+  status: int, headers: Mapping[str, str], body: Any, now: float
+) -> Retry | Skip | Abort:
+  """Classifies an error status.
+
+  Args:
+    status: HTTP status, not 200.
+    headers: Response headers with lower-case names.
+    body: Parsed JSON, or text.
+    now: Unix time in seconds.
+  """
   error = body.get("error", body) if isinstance(body, dict) else body
   fields = error if isinstance(error, dict) else {}
-  said = fields.get("message")
-  said = said if isinstance(said, str) else json.dumps(error) if error is not None else ""
-  why = f"HTTP {status}: {start(said)}"
+  message = fields.get("message")
+  if not isinstance(message, str):
+    message = json.dumps(error) if error is not None else ""
+  reason = f"HTTP {status}: {excerpt(message)}"
   codes = (fields.get("code"), fields.get("type"))
-  if status == 402 or any(code in QUOTA for code in codes):
-    return Stop(why, "the account has no credit or quota left; top it up")
+  if status == 402 or any(code in QUOTA_CODES for code in codes):
+    return Abort(reason, "the account has no credit or quota left; top it up")
   if status == 401:
-    return Stop(
-      why, "the key is missing or wrong; set the environment variable config.teacher.key_env"
+    return Abort(
+      reason, "the key is missing or wrong; set the environment variable config.teacher.key_env"
     )
   if status == 403:
-    return Stop(why, "the key may not use this model or this address")
-  if 300 <= status < 400:  # who redirects could have questions sent anywhere
-    return Stop(
-      why,
-      "set config.teacher.base_url to where it points:"
-      f" {start(headers.get('location') or 'it does not say')}",
-    )
+    return Abort(reason, "the key may not use this model or this address")
+  if 300 <= status < 400:  # a redirect could send questions anywhere
+    location = excerpt(headers.get("location") or "(no location given)")
+    return Abort(reason, f"set config.teacher.base_url to the redirect's target: {location}")
   if status in (404, 405):
-    return Stop(
-      why, "no such model or path; check config.teacher.model and config.teacher.base_url"
+    return Abort(
+      reason, "no such model or path; check config.teacher.model and config.teacher.base_url"
     )
   if status in (408, 409, 425, 429) or status >= 500:
-    return Again(why, asked_wait(headers, now), limited=status == 429)
+    return Retry(reason, requested_wait(headers, now), rate_limited=status == 429)
   filtered = any(code in ("content_filter", "content_policy_violation") for code in codes)
-  return Skip("filtered" if filtered else "bad_request", why)
+  return Skip("filtered" if filtered else "bad_request", reason)
 
 
-def asked_wait(headers, now: float) -> float | None:
-  """Seconds that a server which refuses asks to wait, in whatever spelling; None if it does not.
+def requested_wait(headers: Mapping[str, str], now: float) -> float | None:
+  """Seconds that an error response asks to wait, in any spelling; None if it does not say.
 
-  retry-after-ms and retry-after come first; then the resets of those limits that are used up, or of
-  all of them if the server does not say which.
+  retry-after-ms and retry-after take precedence; then the resets of the exhausted rate limits, or
+  of all of them if the server does not say which are exhausted.
   """
-  if (said := retry_after(headers, now)) is not None:
-    return said
-  resets = _resets(headers, now)
-  spent = [seconds for seconds, left in resets if left is not None and left <= 0]
-  return max(spent or [seconds for seconds, left in resets if left is None], default=None)
+  wait = retry_after(headers, now)
+  if wait is not None:
+    return wait
+  resets = _rate_limit_resets(headers, now)
+  exhausted = [seconds for seconds, left in resets if left is not None and left <= 0]
+  unknown = [seconds for seconds, left in resets if left is None]
+  return max(exhausted or unknown, default=None)
 
 
-def exhausted(headers, now: float) -> float:
-  """Seconds until a limit is there again that an accepted request has used up; 0 if none is."""
-  return max(
-    (s for s, left in _resets(headers, now) if left is not None and left <= 0), default=0.0
-  )
+def exhausted_reset(headers: Mapping[str, str], now: float) -> float:
+  """Seconds until a rate limit that an accepted request has exhausted resets; 0 if none is."""
+  resets = _rate_limit_resets(headers, now)
+  return max((seconds for seconds, left in resets if left is not None and left <= 0), default=0.0)
 
 
-def retry_after(headers, now: float) -> float | None:
-  """retry-after-ms, or retry-after: seconds, a date, a time as in 1m30s."""
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+  """Seconds in retry-after-ms, or in retry-after; see `parse_wait`."""
   try:
     milliseconds = float(headers.get("retry-after-ms", ""))
   except ValueError:
     milliseconds = math.nan
   if math.isfinite(milliseconds):
     return max(0.0, milliseconds / 1e3)
-  return seconds(headers.get("retry-after", ""), now)
+  return parse_wait(headers.get("retry-after", ""), now)
 
 
-def seconds(value: str, now: float) -> float | None:
-  """Seconds from `now` (Unix) in any spelling that servers use; None if it is none.
+def parse_wait(value: str, now: float) -> float | None:
+  """Seconds from `now` (Unix time) in any spelling that servers use; None if unreadable.
 
-  A number of seconds, a Go duration (6m0s, 1.5s, 20ms), a date of HTTP or ISO 8601, or the Unix
-  time, in seconds or milliseconds.
+  A number of seconds, a Go duration (6m0s, 1.5s, 20ms), an HTTP or ISO 8601 date, or a Unix time in
+  seconds or milliseconds.
   """
   value = value.strip()[:64]
-  for read in (_number, _duration, _http_date, _iso_date):
-    found = read(value, now)
-    if found is not None and math.isfinite(found):
-      return max(0.0, found)
+  for parse in (_number, _duration, _http_date, _iso_date):
+    seconds = parse(value, now)
+    if seconds is not None and math.isfinite(seconds):
+      return max(0.0, seconds)
   return None
 
 
-def request_id(headers) -> str:
-  """What the server calls this request, for a complaint to whoever runs it."""
-  return next((start(headers[name])[:100] for name in REQUEST_ID if headers.get(name)), "")
+def request_id(headers: Mapping[str, str]) -> str:
+  """The server's id for a request, for a report to its operator; "" if there is none."""
+  ids = (headers[name] for name in REQUEST_ID_HEADERS if headers.get(name))
+  return next((excerpt(found)[:100] for found in ids), "")
 
 
-def _resets(headers, now: float) -> list[tuple[float, float | None]]:
-  """(seconds until it is whole again, how much is left or None) of each limit that is told."""
-  found = []
-  for what in ("-requests", "-tokens", ""):
-    reset = seconds(headers.get(f"x-ratelimit-reset{what}", ""), now)
+def _rate_limit_resets(headers: Mapping[str, str], now: float) -> list[tuple[float, float | None]]:
+  """(seconds until reset, remaining or None) of each rate limit in the headers."""
+  resets = []
+  for suffix in ("-requests", "-tokens", ""):
+    reset = parse_wait(headers.get(f"x-ratelimit-reset{suffix}", ""), now)
     if reset is not None:
       try:
-        left = float(headers.get(f"x-ratelimit-remaining{what}", ""))
+        remaining = float(headers.get(f"x-ratelimit-remaining{suffix}", ""))
       except ValueError:
-        left = None
-      found.append((reset, left))
-  return found
+        remaining = None
+      resets.append((reset, remaining))
+  return resets
 
 
 def _number(value: str, now: float) -> float | None:
@@ -208,15 +250,16 @@ def _number(value: str, now: float) -> float | None:
     number = float(value)
   except ValueError:
     return None
-  if number > 1e11:
+  if number > 1e11:  # Unix time in milliseconds
     return number / 1e3 - now
   return number - now if number > 1e9 else number
 
 
 def _duration(value: str, now: float) -> float | None:
   parts = _PART.findall(value)
-  whole = parts and "".join(number + unit for number, unit in parts) == value
-  return sum(float(number) * _UNITS[unit] for number, unit in parts) if whole else None
+  if not parts or "".join(number + unit for number, unit in parts) != value:
+    return None
+  return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
 def _http_date(value: str, now: float) -> float | None:
@@ -234,7 +277,8 @@ def _iso_date(value: str, now: float) -> float | None:
   return (date if date.tzinfo else date.replace(tzinfo=datetime.UTC)).timestamp() - now
 
 
-def _choice(choice) -> Choice | None:
+def _parse_choice(choice: Any) -> Choice | None:
+  """One choice; None if it is malformed, or was cut off by a failure of the server."""
   message = choice.get("message") if isinstance(choice, dict) else None
   if not isinstance(message, dict):
     return None
@@ -243,34 +287,34 @@ def _choice(choice) -> Choice | None:
   if not isinstance(text, str | None) or not isinstance(refusal, str | None):
     return None
   finish = finish if isinstance(finish, str) else "stop"
-  if finish in types.BROKEN_OFF:
+  if finish in types.ABORTED:
     return None
   text = text or ""
-  failure, why = "", ""
+  failure, reason = "", ""
   if finish == "content_filter":
-    failure, why = "filtered", "the server's content filter ended the reply"
+    failure, reason = "filtered", "the server's content filter ended the reply"
   elif refusal:
-    failure, why = "refusal", start(refusal)
+    failure, reason = "refusal", excerpt(refusal)
   elif finish == "length":
-    failure, why = "length", "the reply was cut at teacher.max_tokens"
+    failure, reason = "length", "the reply was truncated at teacher.max_tokens"
   elif not text.strip():
-    failure, why = "empty", f"the reply has no text (finish reason {start(finish)})"
-  return Choice(text, finish, failure, why)
+    failure, reason = "empty", f"the reply has no text (finish reason {excerpt(finish)})"
+  return Choice(text, finish, failure, reason)
 
 
-def _count(value) -> int | None:
-  """A number of tokens; None for what cannot be one."""
-  return value if type(value) is int and 0 <= value <= MOST_TOKENS else None
+def _token_count(value: Any) -> int | None:
+  """A number of tokens; None if the value cannot be one."""
+  return value if type(value) is int and 0 <= value <= MAX_TOKEN_COUNT else None
 
 
-def _detail(usage: dict, group: str, name: str, most: int | None) -> int:
-  """A part of the tokens that the server says apart; never more than the whole."""
-  group = usage.get(group)
-  count = _count(group.get(name)) if isinstance(group, dict) else None
-  return min(count or 0, most or 0)
+def _usage_detail(usage: dict[str, Any], group: str, name: str, total: int | None) -> int:
+  """A part of the tokens that the server reports separately; never more than the total."""
+  details = usage.get(group)
+  count = _token_count(details.get(name)) if isinstance(details, dict) else None
+  return min(count or 0, total or 0)
 
 
-def start(text: str) -> str:
-  """The beginning of a server's words, on one line and printable."""
+def excerpt(text: str) -> str:
+  """The beginning of a server's text, on one printable line."""
   line = " ".join(text[:600].split())
   return "".join(c if c.isprintable() else "?" for c in line)[:300]

@@ -341,7 +341,7 @@ def _reply(row, place: RunPhase) -> types.Reply:
 
 
 def _insert_reply(db, reply: types.Reply, named, where, now: str) -> None:
-  if why := types.broken(reply.text, reply.finish):
+  if why := types.incomplete_reason(reply.text, reply.finish):
     raise ValueError(f"no reply to be kept: {why}")
   stored = db.execute(
     f"insert or ignore into replies(key, request, sample, {tables.REPLY}, run, round, phase, time)"

@@ -188,7 +188,7 @@ def _insert(db, columns, row: dict, where: str, run: str) -> None:
 
 def _check_reply(row: dict, where: str) -> None:
   """Raises UserError for what no teacher has said, or not to the end."""
-  broken = asking.broken(row["text"], row["finish"])
+  broken = asking.incomplete_reason(row["text"], row["finish"])
   if row["request"].startswith('{"client"') and row["key"] != cache.key(
     row["request"], row["sample"]
   ):

@@ -98,7 +98,7 @@ def test_a_batch_that_is_only_being_made_when_its_process_dies_is_waited_for(
   server, path = serve(), tmp_path / "teacher.sqlite"
   teacher = batched(server.url, path)
   monkeypatch.setattr(calls, "SETTLE", 2.0)
-  key = cache.key(request := teacher._names(wanted(1)[0], 0.5)[0], 0)
+  key = cache.key(request := teacher._cache_keys(wanted(1)[0], 0.5)[0], 0)
   line = batches.BatchLine(key, request, {0: key}, 100)
   name = teacher.registry.make(cache.RunPhase("this run", 0, "s"), [line], 0.01)
   body = {"model": "m", "messages": [{"role": "user", "content": "q0"}], "temperature": 0.5}

@@ -201,7 +201,7 @@ def test_asks_of_two_threads_share_the_calls_they_have_in_common(serve, connect)
 def test_one_write_serves_many_replies_and_none_is_handed_on_before_it(
   serve, connect, tmp_path, monkeypatch
 ):
-  writes, seen, many, done = [], [], cache.ReplyCache.store_many, progress.Meter.done
+  writes, seen, many, done = [], [], cache.ReplyCache.store_many, progress.ProgressMeter.done
 
   def noted(self, calls):
     writes.append(len(calls))
@@ -214,7 +214,7 @@ def test_one_write_serves_many_replies_and_none_is_handed_on_before_it(
     done(self, samples, failures, tokens)
 
   monkeypatch.setattr(cache.ReplyCache, "store_many", noted)
-  monkeypatch.setattr(progress.Meter, "done", handed_on)
+  monkeypatch.setattr(progress.ProgressMeter, "done", handed_on)
   ask(connect(serve(latency=0.01).url, max_concurrency=40), wanted(120))
   assert sum(writes) == 120 and len(writes) < 60
   assert all(there >= k for k, there in enumerate(seen, 1)) and len(seen) == 120
@@ -235,7 +235,7 @@ def test_the_time_for_asking_ends_for_all_asks_together(serve, connect):
   server = serve(latency=0.1)
   teacher = connect(server.url, max_concurrency=2, deadline=1.0)
   ask(teacher, wanted(4))
-  with pytest.raises(errors.UserError, match=r"teacher.deadline=1 .*nothing is lost") as refusal:
+  with pytest.raises(errors.UserError, match=r"teacher\.deadline \(1 s\) reached.*re-run") as refusal:
     ask(teacher, wanted(200), round=1)
   assert refusal.value.code == errors.BUDGET
   assert teacher.ledger.total().calls == server.stats.completed < 60
@@ -264,30 +264,30 @@ def test_progress_says_how_fast_how_much_and_how_long_still(serve, connect, monk
   ask(connect(serve(latency=0.05).url, max_concurrency=3), wanted(30), on_progress=seen.append)
   amid = [p for p in seen if 0 < p.done < 30]
   assert max(p.in_flight for p in amid) > 0 and all(p.in_flight <= p.limit == 3 for p in amid)
-  assert all(p.requests_a_second > 0 and p.tokens_a_second > 0 and p.left > 0 for p in amid)
-  assert amid[-1].projected == pytest.approx(seen[-1].dollars, rel=0.3)
-  assert {"failures", "retries", "dollars", "of about", "in flight", "requests/s"} <= {
+  assert all(p.requests_per_second > 0 and p.tokens_per_second > 0 and p.seconds_left > 0 for p in amid)
+  assert amid[-1].projected_dollars == pytest.approx(seen[-1].dollars, rel=0.3)
+  assert {"failures", "retries", "dollars", "projected", "in flight", "requests/s"} <= {
     *amid[-1].facts()
   }
 
 
 def test_progress_goes_on_while_nothing_comes_and_says_so(serve, connect, monkeypatch):
   monkeypatch.setattr(progress, "TICK", 0.1)
-  monkeypatch.setattr(types, "QUIET", 0.5)
+  monkeypatch.setattr(types, "IDLE_NOTICE", 0.5)
   seen = []
   ask(connect(serve(["hang"]).url, timeout=1.5), wanted(1), on_progress=seen.append)
-  assert sum("nothing came for" in p.facts() for p in seen) >= 3
-  assert "nothing came for" not in seen[-1].facts()
+  assert sum("no response for" in p.facts() for p in seen) >= 3
+  assert "no response for" not in seen[-1].facts()
 
 
 def test_a_request_keeps_its_name_until_its_answer_is_kept(serve, connect, monkeypatch, tmp_path):
-  names, send = [], transport.Post.send
+  names, send = [], transport.Transport.send
 
-  def noted(self, body, model, name):
-    names.append(name)
-    return send(self, body, model, name)
+  def noted(self, body, model, idempotency_key):
+    names.append(idempotency_key)
+    return send(self, body, model, idempotency_key)
 
-  monkeypatch.setattr(transport.Post, "send", noted)
+  monkeypatch.setattr(transport.Transport, "send", noted)
   server = serve(["500", "close", "torn", "", "refusal"])
   teacher = connect(server.url, max_concurrency=1)
   assert ask(teacher, wanted(1))[0][0].text == "q0 #0 at 0.5"

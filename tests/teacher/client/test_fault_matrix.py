@@ -166,14 +166,14 @@ def test_what_came_in_before_a_stop_is_kept(serve, connect):
 @pytest.mark.parametrize("fault", ["html", "empty_object", "torn", "cut", "500"])
 def test_a_server_that_never_gives_a_valid_answer_stops_the_run(serve, connect, fault):
   server = serve([fault] * 100)
-  with pytest.raises(errors.UserError, match=r"no valid answer from http://127\.0\.0\.1.*base_url"):
+  with pytest.raises(errors.UserError, match=r"no valid response from http://127\.0\.0\.1.*base_url"):
     ask(connect(server.url), wanted(50))
   assert server.stats.requests <= 16
 
 
 def test_nothing_listening_stops_the_run(connect):
   with pytest.raises(
-    errors.UserError, match=r"no valid answer.*check that it is running"
+    errors.UserError, match=r"no valid response.*check that it is running"
   ) as refusal:
     ask(connect("http://127.0.0.1:9/v1"), wanted(5))
   assert refusal.value.code == errors.TEACHER and "\n" not in str(refusal.value)
@@ -199,7 +199,7 @@ def test_one_request_that_never_works_is_given_up_and_asked_again_next_time(serv
 
 def test_a_server_that_dies_on_the_way_stops_the_run(serve, connect):
   server = serve([""] * 3 + ["500"] * 10_000)
-  with pytest.raises(errors.UserError, match="stopped answering"):
+  with pytest.raises(errors.UserError, match="stopped responding"):
     ask(connect(server.url, max_attempts=2), wanted(500))
   assert server.stats.requests < 3 + 2 * (dispatcher.DEAD_AFTER + 8)
 
@@ -241,13 +241,13 @@ def test_injected_faults_change_nothing_but_the_number_of_requests(serve, connec
 
 def bodies(monkeypatch) -> list[dict]:
   """What is sent from now on."""
-  seen, send = [], transport.Post.send
+  seen, send = [], transport.Transport.send
 
   def noted(self, body, *others):
     seen.append(body)
     return send(self, body, *others)
 
-  monkeypatch.setattr(transport.Post, "send", noted)
+  monkeypatch.setattr(transport.Transport, "send", noted)
   return seen
 
 
@@ -266,7 +266,7 @@ def test_a_reply_that_is_cut_at_the_most_is_a_failure_for_good(serve, connect, m
   sent, server = bodies(monkeypatch), serve(["length"] * 3)
   teacher = connect(server.url, max_concurrency=1, max_tokens_retry_limit=250)
   (row,) = ask(teacher, wanted(1))
-  assert (row[0].kind, types.cut_at(row[0])) == ("length", 250)
+  assert (row[0].kind, types.truncated_at(row[0])) == ("length", 250)
   assert [body["max_tokens"] for body in sent] == [100, 200, 250]
   assert ask(teacher, wanted(1)) == [row] and server.stats.requests == 3
   with_room = connect(server.url, max_concurrency=1, max_tokens_retry_limit=1000)
@@ -315,11 +315,11 @@ def test_a_server_that_refuses_for_longer_than_patience_is_given_up(serve, conne
 def test_what_an_answer_that_cannot_be_read_has_cost_is_counted_and_capped(
   serve, connect, monkeypatch
 ):
-  read, usage = verdicts.of_body, {"prompt_tokens": 10, "completion_tokens": 20}
+  read, usage = verdicts.parse_body, {"prompt_tokens": 10, "completion_tokens": 20}
   broken = {"choices": [{"message": {"content": ["x"]}}], "usage": usage}
   bodies = [json.dumps(broken).encode()] * 2
   monkeypatch.setattr(
-    verdicts, "of_body", lambda raw, model: read(bodies.pop() if bodies else raw, model)
+    verdicts, "parse_body", lambda raw, model: read(bodies.pop() if bodies else raw, model)
   )
   teacher = connect(serve().url, max_concurrency=1)
   ((reply,),) = ask(teacher, wanted(1))

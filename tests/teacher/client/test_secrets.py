@@ -46,12 +46,12 @@ def test_a_crash_amid_an_answer_shows_no_key_in_any_frame_of_ours(serve, connect
     raise RuntimeError("planted")
 
   teacher = connect(serve().url, key_env="PLANTED_KEY")
-  monkeypatch.setattr(verdicts, "of_body", crash)
+  monkeypatch.setattr(verdicts, "parse_body", crash)
   with pytest.raises(RuntimeError, match="planted") as crashed:
     ask(teacher, wanted(1))
   told = traceback.TracebackException.from_exception(crashed.value, capture_locals=True)
   said = "".join(told.format())
-  assert "of_body" in said and KEY not in said
+  assert "parse_body" in said and KEY not in said
   assert not any(KEY in repr(value) for value in vars(teacher).values() if value != KEY)
 
 
@@ -282,7 +282,7 @@ def test_what_the_environment_has_for_another_server_is_not_sent_to_this_one(con
   teacher = connect("http://127.0.0.1:9/v1")
 
   async def headers():
-    async with teacher._connection() as made:
+    async with teacher._openai_client() as made:
       return {**made.default_headers, **made.auth_headers}
 
   assert "planted" not in str(asyncio.run(headers()))

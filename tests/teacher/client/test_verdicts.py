@@ -8,7 +8,7 @@ import pytest
 
 from distill_jax import errors
 from distill_jax.teacher import types
-from distill_jax.teacher.client import dispatcher, verdicts
+from distill_jax.teacher.client import request_jobs, verdicts
 from distill_jax.teacher.store import ledger
 
 NOW = 1_700_000_000.0
@@ -47,8 +47,8 @@ def test_every_spelling_of_retry_after_is_read(headers, seconds):
   ],
 )  # fmt: skip
 def test_a_body_that_is_no_answer_is_tried_again(raw):
-  verdict = verdicts.of_body(raw, "m")
-  assert isinstance(verdict, verdicts.Again) and len(verdict.why) < 400 and "\n" not in verdict.why
+  verdict = verdicts.parse_body(raw, "m")
+  assert isinstance(verdict, verdicts.Retry) and len(verdict.reason) < 400 and "\n" not in verdict.reason
 
 
 def test_usage_that_makes_no_sense_is_no_usage():
@@ -61,21 +61,21 @@ def test_usage_that_makes_no_sense_is_no_usage():
     {"prompt_tokens": 10**30, "completion_tokens": 1e30},
   ):
     raw = json.dumps(json.loads(body(content="x")) | {"usage": usage}).encode()
-    answer = verdicts.of_body(raw, "m")
+    answer = verdicts.parse_body(raw, "m")
     assert (answer.tokens_in, answer.tokens_out, answer.model) == (None, None, "m")
 
 
 def test_what_a_server_says_is_shown_on_one_printable_line():
   said = {"error": {"message": "bad\n\x1b[31m" + "x" * 10_000}}
-  why = verdicts.of_status(400, {}, said, NOW).why
-  assert why.isprintable() and len(why) < 400
+  reason = verdicts.classify_status(400, {}, said, NOW).reason
+  assert reason.isprintable() and len(reason) < 400
 
 
 @pytest.mark.parametrize(
   ("total", "weights"), [(10, [1, 1, 1]), (0, [3, 2]), (7, [0, 0]), (5, [9, 0, 1])]
 )
 def test_shares_are_whole_and_sum_to_the_total(total, weights):
-  parts = dispatcher.shared(total, weights)
+  parts = request_jobs.split_total(total, weights)
   assert sum(parts) == total and len(parts) == len(weights) and min(parts) >= 0
 
 
@@ -101,13 +101,13 @@ def test_a_reservation_waits_for_those_in_flight_before_it_refuses():
 def test_a_reply_that_the_server_broke_off_is_none(finish):
   choice = {"message": {"content": "Half a re"}, "finish_reason": finish}
   assert isinstance(
-    verdicts.of_body(json.dumps({"choices": [choice]}).encode(), "m"), verdicts.Again
+    verdicts.parse_body(json.dumps({"choices": [choice]}).encode(), "m"), verdicts.Retry
   )
-  assert types.broken("Half a re", finish)
+  assert types.incomplete_reason("Half a re", finish)
 
 
 def test_a_server_that_counts_no_tokens_at_all_has_not_counted_them():
   usage = {"prompt_tokens": 0, "completion_tokens": 0}
   body = {"choices": [{"message": {"content": "Seven."}}], "usage": usage}
-  answer = verdicts.of_body(json.dumps(body).encode(), "m")
+  answer = verdicts.parse_body(json.dumps(body).encode(), "m")
   assert (answer.tokens_in, answer.tokens_out) == (None, None)

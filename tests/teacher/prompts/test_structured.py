@@ -180,8 +180,8 @@ def structured(tmp_path):
   with contextlib.ExitStack() as stack:
 
     def start(url, warned, extra="", structured=True, **terms):
-      shape = request_body.Shaping(extra=extra, structured=structured, warn=warned.append)
-      terms = {"cache_path": str(tmp_path / "teacher.sqlite"), **TERMS, **terms, "shape": shape}
+      shape = request_body.RequestShaper(extra=extra, structured=structured, warn=warned.append)
+      terms = {"cache_path": str(tmp_path / "teacher.sqlite"), **TERMS, **terms, "shaper": shape}
       return stack.enter_context(contextlib.closing(client.Client(base_url=url, **terms)))
 
     yield start
@@ -244,12 +244,12 @@ def test_extra_fields_reach_the_server_and_are_part_of_the_key(listening, struct
 
 
 def test_who_wants_neither_has_the_keys_of_old():
-  shape = request_body.Shaping(extra=" ", structured=False, warn=None)
+  shape = request_body.RequestShaper(extra=" ", structured=False, warn=None)
   assert shape.key("annotate") == {} and shape.body("annotate", shape.schema("annotate")) == {}
 
 
 @pytest.mark.parametrize("extra", ["top_k=3", "[]", "3", '{"model": "x"}', '{"n": 2, "a": 1}'])
 def test_extra_that_is_no_body_fields_of_its_own_is_refused(extra):
   with pytest.raises(errors.UserError, match=r"teacher\.extra") as caught:
-    request_body.fields(extra)
+    request_body.parse_extra_body(extra)
   assert caught.value.code == errors.CONFIG

@@ -414,6 +414,6 @@ def test_replies_that_are_pruned_while_others_are_asked_for_are_missed_in_one_li
 
   url = serve(answer=prune).url
   ask(connect(url, run="a"), wanted(1))
-  with pytest.raises(errors.UserError, match="thrown away"):
+  with pytest.raises(errors.UserError, match="were removed"):
     ask(connect(url, run="b"), wanted(2))
   assert len(ask(connect(url, run="b"), wanted(2))) == 2

@@ -1,0 +1,212 @@
+"""A request on its way to the server: its body, its idempotency key, and what it costs."""
+
+import dataclasses
+import hashlib
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from distill_jax import settings
+from distill_jax.teacher import types
+from distill_jax.teacher.client import request_body, verdicts
+from distill_jax.teacher.store import ledger
+
+BYTES_PER_TOKEN = 4  # estimates token counts that the server does not report
+MIN_BYTES_PER_TOKEN = 3  # for reservations, which must not be too low
+MESSAGE_OVERHEAD = 16  # tokens added to each message by a chat template, at most
+
+
+@dataclasses.dataclass(frozen=True)
+class ClientConfig:
+  """How requests are sent; see `client.Client` for the fields."""
+
+  base_url: str
+  model: str
+  max_tokens_field: str
+  max_tokens_retry_limit: int
+  max_concurrency: int
+  timeout: float
+  max_attempts: int
+  max_wait: float
+  prices: settings.Prices
+  send_seed: bool
+  shaper: request_body.RequestShaper
+
+
+@dataclasses.dataclass
+class Job:
+  """A conversation with the samples that are still missing.
+
+  Attributes:
+    messages: (role, content) pairs.
+    request: Canonical JSON of the request, as stored in the cache.
+    missing: {sample number: cache key}.
+    limit: Maximum completion tokens of one reply.
+    kind: Kind of the `types.Request`.
+    schema: Whether the reply is requested as JSON with a schema.
+    schema_rejected: Whether the server has rejected the schema.
+    salt: Random text of the cache file.
+    failures: How often samples of this job were recorded as failed before this request.
+    unreadable: Complete responses so far that could not be parsed.
+    prompt_bytes: Size of the messages in UTF-8.
+  """
+
+  messages: tuple[tuple[str, str], ...]
+  request: str
+  missing: dict[int, str]
+  limit: int
+  kind: str = ""
+  schema: bool = False
+  schema_rejected: bool = False
+  salt: str = ""
+  failures: int = 0
+  unreadable: int = 0
+  prompt_bytes: int = dataclasses.field(init=False)
+
+  def __post_init__(self) -> None:
+    sent = request_body.with_schema_note(self.messages, self.kind, self.schema)
+    self.prompt_bytes = sum(len(content.encode("utf-8", "replace")) for _, content in sent)
+
+  @property
+  def max_prompt_tokens(self) -> int:
+    """Upper bound on the prompt's tokens."""
+    return self.prompt_bytes // MIN_BYTES_PER_TOKEN + MESSAGE_OVERHEAD * (len(self.messages) + 1)
+
+  def idempotency_key(self, count: int) -> str:
+    """Idempotency-Key header for the next request, covering `count` samples.
+
+    Deterministic across restarts: if the process dies after the server replied but before the
+    reply was stored, the retry carries the same key, so servers that honor it do not bill twice.
+    """
+    keys = [self.missing[sample] for sample in sorted(self.missing)[:count]]
+    parts = (*keys, self.limit, self.schema, self.salt, self.failures, self.unreadable)
+    return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()
+
+
+def samples_per_request(config: ClientConfig, job: Job) -> int:
+  """Number of samples in the job's next request.
+
+  All missing samples or, if a seed is sent, the first run of consecutive sample numbers.
+  """
+  if not config.send_seed:
+    return len(job.missing)
+  first = min(job.missing)
+  return next(n for n in range(1, len(job.missing) + 1) if first + n not in job.missing)
+
+
+def max_usage(config: ClientConfig, job: Job) -> tuple[int, int]:
+  """Upper bounds on the (prompt, completion) tokens of the job's next request."""
+  return job.max_prompt_tokens, job.limit * samples_per_request(config, job)
+
+
+def max_dollars(config: ClientConfig, job: Job) -> float:
+  """Upper bound on the cost of the job's next request."""
+  return ledger.dollars(config.prices, *max_usage(config, job))
+
+
+def body(config: ClientConfig, job: Job, temperature: float) -> dict[str, Any]:
+  """The chat completions request body for the job's missing samples.
+
+  Clears `job.schema` if the server is known to reject schemas.
+  """
+  job.schema = job.schema and not config.shaper.plain
+  messages = request_body.with_schema_note(job.messages, job.kind, job.schema)
+  fields = config.shaper.body(job.kind, job.schema) | {
+    "model": config.model,
+    "messages": [{"role": role, "content": _encodable(text)} for role, text in messages],
+    "temperature": temperature,
+    config.max_tokens_field: job.limit,
+  }
+  if (count := samples_per_request(config, job)) > 1:
+    fields["n"] = count
+  if config.send_seed:
+    fields["seed"] = min(job.missing)
+  return fields
+
+
+def sample_costs(
+  config: ClientConfig,
+  job: Job,
+  completed: verdicts.Completed,
+  taken: Sequence[tuple[int, verdicts.Choice]],
+) -> list[dict[str, Any]]:
+  """Tokens and dollars of each sample of a response; they sum exactly to those of the response.
+
+  Prompt tokens are split evenly, completion tokens by the length of the texts. Tokens that the
+  server does not report are estimated from the texts.
+
+  Args:
+    config: Holds the prices.
+    job: The job that was sent.
+    completed: The server's response.
+    taken: The (sample number, choice) pairs that are kept.
+  """
+  sizes = [len(choice.text.encode("utf-8", "surrogatepass")) for _, choice in taken]
+  tokens_in, tokens_out = completed.tokens_in, completed.tokens_out
+  if tokens_in is None:
+    tokens_in = math.ceil(job.prompt_bytes / BYTES_PER_TOKEN)
+  if tokens_out is None:
+    tokens_out = sum(math.ceil(size / BYTES_PER_TOKEN) for size in sizes)
+  equal, reasoning = [1] * len(taken), completed.tokens_reasoning
+  parts = zip(
+    split_total(tokens_in - completed.tokens_cached, equal),
+    split_total(completed.tokens_cached, equal),
+    split_total(tokens_out - reasoning, sizes),
+    split_total(reasoning, sizes),
+    strict=True,
+  )
+  return [
+    {
+      "tokens_in": fresh + cached,
+      "tokens_out": visible + hidden,
+      "dollars": ledger.dollars(config.prices, fresh + cached, visible + hidden, cached),
+      "tokens_cached": cached,
+      "tokens_reasoning": hidden,
+    }
+    for fresh, cached, visible, hidden in parts
+  ]
+
+
+def split_total(total: int, weights: list[int]) -> list[int]:
+  """Splits `total` into integers roughly proportional to `weights`; they sum to `total`."""
+  weights = weights if sum(weights) else [1] * len(weights)
+  ends = [total * running // sum(weights) for running in itertools.accumulate(weights)]
+  return [end - start for start, end in itertools.pairwise([0, *ends])]
+
+
+def estimate(
+  config: ClientConfig, jobs: Sequence[Job], samples: int, stored: int, *, free: bool
+) -> types.Estimate:
+  """What sending these jobs would take.
+
+  Args:
+    config: How requests are sent.
+    jobs: Jobs with missing samples.
+    samples: Distinct samples requested, including those that are stored or failed.
+    stored: How many of them are in the cache.
+    free: The server is on this machine, so prices of 0 are no surprise.
+  """
+  requests = tokens_in = tokens_out = replies = 0
+  for job in jobs:
+    missing = sorted(job.missing)
+    gaps = sum(after - before > 1 for before, after in itertools.pairwise(missing))
+    job_requests = 1 + gaps if config.send_seed else 1
+    requests, replies = requests + job_requests, replies + len(missing)
+    tokens_in += job_requests * job.max_prompt_tokens
+    tokens_out += job.limit * len(missing)
+  return types.Estimate(
+    requests=requests,
+    replies=replies,
+    stored=stored,
+    failed=samples - replies - stored,
+    tokens_in=tokens_in,
+    tokens_out=tokens_out,
+    dollars=ledger.dollars(config.prices, tokens_in, tokens_out),
+    unpriced=not free and bool(jobs) and not config.prices.input + config.prices.output,
+  )
+
+
+def _encodable(text: str) -> str:
+  """Replaces lone surrogates, which UTF-8 cannot encode, by question marks."""
+  return text.encode("utf-8", "replace").decode("utf-8")
