@@ -1,42 +1,46 @@
-# Sourced by the scripts beside it. Defines ROOT and two functions; changes nothing by itself.
+# Sourced by the scripts in this directory. Defines ROOT and functions; has no other effect.
 #
-#   requirements_for_this_host   prints the requirements file that fits the accelerator found here
-#   prepare FILE                 .venv in the repository root holds what FILE asks for
+#   requirements_for_this_host   prints the requirements files for the accelerator of this host
+#   prepare FILE...              installs the files into .venv, if they have changed since last time
 #
-# PYTHON=python3.12 picks the interpreter a new .venv is made from.
+# PYTHON=python3.12 selects the interpreter for a new .venv.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 
 requirements_for_this_host() {
   if nvidia-smi >/dev/null 2>&1; then
-    echo requirements-gpu.txt
-  elif tpu_here; then
-    echo requirements-tpu.txt
+    echo requirements.txt requirements-gpu.txt
+  elif has_tpu; then
+    echo requirements.txt requirements-tpu.txt
   else
     echo requirements.txt
   fi
 }
 
-# Older TPU machines show /dev/accel0; newer ones /dev/vfio/0, which other machines may have too.
-tpu_here() {
+# Older TPU hosts have /dev/accel0. Newer ones have /dev/vfio/0, which other machines may have, too.
+has_tpu() {
   [[ -e /dev/accel0 ]] && return 0
   [[ -e /dev/vfio/0 ]] || return 1
   [[ -n ${TPU_NAME:-}${TPU_WORKER_ID:-}${TPU_ACCELERATOR_TYPE:-} ]] ||
     grep -qs Google /sys/class/dmi/id/product_name
 }
 
-# What was installed stands in a stamp, written last: an interrupted installation is repeated.
+# A stamp file records what is installed. It is written last, so an interrupted installation is
+# repeated.
 prepare() {
-  local file=$1 python=$ROOT/.venv/bin/python stamp=$ROOT/.venv/installed-$1 wanted
-  wanted=$(cat "$ROOT/$file" "$ROOT/requirements.txt" | cksum)
+  local python=$ROOT/.venv/bin/python stamp=$ROOT/.venv/installed-${!#} wanted file options=()
+  wanted=$(cd "$ROOT" && cat "$@" | cksum)
   if [[ -x $python && -f $stamp && $(<"$stamp") == "$wanted" ]]; then
     return 0
   fi
   [[ -x $python ]] || make_venv
   "$python" -m pip --version >/dev/null 2>&1 || "$python" -m ensurepip >/dev/null
-  echo "installing $file into $ROOT/.venv (minutes the first time)" >&2
-  if ! "$python" -m pip install --quiet --disable-pip-version-check -r "$ROOT/$file"; then
-    echo "installing $file failed, see above; the same command tries again" >&2
+  for file in "$@"; do
+    options+=(-r "$ROOT/$file")
+  done
+  echo "Installing $* into $ROOT/.venv (takes minutes the first time)" >&2
+  if ! "$python" -m pip install --quiet --disable-pip-version-check "${options[@]}"; then
+    echo "Installing $* failed, see above. Re-run the same command to try again." >&2
     return 1
   fi
   echo "$wanted" >"$stamp"
@@ -45,7 +49,7 @@ prepare() {
 make_venv() {
   local base=${PYTHON:-python3}
   if ! "$base" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-    echo "$base is missing or older than Python 3.11; name another: PYTHON=python3.12 bash launch/local.sh" >&2
+    echo "$base is missing or older than Python 3.11. Select another: PYTHON=python3.12 bash launch/local.sh" >&2
     return 1
   fi
   "$base" -m venv "$ROOT/.venv"
