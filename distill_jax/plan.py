@@ -1,20 +1,20 @@
 """The phases that a plan is made of, in one table.
 
 `config.opening` and `config.each_round` are plans: tuples of the names below. This module imports
-nothing of the package, so that rules, the run context and the phases themselves can all read it.
+nothing of the package, so the config rules, the run context and the phases can all read it.
 """
 
 from typing import NamedTuple
 
 
 class Phase(NamedTuple):
-  """What a plan has to know about a phase without loading it.
+  """What must be known about a phase before its module is loaded.
 
   Attributes:
-    after: The phase that must stand before it in a plan, or "".
+    after: The phase that must come before it in a plan, or "".
     asks: Whether it sends requests to the teacher.
     writes: Whether it writes rationales to train on. Its facts then have `kept` and `dropped`.
-    trains: Whether it trains and leaves weights. Its facts then have `steps` and `loss`.
+    trains: Whether it trains and saves weights. Its facts then have `steps` and `loss`.
   """
 
   after: str = ""

@@ -1,82 +1,93 @@
-"""The loop: the opening is round 0, then each_round is played from the last round's student, until
-it no longer helps.
+"""The loop over rounds. Round 0 runs `opening`; every later round runs `each_round`.
 
-A phase that is finished is not done again, so the same command resumes; nothing but the run folder
-is remembered.
+Each round starts from the previous round's student. Each phase writes a manifest when it completes
+and is skipped on restart, so re-running the same command resumes the run. All state lives in the
+run directory; nothing is kept in memory between phases.
 """
 
 import shutil
 import time
+from collections.abc import Callable
 
 from distill_jax import phases, summary
 from distill_jax.phases import evaluate
+from distill_jax.run_dir.phase_dir import PhaseDir
 from distill_jax.runtime import fit
+from distill_jax.runtime.context import RunContext
+from distill_jax.settings import Settings, Stop
 
 
-def play(run) -> dict:
-  """Plays all rounds of a run and the final test; returns the summary, which also stands in
-  summary.json."""
+def run(ctx: RunContext) -> dict:
+  """Runs all rounds and the final test.
+
+  Returns:
+    The summary, which is also written to summary.json.
+  """
   rows = []
-  for number in range(run.settings.rounds + 1):
-    rows.append(play_round(run, number))
-    run.console.round_row(rows[-1])
-    if reason := stopped(run.settings.stop, rows):
-      run.console.line(f"stopping after round {number}: {reason}")
+  for round_index in range(ctx.settings.rounds + 1):
+    rows.append(run_round(ctx, round_index))
+    ctx.console.round_row(rows[-1])
+    if reason := stop_reason(ctx.settings.stop, rows):
+      ctx.console.line(f"Stopping after round {round_index}: {reason}")
       break
   best = best_round(rows)
-  for name, problems in run.finals().items():
-    timed(
-      run,
-      lambda here, name=name, problems=problems: evaluate.score(
-        run, here, problems, name, number=best
-      ),
-      run.folder.final(name),
-    )
-  return summary.write(run, rows, best)
+  for split, problems in ctx.final_problems().items():
+
+    def score(out: PhaseDir, split=split, problems=problems) -> None:
+      evaluate.score(ctx, out, problems, split, round_index=best)
+
+    run_unfinished(ctx, score, ctx.run_dir.final(split))
+  return summary.write(ctx, rows, best)
 
 
-def play_round(run, number: int) -> dict:
-  """One row of the summary. A round whose exam shows no mistake ends there, without an evaluation
-  of its own, unless it does not learn from mistakes."""
-  plan = run.settings.opening if number == 0 else run.settings.each_round
-  for place, name in enumerate([*plan, "evaluate"]):
-    here = run.folder.phase(number, place, name)
-    timed(run, lambda here, name=name: phases.run_phase(name, run, number, here), here)
-    done = name == "exam" and here.facts["mistakes"] == 0
-    if number and done and learns_from_mistakes(run.settings):
-      return summary.row(run, number, no_mistakes=True)
-  return summary.row(run, number)
+def run_round(ctx: RunContext, round_index: int) -> dict:
+  """Runs the phases of a round and returns its row of the summary.
+
+  A round whose exam has no mistakes ends there, without an evaluation of its own, unless it does
+  not learn from mistakes.
+  """
+  plan = ctx.settings.opening if round_index == 0 else ctx.settings.each_round
+  for position, name in enumerate([*plan, "evaluate"]):
+    out = ctx.run_dir.phase(round_index, position, name)
+
+    def phase(out: PhaseDir, name=name) -> None:
+      phases.run_phase(name, ctx, round_index, out)
+
+    run_unfinished(ctx, phase, out)
+    no_mistakes = name == "exam" and out.facts["mistakes"] == 0
+    if round_index and no_mistakes and learns_from_mistakes(ctx.settings):
+      return summary.row(ctx, round_index, no_mistakes=True)
+  return summary.row(ctx, round_index)
 
 
-def learns_from_mistakes(settings) -> bool:
-  """Where pairs are of styles, a right answer may be preferred to another right one."""
+def learns_from_mistakes(settings: Settings) -> bool:
+  """Returns whether a round needs mistakes.
+
+  Pairs of styles (`cot_over_plain`) do not: one right answer may be preferred to another.
+  """
   return "pair" not in settings.each_round or settings.pair.policy != "cot_over_plain"
 
 
-def timed(run, phase, here) -> None:
-  """Plays a phase unless it is finished. Its seconds add up over restarts."""
-  if not here.finished:
-    _play(run, phase, here)
-  # The optimizer's state ends with the phase; a run killed just here has left it.
-  shutil.rmtree(here.path / fit.CHECKPOINTS, ignore_errors=True)
+def run_unfinished(ctx: RunContext, phase: Callable[[PhaseDir], None], out: PhaseDir) -> None:
+  """Runs a phase unless it is finished, and adds its seconds to the run's total."""
+  if not out.finished:
+    start = time.monotonic()
+    try:
+      phase(out)
+    finally:
+      ctx.run_dir.add_seconds(time.monotonic() - start)
+  # The optimizer state is needed only within the phase. A run killed right here leaves it behind.
+  shutil.rmtree(out.path / fit.CHECKPOINTS, ignore_errors=True)
 
 
-def _play(run, phase, here) -> None:
-  begun = time.monotonic()
-  try:
-    phase(here)
-  finally:
-    run.folder.add_seconds(time.monotonic() - begun)
+def finished_phases(ctx: RunContext) -> set[tuple[int, str]]:
+  """Returns (round, name of the phase's directory) of every finished phase."""
+  rounds = range(ctx.settings.rounds + 1)
+  return {(n, phase.path.name) for n in rounds for phase in ctx.run_dir.finished(n).values()}
 
 
-def finished_phases(run) -> set[tuple[int, str]]:
-  """(round, name of the phase's folder) of all that is finished."""
-  rounds_ = range(run.settings.rounds + 1)
-  return {(n, f.path.name) for n in rounds_ for f in run.folder.finished(n).values()}
-
-
-def stopped(stop, rows) -> str | None:
-  """Why no further round should be played, or None."""
+def stop_reason(stop: Stop, rows: list[dict]) -> str | None:
+  """Returns why no further round is run, or None."""
   if rows[-1]["no_mistakes"]:
     return "the student made no mistake in its exam"
   if not stop.patience or len(rows) <= stop.patience:
@@ -88,6 +99,6 @@ def stopped(stop, rows) -> str | None:
   return None
 
 
-def best_round(rows) -> int:
-  """The round with the best validation accuracy; of equals, the first."""
+def best_round(rows: list[dict]) -> int:
+  """Returns the round with the best validation accuracy; ties go to the first."""
   return max(rows, key=lambda r: (r["validation"]["accuracy"], -r["round"]))["round"]

@@ -1,13 +1,14 @@
-"""What a run came to: one row a round, and summary.json, the format that later tools rely on."""
+"""Run summary: one row per round, and summary.json, whose format other tools rely on."""
 
 import dataclasses
 import importlib.metadata
 import platform
+from collections.abc import Iterable
 
-from distill_jax import plan as plans
-from distill_jax import records
+from distill_jax import plan, records
 from distill_jax.phases import evaluate
 from distill_jax.run_dir import phase_dir
+from distill_jax.runtime.context import RunContext
 
 PACKAGES = (
   "jax",
@@ -21,84 +22,102 @@ PACKAGES = (
   "numpy",
 )
 
-FINALS = ("test", "out_of_domain", "cross")  # what the best student is tested on
-NOTHING = {"calls": 0, "cache_hits": 0, "tokens": 0, "dollars": 0.0}
+FINALS = ("test", "out_of_domain", "cross")  # splits of the final test
+NO_COST = {"calls": 0, "cache_hits": 0, "tokens": 0, "dollars": 0.0}
 
 
-def row(run, number: int, *, no_mistakes: bool = False) -> dict:
-  """{round, exam, teacher, kept, dropped, contrasts, pairs, steps, loss, validation, no_mistakes}
-  from the manifests of a round.
+def row(ctx: RunContext, round_index: int, *, no_mistakes: bool = False) -> dict:
+  """Returns the summary row of a round, from the manifests of its phases.
 
-  Parts whose phase is not in the round's plan are None (teacher, kept, dropped, contrasts, pairs,
-  steps: zero); with two trainings, steps are of both and the loss is the last one's. After an exam
-  without mistakes the validation of the round before stands, since the student is the same.
+  Keys: round, exam, teacher, kept, dropped, contrasts, pairs, steps, loss, validation, no_mistakes.
+  `exam`, `loss` and `validation` are None and the counts are zero (or empty) if their phase is not
+  in the round's plan. With two training phases, `steps` is the sum and `loss` that of the last one.
+
+  Args:
+    ctx: The run context.
+    round_index: The round.
+    no_mistakes: Whether the round ended after an exam without mistakes. Its validation is then that
+      of the previous round, since the student is the same.
   """
-  facts = {name: here.facts for name, here in run.folder.finished(number).items()}
-  written = [facts[name] for name in plans.WRITERS if name in facts]
-  trained = [facts[name] for name in plans.TRAINERS if name in facts]
+  facts = {name: phase.facts for name, phase in ctx.run_dir.finished(round_index).items()}
+  writers = [facts[name] for name in plan.WRITERS if name in facts]
+  trainers = [facts[name] for name in plan.TRAINERS if name in facts]
   if no_mistakes:
-    facts["evaluate"] = run.folder.find(number - 1, "evaluate").facts
-  pick = lambda phase, *names: {n: facts[phase][n] for n in names} if phase in facts else None
+    facts["evaluate"] = ctx.run_dir.find(round_index - 1, "evaluate").facts
+
+  def select(phase: str, *names: str) -> dict | None:
+    return {n: facts[phase][n] for n in names} if phase in facts else None
+
   return {
-    "round": number,
-    "exam": pick("exam", "accuracy", "n", "mistakes"),
-    "teacher": total([NOTHING, *(t["teacher"] for t in written if "teacher" in t)]),
-    "kept": sum(t["kept"] for t in written),
-    "dropped": total([t["dropped"] for t in written]),
+    "round": round_index,
+    "exam": select("exam", "accuracy", "n", "mistakes"),
+    "teacher": sum_by_key([NO_COST, *(w["teacher"] for w in writers if "teacher" in w)]),
+    "kept": sum(w["kept"] for w in writers),
+    "dropped": sum_by_key([w["dropped"] for w in writers]),
     "contrasts": facts["train"]["contrasts"] if "train" in facts else 0,
     "pairs": facts["pair"]["pairs"] if "pair" in facts else 0,
-    "steps": sum(t["steps"] for t in trained),
-    "loss": trained[-1]["loss"] if trained else None,
-    "validation": pick("evaluate", "accuracy", "low", "high", "n"),
+    "steps": sum(t["steps"] for t in trainers),
+    "loss": trainers[-1]["loss"] if trainers else None,
+    "validation": select("evaluate", "accuracy", "low", "high", "n"),
     "no_mistakes": no_mistakes,
   }
 
 
-def total(parts: list[dict]) -> dict:
-  out = {}
+def sum_by_key(parts: Iterable[dict]) -> dict:
+  """Adds up dictionaries key by key."""
+  total = {}
   for part in parts:
     for name, value in part.items():
-      out[name] = out.get(name, 0) + value
-  return out
+      total[name] = total.get(name, 0) + value
+  return total
 
 
-def write(run, rows: list[dict], best: int) -> dict:
-  """Writes and returns summary.json."""
-  final = {}
+def write(ctx: RunContext, rows: list[dict], best: int) -> dict:
+  """Writes summary.json and returns its content. `best` is the round that was tested."""
+  finals = {}
   for split in FINALS:
-    here = run.folder.final(split)
-    facts = here.facts if here.finished else None
-    final[split] = facts and {n: facts[n] for n in ("accuracy", "correct", "low", "high", "n")}
+    phase = ctx.run_dir.final(split)
+    facts = phase.facts if phase.finished else None
+    finals[split] = facts and {n: facts[n] for n in ("accuracy", "correct", "low", "high", "n")}
   summary = {
-    "recipe": run.settings.recipe,
+    "recipe": ctx.settings.recipe,
     "rounds": rows,
     "best_round": best,
-    **final,
-    "seconds": round(run.folder.seconds, 1),
-    "config": dataclasses.asdict(run.settings),
+    **finals,
+    "seconds": round(ctx.run_dir.seconds, 1),
+    "config": dataclasses.asdict(ctx.settings),
     "versions": {
       "python": platform.python_version(),
       **{p: importlib.metadata.version(p) for p in PACKAGES},
     },
   }
-  run.folder.write_json("summary.json", summary)
+  ctx.run_dir.write_json("summary.json", summary)
   return summary
 
 
-def before_and_after(run, best: int, count: int = 3):
-  """(question, first attempt, last attempt, gold) of questions that round 0's student got wrong and
-  the best one right; of several attempts, one with the answer that was voted for."""
+def before_and_after(
+  ctx: RunContext, best: int, count: int = 3
+) -> list[tuple[str, str, str, str | None]]:
+  """Returns validation questions that round 0's student got wrong and the best one right.
 
-  def attempts(number):
-    here, found = run.folder.find(number, "evaluate"), {}
-    voted = {v.problem: v.answer for v in here.rows(evaluate.VERDICTS, records.Verdict)}
-    for a in here.rows(phase_dir.ATTEMPTS, records.Attempt):
-      if a.answer == voted[a.problem]:
-        found.setdefault(a.problem, a)
-    return found
+  With several attempts at a question, one that has the voted answer is shown.
 
-  first, last = attempts(0), attempts(best)
+  Returns:
+    Up to `count` tuples (question, first text, last text, gold).
+  """
+  first, last = _voted_attempts(ctx, 0), _voted_attempts(ctx, best)
   problems = [
-    p for p in run.task.problems("validation") if not first[p.id].correct and last[p.id].correct
+    p for p in ctx.task.problems("validation") if not first[p.id].correct and last[p.id].correct
   ]
   return [(p.question, first[p.id].text, last[p.id].text, p.gold) for p in problems[:count]]
+
+
+def _voted_attempts(ctx: RunContext, round_index: int) -> dict[str, records.Attempt]:
+  """Returns, for each validation question, the first attempt that has the voted answer."""
+  out = ctx.run_dir.find(round_index, "evaluate")
+  voted = {v.problem: v.answer for v in out.rows(evaluate.VERDICTS, records.Verdict)}
+  attempts: dict[str, records.Attempt] = {}
+  for attempt in out.rows(phase_dir.ATTEMPTS, records.Attempt):
+    if attempt.answer == voted[attempt.problem]:
+      attempts.setdefault(attempt.problem, attempt)
+  return attempts

@@ -111,11 +111,11 @@ def scored(folder, recipe, capsys, **changes):
 
 def spying(monkeypatch) -> list:
   """Attempts as they are taken."""
-  taken, before = [], exam.take
+  taken, before = [], exam.sample_attempts
 
-  def take(*args, **more):
+  def sample_attempts(*args, **more):
     taken.extend(found := before(*args, **more))
     return found
 
-  monkeypatch.setattr(exam, "take", take)
+  monkeypatch.setattr(exam, "sample_attempts", sample_attempts)
   return taken

@@ -15,8 +15,7 @@ from distill_jax.cli import commands
 from distill_jax.config.read import read_settings
 from distill_jax.console import Console
 from distill_jax.run_dir import run_dir
-from distill_jax.runtime import context as runs
-from distill_jax.runtime import export
+from distill_jax.runtime import context, export
 from tests import test_rounds as whole
 
 LORA = {"student__lora__rank": 2, "student__lora__targets": ("q", "o", "down"), "rounds": 0}
@@ -34,8 +33,8 @@ def model(tmp_path_factory):
   return folder / "out", run
 
 
-def opened(folder, **changes) -> runs.Run:
-  return runs.Run(read_settings(whole.config(**changes)), folder, Console())
+def opened(folder, **changes) -> context.RunContext:
+  return context.RunContext(read_settings(whole.config(**changes)), folder, Console())
 
 
 def same(a, b):
@@ -49,7 +48,7 @@ def test_a_student_begins_as_exactly_the_model_it_is_told_to(model, tmp_path):
     same(trained, opened(source, rounds=0).students(0)["student"][1])
     problem = what.task.problems("test")[0]
     before = opened(source, rounds=0).student
-    assert student.read(what.prompt(problem)) == before.read(what.prompt(problem))
+    assert student.encode_prompt(what.prompt(problem)) == before.encode_prompt(what.prompt(problem))
 
 
 def test_low_rank_updates_are_trained_kept_small_and_merged_on_the_way_out(model, tmp_path):
@@ -66,7 +65,7 @@ def test_low_rank_updates_are_trained_kept_small_and_merged_on_the_way_out(model
   again = {"student__init": str(tmp_path / "out"), "rounds": 0}
   (tmp_path / "again").mkdir()
   exported = opened(run_dir.RunDir(tmp_path / "again"), **again).students(-1)["student"][1]
-  same(exported, export.merged(student, trained))
+  same(exported, export.merged_params(student, trained))
   base = student.frozen["blocks"]
   assert (exported["blocks"]["k"] == base["k"]).all()
   assert (exported["blocks"]["q"] != base["q"]).any()
@@ -80,7 +79,7 @@ def test_a_model_that_was_replaced_is_noticed_and_one_that_is_gone_is_not_missed
   _, folder = whole.run(tmp_path / "lora", **changes)
   weights = moved / "model.safetensors"
   weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\1\0")
-  with pytest.raises(errors.UserError, match="not the one this run began with"):
+  with pytest.raises(errors.UserError, match="not hold the model this run started with"):
     opened(folder, **changes).students(0)["student"][0].frozen  # noqa: B018
   shutil.copy(model[0] / "model.safetensors", weights)
   changes["student__lora__rank"] = 0
@@ -209,7 +208,7 @@ def test_a_trained_student_is_used_as_the_one_it_is(model, tmp_path):
   assert use(student__init=str(moved), student__dtype="bfloat16", seed=5)["n"] == 10
   for name in ("sha256.json", "generation.json"):
     (folder.path / "base" / name).write_text("{")
-    with pytest.raises(errors.UserError, match=f"{name} is gone or damaged"):
+    with pytest.raises(errors.UserError, match=f"{name} is missing or damaged"):
       use()
 
 
@@ -244,7 +243,7 @@ def test_without_torch_what_was_to_be_verified_is_not_written(model, tmp_path, m
 
 
 def test_what_is_verified_is_computed_in_float32_however_it_was_trained(model, monkeypatch):
-  def worst(out, logits, positions):
+  def worst(out, logits, *, positions):
     found.append(logits(*texts))
     return 0.0
 

@@ -82,29 +82,29 @@ def test_written_references_are_what_the_policy_says_before_its_first_step(self_
   with commands.opened(read_settings(config("self_refine", **PAIRED)), str(folder.path)) as what:
     some = pairs(folder)
     params = what.students(0)["student"][1]
-    encoded = [pair.encoded_pair(what.student, p) for p in some]
-    live = reference_logprobs.compute(what, params, encoded[:8])
+    encoded = [pair.encode_pair(what.student, p) for p in some]
+    live = reference_logprobs.compute_batch(what, params, encoded[:8])
   written = [(p.reference_chosen, p.reference_rejected) for p in some]
   np.testing.assert_allclose(written[:8], live, rtol=0, atol=1e-4)
   assert all(c < 0 and r < 0 for c, r in written)
 
 
 def computing(monkeypatch) -> list:
-  """A list that grows by one with each pair of which a reference is computed."""
-  seen, before = [], reference_logprobs.compute
+  """Returns a list that grows by one with each pair whose reference is computed."""
+  seen, before = [], reference_logprobs.compute_batch
 
   def compute(run, params, some):
     seen.extend(some)
     return before(run, params, some)
 
-  monkeypatch.setattr(reference_logprobs, "compute", compute)
+  monkeypatch.setattr(reference_logprobs, "compute_batch", compute)
   return seen
 
 
 def begun(path, recipe, **changes):
   """A run of which no phase is played yet."""
   s = read_settings(config(recipe, **changes))
-  return commands.runs.Run(s, run_dir.RunDir(path), console.Console(quiet=True))
+  return commands.context.RunContext(s, run_dir.RunDir(path), console.Console(quiet=True))
 
 
 def test_a_second_run_computes_no_reference_and_another_template_dtype_or_model_all(
@@ -119,8 +119,8 @@ def test_a_second_run_computes_no_reference_and_another_template_dtype_or_model_
     del seen[:]
     with begun(tmp_path / name, "self_refine", **cache, **changes) as what:
       for place, phase in enumerate(("exam", "pair")):
-        phases.run_phase(phase, what, 0, what.folder.phase(0, place, phase))
-      return len(seen), len({(p.prompt, p.chosen, p.rejected) for p in pairs(what.folder, 0)})
+        phases.run_phase(phase, what, 0, what.run_dir.phase(0, place, phase))
+      return len(seen), len({(p.prompt, p.chosen, p.rejected) for p in pairs(what.run_dir, 0)})
 
   first, unique = computed("first")
   assert first == unique > 0
@@ -140,9 +140,9 @@ def test_what_is_left_of_the_references_comes_out_as_if_nothing_had_been_known(
   """A run killed between two parts, or a cache that knows some pairs, changes no number."""
   folder = self_refine[1]
   with commands.opened(read_settings(config("self_refine", **PAIRED)), str(folder.path)) as what:
-    encoded = [pair.encoded_pair(what.student, p) for p in pairs(folder)]
+    encoded = [pair.encode_pair(what.student, p) for p in pairs(folder)]
     params = what.students(0)["student"][1]
-    what.folder.path = tmp_path
+    what.run_dir.path = tmp_path
     some = reference_logprobs.score(what, params, encoded[:3], "some")
     seen = computing(monkeypatch)
     every = reference_logprobs.score(what, params, encoded, "every")
@@ -152,7 +152,7 @@ def test_what_is_left_of_the_references_comes_out_as_if_nothing_had_been_known(
 
 
 def test_a_round_without_a_pair_leaves_the_student_as_it_is(shared, tmp_path, monkeypatch):
-  monkeypatch.setattr(pair, "couples_of", lambda *_: iter(()))
+  monkeypatch.setattr(pair, "build_pairs", lambda *_: iter(()))
   summary, folder = run(tmp_path / "run", "self_refine", **PAIRED, **shared)
   row = summary["rounds"][1]
   assert row["pairs"] == row["steps"] == 0 and row["loss"] is None
@@ -180,7 +180,7 @@ def test_cross_self_refine_tunes_on_one_task_and_prefers_on_another(shared, tmp_
   """What is taught are word problems; what is examined, paired and scored, too, is the taxonomy."""
   summary, folder = run(tmp_path / "run", "self_refine", cross__name="taxonomy", **PAIRED, **shared)
   choice = {
-    p.id for p in commands.runs.open_task(read_settings(config("tinythinker"))).problems("train")
+    p.id for p in commands.context.open_task(read_settings(config("tinythinker"))).problems("train")
   }
   assert {a.problem for a in attempts(folder)} <= choice
   assert not {x.problem for x in examples(folder)} & choice
@@ -212,7 +212,7 @@ def taught(socratic, **changes):
   """The examples that other settings make of the same decompositions."""
   s = read_settings(config("socratic", **changes))
   with commands.opened(s, str(socratic[1].path)) as what:
-    return what.examples(what.written([0]))
+    return what.examples(what.rationales([0]))
 
 
 def test_a_decomposer_that_sees_no_solutions_is_shown_none(socratic):
@@ -231,8 +231,8 @@ def test_a_calculator_marks_the_equations_that_are_taught(socratic):
 
 def test_gold_decompositions_need_no_teacher(tmp_path):
   with begun(tmp_path / "run", "socratic", demonstrate__source="gold") as what:
-    phases.run_phase("demonstrate", what, 0, what.folder.phase(0, 0, "demonstrate"))
-    written, problems = what.written([0]), what.task.problems("train")
+    phases.run_phase("demonstrate", what, 0, what.run_dir.phase(0, 0, "demonstrate"))
+    written, problems = what.rationales([0]), what.task.problems("train")
   assert not (tmp_path / "run" / "teacher.sqlite").exists()
   gold = {p.id: p.decomposition for p in problems}
   assert len(written) == 16
@@ -245,7 +245,7 @@ def test_sub_questions_that_nothing_answers_are_not_kept(tmp_path):
     bare = lambda p: dataclasses.replace(p, decomposition=(("What?", ""),), facts=())
     every = what.task.problems("train")
     what.task = types.SimpleNamespace(problems=lambda split: [bare(every[0]), *every[1:]])
-    here = what.folder.phase(0, 0, "demonstrate")
+    here = what.run_dir.phase(0, 0, "demonstrate")
     phases.run_phase("demonstrate", what, 0, here)
   assert here.facts == {"kept": 15, "dropped": {"no_rationale": 1}}
 
@@ -255,7 +255,7 @@ def test_gold_sub_questions_that_there_are_not_are_refused_before_anything_is_pl
   with begun(tmp_path / "run", "socratic", socratic__questions="gold") as what:
     commands.refuse_early(what)
     (bare,) = [dataclasses.replace(p, decomposition=()) for p in what.task.problems("test")[:1]]
-    what.finals = lambda: {"test": [bare]}
+    what.final_problems = lambda: {"test": [bare]}
     with pytest.raises(
       errors.UserError, match=r"config\.socratic\.questions.*without sub-questions"
     ):
@@ -265,7 +265,7 @@ def test_gold_sub_questions_that_there_are_not_are_refused_before_anything_is_pl
 def test_gold_sub_questions_are_asked_of_a_finished_run(socratic, capsys, monkeypatch):
   taken = recipes.spying(monkeypatch)
   assert recipes.scored(socratic[1], "socratic", capsys, socratic__questions="gold")["n"] == 4
-  problems = commands.runs.open_task(read_settings(config("socratic"))).problems("test")
+  problems = commands.context.open_task(read_settings(config("socratic"))).problems("test")
   questions = {p.id: [asked for asked, _ in p.decomposition] for p in problems}
   for a in taken:
     prompts = [prompt for _, prompt, _ in a.turns]
@@ -303,7 +303,7 @@ def test_a_decomposer_and_a_solver_leave_as_two_directories(socratic, capsys, tm
     for name, (student, params) in what.students(0).items():
       back = hf_read.load(
         out / name, family.tensors(shape), spare=family.spare(shape), prefix=family.PREFIX,
-        like=student.like,
+        like=student.abstract_params,
       )  # fmt: skip
       jax.tree.map(np.testing.assert_array_equal, back, params)
   cards = {name: (out / name / "README.md").read_text() for name in ("decomposer", "solver")}

@@ -70,7 +70,9 @@ def test_the_summary_has_the_form_that_later_tools_rely_on(plain):
 
 def test_everything_kept_is_right_and_everything_sent_was_wrong(plain):
   _, folder = plain
-  problems = {p.id: p for p in commands.runs.open_task(read_settings(config())).problems("train")}
+  problems = {
+    p.id: p for p in commands.context.open_task(read_settings(config())).problems("train")
+  }
   for number, phase in ((0, "demonstrate"), (1, "feedback")):
     for r in records_of(folder, number, phase, phase_dir.RATIONALES, records.Rationale):
       assert (
@@ -234,16 +236,16 @@ def test_blind_feedback_in_the_opening_asks_for_new_samples_too():
   s = read_settings(
     config(opening=("demonstrate", "exam", "feedback", "train"), feedback__mistakes=2)
   )
-  what = types.SimpleNamespace(settings=s, task=commands.runs.open_task(s))
+  what = types.SimpleNamespace(settings=s, task=commands.context.open_task(s))
   problem = what.task.problems("train")[0]
-  rounds_of = [feedback.blind(what, n, [problem] * 2, s.feedback) for n in (0, 1)]
+  rounds_of = [feedback.blind_requests(what, n, [problem] * 2) for n in (0, 1)]
   assert [w.request.first for wanted in rounds_of for w in wanted] == [1, 2, 3, 4]
 
 
 def test_a_round_without_a_teacher_paid_nothing_for_one(tmp_path):
   folder = run_dir.RunDir(tmp_path)
   folder.phase(0, 0, "exam").finish({"accuracy": 0.5, "n": 4, "mistakes": 2})
-  row = summary.row(types.SimpleNamespace(folder=folder), 0)
+  row = summary.row(types.SimpleNamespace(run_dir=folder), 0)
   assert row["teacher"] == {"calls": 0, "cache_hits": 0, "tokens": 0, "dollars": 0.0}
   assert row["kept"] == 0 and row["dropped"] == {}
 
@@ -258,7 +260,7 @@ def test_an_opening_that_keeps_no_rationale_says_why_they_were_dropped(tmp_path)
 def test_a_training_that_diverges_is_refused(loss, norm, tmp_path):
   last = records.Metrics(step=7, loss=loss, sft=loss, triplet=None, grad_norm=norm)
   with pytest.raises(errors.UserError, match=r"diverged.*step 7.*config\.train\.lr"):
-    fit.refuse_divergence(last, run_dir.RunDir(tmp_path).phase(0, 2, "train"))
+    fit.raise_if_diverged(last, run_dir.RunDir(tmp_path).phase(0, 2, "train"))
 
 
 @pytest.mark.parametrize(
@@ -313,12 +315,12 @@ def test_a_teacher_that_cannot_serve_is_refused(change):
 
 def test_rounds_stop_when_validation_stops_gaining_or_no_mistake_is_left():
   stop = settings.Stop(patience=2, min_gain=0.0)
-  assert rounds.stopped(stop, rows(0.1, 0.2, 0.3)) is None
-  assert rounds.stopped(stop, rows(0.1, 0.3, 0.3)) is None
-  assert "2 rounds" in rounds.stopped(stop, rows(0.3, 0.3, 0.3))
-  assert "2 rounds" in rounds.stopped(settings.Stop(2, 0.05), rows(0.3, 0.31, 0.35))
-  assert rounds.stopped(settings.Stop(0, 0.0), rows(0.3, 0.2, 0.1)) is None
-  assert "no mistake" in rounds.stopped(stop, rows(0.9, no_mistakes=True))
+  assert rounds.stop_reason(stop, rows(0.1, 0.2, 0.3)) is None
+  assert rounds.stop_reason(stop, rows(0.1, 0.3, 0.3)) is None
+  assert "2 rounds" in rounds.stop_reason(stop, rows(0.3, 0.3, 0.3))
+  assert "2 rounds" in rounds.stop_reason(settings.Stop(2, 0.05), rows(0.3, 0.31, 0.35))
+  assert rounds.stop_reason(settings.Stop(0, 0.0), rows(0.3, 0.2, 0.1)) is None
+  assert "no mistake" in rounds.stop_reason(stop, rows(0.9, no_mistakes=True))
 
 
 @pytest.mark.parametrize(
@@ -341,12 +343,12 @@ def test_a_round_without_a_mistake_ends_where_it_would_learn_from_them(
     here.finish({"mistakes": 0})
 
   monkeypatch.setattr(rounds.phases, "run_phase", play_phase)
-  monkeypatch.setattr(summary, "row", lambda run, number, no_mistakes=False: no_mistakes)
+  monkeypatch.setattr(summary, "row", lambda ctx, round_index, no_mistakes=False: no_mistakes)
   pair = types.SimpleNamespace(policy=policy)
   what = types.SimpleNamespace(
-    settings=types.SimpleNamespace(each_round=plan, pair=pair), folder=run_dir.RunDir(tmp_path)
+    settings=types.SimpleNamespace(each_round=plan, pair=pair), run_dir=run_dir.RunDir(tmp_path)
   )
-  assert rounds.play_round(what, 1) == (played == 1)
+  assert rounds.run_round(what, 1) == (played == 1)
   assert done == [*plan, "evaluate"][:played]
 
 
@@ -364,7 +366,7 @@ def test_examples_are_told_by_what_was_voted_for(tmp_path):
     here.finish({})
   problem = records.Problem("p", "validation", "3 + 4?", "7")
   task = types.SimpleNamespace(problems=lambda split: [problem])
-  what = types.SimpleNamespace(folder=folder, task=task)
+  what = types.SimpleNamespace(run_dir=folder, task=task)
   assert summary.before_and_after(what, 1) == [("3 + 4?", "a", "d", "7")]
 
 

@@ -85,7 +85,7 @@ def test_the_interval_decides_what_a_step_is_taught(thinker):
   def stages(interval):
     s = read_settings(config("tinythinker", **LEARNT | {"staged__interval": interval}))
     with commands.opened(s, str(thinker[1].path)) as what:
-      corpus = train.corpus_of(what, 0, examples(thinker[1]), [])
+      corpus = train.build_corpus(what, 0, examples(thinker[1]), [])
     by_step = [corpus.batch_order[n][2] for n in range(5)]
     return [{corpus.examples[n].stage for row in rows for n in row} for rows in by_step]
 
@@ -98,7 +98,7 @@ def test_no_more_recalls_of_a_question_are_analyzed_than_it_is_told(thinker):
   """starts=1 of what stands in the exam."""
   recalled = [a for a in attempts(thinker[1]) if a.stage == "recall"]
   problems = [types.SimpleNamespace(id=name) for name in dict.fromkeys(a.problem for a in recalled)]
-  every, one = (exam.from_right_recalls(problems, recalled, n) for n in (0, 1))
+  every, one = (exam.items_from_correct_recalls(problems, recalled, n) for n in (0, 1))
   assert len(one) == len({s.problem.id for s in every}) > 0
   assert {s.given for s in one} <= {s.given for s in every}
 

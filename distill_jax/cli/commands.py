@@ -14,10 +14,8 @@ from distill_jax.config import rules, rules_teacher
 from distill_jax.machine import hf_verify
 from distill_jax.phases import evaluate as evaluation
 from distill_jax.run_dir import phase_dir, run_dir
-from distill_jax.runtime import base_model as bases
-from distill_jax.runtime import context as runs
-from distill_jax.runtime import conversations, devices
-from distill_jax.runtime import export as leaving
+from distill_jax.runtime import base_model, context, conversations, devices
+from distill_jax.runtime import export as student_export
 from distill_jax.teacher import pool
 from distill_jax.teacher.builtin import teacher as builtin
 from distill_jax.teacher.client import credentials
@@ -35,7 +33,7 @@ def run(settings, config: dict, workdir: str, *, retry_failed: bool = False) -> 
       at = "teacher" if name == pool.MAIN else f"teachers.{name}"
       screen.warn(f"{at}.prices are 0, so that teacher.max_dollars stops nothing: set both prices")
   try:
-    with runs.Run(settings, folder, screen) as what:
+    with context.RunContext(settings, folder, screen) as what:
       refuse_early(what)
       finished = rounds.finished_phases(what)
       if finished and not (folder.path / "summary.json").exists():
@@ -44,7 +42,7 @@ def run(settings, config: dict, workdir: str, *, retry_failed: bool = False) -> 
       if retry_failed:
         again = teacher.retry_failed(settings.teacher, folder.path, finished)
         screen.line(f"{again} samples without a reply are asked for again")
-      played = rounds.play(what)
+      played = rounds.run(what)
       screen.rounds_table(played["rounds"], best=played["best_round"])
       screen.examples(summary.before_and_after(what, played["best_round"]))
   finally:
@@ -65,28 +63,31 @@ def refuse_early(what) -> None:
   train it, or if it is to be asked sub-questions that there are not."""
   s = what.settings
   if s.format == "socratic" and s.socratic.questions == "gold":
-    asked = [*what.task.problems("validation"), *itertools.chain(*what.finals().values())]
+    asked = [*what.task.problems("validation"), *itertools.chain(*what.final_problems().values())]
     if lacking := [p.id for p in asked if not p.decomposition]:
       allowed = f"model: {lacking[0]} and {len(lacking) - 1} more come without sub-questions"
       raise errors.config("socratic.questions", "gold", allowed)
   for name in pool.teachers_used(s, rules_teacher.askers(s)):
     if (teacher_ := pool.get(s, name)).kind == "student":
-      what.local(teacher_, name)
-  if s.student.init == bases.SCRATCH:  # its tokenizer is made when the teacher has written
-    devices.refuse(s, bases.of(s, what.folder, s.student.scratch.vocab))
+      what.student_teacher(teacher_, name)
+  if s.student.init == base_model.SCRATCH:  # its tokenizer is made when the teacher has written
+    base = base_model.open_base(
+      s, what.run_dir.path, started=what.run_dir.started, vocab=s.student.scratch.vocab
+    )
+    devices.check(s, base)
     return
-  devices.refuse(s, what.base)
+  devices.check(s, what.base)
   _ = what.tokenizer
 
 
-def opened(settings, workdir: str) -> runs.Run:
+def opened(settings, workdir: str) -> context.RunContext:
   """A run folder to read from; what is told of it leaves the standard output to the results.
   Raises UserError if it is none."""
   path = pathlib.Path(workdir)
   if not (path / "config.json").exists():
     raise errors.usage(f"{workdir or '--workdir'} is no run folder: it has no config.json")
   refuse_another_student(settings, phase_dir.read_json(path / "config.json"))
-  return runs.Run(settings, run_dir.RunDir(path), console.Console(file=sys.stderr))
+  return context.RunContext(settings, run_dir.RunDir(path), console.Console(file=sys.stderr))
 
 
 def refuse_another_student(settings, begun: dict) -> None:
@@ -95,10 +96,11 @@ def refuse_another_student(settings, begun: dict) -> None:
   ours = json.loads(json.dumps(dataclasses.asdict(settings)))  # tuples become lists, as on disk
   free = {f"config.student.{name}" for name in ("dtype", "attention")}
   inits = {begun["student"]["init"], settings.student.init}
-  if bases.SCRATCH not in inits:
+  if base_model.SCRATCH not in inits:
     free.add("config.student.init")
   other = {key for key in run_dir.changed_keys(begun, ours) if key.startswith("config.student.")}
-  if inits == {bases.SCRATCH} and settings.student.lora.rank and begun["seed"] != settings.seed:
+  scratch_lora = inits == {base_model.SCRATCH} and settings.student.lora.rank
+  if scratch_lora and begun["seed"] != settings.seed:
     other.add("config.seed")  # of the weights beneath the updates
   if other - free:
     raise errors.UserError(
@@ -114,10 +116,10 @@ def trained_round(what, number: int) -> int:
   done = {
     n: f["evaluate"].facts
     for n in range(what.settings.rounds + 1)
-    if "evaluate" in (f := what.folder.finished(n)) and set(plan.TRAINERS) & set(f)
+    if "evaluate" in (f := what.run_dir.finished(n)) and set(plan.TRAINERS) & set(f)
   }
   if not done:
-    raise errors.data(f"{what.folder.path} has no finished round yet")
+    raise errors.data(f"{what.run_dir.path} has no finished round yet")
   if number != -1 and number not in done:
     raise errors.usage(f"--round={number} is not finished there; there are {sorted(done)}")
   return number if number != -1 else max(done, key=lambda n: (done[n]["accuracy"], -n))
@@ -132,7 +134,7 @@ def evaluate(settings, *, workdir: str, round: int, split: str) -> dict:
       raise errors.usage(f"--split={split}: task {what.task.name} has no such questions")
     number = trained_round(what, round)
     here = run_dir.RunDir(scratch).final(split)
-    evaluation.score(what, here, problems, split, number=number)
+    evaluation.score(what, here, problems, split, round_index=number)
     print(json.dumps({"round": number, "task": what.task.name, **here.facts}))
     return here.facts
 
@@ -159,7 +161,7 @@ def sample(
     number = trained_round(what, round)
     shots = what.task.shots[: settings.cot.shots]
     rows = [(q, k) for q in asked for k in range(samples)]
-    spoken = conversations.lead(
+    spoken = conversations.run_conversations(
       [what.format.conversation(what.task.parse_question(q), q, shots) for q, _ in rows],
       [f"sample/{n}" for n in range(len(rows))],
       students=what.students(number),
@@ -192,7 +194,7 @@ def export(settings, *, workdir: str, round: int, out: str, dtype: str, verify: 
   with opened(settings, workdir) as what:
     number = trained_round(what, round)
     rows = [summary.row(what, n) for n in range(number + 1)]
-    finals = {s: f.facts for s in summary.FINALS if (f := what.folder.final(s)).finished}
+    finals = {s: f.facts for s in summary.FINALS if (f := what.run_dir.final(s)).finished}
     names = what.format.students
     for name, to in zip(names, folders(out, names), strict=True):
       text = model_card.write(
@@ -203,10 +205,11 @@ def export(settings, *, workdir: str, round: int, out: str, dtype: str, verify: 
         prompt=first_prompt(what, name),
         name=pathlib.Path(to).name,
       )
-      leaving.write(what, number, name, out=to, dtype=dtype, card=text)
+      student_export.write(what, number, name, out=to, dtype=dtype, card=text)
       print(f"the {name} of round {number} is in {to}")
       if verify:
-        print(f"transformers computes the same: no logit differs by {leaving.verify(what, to):.1g}")
+        difference = student_export.verify(what, to)
+        print(f"transformers computes the same: no logit differs by {difference:.1g}")
 
 
 def first_prompt(what, name: str) -> str:
@@ -267,7 +270,7 @@ def serve(settings, *, port: int, log: str) -> None:
   if log:
     with phase_dir.report_os_errors(log):
       open(log, "a").close()
-  task = runs.open_task(settings)
+  task = context.open_task(settings)
   b = settings.teacher.builtin
   builtin.serve(
     task.world,

@@ -10,7 +10,7 @@ import types
 from distill_jax import console, errors, phases, rounds, teacher
 from distill_jax import plan as plans
 from distill_jax.run_dir import run_dir
-from distill_jax.runtime import context as runs
+from distill_jax.runtime import context
 from distill_jax.teacher import types as asking
 
 SURE, AT_MOST = "", "at most"
@@ -21,7 +21,7 @@ def tell(settings, config: dict, workdir: str, *, retry_failed: bool = False) ->
   for what a run would be refused for before it begins, but for what only the devices know."""
   screen, folder = console.Console(), run_dir.RunDir(workdir)
   folder.check(config)
-  what = runs.Run(settings, folder, screen)
+  what = context.RunContext(settings, folder, screen)
   number = unfinished(what)
   screen.line("dry run: nothing is sent, and nothing is written")
   if number is None:
@@ -37,18 +37,18 @@ def tell(settings, config: dict, workdir: str, *, retry_failed: bool = False) ->
 
 def unfinished(what) -> int | None:
   """The first round with something left to do."""
-  if (what.folder.path / "summary.json").exists():
+  if (what.run_dir.path / "summary.json").exists():
     return None
   for number in range(what.settings.rounds + 1):
     plan = [*_plan(what, number), "evaluate"]
-    if not all(what.folder.phase(number, k, name).finished for k, name in enumerate(plan)):
+    if not all(what.run_dir.phase(number, k, name).finished for k, name in enumerate(plan)):
       return number
   return None
 
 
 def teacher_phases(what, number: int) -> list[tuple[str, object]]:
   """(name, folder) of the round's phases that ask the teacher and are not finished."""
-  named = [(name, what.folder.phase(number, k, name)) for k, name in enumerate(_plan(what, number))]
+  named = [(name, what.run_dir.phase(number, k, name)) for k, name in enumerate(_plan(what, number))]
   return [(name, here) for name, here in named if name in plans.ASKERS and not here.finished]
 
 
@@ -60,7 +60,7 @@ def _plan(what, number: int):
 def opened(what, retry_failed: bool):
   """The run's teacher over a copy of its cache. A student as teacher costs nothing and is not
   loaded."""
-  settings, path = what.settings, what.folder.path
+  settings, path = what.settings, what.run_dir.path
   with tempfile.TemporaryDirectory() as scratch:
     copy = pathlib.Path(scratch) / teacher.CACHE
     _copy(pathlib.Path(settings.teacher.cache or path / teacher.CACHE), copy)
@@ -70,13 +70,13 @@ def opened(what, retry_failed: bool):
       settings = dataclasses.replace(settings, teacher=over(settings.teacher), teachers=others)
     run = types.SimpleNamespace(
       settings=settings,
-      folder=types.SimpleNamespace(path=path if settings.teacher.cache else copy.parent),
+      run_dir=types.SimpleNamespace(path=path if settings.teacher.cache else copy.parent),
       console=what.console,
       task=what.task,
-      local=lambda *_: None,
+      student_teacher=lambda *_: None,
     )
     if retry_failed:
-      teacher.retry_failed(settings.teacher, run.folder.path, rounds.finished_phases(what))
+      teacher.retry_failed(settings.teacher, run.run_dir.path, rounds.finished_phases(what))
     with contextlib.closing(teacher.open(run)) as answers:
       yield answers
 
@@ -99,7 +99,7 @@ def _copy(source: pathlib.Path, copy: pathlib.Path) -> None:
 
 def _needs(what, number: int, answers, name: str, here) -> list[tuple[str, str, asking.Estimate]]:
   """(phase, SURE or AT_MOST, need) of a phase; what is sure and what is not stand apart."""
-  sure, bounded = phases.asked(name, what, number)
+  sure, bounded = phases.planned_requests(name, what, number)
   need = lambda wanted: answers.estimate(
     [w.request for w in wanted],
     round=number, phase=here.path.name, temperature=what.settings.teacher.temperature,

@@ -1,146 +1,173 @@
-"""The teacher writes for training questions, without knowing the student: rationales, stages or
-decompositions, as the format wants them. Or the data set's own are taken (source="gold")."""
+"""The teacher writes demonstrations for training questions, without seeing the student.
+
+They are rationales, stages or decompositions, as the format asks for. With source="gold" the data
+set's own rationales are used instead.
+"""
 
 from collections import Counter
+from collections.abc import Iterable
 
-from distill_jax import records
+from distill_jax import records, tasks
 from distill_jax.formats import cot, decompositions
 from distill_jax.run_dir import phase_dir
 from distill_jax.runtime import rationales
+from distill_jax.runtime.context import RunContext
 from distill_jax.teacher import types
-from distill_jax.teacher.prompts import messages as prompts
-from distill_jax.teacher.prompts import schema
+from distill_jax.teacher.prompts import messages, schema
 
 
-def run(run, number, here):
-  """Writes rationales.jsonl: `demonstrate.rationales` asked for each of `demonstrate.questions`
-  questions."""
-  settings = run.settings.demonstrate
-  if not (wanted := wishes(run, number)):
-    return gold(run, number, here, questions(run))
+def run(ctx: RunContext, round_index: int, out: phase_dir.PhaseDir) -> None:
+  """Writes rationales.jsonl: `demonstrate.rationales` for each of `demonstrate.questions`."""
+  settings = ctx.settings.demonstrate
+  requests = build_requests(ctx, round_index)
+  if not requests:
+    return write_gold(ctx, round_index, out, select_problems(ctx))
   rationales.collect(
-    run, number, here, wanted, reader(run),
-    passes=settings.passes, relabel=settings.relabel, distance=settings.distance,
-  )  # fmt: skip
+    ctx,
+    round_index,
+    out,
+    requests,
+    parser(ctx),
+    passes=settings.passes,
+    relabel=settings.relabel,
+    distance=settings.distance,
+  )
 
 
-def asked(run, number):
-  """See phases.asked."""
-  wanted = wishes(run, number)
-  more, last = [], wanted
-  for _ in range(run.settings.demonstrate.passes - 1):
-    last = [rationales.again(w, w.request.samples) for w in last]
+def planned_requests(
+  ctx: RunContext, round_index: int
+) -> tuple[list[rationales.TeacherRequest], list[rationales.TeacherRequest]]:
+  """See phases.planned_requests. The later passes are not sure: they ask for what is missing."""
+  requests = build_requests(ctx, round_index)
+  more, last = [], requests
+  for _ in range(ctx.settings.demonstrate.passes - 1):
+    last = [rationales.request_more(r, r.request.samples) for r in last]
     more += last
-  return wanted, more
+  return requests, more
 
 
-def questions(run):
-  """The problems it is about."""
-  problems = run.task.problems("train")
-  return problems[: run.settings.demonstrate.questions or len(problems)]
+def select_problems(ctx: RunContext) -> list[records.Problem]:
+  """Returns the training questions that get demonstrations."""
+  problems = ctx.task.problems("train")
+  return problems[: ctx.settings.demonstrate.questions or len(problems)]
 
 
-def wishes(run, number) -> list[rationales.Wanted]:
-  """What the teacher is asked at first; nothing, where what came with the questions is taken."""
-  settings = run.settings.demonstrate
-  if settings.source == "gold" or not run.format.request_kind:
+def build_requests(ctx: RunContext, round_index: int) -> list[rationales.TeacherRequest]:
+  """Returns the requests of the first pass; none if the data set's own rationales are used."""
+  settings = ctx.settings.demonstrate
+  if settings.source == "gold" or not ctx.format.request_kind:
     return []
-  first = number * settings.rationales * settings.passes
+  first = round_index * settings.rationales * settings.passes
   return [
-    rationales.Wanted(
-      p,
+    rationales.TeacherRequest(
+      problem,
       types.Request(
-        run.format.request_kind,
-        run.task.render(p),
-        messages(run, p),
+        ctx.format.request_kind,
+        ctx.task.render(problem),
+        build_messages(ctx, problem),
         settings.rationales,
         first=first,
       ),
     )
-    for p in questions(run)
+    for problem in select_problems(ctx)
   ]
 
 
-def messages(run, problem):
-  """What the teacher is told."""
-  question, shots = run.task.render(problem), run.task.shots[:1]
-  if run.format.request_kind == "annotate":
-    return prompts.annotate(question, shots)
-  known = problem.gold if run.settings.demonstrate.show_gold else None
-  if run.format.request_kind == "stage":
-    return prompts.stage(problem.question, problem.choices, known)
-  return prompts.decompose(question, gold=known)
+def build_messages(ctx: RunContext, problem: records.Problem) -> tuple[tuple[str, str], ...]:
+  """Returns the teacher's prompt as (role, content) pairs."""
+  question, shots = ctx.task.render(problem), ctx.task.shots[:1]
+  if ctx.format.request_kind == "annotate":
+    return messages.annotate(question, shots)
+  gold = problem.gold if ctx.settings.demonstrate.show_gold else None
+  if ctx.format.request_kind == "stage":
+    return messages.stage(problem.question, problem.choices, gold)
+  return messages.decompose(question, gold=gold)
 
 
-def reader(run):
-  """What reads a reply to it: see rationales.collect."""
-  if run.format.request_kind == "annotate":
-    return annotated
-  if run.format.request_kind == "decompose":
-    return decomposed
-  if "analyze" in run.format.stages:
-    return staged
-  # Without analyses a chain of thought will do, such as a recorded teacher's.
-  return lambda text, problem: staged(text, problem) or recalled(text, run.task, problem)
+def parser(ctx: RunContext) -> rationales.Parser:
+  """Returns the parser of replies to these requests; see rationales.collect."""
+  if ctx.format.request_kind == "annotate":
+    return parse_annotation
+  if ctx.format.request_kind == "decompose":
+    return parse_decomposition
+  if "analyze" in ctx.format.stages:
+    return parse_stages
+
+  def parse_stages_or_recall(text: str, problem: records.Problem) -> rationales.ParsedReply | None:
+    return parse_stages(text, problem) or parse_recall(text, ctx.task, problem)
+
+  # Without analyses a chain of thought is enough, such as a recorded teacher's.
+  return parse_stages_or_recall
 
 
-def annotated(text: str, problem) -> rationales.Read:
-  return rationales.Read(schema.annotated(text) or text)
+def parse_annotation(text: str, problem: records.Problem) -> rationales.ParsedReply:
+  """Parses a rationale: any text is one."""
+  return rationales.ParsedReply(schema.annotated(text) or text)
 
 
-def recalled(text: str, task, problem) -> rationales.Read | None:
-  """A chain of thought, without its answer, as what one has to know."""
+def parse_recall(
+  text: str, task: tasks.Task, problem: records.Problem
+) -> rationales.ParsedReply | None:
+  """Parses a chain of thought as the recall stage: its text without the answer."""
   *body, _ = cot.target(text, "").split("\n")
   sentences = " ".join(body).replace(". ", ".\n").split("\n")
   recall = " ".join(sentences[:-1] if cot.is_closing(sentences[-1]) else sentences)
   answer = task.read_answer(text, problem)
   if answer is None or not recall:
     return None
-  return rationales.Read(f"{recall}\nAnswer: {answer}", parts=(("recall", recall),))
+  return rationales.ParsedReply(f"{recall}\nAnswer: {answer}", parts=(("recall", recall),))
 
 
-def staged(text: str, problem) -> rationales.Read | None:
-  # In the teacher's order: a format has its own, and (compat) may take this one.
+def parse_stages(text: str, problem: records.Problem) -> rationales.ParsedReply | None:
+  """Parses recall, analyses and answer.
+
+  The analyses stay in the teacher's order: a format has its own order, and with
+  compat.tinythinker.teachers_order it uses this one.
+  """
   labels = tuple(label for label, _ in problem.choices)
-  found = schema.staged(text, labels)
-  found = found or prompts.split_stages(text, labels, as_written=True)
-  if found is None:
+  stages = schema.staged(text, labels) or messages.split_stages(text, labels, as_written=True)
+  if stages is None:
     return None
-  parts, label = found
-  lines = [said for _, said in parts]
-  return rationales.Read("\n".join([*lines, f"Answer: {label}"]), parts=parts)
+  parts, label = stages
+  lines = [part for _, part in parts]
+  return rationales.ParsedReply("\n".join([*lines, f"Answer: {label}"]), parts=parts)
 
 
-def decomposed(text: str, problem) -> rationales.Read | None:
-  parts, text = schema.decomposed(text) or (prompts.split_steps(text), text)
-  return None if parts is None else rationales.Read(text, parts=parts)
+def parse_decomposition(text: str, problem: records.Problem) -> rationales.ParsedReply | None:
+  """Parses sub-questions and their solutions."""
+  parts, text = schema.decomposed(text) or (messages.split_steps(text), text)
+  return None if parts is None else rationales.ParsedReply(text, parts=parts)
 
 
-def told(steps) -> str:
-  """Sub-questions and solutions as one text."""
+def join_steps(steps: Iterable[tuple[str, str]]) -> str:
+  """Joins sub-questions and solutions into one text, without the empty ones."""
   return "\n".join(line for step in steps for line in step if line)
 
 
-def gold(run, number, here, problems) -> None:
-  """The rationales that came with the questions. Facts: kept, dropped (no_rationale: there is none,
-  or it has sub-questions that nothing answers)."""
+def write_gold(
+  ctx: RunContext, round_index: int, out: phase_dir.PhaseDir, problems: Iterable[records.Problem]
+) -> None:
+  """Writes the rationales of the data set.
+
+  Facts: kept and dropped (no_rationale: a question has none, or sub-questions without solutions).
+  """
   kept, dropped = [], Counter()
   for p in problems:
     text, parts = p.rationale, ()
-    if run.format.request_kind == "decompose":
+    if ctx.format.request_kind == "decompose":
       parts = p.decomposition
-      text = told(parts) if decompositions.with_solutions(p, parts) else ""
-    elif run.format.request_kind == "":
-      text = run.format.target("", p.gold)
+      text = join_steps(parts) if decompositions.with_solutions(p, parts) else ""
+    elif ctx.format.request_kind == "":
+      text = ctx.format.target("", p.gold)
     elif text:
-      text = run.format.target(text, p.gold)
+      text = ctx.format.target(text, p.gold)
     if not text:
       dropped["no_rationale"] += 1
       continue
     kept.append(
       records.Rationale(
-        p.id, text, p.gold, "gold", number, prompt="", sample=0, temperature=0.0, parts=parts
+        p.id, text, p.gold, "gold", round_index, prompt="", sample=0, temperature=0.0, parts=parts
       )
     )
-  here.write(phase_dir.RATIONALES, kept)
-  here.finish({"kept": len(kept), "dropped": dict(dropped)})
+  out.write(phase_dir.RATIONALES, kept)
+  out.finish({"kept": len(kept), "dropped": dict(dropped)})

@@ -1,50 +1,62 @@
-"""Held-out accuracy with its interval: one greedy answer a question, or the vote of several."""
+"""Held-out accuracy with its confidence interval: one greedy answer per question, or a vote."""
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from distill_jax import records
 from distill_jax.data import statistics
 from distill_jax.phases import exam
+from distill_jax.run_dir.phase_dir import PhaseDir
+from distill_jax.runtime.context import RunContext
 
 VERDICTS = "verdicts.jsonl"
 
 
-def run(run, number, here):
-  """Validation of the student this round ends with."""
-  score(run, here, run.task.problems("validation"), "validation", number=number)
+def run(ctx: RunContext, round_index: int, out: PhaseDir) -> None:
+  """Validates the student that the round ends with."""
+  score(ctx, out, ctx.task.problems("validation"), "validation", round_index=round_index)
 
 
-def score(run, here, problems, split: str, *, number):
-  """Writes attempts.jsonl and verdicts.jsonl. Facts: accuracy, correct, n, low, high (95 % Wilson
-  interval), all shares; and the split."""
-  e = run.settings.evaluate
-  style = "cot" if run.settings.format == "instruct" else ""
+def score(
+  ctx: RunContext,
+  out: PhaseDir,
+  problems: Sequence[records.Problem],
+  split: str,
+  *,
+  round_index: int,
+) -> None:
+  """Scores a round's student on `problems`; writes attempts.jsonl and verdicts.jsonl.
+
+  Facts: split, accuracy, correct, n, low and high (95% Wilson interval). Accuracy, low and high are
+  fractions.
+  """
+  settings = ctx.settings.evaluate
+  style = "cot" if ctx.settings.format == "instruct" else ""
   # TinyThinker votes over sampled recalls and analyses; its summaries stay greedy.
-  thought = set(run.settings.staged.stages) - {"summarize"}
-  staged = run.settings.format == "staged" and thought
-  attempts = exam.take(
-    run,
-    here,
-    [exam.Sitting(p, style) for p in problems],
-    number=number,
-    label=f"round {number} {split}",
-    samples=e.num_votes,
-    temperature=e.temperature if e.num_votes > 1 else 0.0,
-    max_new_tokens=e.max_new_tokens,
-    sampled=frozenset(thought) if staged else None,
+  sampled = frozenset(ctx.settings.staged.stages) - {"summarize"}
+  attempts = exam.sample_attempts(
+    ctx,
+    out,
+    [exam.ExamItem(p, style) for p in problems],
+    round_index=round_index,
+    label=f"round {round_index} {split}",
+    samples=settings.num_votes,
+    temperature=settings.temperature if settings.num_votes > 1 else 0.0,
+    max_new_tokens=settings.max_new_tokens,
+    sampled_stages=sampled if ctx.settings.format == "staged" and sampled else None,
   )
-  answers = {}
+  answers: dict[str, list[str | None]] = {}
   for attempt in attempts:
     answers.setdefault(attempt.problem, []).append(attempt.answer)
   verdicts = []
-  for p in problems:
-    answer = vote(answers[p.id])
-    right = answer is not None and run.task.is_correct(answer, p)
-    verdicts.append(records.Verdict(p.id, answer, right))
-  here.write(VERDICTS, verdicts)
+  for problem in problems:
+    answer = vote(answers[problem.id])
+    correct = answer is not None and ctx.task.is_correct(answer, problem)
+    verdicts.append(records.Verdict(problem.id, answer, correct))
+  out.write(VERDICTS, verdicts)
   correct = sum(v.correct for v in verdicts)
   low, high = statistics.wilson(correct, len(verdicts))
-  here.finish(
+  out.finish(
     {
       "split": split,
       "accuracy": correct / max(len(verdicts), 1),
@@ -56,8 +68,10 @@ def score(run, here, problems, split: str, *, number):
   )
 
 
-def vote(answers) -> str | None:
-  """The most frequent answer; of equally frequent ones, that which was given first. An answer that
-  could not be read (None) has no vote, unless there is no other."""
+def vote(answers: Iterable[str | None]) -> str | None:
+  """Returns the most frequent answer; ties go to the first.
+
+  An answer that could not be read (None) has no vote, unless there is no other.
+  """
   counts = Counter(a for a in answers if a is not None)
   return counts.most_common(1)[0][0] if counts else None

@@ -1,180 +1,210 @@
-"""The student answers training questions; every attempt is kept with its verdict (Wang et al. 2023:
-the exam)."""
+"""The student answers training questions; every attempt is kept with its verdict.
 
+Source: the exam of Wang et al. 2023.
+"""
+
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from distill_jax import records
+from distill_jax import records, tasks
 from distill_jax.run_dir import phase_dir
 from distill_jax.runtime import conversations
+from distill_jax.runtime.context import RunContext
 
 
-class Sitting(NamedTuple):
-  """What is asked of the student: a problem in a style; `stage`: the one stage that is sampled, ""
-  for all; `given`: (stage, text) of stages that stand."""
+class ExamItem(NamedTuple):
+  """A question as it is put to the student."""
 
   problem: records.Problem
   style: str = ""
-  stage: str = ""
-  given: tuple[tuple[str, str], ...] = ()
+  stage: str = ""  # the one stage that is sampled; "": all of them
+  given: tuple[tuple[str, str], ...] = ()  # (stage, text) of the stages that are fixed
 
 
-def run(run, number, here):
-  """Writes attempts.jsonl; facts: accuracy over all attempts, their number, mistakes, questions.
+def run(ctx: RunContext, round_index: int, out: phase_dir.PhaseDir) -> None:
+  """Writes attempts.jsonl. Facts: accuracy and n (over all attempts), mistakes, questions.
 
-  In format staged each stage of config.staged.reflect is sampled in turn: first all that follows
-  one sampled recall; then, from every right recall, sampled analyses (TinyThinker).
+  In format staged, each stage of config.staged.reflect is sampled in turn: first everything that
+  follows one sampled recall, then sampled analyses for every correct recall (TinyThinker).
   """
-  exam = run.settings.exam
-  problems = run.lesson(number).problems("train")
-  problems = problems[: exam.questions or len(problems)]
-  stages = run.settings.staged.reflect if run.settings.format == "staged" else ("",)
-  attempts = []
+  settings = ctx.settings.exam
+  problems = ctx.round_task(round_index).problems("train")
+  problems = problems[: settings.questions or len(problems)]
+  stages = ctx.settings.staged.reflect if ctx.settings.format == "staged" else ("",)
+  attempts: list[records.Attempt] = []
   for stage in stages:
-    recalled = [a for a in attempts if a.stage == "recall"]
-    if stage == "analyze" and recalled:
-      sittings = from_right_recalls(problems, recalled, run.settings.staged.starts)
+    recalls = [a for a in attempts if a.stage == "recall"]
+    if stage == "analyze" and recalls:
+      items = items_from_correct_recalls(problems, recalls, ctx.settings.staged.starts)
     else:
-      sittings = [Sitting(p, style, stage) for style in exam.styles for p in problems]
-    attempts += take(
-      run,
-      here,
-      sittings,
-      number=number,
-      label=f"round {number} exam{' ' * bool(stage)}{stage}",
-      samples=exam.samples,
-      temperature=exam.temperature,
-      top_p=exam.top_p,
-      top_k=exam.top_k,
-      max_new_tokens=exam.max_new_tokens,
+      items = [ExamItem(p, style, stage) for style in settings.styles for p in problems]
+    label = f"round {round_index} exam"
+    attempts += sample_attempts(
+      ctx,
+      out,
+      items,
+      round_index=round_index,
+      label=f"{label} {stage}" if stage else label,
+      samples=settings.samples,
+      temperature=settings.temperature,
+      top_p=settings.top_p,
+      top_k=settings.top_k,
+      max_new_tokens=settings.max_new_tokens,
       first=len(attempts),
-      sampled=frozenset([stage]) if stage else None,
+      sampled_stages=frozenset([stage]) if stage else None,
     )
-  right = sum(a.correct for a in attempts)
-  here.finish(
+  correct = sum(a.correct for a in attempts)
+  out.finish(
     {
-      "accuracy": right / max(len(attempts), 1),
+      "accuracy": correct / max(len(attempts), 1),
       "n": len(attempts),
-      "mistakes": len(attempts) - right,
+      "mistakes": len(attempts) - correct,
       "questions": len(problems),
     }
   )
 
 
-def from_right_recalls(problems, attempts, limit: int) -> list[Sitting]:
-  """A sitting for each different recall that led to the right answer and never to a wrong one, in
-  an attempt that was not cut off; at most `limit` of a question, 0 for all."""
-  right, wrong = {}, set()
-  for a in attempts:
-    recall = a.turns[0][2]
-    if not a.correct:
-      wrong.add((a.problem, recall))
-    elif a.finish == "stop":
-      right.setdefault(a.problem, {})[recall] = None
-  sittings = []
-  for p in problems:
-    kept = [text for text in right.get(p.id, ()) if (p.id, text) not in wrong]
-    sittings += [
-      Sitting(p, "", "analyze", (("recall", text),)) for text in kept[: limit or len(kept)]
+def items_from_correct_recalls(
+  problems: Iterable[records.Problem], attempts: Iterable[records.Attempt], limit: int
+) -> list[ExamItem]:
+  """Returns an item for each distinct recall that led to correct answers only.
+
+  Attempts that were cut off do not count as correct. At most `limit` items per question; 0: all.
+  """
+  correct: dict[str, dict[str, None]] = {}
+  wrong = set()
+  for attempt in attempts:
+    recall = attempt.turns[0][2]
+    if not attempt.correct:
+      wrong.add((attempt.problem, recall))
+    elif attempt.finish == "stop":
+      correct.setdefault(attempt.problem, {})[recall] = None
+  items = []
+  for problem in problems:
+    texts = [t for t in correct.get(problem.id, ()) if (problem.id, t) not in wrong]
+    items += [
+      ExamItem(problem, "", "analyze", (("recall", text),)) for text in texts[: limit or len(texts)]
     ]
-  return sittings
+  return items
 
 
-def take(
-  run,
-  here,
-  sittings,
+def sample_attempts(
+  ctx: RunContext,
+  out: phase_dir.PhaseDir,
+  items: Sequence[ExamItem],
   *,
-  number,
-  label,
-  samples,
-  temperature,
-  top_p=1.0,
-  top_k=0,
-  max_new_tokens,
-  first=0,
-  sampled=None,
-):
-  """`samples` attempts at each sitting by the newest students, as rows of attempts.jsonl from row
-  `first` on. A part of them is on disk as soon as it is read, and a killed run goes on after it.
-  `sampled`: the stages that are, None for all; the others are greedy."""
-  students = run.students(number)
-  readers = [student for student, _ in students.values()]
-  prompts = [run.prompt(s.problem, s.style) for s in sittings]
-  lengths = [len(readers[0].read(prompt)) for prompt in prompts]
-  if cut := sum(n > max(run.settings.rollout.buckets) for n in lengths):
-    run.console.warn(
-      f"{label}: {cut} prompts are longer than rollout.buckets: their beginnings are lost"
+  round_index: int,
+  label: str,
+  samples: int,
+  temperature: float,
+  top_p: float = 1.0,
+  top_k: int = 0,
+  max_new_tokens: int,
+  first: int = 0,
+  sampled_stages: frozenset[str] | None = None,
+) -> list[records.Attempt]:
+  """Samples attempts with the newest students and appends them to attempts.jsonl.
+
+  Each item gets `samples` attempts. For the decoding options see Student.generate; only
+  `sampled_stages` are sampled and the other stages are greedy (None: all are sampled). Attempts are
+  written in parts, as soon as they are graded, from row `first` of the file on; a killed run
+  resumes after the last complete item. `label` names the work in progress bars and warnings.
+
+  Returns:
+    All attempts, shortest prompt first.
+  """
+  students = ctx.students(round_index)
+  student, _ = next(iter(students.values()))
+  longest = max(ctx.settings.rollout.buckets)
+  prompts = [ctx.prompt(item.problem, item.style) for item in items]
+  lengths = [len(student.encode_prompt(prompt)) for prompt in prompts]
+  if count := sum(length > longest for length in lengths):
+    ctx.console.warn(
+      f"{label}: {count} prompts are longer than rollout.buckets and lose their beginnings"
     )
-  order = sorted(range(len(sittings)), key=lambda n: lengths[n])
-  work = [(sittings[n], k) for n in order for k in range(samples)]
-  done = whole(here, first, len(work), samples)
-  size = max(4 * run.settings.rollout.batch // samples, 1) * samples
-  later = set()  # prompts with what was said before in them
-  with run.console.progress(label, len(work), "attempts") as bar:
-    bar.update(len(done))
-    for start in range(len(done), len(work), size):
+  order = sorted(range(len(items)), key=lambda n: lengths[n])
+  work = [(items[n], sample) for n in order for sample in range(samples)]
+  attempts = resume_attempts(out, first, len(work), samples)
+  size = max(4 * ctx.settings.rollout.batch // samples, 1) * samples
+  later_prompts: set[str] = set()  # prompts that contain the text of earlier turns
+  with ctx.console.progress(label, len(work), "attempts") as bar:
+    bar.update(len(attempts))
+    for start in range(len(attempts), len(work), size):
       part = work[start : start + size]
-      spoken = conversations.lead(
-        [run.conversation(s.problem, s.style, s.given) for s, _ in part],
-        [name_of(number, here, s, k) for s, k in part],
+      transcripts = conversations.run_conversations(
+        [ctx.conversation(item.problem, item.style, item.given) for item, _ in part],
+        [attempt_name(round_index, out, item, sample) for item, sample in part],
         students=students,
         samples=samples,
         temperature=temperature,
         top_p=top_p,
         top_k=top_k,
         max_new_tokens=max_new_tokens,
-        stop=run.format.stop,
-        sampled=sampled,
+        stop=ctx.format.stop,
+        sampled_stages=sampled_stages,
       )
       new = [
-        grade(run.task, sitting, k, number, s) for (sitting, k), s in zip(part, spoken, strict=True)
+        grade(ctx.task, item, sample, round_index, transcript)
+        for (item, sample), transcript in zip(part, transcripts, strict=True)
       ]
-      later.update(p for s in spoken for _, p, _ in s.turns if len(s.turns) > 1)
-      here.append(phase_dir.ATTEMPTS, new)
-      done += new
-      bar.update(len(done), right=sum(a.correct for a in done))
-  later -= set(prompts)
-  if cut := sum(
-    len(readers[0].read(prompt)) > max(run.settings.rollout.buckets) for prompt in later
-  ):
-    run.console.warn(
-      f"{label}: {cut} prompts of later turns are longer than rollout.buckets: their beginnings "
-      "were lost"
+      later_prompts.update(
+        prompt for t in transcripts if len(t.turns) > 1 for _, prompt, _ in t.turns
+      )
+      out.append(phase_dir.ATTEMPTS, new)
+      attempts += new
+      bar.update(len(attempts), right=sum(a.correct for a in attempts))
+  later_prompts -= set(prompts)
+  if count := sum(len(student.encode_prompt(prompt)) > longest for prompt in later_prompts):
+    ctx.console.warn(
+      f"{label}: {count} prompts of later turns are longer than rollout.buckets and lost their "
+      "beginnings"
     )
-  return done
+  return attempts
 
 
-def name_of(number, here, sitting: Sitting, sample: int) -> str:
-  """What tells this attempt's random numbers from all others'."""
-  more = [sitting.style, sitting.stage, *(text for _, text in sitting.given)]
-  return "/".join([f"{number}/{here.path.name}/{sitting.problem.id}/{sample}", *filter(None, more)])
+def attempt_name(round_index: int, out: phase_dir.PhaseDir, item: ExamItem, sample: int) -> str:
+  """Returns the unique name that decides the random numbers of an attempt."""
+  optional = [item.style, item.stage, *(text for _, text in item.given)]
+  parts = [f"{round_index}/{out.path.name}/{item.problem.id}/{sample}", *filter(None, optional)]
+  return "/".join(parts)
 
 
-def whole(here, first: int, most: int, samples: int) -> list[records.Attempt]:
-  """What a killed run left from row `first` on, of sittings that have all their samples; the rest
-  is taken out of the file."""
-  rows = here.rows(phase_dir.ATTEMPTS, records.Attempt)
-  found = rows[first : first + most]
-  kept = found[: len(found) - len(found) % samples]
-  if len(kept) < len(found):
-    here.write(phase_dir.ATTEMPTS, rows[:first] + kept)
-  return kept
+def resume_attempts(
+  out: phase_dir.PhaseDir, first: int, limit: int, samples: int
+) -> list[records.Attempt]:
+  """Returns up to `limit` attempts that a killed run left from row `first` on.
+
+  Attempts of an item that does not have all its samples are removed from the file.
+  """
+  rows = out.rows(phase_dir.ATTEMPTS, records.Attempt)
+  left = rows[first : first + limit]
+  complete = left[: len(left) - len(left) % samples]
+  if len(complete) < len(left):
+    out.write(phase_dir.ATTEMPTS, rows[:first] + complete)
+  return complete
 
 
-def grade(task, sitting: Sitting, sample, number, spoken) -> records.Attempt:
-  problem = sitting.problem
-  answer = task.read_answer(spoken.text, problem)
+def grade(
+  task: tasks.Task,
+  item: ExamItem,
+  sample: int,
+  round_index: int,
+  transcript: conversations.Transcript,
+) -> records.Attempt:
+  """Returns the attempt with its verdict."""
+  problem = item.problem
+  answer = task.read_answer(transcript.text, problem)
   return records.Attempt(
     problem=problem.id,
-    text=spoken.text,
+    text=transcript.text,
     answer=answer,
     correct=answer is not None and task.is_correct(answer, problem),
-    round=number,
+    round=round_index,
     sample=sample,
-    finish=spoken.finish,
-    tokens=spoken.tokens,
-    logprob=spoken.logprob,
-    style=sitting.style,
-    stage=sitting.stage,
-    turns=spoken.turns if sitting.stage or len(spoken.turns) > 1 else (),
+    finish=transcript.finish,
+    tokens=transcript.tokens,
+    logprob=transcript.logprob,
+    style=item.style,
+    stage=item.stage,
+    turns=transcript.turns if item.stage or len(transcript.turns) > 1 else (),
   )

@@ -1,97 +1,146 @@
-"""The teacher reads mistakes and tailors rationales to them (Wang et al. 2023: student's feedback,
-customised feedback).
+"""The teacher reads the student's mistakes and writes rationales tailored to them.
 
-The paper did not release its prompts; ours are in teacher/prompts/messages.py. `kind="blind"` is
-the ablation: as many replies, but the teacher annotates the question afresh, without the mistake.
+Source: student's feedback and customized feedback of Wang et al. 2023. The paper did not release
+its prompts; ours are in teacher/prompts/messages.py. `kind="blind"` is the ablation: as many
+replies, but the teacher annotates the question afresh, without seeing the mistake.
 """
 
-import types
 from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
 
 from distill_jax import records
 from distill_jax.phases import demonstrate
 from distill_jax.run_dir import phase_dir
 from distill_jax.runtime import rationales
-from distill_jax.teacher import types as asking
-from distill_jax.teacher.prompts import messages as prompts
-from distill_jax.teacher.prompts import schema
+from distill_jax.runtime.context import RunContext
+from distill_jax.teacher import types
+from distill_jax.teacher.prompts import messages, schema
 
-BYTES_A_TOKEN = 4  # of a student, about; what a mistake may come to is estimated by it
-
-
-def run(run, number, here):
-  """Writes rationales.jsonl: answers to this round's mistakes."""
-  attempts = run.folder.find(number, "exam").rows(phase_dir.ATTEMPTS, records.Attempt)
-  read = demonstrate.annotated if run.settings.feedback.kind == "blind" else corrected
-  rationales.collect(run, number, here, wishes(run, number, attempts), read)
+BYTES_PER_TOKEN = 4  # of a student's text, about; bounds the length of a mistake
 
 
-def asked(run, number):
-  """See phases.asked. Until the exam is over, every attempt may be a mistake, and as long as it
-  can be."""
-  if "exam" in (done := run.folder.finished(number)):
-    return wishes(run, number, done["exam"].rows(phase_dir.ATTEMPTS, records.Attempt)), []
-  settings = run.settings.exam
-  problems = run.lesson(number).problems("train")
-  text = "x" * (BYTES_A_TOKEN * settings.max_new_tokens)
+class GradedText(Protocol):
+  """What feedback reads of an attempt."""
+
+  @property
+  def problem(self) -> str:
+    """The id of the question."""
+    ...
+
+  @property
+  def text(self) -> str:
+    """What the student wrote."""
+    ...
+
+  @property
+  def correct(self) -> bool:
+    """The verdict."""
+    ...
+
+
+class Mistake(NamedTuple):
+  """A wrong attempt that has not been made: the bound before the exam is over."""
+
+  problem: str
+  text: str
+  correct: bool = False
+
+
+def run(ctx: RunContext, round_index: int, out: phase_dir.PhaseDir) -> None:
+  """Writes rationales.jsonl: the teacher's answers to this round's mistakes."""
+  exam = ctx.run_dir.find(round_index, "exam")
+  attempts = exam.rows(phase_dir.ATTEMPTS, records.Attempt)
+  blind = ctx.settings.feedback.kind == "blind"
+  parse = demonstrate.parse_annotation if blind else parse_correction
+  rationales.collect(ctx, round_index, out, build_requests(ctx, round_index, attempts), parse)
+
+
+def planned_requests(
+  ctx: RunContext, round_index: int
+) -> tuple[list[rationales.TeacherRequest], list[rationales.TeacherRequest]]:
+  """See phases.planned_requests.
+
+  Until the exam is finished, the bound assumes that every attempt is wrong and as long as allowed.
+  """
+  finished = ctx.run_dir.finished(round_index)
+  if "exam" in finished:
+    attempts = finished["exam"].rows(phase_dir.ATTEMPTS, records.Attempt)
+    return build_requests(ctx, round_index, attempts), []
+  exam = ctx.settings.exam
+  problems = ctx.round_task(round_index).problems("train")
+  text = "x" * (BYTES_PER_TOKEN * exam.max_new_tokens)
   worst = [
-    types.SimpleNamespace(problem=p.id, text=f"{n} {text}", correct=False)
-    for p in problems[: settings.questions or len(problems)]
-    for n in range(settings.samples * len(settings.styles))
+    Mistake(p.id, f"{n} {text}")
+    for p in problems[: exam.questions or len(problems)]
+    for n in range(exam.samples * len(exam.styles))
   ]
-  return [], wishes(run, number, worst)
+  return [], build_requests(ctx, round_index, worst)
 
 
-def wishes(run, number, attempts) -> list[rationales.Wanted]:
-  """What the teacher is asked about the mistakes among the attempts."""
-  settings = run.settings.feedback
-  mistakes = chosen(attempts, settings.mistakes)
-  if settings.kind == "blind":
-    return blind(run, number, [run.problem(m.problem) for m in mistakes], settings)
-  return [tailored(run, run.problem(m.problem), m, settings) for m in mistakes]
+def build_requests(
+  ctx: RunContext, round_index: int, attempts: Iterable[GradedText]
+) -> list[rationales.TeacherRequest]:
+  """Returns the requests about the mistakes among the attempts."""
+  feedback = ctx.settings.feedback
+  mistakes = select_mistakes(attempts, feedback.mistakes)
+  if feedback.kind == "blind":
+    return blind_requests(ctx, round_index, [ctx.problem(m.problem) for m in mistakes])
+  return [correction_request(ctx, ctx.problem(m.problem), m.text) for m in mistakes]
 
 
-def corrected(text: str, problem) -> rationales.Read | None:
-  found = schema.corrected(text) or prompts.split_correction(text)
-  return found and rationales.Read(found[1], critique=found[0])
+def parse_correction(text: str, problem: records.Problem) -> rationales.ParsedReply | None:
+  """Parses the critique of a mistake and the rationale that follows it."""
+  correction = schema.corrected(text) or messages.split_correction(text)
+  if correction is None:
+    return None
+  critique, rationale = correction
+  return rationales.ParsedReply(rationale, critique=critique)
 
 
-def chosen(attempts, limit: int):
-  """Up to `limit` different wrong attempts of each question, in the order of the exam."""
-  picked, texts = [], {}
+def select_mistakes(attempts: Iterable[GradedText], limit: int) -> list[GradedText]:
+  """Returns up to `limit` distinct wrong attempts per question, in the order of the exam."""
+  selected = []
+  texts: dict[str, set[str]] = {}
   for attempt in attempts:
     seen = texts.setdefault(attempt.problem, set())
     if not attempt.correct and attempt.text not in seen and len(seen) < limit:
       seen.add(attempt.text)
-      picked.append(attempt)
-  return picked
+      selected.append(attempt)
+  return selected
 
 
-def tailored(run, problem, mistake, settings) -> rationales.Wanted:
-  question, gold = run.task.render(problem), problem.gold if settings.show_gold else None
-  messages = prompts.correct(question, mistake.text, gold)
-  return rationales.Wanted(
-    problem,
-    asking.Request("correct", question, messages, settings.rationales),
-    corrects=mistake.text,
-  )
+def correction_request(
+  ctx: RunContext, problem: records.Problem, mistake: str
+) -> rationales.TeacherRequest:
+  """Returns the request to correct a mistake."""
+  feedback = ctx.settings.feedback
+  question, gold = ctx.task.render(problem), problem.gold if feedback.show_gold else None
+  prompt = messages.correct(question, mistake, gold)
+  request = types.Request("correct", question, prompt, feedback.rationales)
+  return rationales.TeacherRequest(problem, request, corrects=mistake)
 
 
-def blind(run, number, asked, settings) -> list[rationales.Wanted]:
-  """One request for each mistake, for samples of the question that no round before has asked
-  for."""
-  before = number if "feedback" in run.settings.opening else number - 1  # rounds with feedback
-  times = 1 + run.settings.rounds * ("demonstrate" in run.settings.each_round)
-  asked_for = run.settings.demonstrate
-  demonstrated = times * asked_for.rationales * asked_for.passes
-  first = demonstrated + before * settings.mistakes * settings.rationales
-  drawn, wanted = Counter(), []
-  for problem in asked:
-    question = run.task.render(problem)
-    messages = prompts.annotate(question, run.task.shots[:1])
-    request = asking.Request(
-      "annotate", question, messages, settings.rationales, first=first + drawn[problem.id]
+def blind_requests(
+  ctx: RunContext, round_index: int, problems: Iterable[records.Problem]
+) -> list[rationales.TeacherRequest]:
+  """Returns one request per mistake, for samples that no earlier phase has asked for."""
+  feedback, demonstrated = ctx.settings.feedback, ctx.settings.demonstrate
+  # Rounds with feedback before this one, and all rounds that may demonstrate.
+  earlier = round_index if "feedback" in ctx.settings.opening else round_index - 1
+  demonstrations = 1 + (ctx.settings.rounds if "demonstrate" in ctx.settings.each_round else 0)
+  first = demonstrations * demonstrated.rationales * demonstrated.passes
+  first += earlier * feedback.mistakes * feedback.rationales
+  drawn, requests = Counter(), []
+  for problem in problems:
+    question = ctx.task.render(problem)
+    request = types.Request(
+      "annotate",
+      question,
+      messages.annotate(question, ctx.task.shots[:1]),
+      feedback.rationales,
+      first=first + drawn[problem.id],
     )
-    wanted.append(rationales.Wanted(problem, request))
-    drawn[problem.id] += settings.rationales
-  return wanted
+    requests.append(rationales.TeacherRequest(problem, request))
+    drawn[problem.id] += feedback.rationales
+  return requests

@@ -1,109 +1,153 @@
-"""Attempts of the round's exam become preference pairs, and what the reference policy thinks of
-either side is written into them.
+"""The attempts of the round's exam become preference pairs with reference log-probabilities.
 
-Which pairs: config.pair.policy; how they are matched: data/pairing.py. The reference are the
-weights that `prefer` starts from; for losses without a reference (SimPO, ORPO) the numbers are 0.
+Which attempts are paired: config.pair.policy; how they are matched: data/pairing.py. The reference
+policy has the weights that `prefer` starts from. Losses without a reference (SimPO, ORPO) get 0.
 """
 
 import itertools
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 from distill_jax import records
 from distill_jax.data import collate, encode, pairing
+from distill_jax.learning import losses
 from distill_jax.run_dir import phase_dir
 from distill_jax.runtime import reference_logprobs
+from distill_jax.runtime.context import RunContext
+from distill_jax.runtime.student import Student
 
 PAIRS = "pairs.jsonl"
-WITHOUT_REFERENCE = ("simpo", "orpo")
+
+Item = TypeVar("Item")
+Key = TypeVar("Key", bound=Hashable)
 
 
-def run(run, number, here):
-  """Writes pairs.jsonl. Facts: pairs, questions (that have one), too_long (left out)."""
-  attempts = run.folder.find(number, "exam").rows(phase_dir.ATTEMPTS, records.Attempt)
-  couples = list(dict.fromkeys(couples_of(run, number, attempts)))
-  encoded = [encoded_pair(run.student, c) for c in couples]
-  kind, longest = (
-    collate.PreferenceCollator(start=run.student.start),
-    max(run.settings.train.buckets),
-  )
-  fits = [kind.plain_row(p).length <= longest for p in encoded]
-  kept = list(itertools.compress(couples, fits))
-  wanted = list(itertools.compress(encoded, fits))
-  if run.settings.prefer.loss in WITHOUT_REFERENCE:
+class PairTexts(Protocol):
+  """The texts of a preference pair."""
+
+  @property
+  def problem(self) -> str:
+    """The id of the question."""
+    ...
+
+  @property
+  def prompt(self) -> str:
+    """What both sides answer."""
+    ...
+
+  @property
+  def chosen(self) -> str:
+    """The preferred text."""
+    ...
+
+  @property
+  def rejected(self) -> str:
+    """The other text."""
+    ...
+
+
+def run(ctx: RunContext, round_index: int, out: phase_dir.PhaseDir) -> None:
+  """Writes pairs.jsonl. Facts: pairs, questions (with a pair), too_long (pairs left out)."""
+  exam = ctx.run_dir.find(round_index, "exam")
+  attempts = exam.rows(phase_dir.ATTEMPTS, records.Attempt)
+  unscored = list(dict.fromkeys(build_pairs(ctx, round_index, attempts)))
+  encoded = [encode_pair(ctx.student, pair) for pair in unscored]
+  collator = collate.PreferenceCollator(start=ctx.student.decoder_start)
+  longest = max(ctx.settings.train.buckets)
+  fits = [collator.plain_row(pair).length <= longest for pair in encoded]
+  kept = list(itertools.compress(unscored, fits))
+  if ctx.settings.prefer.loss in losses.WITHOUT_REFERENCE:
     scores = [(0.0, 0.0)] * len(kept)
   else:
-    _, params = run.students(number)["student"]
-    scores = reference_logprobs.score(run, params, wanted, f"round {number} references")
-  here.write(PAIRS, [pairing.add_references(c, *s) for c, s in zip(kept, scores, strict=True)])
-  here.finish(
+    _, params = ctx.students(round_index)["student"]
+    scored = list(itertools.compress(encoded, fits))
+    scores = reference_logprobs.score(ctx, params, scored, f"round {round_index} references")
+  out.write(PAIRS, [pairing.add_references(p, *s) for p, s in zip(kept, scores, strict=True)])
+  out.finish(
     {
       "pairs": len(kept),
-      "questions": len({c.problem for c in kept}),
-      "too_long": len(couples) - len(kept),
+      "questions": len({p.problem for p in kept}),
+      "too_long": len(unscored) - len(kept),
     }
   )
 
 
-def encoded_pair(student, pair, references=(0.0, 0.0)) -> encode.EncodedPair:
-  """In tokens; either side ends in the end token."""
-  ended = lambda text: (*student.tokenizer.encode(text), student.tokenizer.end)
+def encode_pair(
+  student: Student, pair: PairTexts, references: tuple[float, float] = (0.0, 0.0)
+) -> encode.EncodedPair:
+  """Returns the pair in tokens; both sides end in the end token."""
   return encode.EncodedPair(
-    pair.problem, tuple(student.read(pair.prompt)), ended(pair.chosen), ended(pair.rejected),
+    pair.problem,
+    tuple(student.encode_prompt(pair.prompt)),
+    student.encode_target(pair.chosen),
+    student.encode_target(pair.rejected),
     references,
-  )  # fmt: skip
+  )
 
 
-def couples_of(run, number, attempts):
-  """All pairs, question by question."""
-  rules = {"max_pairs": run.settings.pair.max_pairs_per_prompt, "fill": run.settings.pair.fill}
-  taught = taught_texts(run, number)
-  for name, group in _grouped(attempts, lambda a: a.problem):
-    problem = run.problem(name)
-    if run.settings.format == "staged":
-      yield from _of_stages(run, problem, group, taught, rules)
+def build_pairs(
+  ctx: RunContext, round_index: int, attempts: Sequence[records.Attempt]
+) -> Iterator[pairing.UnscoredPair]:
+  """Yields all pairs, question by question."""
+  pair = ctx.settings.pair
+  rules = {"max_pairs": pair.max_pairs_per_prompt, "fill": pair.fill}
+  targets = teacher_targets(ctx, round_index)
+  for problem_id, group in _group_by(attempts, lambda a: a.problem):
+    problem = ctx.problem(problem_id)
+    if ctx.settings.format == "staged":
+      yield from _stage_pairs(problem, group, targets, rules)
       continue
-    style = run.settings.pair.style if run.settings.format == "instruct" else ""
-    prompt = run.prompt(problem, style)
-    if run.settings.pair.policy == "right_over_wrong":
-      same = [a for a in group if a.style == style]
-      if same:
-        yield from pairing.by_outcome(same, prompt, spare=taught.get(prompt, ()), **rules)
+    style = pair.style if ctx.settings.format == "instruct" else ""
+    prompt = ctx.prompt(problem, style)
+    if pair.policy == "right_over_wrong":
+      same_style = [a for a in group if a.style == style]
+      if same_style:
+        spare = targets.get(prompt, ())
+        yield from pairing.by_outcome(same_style, prompt, spare=spare, **rules)
     else:
-      both = run.settings.pair.policy == "both"
-      yield from pairing.by_style(group, prompt, outcome=both, **rules)
+      yield from pairing.by_style(group, prompt, outcome=pair.policy == "both", **rules)
 
 
-def _of_stages(run, problem, group, taught, rules):
+def _stage_pairs(
+  problem: records.Problem,
+  attempts: Sequence[records.Attempt],
+  targets: Mapping[str, Sequence[str]],
+  rules: Mapping[str, Any],
+) -> Iterator[pairing.UnscoredPair]:
+  """Yields the pairs of one question in format staged."""
   labels = [label for label, _ in problem.choices]
-  for stage, same in _grouped(group, lambda a: a.stage):
+  for stage, of_stage in _group_by(attempts, lambda a: a.stage):
     if stage == "analyze":
-      # The runs with the same recall, and the right run the recall comes from.
-      whole = [a for a in group if a.stage != "analyze" and a.correct]
-      for start, runs in _grouped(same, _first_analysis):
-        spare = [a for a in whole if _first_analysis(a) == start]
-        yield from pairing.by_option(runs, problem.gold, labels, spare=spare, **rules)
+      # Attempts with the same recall, and the correct attempts that the recall comes from.
+      sources = [a for a in attempts if a.stage != "analyze" and a.correct]
+      for prompt, of_recall in _group_by(of_stage, _analysis_prompt):
+        spare = [a for a in sources if _analysis_prompt(a) == prompt]
+        yield from pairing.by_option(of_recall, problem.gold, labels, spare=spare, **rules)
     else:
-      turn = next(n for n, (name, *_) in enumerate(same[0].turns) if name == stage)
-      prompt = same[0].turns[turn][1]
-      spare = taught.get(prompt, ())
-      yield from pairing.by_outcome(same, prompt, spare=spare, stage=stage, turn=turn, **rules)
+      turn = next(n for n, (name, *_) in enumerate(of_stage[0].turns) if name == stage)
+      prompt = of_stage[0].turns[turn][1]
+      spare = targets.get(prompt, ())
+      yield from pairing.by_outcome(of_stage, prompt, spare=spare, stage=stage, turn=turn, **rules)
 
 
-def _first_analysis(attempt) -> str:
-  """Its prompt, which has the recall in it."""
+def _analysis_prompt(attempt: records.Attempt) -> str:
+  """Returns the prompt of the first analysis, which contains the recall."""
   return next(prompt for stage, prompt, _ in attempt.turns if stage == "analyze")
 
 
-def _grouped(items, key):
-  """(key, items) in the order in which the keys first occur."""
-  groups = {}
+def _group_by(
+  items: Iterable[Item], key: Callable[[Item], Key]
+) -> Iterable[tuple[Key, list[Item]]]:
+  """Groups items by key, in the order in which the keys first occur."""
+  groups: dict[Key, list[Item]] = {}
   for item in items:
     groups.setdefault(key(item), []).append(item)
   return groups.items()
 
 
-def taught_texts(run, number) -> dict[str, list[str]]:
-  """{prompt: what the teacher would have said there}."""
-  texts = {}
-  for example in run.examples(run.written(range(number + 1))):
-    texts.setdefault(example.prompt, []).append(example.target)
-  return texts
+def teacher_targets(ctx: RunContext, round_index: int) -> dict[str, list[str]]:
+  """Returns {prompt: targets the teacher wrote for it}, over all rounds so far."""
+  targets: dict[str, list[str]] = {}
+  for example in ctx.examples(ctx.rationales(range(round_index + 1))):
+    targets.setdefault(example.prompt, []).append(example.target)
+  return targets

@@ -1,77 +1,101 @@
-"""The student trains on preference pairs, against the reference policy that is written in them."""
+"""The student trains on preference pairs against the reference policy recorded in them."""
 
 import dataclasses
 import itertools
-from typing import Any
+from collections.abc import Callable, Sequence
 
-from distill_jax import records
+from distill_jax import records, settings
 from distill_jax.data import batches, collate
 from distill_jax.learning import objectives
 from distill_jax.phases import pair
+from distill_jax.run_dir.phase_dir import PhaseDir
 from distill_jax.runtime import fit
+from distill_jax.runtime.context import RunContext
 
-FALLING = 5  # rows of metrics in a row with a lower chosen log-probability than the row before
+FALLING = 5  # consecutive metrics rows with a falling log-probability of the chosen sides
 
 
 @dataclasses.dataclass(frozen=True)
-class Aim:
-  """A loss on pairs, and what holds the chosen side up."""
+class PreferenceObjective:
+  """A preference loss, plus the likelihood of the chosen sides; see fit.ObjectiveConfig."""
 
-  prefer: Any  # settings.Prefer
-  detach = False
+  prefer: settings.Prefer
+  detach: bool = False
 
-  def objective(self, hidden, logprobs):
-    p = self.prefer
+  def build(self, hidden: Callable, logprobs: Callable) -> objectives.Objective:
+    """See fit.ObjectiveConfig."""
     return objectives.preference(
       hidden,
       logprobs,
-      loss=p.loss,
-      share={"preference": 1.0, "nll": p.nll_weight},
-      beta=p.beta,
-      label_smoothing=p.label_smoothing,
-      gamma=p.gamma,
-      length_normalized=p.length_normalized,
+      loss=self.prefer.loss,
+      share={"preference": 1.0, "nll": self.prefer.nll_weight},
+      beta=self.prefer.beta,
+      label_smoothing=self.prefer.label_smoothing,
+      gamma=self.prefer.gamma,
+      length_normalized=self.prefer.length_normalized,
     )
 
 
-def run(run, number, here):
-  """Trains from the newest weights on the round's pairs. Facts: pairs, too_long, steps, loss (at
-  the end), first_loss; a round without pairs leaves the student as it is (steps 0)."""
-  pairs = run.folder.find(number, "pair").rows(pair.PAIRS, records.PreferencePair)
-  s, student = run.settings, run.student
+def run(ctx: RunContext, round_index: int, out: PhaseDir) -> None:
+  """Trains from the newest weights on the round's pairs; writes metrics.jsonl and the weights.
+
+  Facts: pairs, too_long, steps, loss (at the end), first_loss. A round without pairs leaves the
+  student unchanged (steps 0).
+  """
+  pairs = ctx.run_dir.find(round_index, "pair").rows(pair.PAIRS, records.PreferencePair)
   if not pairs:
-    run.console.line(f"round {number} prefer: there is no pair; the student stays as it is")
-    return here.finish({"pairs": 0, "too_long": 0, "steps": 0, "loss": None, "first_loss": None})
+    ctx.console.line(f"round {round_index} prefer: there are no pairs; the student is unchanged")
+    return out.finish({"pairs": 0, "too_long": 0, "steps": 0, "loss": None, "first_loss": None})
+  corpus = build_corpus(ctx, round_index, pairs)
+  prefer = ctx.settings.prefer
+  train = dataclasses.replace(
+    ctx.settings.train,
+    steps=prefer.steps,
+    epochs=prefer.epochs,
+    batch=prefer.batch,
+    lr=prefer.lr,
+    schedule=prefer.schedule,
+    warmup=prefer.warmup,
+  )
+  name = ctx.format.students[0]
+  objective = PreferenceObjective(prefer)
+  steps, log = fit.fit(ctx, round_index, out, corpus, name=name, train=train, objective=objective)
+  chosen = [row.chosen for row in log if row.chosen is not None]
+  if is_falling(chosen):
+    ctx.console.warn(
+      f"round {round_index} prefer: the chosen answers keep getting less likely ({chosen[0]:.1f} "
+      f"to {chosen[-1]:.1f} nats). A higher prefer.nll_weight or prefer.beta or a lower prefer.lr "
+      "counters this"
+    )
+  facts = {"pairs": len(pairs), "too_long": corpus.too_long, "steps": steps}
+  out.finish({**facts, "loss": log[-1].loss, "first_loss": log[0].loss})
+
+
+def build_corpus(
+  ctx: RunContext, round_index: int, pairs: Sequence[records.PreferencePair]
+) -> batches.Corpus:
+  """Encodes pairs as training batches."""
+  s, student = ctx.settings, ctx.student
   encoded = [
-    pair.encoded_pair(student, p, (p.reference_chosen, p.reference_rejected)) for p in pairs
+    pair.encode_pair(student, p, (p.reference_chosen, p.reference_rejected)) for p in pairs
   ]
   pads = s.compat.tinythinker.nll_on_pads
   padded = max(len(x.chosen) for x in encoded) if pads else 0
-  corpus = batches.Corpus(
+  return batches.Corpus(
     encoded,
-    collate.PreferenceCollator(start=student.start, padded=padded, pad=student.tokenizer.pad),
+    collate.PreferenceCollator(
+      start=student.decoder_start, padded=padded, pad=student.tokenizer.pad
+    ),
     batch=s.prefer.batch,
     buckets=s.train.buckets,
-    seed=s.seed * 1000 + number,
+    seed=s.seed * 1000 + round_index,
     pad=student.tokenizer.pad,
     packed=s.train.packing,
   )
-  own = ("steps", "epochs", "batch", "lr", "schedule", "warmup")
-  rates = dataclasses.replace(s.train, **{name: getattr(s.prefer, name) for name in own})
-  name = run.format.students[0]
-  steps, log = fit.optimise(run, number, here, corpus, name=name, rates=rates, aim=Aim(s.prefer))
-  if is_falling(log):
-    run.console.warn(
-      f"round {number} prefer: the chosen answers keep getting less likely ({log[0].chosen:.1f} to "
-      f"{log[-1].chosen:.1f} nats): prefer.nll_weight holds them up, a lower prefer.lr or a higher "
-      "prefer.beta slows this down"
-    )
-  facts = {"pairs": len(pairs), "too_long": corpus.too_long, "steps": steps}
-  here.finish({**facts, "loss": log[-1].loss, "first_loss": log[0].loss})
 
 
-def is_falling(log) -> bool:
-  """Did the chosen log-probability fall all along the last rows, to below where it began?"""
-  last = [m.chosen for m in log[-FALLING - 1 :]]
-  down = all(b < a for a, b in itertools.pairwise(last))
-  return len(last) > FALLING and down and last[-1] < log[0].chosen
+def is_falling(chosen: Sequence[float]) -> bool:
+  """Returns whether the chosen log-probability fell in each of the last rows, below its first."""
+  last = chosen[-FALLING - 1 :]
+  decreasing = all(b < a for a, b in itertools.pairwise(last))
+  return len(last) > FALLING and decreasing and last[-1] < chosen[0]

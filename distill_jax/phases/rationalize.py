@@ -1,80 +1,90 @@
-"""The student teaches itself (STaR, Zelikman et al. 2022): what it got right in the exam is kept,
-and what it got wrong it writes again with the right answer as a hint.
+"""The student teaches itself (STaR, Zelikman et al. 2022).
 
-Every round then trains from the base (config.start_from) on what this phase kept.
+Its correct exam attempts are kept. Questions it got wrong are attempted again with the correct
+answer as a hint. With start_from="base", every round then trains the base on what was kept.
 """
+
+from collections.abc import Iterable, Sequence
 
 from distill_jax import records
 from distill_jax.phases import exam
 from distill_jax.run_dir import phase_dir
 from distill_jax.runtime import conversations
+from distill_jax.runtime.context import RunContext
 
 HINTED = "hinted.jsonl"
 
 
-def run(run, number, here):
-  """Writes rationales.jsonl, by the student itself, and hinted.jsonl, what it wrote with a hint.
-  Facts: kept (right_alone + right_hinted), dropped by reason."""
-  attempts = run.folder.find(number, "exam").rows(phase_dir.ATTEMPTS, records.Attempt)
-  right = first_of_each(a for a in attempts if a.correct and a.finish == "stop")
-  known = {a.problem for a in right}
-  missed = [run.problem(name) for name in dict.fromkeys(a.problem for a in attempts)]
-  hinted = ask(run, number, here, [p for p in missed if p.id not in known])
-  here.write(HINTED, hinted)
-  helped = [a for a in hinted if a.correct and a.finish == "stop"]
-  seen = {(r.problem, r.text) for r in run.rationales(number)}
-  kept = [
-    rationale
-    for prompt, group in (("", right), ("hint", helped))
-    for rationale in (of_attempt(run, a, prompt) for a in group)
-    if (rationale.problem, rationale.text) not in seen
-  ]
-  here.write(phase_dir.RATIONALES, kept)
-  same = len(right) + len(helped) - len(kept)
-  here.finish(
+def run(ctx: RunContext, round_index: int, out: phase_dir.PhaseDir) -> None:
+  """Writes rationales.jsonl (by the student) and hinted.jsonl (attempts with a hint).
+
+  Facts: kept, right_alone, right_hinted, dropped (by reason).
+  """
+  finished_exam = ctx.run_dir.find(round_index, "exam")
+  attempts = finished_exam.rows(phase_dir.ATTEMPTS, records.Attempt)
+  right = first_per_problem(a for a in attempts if a.correct and a.finish == "stop")
+  solved = {a.problem for a in right}
+  problems = [ctx.problem(name) for name in dict.fromkeys(a.problem for a in attempts)]
+  hinted = attempt_with_hint(ctx, round_index, out, [p for p in problems if p.id not in solved])
+  out.write(HINTED, hinted)
+  right_hinted = [a for a in hinted if a.correct and a.finish == "stop"]
+  candidates = [rationale_from_attempt(ctx, a, prompt="") for a in right]
+  candidates += [rationale_from_attempt(ctx, a, prompt="hint") for a in right_hinted]
+  seen = {(r.problem, r.text) for r in ctx.training_rationales(round_index)}
+  kept = [r for r in candidates if (r.problem, r.text) not in seen]
+  out.write(phase_dir.RATIONALES, kept)
+  out.finish(
     {
       "kept": len(kept),
       "right_alone": len(right),
-      "right_hinted": len(helped),
-      "dropped": {"wrong_answer": len(hinted) - len(helped), "duplicate": same},
+      "right_hinted": len(right_hinted),
+      "dropped": {
+        "wrong_answer": len(hinted) - len(right_hinted),
+        "duplicate": len(candidates) - len(kept),
+      },
     }
   )
 
 
-def first_of_each(attempts) -> list[records.Attempt]:
-  """Of each question the first."""
-  found = {}
+def first_per_problem(attempts: Iterable[records.Attempt]) -> list[records.Attempt]:
+  """Returns the first attempt at each question."""
+  first: dict[str, records.Attempt] = {}
   for attempt in attempts:
-    found.setdefault(attempt.problem, attempt)
-  return list(found.values())
+    first.setdefault(attempt.problem, attempt)
+  return list(first.values())
 
 
-def ask(run, number, here, problems) -> list[records.Attempt]:
-  """One greedy attempt at each problem, with its answer as a hint."""
-  spoken = conversations.lead(
-    [run.conversation(p, hint=p.gold) for p in problems],
-    [f"{number}/{here.path.name}/{p.id}" for p in problems],
-    students=run.students(number),
+def attempt_with_hint(
+  ctx: RunContext, round_index: int, out: phase_dir.PhaseDir, problems: Sequence[records.Problem]
+) -> list[records.Attempt]:
+  """Makes one greedy attempt at each question with its answer as a hint."""
+  transcripts = conversations.run_conversations(
+    [ctx.conversation(p, hint=p.gold) for p in problems],
+    [f"{round_index}/{out.path.name}/{p.id}" for p in problems],
+    students=ctx.students(round_index),
     temperature=0.0,
-    max_new_tokens=run.settings.exam.max_new_tokens,
-    stop=run.format.stop,
+    max_new_tokens=ctx.settings.exam.max_new_tokens,
+    stop=ctx.format.stop,
   )
   return [
-    exam.grade(run.task, exam.Sitting(p), 0, number, s)
-    for p, s in zip(problems, spoken, strict=True)
+    exam.grade(ctx.task, exam.ExamItem(p), 0, round_index, transcript)
+    for p, transcript in zip(problems, transcripts, strict=True)
   ]
 
 
-def of_attempt(run, attempt: records.Attempt, prompt: str) -> records.Rationale:
-  problem = run.problem(attempt.problem)
+def rationale_from_attempt(
+  ctx: RunContext, attempt: records.Attempt, prompt: str
+) -> records.Rationale:
+  """Returns an attempt as a rationale of the student; `prompt` is "" or "hint"."""
+  problem = ctx.problem(attempt.problem)
   return records.Rationale(
     problem=problem.id,
-    text=run.format.target(attempt.text, problem.gold),
+    text=ctx.format.target(attempt.text, problem.gold),
     answer=attempt.answer,
     writer="student",
     round=attempt.round,
     prompt=prompt,
     sample=attempt.sample,
-    temperature=run.settings.exam.temperature if not prompt else 0.0,
+    temperature=0.0 if prompt else ctx.settings.exam.temperature,
     tokens=attempt.tokens,
   )

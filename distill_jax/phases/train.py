@@ -1,125 +1,147 @@
-"""Examples to batches to steps to a checkpoint: one round's training of each student on what was
-written for it."""
+"""Supervised training: each of the format's students trains on the examples written for it."""
 
 import dataclasses
 import functools
-from typing import Any
+from collections.abc import Callable, Iterable
 
-from distill_jax import errors, records
+from distill_jax import errors, records, settings
 from distill_jax.data import batches, collate, encode
 from distill_jax.learning import objectives
+from distill_jax.run_dir.phase_dir import PhaseDir
 from distill_jax.runtime import fit
+from distill_jax.runtime.context import RunContext
 
 EXAMPLES, CONTRASTS = "examples.jsonl", "contrasts.jsonl"
 
 
 @dataclasses.dataclass(frozen=True)
-class Aim:
-  """SFT and self-reflection, as the settings weigh them."""
+class TailoredObjective:
+  """SFT and self-reflection (triplet), weighted by config.train.losses; see fit.ObjectiveConfig."""
 
-  losses: Any  # settings.Losses
-  triplet: Any  # settings.Triplet
+  losses: settings.Losses
+  triplet: settings.Triplet
 
   @property
   def detach(self) -> bool:
+    """See fit.ObjectiveConfig."""
     return self.triplet.detach_prompt and self.losses.triplet > 0
 
-  def objective(self, hidden, logprobs):
+  def build(self, hidden: Callable, logprobs: Callable) -> objectives.Objective:
+    """See fit.ObjectiveConfig."""
     share = {"sft": self.losses.sft, "triplet": self.losses.triplet}
     return objectives.tailored(hidden, logprobs, share=share, margin=self.triplet.margin)
 
 
-def run(run, number, here):
-  """Trains from the weights of the round before (or the base) on what the teacher wrote and the
-  student got wrong.
+def run(ctx: RunContext, round_index: int, out: PhaseDir) -> None:
+  """Trains on the teacher's rationales and the student's mistakes, from the weights so far.
 
-  Writes examples, contrasts, metrics.jsonl and the students' weights. Facts: steps, loss (of
-  several students: their sum, their mean), examples, contrasts, too_long, lost_contrasts (rows
-  without room for theirs). A round without anything to train on leaves the student as it is (steps
-  0); in the opening that is refused.
+  Writes examples.jsonl, contrasts.jsonl, metrics.jsonl and the students' weights.
+
+  Facts: steps and loss (of several students: their sum, their mean), examples, contrasts, too_long,
+  lost_contrasts (rows without room for theirs). A round with nothing to train on leaves the student
+  unchanged (steps 0).
+
+  Raises:
+    UserError: There is nothing to train on in the opening.
   """
-  examples, contrasts = material(run, number)
-  here.write(EXAMPLES, examples)
-  here.write(CONTRASTS, contrasts)
+  examples, contrasts = build_examples(ctx, round_index)
+  out.write(EXAMPLES, examples)
+  out.write(CONTRASTS, contrasts)
   corpora = {
-    name: corpus_of(run, number, [x for x in examples if x.student == name], contrasts)
-    for name in run.format.students
+    name: build_corpus(ctx, round_index, [x for x in examples if x.student == name], contrasts)
+    for name in ctx.format.students
   }
-  too_long = sum(c.too_long for c in corpora.values())
+  too_long = sum(corpus.too_long for corpus in corpora.values())
   facts = {"examples": len(examples), "contrasts": len(contrasts), "too_long": too_long}
   if empty := [name for name, corpus in corpora.items() if not corpus.examples]:
-    if number == 0:
+    if round_index == 0:
       raise errors.data(
-        f"{here.path}: no rationale to train on was kept for {', '.join(empty)} ({len(examples)} "
-        f"written, {too_long} too long for train.buckets{_dropped(run, number)})"
+        f"{out.path}: no rationale is left to train {', '.join(empty)} on ({len(examples)} "
+        f"written, {too_long} too long for train.buckets{_dropped(ctx, round_index)})"
       )
-    return here.finish({**facts, "steps": 0, "loss": None})
-  s = run.settings
-  if s.train.losses.triplet and not contrasts:
-    run.console.line(
-      f"round {number} train: no question has two right texts and a mistake, so that "
-      "the triplet loss is 0"
+    return out.finish({**facts, "steps": 0, "loss": None})
+  train = ctx.settings.train
+  if train.losses.triplet and not contrasts:
+    ctx.console.line(
+      f"round {round_index} train: no question has two correct texts and a mistake, so the triplet "
+      "loss is 0"
     )
-  steps, losses = 0, []
+  objective = TailoredObjective(train.losses, ctx.settings.triplet)
+  total_steps, losses = 0, []
   for name, corpus in corpora.items():
-    aim = Aim(s.train.losses, s.triplet)
-    made, log = fit.optimise(run, number, here, corpus, name=name, rates=s.train, aim=aim)
-    steps, losses = steps + made, [*losses, log[-1].loss]
-  facts["lost_contrasts"] = sum(c.lost_triplets for c in corpora.values())
-  here.finish({**facts, "steps": steps, "loss": sum(losses) / len(losses)})
+    steps, log = fit.fit(ctx, round_index, out, corpus, name=name, train=train, objective=objective)
+    total_steps += steps
+    losses.append(log[-1].loss)
+  facts["lost_contrasts"] = sum(corpus.lost_triplets for corpus in corpora.values())
+  out.finish({**facts, "steps": total_steps, "loss": sum(losses) / len(losses)})
 
 
-def _dropped(run, number) -> str:
-  """What the phases before dropped, and why, as the end of a sentence."""
-  found = [(name, f.facts) for name, f in run.folder.finished(number).items()]
-  return "".join(
-    f"; {name} dropped {', '.join(f'{n} {why}' for why, n in facts['dropped'].items())}"
-    for name, facts in found
-    if "dropped" in facts
-  )
+def _dropped(ctx: RunContext, round_index: int) -> str:
+  """Returns what the round's earlier phases dropped, and why, as the end of a sentence."""
+  parts = []
+  for name, phase in ctx.run_dir.finished(round_index).items():
+    if "dropped" in phase.facts:
+      counts = ", ".join(f"{n} {reason}" for reason, n in phase.facts["dropped"].items())
+      parts.append(f"; {name} dropped {counts}")
+  return "".join(parts)
 
 
-def material(run, number):
-  """(examples, contrasts) of a round: from its own records, or from all so far
-  (accumulate_rationales)."""
-  rationales = run.rationales(number)
-  positives, negatives = {}, {}
+def build_examples(
+  ctx: RunContext, round_index: int
+) -> tuple[list[records.Example], list[records.TripletExample]]:
+  """Returns the examples and triplet examples that a round trains on.
+
+  A question has a triplet example if it has two rationales and a wrong attempt.
+  """
+  rationales = ctx.training_rationales(round_index)
+  positives: dict[str, dict[str, None]] = {}  # problem -> distinct texts, in order
+  negatives: dict[str, dict[str, None]] = {}
   for rationale in rationales:
     positives.setdefault(rationale.problem, {})[rationale.text] = None
-  for attempt in run.attempts(number):
+  for attempt in ctx.contrast_attempts(round_index):
     if not attempt.correct and attempt.text:
       negatives.setdefault(attempt.problem, {})[attempt.text] = None
-  limit = run.settings.contrast
+  limit = ctx.settings.contrast
   contrasts = [
     records.TripletExample(
-      p, tuple(texts)[: limit.positives], tuple(negatives[p])[: limit.negatives]
+      problem, tuple(texts)[: limit.positives], tuple(negatives[problem])[: limit.negatives]
     )
-    for p, texts in positives.items()
-    if len(texts) > 1 and p in negatives
+    for problem, texts in positives.items()
+    if len(texts) > 1 and problem in negatives
   ]
-  return run.examples(rationales), [c for c in contrasts if c.positives and c.negatives]
+  return ctx.examples(rationales), [c for c in contrasts if c.positives and c.negatives]
 
 
-def corpus_of(run, number, examples, contrasts) -> batches.Corpus:
-  s, student = run.settings, run.student
-  read = functools.cache(lambda text: tuple(student.read(text)))
-  ended = functools.cache(lambda text: (*student.tokenizer.encode(text), student.tokenizer.end))
-  sides = {
-    c.problem: (tuple(map(ended, c.positives)), tuple(map(ended, c.negatives))) for c in contrasts
+def build_corpus(
+  ctx: RunContext,
+  round_index: int,
+  examples: Iterable[records.Example],
+  contrasts: Iterable[records.TripletExample],
+) -> batches.Corpus:
+  """Encodes examples, with the triplet examples of their questions, as training batches."""
+  s, student = ctx.settings, ctx.student
+  encode_prompt = functools.cache(lambda text: tuple(student.encode_prompt(text)))
+  encode_target = functools.cache(student.encode_target)
+  triplets = {
+    c.problem: (tuple(map(encode_target, c.positives)), tuple(map(encode_target, c.negatives)))
+    for c in contrasts
   }
-  encoded = [
-    encode.EncodedExample(
-      x.problem, read(x.prompt), ended(x.target), *sides.get(x.problem, ((), ())), stage=x.stage
+  encoded = []
+  for x in examples:
+    positives, negatives = triplets.get(x.problem, ((), ()))
+    prompt, target = encode_prompt(x.prompt), encode_target(x.target)
+    encoded.append(
+      encode.EncodedExample(x.problem, prompt, target, positives, negatives, stage=x.stage)
     )
-    for x in examples
-  ]
-  contrast = s.train.losses.triplet > 0
+  with_triplets = s.train.losses.triplet > 0
   return batches.Corpus(
     encoded,
-    collate.SupervisedCollator(s.sft, s.triplet, with_triplets=contrast, start=student.start),
+    collate.SupervisedCollator(
+      s.sft, s.triplet, with_triplets=with_triplets, start=student.decoder_start
+    ),
     batch=s.train.batch,
     buckets=s.train.buckets,
-    seed=s.seed * 1000 + number,
+    seed=s.seed * 1000 + round_index,
     pad=student.tokenizer.pad,
     packed=s.train.packing,
     interval=s.staged.interval if s.format == "staged" else 0,

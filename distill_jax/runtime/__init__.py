@@ -1,0 +1,1 @@
+"""What the phases are built on: run context, students, conversations, training loop, export."""

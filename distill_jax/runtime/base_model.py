@@ -1,90 +1,126 @@
-"""What a student begins as: a family and its sizes from scratch, or a model as Hugging Face has it.
+"""The model a student starts from: fresh weights of a family, or a Hugging Face model.
 
-The config of a model that is loaded is copied into the run folder, with a digest of its weights: so
-a trained student can be used when the model it began as is gone, and a model that has been replaced
-is noticed before anything is built on it.
+The config of a loaded model is copied into the run directory together with a digest of its weights.
+A trained student can therefore be used after its base model is gone, and a base model that was
+replaced is detected before anything is built on it.
 """
 
 import dataclasses
 import json
 import os
+import pathlib
 import shutil
-import types
+from collections.abc import Sequence
+from typing import Any
 
 from distill_jax import errors, students
 from distill_jax.machine import hf, hf_read
+from distill_jax.settings import Scratch, Settings
 from distill_jax.students import families
 
 SCRATCH = "scratch"
 
 
 @dataclasses.dataclass(frozen=True)
-class Base:
-  family: object  # a module of students/families
-  config: object  # its Config
-  fields: dict  # config.json of the model it is; {} from scratch
-  ends: tuple[int, ...] = ()  # tokens that end a text, as the model has them
-  folder: object = None  # the copy of its config in the run folder; None from scratch
+class BaseModel:
+  """A model before training."""
+
+  family: Any  # a family of students/families
+  config: Any  # its Config
+  fields: dict[str, Any]  # config.json of the loaded model; {} from scratch
+  end_tokens: tuple[int, ...] = ()  # tokens that end a text, according to the loaded model
+  copy_dir: pathlib.Path | None = None  # the copied config in the run directory; None from scratch
 
 
-def of(settings, folder, vocab: int) -> Base:
-  """The base of a run; `vocab`: tokens of a student from scratch. Raises UserError if there is none,
-  or if it cannot do what the settings want of it."""
+@dataclasses.dataclass(frozen=True)
+class ScratchSizes(Scratch):
+  """The sizes of a student from scratch, with the length of its position table."""
+
+  positions: int
+
+
+def open_base(settings: Settings, path: pathlib.Path, *, started: bool, vocab: int) -> BaseModel:
+  """Opens the base model of a run.
+
+  Args:
+    settings: The settings of the run.
+    path: The directory with the run's config.json and, for a loaded model, `base/`.
+    started: Whether the run has written output; until then another base model may replace this one.
+    vocab: The vocabulary size of a student from scratch.
+
+  Raises:
+    UserError: There is no such model, or it cannot do what the settings ask for.
+  """
   s = settings.student
   if s.arch not in ("", *families.BY_TYPE):
     raise errors.config("student.arch", s.arch, f"one of {', '.join(families.BY_TYPE)}")
   if s.init == SCRATCH:
     family = families.of(s.arch or "llama")
-    sizes = dataclasses.asdict(s.scratch) | {"vocab": vocab, "positions": _table(settings, folder)}
-    found = Base(family, family.scratch(types.SimpleNamespace(**sizes)), {})
+    sizes = dataclasses.asdict(s.scratch) | {
+      "vocab": vocab,
+      "positions": _position_table_length(settings, path),
+    }
+    base = BaseModel(family, family.scratch(ScratchSizes(**sizes)), {})
   else:
-    found = _copied(settings, folder)
-  found = dataclasses.replace(found, config=dataclasses.replace(found.config, dtype=s.dtype))
-  _refuse(settings, found)
-  return found
+    base = _open_copy(settings, path / "base", started)
+  base = dataclasses.replace(base, config=dataclasses.replace(base.config, dtype=s.dtype))
+  _check(settings, base)
+  return base
 
 
-def _table(settings, folder) -> int:
-  """Entries of a learned table of positions: as many as the config the run was begun with wants."""
-  file = folder.path / "config.json"
+def _position_table_length(settings: Settings, path: pathlib.Path) -> int:
+  """Returns the entries of a learned position table, as the run's first config wants it."""
+  file = path / "config.json"
   if not file.exists():
-    return longest(settings)
-  return longest(
-    json.loads(file.read_bytes(), object_hook=lambda group: types.SimpleNamespace(**group))
+    return max_row_length(settings)
+  stored = json.loads(file.read_bytes())
+  return _row_length(
+    stored["train"]["buckets"],
+    stored["rollout"]["buckets"],
+    max(stored["exam"]["max_new_tokens"], stored["evaluate"]["max_new_tokens"]),
   )
 
 
-def longest(settings) -> int:
-  """Tokens of the longest row that training or decoding can come to."""
-  new = max(settings.exam.max_new_tokens, settings.evaluate.max_new_tokens)
-  return max(*settings.train.buckets, max(settings.rollout.buckets) + new)
+def max_row_length(settings: Settings) -> int:
+  """Returns the length in tokens of the longest row in training or decoding."""
+  max_new_tokens = max(settings.exam.max_new_tokens, settings.evaluate.max_new_tokens)
+  return _row_length(settings.train.buckets, settings.rollout.buckets, max_new_tokens)
 
 
-def _copied(settings, run_folder) -> Base:
-  init, copy = settings.student.init, run_folder.path / "base"
-  if not (copy.exists() and run_folder.started):  # until then the model, too, may be another one
-    _copy(hf.fetch(init), copy)
-  fields, generation = _kept(copy / "config.json"), _kept(copy / "generation.json")
-  family, arch = families.of(fields["model_type"]), settings.student.arch
+def _row_length(train: Sequence[int], rollout: Sequence[int], max_new_tokens: int) -> int:
+  return max(*train, max(rollout) + max_new_tokens)
+
+
+def _open_copy(settings: Settings, copy_dir: pathlib.Path, started: bool) -> BaseModel:
+  """Opens the copied config of a loaded model; copies it first unless the run depends on it."""
+  init, arch = settings.student.init, settings.student.arch
+  if not (copy_dir.exists() and started):
+    _copy_config(hf.fetch(init), copy_dir)
+  fields = _read_copied(copy_dir / "config.json")
+  generation = _read_copied(copy_dir / "generation.json")
+  family = families.of(fields["model_type"])
   if arch not in ("", fields["model_type"]):
     raise errors.config(
-      "student.arch", arch, f"empty, or what is in {init}: {fields['model_type']}"
+      "student.arch", arch, f"empty, or the type of {init}: {fields['model_type']}"
     )
   config = family.read(fields)
-  return Base(family, config, fields, _ends(fields, generation, config.vocab), copy)
+  return BaseModel(family, config, fields, _end_tokens(fields, generation, config.vocab), copy_dir)
 
 
-def _copy(source, copy) -> None:
-  """Keeps what the model in `source` says of itself as the folder `copy`. Raises UserError, and
-  leaves nothing, if no student can be it."""
+def _copy_config(source: pathlib.Path, copy_dir: pathlib.Path) -> None:
+  """Copies the config of the model in `source`, with a digest of its weights.
+
+  Raises:
+    UserError: The model cannot be a student. Then nothing is written.
+  """
   fields, generation, _ = hf.describe(source)
   family = families.of(fields.get("model_type"))
   config = family.read(fields)
-  _ends(fields, generation, config.vocab)
+  _end_tokens(fields, generation, config.vocab)
   hf_read.match(source, family.tensors(config), spare=family.spare(config), prefix=family.PREFIX)
-  part = copy.with_name("base.part")
-  for folder in (part, copy):
-    shutil.rmtree(folder, ignore_errors=True)
+  part = copy_dir.with_name("base.part")
+  for path in (part, copy_dir):
+    shutil.rmtree(path, ignore_errors=True)
   part.mkdir()
   contents = {"config": fields, "generation": generation, "sha256": hf.digest(source)}
   for name, content in contents.items():
@@ -92,58 +128,65 @@ def _copy(source, copy) -> None:
       json.dump(content, file, indent=1, sort_keys=True)
       file.flush()
       os.fsync(file.fileno())
-  part.rename(copy)
+  part.rename(copy_dir)
 
 
-def _kept(file):
+def _read_copied(file: pathlib.Path) -> Any:
   try:
     return json.loads(file.read_bytes())
   except (OSError, ValueError):
     raise errors.data(
-      f"{file} is gone or damaged: put it back, or begin again with another --workdir"
+      f"{file} is missing or damaged: restore it, or start again with another --workdir"
     ) from None
 
 
-def _ends(fields: dict, generation: dict, vocab: int) -> tuple[int, ...]:
-  """The tokens that end a text; one that the model cannot say ends none."""
+def _end_tokens(fields: dict[str, Any], generation: dict[str, Any], vocab: int) -> tuple[int, ...]:
+  """Returns the tokens that end a text, without those outside the vocabulary."""
   name = "eos_token_id"
   value = generation[name] if name in generation else fields.get(name)
-  ends = value if isinstance(value, list) else [] if value is None else [value]
-  if not all(type(end) is int for end in ends):
-    raise errors.data(f"{name} is {value!r}, but must be the number of a token, or a list of them")
-  return tuple(end for end in ends if 0 <= end < vocab)
+  tokens = value if isinstance(value, list) else [] if value is None else [value]
+  if not all(type(token) is int for token in tokens):
+    raise errors.data(f"{name} is {value!r}, but must be a token id or a list of token ids")
+  return tuple(token for token in tokens if 0 <= token < vocab)
 
 
-def source(settings, base: Base):
-  """The folder with the weights. Raises UserError if it is gone, or holds others than at first."""
-  found = hf.fetch(settings.student.init)
-  if hf.digest(found) != digest(base):
+def weights_dir(settings: Settings, base: BaseModel) -> pathlib.Path:
+  """Returns the directory with the weights of a loaded model.
+
+  Raises:
+    UserError: It is gone, or its weights are not those the run started with.
+  """
+  source = hf.fetch(settings.student.init)
+  if hf.digest(source) != digest(base):
     raise errors.data(
-      f"{found}: the model there is not the one this run began with; put that one back, or begin "
-      "again with another --workdir"
+      f"{source} does not hold the model this run started with: restore that one, or start again "
+      "with another --workdir"
     )
-  return found
+  return source
 
 
-def digest(base: Base) -> str:
-  """Of the config and the weights that a run began with."""
-  return _kept(base.folder / "sha256.json")
+def digest(base: BaseModel) -> str:
+  """Returns the sha256 of the loaded model's config and weights, as of the start of the run."""
+  if base.copy_dir is None:
+    raise ValueError("a model from scratch has no digest")
+  return _read_copied(base.copy_dir / "sha256.json")
 
 
-def _refuse(settings, base: Base) -> None:
-  """What only shows once the family is known."""
+def _check(settings: Settings, base: BaseModel) -> None:
+  """Rejects settings whose rules depend on the family."""
   s, config = settings, base.config
-  reads = students.of(config) is not students.decoder
-  if reads and s.sft.prompt_weight:
+  is_decoder = students.of(config) is students.decoder
+  if not is_decoder and s.sft.prompt_weight:
     raise errors.config("sft.prompt_weight", s.sft.prompt_weight, "0: an encoder reads the prompt")
-  room = 0 if reads else config.learned - config.learned_offset if config.learned else 0
-  if room and longest(s) > room:
-    trained = max(s.train.buckets) > room
-    field, buckets = ("train", s.train.buckets) if trained else ("rollout", s.rollout.buckets)
-    more = "" if trained else ", the max_new_tokens of exam and evaluate included"
-    raise errors.config(
-      f"{field}.buckets", buckets, f"at most {room} tokens a row{more}: its positions end there"
-    )
+  room = config.learned - config.learned_offset if is_decoder and config.learned else 0
+  if room and max_row_length(s) > room:
+    if max(s.train.buckets) > room:
+      field, buckets, more = "train", s.train.buckets, ""
+    else:
+      field, buckets = "rollout", s.rollout.buckets
+      more = ", including max_new_tokens of exam and evaluate"
+    allowed = f"at most {room} tokens a row{more}: the model has no more positions"
+    raise errors.config(f"{field}.buckets", buckets, allowed)
   if s.student.lora.rank and not config.gated and "gate" in s.student.lora.targets:
     raise errors.config(
       "student.lora.targets", s.student.lora.targets, "without gate: this family has none"

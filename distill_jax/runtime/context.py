@@ -1,215 +1,291 @@
-"""What every phase is handed: settings, run folder, task, teacher, student, and what came before.
+"""The run context: everything a phase needs to know about its run.
 
-All of it is derived from the run folder and the config; what is costly to make is made when first
-wanted.
+All of it is derived from the config and the run directory. Costly parts (teacher, tokenizer,
+student, weights) are created on first use.
 """
 
 import dataclasses
 import functools
+import pathlib
+from collections.abc import Generator, Iterable, Sequence
+from types import TracebackType
 
-from distill_jax import errors, formats, records, tasks, teacher
-from distill_jax import plan as plans
+from distill_jax import errors, formats, plan, records, tasks, teacher
+from distill_jax.console import Console
 from distill_jax.data import tokenizer
+from distill_jax.formats.turns import Turn
 from distill_jax.machine import checkpoint, hf
 from distill_jax.run_dir import phase_dir
-from distill_jax.runtime import base_model as bases
-from distill_jax.runtime import student_teacher
-from distill_jax.runtime.student import Student
+from distill_jax.run_dir.run_dir import RunDir
+from distill_jax.runtime import base_model
+from distill_jax.runtime.student import Params, Student
+from distill_jax.runtime.student_teacher import StudentTeacher
+from distill_jax.settings import Cross, Settings, Task, Teacher
+from distill_jax.teacher import types
+
+CALCULATOR_MARKS = "<<3+4=7>>"  # must survive encoding and decoding if the calculator is on
 
 
-class Run:
-  def __init__(self, settings, folder, console):
-    self.settings, self.folder, self.console = settings, folder, console
+class RunContext:
+  """What the phases of one run share: settings, run directory, console, task, teacher, students.
+
+  Use it as a context manager: leaving it closes the teacher.
+
+  Attributes:
+    settings: All settings of the run.
+    run_dir: The run directory.
+    console: Where progress and warnings are shown.
+    format: The format of rationales (see formats/).
+    task: The task of round 0, of validation and of the final test.
+  """
+
+  def __init__(self, settings: Settings, run_dir: RunDir, console: Console):
+    self.settings, self.run_dir, self.console = settings, run_dir, console
     self.format = formats.get(settings)
     self.task = open_task(settings)
-    # What the rounds after the opening work on.
-    self._later = open_task(settings, "cross") if settings.cross.name else self.task
-    self._refuse_task()
+    # The task of the rounds after the opening.
+    self._later_task = open_task(settings, "cross") if settings.cross.name else self.task
+    self._check_task()
     if settings.cot.shots > len(self.task.shots):
       raise errors.config(
         "cot.shots", settings.cot.shots, f"at most {len(self.task.shots)} for {self.task.name}"
       )
     self._shots = self.task.shots[: settings.cot.shots]
-    self._params = {}  # student -> (where they come from, the last weights loaded)
+    # student -> (directory the weights come from, None for the base; the last weights loaded)
+    self._params: dict[str, tuple[pathlib.Path | None, Params]] = {}
 
-  def __enter__(self):
+  def __enter__(self) -> "RunContext":
     return self
 
-  def __exit__(self, *_):
+  def __exit__(
+    self,
+    kind: type[BaseException] | None = None,
+    error: BaseException | None = None,
+    traceback: TracebackType | None = None,
+  ) -> None:
     if "teacher" in self.__dict__:
       self.teacher.close()
 
-  def _refuse_task(self) -> None:
-    if self.settings.format == "staged" and {self.task.kind, self._later.kind} != {"choice"}:
-      name = self.task.name if self.task.kind != "choice" else self._later.name
+  def _check_task(self) -> None:
+    if self.settings.format == "staged" and {self.task.kind, self._later_task.kind} != {"choice"}:
+      name = self.task.name if self.task.kind != "choice" else self._later_task.name
       raise errors.config(
         "format", "staged", f"one without stages: task {name} has no options to analyze"
       )
 
   @functools.cached_property
-  def teacher(self):
+  def teacher(self) -> types.Teacher:
+    """The teacher of the run; opened on first use."""
     return teacher.open(self)
 
-  def local(self, settings, name: str) -> student_teacher.StudentTeacher:
-    """The student that answers as the teacher `name`, which has these settings."""
-    return student_teacher.StudentTeacher(self, settings, name)
+  def student_teacher(self, settings: Teacher, name: str) -> StudentTeacher:
+    """Returns the student that acts as teacher `name`, which has these settings."""
+    return StudentTeacher(self, settings, name)
 
   @functools.cached_property
   def student(self) -> Student:
+    """The student's model, tokenizer and devices, without trained weights."""
     return Student(self.settings, self.tokenizer, self.base)
 
   @functools.cached_property
-  def base(self) -> bases.Base:
-    """What the student begins as."""
-    scratch = self.settings.student.init == bases.SCRATCH
-    return bases.of(self.settings, self.folder, self.tokenizer.vocab if scratch else 0)
+  def base(self) -> base_model.BaseModel:
+    """The model the student starts from."""
+    scratch = self.settings.student.init == base_model.SCRATCH
+    return base_model.open_base(
+      self.settings,
+      self.run_dir.path,
+      started=self.run_dir.started,
+      vocab=self.tokenizer.vocab if scratch else 0,
+    )
 
   @functools.cached_property
   def tokenizer(self) -> tokenizer.Tokenizer:
-    """The base's own; from scratch, trained the first time on the training questions and on the
-    rationales that are there by then."""
-    path = self.folder.path / "tokenizer"
-    if not path.exists() and self.settings.student.init != bases.SCRATCH:
-      source = bases.source(self.settings, self.base)
+    """The student's tokenizer.
+
+    It is the base model's own. A student from scratch gets a new one: it is trained on first use,
+    on the training questions and the rationales that exist by then.
+    """
+    path = self.run_dir.path / "tokenizer"
+    if not path.exists() and self.settings.student.init != base_model.SCRATCH:
+      source = base_model.weights_dir(self.settings, self.base)
       room = self.base.config.vocab
       tokenizer.copy(source, hf.TOKENIZER, path, self.base.fields, max_vocab=room)
     if not path.exists():
       problems = self.task.problems("train")
-      written = [r.text for r in self.rationales(0)] or [p.rationale for p in problems]
+      rationales = [r.text for r in self.training_rationales(0)]
       tokenizer.train(
-        [self.prompt(p) for p in problems] + written,
+        [self.prompt(p) for p in problems] + (rationales or [p.rationale for p in problems]),
         vocab=self.settings.student.scratch.vocab,
         path=path,
       )
-    found = tokenizer.Tokenizer(path)
-    marks = "<<3+4=7>>"
-    if self.settings.socratic.calculator and marks not in found.decode(found.encode(marks)):
-      allowed = (
-        f"False: this student's tokenizer makes {found.decode(found.encode(marks))!r} of {marks}"
-      )
+    opened = tokenizer.Tokenizer(path)
+    decoded = opened.decode(opened.encode(CALCULATOR_MARKS))
+    if self.settings.socratic.calculator and CALCULATOR_MARKS not in decoded:
+      allowed = f"False: this student's tokenizer turns {CALCULATOR_MARKS} into {decoded!r}"
       raise errors.config("socratic.calculator", True, allowed)
-    return found
+    return opened
 
-  def lesson(self, number: int):
-    """The task on whose training questions a round works."""
-    return self.task if number == 0 else self._later
+  def round_task(self, round_index: int) -> tasks.Task:
+    """Returns the task whose training questions a round works on."""
+    return self.task if round_index == 0 else self._later_task
 
   @functools.cached_property
   def _problems(self) -> dict[str, records.Problem]:
-    tasks_ = dict.fromkeys((self.task, self._later))
-    return {p.id: p for task in tasks_ for p in task.problems("train")}
+    both = dict.fromkeys((self.task, self._later_task))
+    return {p.id: p for task in both for p in task.problems("train")}
 
-  def problem(self, name: str) -> records.Problem:
-    """The training question of that id. Raises UserError if there is none (any more)."""
-    if name not in self._problems:
+  def problem(self, problem_id: str) -> records.Problem:
+    """Returns the training question with this id.
+
+    Raises:
+      UserError: The task has no such question (any more).
+    """
+    if problem_id not in self._problems:
       raise errors.data(
-        f"{self.folder.path} speaks of a question {name} that is not in the task: put back the "
-        "files it was begun with, or begin again with another --workdir"
+        f"{self.run_dir.path} refers to question {problem_id}, which the task does not have: "
+        "restore the data files the run was started with, or use another --workdir"
       )
-    return self._problems[name]
+    return self._problems[problem_id]
 
-  def finals(self) -> dict[str, list[records.Problem]]:
-    """What the best student is tested on, by name."""
+  def final_problems(self) -> dict[str, list[records.Problem]]:
+    """Returns the questions of the final test by split; empty splits are left out."""
     splits = {name: self.task.problems(name) for name in ("test", "out_of_domain")}
-    if self._later is not self.task:
-      splits["cross"] = self._later.problems("test")
+    if self._later_task is not self.task:
+      splits["cross"] = self._later_task.problems("test")
     return {name: problems for name, problems in splits.items() if problems}
 
   def prompt(self, problem: records.Problem, style: str = "") -> str:
+    """Returns the student's first prompt for a question, in one of the format's styles."""
     return self.format.prompt(self.task.render(problem), self._shots, style)
 
-  def conversation(self, problem: records.Problem, style: str = "", given=(), **more):
-    """A conversation of the format about a problem; see formats/."""
+  def conversation(
+    self,
+    problem: records.Problem,
+    style: str = "",
+    given: Sequence[tuple[str, str]] = (),
+    **options: str,
+  ) -> Generator[tuple[Turn, ...], list[str], str]:
+    """Starts a conversation of the format about a question; see formats/.
+
+    Args:
+      problem: The question.
+      style: One of the format's styles.
+      given: (stage, text) of the stages that are fixed.
+      **options: What only some formats have, such as `hint`.
+    """
     question = self.task.render(problem)
     return self.format.conversation(
-      problem, question, self._shots, style=style, given=given, **more
+      problem, question, self._shots, style=style, given=given, **options
     )
 
-  def examples(self, written: list[records.Rationale]) -> list[records.Example]:
-    """What rationales look like in training; what is the same in several is there once."""
-    found = []
-    for rationale in written:
+  def examples(self, rationales: Iterable[records.Rationale]) -> list[records.Example]:
+    """Returns the training examples of rationales, in order and without duplicates."""
+    examples: list[records.Example] = []
+    for rationale in rationales:
       problem = self.problem(rationale.problem)
       question = self.task.render(problem)
-      found += self.format.examples(problem, question, rationale, self._shots)
-    return list(dict.fromkeys(found))
+      examples += self.format.examples(problem, question, rationale, self._shots)
+    return list(dict.fromkeys(examples))
 
-  def rationales(self, number: int) -> list[records.Rationale]:
-    """What was written that a round trains on: this round's, or with accumulate_rationales all so far."""
-    return self.written(range(number + 1) if self.settings.accumulate_rationales else (number,))
+  def training_rationales(self, round_index: int) -> list[records.Rationale]:
+    """Returns the rationales a round trains on.
 
-  def written(self, rounds) -> list[records.Rationale]:
-    """All rationales of these rounds."""
-    return self._records(rounds, plans.WRITERS, phase_dir.RATIONALES, records.Rationale)
+    These are the round's own, or with `accumulate_rationales` those of all rounds so far.
+    """
+    accumulate = self.settings.accumulate_rationales
+    return self.rationales(range(round_index + 1) if accumulate else (round_index,))
 
-  def attempts(self, number: int) -> list[records.Attempt]:
-    """The exam attempts a round contrasts with, newest first: this round's, or with accumulate_rationales
-    all so far."""
-    rounds = range(number, -1, -1) if self.settings.accumulate_rationales else (number,)
+  def rationales(self, rounds: Iterable[int]) -> list[records.Rationale]:
+    """Returns all rationales of these rounds."""
+    return self._records(rounds, plan.WRITERS, phase_dir.RATIONALES, records.Rationale)
+
+  def contrast_attempts(self, round_index: int) -> list[records.Attempt]:
+    """Returns the exam attempts a round contrasts its rationales with, newest round first.
+
+    These are the round's own, or with `accumulate_rationales` those of all rounds so far.
+    """
+    accumulate = self.settings.accumulate_rationales
+    rounds = range(round_index, -1, -1) if accumulate else (round_index,)
     return self._records(rounds, ("exam",), phase_dir.ATTEMPTS, records.Attempt)
 
-  def _records(self, rounds, wanted, name, kind):
-    done = [self.folder.finished(n) for n in rounds]
+  def _records(
+    self, rounds: Iterable[int], phases: Sequence[str], file: str, record_type: type
+  ) -> list:
+    """Returns the records in `file` of the rounds' finished phases."""
+    finished = [self.run_dir.finished(n) for n in rounds]
     return [
-      r
-      for found in done
-      for phase in wanted
-      if phase in found
-      for r in found[phase].rows(name, kind)
+      row
+      for by_name in finished
+      for phase in phases
+      if phase in by_name
+      for row in by_name[phase].rows(file, record_type)
     ]
 
-  def students(self, number: int) -> dict:
-    """{name: (student, weights)} as they are now in a round: the last trained ones, else the
-    base."""
-    return {name: (self.student, self._weights(number, name)) for name in self.format.students}
+  def students(self, round_index: int) -> dict[str, tuple[Student, Params]]:
+    """Returns {name: (student, weights)} as of a round.
 
-  def start_params(self, number: int, name: str, phase: str):
-    """The weights that training starts from; given away, since training consumes them. Only `train`
-    may start from the base again: preferences are about what was trained."""
-    base = self.settings.start_from == "base" and phase == "train"
-    again = base and not self._trained(number)
-    params = self._weights(-1 if again else number, name)
+    The weights are the last ones trained up to that round, or the base; -1 is the base.
+    """
+    return {name: (self.student, self._weights(round_index, name)) for name in self.format.students}
+
+  def initial_params(self, round_index: int, name: str, phase: str) -> Params:
+    """Returns the weights a training phase starts from.
+
+    The caller owns them: training consumes (donates) them, so the context forgets them. Only
+    `train` may start from the base again (`start_from`): preferences are about what was trained.
+    """
+    from_base = self.settings.start_from == "base" and phase == "train"
+    restart = from_base and not self._trained(round_index)
+    params = self._weights(-1 if restart else round_index, name)
     self._params.pop(name, None)
     return params
 
-  def _weights(self, number: int, name: str):
-    """Of the last training up to round `number`; -1 for the base. The last weights loaded are
-    kept."""
-    while number >= 0 and not self._trained(number):
-      number -= 1
-    folder = self._trained(number)[-1].path / name if number >= 0 else None
-    if name not in self._params or self._params[name][0] != folder:
-      self._params.pop(name, None)  # free the old ones first
-      self._params[name] = (folder, self._load(folder) if folder else self.student.fresh())
+  def _weights(self, round_index: int, name: str) -> Params:
+    """Returns the newest weights up to a round; -1 is the base. Keeps the last ones loaded."""
+    while round_index >= 0 and not self._trained(round_index):
+      round_index -= 1
+    path = self._trained(round_index)[-1].path / name if round_index >= 0 else None
+    if name not in self._params or self._params[name][0] != path:
+      self._params.pop(name, None)  # free the old weights before loading new ones
+      self._params[name] = (path, self._load(path) if path else self.student.init_params())
     return self._params[name][1]
 
-  def _trained(self, number: int) -> list:
-    """The folders of a round's finished trainings, in the order of its plan."""
-    done = self.folder.finished(number) if number >= 0 else {}
+  def _trained(self, round_index: int) -> list[phase_dir.PhaseDir]:
+    """Returns a round's finished training phases that made a step, in the order of its plan."""
+    finished = self.run_dir.finished(round_index) if round_index >= 0 else {}
     return [
-      here for name, here in done.items() if name in plans.TRAINERS and here.facts["steps"] > 0
+      phase
+      for name, phase in finished.items()
+      if name in plan.TRAINERS and phase.facts["steps"] > 0
     ]
 
-  def _load(self, path):
-    found = checkpoint.Checkpoints(path, keep=1, warn=self.console.warn).restore(self.student.like)
-    if found is None:
+  def _load(self, path: pathlib.Path) -> Params:
+    checkpoints = checkpoint.Checkpoints(path, keep=1, warn=self.console.warn)
+    restored = checkpoints.restore(self.student.abstract_params)
+    if restored is None:
       raise errors.data(
-        f"{path}: the student's weights are missing; remove {path.parent} and what was made "
-        "after it, "
-        "and run again"
+        f"{path}: the student's weights are missing; remove {path.parent} and every phase after "
+        "it, and run again"
       )
-    return found[0]
+    return restored[0]
 
 
-def open_task(settings, group: str = "task"):
-  """The task that config.task, or config.cross, names, with its options."""
-  chosen = getattr(settings, group)
+def open_task(settings: Settings, group: str = "task") -> tasks.Task:
+  """Opens the task that config.task (or config.cross, as `group` says) names."""
+  chosen: Task | Cross = settings.cross if group == "cross" else settings.task
   worlds = {"arithmetic": settings.world, "taxonomy": settings.taxonomy}
-  held = settings.task.validation if group == "task" else 0
+  validation = settings.task.validation if group == "task" else 0
   if chosen.name not in worlds:
-    files = {"path": chosen.path, "hub": chosen.hub}
-    return tasks.get(chosen.name, **files, train=chosen.train, validation=held, test=chosen.test)
+    return tasks.get(
+      chosen.name,
+      path=chosen.path,
+      hub=chosen.hub,
+      train=chosen.train,
+      validation=validation,
+      test=chosen.test,
+    )
   options = dataclasses.asdict(worlds[chosen.name])
-  limit = lambda all_, some: min(all_, some) if some else all_
-  own = {split: limit(options[split], getattr(chosen, split)) for split in ("train", "test")}
-  return tasks.get(chosen.name, **options | own, validation=held)
+  for split, limit in (("train", chosen.train), ("test", chosen.test)):
+    if limit:
+      options[split] = min(options[split], limit)
+  return tasks.get(chosen.name, **options, validation=validation)

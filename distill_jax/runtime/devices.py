@@ -1,24 +1,30 @@
-"""Whether the devices there are can train as the settings want, found out without training."""
+"""Checks, without training, that the available devices can train as the settings ask for."""
 
 import functools
 import itertools
+from typing import Any
 
 import jax
 import numpy as np
 
 from distill_jax import errors, students
-from distill_jax.runtime import student
+from distill_jax.runtime.base_model import BaseModel
+from distill_jax.runtime.student import build_mesh
+from distill_jax.settings import Settings
 from distill_jax.students import token_rows
 
 DEVICE_OF = {"cudnn": "gpu", "splash": "tpu"}  # attention paths that only one kind of device has
 
 
-def refuse(settings, base) -> None:
-  """Raises UserError, before anything is paid for, if the devices there are cannot share a batch, or
-  cannot pay attention as they are told to."""
-  s, mesh = settings.train, student.mesh_of(settings)
+def check(settings: Settings, base: BaseModel) -> None:
+  """Rejects settings that the available devices cannot train with.
+
+  Raises:
+    UserError: The devices cannot share a batch, or do not have the attention path.
+  """
+  train, mesh = settings.train, build_mesh(settings)
   parts = mesh.shape["data"] * mesh.shape["fsdp"]
-  for field, batch in (("train.batch", s.batch), ("prefer.batch", settings.prefer.batch)):
+  for field, batch in (("train.batch", train.batch), ("prefer.batch", settings.prefer.batch)):
     if batch % parts:
       raise errors.config(field, batch, f"a multiple of {parts}, mesh.data times mesh.fsdp")
   path, device = settings.student.attention, jax.default_backend()
@@ -26,22 +32,24 @@ def refuse(settings, base) -> None:
     return
   if DEVICE_OF[path] != device:
     raise errors.config("student.attention", path, f"auto or plain: this device is a {device}")
-  batches = [(s.batch // s.grad_accum_steps, s.losses.triplet > 0)]
-  if "prefer" in settings.opening + settings.each_round:  # both sides of a pair hang on its prompt
-    batches.append((settings.prefer.batch // s.grad_accum_steps, True))
-  for (batch, trees), length in itertools.product(batches, s.buckets):
+  batches = [(train.batch // train.grad_accum_steps, train.losses.triplet > 0)]
+  if "prefer" in settings.opening + settings.each_round:  # a pair's rows are trees, too
+    batches.append((settings.prefer.batch // train.grad_accum_steps, True))
+  for (rows, trees), length in itertools.product(batches, train.buckets):
     try:
-      _shape_of(base.config, path, mesh, (batch, length), trees=trees)
+      _trace_forward(base.config, path, mesh, (rows, length), trees=trees)
     except (ValueError, RuntimeError, NotImplementedError) as error:
-      # ValueError: attention.py's own reasons. The other two are cuDNN's, raised inside jax: it is
-      # not there, or not for this device or these shapes.
+      # ValueError is raised by attention.py. The other two come from cuDNN, inside jax: it is not
+      # installed, or does not support this device or these shapes.
       raise errors.config("student.attention", path, f"auto or plain: {error}") from None
 
 
-def _shape_of(config, path: str, mesh, shape, *, trees: bool):
-  """What the student would make of one micro-batch of a step. Nothing is computed."""
-  model, line = students.of(config), jax.ShapeDtypeStruct(shape, np.int32)
-  read = functools.partial(model.hidden, config, path=path)
+def _trace_forward(
+  config: Any, path: str, mesh: jax.sharding.Mesh, shape: tuple[int, int], *, trees: bool
+) -> None:
+  """Traces the forward pass of one micro-batch [B, L]; nothing is computed."""
+  model: Any = students.of(config)
+  tokens: Any = jax.ShapeDtypeStruct(shape, np.int32)
+  rows = token_rows.Rows(tokens, tokens, tokens, tokens if trees else None)
   with jax.set_mesh(mesh):
-    batch = token_rows.Rows(line, line, line, line if trees else None)
-    return jax.eval_shape(read, model.shapes(config), batch)
+    jax.eval_shape(functools.partial(model.hidden, config, path=path), model.shapes(config), rows)

@@ -1,92 +1,139 @@
-"""A student leaves as a Hugging Face directory, and meets itself in transformers."""
+"""Exports a student to Hugging Face format and verifies it against transformers.
+
+Dimension key: B rows, L tokens of a row, T tokens written, D model width, V vocabulary.
+"""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from distill_jax import errors, students
 from distill_jax.machine import hf_read, hf_verify, hf_write
-from distill_jax.runtime import base_model as bases
-from distill_jax.students import lora
-from distill_jax.students import token_rows as students_rows
+from distill_jax.runtime import base_model
+from distill_jax.runtime.context import RunContext
+from distill_jax.runtime.student import Params, Student
+from distill_jax.students import lora, token_rows
 from distill_jax.students.families import layout
 
-# Of the config.json a student began as: what says where code is, or who wrote the file.
-LEFT = ("auto_map", "_name_or_path", "transformers_version")
-CLOSE = 1e-3  # nats; what two orders of summation make of float32 logits is smaller
+# Fields of the base model's config.json that name its code, its author or its library.
+DROPPED_FIELDS = ("auto_map", "_name_or_path", "transformers_version")
+TOLERANCE = 1e-3  # nats; two summation orders of float32 logits differ by less
 
 
-def write(what, number: int, name: str, *, out: str, dtype: str, card: str) -> None:
-  """Writes the student `name` of a round; low-rank updates are merged. Raises UserError: see
-  hf_write."""
-  student, trained = what.students(number)[name]
+def write(ctx: RunContext, round_index: int, name: str, *, out: str, dtype: str, card: str) -> None:
+  """Writes a round's student `name` to the directory `out`, with LoRA adapters merged.
+
+  Raises:
+    UserError: See hf_write.export.
+  """
+  student, trained = ctx.students(round_index)[name]
   base, family, tokenizer = student.base, student.base.family, student.tokenizer
-  bos = base.fields["bos_token_id"] if "bos_token_id" in base.fields else None
+  bos = base.fields.get("bos_token_id")
+  if bos is None and tokenizer.prefix_ids:
+    bos = tokenizer.prefix_ids[0]
+  fields = {k: v for k, v in base.fields.items() if k not in DROPPED_FIELDS}
   hf_write.export(
     out,
-    fields={k: v for k, v in base.fields.items() if k not in LEFT} | family.write(student.config),
+    fields=fields | family.write(student.config),
     tensors=family.tensors(student.config),
     to_theirs=layout.to_theirs,
-    params=merged(student, trained),
-    tokenizer=what.folder.path / "tokenizer",
-    bos=tokenizer.prefix_ids[0] if bos is None and tokenizer.prefix_ids else bos,
-    end=student.ends,
+    params=merged_params(student, trained),
+    tokenizer=ctx.run_dir.path / "tokenizer",
+    bos=bos,
+    end=student.end_tokens,
     pad=tokenizer.pad,
-    positions=bases.longest(what.settings),
+    positions=base_model.max_row_length(ctx.settings),
     card=card,
     dtype=dtype,
   )
 
 
-def merged(student, trained):
-  """Plain parameters, float32."""
-  if not student.learner.rank:
+def merged_params(student: Student, trained: Params) -> Params:
+  """Returns all parameters in float32, with LoRA adapters merged."""
+  if not student.trainable.rank:
     return trained
-  exact = students.of(student.config).shapes(student.config)
-  return jax.jit(lora.merge)(student.learner.whole(student.unadapted(exact), trained))
+  shapes = students.of(student.config).shapes(student.config)
+  base = student.base_params(shapes)
+  return jax.jit(lora.merge)(student.trainable.whole(base, trained))
 
 
-def verify(what, out: str) -> float:
-  """The largest difference of a logit between the directory `out`, read back, and the same in
-  transformers and torch. Raises UserError if it is not small, or without torch."""
-  student, family = what.student, what.student.base.family
+def verify(ctx: RunContext, out: str) -> float:
+  """Compares the exported directory `out`, read back, with transformers and torch.
+
+  Returns:
+    The largest difference of a logit, in nats.
+
+  Raises:
+    UserError: The difference is not small, or torch is not installed.
+  """
+  student, family = ctx.student, ctx.student.base.family
   config = dataclasses.replace(student.config, dtype="float32")  # as transformers computes
   params = hf_read.load(
-    out, family.tensors(config), spare=family.spare(config), prefix=family.PREFIX,
-    like=student.placed(students.of(config).shapes(config)),
-  )  # fmt: skip
-  found = hf_verify.verify(
     out,
-    lambda *texts: np.asarray(logits(config, student.start, params, *texts)),
-    positions=bases.longest(what.settings),
+    family.tensors(config),
+    spare=family.spare(config),
+    prefix=family.PREFIX,
+    like=student.abstract_base_params(students.of(config).shapes(config)),
   )
-  if not found < CLOSE:
-    raise errors.data(
-      f"{out}: a logit differs by {found:.2g} from what transformers computes: do not use it"
+
+  def exported_logits(
+    tokens_BL: np.ndarray, lengths_B: np.ndarray, written_BT: np.ndarray
+  ) -> np.ndarray:
+    return np.asarray(
+      logits(config, student.decoder_start, params, tokens_BL, lengths_B, written_BT)
     )
-  return found
+
+  difference = hf_verify.verify(
+    out, exported_logits, positions=base_model.max_row_length(ctx.settings)
+  )
+  if not difference < TOLERANCE:
+    raise errors.data(
+      f"{out}: a logit differs by {difference:.2g} from what transformers computes: do not use it"
+    )
+  return difference
 
 
-def logits(config, start: int | None, params, tokens_BL, lengths_B, written_BT):
-  """Logits after each prompt, padded on the right, and after each token written behind it, float32
-  [B, T + 1, V]. `start`: the decoder's first token; None without an encoder."""
+def logits(
+  config: Any,
+  start: int | None,
+  params: Params,
+  tokens_BL: np.ndarray,
+  lengths_B: np.ndarray,
+  written_BT: np.ndarray,
+) -> jax.Array:
+  """Returns logits after each prompt and after each token written behind it.
+
+  Args:
+    config: The config of the model.
+    start: The decoder's start token; None without an encoder.
+    params: All parameters.
+    tokens_BL: The prompts, int32, padded on the right.
+    lengths_B: Their lengths.
+    written_BT: The tokens written, int32.
+
+  Returns:
+    float32 [B, T + 1, V].
+  """
   batch, count = written_BT.shape
   prompts = [row[:n] for row, n in zip(tokens_BL, lengths_B, strict=True)]
-  heads = prompts if start is None else [[start]] * batch
-  texts = [np.concatenate([h, w]) for h, w in zip(heads, written_BT, strict=True)]
-  rows = students_rows.Rows(*padded(texts))
+  starts = prompts if start is None else [np.array([start])] * batch
+  texts = [np.concatenate([s, w]) for s, w in zip(starts, written_BT, strict=True)]
+  tokens, positions, segments = pad_texts(texts)
+  rows = token_rows.Rows(tokens, positions, segments)
   if start is not None:
-    source, _, segments = padded(prompts)
-    rows = rows._replace(source=source, source_segments=segments)
-  where_BT = np.array([len(h) - 1 for h in heads])[:, None] + np.arange(count + 1)
+    source, _, source_segments = pad_texts(prompts)
+    rows = rows._replace(source=source, source_segments=source_segments)
+  where_BT = np.array([len(s) - 1 for s in starts])[:, None] + np.arange(count + 1)
   states_BLD = students.of(config).hidden(config, params, rows)
-  here_BTD = np.take_along_axis(np.asarray(states_BLD), where_BT[..., None], axis=1)
-  return students.logits(config, params, here_BTD)
+  at_BTD = np.take_along_axis(np.asarray(states_BLD), where_BT[..., None], axis=1)
+  return students.logits(config, params, at_BTD)
 
 
-def padded(texts) -> tuple[np.ndarray, ...]:
-  """(tokens, positions, segments), int32 [B, L], of texts of different lengths."""
+def pad_texts(texts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Pads texts on the right; returns (tokens, positions, segments), int32 [B, L]."""
   shape = (len(texts), max(map(len, texts)))
   tokens, segments = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
   for n, text in enumerate(texts):

@@ -1,120 +1,201 @@
-"""Batches to steps to a checkpoint: the training that train and prefer have in common."""
+"""The training loop that the phases `train` and `prefer` share."""
 
 import functools
 import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
+import optax
 
 from distill_jax import errors, records, students
+from distill_jax.data.batches import Corpus
 from distill_jax.learning import objectives, optim, step
 from distill_jax.machine import checkpoint
-from distill_jax.students import sharding
+from distill_jax.run_dir.phase_dir import PhaseDir
+from distill_jax.runtime.context import RunContext
+from distill_jax.runtime.student import Params
+from distill_jax.settings import Train
+from distill_jax.students import sharding, trainable
 
 METRICS = "metrics.jsonl"
-CHECKPOINTS = "checkpoints"  # the optimizer's; they end with the phase
+CHECKPOINTS = "checkpoints"  # of the optimizer; removed when the phase is finished
 
 
-def optimise(run, number, here, corpus, *, name: str, rates, aim):
-  """(steps made, rows of metrics) of the training of student `name` on a corpus. Goes on from the
-  newest checkpoint of a killed run; what is finished is not done again.
+class ObjectiveConfig(Protocol):
+  """A hashable description of an objective: equal ones share a compiled train step."""
 
-  rates: settings.Train, with what the phase has of its own put in. aim: what makes the objective;
-  it can be hashed, and has `detach` (see students/decoder.py) and objective(hidden, logprobs).
+  @property
+  def detach(self) -> bool:
+    """Whether branches of a row see its prompt without gradient; see students/decoder.py."""
+    ...
+
+  def build(self, hidden: Callable, logprobs: Callable) -> objectives.Objective:
+    """Builds the objective; for `hidden` and `logprobs` see learning/objectives.py."""
+    ...
+
+
+class TrainStep(NamedTuple):
+  """A compiled train step with what it belongs to."""
+
+  optimizer: optax.GradientTransformation
+  shardings: step.TrainState  # NamedShardings of the train state
+  update: Callable  # (state, batch, frozen) -> (state, metrics)
+
+
+def fit(
+  ctx: RunContext,
+  round_index: int,
+  out: PhaseDir,
+  corpus: Corpus,
+  *,
+  name: str,
+  train: Train,
+  objective: ObjectiveConfig,
+) -> tuple[int, list[records.Metrics]]:
+  """Trains one student on `corpus`, resuming from its latest checkpoint.
+
+  Returns immediately if this student has already been trained in this phase.
+
+  Args:
+    ctx: The run context.
+    round_index: The round.
+    out: The phase's directory: gets metrics.jsonl and the weights, under the student's name.
+    corpus: The batches of every step.
+    name: Which of the format's students to train.
+    train: Optimizer and schedule settings, with the phase's overrides applied.
+    objective: The loss.
+
+  Returns:
+    (number of optimizer steps taken, metrics rows of this student).
+
+  Raises:
+    UserError: The loss or the gradient norm became non-finite. No checkpoint is written.
   """
-  student, mesh = run.student, run.student.mesh
-  log = [m for m in here.rows(METRICS, records.Metrics)] if (here.path / METRICS).exists() else []
-  others, log = [m for m in log if m.student != name], [m for m in log if m.student == name]
-  weights = checkpoint.Checkpoints(here.path / name, keep=1, warn=run.console.warn)
+  student, mesh = ctx.student, ctx.student.mesh
+  saved = out.rows(METRICS, records.Metrics)
+  others = [m for m in saved if m.student != name]
+  log = [m for m in saved if m.student == name]
+  weights = checkpoint.Checkpoints(out.path / name, keep=1, warn=ctx.console.warn)
   if log and weights.latest() == log[-1].step:
     return log[-1].step, log
-  steps = rates.steps or sum(len(corpus.batch_order.epoch(e)) for e in range(rates.epochs))
-  attention = run.settings.student.attention
-  optimizer, places, train_step = machinery(rates, aim, attention, student.learner, mesh, steps)
-  store = checkpoint.Checkpoints(here.path / CHECKPOINTS / name, keep=2, warn=run.console.warn)
-  label = f"round {number} {here.path.name.partition('_')[2]}"
-  label += f" {name}" if len(run.format.students) > 1 else ""
-  start = functools.partial(run.start_params, number, name, here.path.name.partition("_")[2])
-  state, log = resume(run, start, label, log, store, optimizer, places)
+  steps = train.steps or sum(len(corpus.batch_order.epoch(e)) for e in range(train.epochs))
+  attention = ctx.settings.student.attention
+  train_step = build_train_step(train, objective, attention, student.trainable, mesh, steps)
+  store = checkpoint.Checkpoints(out.path / CHECKPOINTS / name, keep=2, warn=ctx.console.warn)
+  phase = out.path.name.partition("_")[2]
+  label = f"round {round_index} {phase}"
+  if len(ctx.format.students) > 1:
+    label += f" {name}"
+  initial_params = functools.partial(ctx.initial_params, round_index, name, phase)
+  state, log = restore_or_init(ctx, label, log, store, train_step, initial_params)
   window = []
-  with run.console.progress(label, steps, "steps") as bar, jax.set_mesh(mesh):
+  with ctx.console.progress(label, steps, "steps") as bar, jax.set_mesh(mesh):
     bar.update(int(state.step))
     for n in range(int(state.step), steps):
-      state, metrics = train_step(state, arrays(corpus.batch(n), mesh), student.frozen)
+      state, metrics = train_step.update(state, put_batch(corpus.batch(n), mesh), student.frozen)
       window.append(metrics)
-      last, save = n + 1 == steps, (n + 1) % rates.checkpoint_every == 0
-      if (n + 1) % rates.log_every == 0 or save or last:
-        log.append(row(n + 1, name, jax.device_get(window)))
+      last, save = n + 1 == steps, (n + 1) % train.checkpoint_every == 0
+      if (n + 1) % train.log_every == 0 or save or last:
+        log.append(mean_metrics(n + 1, name, jax.device_get(window)))
         window = []
-        refuse_divergence(log[-1], here)
+        raise_if_diverged(log[-1], out)
         bar.update(n + 1, loss=log[-1].loss)
       if save and not last:
-        here.write(METRICS, others + log)
+        out.write(METRICS, others + log)
         store.save(n + 1, state)
-  here.write(METRICS, others + log)
+  out.write(METRICS, others + log)
   weights.save(steps, state.params)
   return steps, log
 
 
-def refuse_divergence(last: records.Metrics, here) -> None:
-  """Raises UserError if the loss or its gradient is no number any more; nothing of it is saved."""
+def raise_if_diverged(last: records.Metrics, out: PhaseDir) -> None:
+  """Raises UserError if the loss or the gradient norm is not finite."""
   if not math.isfinite(last.loss + last.grad_norm):
-    rate = "prefer.lr" if here.path.name.endswith("prefer") else "train.lr"
+    rate = "prefer.lr" if out.path.name.endswith("prefer") else "train.lr"
     raise errors.data(
-      f"{here.path}: the training has diverged: loss {last.loss}, gradient norm {last.grad_norm} "
-      f"at step {last.step}; lower --config.{rate}, in a new --workdir"
+      f"{out.path}: training diverged at step {last.step} (loss {last.loss}, gradient norm "
+      f"{last.grad_norm}): lower --config.{rate} and use a new --workdir"
     )
 
 
 @functools.lru_cache(maxsize=4)
-def machinery(s, aim, attention: str, learner, mesh, steps: int):
-  """(optimizer, places of the state, the recipe's compiled step); rounds of equal length share
-  them."""
-  rate = optim.schedule(s.schedule, peak=s.lr, warmup=min(s.warmup, steps // 2), steps=steps)
+def build_train_step(
+  train: Train,
+  objective: ObjectiveConfig,
+  attention: str,
+  parameters: trainable.Learner,
+  mesh: jax.sharding.Mesh,
+  steps: int,
+) -> TrainStep:
+  """Builds and compiles the train step; rounds of equal length share it."""
+  rate = optim.schedule(
+    train.schedule, peak=train.lr, warmup=min(train.warmup, steps // 2), steps=steps
+  )
   optimizer = optim.adamw(
     rate,
-    beta1=s.beta1,
-    beta2=s.beta2,
-    eps=s.eps,
-    weight_decay=s.weight_decay,
-    clip=s.grad_clip_norm,
+    beta1=train.beta1,
+    beta2=train.beta2,
+    eps=train.eps,
+    weight_decay=train.weight_decay,
+    clip=train.grad_clip_norm,
   )
-  model, config = students.of(learner.config), learner.config
-  objective = aim.objective(
-    functools.partial(model.hidden, config, detach=aim.detach, remat=s.remat, path=attention),
-    functools.partial(students.token_logprobs, config, chunk=s.logits_chunk),
+  model, config = students.of(parameters.config), parameters.config
+  loss = objective.build(
+    functools.partial(
+      model.hidden, config, detach=objective.detach, remat=train.remat, path=attention
+    ),
+    functools.partial(students.token_logprobs, config, chunk=train.logits_chunk),
   )
-  places = step.places(mesh, learner.axes, learner.shapes, optimizer)
+  shardings = step.places(mesh, parameters.axes, parameters.shapes, optimizer)
   frozen = ()
-  if learner.rank:
+  if parameters.rank:
     frozen = sharding.of_params(mesh, model.axes(config), model.shapes(config))
-  update = step.make_train_step(objective, optimizer, micro=s.grad_accum_steps, whole=learner.whole)
-  return optimizer, places, step.compiled(update, mesh, places, frozen)
-
-
-def resume(run, start_params, label, log, store, optimizer, places):
-  """(state, rows of metrics so far): the newest whole checkpoint, else the weights this phase
-  starts from, which start_params() gives."""
-  shapes = jax.eval_shape(lambda p: step.start(p, optimizer), run.student.learner.shapes)
-  like = jax.tree.map(
-    lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-    shapes,
-    step.TrainState(places.step, places.params, places.opt_state),
+  update = step.make_train_step(
+    loss, optimizer, micro=train.grad_accum_steps, whole=parameters.whole
   )
-  if found := store.restore(like):
-    state, at = found
-    run.console.line(f"{label}: going on after step {at}")
+  return TrainStep(optimizer, shardings, step.compiled(update, mesh, shardings, frozen))
+
+
+def restore_or_init(
+  ctx: RunContext,
+  label: str,
+  log: list[records.Metrics],
+  store: checkpoint.Checkpoints,
+  train_step: TrainStep,
+  initial_params: Callable[[], Params],
+) -> tuple[step.TrainState, list[records.Metrics]]:
+  """Returns (state, metrics rows so far) of the newest undamaged checkpoint.
+
+  Without a checkpoint, the state starts from `initial_params()` and there are no rows.
+  """
+  shapes = jax.eval_shape(
+    lambda p: step.start(p, train_step.optimizer), ctx.student.trainable.shapes
+  )
+  shardings = train_step.shardings
+  abstract = jax.tree.map(
+    lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+    shapes,
+    step.TrainState(shardings.step, shardings.params, shardings.opt_state),
+  )
+  if restored := store.restore(abstract):
+    state, at = restored
+    ctx.console.line(f"{label}: resuming after step {at}")
     return state, [m for m in log if m.step <= at]
-  start = jax.jit(lambda p: step.start(p, optimizer), out_shardings=places)
-  return start(start_params()), []
+  start = jax.jit(lambda p: step.start(p, train_step.optimizer), out_shardings=shardings)
+  return start(initial_params()), []
 
 
-def arrays(batch: dict, mesh) -> objectives.Batch:
-  """The batch on its devices, rows split over data and fsdp."""
-  return jax.device_put(objectives.batch_of(batch), sharding.batch(mesh))
+def put_batch(arrays: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> objectives.Batch:
+  """Puts a batch on the devices, rows split over the data and fsdp axes."""
+  return jax.device_put(objectives.batch_of(arrays), sharding.batch(mesh))
 
 
-def row(number: int, name: str, window) -> records.Metrics:
-  """Means over the steps since the last row."""
-  mean = lambda term: float(np.mean([m[term] for m in window], dtype=np.float64))
-  return records.Metrics(step=number, student=name, **{term: mean(term) for term in window[0]})
+def mean_metrics(step_index: int, name: str, window: Sequence[dict[str, Any]]) -> records.Metrics:
+  """Returns the means over the steps since the last row."""
+  means = {
+    term: float(np.mean([metrics[term] for metrics in window], dtype=np.float64))
+    for term in window[0]
+  }
+  return records.Metrics(step=step_index, student=name, **means)

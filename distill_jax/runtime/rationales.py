@@ -1,17 +1,22 @@
-"""What the teacher wrote, sifted: a rationale is kept if its form is valid, its answer is right,
-and it is new."""
+"""Collects rationales from the teacher and filters them.
+
+A rationale is kept if its reply has the form that was asked for, its answer is correct, and it is
+new.
+"""
 
 import dataclasses
 from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from distill_jax import records
-from distill_jax.data import edit_distance as distances
+from distill_jax.data import edit_distance
 from distill_jax.run_dir import phase_dir
+from distill_jax.runtime.context import RunContext
 from distill_jax.teacher import reply_rate, types
 
 
-class Wanted(NamedTuple):
+class TeacherRequest(NamedTuple):
   """One request to the teacher and what it is about."""
 
   problem: records.Problem
@@ -19,7 +24,7 @@ class Wanted(NamedTuple):
   corrects: str = ""  # the wrong attempt it shows
 
 
-class Read(NamedTuple):
+class ParsedReply(NamedTuple):
   """A reply in the form that was asked for."""
 
   text: str  # ends in its answer
@@ -27,41 +32,68 @@ class Read(NamedTuple):
   parts: tuple[tuple[str, str], ...] = ()
 
 
-class Heard(NamedTuple):
-  """A reply and what could be read in it."""
+Parser = Callable[[str, records.Problem], ParsedReply | None]  # None: not the form asked for
 
-  want: Wanted
+
+class ReceivedReply(NamedTuple):
+  """A reply of the teacher and what could be parsed from it."""
+
+  source: TeacherRequest
   sample: int
   reply: types.Reply | types.Failure
-  read: Read | None
+  parsed: ParsedReply | None
   answer: str | None
 
 
 def collect(
-  run, number, here, wanted, read, *, passes: int = 1, relabel: str = "keep", distance: int = 0
+  ctx: RunContext,
+  round_index: int,
+  out: phase_dir.PhaseDir,
+  requests: Sequence[TeacherRequest],
+  parse: Parser,
+  *,
+  passes: int = 1,
+  relabel: str = "keep",
+  distance: int = 0,
 ) -> None:
-  """Asks the teacher, sifts, and writes rationales.jsonl.
+  """Asks the teacher, filters the replies, and writes rationales.jsonl.
 
-  read(text, problem) gives a Read, or None if a reply has not the form asked for; in all but the
-  last of `passes` such replies, and missing ones, are asked for again. relabel, distance: see
-  config.demonstrate. Facts: teacher (calls, cache_hits, tokens, dollars), kept, dropped by reason,
-  relabelled (questions whose gold the teacher overruled).
+  Finishes the phase with the facts teacher (calls, cache_hits, tokens, dollars), kept, dropped (by
+  reason) and relabelled (questions whose gold the teacher overruled).
+
+  Args:
+    ctx: The run context.
+    round_index: The round.
+    out: The phase's directory.
+    requests: What to ask.
+    parse: Parses a reply.
+    passes: How often to ask at most. Missing replies and replies without an answer are requested
+      again in all but the last pass.
+    relabel: See config.demonstrate.relabel.
+    distance: See config.demonstrate.distance.
+
+  Raises:
+    UserError: Too few replies arrived (config.teacher.min_reply_rate), or the teacher stopped.
   """
-  heard = []
+  received: list[ReceivedReply] = []
   for _ in range(passes):
-    heard += (new := ask(run, number, here, wanted, read))
-    missing = Counter(id(h.want) for h in new if h.answer is None)
-    wanted = [again(w, missing[id(w)]) for w in wanted if missing[id(w)]]
-    if not wanted:
+    new = ask_teacher(ctx, round_index, out, requests, parse)
+    received += new
+    missing = Counter(id(r.source) for r in new if r.answer is None)
+    requests = [request_more(r, missing[id(r)]) for r in requests if missing[id(r)]]
+    if not requests:
       break
   reply_rate.check(
-    [h.reply for h in heard], run.settings.teacher.min_reply_rate,
-    round=number, phase=here.path.name, workdir=run.folder.path,
-  )  # fmt: skip
-  kept, dropped, overruled = sift(run, number, heard, relabel, distance)
-  here.write(phase_dir.RATIONALES, kept)
-  cost = run.teacher.ledger.of(number, here.path.name)
-  here.finish(
+    [r.reply for r in received],
+    ctx.settings.teacher.min_reply_rate,
+    round=round_index,
+    phase=out.path.name,
+    workdir=ctx.run_dir.path,
+  )
+  kept, dropped, relabelled = filter_replies(ctx, round_index, received, relabel, distance)
+  out.write(phase_dir.RATIONALES, kept)
+  cost = ctx.teacher.ledger.of(round_index, out.path.name)
+  out.finish(
     {
       "teacher": {
         "calls": cost.calls,
@@ -71,112 +103,139 @@ def collect(
       },
       "kept": len(kept),
       "dropped": dict(sorted(dropped.items())),
-      "relabelled": overruled,
+      "relabelled": relabelled,
     }
   )
 
 
-def ask(run, number, here, wanted, read) -> list[Heard]:
-  requests, total = [w.request for w in wanted], sum(w.request.samples for w in wanted)
-  with run.console.progress(f"round {number} teacher", total, "replies") as bar:
-    replies = run.teacher.ask(
-      requests,
-      round=number,
-      phase=here.path.name,
-      temperature=run.settings.teacher.temperature,
+def ask_teacher(
+  ctx: RunContext,
+  round_index: int,
+  out: phase_dir.PhaseDir,
+  requests: Sequence[TeacherRequest],
+  parse: Parser,
+) -> list[ReceivedReply]:
+  """Sends requests and parses the replies; returns one entry per sample, in order."""
+  total = sum(r.request.samples for r in requests)
+  with ctx.console.progress(f"round {round_index} teacher", total, "replies") as bar:
+    replies = ctx.teacher.ask(
+      [r.request for r in requests],
+      round=round_index,
+      phase=out.path.name,
+      temperature=ctx.settings.teacher.temperature,
       on_progress=lambda p: bar.update(p.done, **p.facts()),
     )
-  heard = []
-  for want, answers in zip(wanted, replies, strict=True):
-    for sample, reply in enumerate(answers, want.request.first):
-      found = None if isinstance(reply, types.Failure) else read(reply.text, want.problem)
-      answer = found and run.task.read_answer(found.text, want.problem)
-      heard.append(Heard(want, sample, reply, found, answer))
-  return heard
+  received = []
+  for source, samples in zip(requests, replies, strict=True):
+    for sample, reply in enumerate(samples, source.request.first):
+      parsed = None if isinstance(reply, types.Failure) else parse(reply.text, source.problem)
+      answer = ctx.task.read_answer(parsed.text, source.problem) if parsed else None
+      received.append(ReceivedReply(source, sample, reply, parsed, answer))
+  return received
 
 
-def again(want: Wanted, missing: int) -> Wanted:
-  """The same request for as many fresh samples."""
-  first = want.request.first + want.request.samples
-  return want._replace(request=dataclasses.replace(want.request, samples=missing, first=first))
+def request_more(source: TeacherRequest, count: int) -> TeacherRequest:
+  """Returns the same request for `count` new samples."""
+  first = source.request.first + source.request.samples
+  return source._replace(request=dataclasses.replace(source.request, samples=count, first=first))
 
 
-def sift(run, number, heard, relabel: str, distance: int):
-  """(rationales kept, {reason: how many were dropped}, how many questions got another gold)."""
-  gold = labels(run, heard, relabel)
-  seen = defaultdict(list)  # problem -> what its rationales say, before and now
-  for r in run.rationales(number):
-    seen[r.problem].append(said(r.parts, r.text))
+def filter_replies(
+  ctx: RunContext, round_index: int, received: Sequence[ReceivedReply], relabel: str, distance: int
+) -> tuple[list[records.Rationale], Counter[str], int]:
+  """Turns replies into rationales and drops those that cannot be used.
+
+  Returns:
+    (rationales kept, how many were dropped by reason, how many questions got another gold).
+  """
+  gold = accepted_answers(ctx, received, relabel)
+  seen = defaultdict(list)  # problem -> distinguishing texts of its rationales, old and new
+  for r in ctx.training_rationales(round_index):
+    seen[r.problem].append(distinguishing_text(r.parts, r.text))
   kept, dropped = [], Counter()
-  for h in heard:
-    reason = refused(run, h, gold[h.want.problem.id])
-    if reason is None:
-      made = rationale(run, number, h, gold[h.want.problem.id])
-      words = said(made.parts, made.text)
-      if not made.parts and "\n" not in made.text:
-        reason = "no_reasoning"
-      elif any(distances.within(words, other, distance) for other in seen[made.problem]):
-        reason = "duplicate"
-      else:
-        kept.append(made)
-        seen[made.problem].append(words)
-    dropped[reason] += reason is not None
-  overruled = sum(gold[p.id] not in (None, p.gold) for p in {h.want.problem for h in heard})
-  return kept, +dropped, overruled
+  for r in received:
+    rationale = build_rationale(ctx, round_index, r, gold[r.source.problem.id])
+    if isinstance(rationale, str):
+      dropped[rationale] += 1
+      continue
+    text = distinguishing_text(rationale.parts, rationale.text)
+    if not rationale.parts and "\n" not in rationale.text:
+      dropped["no_reasoning"] += 1
+    elif any(edit_distance.within(text, other, distance) for other in seen[rationale.problem]):
+      dropped["duplicate"] += 1
+    else:
+      kept.append(rationale)
+      seen[rationale.problem].append(text)
+  problems = {r.source.problem for r in received}
+  return kept, dropped, sum(gold[p.id] not in (None, p.gold) for p in problems)
 
 
-def said(parts, text: str) -> str:
-  """What must differ between the rationales of a question: of stages, the key information."""
+def distinguishing_text(parts: Sequence[tuple[str, str]], text: str) -> str:
+  """Returns what must differ between rationales of a question: of stages, the recall."""
   return parts[0][1] if parts and parts[0][0] == "recall" else text
 
 
-def labels(run, heard, relabel: str) -> dict[str, str | None]:
-  """{problem: the answer its rationales must have}; None: none of them is believed."""
-  answers = defaultdict(Counter)
-  for h in heard:
-    answers[h.want.problem.id][h.answer] += h.answer is not None
-  found = {}
-  for problem in {h.want.problem for h in heard}:
-    counts = +answers[problem.id]
-    most = max(counts.values(), default=0)
-    top = [a for a, n in counts.items() if n == most and n]
-    agree = not top or any(run.task.is_correct(a, problem) for a in top)  # a tie is gold's
+def accepted_answers(
+  ctx: RunContext, received: Sequence[ReceivedReply], relabel: str
+) -> dict[str, str | None]:
+  """Returns {problem: the answer its rationales must have}; None: none is accepted.
+
+  That is gold, unless the replies' most frequent answer is another one: then `relabel` decides
+  ("keep": gold, "majority": the first of the most frequent, "drop": None). Ties with gold go to
+  gold.
+  """
+  counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+  for r in received:
+    if r.answer is not None:
+      counts[r.source.problem.id][r.answer] += 1
+  accepted: dict[str, str | None] = {}
+  for problem in {r.source.problem for r in received}:
+    answers = counts[problem.id]
+    most = max(answers.values(), default=0)
+    top = [answer for answer, n in answers.items() if n == most]
+    agree = not top or any(ctx.task.is_correct(answer, problem) for answer in top)
     if relabel == "keep" or agree:
-      found[problem.id] = problem.gold
+      accepted[problem.id] = problem.gold
     else:
-      found[problem.id] = top[0] if relabel == "majority" else None
-  return found
+      accepted[problem.id] = top[0] if relabel == "majority" else None
+  return accepted
 
 
-def refused(run, h: Heard, gold: str | None) -> str | None:
-  """Why a reply is no rationale: a kind of Failure | malformed | no_answer | wrong_answer |
-  overruled; None if it may be one."""
-  if isinstance(h.reply, types.Failure):
-    return h.reply.kind
-  if h.read is None:
+def build_rationale(
+  ctx: RunContext, round_index: int, received: ReceivedReply, gold: str | None
+) -> records.Rationale | str:
+  """Returns the rationale of a reply, or why there is none.
+
+  Reasons: the kind of the Failure, malformed, no_answer, overruled (`gold` is None), wrong_answer.
+  """
+  source, reply, parsed, answer = (
+    received.source,
+    received.reply,
+    received.parsed,
+    received.answer,
+  )
+  if isinstance(reply, types.Failure):
+    return reply.kind
+  if parsed is None:
     return "malformed"
-  if h.answer is None:
+  if answer is None:
     return "no_answer"
   if gold is None:
     return "overruled"
-  labelled = dataclasses.replace(h.want.problem, gold=gold)
-  return None if run.task.is_correct(h.answer, labelled) else "wrong_answer"
-
-
-def rationale(run, number, h: Heard, gold: str) -> records.Rationale:
-  problem, request = h.want.problem, h.want.request
+  if not ctx.task.is_correct(answer, dataclasses.replace(source.problem, gold=gold)):
+    return "wrong_answer"
   return records.Rationale(
-    problem=problem.id,
-    text=h.read.text if h.read.parts else run.format.target(h.read.text, gold),
-    answer=h.answer,
-    writer=h.reply.model,
-    round=number,
-    prompt=request.kind,
-    sample=h.sample,
-    temperature=run.settings.teacher.temperature,
-    parts=h.read.parts,
-    corrects=h.want.corrects,
-    critique=h.read.critique,
-    tokens=h.reply.tokens_out,
-    dollars=h.reply.dollars,
+    problem=source.problem.id,
+    text=parsed.text if parsed.parts else ctx.format.target(parsed.text, gold),
+    answer=answer,
+    writer=reply.model,
+    round=round_index,
+    prompt=source.request.kind,
+    sample=received.sample,
+    temperature=ctx.settings.teacher.temperature,
+    parts=parsed.parts,
+    corrects=source.corrects,
+    critique=parsed.critique,
+    tokens=reply.tokens_out,
+    dollars=reply.dollars,
   )

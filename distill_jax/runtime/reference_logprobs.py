@@ -1,13 +1,15 @@
-"""What the reference policy thinks of the sides of preference pairs: computed once, and kept.
+"""Reference log-probabilities of preference pairs: computed once, and cached.
 
-The reference are the weights that the training on the pairs starts from, so that the first DPO loss
-is log 2. A score is found again by all that decides it: the weights and what is computed with them
-(family, sizes, dtype, low-rank updates), and the tokens (and with them tokenizer, template and
-truncation).
+The reference policy has the weights that the training on the pairs starts from, so the first DPO
+loss is log 2. A cache key covers everything that decides a score: the weights, how they are used
+(family, sizes, dtype, LoRA), and the tokens (and with them tokenizer, template and truncation).
+
+Dimension key: B rows, L tokens of a row, T target positions, D model width, P pairs of a row.
 """
 
 import functools
 import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -17,87 +19,126 @@ from distill_jax import students
 from distill_jax.data import batches, collate, encode, row_order
 from distill_jax.learning import objectives
 from distill_jax.machine import scores
-from distill_jax.students import sharding
+from distill_jax.runtime.context import RunContext
+from distill_jax.runtime.student import Params, Student
+from distill_jax.students import sharding, trainable
 
-CACHE = "references.sqlite"  # in the run folder, unless config.pair.cache names another file
-KIND = "reference log-probabilities 1"  # of the way they are computed; part of the key
+CACHE = "references.sqlite"  # in the run directory, unless config.pair.cache names another file
+KIND = "reference log-probabilities 1"  # version of the computation; part of the key
 
 
-def score(run, params, pairs: list[encode.EncodedPair], label: str):
-  """[(log p of chosen, of rejected) of each pair], nats. Shows how many of them were known."""
-  path = run.settings.pair.cache or str(run.folder.path / CACHE)
-  prefix = f"{KIND} {digest((run.student.frozen, params))} {run.student.learner}"
-  keys = [key_of(prefix, p, run.student) for p in pairs]
-  with scores.Scores(path) as store, run.console.progress(label, len(pairs), "pairs") as bar:
+def score(
+  ctx: RunContext, params: Params, pairs: Sequence[encode.EncodedPair], label: str
+) -> list[tuple[float, float]]:
+  """Returns (log p of chosen, log p of rejected) of each pair, in nats.
+
+  Scores that are in the cache are not computed again; their number is shown under `label`.
+  """
+  path = ctx.settings.pair.cache or str(ctx.run_dir.path / CACHE)
+  student = ctx.student
+  prefix = f"{KIND} {digest((student.frozen, params))} {_describe(student.trainable)}"
+  keys = [cache_key(prefix, pair, student) for pair in pairs]
+  with scores.Scores(path) as store, ctx.console.progress(label, len(pairs), "pairs") as bar:
     known = store.known(dict.fromkeys(keys))
-    found = len(known)
-    bar.update(found)
+    hits = len(known)
+    bar.update(hits)
     pair_of = dict(zip(keys, pairs, strict=True))
-    for part in parts(run, pair_of):
-      if known.keys() >= set(part):
+    for batch in batches_by_bucket(ctx, pair_of):
+      if known.keys() >= set(batch):
         continue
-      new = dict(zip(part, compute(run, params, [pair_of[k] for k in part]), strict=True))
-      store.add({key: pair for key, pair in new.items() if key not in known})
+      computed = compute_batch(ctx, params, [pair_of[key] for key in batch])
+      new = dict(zip(batch, computed, strict=True))
+      store.add({key: value for key, value in new.items() if key not in known})
       known = new | known
       bar.update(len(known))
-  if found:
-    run.console.line(f"{label}: {found} of {len(pair_of)} were known")
+  if hits:
+    ctx.console.line(f"{label}: {hits} of {len(pair_of)} were in the cache")
   return [known[key] for key in keys]
 
 
-def key_of(prefix: str, pair: encode.EncodedPair, student) -> str:
-  text = f"{prefix} {student.start} {pair.prompt} {pair.chosen} {pair.rejected}"
+def _describe(t: trainable.Learner) -> str:
+  """Returns what decides how weights are used. Part of the cache key: it must not change."""
+  return f"Learner(config={t.config!r}, rank={t.rank!r}, scale={t.scale!r}, targets={t.targets!r})"
+
+
+def cache_key(prefix: str, pair: encode.EncodedPair, student: Student) -> str:
+  """Returns the cache key of a pair's scores."""
+  text = f"{prefix} {student.decoder_start} {pair.prompt} {pair.chosen} {pair.rejected}"
   return hashlib.sha256(text.encode()).hexdigest()
 
 
-def digest(tree) -> str:
-  """Of arrays, as they are on the devices."""
-  found = hashlib.sha256()
+def digest(tree: Params) -> str:
+  """Returns the sha256 of a pytree of arrays: paths, types, shapes and values."""
+  total = hashlib.sha256()
   for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
     value = np.ascontiguousarray(jax.device_get(leaf))
-    found.update(f"{jax.tree_util.keystr(path)} {value.dtype} {value.shape}".encode())
-    found.update(value.view(np.uint8).data if value.ndim else value.tobytes())
-  return found.hexdigest()
+    total.update(f"{jax.tree_util.keystr(path)} {value.dtype} {value.shape}".encode())
+    total.update(value.view(np.uint8).data if value.ndim else value.tobytes())
+  return total.hexdigest()
 
 
-def parts(run, pair_of: dict):
-  """Keys of pairs that are scored together: of one bucket, as many as a step trains on. Which they
-  are does not depend on what is known, so that a killed run comes to the same numbers."""
-  kind, buckets = collate.PreferenceCollator(start=run.student.start), run.settings.train.buckets
-  groups = {}
+def batches_by_bucket(
+  ctx: RunContext, pair_of: Mapping[str, encode.EncodedPair]
+) -> Iterator[list[str]]:
+  """Yields keys of pairs that are scored together: of one bucket, as many as a step trains on.
+
+  The batches do not depend on what is cached, so a killed run arrives at the same numbers.
+  """
+  collator = collate.PreferenceCollator(start=ctx.student.decoder_start)
+  groups: dict[int, list[str]] = {}
   for key, pair in pair_of.items():
-    groups.setdefault(row_order.bucket_of(kind.plain_row(pair).length, buckets), []).append(key)
-  size = run.settings.prefer.batch
+    groups.setdefault(_bucket(ctx, collator.plain_row(pair).length), []).append(key)
+  size = ctx.settings.prefer.batch
   for _, keys in sorted(groups.items()):
-    yield from (keys[n : n + size] for n in range(0, len(keys), size))
+    for start in range(0, len(keys), size):
+      yield keys[start : start + size]
 
 
-def compute(run, params, pairs) -> list[tuple[float, float]]:
-  """As the training itself computes them."""
-  s, student = run.settings, run.student
-  rows = [collate.PreferenceCollator(start=student.start).plain_row(p) for p in pairs]
-  length = row_order.bucket_of(max(r.length for r in rows), s.train.buckets)
+def _bucket(ctx: RunContext, length: int) -> int:
+  bucket = row_order.bucket_of(length, ctx.settings.train.buckets)
+  if bucket is None:
+    raise ValueError(f"a pair of {length} tokens is longer than every bucket")
+  return bucket
+
+
+def compute_batch(
+  ctx: RunContext, params: Params, pairs: Sequence[encode.EncodedPair]
+) -> list[tuple[float, float]]:
+  """Computes the scores of one batch exactly as training does."""
+  s, student = ctx.settings, ctx.student
+  rows = [collate.PreferenceCollator(start=student.decoder_start).plain_row(pair) for pair in pairs]
+  length = _bucket(ctx, max(row.length for row in rows))
   arrays = batches.stack(
-    rows, batch=s.prefer.batch, length=length, targets=length, pad=student.tokenizer.pad,
-    triplets=0, pairs=1,
-  )  # fmt: skip
+    rows,
+    batch=s.prefer.batch,
+    length=length,
+    targets=length,
+    pad=student.tokenizer.pad,
+    triplets=0,
+    pairs=1,
+  )
   batch = jax.device_put(objectives.batch_of(arrays), sharding.batch(student.mesh))
-  compiled = program(student.learner, s.student.attention, s.train.logits_chunk)
+  side_logprobs = build_scorer(student.trainable, s.student.attention, s.train.logits_chunk)
   with jax.set_mesh(student.mesh):
-    logp_BP2 = np.asarray(compiled(student.frozen, params, batch))
-  return [(float(c), float(r)) for c, r in logp_BP2[: len(pairs), 0]]
+    logp_BP2 = np.asarray(side_logprobs(student.frozen, params, batch))
+  return [(float(chosen), float(rejected)) for chosen, rejected in logp_BP2[: len(pairs), 0]]
 
 
 @functools.lru_cache(maxsize=4)
-def program(learner, attention: str, chunk: int):
-  model, config = students.of(learner.config), learner.config
+def build_scorer(
+  parameters: trainable.Learner, attention: str, chunk: int
+) -> Callable[[Params, Params, objectives.Batch], jax.Array]:
+  """Returns the compiled function (frozen, params, batch) -> log p [B, P, 2] of both sides."""
+  model, config = students.of(parameters.config), parameters.config
 
   @jax.jit
-  def sides(frozen, params, batch):
-    whole = learner.whole(frozen, params)
-    states = model.hidden(config, whole, batch.rows, detach=False, remat="none", path=attention)
-    here_BTD = jnp.take_along_axis(states, batch.where[..., None], axis=1)
-    logp_BT = students.token_logprobs(config, whole, here_BTD, batch.labels, chunk=chunk)
+  def side_logprobs(frozen: Params, params: Params, batch: objectives.Batch) -> jax.Array:
+    merged = parameters.whole(frozen, params)
+    states_BLD = model.hidden(
+      config, merged, batch.rows, detach=False, remat="none", path=attention
+    )
+    at_BTD = jnp.take_along_axis(states_BLD, batch.where[..., None], axis=1)
+    logp_BT = students.token_logprobs(config, merged, at_BTD, batch.labels, chunk=chunk)
     return objectives.sides(logp_BT, batch).logp
 
-  return sides
+  return side_logprobs

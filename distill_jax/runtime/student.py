@@ -1,206 +1,264 @@
-"""A student: its tokenizer, its shape, where its weights lie, and how it answers.
+"""A student: tokenizer, model, placement on devices, and text generation.
 
-Everything here is a pure function of weights, prompts and names: a row's random numbers come from a
-hash of who is asked what for which time, so that neither batches nor restarts nor the number of
-devices change an answer.
+Everything here is a pure function of weights, prompts and names. The random numbers of a row come
+from a hash of the seed and the row's name, so neither batching nor restarts nor the number of
+devices change a completion.
 """
 
 import bisect
 import functools
 import hashlib
 from collections import defaultdict
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from distill_jax import errors, students
-from distill_jax.data import row_order
+from distill_jax.data.tokenizer import Tokenizer
 from distill_jax.decoding import rollout, sampling
 from distill_jax.machine import hf_read
-from distill_jax.runtime import base_model as bases
-from distill_jax.students import sharding, trainable
+from distill_jax.runtime import base_model
+from distill_jax.settings import Settings
+from distill_jax.students import sharding, t5, trainable
 
-TAIL = 2 * rollout.LOOK  # tokens in which a stop text that is new since the last look must stand
+Params = Any  # a pytree of arrays, or of abstract arrays
+
+TAIL = 2 * rollout.LOOK  # tokens that contain any stop text that is new since the last look
 
 
-class Answer(NamedTuple):
+class Completion(NamedTuple):
+  """What a student wrote after a prompt."""
+
   text: str
   finish: str  # stop | length
   tokens: int
-  logprob: float  # nats, summed
+  logprob: float  # nats, summed over the tokens
 
 
 class Student:
-  """A base, and what of it is trained. Weights go in and out as the trained tree: all parameters,
-  or low-rank updates of frozen ones."""
+  """A base model and the part of it that is trained.
 
-  def __init__(self, settings, tokenizer, base: bases.Base):
+  "Trained weights" are the trained tree: all parameters, or the LoRA adapters over frozen ones.
+
+  Attributes:
+    tokenizer: The student's tokenizer.
+    base: The model it starts from.
+    config: The config of its model.
+    mesh: The devices.
+    trainable: Which weights are trained.
+    shardings: NamedShardings of the trained weights.
+    end_tokens: Tokens that end a completion.
+  """
+
+  def __init__(self, settings: Settings, tokenizer: Tokenizer, base: base_model.BaseModel):
     lora = settings.student.lora
-    self.tokenizer, self.rollout, self.base = tokenizer, settings.rollout, base
-    self.config, self.mesh = base.config, mesh_of(settings)
-    self.learner = trainable.Learner(base.config)
+    self.tokenizer, self.base = tokenizer, base
+    self.config, self.mesh = base.config, build_mesh(settings)
+    self.trainable = trainable.Learner(base.config)
     if lora.rank:
-      self.learner = trainable.Learner(
+      self.trainable = trainable.Learner(
         base.config, lora.rank, lora.alpha / lora.rank, tuple(sorted(lora.targets))
       )
-    self.places = sharding.of_params(self.mesh, self.learner.axes, self.learner.shapes)
-    self.ends = tuple(sorted({*base.ends, tokenizer.end}))
-    self._settings, self._seed = settings, settings.seed
+    self.shardings = sharding.of_params(self.mesh, self.trainable.axes, self.trainable.shapes)
+    self.end_tokens = tuple(sorted({*base.end_tokens, tokenizer.end}))
+    self._settings = settings
 
   @property
-  def like(self):
-    """The trained tree as shapes that know their places: what a checkpoint is restored onto."""
-    return _placed(self.learner.shapes, self.places)
+  def abstract_params(self) -> Params:
+    """The trained weights as shapes with shardings, for restoring a checkpoint."""
+    return _with_shardings(self.trainable.shapes, self.shardings)
 
-  def fresh(self):
-    """The trained tree before any training; every shard is made, or read, where it belongs."""
-    if self.base.folder and not self.learner.rank:
-      return self._loaded(self.like)
-    return jax.jit(self.learner.fresh, out_shardings=self.places)(jax.random.key(self._seed))
+  def init_params(self) -> Params:
+    """Returns the trained weights before training; every shard is created or read in place."""
+    if self.base.copy_dir and not self.trainable.rank:
+      return self._load(self.abstract_params)
+    init = jax.jit(self.trainable.fresh, out_shardings=self.shardings)
+    return init(jax.random.key(self._settings.seed))
 
   @functools.cached_property
-  def frozen(self):
-    """The weights that training leaves alone: () or, beneath low-rank updates, all of the base."""
-    if not self.learner.rank:
+  def frozen(self) -> Params:
+    """The weights that are not trained: all of the base under LoRA adapters, () without LoRA."""
+    if not self.trainable.rank:
       return ()
-    return self.unadapted(self.learner.frozen_shapes)
+    return self.base_params(self.trainable.frozen_shapes)
 
-  def unadapted(self, shapes):
-    """The base itself, in the dtypes of `shapes`."""
-    like = self.placed(shapes)
-    if self.base.folder:
-      return self._loaded(like)
-    cast = lambda x, to: x.astype(to.dtype)
-    init = lambda key: jax.tree.map(cast, students.of(self.config).init(self.config, key), shapes)
-    places = jax.tree.map(lambda x: x.sharding, like)
-    return jax.jit(init, out_shardings=places)(jax.random.key(self._seed))
+  def base_params(self, shapes: Params) -> Params:
+    """Returns all parameters of the base model, in the dtypes of `shapes`."""
+    abstract = self.abstract_base_params(shapes)
+    if self.base.copy_dir:
+      return self._load(abstract)
 
-  def placed(self, shapes):
-    """Shapes of all the parameters, with where they belong."""
+    def init(key: jax.Array) -> Params:
+      params = students.of(self.config).init(self.config, key)
+      return jax.tree.map(lambda x, shape: x.astype(shape.dtype), params, shapes)
+
+    shardings = jax.tree.map(lambda x: x.sharding, abstract)
+    return jax.jit(init, out_shardings=shardings)(jax.random.key(self._settings.seed))
+
+  def abstract_base_params(self, shapes: Params) -> Params:
+    """Returns shapes of all parameters of the base model with their shardings."""
     model = students.of(self.config)
-    places = sharding.of_params(self.mesh, model.axes(self.config), model.shapes(self.config))
-    return _placed(shapes, places)
+    shardings = sharding.of_params(self.mesh, model.axes(self.config), model.shapes(self.config))
+    return _with_shardings(shapes, shardings)
 
-  def _loaded(self, like):
+  def _load(self, abstract: Params) -> Params:
     family = self.base.family
     return hf_read.load(
-      bases.source(self._settings, self.base), family.tensors(self.config),
-      spare=family.spare(self.config), prefix=family.PREFIX, like=like,
-    )  # fmt: skip
+      base_model.weights_dir(self._settings, self.base),
+      family.tensors(self.config),
+      spare=family.spare(self.config),
+      prefix=family.PREFIX,
+      like=abstract,
+    )
 
-  def whole(self, trained):
-    """The parameters to compute with."""
-    return self.learner.whole(self.frozen, trained)
+  def encode_prompt(self, prompt: str) -> list[int]:
+    """Returns the tokens of a prompt as the student reads it.
 
-  def read(self, prompt: str) -> list[int]:
-    """A prompt's tokens as this student begins and, if it has an encoder, ends what it reads."""
+    They begin with the tokenizer's start tokens. An encoder's prompt also gets its end tokens.
+    """
     t = self.tokenizer
-    return [*t.prefix_ids, *t.encode(prompt), *(t.suffix_ids if self.start is not None else ())]
+    after = () if self.decoder_start is None else t.suffix_ids
+    return [*t.prefix_ids, *t.encode(prompt), *after]
+
+  def encode_target(self, text: str) -> tuple[int, ...]:
+    """Returns the tokens of a text the student should write, ending in the end token."""
+    return (*self.tokenizer.encode(text), self.tokenizer.end)
 
   @property
-  def start(self) -> int | None:
-    """The decoder's first token; None without an encoder."""
-    return self.config.start if isinstance(self.config, students.t5.Config) else None
+  def decoder_start(self) -> int | None:
+    """The decoder's start token; None without an encoder."""
+    return self.config.start if isinstance(self.config, t5.Config) else None
 
-  def answer(
-    self, params, asked, *, samples=1, temperature, top_p=1.0, top_k=0, max_new_tokens, stop=()
-  ):
-    """Answers (prompt, name) pairs, in order. Equal prompts next to each other share one prefill,
-    up to `samples` of them.
+  def generate(
+    self,
+    params: Params,
+    requests: Sequence[tuple[str, str]],
+    *,
+    samples: int = 1,
+    temperature: float,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    max_new_tokens: int,
+    stop: Sequence[str] = (),
+  ) -> list[Completion]:
+    """Completes (prompt, name) pairs, in order.
 
-    Prompts too long for the largest bucket are cut at the front, where the worked examples stand.
-    An answer ends before the first of the texts `stop`.
+    Prompts longer than the largest bucket are cut at the front, where the worked examples are.
+
+    Args:
+      params: The trained weights.
+      requests: Prompts with the names that decide their random numbers.
+      samples: How many neighboring equal prompts share one prefill, at most.
+      temperature: 0 is greedy.
+      top_p: 1 is off.
+      top_k: 0 is off.
+      max_new_tokens: Limit of a completion.
+      stop: A completion ends before the first of these texts.
     """
-    buckets = self.rollout.buckets
-    groups = defaultdict(list)  # bucket -> [(prompt tokens, numbers)]
-    for prompt, numbers in _runs(asked, samples):
-      tokens = self._fitting(self.read(prompt))
-      groups[row_order.bucket_of(len(tokens), buckets)].append((tokens, numbers))
-    answers, settings = [None] * len(asked), sampling.sampling(temperature, top_p, top_k)
-    whole = self.whole(params)
-    for bucket, members in sorted(groups.items()):
-      keys = [np.stack([_key(self._seed, asked[n][1]) for n in numbers]) for _, numbers in members]
-      prompts = [tokens for tokens, _ in members]
-      out = self._sample(whole, prompts, keys, bucket, samples, settings, max_new_tokens, stop)
-      for row, number in enumerate(n for _, numbers in members for n in numbers):
-        answers[number] = self._read(out, row, stop)
-    return answers
-
-  def _fitting(self, tokens: list[int]) -> list[int]:
-    """What the largest bucket holds of a prompt: the start token, if there is one, and the end."""
-    start = len(self.tokenizer.prefix_ids)
-    over = len(tokens) - max(self.rollout.buckets)
-    return tokens[:start] + tokens[start + max(over, 0) :]
-
-  def _sample(self, params, prompts, keys, bucket, samples, settings, max_new_tokens, stop):
-    holds = lambda tokens: _cut(self.tokenizer.decode(tokens), stop) is not None
-    said = lambda tokens: holds(tokens[-TAIL:]) and holds(tokens)
+    settings = self._settings
+    buckets = settings.rollout.buckets
+    # bucket -> [(prompt tokens, indices of the requests)]
+    groups: defaultdict[int, list[tuple[list[int], list[int]]]] = defaultdict(list)
+    for prompt, indices in group_prompts(requests, samples):
+      tokens = fit_prompt(self.encode_prompt(prompt), len(self.tokenizer.prefix_ids), max(buckets))
+      groups[min(b for b in buckets if b >= len(tokens))].append((tokens, indices))
+    completions: dict[int, Completion] = {}
+    merged = self.trainable.whole(self.frozen, params)
     parts = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
-    with jax.set_mesh(self.mesh):
-      return rollout.sample(
-        self.config,
-        params,
-        prompts,
-        keys,
-        settings,
-        sizes=rollout.sizes(self.rollout.batch, self.rollout.refill, samples, parts),
-        bucket=bucket,
-        max_new_tokens=max_new_tokens,
-        eos=self.ends,
-        pad=self.tokenizer.pad,
-        stopped=said if stop else None,
-      )
+    for bucket, members in sorted(groups.items()):
+      keys = [
+        np.stack([_key_data(settings.seed, requests[n][1]) for n in indices])
+        for _, indices in members
+      ]
+      with jax.set_mesh(self.mesh):
+        sampled = rollout.sample(
+          self.config,
+          merged,
+          [tokens for tokens, _ in members],
+          keys,
+          sampling.sampling(temperature, top_p, top_k),
+          sizes=rollout.sizes(settings.rollout.batch, settings.rollout.refill, samples, parts),
+          bucket=bucket,
+          max_new_tokens=max_new_tokens,
+          eos=self.end_tokens,
+          pad=self.tokenizer.pad,
+          stopped=functools.partial(self._has_stopped, stop=stop) if stop else None,
+        )
+      for row, index in enumerate(n for _, indices in members for n in indices):
+        completions[index] = self._completion(sampled, row, stop)
+    return [completions[n] for n in range(len(requests))]
 
-  def _read(self, out, row: int, stop) -> Answer:
-    tokens, ended = out.tokens[row, : out.lengths[row]], out.ended[row]
+  def _has_stopped(self, tokens: Sequence[int] | np.ndarray, *, stop: Sequence[str]) -> bool:
+    """Returns whether a row contains a stop text; looks at its last tokens first."""
+    return self._contains(tokens[-TAIL:], stop) and self._contains(tokens, stop)
+
+  def _contains(self, tokens: Sequence[int] | np.ndarray, stop: Sequence[str]) -> bool:
+    return text_before(self.tokenizer.decode(tokens), stop) is not None
+
+  def _completion(self, sampled: rollout.Sampled, row: int, stop: Sequence[str]) -> Completion:
+    tokens, ended = sampled.tokens[row, : sampled.lengths[row]], sampled.ended[row]
     text = self.tokenizer.decode(tokens)
-    if _cut(text, stop) is not None:
-      # The first token at which the text holds a stop text, however far the row has been decoded.
-      holds = lambda n: _cut(self.tokenizer.decode(tokens[:n]), stop) is not None
-      tokens = tokens[: bisect.bisect_left(range(len(tokens)), True, key=holds)]
-      text, ended = _cut(self.tokenizer.decode(tokens), stop), True
-    return Answer(
+    if text_before(text, stop) is not None:
+      # Cut at the first token that completes a stop text, however far the row has been decoded.
+      count = bisect.bisect_left(
+        range(len(tokens)), True, key=lambda n: self._contains(tokens[:n], stop)
+      )
+      tokens, ended = tokens[:count], True
+      text = text_before(self.tokenizer.decode(tokens), stop) or ""
+    return Completion(
       text=text,
       finish="stop" if ended else "length",
       tokens=len(tokens),
-      logprob=float(np.sum(out.logprobs[row, : len(tokens)], dtype=np.float64)),
+      logprob=float(np.sum(sampled.logprobs[row, : len(tokens)], dtype=np.float64)),
     )
 
 
-def _placed(shapes, places):
-  put = lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
-  return jax.tree.map(put, shapes, places)
+def _with_shardings(shapes: Params, shardings: Params) -> Params:
+  return jax.tree.map(
+    lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes, shardings
+  )
 
 
-def mesh_of(settings) -> jax.sharding.Mesh:
-  """The devices as the settings want them. Raises UserError if those there are do not make it up."""
+def build_mesh(settings: Settings) -> jax.sharding.Mesh:
+  """Returns the mesh of the settings. Raises UserError if it does not fit the devices."""
+  mesh = settings.mesh
   try:
-    return sharding.make_mesh(settings.mesh.data, settings.mesh.fsdp, settings.mesh.tensor)
+    return sharding.make_mesh(mesh.data, mesh.fsdp, mesh.tensor)
   except ValueError as error:
-    m = settings.mesh
     raise errors.config(
-      "mesh", (m.data, m.fsdp, m.tensor), f"a mesh over the devices there are: {error}"
+      "mesh", (mesh.data, mesh.fsdp, mesh.tensor), f"a mesh over the available devices: {error}"
     ) from None
 
 
-def _runs(asked, limit: int):
-  """(prompt, numbers of the at most `limit` neighbours that share it)."""
-  runs = []
-  for number, (prompt, _) in enumerate(asked):
-    if runs and runs[-1][0] == prompt and len(runs[-1][1]) < limit:
-      runs[-1][1].append(number)
+def group_prompts(requests: Sequence[tuple[str, Any]], limit: int) -> list[tuple[str, list[int]]]:
+  """Groups neighbors that share a prompt.
+
+  Returns:
+    (prompt, indices of at most `limit` neighboring requests), in order.
+  """
+  groups: list[tuple[str, list[int]]] = []
+  for index, (prompt, _) in enumerate(requests):
+    if groups and groups[-1][0] == prompt and len(groups[-1][1]) < limit:
+      groups[-1][1].append(index)
     else:
-      runs.append((prompt, [number]))
-  return runs
+      groups.append((prompt, [index]))
+  return groups
 
 
-def _cut(text: str, stop) -> str | None:
-  """What stands before the first of the texts `stop`; None if there is none of them."""
-  places = [place for s in stop if (place := text.find(s)) >= 0]
-  return text[: min(places)] if places else None
+def fit_prompt(tokens: list[int], start: int, limit: int) -> list[int]:
+  """Cuts a prompt to `limit` tokens: keeps its `start` first tokens and its end."""
+  excess = max(len(tokens) - limit, 0)
+  return tokens[:start] + tokens[start + excess :]
 
 
-def _key(seed: int, name: str) -> np.ndarray:
-  """Two words of randomness from a name."""
+def text_before(text: str, stop: Sequence[str]) -> str | None:
+  """Returns the text before the first of the texts `stop`; None if it contains none of them."""
+  positions = [position for s in stop if (position := text.find(s)) >= 0]
+  return text[: min(positions)] if positions else None
+
+
+def _key_data(seed: int, name: str) -> np.ndarray:
+  """Returns the data of a random key, two uint32 words, as a hash of seed and name."""
   return np.frombuffer(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], np.uint32)

@@ -1,108 +1,169 @@
-"""A student as teacher (config.teacher.kind=student): a folder in Hugging Face's layout, such as
-`export` writes, answers in the run's own format.
+"""A student as teacher (config.teacher.kind=student).
 
-It is asked what it was taught to answer: the question, as this run's format lays it out, not the
-instructions that a large model gets. What it says is put into the layout the teacher's readers
-know. A folder of a format with two students (decomposer, solver) holds one folder of each.
+A directory in Hugging Face format, such as `export` writes, answers in the run's own format. The
+student is asked what it was trained to answer: the question as the run's format presents it, not
+the instructions a large model gets. Its text is converted to the layout that the teacher's parsers
+know. For a format with two students (decomposer, solver), the directory holds one directory each.
 """
 
 import dataclasses
 import hashlib
 import pathlib
-import types
+from collections.abc import Generator, Sequence
+from typing import Protocol
 
+from distill_jax import records, tasks
 from distill_jax.data import tokenizer
 from distill_jax.formats import turns
 from distill_jax.machine import hf
-from distill_jax.runtime import base_model as bases
-from distill_jax.runtime import conversations, student
+from distill_jax.run_dir.run_dir import RunDir
+from distill_jax.runtime import base_model, conversations
+from distill_jax.runtime.student import Params, Student
+from distill_jax.settings import Settings, Teacher
 from distill_jax.teacher import local_student
 from distill_jax.teacher.prompts import messages
 
 
-class StudentTeacher:
-  """See teacher.local.Student. Weights are in memory from the first answer to the next rest."""
+class Format(Protocol):
+  """What a teacher needs of the run's format."""
 
-  def __init__(self, run, settings, name: str):
-    """`settings` are config.teacher's, or those of config.teachers.NAME; what the models say of
-    themselves is copied into the run folder. Raises errors.UserError if no student can be one."""
+  @property
+  def students(self) -> tuple[str, ...]:
+    """The names of its students."""
+    ...
+
+  @property
+  def stop(self) -> tuple[str, ...]:
+    """Texts that end a completion."""
+    ...
+
+
+class Run(Protocol):
+  """What a teacher needs of the run context."""
+
+  settings: Settings
+  run_dir: RunDir
+  task: tasks.Task
+
+  @property
+  def format(self) -> Format:
+    """The format of the run."""
+    ...
+
+  def conversation(
+    self, problem: records.Problem, style: str = ""
+  ) -> Generator[tuple[turns.Turn, ...], list[str], str]:
+    """Starts a conversation about a question."""
+    ...
+
+
+class StudentTeacher:
+  """See teacher.local_student.StudentBackend. Weights are in memory from the first answer to `rest`."""
+
+  def __init__(self, run: Run, settings: Teacher, name: str):
+    """Opens the student; its config is copied into the run directory.
+
+    Args:
+      run: The run context.
+      settings: config.teacher, or config.teachers.NAME.
+      name: The name of the teacher.
+
+    Raises:
+      UserError: The directory holds no model that can be a student.
+    """
     self._run, self.batch = run, run.settings.rollout.batch
     source = pathlib.Path(settings.model)
-    single = len(run.format.students) == 1
+    names = run.format.students
     self._students = {
-      who: _opened(run, settings, source if single else source / who, f"{name}_{who}")
-      for who in run.format.students
+      who: _open_student(
+        run, settings, source if len(names) == 1 else source / who, f"{name}_{who}"
+      )
+      for who in names
     }
-    self._weights = {}
+    self._weights: dict[str, Params] = {}
     self.model = source.resolve().name
+    # Everything that decides the replies; part of the cache key, so it must not change.
     s = run.settings
-    said = (s.format, s.cot, s.instruct, s.staged, s.socratic, s.compat, s.student.dtype)
-    digests = [bases.digest(found.base) for found in self._students.values()]
-    self.identity = f"student:{hashlib.sha256(repr((said, digests)).encode()).hexdigest()[:16]}"
+    identity = (s.format, s.cot, s.instruct, s.staged, s.socratic, s.compat, s.student.dtype)
+    digests = [base_model.digest(student.base) for student in self._students.values()]
+    self.identity = f"student:{hashlib.sha256(repr((identity, digests)).encode()).hexdigest()[:16]}"
 
-  def answer(self, asked, *, temperature: float, max_new_tokens: int) -> list[local_student.StudentReply]:
-    """See teacher.local.Student."""
-    for who, found in self._students.items():
+  def answer(
+    self, asked: Sequence[tuple[str, str, str]], *, temperature: float, max_new_tokens: int
+  ) -> list[local_student.StudentReply]:
+    """See teacher.local_student.StudentBackend."""
+    for who, student in self._students.items():
       if who not in self._weights:
-        self._weights[who] = found.fresh()
+        self._weights[who] = student.init_params()
     run = self._run
     problems = [run.task.parse_question(question) for _, question, _ in asked]
-    spoken = conversations.lead(
+    transcripts = conversations.run_conversations(
       [run.conversation(problem, style=run.settings.exam.styles[0]) for problem in problems],
       [f"teacher/{name}" for _, _, name in asked],
-      students={who: (found, self._weights[who]) for who, found in self._students.items()},
+      students={who: (student, self._weights[who]) for who, student in self._students.items()},
       temperature=temperature,
       max_new_tokens=max_new_tokens,
       stop=run.format.stop,
     )
     return [
-      self._said(kind, problem, s)
-      for (kind, _, _), problem, s in zip(asked, problems, spoken, strict=True)
+      self._reply(kind, problem, transcript)
+      for (kind, _, _), problem, transcript in zip(asked, problems, transcripts, strict=True)
     ]
 
   def rest(self) -> None:
     """Frees the weights."""
     self._weights = {}
 
-  def _said(self, kind: str, problem, spoken) -> local_student.StudentReply:
-    text = self._staged(problem, spoken) if kind == "stage" else spoken.text
-    reader = next(iter(self._students.values()))
-    read = sum(len(reader.read(prompt)) for _, prompt, _ in spoken.turns)
-    return local_student.StudentReply(text, spoken.finish == "stop", read, spoken.tokens)
-
-  def _staged(self, problem, spoken) -> str:
-    """Recall, analyses and summary in the layout of prompts.stage; without analyses, the recall and
-    the answer, as a chain of thought."""
-    answer = self._run.task.read_answer(spoken.text, problem)
-    if answer is None:
-      return spoken.text
-    said = [(stage, turns.one_line(text)) for stage, _, text in spoken.turns]
-    recalls = [text for stage, text in said if stage == "recall"]
-    reasons = [text for stage, text in said if stage == "analyze"]
-    if not reasons:
-      return "\n".join([*recalls, f"Answer: {answer}"])
-    labels = [label for label, _ in problem.choices]
-    parts = [("recall", " ".join(recalls)), *zip(labels, reasons, strict=True)]
-    return messages.join_stages(parts, answer)
+  def _reply(
+    self, kind: str, problem: records.Problem, transcript: conversations.Transcript
+  ) -> local_student.StudentReply:
+    text = stage_text(self._run.task, problem, transcript) if kind == "stage" else transcript.text
+    student = next(iter(self._students.values()))
+    tokens_in = sum(len(student.encode_prompt(prompt)) for _, prompt, _ in transcript.turns)
+    return local_student.StudentReply(
+      text, transcript.finish == "stop", tokens_in, transcript.tokens
+    )
 
 
-def _opened(run, settings, source: pathlib.Path, name: str) -> student.Student:
-  """A student of its own, whatever the run's is. Raises errors.UserError."""
-  changed, s = dataclasses.replace, run.settings
-  own = changed(
+def stage_text(
+  task: tasks.Task, problem: records.Problem, transcript: conversations.Transcript
+) -> str:
+  """Returns a staged conversation in the layout of prompts.stage.
+
+  Without analyses it is the recall and the answer, as a chain of thought.
+  """
+  answer = task.read_answer(transcript.text, problem)
+  if answer is None:
+    return transcript.text
+  lines = [(stage, turns.one_line(text)) for stage, _, text in transcript.turns]
+  recalls = [text for stage, text in lines if stage == "recall"]
+  analyses = [text for stage, text in lines if stage == "analyze"]
+  if not analyses:
+    return "\n".join([*recalls, f"Answer: {answer}"])
+  labels = [label for label, _ in problem.choices]
+  parts = [("recall", " ".join(recalls)), *zip(labels, analyses, strict=True)]
+  return messages.join_stages(parts, answer)
+
+
+def _open_student(run: Run, settings: Teacher, source: pathlib.Path, name: str) -> Student:
+  """Opens a student that does not depend on the run's own student. Raises UserError."""
+  s = run.settings
+  student_settings = dataclasses.replace(
     s,
-    seed=0,  # its replies are its own, whatever the run's seed
-    student=changed(s.student, init=str(source), arch="", lora=changed(s.student.lora, rank=0)),
-    exam=changed(s.exam, max_new_tokens=settings.max_tokens),
-    evaluate=changed(s.evaluate, max_new_tokens=settings.max_tokens),
-    train=changed(s.train, buckets=s.rollout.buckets),  # it is not trained
-    sft=changed(s.sft, prompt_weight=0.0),
+    seed=0,  # its replies do not depend on the run's seed
+    student=dataclasses.replace(
+      s.student, init=str(source), arch="", lora=dataclasses.replace(s.student.lora, rank=0)
+    ),
+    exam=dataclasses.replace(s.exam, max_new_tokens=settings.max_tokens),
+    evaluate=dataclasses.replace(s.evaluate, max_new_tokens=settings.max_tokens),
+    train=dataclasses.replace(s.train, buckets=s.rollout.buckets),  # it is not trained
+    sft=dataclasses.replace(s.sft, prompt_weight=0.0),
   )
-  place = run.folder.path / "teachers" / name
-  place.mkdir(parents=True, exist_ok=True)
-  base = bases.of(own, types.SimpleNamespace(path=place, started=run.folder.started), 0)
-  if not (place / "tokenizer").exists():
-    files = bases.source(own, base)
+  path = run.run_dir.path / "teachers" / name
+  path.mkdir(parents=True, exist_ok=True)
+  base = base_model.open_base(student_settings, path, started=run.run_dir.started, vocab=0)
+  if not (path / "tokenizer").exists():
+    files = base_model.weights_dir(student_settings, base)
     room = base.config.vocab
-    tokenizer.copy(files, hf.TOKENIZER, place / "tokenizer", base.fields, max_vocab=room)
-  return student.Student(own, tokenizer.Tokenizer(place / "tokenizer"), base)
+    tokenizer.copy(files, hf.TOKENIZER, path / "tokenizer", base.fields, max_vocab=room)
+  return Student(student_settings, tokenizer.Tokenizer(path / "tokenizer"), base)

@@ -19,8 +19,8 @@ CACHE = "teacher.sqlite"  # in the run folder, unless config.teacher.cache names
 def open(run):
   """The asking.Teacher of a run: that of config.teacher, or several over one cache file.
 
-  `run` has settings, folder.path, console.warn; for the built-in teacher task.world, for a student
-  as teacher local(settings, folder), see local.Local. Raises errors.UserError.
+  `run` has settings, run_dir.path, console.warn; for the built-in teacher task.world, for a student
+  as teacher student_teacher(settings, folder), see local.Local. Raises errors.UserError.
   """
   from distill_jax.teacher import pool
 
@@ -31,7 +31,7 @@ def open(run):
     lambda name: _one(run, name),
     lambda phase: pool.weights(settings, phase),
     seed=settings.seed,
-    **_kept(settings.teacher, run.folder.path),
+    **_kept(settings.teacher, run.run_dir.path),
   )
 
 
@@ -41,17 +41,17 @@ def _one(run, name: str):
 
   settings = pool.get(run.settings, name)
   if name != pool.MAIN and settings.batch == "files":  # each has a folder of its own
-    folder = pathlib.Path(settings.batch_dir or pathlib.Path(run.folder.path) / BATCHES) / name
+    folder = pathlib.Path(settings.batch_dir or pathlib.Path(run.run_dir.path) / BATCHES) / name
     settings = dataclasses.replace(settings, batch_dir=str(folder))
   within = settings.kind == "builtin"
   return make(
     settings,
-    workdir=run.folder.path,
+    workdir=run.run_dir.path,
     world=run.task.world if within else None,
     world_identity=f"{world_of(run.settings)!r}" if within else "",
     seed=world_of(run.settings).seed,
     warn=run.console.warn,
-    local=lambda: run.local(settings, name),
+    local=lambda: run.student_teacher(settings, name),
   )
 
 

@@ -12,7 +12,7 @@ from distill_jax import errors, phases, records, rounds, teacher
 from distill_jax.cli import commands, dry_run
 from distill_jax.config.read import read_settings
 from distill_jax.run_dir import run_dir
-from distill_jax.runtime import context as runs
+from distill_jax.runtime import context
 from distill_jax.teacher import types as asking
 
 
@@ -26,22 +26,22 @@ def config(**changes) -> dict:
   return c.to_dict()
 
 
-def opened(path, c) -> runs.Run:
+def opened(path, c) -> context.RunContext:
   silent = types.SimpleNamespace(
     line=lambda text="": None,
     warn=lambda text: None,
     progress=lambda *_: commands.console.Console(quiet=True).progress("", 1, ""),
   )
-  return runs.Run(read_settings(c), run_dir.RunDir(path), silent)
+  return context.RunContext(read_settings(c), run_dir.RunDir(path), silent)
 
 
-def demonstrated(path, c) -> runs.Run:
+def demonstrated(path, c) -> context.RunContext:
   """A run whose teacher has written the demonstrations of round 0."""
   folder = run_dir.RunDir(path)
   folder.claim(c)
   try:
     with opened(path, c) as what:
-      phases.run_phase("demonstrate", what, 0, what.folder.phase(0, 0, "demonstrate"))
+      phases.run_phase("demonstrate", what, 0, what.run_dir.phase(0, 0, "demonstrate"))
   finally:
     folder.release()
   return what
@@ -92,7 +92,7 @@ def test_what_is_in_the_cache_is_not_counted_again(tmp_path, capsys, shared):
 
 def exam_done(what, number):
   """An exam with a mistake for every question but one."""
-  here = what.folder.phase(number, what.settings.each_round.index("exam"), "exam")
+  here = what.run_dir.phase(number, what.settings.each_round.index("exam"), "exam")
   rows = [
     records.Attempt(
       problem=p.id, text=f"wrong {k}", answer="-1", correct=n == 0, round=number, sample=k,
@@ -108,7 +108,7 @@ def test_until_the_exam_is_over_feedback_is_bounded_and_says_so(tmp_path, capsys
   c = config()
   what = demonstrated(tmp_path, c)
   for place, name in enumerate([*what.settings.opening, "evaluate"]):
-    if not (here := what.folder.phase(0, place, name)).finished:
+    if not (here := what.run_dir.phase(0, place, name)).finished:
       here.finish({})
   lines = told(capsys, tmp_path, c)
   bound = row(lines, "1_feedback")

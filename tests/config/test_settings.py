@@ -8,7 +8,7 @@ from configs import quickstart
 from distill_jax import errors
 from distill_jax.config.read import read_settings
 from distill_jax.run_dir import run_dir
-from distill_jax.runtime import context as runs
+from distill_jax.runtime import context
 
 
 def changed(**changes) -> dict:
@@ -293,7 +293,7 @@ def test_stages_want_a_task_with_options_in_the_later_rounds_too(tmp_path):
   config["world"] |= {"train": 4, "test": 1, "out_of_domain": 0}
   config["task"]["validation"] = 1
   with pytest.raises(errors.UserError, match=r"config\.format.*task arithmetic has no options"):
-    runs.Run(read_settings(config), run_dir.RunDir(tmp_path), None)
+    context.RunContext(read_settings(config), run_dir.RunDir(tmp_path), None)
 
 
 @pytest.mark.parametrize(

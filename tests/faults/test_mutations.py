@@ -78,8 +78,8 @@ MUTATIONS = {
     "tests/teacher/client/test_client.py",
   ),
   "a wrong answer is kept": (
-    "runtime/rationales.py", "return None if run.task.is_correct(h.answer, labelled) else",
-    "return None if True else", "tests/test_rounds.py",
+    "runtime/rationales.py", "if not ctx.task.is_correct(answer, dataclasses.replace(",
+    "if False and (answer, dataclasses.replace(", "tests/test_rounds.py",
   ),
   "an answer that was cut off is preferred": (
     "data/pairing.py", 'if a.correct and a.finish == "stop"]', "if a.correct]",

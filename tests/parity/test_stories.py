@@ -14,8 +14,7 @@ from distill_jax.cli import commands
 from distill_jax.config.read import read_settings
 from distill_jax.console import Console
 from distill_jax.run_dir import run_dir
-from distill_jax.runtime import context as runs
-from distill_jax.runtime import fit
+from distill_jax.runtime import context, fit
 from tests import test_rounds as whole
 
 MODEL = pathlib.Path(__file__).parents[3] / "shared/models/stories260k-hf"
@@ -29,15 +28,15 @@ CHANGES = {
 }  # fmt: skip
 
 
-def opened(folder, **changes) -> runs.Run:
-  return runs.Run(read_settings(whole.config(**changes)), folder, Console())
+def opened(folder, **changes) -> context.RunContext:
+  return context.RunContext(read_settings(whole.config(**changes)), folder, Console())
 
 
 @pytest.mark.parametrize("model", THERE)
 def test_it_tells_its_story(model, tmp_path):
   with opened(run_dir.RunDir(tmp_path), **CHANGES, student__init=str(model)) as what:
     student, weights = what.students(-1)["student"]
-    told = student.answer(weights, [("", "story")], temperature=0.0, max_new_tokens=64)[0]
+    told = student.generate(weights, [("", "story")], temperature=0.0, max_new_tokens=64)[0]
   assert told.text.startswith(STORY)
 
 
@@ -65,10 +64,10 @@ def test_it_learns_arithmetic_and_leaves_as_what_it_is_here(model, rank, tmp_pat
     problems = what.task.problems("test")[:4]
     prompts = [what.prompt(p) for p in problems]
     asked = [(prompt, f"{n}") for n, prompt in enumerate(prompts)]
-    ours = student.answer(weights, asked, temperature=0.0, max_new_tokens=64)
+    ours = student.generate(weights, asked, temperature=0.0, max_new_tokens=64)
   for prompt, answer in zip(prompts, ours, strict=True):
     ids = torch.tensor([words(prompt)["input_ids"]])
-    assert ids[0].tolist() == student.read(prompt)
+    assert ids[0].tolist() == student.encode_prompt(prompt)
     with torch.no_grad():
       text = theirs.generate(ids, max_new_tokens=64, do_sample=False)[0, ids.shape[1] :]
     assert len(text) == answer.tokens

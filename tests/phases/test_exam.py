@@ -16,10 +16,10 @@ PROBLEM = records.Problem("p", "train", "Where is light?", "B", "choice", choice
 class Student:
   """Reads characters, and always answers the same."""
 
-  def read(self, prompt: str) -> list[str]:
+  def encode_prompt(self, prompt: str) -> list[str]:
     return [*prompt]
 
-  def answer(self, params, asked, **_):
+  def generate(self, params, asked, **_):
     return [types.SimpleNamespace(text="yes", finish="stop", tokens=1, logprob=0.0)] * len(asked)
 
 
@@ -41,7 +41,7 @@ def warned(tmp_path, longest: int) -> list[str]:
   )
   here = run_dir.RunDir(tmp_path).phase(0, 0, "exam")
   more = {"samples": 2, "temperature": 1.0, "max_new_tokens": 4}
-  exam.take(run, here, [exam.Sitting(PROBLEM)], number=0, label="exam", **more)
+  exam.sample_attempts(run, here, [exam.ExamItem(PROBLEM)], round_index=0, label="exam", **more)
   return said
 
 

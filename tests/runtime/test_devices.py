@@ -14,7 +14,7 @@ def refuse(
   batch=8, micro=1, length=128, triplet=0.0, tensor=2, attention="splash", plan=(), **changes
 ):
   config = dataclasses.replace(oracle.TINY, layers=1, **changes)
-  devices.refuse(
+  devices.check(
     types.SimpleNamespace(
       student=types.SimpleNamespace(attention=attention),
       mesh=types.SimpleNamespace(data=-1, fsdp=2, tensor=tensor),
@@ -28,7 +28,7 @@ def refuse(
         losses=types.SimpleNamespace(triplet=triplet),
       ),
     ),
-    base_model.Base(None, config, {}),
+    base_model.BaseModel(None, config, {}),
   )
 
 

@@ -11,8 +11,7 @@ from distill_jax import errors, records
 from distill_jax.config.read import read_settings
 from distill_jax.phases import demonstrate, evaluate, prefer
 from distill_jax.run_dir import phase_dir, run_dir
-from distill_jax.runtime import context as runs
-from distill_jax.runtime import rationales
+from distill_jax.runtime import context, rationales
 from distill_jax.tasks import task
 from distill_jax.teacher import types as asking
 
@@ -44,7 +43,7 @@ def what(tmp_path):
   c.world.train, c.world.test, c.world.out_of_domain, c.task.validation = 4, 1, 0, 1
   c.teacher.min_reply_rate = 0.0
   s = read_settings(c.to_dict())
-  return runs.Run(s, run_dir.RunDir(tmp_path), Console())
+  return context.RunContext(s, run_dir.RunDir(tmp_path), Console())
 
 
 class Console:
@@ -68,10 +67,10 @@ def said(answer, reason="Because of this."):
 def collect(what, replies, *, samples=1, problems=1, read=None, **rules):
   """(facts, rationales kept, what was asked)."""
   what.teacher = Teacher(*replies)
-  here = what.folder.phase(0, 0, "demonstrate")
-  read = read or (lambda text, problem: rationales.Read(text))
+  here = what.run_dir.phase(0, 0, "demonstrate")
+  read = read or (lambda text, problem: rationales.ParsedReply(text))
   wanted = [
-    rationales.Wanted(p, asking.Request("annotate", p.id, (), samples))
+    rationales.TeacherRequest(p, asking.Request("annotate", p.id, (), samples))
     for p in what.task.problems("train")[:problems]
   ]
   rationales.collect(what, 0, here, wanted, read, **rules)
@@ -111,7 +110,7 @@ def test_a_phase_with_too_few_replies_is_not_gone_on_from(what):
   ) as refusal:
     collect(what, [said("1"), None, None], problems=3)
   assert refusal.value.code == errors.TEACHER and "2 timeout" in str(refusal.value)
-  assert not what.folder.phase(0, 0, "demonstrate").finished
+  assert not what.run_dir.phase(0, 0, "demonstrate").finished
   assert collect(what, [said("1"), said("2"), None, None], problems=4)[0]["dropped"]["timeout"] == 2
 
 
@@ -186,7 +185,7 @@ def test_of_stages_the_key_information_is_what_has_to_differ(what):
   def read(text, problem):
     recall, analysis = text.split("/")
     whole = f"{recall}\n{analysis}\nAnswer: {problem.gold}"
-    return rationales.Read(whole, parts=(("recall", recall), ("A", analysis)))
+    return rationales.ParsedReply(whole, parts=(("recall", recall), ("A", analysis)))
 
   some = ["Cats purr./One.", "Cats purr!/Quite another one.", "Dogs bark loudly./One."]
   _, found, _ = collect(what, some, samples=3, distance=2, read=read)
@@ -209,11 +208,10 @@ def test_the_most_frequent_answer_counts_of_equals_the_first_and_none_has_no_vot
 
 
 def test_a_chosen_side_that_keeps_falling_is_noticed():
-  log = lambda *values: [types.SimpleNamespace(chosen=v) for v in values]
-  assert prefer.is_falling(log(-10.0, -11.0, -12.0, -13.0, -14.0, -15.0))
-  assert not prefer.is_falling(log(-10.0, -11.0, -12.0, -13.0, -14.0))
-  assert not prefer.is_falling(log(-20.0, -11.0, -12.0, -13.0, -14.0, -15.0, -16.0))
-  assert not prefer.is_falling(log(-10.0, -11.0, -12.0, -11.5, -14.0, -15.0))
+  assert prefer.is_falling((-10.0, -11.0, -12.0, -13.0, -14.0, -15.0))
+  assert not prefer.is_falling((-10.0, -11.0, -12.0, -13.0, -14.0))
+  assert not prefer.is_falling((-20.0, -11.0, -12.0, -13.0, -14.0, -15.0, -16.0))
+  assert not prefer.is_falling((-10.0, -11.0, -12.0, -11.5, -14.0, -15.0))
 
 
 @pytest.mark.parametrize("end", ["So the answer is (b) meadow.", "\nAnswer: B", "\n\nAnswer: (B)."])
@@ -221,8 +219,8 @@ def test_where_no_option_is_analyzed_a_chain_of_thought_is_a_recall_without_its_
   choices = (("A", "road"), ("B", "meadow"))
   problem = records.Problem("p", "train", "Where?", "B", "choice", choices=choices)
   toy = task.Task("toy", lambda split: [], kind="choice")
-  found = demonstrate.recalled(f"It has flowers. Only a meadow does. {end}", toy, problem)
+  found = demonstrate.parse_recall(f"It has flowers. Only a meadow does. {end}", toy, problem)
   assert found.parts == (("recall", "It has flowers. Only a meadow does."),)
   assert toy.read_answer(found.text, problem) == "B"
-  assert demonstrate.recalled("So the answer is (b).", toy, problem) is None
-  assert demonstrate.recalled("It has flowers.", toy, problem) is None
+  assert demonstrate.parse_recall("So the answer is (b).", toy, problem) is None
+  assert demonstrate.parse_recall("It has flowers.", toy, problem) is None

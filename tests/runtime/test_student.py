@@ -33,7 +33,7 @@ def settings(data: int = -1, seed: int = 0, batch: int = 8, refill: float = 0.25
 
 def student_of(tok, family=oracle.TINY, **changes):
   config = dataclasses.replace(family, vocab=tok.vocab, layers=1)
-  return student.Student(settings(**changes), tok, base_model.Base(None, config, {}))
+  return student.Student(settings(**changes), tok, base_model.BaseModel(None, config, {}))
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def learner(tok):
 
 @pytest.fixture(scope="module")
 def params(learner):
-  return jax.device_put(oracle.params(learner.config, scale=0.4), learner.places)
+  return jax.device_put(oracle.params(learner.config, scale=0.4), learner.shardings)
 
 
 ASKED = [(f"{'word ' * (n % 3)}{n}", f"p{n}/0") for n in range(12)]
@@ -58,7 +58,7 @@ ASKED = [(f"{'word ' * (n % 3)}{n}", f"p{n}/0") for n in range(12)]
 
 @pytest.fixture(scope="module")
 def answers(learner, params):
-  return learner.answer(params, ASKED, **DECODING)
+  return learner.generate(params, ASKED, **DECODING)
 
 
 def assert_same(a, b):
@@ -68,29 +68,29 @@ def assert_same(a, b):
 
 def test_answers_come_in_the_order_they_were_asked_for_whatever_that_is(learner, params, answers):
   order = np.random.Generator(np.random.PCG64(0)).permutation(12).tolist()
-  shuffled = learner.answer(params, [ASKED[n] for n in order], **DECODING)
+  shuffled = learner.generate(params, [ASKED[n] for n in order], **DECODING)
   assert_same(shuffled, [answers[n] for n in order])
 
 
 def test_asking_a_few_at_a_time_gives_the_same_answers(learner, params, answers):
-  parts = [learner.answer(params, ASKED[n : n + 5], **DECODING) for n in range(0, 12, 5)]
+  parts = [learner.generate(params, ASKED[n : n + 5], **DECODING) for n in range(0, 12, 5)]
   assert_same([x for part in parts for x in part], answers)
 
 
 def test_equal_prompts_share_a_prefill_and_are_told_apart_by_their_names(learner, params):
   names = [f"p/{n}" for n in range(4)]
-  together = learner.answer(params, [("word", name) for name in names], **DECODING)
+  together = learner.generate(params, [("word", name) for name in names], **DECODING)
   assert len({x.text for x in together}) > 1
-  alone = [learner.answer(params, [("word", name)], **DECODING)[0] for name in names]
+  alone = [learner.generate(params, [("word", name)], **DECODING)[0] for name in names]
   assert_same(together, alone)
 
 
 def test_the_name_and_the_seed_decide_the_numbers(learner, params, answers, tok):
-  renamed = learner.answer(params, [(p, f"{name}!") for p, name in ASKED], **DECODING)
+  renamed = learner.generate(params, [(p, f"{name}!") for p, name in ASKED], **DECODING)
   assert sum(a.text != b.text for a, b in zip(renamed, answers, strict=True)) > 6
-  other = student_of(tok, seed=1).answer(params, ASKED, **DECODING)
+  other = student_of(tok, seed=1).generate(params, ASKED, **DECODING)
   assert sum(a.text != b.text for a, b in zip(other, answers, strict=True)) > 6
-  assert_same(learner.answer(params, ASKED, **DECODING), answers)
+  assert_same(learner.generate(params, ASKED, **DECODING), answers)
 
 
 def test_an_answer_says_how_it_ended_and_what_it_weighs(answers, tok):
@@ -101,8 +101,8 @@ def test_an_answer_says_how_it_ended_and_what_it_weighs(answers, tok):
 
 def test_neighbours_share_a_prefill_by_the_samples_asked_for_and_no_further():
   asked = [("p", n) for n in range(5)] + [("q", 5)]
-  assert student._runs(asked, 2) == [("p", [0, 1]), ("p", [2, 3]), ("p", [4]), ("q", [5])]
-  assert student._runs(asked, 9) == [("p", [0, 1, 2, 3, 4]), ("q", [5])]
+  assert student.group_prompts(asked, 2) == [("p", [0, 1]), ("p", [2, 3]), ("p", [4]), ("q", [5])]
+  assert student.group_prompts(asked, 9) == [("p", [0, 1, 2, 3, 4]), ("q", [5])]
 
 
 def test_a_prompt_too_long_for_every_bucket_is_cut_at_the_front(learner, params, tok):
@@ -110,13 +110,13 @@ def test_a_prompt_too_long_for_every_bucket_is_cut_at_the_front(learner, params,
   kept = tok.decode(tok.encode(long)[-16:])
   assert tok.encode(kept) == tok.encode(long)[-16:], "or this test compares two prompts"
   assert_same(
-    learner.answer(params, [(long, "p")], **DECODING),
-    learner.answer(params, [(kept, "p")], **DECODING),
+    learner.generate(params, [(long, "p")], **DECODING),
+    learner.generate(params, [(kept, "p")], **DECODING),
   )
 
 
 def test_nothing_asked_is_nothing_answered(learner, params):
-  assert learner.answer(params, [], **DECODING) == []
+  assert learner.generate(params, [], **DECODING) == []
 
 
 @pytest.mark.parametrize(("batch", "refill"), [(1, 1.0), (16, 0.5), (24, 0.1)])
@@ -124,15 +124,15 @@ def test_neither_the_rows_at_a_time_nor_the_refill_changes_an_answer(
   tok, params, answers, batch, refill
 ):
   other = student_of(tok, batch=batch, refill=refill)
-  assert_same(other.answer(params, ASKED, **DECODING), answers)
+  assert_same(other.generate(params, ASKED, **DECODING), answers)
 
 
 def test_an_encoder_decoder_is_asked_in_the_same_way(tok):
   learner = student_of(tok, oracle_t5.SECOND)
-  params = jax.device_put(oracle_t5.params(learner.config, scale=0.4), learner.places)
-  answers = learner.answer(params, ASKED, **DECODING)
+  params = jax.device_put(oracle_t5.params(learner.config, scale=0.4), learner.shardings)
+  answers = learner.generate(params, ASKED, **DECODING)
   assert len({x.text for x in answers}) > 6
-  assert_same(learner.answer(params, ASKED[::-1], **DECODING), answers[::-1])
+  assert_same(learner.generate(params, ASKED[::-1], **DECODING), answers[::-1])
 
 
 LONG = {"temperature": 1.0, "max_new_tokens": 40}
@@ -147,7 +147,7 @@ def read_to_the_end(learner, params, tok):
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(rollout, "sample", lambda *a, **k: kept.append(plain(*a, **k)) or kept[-1])
     asked = [("word", name) for _, name in ASKED]
-    whole = learner.answer(params, asked, **LONG)
+    whole = learner.generate(params, asked, **LONG)
   (out,) = kept
   cut = []
   for row, answer in enumerate(whole):
@@ -155,7 +155,7 @@ def read_to_the_end(learner, params, tok):
       text = tok.decode(out.tokens[row, :n])
       if any(s in text for s in STOP):
         before = text[: min(text.index(s) for s in STOP if s in text)]
-        answer = student.Answer(before, "stop", n, float(out.logprobs[row, :n].sum()))
+        answer = student.Completion(before, "stop", n, float(out.logprobs[row, :n].sum()))
         break
     cut.append(answer)
   return asked, whole, cut
@@ -167,7 +167,7 @@ def test_an_answer_ends_before_the_first_stop_text_whenever_the_host_looks(
 ):
   monkeypatch.setattr(rollout, "LOOK", look)
   asked, _, cut = read_to_the_end
-  assert_same(learner.answer(params, asked, **LONG, stop=STOP), cut)
+  assert_same(learner.generate(params, asked, **LONG, stop=STOP), cut)
 
 
 def test_some_answers_stop_at_a_text_and_some_do_not(read_to_the_end):
@@ -178,40 +178,35 @@ def test_some_answers_stop_at_a_text_and_some_do_not(read_to_the_end):
 
 
 def test_a_stop_text_that_never_comes_changes_nothing(learner, params, answers):
-  assert_same(learner.answer(params, ASKED, **DECODING, stop=("never said",)), answers)
+  assert_same(learner.generate(params, ASKED, **DECODING, stop=("never said",)), answers)
 
 
 def test_asking_again_compiles_nothing(learner, params):
   with compilations.counted() as programs:
     for n in range(1, 12):
       decoding = {"temperature": n / 4, "top_p": 1 - n / 50, "max_new_tokens": 6}
-      learner.answer(params, ASKED[:n], **decoding)
+      learner.generate(params, ASKED[:n], **decoding)
   assert programs == []
 
 
 def test_the_start_token_of_a_prompt_that_is_too_long_is_kept():
-  shell = types.SimpleNamespace(
-    tokenizer=types.SimpleNamespace(before=(9,)), rollout=types.SimpleNamespace(buckets=(2, 4))
-  )
-  fitting = lambda *tokens: student.Student._fitting(shell, list(tokens))
-  assert fitting(9, 1, 2, 3) == [9, 1, 2, 3]
-  assert fitting(9, 1, 2, 3, 4, 5) == [9, 3, 4, 5]
-  shell.rollout.buckets = (1,)
-  assert fitting(9, 1, 2) == [9]
-  shell.rollout.buckets = (2, 4)
-  shell.tokenizer.prefix_ids = ()
-  assert fitting(1, 2, 3, 4, 5) == [2, 3, 4, 5]
+  assert student.fit_prompt([9, 1, 2, 3], 1, 4) == [9, 1, 2, 3]
+  assert student.fit_prompt([9, 1, 2, 3, 4, 5], 1, 4) == [9, 3, 4, 5]
+  assert student.fit_prompt([9, 1, 2], 1, 1) == [9]
+  assert student.fit_prompt([1, 2, 3, 4, 5], 0, 4) == [2, 3, 4, 5]
 
 
 def test_fresh_weights_follow_the_seed_and_lie_where_they_belong(learner, tok):
-  fresh = learner.fresh()
+  fresh = learner.init_params()
   places = jax.tree.map(lambda x: x.sharding, fresh)
-  same = jax.tree.map(lambda x, a, b: a.is_equivalent_to(b, x.ndim), fresh, places, learner.places)
+  same = jax.tree.map(
+    lambda x, a, b: a.is_equivalent_to(b, x.ndim), fresh, places, learner.shardings
+  )
   assert all(jax.tree.leaves(same))
-  again, other = learner.fresh(), student_of(tok, seed=1).fresh()
+  again, other = learner.init_params(), student_of(tok, seed=1).init_params()
   jax.tree.map(np.testing.assert_array_equal, fresh, again)
   assert (np.asarray(fresh["embed"]) != np.asarray(other["embed"])).any()
-  like = jax.tree.map(lambda x: (x.shape, x.dtype), learner.like)
+  like = jax.tree.map(lambda x: (x.shape, x.dtype), learner.abstract_params)
   assert like == jax.tree.map(lambda x: (x.shape, x.dtype), fresh)
 
 
@@ -228,12 +223,12 @@ class Echo:
     self.mark, self.batches, self.temperatures = mark, [], []
     self.cut = cut  # the name of the turn in which it runs out of room
 
-  def answer(self, params, asked, *, suffix: str, temperature: float = 1.0):
+  def generate(self, params, asked, *, suffix: str, temperature: float = 1.0):
     self.batches.append(asked)
     self.temperatures.append(temperature)
     text = lambda p: f"{self.mark}{params}:{p.split()[-1]}{suffix}"
     end = lambda n: "length" if n == self.cut else "stop"
-    return [student.Answer(text(p), end(n), len(p), -1.0) for p, n in asked]
+    return [student.Completion(text(p), end(n), len(p), -1.0) for p, n in asked]
 
 
 def socratic(question: str, steps: int):
@@ -248,7 +243,7 @@ def socratic(question: str, steps: int):
 
 def led(steps, names=None, cut=""):
   asks, solves = Echo("d", cut), Echo("s", cut)
-  spoken = conversations.lead(
+  spoken = conversations.run_conversations(
     [socratic(f"q{n}", t) for n, t in enumerate(steps)],
     names or [f"q{n}" for n in range(len(steps))],
     students={"decomposer": (asks, 1), "solver": (solves, 2)},
@@ -301,7 +296,9 @@ def fanned(question: str):
 
 def test_turns_that_are_yielded_at_once_are_answered_at_once_and_heard_in_order():
   echo = Echo("e")
-  (spoken,) = conversations.lead([fanned("q")], ["q"], students={"student": (echo, 1)}, suffix=".")
+  (spoken,) = conversations.run_conversations(
+    [fanned("q")], ["q"], students={"student": (echo, 1)}, suffix="."
+  )
   assert spoken.text == "e1:fact. | e1:a. | e1:b."
   assert [[name for _, name in asked] for asked in echo.batches] == [["q/0"], ["q/1", "q/2"]]
   assert spoken.turns == (
@@ -315,11 +312,11 @@ def test_turns_that_are_yielded_at_once_are_answered_at_once_and_heard_in_order(
 def test_only_the_stages_named_are_sampled():
   for sampled, temperatures in [(None, [0.7, 0.7]), ({"recall"}, [0.7, 0.0]), ((), [0.0, 0.0])]:
     echo = Echo("e")
-    conversations.lead(
+    conversations.run_conversations(
       [fanned("q")],
       ["q"],
       students={"student": (echo, 1)},
-      sampled=sampled,
+      sampled_stages=sampled,
       temperature=0.7,
       suffix=".",
     )
@@ -328,11 +325,11 @@ def test_only_the_stages_named_are_sampled():
 
 def test_equal_prompts_stand_next_to_each_other():
   echo = Echo("e")
-  conversations.lead(
+  conversations.run_conversations(
     [fanned("q"), fanned("q")], ["x", "y"], students={"student": (echo, 1)}, suffix="."
   )
   assert [name for _, name in echo.batches[1]] == ["x/1", "y/1", "x/2", "y/2"]
 
 
 def test_no_conversation_is_no_answer():
-  assert conversations.lead([], [], students={}) == []
+  assert conversations.run_conversations([], [], students={}) == []

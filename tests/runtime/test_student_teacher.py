@@ -1,8 +1,6 @@
 """A folder in Hugging Face's layout answers as teacher: through the sampler, the cache and the
 ledger, and what it says is its own, whatever the run does."""
 
-import types
-
 import pytest
 
 from configs import quickstart, tinythinker
@@ -14,8 +12,7 @@ from distill_jax.data import tokenizer
 from distill_jax.machine import hf
 from distill_jax.phases import demonstrate
 from distill_jax.run_dir import run_dir
-from distill_jax.runtime import context as runs
-from distill_jax.runtime import student_teacher
+from distill_jax.runtime import context, conversations, student_teacher
 from distill_jax.teacher import local_student
 from distill_jax.teacher import types as asking
 from tests import compilations
@@ -52,13 +49,13 @@ def config(model, recipe=quickstart, **changes) -> dict:
 
 @pytest.fixture
 def opened(model, tmp_path):
-  """opened(folder="run", ...) -> a runs.Run with the student as its teacher."""
+  """opened(folder="run", ...) -> a context.RunContext with the student as its teacher."""
   made = []
 
   def start(folder="run", recipe=quickstart, **changes):
     s = read_settings(config(model, recipe, **changes))
     (tmp_path / folder).mkdir(exist_ok=True)
-    made.append(runs.Run(s, run_dir.RunDir(tmp_path / folder), console.Console()))
+    made.append(context.RunContext(s, run_dir.RunDir(tmp_path / folder), console.Console()))
     return made[-1]
 
   yield start
@@ -68,7 +65,9 @@ def opened(model, tmp_path):
 
 def requests(run, count=3, samples=2, first=0):
   return [
-    asking.Request("annotate", run.task.render(p), demonstrate.messages(run, p), samples, first)
+    asking.Request(
+      "annotate", run.task.render(p), demonstrate.build_messages(run, p), samples, first
+    )
     for p in run.task.problems("train")[:count]
   ]
 
@@ -140,9 +139,9 @@ def test_stages_come_in_the_layout_that_is_asked_for(opened):
   labels = [label for label, _ in problem.choices]
   heard = [("recall", "", "Lamps\ngive light."), *[("analyze", "", f"so {x}") for x in labels]]
   last = ("summarize", "", f"So the answer is option {labels[1]}.")
-  spoken = types.SimpleNamespace(text=last[2], turns=(*heard, last))
-  text = student_teacher.StudentTeacher._staged(types.SimpleNamespace(_run=run), problem, spoken)
-  read = demonstrate.staged(text, problem)
+  transcript = conversations.Transcript(last[2], "stop", 1, 0.0, (*heard, last))
+  text = student_teacher.stage_text(run.task, problem, transcript)
+  read = demonstrate.parse_stages(text, problem)
   assert read.parts == (("recall", "Lamps give light."), *((x, f"so {x}") for x in labels))
   assert read.text.endswith(f"Answer: {labels[1]}")
 

@@ -26,9 +26,11 @@ TAXONOMY = {
   "exceptions": 0.1,
 }  # fmt: skip
 READERS = {
-  "annotate": demonstrate.annotated, "correct": feedback.corrected, "stage": demonstrate.staged,
-  "decompose": demonstrate.decomposed,
-}  # fmt: skip
+  "annotate": demonstrate.parse_annotation,
+  "correct": feedback.parse_correction,
+  "stage": demonstrate.parse_stages,
+  "decompose": demonstrate.parse_decomposition,
+}
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,9 @@ def test_json_is_read_into_what_the_plain_reply_is_read_into(told, kind):
 def test_a_word_on_json_changes_nothing_in_what_the_built_in_teacher_means(told, kind):
   brain, asked = told[kind]
   for _, messages in asked[:10]:
-    assert brain(prompts_schema.with_json_instruction(messages, kind), 2, 0.7) == brain(messages, 2, 0.7)
+    assert brain(prompts_schema.with_json_instruction(messages, kind), 2, 0.7) == brain(
+      messages, 2, 0.7
+    )
 
 
 @pytest.mark.parametrize("kind", READERS)
@@ -104,7 +108,7 @@ GOOD = {"steps": ["3 + 4 = 7"], "answer": "7"}
 )
 def test_what_keeps_to_no_schema_is_the_plain_readers(reply):
   assert prompts_schema.annotated(reply) is None
-  assert demonstrate.annotated(reply, None).text == reply
+  assert demonstrate.parse_annotation(reply, None).text == reply
 
 
 def test_an_answer_may_come_as_a_number():
