@@ -222,11 +222,11 @@ def ablate(words) -> int:
       raise errors.usage(f"--{name} is missing, for example --{name}={example}")
   if options["jobs"] < 1:
     raise errors.usage("--jobs must be at least 1")
-  from distill_jax.ablations import run as play
+  from distill_jax.ablations import run
 
   if options["print"]:
-    return play.show(options["config"], options["workdir"])
-  return play.play(options["config"], options["workdir"], jobs=options["jobs"])
+    return run.print_commands(options["config"], options["workdir"])
+  return run.run_sweep(options["config"], options["workdir"], jobs=options["jobs"])
 
 
 def teacher(words) -> int:

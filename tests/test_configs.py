@@ -58,8 +58,8 @@ def test_every_row_of_every_sweep_passes_the_door_and_is_a_run_of_its_own(
   assert f"python -m distill_jax ablate --config={file}" in module.__doc__
   assert module.get_sweep() == module.get_sweep("claims")
   for which in module.ROWS:
-    made = sweep.load(f"{file}:{which}")
-    planned = sweep.plan(made, tmp_path)
+    made = sweep.load_sweep(f"{file}:{which}")
+    planned = sweep.plan_runs(made, tmp_path)
     assert len({repr(p.config) for p in planned}) == len(made.rows) * len(made.seeds)
 
 

@@ -1,0 +1,1 @@
+"""Results of the sweeps that test the claims of the papers."""

@@ -1,7 +1,7 @@
-"""Ablations: override sets x seeds of one config, each a run of its own, and the table they make.
+"""Ablations: a sweep runs one config with several sets of overrides and seeds, and compares them.
 
-DIR/teacher.sqlite               replies all runs share
-    rows/ROW/seed_S/             a run folder
-    rows/ROW/seed_S.log          what that run said
-    table.md, table.json         rewritten after every run that ends
+DIR/teacher.sqlite               teacher replies, shared by all runs
+    rows/ROW/seed_S/             a run directory
+    rows/ROW/seed_S.log          output of that run
+    table.md, table.json         rewritten whenever a run ends
 """

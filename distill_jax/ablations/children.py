@@ -1,108 +1,115 @@
-"""Runs of a sweep as processes of their own: so many at once, each with its share of the cores."""
+"""Runs of a sweep as child processes, several at a time, each with its share of the CPU cores."""
 
 import contextlib
 import dataclasses
 import os
+import pathlib
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Generator, Iterable
 
 from distill_jax import errors
 from distill_jax.ablations import sweep
 
-PAUSE = 0.05  # seconds between looks at the children
-PATIENCE = 3.0  # seconds a child that is told to stop has for it
-LINES_FROM_END = 4096  # bytes of a log that are searched for its last line
+POLL_INTERVAL = 0.05  # seconds
+STOP_TIMEOUT = 3.0  # seconds from SIGTERM to SIGKILL
+LOG_TAIL = 4096  # bytes of a log that are searched for its last line
 
 
 @dataclasses.dataclass(frozen=True)
-class Ended:
-  """A run that has ended: its exit code (negative: the signal it was killed by), the last thing it
-  said, and how long it took."""
+class Outcome:
+  """How a run ended."""
 
-  planned: sweep.Planned
-  code: int
-  said: str
+  planned: sweep.PlannedRun
+  code: int  # exit code; if negative, the signal that killed it
+  message: str  # last line of its log, or its error message
   seconds: float
 
 
-def play(planned, *, jobs: int, environment: dict):
-  """Yields Ended for each run, as they end. When the generator is closed or interrupted, the runs
-  that are under way are stopped; each goes on from there when it is played again."""
-  waiting, places = list(planned), shares(jobs)
-  running = {}  # place -> (planned, process, begun)
+def run_all(
+  planned: Iterable[sweep.PlannedRun], *, jobs: int, environment: dict[str, str]
+) -> Generator[Outcome]:
+  """Runs all of `planned`, up to `jobs` at a time, and yields the outcomes as they come.
+
+  When the generator is closed or interrupted, active runs are stopped. They resume when they are
+  started again.
+  """
+  waiting, cores = list(planned), core_shares(jobs)
+  active: dict[int, tuple[sweep.PlannedRun, subprocess.Popen[bytes], float]] = {}  # by slot
   try:
-    while waiting or running:
-      for place in range(jobs):
-        if waiting and place not in running:
-          one = waiting.pop(0)
-          running[place] = (one, start(one, places[place], environment), time.monotonic())
-      time.sleep(PAUSE)
-      for place, (one, process, begun) in list(running.items()):
+    while waiting or active:
+      for slot in range(jobs):
+        if waiting and slot not in active:
+          run = waiting.pop(0)
+          active[slot] = (run, start(run, cores[slot], environment), time.monotonic())
+      time.sleep(POLL_INTERVAL)
+      for slot, (run, process, started) in list(active.items()):
         if process.poll() is not None:
-          del running[place]
-          seconds = time.monotonic() - begun
-          yield Ended(one, process.returncode, last_line(one.log), seconds)
+          del active[slot]
+          seconds = time.monotonic() - started
+          yield Outcome(run, process.returncode, last_line(run.log), seconds)
   finally:
-    stop([process for _, process, _ in running.values()])
+    stop([process for _, process, _ in active.values()])
 
 
-def shares(jobs: int) -> list[set[int]]:
-  """The cores of each of `jobs` places: disjoint shares, where there are enough cores; an empty set
-  where a place may use them all."""
+def core_shares(jobs: int) -> list[set[int]]:
+  """Returns disjoint sets of cores, one per job; empty sets (no limit) if there are too few."""
   if not hasattr(os, "sched_getaffinity"):
     return [set()] * jobs
   cores = sorted(os.sched_getaffinity(0))
   if jobs == 1 or jobs > len(cores):
     return [set()] * jobs
-  return [set(cores[place::jobs]) for place in range(jobs)]
+  return [set(cores[slot::jobs]) for slot in range(jobs)]
 
 
-def start(planned: sweep.Planned, cores: set[int], environment: dict) -> subprocess.Popen:
-  """Begins a run; its log gets the command and what it says."""
+def start(
+  planned: sweep.PlannedRun, cores: set[int], environment: dict[str, str]
+) -> subprocess.Popen[bytes]:
+  """Starts a run. Its command and output are appended to its log."""
   planned.log.parent.mkdir(parents=True, exist_ok=True)
   with open(planned.log, "ab") as log:
-    log.write(f"$ {sweep.line(planned)}\n".encode())
+    log.write(f"$ {sweep.command_line(planned)}\n".encode())
     log.flush()
     process = subprocess.Popen(
-      [sys.executable, "-m", "distill_jax", *planned.words],
+      [sys.executable, "-m", "distill_jax", *planned.arguments],
       stdin=subprocess.DEVNULL,
       stdout=log,
       stderr=log,
       env={**environment, **os.environ, "PYTHONUNBUFFERED": "1"},
     )
-  if cores:  # before it has imported anything that counts them
+  if cores:  # set now, before the child imports libraries that count the cores
     with contextlib.suppress(ProcessLookupError):
       os.sched_setaffinity(process.pid, cores)
   return process
 
 
-def stop(processes) -> None:
-  """Tells all to stop, and kills those that do not."""
+def stop(processes: list[subprocess.Popen[bytes]]) -> None:
+  """Sends SIGTERM to all processes, and kills those that do not stop in time."""
   for process in processes:
     process.send_signal(signal.SIGTERM)
-  until = time.monotonic() + PATIENCE
+  deadline = time.monotonic() + STOP_TIMEOUT
   for process in processes:
     try:
-      process.wait(max(until - time.monotonic(), 0))
+      process.wait(max(deadline - time.monotonic(), 0))
     except subprocess.TimeoutExpired:
       process.kill()
       process.wait()
 
 
-def last_line(log) -> str:
-  """The last thing a run said: its refusal, if there is one, else the last line of its log."""
+def last_line(log: pathlib.Path) -> str:
+  """Returns the error message of a run if its log ends with one, else the last line of the log."""
   with open(log, "rb") as file:
-    file.seek(max(os.path.getsize(log) - LINES_FROM_END, 0))
+    file.seek(max(os.path.getsize(log) - LOG_TAIL, 0))
     text = file.read().decode("utf-8", "replace")
   lines = [line.strip() for line in text.splitlines() if line.strip()]
-  refusals = [line for line in lines[-3:] if line.startswith("distill_jax: ")]
-  return (refusals or lines or ["nothing"])[-1]
+  messages = [line for line in lines[-3:] if line.startswith("distill_jax: ")]
+  return (messages or lines or ["nothing"])[-1]
 
 
 def reason(code: int) -> str:
-  """What an exit code means."""
+  """Describes an exit code."""
   if code < 0:
     return f"killed by signal {-code}"
   return {errors.BUDGET: "budget reached", errors.PREEMPTED: "interrupted"}.get(

@@ -1,25 +1,27 @@
-"""A sweep's table as Markdown."""
+"""The table of a sweep as Markdown."""
 
-LEGEND = """Shares of right answers in %: mean over seeds [95 % interval] ± standard deviation over
-seeds. Intervals are percentiles of 10,000 draws of seeds and questions, each with replacement
-(PCG64, seed 0). Differences are to the row `{base}` on the same questions with the same seeds, in
-percentage points; p is McNemar's, exact, two-sided, over all pairs (seed, question); a dash stands
-where a row was asked other questions or shares no seed with the base. Replies (of the teacher, paid
-or cached), steps and seconds are means a run.
+from typing import Any
+
+LEGEND = """Accuracy in %: mean over seeds [95% CI] ± standard deviation over seeds. Intervals are
+percentiles of 10,000 bootstrap resamples of seeds and questions (PCG64, seed 0). Differences are to
+the row `{base}` on the same questions with the same seeds, in percentage points; p is the exact
+two-sided McNemar test over all pairs (seed, question). A dash means that the row has other
+questions than the base or no seed in common with it. Replies (of the teacher, paid or cached),
+steps and seconds are means per run.
 """
 
 
-def write(table: dict) -> str:
-  """The whole page. `table`: as in table.json."""
-  parts = [f"# {table['sweep']}", *about(table), LEGEND.format(base=table["base"])]
-  parts += [block(table, split) for split in table["splits"]]
+def render(table: dict[str, Any]) -> str:
+  """Returns the page for a table in the format of table.json."""
+  parts = [f"# {table['sweep']}", *header(table), LEGEND.format(base=table["base"])]
+  parts += [split_table(table, split) for split in table["splits"]]
   parts += [failures(table["failed"])] if table["failed"] else []
   parts += [claims(table["claims"])] if table["claims"] else []
   return "\n".join(parts)
 
 
-def about(table: dict) -> list[str]:
-  """What repeats it, and where and when it was run."""
+def header(table: dict[str, Any]) -> list[str]:
+  """Returns the command that reproduces the sweep, and when and where it was run."""
   seeds = ", ".join(map(str, table["seeds"]))
   machine = table["machine"]
   common = "  ".join(f"{key}={value}" for key, value in table["common"].items())
@@ -31,73 +33,79 @@ def about(table: dict) -> list[str]:
   return [*lines, f"Every row: `{common}`\n"] if common else lines
 
 
-def block(table: dict, split: str) -> str:
-  """The table of a split."""
+def split_table(table: dict[str, Any], split: str) -> str:
+  """Returns the table of one split."""
   lines = [
     f"## {split}\n",
-    "| row | seeds | right | difference | p | replies | steps | s |",
+    "| row | seeds | accuracy | difference | p | replies | steps | seconds |",
     "| --- | ---: | --- | --- | ---: | ---: | ---: | ---: |",
   ]
   for row in table["rows"]:
-    name = row["row"]
-    lacks = f" ({len(row['missing'])} missing)" if row["missing"] else ""
-    found = row["splits"][split]
-    if not found:
-      state = "not run" if not row["seeds"] else "not asked"
-      lines.append(f"| {name} | {len(row['seeds'])}{lacks} | {state} | | | | | |")
+    name, result = row["row"], row["splits"][split]
+    seeds = str(len(row["seeds"]))
+    if row["missing"]:
+      seeds += f" ({len(row['missing'])} missing)"
+    if not result:
+      state = "not evaluated" if row["seeds"] else "not run"
+      lines.append(f"| {name} | {seeds} | {state} | | | | | |")
       continue
-    spread = "" if found["sd"] is None else f" ± {100 * found['sd']:.1f}"
-    right = f"{100 * found['mean']:.1f} {interval(found)}{spread}"
+    spread = "" if result["sd"] is None else f" ± {100 * result['sd']:.1f}"
+    accuracy = f"{100 * result['mean']:.1f} {interval(result)}{spread}"
+    change = difference_cells(result["difference"], is_base=name == table["base"])
     costs = f"{row['replies']:.0f} | {row['steps']:.0f} | {row['seconds']:.0f}"
-    lines.append(
-      f"| {name} | {len(row['seeds'])}{lacks} | {right} | "
-      f"{against(found['difference'], name == table['base'])} | {costs} |"
-    )
+    lines.append(f"| {name} | {seeds} | {accuracy} | {change} | {costs} |")
   sizes = {row["splits"][split]["n"] for row in table["rows"] if row["splits"][split]}
-  asked = " or ".join(map(str, sorted(sizes))) or "no"
-  return "\n".join([*lines, f"\n{asked} questions.\n"])
+  count = " or ".join(map(str, sorted(sizes))) or "no"
+  return "\n".join([*lines, f"\n{count} questions.\n"])
 
 
-def against(found: dict | None, base: bool) -> str:
-  """The cells of a difference."""
-  if found is None:
-    return "base | " if base else "- | "
-  return f"{100 * found['mean']:+.1f} {interval(found, '+')} | {found['p']:.2g}"
+def difference_cells(difference: dict[str, Any] | None, *, is_base: bool) -> str:
+  """Returns the two cells with the difference and its p."""
+  if difference is None:
+    return "base | " if is_base else "- | "
+  change = f"{100 * difference['mean']:+.1f} {interval(difference, '+')}"
+  return f"{change} | {difference['p']:.2g}"
 
 
-def interval(found: dict, sign: str = "") -> str:
-  return f"[{100 * found['low']:{sign}.1f}, {100 * found['high']:{sign}.1f}]"
+def interval(result: dict[str, Any], sign: str = "") -> str:
+  """Formats an interval in percent; with sign "+", both bounds are signed."""
+  return f"[{100 * result['low']:{sign}.1f}, {100 * result['high']:{sign}.1f}]"
 
 
-def failures(failed: list[dict]) -> str:
-  lines = ["## Failed, to be retried by the same command\n"]
+def failures(failed: list[dict[str, Any]]) -> str:
+  """Returns the section on failed runs."""
+  lines = ["## Failed (re-run the same command to retry)\n"]
   lines += [f"- {f['row']}, seed {f['seed']}: {f['reason']}: {f['said']}" for f in failed]
   return "\n".join([*lines, ""])
 
 
-def claims(judged: list[dict]) -> str:
+def claims(judged: list[dict[str, Any]]) -> str:
+  """Returns the section on claims."""
   lines = [
     "## Claims\n",
     "| claim | rows | split | effect | seeds | verdict |",
     "| --- | --- | --- | --- | ---: | --- |",
   ]
-  for c in judged:
-    rows = f"{c['better']} over {c['worse']}"
-    lines.append(f"| {c['text']} | {rows} | {c['split']} | {effect(c)} | {count(c)} | {said(c)} |")
+  for claim in judged:
+    rows = f"{claim['better']} over {claim['worse']}"
+    cells = (claim["text"], rows, claim["split"], effect(claim), seeds(claim), verdict(claim))
+    lines.append(f"| {' | '.join(cells)} |")
   return "\n".join([*lines, ""])
 
 
-def effect(claim: dict) -> str:
+def effect(claim: dict[str, Any]) -> str:
+  """Formats the effect of a claim and its interval."""
   e = claim["effect"]
   return "" if e is None else f"{100 * e['mean']:+.1f} {interval(e, '+')}"
 
 
-def count(claim: dict) -> str:
-  have = claim["effect"]["seeds"] if claim["effect"] else 0
-  return f"{have} of {have + claim['missing']}" if claim["missing"] else str(have)
+def seeds(claim: dict[str, Any]) -> str:
+  """Formats the number of seeds that a verdict rests on."""
+  count = claim["effect"]["seeds"] if claim["effect"] else 0
+  return f"{count} of {count + claim['missing']}" if claim["missing"] else str(count)
 
 
-def said(claim: dict) -> str:
-  """The verdict; one that rests on fewer seeds than planned says so."""
-  unfinished = claim["missing"] and claim["effect"]
-  return claim["verdict"] + (", so far" if unfinished else "")
+def verdict(claim: dict[str, Any]) -> str:
+  """Formats the verdict; it is marked if seeds are missing."""
+  partial = claim["missing"] and claim["effect"]
+  return f"{claim['verdict']}, so far" if partial else claim["verdict"]

@@ -1,4 +1,4 @@
-"""Plays a sweep: what is finished is skipped, what failed is told and played again next time."""
+"""Runs a sweep. Finished runs are skipped; failed runs are reported, and retried the next time."""
 
 import contextlib
 import datetime
@@ -7,94 +7,117 @@ import os
 import pathlib
 import platform
 import time
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from distill_jax import console, errors
+from distill_jax import errors
 from distill_jax.ablations import children, markdown, table
-from distill_jax.ablations import sweep as sweeps
+from distill_jax.ablations.sweep import PlannedRun, Sweep, command_line, load_sweep, plan_runs
+from distill_jax.console import Console, duration
 from distill_jax.run_dir import phase_dir
 
 FAILED = 1  # exit code: some runs failed; the others are in the table
 
 
-def show(config: str, workdir: str) -> int:
-  """Prints the command of every run that is not finished, one a line; plays nothing."""
-  for planned in sweeps.plan(sweeps.load(config), workdir):
+def print_commands(config: str, workdir: str) -> int:
+  """Prints the command of every unfinished run, one per line, without running it."""
+  for planned in plan_runs(load_sweep(config), workdir):
     if not planned.finished:
-      print(sweeps.line(planned))
+      print(command_line(planned))
   return 0
 
 
-def play(config: str, workdir: str, *, jobs: int) -> int:
-  """Plays the runs of a sweep that are not finished, and keeps its table; returns the exit code: 0,
-  FAILED, or errors.BUDGET if a run reached its budget, after which none is begun."""
-  sweep, screen = sweeps.load(config), console.Console()
-  planned = sweeps.plan(sweep, workdir)
-  with claimed(workdir):
-    left, failed = [p for p in planned if not p.finished], []
-    screen.line(f"{len(planned)} runs, {len(planned) - len(left)} of them finished before")
-    made = write(config, workdir, sweep, planned, failed)
-    playing = children.play(left, jobs=jobs, environment=environment(workdir))
-    with contextlib.closing(playing):
-      for number, ended in enumerate(playing, 1):
-        if ended.code:
-          failed.append(ended)
-        tell(screen, ended, f"{number}/{len(left)}")
-        made = write(config, workdir, sweep, planned, failed)
-        if ended.code == errors.BUDGET:
-          screen.warn("a run has reached its budget: no further one is begun, the others stop")
+def run_sweep(config: str, workdir: str, *, jobs: int) -> int:
+  """Runs the unfinished runs of a sweep and updates its table whenever one ends.
+
+  Args:
+    config: The sweep, FILE.py or FILE.py:which.
+    workdir: The sweep's directory.
+    jobs: How many runs to execute at the same time.
+
+  Returns:
+    The exit code: 0, FAILED, or errors.BUDGET if a run reached a limit. In the last case active
+    runs are stopped and no further one is started.
+  """
+  sweep, console = load_sweep(config), Console()
+  planned = plan_runs(sweep, workdir)
+  with locked(workdir):
+    unfinished = [run for run in planned if not run.finished]
+    failed: list[children.Outcome] = []
+    console.line(f"{len(planned)} runs, {len(planned) - len(unfinished)} already finished")
+    results = write_table(config, workdir, sweep, planned, failed)
+    outcomes = children.run_all(unfinished, jobs=jobs, environment=environment(workdir))
+    with contextlib.closing(outcomes):
+      for number, outcome in enumerate(outcomes, 1):
+        if outcome.code:
+          failed.append(outcome)
+        report(console, outcome, f"{number}/{len(unfinished)}")
+        results = write_table(config, workdir, sweep, planned, failed)
+        if outcome.code == errors.BUDGET:
+          console.warn("a run reached its budget: active runs are stopped, no further one starts")
           break
-  screen.line(markdown.write(made))
-  screen.line(f"the table is {pathlib.Path(workdir) / 'table.md'}, and table.json beside it")
+  console.line(markdown.render(results))
+  console.line(f"Table: {pathlib.Path(workdir) / 'table.md'} (and table.json)")
   if failed:
-    screen.warn(f"{len(failed)} runs failed; the same command plays them again")
-  codes = {ended.code for ended in failed}
-  return errors.BUDGET if errors.BUDGET in codes else FAILED if codes else 0
+    console.warn(f"{len(failed)} runs failed; re-run the same command to retry them")
+  codes = {outcome.code for outcome in failed}
+  if errors.BUDGET in codes:
+    return errors.BUDGET
+  return FAILED if codes else 0
 
 
 @contextlib.contextmanager
-def claimed(workdir):
-  """The folder is ours while this lasts. Raises UserError if another sweep is played in it."""
-  folder = pathlib.Path(workdir)
-  with phase_dir.report_os_errors(folder):
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+def locked(workdir: str | os.PathLike[str]) -> Iterator[None]:
+  """Locks a sweep's directory. Raises UserError if another process runs a sweep in it."""
+  path = pathlib.Path(workdir)
+  with phase_dir.report_os_errors(path):
+    path.mkdir(parents=True, exist_ok=True)
+    lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
   try:
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     yield
   except BlockingIOError:
     raise errors.data(
-      f"{folder}: another process plays a sweep there; wait for it, or give another --workdir"
+      f"{path} is in use by another process that runs a sweep; wait for it, or give another "
+      "--workdir"
     ) from None
   finally:
     os.close(lock)
 
 
-def environment(workdir) -> dict:
-  """What the runs find set: one cache of compiled programs, as they have most of them in common."""
+def environment(workdir: str | os.PathLike[str]) -> dict[str, str]:
+  """Returns environment variables for the runs: they share a cache of compiled programs."""
   return {
     "JAX_COMPILATION_CACHE_DIR": str(pathlib.Path(workdir).absolute() / "compiled"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
   }
 
 
-def tell(screen, ended: children.Ended, place: str) -> None:
-  """One line for a run that has ended."""
-  one = ended.planned
-  what = f"{place}  {one.row}  seed {one.seed}  {console.duration(ended.seconds)}"
-  if ended.code:
-    reason = children.reason(ended.code)
-    return screen.warn(f"{what}  {reason}: {ended.said} (all it said: {one.log})")
-  screen.line(f"{what}  finished")
+def report(console: Console, outcome: children.Outcome, position: str) -> None:
+  """Prints one line for a run that has ended."""
+  run = outcome.planned
+  label = f"{position}  {run.row}  seed {run.seed}  {duration(outcome.seconds)}"
+  if outcome.code:
+    reason = children.reason(outcome.code)
+    console.warn(f"{label}  {reason}: {outcome.message} (log: {run.log})")
+  else:
+    console.line(f"{label}  finished")
 
 
-def write(config: str, workdir, sweep, planned, failed) -> dict:
-  """Writes table.json and table.md, and returns the former."""
+def write_table(
+  config: str,
+  workdir: str | os.PathLike[str],
+  sweep: Sweep,
+  planned: Sequence[PlannedRun],
+  failed: Sequence[children.Outcome],
+) -> dict[str, Any]:
+  """Writes table.json and table.md, and returns the content of table.json."""
   file, _, which = config.partition(":")
   name = "_".join(filter(None, [pathlib.Path(file).stem, which]))
   cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-  summaries = [p.folder / "summary.json" for p in planned if p.finished]
-  last = max((s.stat().st_mtime for s in summaries), default=time.time())
-  made = {
+  summaries = [run.run_dir / "summary.json" for run in planned if run.finished]
+  last = max((file.stat().st_mtime for file in summaries), default=time.time())
+  results = {
     "sweep": config,
     "name": name,
     "command": f"python -m distill_jax ablate --config={config} --workdir=runs/{name}",
@@ -107,15 +130,16 @@ def write(config: str, workdir, sweep, planned, failed) -> dict:
     "machine": {"cores": cores, "platform": f"{platform.system()} {platform.machine()}"},
     "failed": [
       {
-        **{name: getattr(f.planned, name) for name in ("row", "seed")},
-        "code": f.code,
-        "reason": children.reason(f.code),
-        "said": f.said,
+        "row": outcome.planned.row,
+        "seed": outcome.planned.seed,
+        "code": outcome.code,
+        "reason": children.reason(outcome.code),
+        "said": outcome.message,
       }
-      for f in failed
+      for outcome in failed
     ],
-    **table.read(sweep, planned),
+    **table.build(sweep, planned),
   }
-  phase_dir.write_json(pathlib.Path(workdir) / "table.json", made)
-  phase_dir.write_bytes(pathlib.Path(workdir) / "table.md", markdown.write(made).encode())
-  return made
+  phase_dir.write_json(pathlib.Path(workdir) / "table.json", results)
+  phase_dir.write_bytes(pathlib.Path(workdir) / "table.md", markdown.render(results).encode())
+  return results

@@ -1,123 +1,151 @@
-"""What a sweep has come to: for each row and split its share of right answers, and the paired
-difference to the base row; for each claim its verdict.
+"""The results of a sweep: accuracy and paired difference per row and split, and verdicts on claims.
 
-Pairs are (seed, question): two rows that were asked the same questions, by the seeds that both have
-finished. Intervals resample seeds and questions (data/statistics.py); McNemar's test counts all
-pairs as if each stood for itself, and so is surer than the interval where a seed moves many
-questions at once.
+A pair is (seed, question). Two rows are paired on the seeds that both have finished, if they are
+evaluated on the same questions. Intervals resample both seeds and questions (data/statistics.py).
+McNemar's test treats all pairs as independent, so it is overconfident, compared with the interval,
+where a seed affects many questions at once.
+
+Shape suffixes: S seeds, N questions.
 """
 
 import json
+import math
 import pathlib
-import statistics
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from distill_jax import errors
-from distill_jax.ablations import sweep as sweeps
-from distill_jax.data import statistics as intervals
+from distill_jax.ablations.sweep import Claim, PlannedRun, Sweep, same_questions
+from distill_jax.data import statistics
 
-VERDICTS = ("verdicts.jsonl", "attempts.jsonl")  # the first that is there says what was right
+VERDICT_FILES = ("verdicts.jsonl", "attempts.jsonl")  # the first that exists is read
 HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not run"
 
+Verdicts = dict[str, bool]  # {problem: correct?}
 
-def read(sweep, planned) -> dict:
-  """The table of the runs that are finished: {rows: [{row, overrides, seeds, missing, replies,
-  steps, seconds, splits: {split: share and difference, or None}}], claims: [...]}."""
-  done = {(p.row, p.seed): p for p in planned if p.finished}
-  configs = {p.row: p.config for p in planned}
-  marks = {
-    (row, seed, split): verdicts(p.folder, split)
-    for (row, seed), p in done.items()
+
+def build(sweep: Sweep, planned: Sequence[PlannedRun]) -> dict[str, Any]:
+  """Returns the results of the finished runs.
+
+  Returns:
+    {"rows": [{row, overrides, seeds, missing, replies, steps, seconds, splits}], "claims": [...]},
+    where `splits` maps each split to its accuracy and difference, or to None.
+  """
+  done = {(run.row, run.seed): run for run in planned if run.finished}
+  configs = {run.row: run.config for run in planned}
+  verdicts = {
+    (row, seed, split): read_verdicts(run.run_dir, split)
+    for (row, seed), run in done.items()
     for split in sweep.splits
   }
   rows = []
   for row, overrides in sweep.rows.items():
-    mine = {seed: done[row, seed] for seed in sweep.seeds if (row, seed) in done}
+    runs = {seed: done[row, seed] for seed in sweep.seeds if (row, seed) in done}
     splits = {}
     for split in sweep.splits:
-      own = {seed: found for seed in mine if (found := marks[row, seed, split])}
-      base = {s: found for s in sweep.seeds if (found := marks.get((sweep.base, s, split)))}
-      alike = row != sweep.base and sweeps.same_questions(configs[row], configs[sweep.base], split)
-      against = difference(own, base) if alike else None
-      splits[split] = {**share(own), "difference": against} if own else None
+      own = _by_seed(verdicts, row, sweep.seeds, split)
+      base = _by_seed(verdicts, sweep.base, sweep.seeds, split)
+      paired = row != sweep.base and same_questions(configs[row], configs[sweep.base], split)
+      change = difference(own, base) if paired else None
+      splits[split] = {**accuracy(own), "difference": change} if own else None
     rows.append(
       {
         "row": row,
         "overrides": overrides,
-        "seeds": list(mine),
-        "missing": [seed for seed in sweep.seeds if seed not in mine],
-        **costs([p.folder for p in mine.values()]),
+        "seeds": list(runs),
+        "missing": [seed for seed in sweep.seeds if seed not in runs],
+        **costs([run.run_dir for run in runs.values()]),
         "splits": splits,
       }
     )
-  return {"rows": rows, "claims": [judged(c, marks, configs, sweep.seeds) for c in sweep.claims]}
+  claims = [judge(claim, verdicts, configs, sweep.seeds) for claim in sweep.claims]
+  return {"rows": rows, "claims": claims}
 
 
-def verdicts(folder, split: str) -> dict[str, bool]:
-  """{problem: was it answered right?} of a finished run on a split; {} if it was not asked.
+def _by_seed(
+  verdicts: dict[tuple[str, int, str], Verdicts], row: str, seeds: Sequence[int], split: str
+) -> dict[int, Verdicts]:
+  """{seed: verdicts} of a row, for the seeds that were evaluated on the split."""
+  return {seed: found for seed in seeds if (found := verdicts.get((row, seed, split)))}
 
-  Raises UserError if a question has several attempts and nothing says what they come to.
+
+def read_verdicts(run_dir: pathlib.Path, split: str) -> Verdicts:
+  """Returns {problem: correct?} of a finished run on a split; {} if it was not evaluated.
+
+  Raises:
+    UserError: A question has several attempts, and no file has the result of their vote.
   """
-  here = pathlib.Path(folder) / "final" / split
-  if not (here / "manifest.json").exists():
+  phase_dir = pathlib.Path(run_dir) / "final" / split
+  if not (phase_dir / "manifest.json").exists():
     return {}
-  file = next((f for name in VERDICTS if (f := here / name).exists()), None)
+  file = next((f for name in VERDICT_FILES if (f := phase_dir / name).exists()), None)
   if file is None:
     return {}
-  found = {}
+  verdicts: Verdicts = {}
   for number, text in enumerate(file.read_text("ascii").splitlines(), 1):
     try:
       row = json.loads(text)
       problem, correct = row["problem"], row["correct"]
     except (ValueError, KeyError, TypeError):
-      raise errors.data(f"{file}:{number}: no verdict; remove {here} and run again") from None
-    if problem in found:
-      raise errors.data(f"{file}:{number}: a second verdict on {problem}: which one counts?")
-    found[problem] = bool(correct)
-  return found
+      raise errors.data(f"{file}:{number}: not a verdict; remove {phase_dir} and re-run") from None
+    if problem in verdicts:
+      raise errors.data(f"{file}:{number}: a second verdict on {problem}; remove the wrong one")
+    verdicts[problem] = bool(correct)
+  return verdicts
 
 
-def costs(folders) -> dict:
-  """Means over runs: the teacher's replies used (paid or cached), updates, seconds; {} of none."""
-  if not folders:
+def costs(run_dirs: Sequence[pathlib.Path]) -> dict[str, float]:
+  """Returns means over runs: teacher replies used (paid or cached), steps, seconds.
+
+  Without runs, the result is {}.
+  """
+  if not run_dirs:
     return {}
-  summaries = [json.loads((f / "summary.json").read_bytes()) for f in folders]
+  summaries = [json.loads((path / "summary.json").read_bytes()) for path in run_dirs]
   replies = [
     sum(r["teacher"]["calls"] + r["teacher"]["cache_hits"] for r in s["rounds"]) for s in summaries
   ]
   steps = [sum(r["steps"] for r in s["rounds"]) for s in summaries]
-  means = {"replies": replies, "steps": steps, "seconds": [s["seconds"] for s in summaries]}
-  return {name: round(statistics.fmean(values), 1) for name, values in means.items()}
+  values = {"replies": replies, "steps": steps, "seconds": [s["seconds"] for s in summaries]}
+  return {name: round(math.fsum(v) / len(v), 1) for name, v in values.items()}
 
 
-def share(marks: dict[int, dict]) -> dict:
-  """Of {seed: verdicts}: mean, interval, and standard deviation over seeds (None of one)."""
-  values_SN, items = matrix(marks)
-  by_seed = values_SN.mean(axis=1)
-  low, high = intervals.bootstrap(values_SN)
+def accuracy(verdicts: dict[int, Verdicts]) -> dict[str, Any]:
+  """Returns the mean accuracy, its 95 % interval, and the standard deviation over seeds.
+
+  The standard deviation ("sd") is None for a single seed.
+  """
+  correct_SN, questions = verdict_matrix(verdicts)
+  by_seed_S = correct_SN.mean(axis=1)
+  low, high = statistics.bootstrap(correct_SN)
   return {
-    "mean": float(values_SN.mean()),
-    "sd": float(by_seed.std(ddof=1)) if len(by_seed) > 1 else None,
+    "mean": float(correct_SN.mean()),
+    "sd": float(by_seed_S.std(ddof=1)) if len(by_seed_S) > 1 else None,
     "low": low,
     "high": high,
-    "n": len(items),
-    "by_seed": {str(seed): float(m) for seed, m in zip(marks, by_seed, strict=True)},
+    "n": len(questions),
+    "by_seed": {str(seed): float(m) for seed, m in zip(verdicts, by_seed_S, strict=True)},
   }
 
 
-def difference(own: dict[int, dict], base: dict[int, dict]) -> dict | None:
-  """Of two rows on the same questions, over the seeds both have: mean of own - base, its interval,
-  McNemar's p, seeds and questions; None without a seed in common."""
+def difference(own: dict[int, Verdicts], base: dict[int, Verdicts]) -> dict[str, Any] | None:
+  """Compares two rows on the same questions, over the seeds that both have.
+
+  Returns:
+    The mean of own - base, its 95 % interval, McNemar's p, and the numbers of seeds and questions.
+    None if the rows have no seed in common.
+  """
   seeds = [seed for seed in own if seed in base]
   if not seeds:
     return None
-  ours_SN, items = matrix({s: own[s] for s in seeds})
-  theirs_SN, same = matrix({s: base[s] for s in seeds})
-  if items != same:
-    raise errors.data("rows of one world were asked different questions: their runs are damaged")
-  change_SN = ours_SN - theirs_SN
-  low, high = intervals.bootstrap(change_SN)
+  own_SN, own_questions = verdict_matrix({s: own[s] for s in seeds})
+  base_SN, base_questions = verdict_matrix({s: base[s] for s in seeds})
+  if own_questions != base_questions:
+    raise errors.data("rows with the same world have different questions: a run is damaged")
+  change_SN = own_SN - base_SN
+  low, high = statistics.bootstrap(change_SN)
   gained, lost = int((change_SN > 0).sum()), int((change_SN < 0).sum())
   return {
     "mean": float(change_SN.mean()),
@@ -125,36 +153,52 @@ def difference(own: dict[int, dict], base: dict[int, dict]) -> dict | None:
     "high": high,
     "gained": gained,
     "lost": lost,
-    "p": intervals.mcnemar(gained, lost),
+    "p": statistics.mcnemar(gained, lost),
     "seeds": len(seeds),
-    "n": len(items),
+    "n": len(own_questions),
   }
 
 
-def matrix(marks: dict[int, dict]) -> tuple[np.ndarray, list[str]]:
-  """(verdicts, a row a seed and a column a question; the questions). Raises UserError if seeds were
-  asked different ones."""
-  items = sorted(next(iter(marks.values())))
-  for seed, found in marks.items():
-    if sorted(found) != items:
-      raise errors.data(f"seed {seed} was asked other questions than the seeds before it")
-  return np.array([[found[i] for i in items] for found in marks.values()], np.float64), items
+def verdict_matrix(verdicts: dict[int, Verdicts]) -> tuple[np.ndarray, list[str]]:
+  """Returns (verdicts as float64 [S, N], the questions).
+
+  Raises:
+    UserError: The seeds were evaluated on different questions.
+  """
+  questions = sorted(next(iter(verdicts.values())))
+  for seed, found in verdicts.items():
+    if sorted(found) != questions:
+      raise errors.data(f"seed {seed} has other questions than the seeds before it")
+  rows = [[found[question] for question in questions] for found in verdicts.values()]
+  return np.array(rows, np.float64), questions
 
 
-def judged(claim, marks, configs, seeds) -> dict:
-  """A claim with its effect and verdict."""
-  of = lambda row: {s: found for s in seeds if (found := marks.get((row, s, claim.split)))}
-  out = {name: getattr(claim, name) for name in claim.__dataclass_fields__}
+def judge(
+  claim: Claim,
+  verdicts: dict[tuple[str, int, str], Verdicts],
+  configs: dict[str, dict[str, Any]],
+  seeds: Sequence[int],
+) -> dict[str, Any]:
+  """Returns the fields of a claim, with its effect and verdict."""
   effect = None
-  if sweeps.same_questions(configs[claim.better], configs[claim.worse], claim.split):
-    effect = difference(of(claim.better), of(claim.worse))
-  missing = len(seeds) - (effect["seeds"] if effect else 0)
-  return {**out, "effect": effect, "missing": missing, "verdict": verdict(effect, claim.smallest)}
+  if same_questions(configs[claim.better], configs[claim.worse], claim.split):
+    better = _by_seed(verdicts, claim.better, seeds, claim.split)
+    worse = _by_seed(verdicts, claim.worse, seeds, claim.split)
+    effect = difference(better, worse)
+  return {
+    **{name: getattr(claim, name) for name in claim.__dataclass_fields__},
+    "effect": effect,
+    "missing": len(seeds) - (effect["seeds"] if effect else 0),
+    "verdict": verdict(effect, claim.smallest),
+  }
 
 
-def verdict(effect: dict | None, smallest: float) -> str:
-  """Holds: the interval is above 0. Does not hold: it is at or below 0, or ends below the smallest
-  effect of interest. Otherwise undecided; without an effect, not run."""
+def verdict(effect: dict[str, Any] | None, smallest: float) -> str:
+  """Returns the verdict on a claim.
+
+  It holds if the interval is above 0. It does not hold if the interval is at or below 0, or ends
+  below the smallest effect of interest. Otherwise it is undecided; without an effect, not run.
+  """
   if effect is None:
     return NOT_RUN
   if effect["low"] > 0:

@@ -206,8 +206,8 @@ def test_a_run_folder_has_its_teachers_for_the_commands_that_read_it(tmp_path):
 
 
 def test_a_row_of_a_sweep_may_have_teachers_of_its_own(monkeypatch):
-  words = [f"--config.teachers={sweep.word(CHEAP)}"]
-  config = sweep.read("configs/quickstart.py", words, "row")
+  words = [f"--config.teachers={sweep.format_value(CHEAP)}"]
+  config = sweep.read_config("configs/quickstart.py", words, "row")
   assert config["teachers"] == CHEAP
 
 
