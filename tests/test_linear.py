@@ -41,7 +41,7 @@ OTHERS = {  # what they read is ours, or a user's own words, not a teacher's or 
   "machine/hf_read.py": {"match"},
   "worlds/drawing.py": {"_step", "content"},
   "worlds/grading.py": {"_patterns", "_wrong_part"},
-  "teacher/pool.py": {"_weight"},
+  "teacher/pool.py": {"_parse_weight"},
   "teacher/builtin/teacher.py": {"corrupt"},
   "teacher/builtin/batch_server.py": {"_multipart"},
   "teacher/batch/files.py": {"_write"},

@@ -47,7 +47,7 @@ def _check_pool(s) -> None:
       allowed = f"about phases that ask a teacher: {', '.join(plans.ASKERS)}"
       example = "--config.teacher.by_phase=\"('feedback=NAME',)\""
       raise errors.config("teacher.by_phase", s.teacher.by_phase, allowed, example)
-  pool.weights(s, "")
+  pool.phase_weights(s, "")
 
 
 def _check_values(t) -> None:
@@ -100,6 +100,6 @@ def _check_student(s, name: str, t) -> None:
     example = "--config.teacher.model=DIR"
     raise errors.config("teacher.model", t.model, "a folder as export writes it", example)
   tailors = "feedback" in askers(s) and s.feedback.kind == "correct"
-  if tailors and name in pool.weights(s, "feedback"):
+  if tailors and name in pool.phase_weights(s, "feedback"):
     allowed = "blind where a student is the teacher: it reads no mistakes"
     raise errors.config("feedback.kind", s.feedback.kind, allowed, "--config.feedback.kind=blind")

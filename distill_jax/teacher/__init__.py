@@ -29,7 +29,7 @@ def open(run):
     return _one(run, pool.MAIN)
   return pool.Pool(
     lambda name: _one(run, name),
-    lambda phase: pool.weights(settings, phase),
+    lambda phase: pool.phase_weights(settings, phase),
     seed=settings.seed,
     **_kept(settings.teacher, run.run_dir.path),
   )
@@ -85,7 +85,9 @@ def make(
     from distill_jax.teacher import local_student as locals_
 
     return locals_.LocalStudentTeacher(local(), max_tokens=settings.max_tokens, **kept)
-  shaper = request_body.RequestShaper(extra=settings.extra_body, structured=settings.structured, warn=warn)
+  shaper = request_body.RequestShaper(
+    extra=settings.extra_body, structured=settings.structured, warn=warn
+  )
   if settings.kind == "builtin":
     return _Builtin(settings, kept | {"shaper": shaper}, world, world_identity, seed)
   names = ("base_url", "key_env", "key_file", "insecure_http")

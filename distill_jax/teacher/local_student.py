@@ -1,43 +1,84 @@
-"""A student as teacher: it answers on this machine's devices, which this room knows nothing of."""
+"""A student as teacher: replies are computed on this machine's devices.
 
-from collections.abc import Callable, Sequence
+This room knows nothing of devices; `runtime` passes in a StudentBackend.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from distill_jax.teacher import types
 from distill_jax.teacher.store import cache, ledger
 
+OnProgress = Callable[[types.Progress], None] | None
+
 
 class StudentReply(NamedTuple):
-  """What a student answered to one request, in the layout that was asked for."""
+  """A student's reply to one request, in the layout that the request's kind asks for.
+
+  Attributes:
+    text: The reply.
+    complete: Whether it ended before the limit of tokens.
+    tokens_in: Prompt tokens.
+    tokens_out: Generated tokens.
+  """
 
   text: str
-  whole: bool  # not cut at the limit of tokens
+  complete: bool
   tokens_in: int
   tokens_out: int
 
 
 class StudentBackend(Protocol):
-  """What the bridge hands in."""
+  """Computes the replies.
 
-  identity: str  # decides its replies, with the question, temperature, limit and sample
-  model: str  # what it is called in records
-  batch: int  # replies worth computing at a time
+  Attributes:
+    identity: Determines the replies, together with question, temperature, limit and sample.
+    model: Its name in records.
+    batch: Number of replies to compute together.
+  """
+
+  identity: str
+  model: str
+  batch: int
 
   def answer(
     self, asked: Sequence[tuple[str, str, str]], *, temperature: float, max_new_tokens: int
   ) -> list[StudentReply]:
-    """Answers (kind of request, question, name) triples; names decide the random numbers."""
+    """Replies to (kind of request, question, name) triples; the names seed the sampling."""
+    ...
 
   def rest(self) -> None:
-    """Nothing is asked for a while: memory may be given back."""
+    """Frees memory: there is nothing to do for a while."""
+    ...
+
+
+class _Sample(NamedTuple):
+  """One sample of a request; `text` is the request's canonical JSON."""
+
+  request: types.Request
+  text: str
+  number: int
 
 
 class LocalStudentTeacher:
-  """A Teacher that costs nothing but time. What it said is kept as any reply, and not said again;
-  each part of `student.batch` replies is on the disk before the next is begun."""
+  """Teacher that costs nothing but time.
+
+  Replies are cached as any other teacher's. Each batch of replies is on disk before the next one
+  starts.
+
+  Attributes:
+    ledger: What this run has used.
+  """
 
   def __init__(self, student: StudentBackend, *, max_tokens: int, cache_path: str, run: str):
-    """`run` names this run in the cache file."""
+    """Opens the cache.
+
+    Args:
+      student: Computes the replies.
+      max_tokens: Maximum tokens of one reply.
+      cache_path: SQLite file.
+      run: Name of this run in the cache.
+    """
     self._student, self._max_tokens, self._run = student, max_tokens, run
     self._store = cache.ReplyCache(cache_path)
     self.ledger = ledger.RunLedger(self._store, run)
@@ -49,29 +90,31 @@ class LocalStudentTeacher:
     round: int,
     phase: str,
     temperature: float,
-    on_progress: Callable[[types.Progress], None] | None,
+    on_progress: OnProgress,
   ) -> list[list[types.Reply | types.Failure]]:
-    """See asking.Teacher. Only the question of a request is read, and what kind it is."""
+    """See `types.Teacher.ask`. Uses only the kind and the question of a request."""
     place = cache.RunPhase(self._run, round, phase)
-    samples = [[*self._samples(request, temperature)] for request in requests]
-    wanted = {name: sample for row in samples for *sample, name in row}
-    self._store.record_asked(wanted, place)
-    found, total = self._store.lookup(wanted, place), sum(r.samples for r in requests)
-    left = [name for name in wanted if name not in found or not _settled(found[name])]
-    for start in range(0, len(left), self._student.batch):
-      self._tell(on_progress, total, len(wanted) - len(left) + start, 0)
-      part = {name: wanted[name] for name in left[start : start + self._student.batch]}
-      self._store.store_many(self._answered(part, temperature, place))
-    if left:
+    rows = [dict(self._samples(request, temperature)) for request in requests]
+    samples = {key: sample for row in rows for key, sample in row.items()}
+    self._store.record_asked(samples, place)
+    known, total = self._store.lookup(samples, place), sum(r.samples for r in requests)
+    missing = [key for key in samples if key not in known or not _settled(known[key])]
+    for start in range(0, len(missing), self._student.batch):
+      self._report(on_progress, total, len(samples) - len(missing) + start, 0)
+      batch = {key: samples[key] for key in missing[start : start + self._student.batch]}
+      self._store.store_many(self._replies(batch, temperature, place))
+    if missing:
       self._student.rest()
-      found = self._store.lookup(wanted, place)
-    answers = [[found[name] for *_, name in row] for row in samples]
-    failed = sum(isinstance(answer, types.Failure) for row in answers for answer in row)
-    self._tell(on_progress, total, total, failed)
-    return answers
+      known = self._store.lookup(samples, place)
+    outcomes = [[known[key] for key in row] for row in rows]
+    failures = sum(isinstance(outcome, types.Failure) for row in outcomes for outcome in row)
+    self._report(on_progress, total, total, failures)
+    return outcomes
 
-  def estimate(self, requests, *, round: int, phase: str, temperature: float) -> types.Estimate:
-    """Replies that cost nothing; which of them are stored only the student's weights can tell."""
+  def estimate(
+    self, requests: Sequence[types.Request], *, round: int, phase: str, temperature: float
+  ) -> types.Estimate:
+    """See `types.Teacher.estimate`. Counts stored replies too: finding them needs the weights."""
     del round, phase, temperature
     return types.Estimate(replies=sum(request.samples for request in requests))
 
@@ -79,37 +122,53 @@ class LocalStudentTeacher:
     """Closes the cache file."""
     self._store.close()
 
-  def _tell(self, on_progress, total: int, done: int, failures: int) -> None:
+  def _report(self, on_progress: OnProgress, total: int, done: int, failures: int) -> None:
     if on_progress is not None:
       dollars = self.ledger.total().dollars
       on_progress(types.Progress(done, total, failures, retries=0, dollars=dollars))
 
-  def _samples(self, request: types.Request, temperature: float):
-    """(request, canonical JSON, sample, cache key) of each sample."""
+  def _samples(self, request: types.Request, temperature: float) -> Iterator[tuple[str, _Sample]]:
+    """(cache key, sample) of each sample of a request."""
     sampling = {"temperature": float(temperature), "max_tokens": self._max_tokens}
-    asked = [(request.kind, request.question)]
-    text = cache.request_text(self._student.identity, "student", asked, sampling)
-    for sample in range(request.first, request.first + request.samples):
-      yield request, text, sample, cache.key(text, sample)
+    messages = [(request.kind, request.question)]
+    text = cache.request_text(self._student.identity, "student", messages, sampling)
+    for number in range(request.first, request.first + request.samples):
+      yield cache.key(text, number), _Sample(request, text, number)
 
-  def _answered(self, part: dict, temperature: float, place):
-    """What the student says to {key: (request, canonical JSON, sample)}, for Cache.store_many."""
-    asked = [(request.kind, request.question, name) for name, (request, _, _) in part.items()]
-    said = self._student.answer(asked, temperature=temperature, max_new_tokens=self._max_tokens)
+  def _replies(
+    self, batch: Mapping[str, _Sample], temperature: float, place: cache.RunPhase
+  ) -> list[tuple[str, dict[tuple[int, str], types.Reply | types.Failure], cache.RunPhase]]:
+    """Computes a batch's replies; returns them as `ReplyCache.store_many` takes them."""
+    replies = self._student.answer(
+      [(sample.request.kind, sample.request.question, key) for key, sample in batch.items()],
+      temperature=temperature,
+      max_new_tokens=self._max_tokens,
+    )
     return [
-      (text, {(sample, name): self._outcome(answer)}, place)
-      for (name, (_, text, sample)), answer in zip(part.items(), said, strict=True)
+      (sample.text, {(sample.number, key): self._outcome(reply)}, place)
+      for (key, sample), reply in zip(batch.items(), replies, strict=True)
     ]
 
-  def _outcome(self, said: StudentReply) -> types.Reply | types.Failure:
-    tokens = {"tokens_in": said.tokens_in, "tokens_out": said.tokens_out}
-    if not said.whole:
-      return types.Failure("length", types.truncated_message(self._max_tokens), 1, **tokens)
-    if not said.text.strip():
-      return types.Failure("empty", "the student said nothing", 1, **tokens)
-    model = self._student.model
-    return types.Reply(said.text, "stop", model, dollars=0.0, cached=False, **tokens)
+  def _outcome(self, reply: StudentReply) -> types.Reply | types.Failure:
+    if not reply.complete:
+      return self._failure("length", types.truncated_message(self._max_tokens), reply)
+    if not reply.text.strip():
+      return self._failure("empty", "the student's reply is empty", reply)
+    return types.Reply(
+      text=reply.text,
+      finish="stop",
+      model=self._student.model,
+      tokens_in=reply.tokens_in,
+      tokens_out=reply.tokens_out,
+      dollars=0.0,
+      cached=False,
+    )
+
+  def _failure(self, kind: str, message: str, reply: StudentReply) -> types.Failure:
+    return types.Failure(
+      kind, message, attempts=1, tokens_in=reply.tokens_in, tokens_out=reply.tokens_out
+    )
 
 
-def _settled(outcome) -> bool:
+def _settled(outcome: types.Reply | types.Failure) -> bool:
   return isinstance(outcome, types.Reply) or outcome.kind in types.SETTLED

@@ -1,23 +1,25 @@
-"""Several teachers in one config: who answers what.
+"""Several teachers in one config.
 
-config.teacher is called main; config.teachers has the others by name. config.teacher.by_phase gives
-a phase to one of them, config.teacher.pool divides what is left by weight. The teacher of a request
-is decided by the seed and what it says: a rerun, or one for more samples, asks the same.
+config.teacher is the teacher called "main"; config.teachers holds the others by name.
+config.teacher.by_phase assigns a phase to one of them, config.teacher.pool divides the remaining
+phases' requests by weight. Which teacher receives a request is a function of the seed and the
+request's text, so a resumed run, or a request for more samples, goes to the same one.
 """
 
 import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
-from distill_jax import errors
+from distill_jax import errors, settings
 from distill_jax.teacher import types
 from distill_jax.teacher.store import cache, ledger
 
 MAIN = "main"
 NAME = re.compile(r"[a-z][a-z0-9_]*")
-# What all teachers have in common: further ones cannot have their own.
+# Fields of config.teacher that apply to all teachers together: the others cannot set them.
 SHARED = (
   "pool",
   "by_phase",
@@ -29,109 +31,142 @@ SHARED = (
 )
 
 
-def merge_teachers(config: dict) -> dict:
-  """The config with every further teacher whole: what it does not name is as in config.teacher.
+def merge_teachers(config: dict[str, Any]) -> dict[str, Any]:
+  """Completes config.teachers: fields that a teacher leaves out are those of config.teacher.
 
-  Raises errors.UserError for a name or a field that no further teacher can have.
+  Returns:
+    A new config; the same one if it has no config.teachers.
+
+  Raises:
+    UserError: A teacher has an invalid name, is not a dictionary, or sets one of SHARED.
   """
   others = config["teachers"] if "teachers" in config else None
   if not isinstance(others, dict) or not isinstance(config["teacher"], dict):
     return config
-  for name, own in others.items():
+  for name, fields in others.items():
     if name == MAIN or not NAME.fullmatch(str(name)):
       allowed = (
-        f"names of small letters, digits and underscores, but {MAIN}: that is config.teacher"
+        f"names of lower-case letters, digits and underscores, except {MAIN!r}, which is"
+        " config.teacher"
       )
       raise errors.config("teachers", name, allowed)
-    if not isinstance(own, dict):
+    if not isinstance(fields, dict):
       example = f"--config.teachers=\"{{'{name}': {{'model': 'MODEL'}}}}\""
-      raise errors.config(f"teachers.{name}", own, "the fields that differ", example)
-    for field in sorted(set(own) & set(SHARED)):
-      allowed = f"left out: config.teacher.{field} is for all teachers together"
-      raise errors.config(f"teachers.{name}.{field}", own[field], allowed)
-  whole = {name: _over(config["teacher"], own) for name, own in others.items()}
-  return {**config, "teachers": whole}
+      raise errors.config(f"teachers.{name}", fields, "the fields that differ", example)
+    for field in sorted(set(fields) & set(SHARED)):
+      allowed = f"left out: config.teacher.{field} applies to all teachers together"
+      raise errors.config(f"teachers.{name}.{field}", fields[field], allowed)
+  merged = {name: _merge(config["teacher"], fields) for name, fields in others.items()}
+  return {**config, "teachers": merged}
 
 
-def _over(below: dict, own: dict) -> dict:
-  """`own` in place of what `below` has, group by group."""
-  groups = {k for k, v in own.items() if isinstance(v, dict) and isinstance(below.get(k), dict)}
-  return below | {k: _over(below[k], v) if k in groups else v for k, v in own.items()}
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+  """`base` with `changes`, group by group."""
+  groups = {k for k, v in changes.items() if isinstance(v, dict) and isinstance(base.get(k), dict)}
+  return base | {k: _merge(base[k], v) if k in groups else v for k, v in changes.items()}
 
 
-def get(settings, name: str):
-  """The settings of the teacher of that name."""
-  return settings.teacher if name == MAIN else settings.teachers[name]
+def get(config: settings.Settings, name: str) -> settings.Teacher:
+  """The settings of the teacher `name`."""
+  return config.teacher if name == MAIN else config.teachers[name]
 
 
-def weights(settings, phase: str) -> dict[str, float]:
-  """{name: weight} of the teachers that a phase asks. Raises errors.UserError for entries of
-  config.teacher.pool and phases that cannot be read."""
-  names = (MAIN, *settings.teachers)
-  own = _pairs("by_phase", settings.teacher.by_phase, "'feedback=NAME'")
-  pool = _pairs("pool", settings.teacher.pool, "'main=3', 'NAME=1'")
-  for field, known in (("by_phase", own.values()), ("pool", pool)):
-    for name in known:
+def phase_weights(config: settings.Settings, phase: str) -> dict[str, float]:
+  """{name: weight} of the teachers that a phase's requests go to.
+
+  Raises:
+    UserError: An entry of config.teacher.by_phase or config.teacher.pool is invalid.
+  """
+  names = (MAIN, *config.teachers)
+  by_phase = phase_teachers(config)
+  pool = _pairs("pool", config.teacher.pool, "'main=3', 'NAME=1'")
+  for field, entries, used in (
+    ("by_phase", config.teacher.by_phase, by_phase.values()),
+    ("pool", config.teacher.pool, pool.keys()),
+  ):
+    for name in used:
       if name not in names:
-        allowed = f"made of the teachers there are: {', '.join(names)}"
-        raise errors.config(f"teacher.{field}", getattr(settings.teacher, field), allowed)
-  weights = {name: _weight(text) for name, text in pool.items()}
-  if None in weights.values():
-    example = "--config.teacher.pool=\"('main=3', 'NAME=1')\""
-    raise errors.config("teacher.pool", settings.teacher.pool, "weights above 0", example)
-  return {own[phase]: 1.0} if phase in own else weights or {MAIN: 1.0}
+        allowed = f"made of the configured teachers: {', '.join(names)}"
+        raise errors.config(f"teacher.{field}", entries, allowed)
+  weights: dict[str, float] = {}
+  for name, text in pool.items():
+    weight = _parse_weight(text)
+    if weight is None:
+      example = "--config.teacher.pool=\"('main=3', 'NAME=1')\""
+      raise errors.config("teacher.pool", config.teacher.pool, "weights above 0", example)
+    weights[name] = weight
+  if phase in by_phase:
+    return {by_phase[phase]: 1.0}
+  return weights or {MAIN: 1.0}
 
 
-def phase_teachers(settings) -> dict[str, str]:
-  """{phase: name} of config.teacher.by_phase."""
-  return _pairs("by_phase", settings.teacher.by_phase, "'feedback=NAME'")
+def phase_teachers(config: settings.Settings) -> dict[str, str]:
+  """{phase: teacher name} of config.teacher.by_phase."""
+  return _pairs("by_phase", config.teacher.by_phase, "'feedback=NAME'")
 
 
-def teachers_used(settings, asking_phases) -> list[str]:
-  """The names of the teachers that these phases ask."""
-  return list(dict.fromkeys(n for phase in asking_phases for n in weights(settings, phase)))
+def teachers_used(config: settings.Settings, phases: Iterable[str]) -> list[str]:
+  """Names of the teachers that these phases' requests go to."""
+  return list(dict.fromkeys(name for phase in phases for name in phase_weights(config, phase)))
 
 
-def _pairs(field: str, entries, example: str) -> dict[str, str]:
-  pairs = [tuple(part.strip() for part in entry.partition("=")[::2]) for entry in entries]
-  if not all(all(pair) for pair in pairs) or len(dict(pairs)) < len(pairs):
-    do = f'--config.teacher.{field}="({example},)"'
-    raise errors.config(f"teacher.{field}", entries, "NAME=VALUE, each name once", do)
+def _pairs(field: str, entries: Sequence[str], example: str) -> dict[str, str]:
+  """Parses NAME=VALUE entries."""
+  parts = [entry.partition("=") for entry in entries]
+  pairs = [(name.strip(), value.strip()) for name, _, value in parts]
+  if not all(name and value for name, value in pairs) or len(dict(pairs)) < len(pairs):
+    usage = f'--config.teacher.{field}="({example},)"'
+    raise errors.config(f"teacher.{field}", entries, "NAME=VALUE, each name once", usage)
   return dict(pairs)
 
 
-def _weight(text: str) -> float | None:
-  return float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) and float(text) else None
+def _parse_weight(text: str) -> float | None:
+  """A weight above 0; None if the text is not one."""
+  weight = float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) else 0.0
+  return weight or None
 
 
-def choose(weights: dict[str, float], seed: int, request: types.Request) -> str:
-  """Whose request it is: of many, each teacher has about its share."""
-  told = json.dumps([seed, request.kind, request.messages])
-  part = int.from_bytes(hashlib.sha256(told.encode()).digest()[:8], "big") / 2**64
-  place = part * sum(weights.values())
+def choose(weights: Mapping[str, float], seed: int, request: types.Request) -> str:
+  """The teacher that receives a request; over many requests, each gets its share."""
+  text = json.dumps([seed, request.kind, request.messages])
+  fraction = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+  point = fraction * sum(weights.values())
   for name, weight in weights.items():
-    place -= weight
-    if place < 0:
+    point -= weight
+    if point < 0:
       return name
-  return name
+  return list(weights)[-1]  # by rounding
 
 
 class Pool:
-  """A Teacher made of several, over one cache file. They are asked one after the other, so that
-  the caps of the run hold for all of them."""
+  """Teacher that divides requests among several teachers over one cache file.
+
+  They are asked one after another, so that the run's caps apply to all of them together.
+
+  Attributes:
+    ledger: What this run has used and spent.
+  """
 
   def __init__(
     self,
-    open: Callable[[str], types.Teacher],
-    of: Callable[[str], dict[str, float]],
+    open_teacher: Callable[[str], types.Teacher],
+    weights_of: Callable[[str], dict[str, float]],
     *,
     seed: int,
     cache_path: str,
     run: str,
   ):
-    """`open(name)` gives a teacher, when it is first asked; `of(phase)` {name: weight}."""
-    self._open, self._of, self._seed = open, of, seed
-    self._teachers = {}
+    """Opens the cache; opens each teacher when it is first needed.
+
+    Args:
+      open_teacher: Opens the teacher of a name.
+      weights_of: {name: weight} of the teachers for a phase.
+      seed: Decides, with a request's text, who receives it.
+      cache_path: SQLite file that all teachers share.
+      run: Name of this run in the cache.
+    """
+    self._open, self._weights_of, self._seed = open_teacher, weights_of, seed
+    self._teachers: dict[str, types.Teacher] = {}
     self._store = cache.ReplyCache(cache_path)
     self.ledger = ledger.RunLedger(self._store, run)
 
@@ -144,68 +179,74 @@ class Pool:
     temperature: float,
     on_progress: Callable[[types.Progress], None] | None,
   ) -> list[list[types.Reply | types.Failure]]:
-    """See asking.Teacher. `phase` is a phase's name, perhaps behind its place in the plan."""
-    answers = [None] * len(requests)
-    progress = _Sum(on_progress, sum(request.samples for request in requests))
-    for name, numbers in self._shared(requests, phase).items():
-      replies = self._teacher(name).ask(
-        [requests[n] for n in numbers],
-        round=round, phase=phase, temperature=temperature, on_progress=progress.next(),
-      )  # fmt: skip
-      for number, reply in zip(numbers, replies, strict=True):
-        answers[number] = reply
-    return answers
+    """See `types.Teacher.ask`; `phase` may carry its position in the plan, as in 1_feedback."""
+    outcomes: list[list[types.Reply | types.Failure]] = [[] for _ in requests]
+    progress = _ProgressSum(on_progress, sum(request.samples for request in requests))
+    for name, indices in self._split(requests, phase).items():
+      progress.start_next()
+      answers = self._teacher(name).ask(
+        [requests[index] for index in indices],
+        round=round,
+        phase=phase,
+        temperature=temperature,
+        on_progress=None if on_progress is None else progress.report,
+      )
+      for index, answer in zip(indices, answers, strict=True):
+        outcomes[index] = answer
+    return outcomes
 
   def estimate(
     self, requests: Sequence[types.Request], *, round: int, phase: str, temperature: float
   ) -> types.Estimate:
-    """See asking.Teacher."""
-    shared = self._shared(requests, phase)
+    """See `types.Teacher.estimate`."""
     return types.Estimate.sum(
       self._teacher(name).estimate(
-        [requests[n] for n in numbers], round=round, phase=phase, temperature=temperature
+        [requests[index] for index in indices], round=round, phase=phase, temperature=temperature
       )
-      for name, numbers in shared.items()
+      for name, indices in self._split(requests, phase).items()
     )
 
-  def _shared(self, requests, phase: str) -> dict[str, list[int]]:
-    """{name of a teacher: the places of its requests}."""
-    place, _, rest = phase.partition("_")
-    weights = self._of(rest if place.isdigit() else phase)
-    chosen = [choose(weights, self._seed, request) for request in requests]
-    shared = {name: [n for n, choice in enumerate(chosen) if choice == name] for name in weights}
-    return {name: numbers for name, numbers in shared.items() if numbers}
+  def close(self) -> None:
+    """Closes all teachers and the cache."""
+    for teacher in self._teachers.values():
+      teacher.close()
+    self._store.close()
+
+  def _split(self, requests: Sequence[types.Request], phase: str) -> dict[str, list[int]]:
+    """{teacher name: indices of its requests}, without teachers that receive none."""
+    position, _, name = phase.partition("_")
+    weights = self._weights_of(name if position.isdigit() else phase)
+    split: dict[str, list[int]] = {name: [] for name in weights}
+    for index, request in enumerate(requests):
+      split[choose(weights, self._seed, request)].append(index)
+    return {name: indices for name, indices in split.items() if indices}
 
   def _teacher(self, name: str) -> types.Teacher:
     if name not in self._teachers:
       self._teachers[name] = self._open(name)
     return self._teachers[name]
 
-  def close(self) -> None:
-    """Closes all of them."""
-    for teacher in self._teachers.values():
-      teacher.close()
-    self._store.close()
 
+class _ProgressSum:
+  """Reports the progress of several consecutive asks as that of one."""
 
-class _Sum:
-  """Progress over several asks, one after the other, as that of one."""
+  def __init__(self, on_progress: Callable[[types.Progress], None] | None, total: int):
+    self._on_progress, self._total = on_progress, total
+    self._before = self._now = (0, 0, 0)  # done, failures, retries
 
-  def __init__(self, tell, total: int):
-    self._tell, self._total = tell, total
-    self._before, self._now = (0, 0, 0), (0, 0, 0)  # done, failures, retries
-
-  def next(self):
-    """What the next ask tells its progress; None if nobody listens."""
+  def start_next(self) -> None:
+    """The next ask begins; its counts start at 0."""
     self._before = self._now
-    return self._told if self._tell is not None else None
 
-  def _told(self, progress: types.Progress) -> None:
-    here = (progress.done, progress.failures, progress.retries)
-    self._now = tuple(a + b for a, b in zip(self._before, here, strict=True))
-    done, failures, retries = self._now
-    self._tell(
-      dataclasses.replace(
-        progress, done=done, failures=failures, retries=retries, total=self._total
+  def report(self, progress: types.Progress) -> None:
+    """Adds the progress of the current ask to that of the earlier ones, and reports it."""
+    done, failures, retries = self._before
+    done, failures = done + progress.done, failures + progress.failures
+    retries += progress.retries
+    self._now = (done, failures, retries)
+    if self._on_progress is not None:
+      self._on_progress(
+        dataclasses.replace(
+          progress, done=done, failures=failures, retries=retries, total=self._total
+        )
       )
-    )

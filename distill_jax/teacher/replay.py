@@ -1,17 +1,20 @@
-"""A teacher that answers from recorded files, such as published rationale sets.
+"""Teacher that replays recorded files, such as published rationale sets.
 
-The files are read as they are; two columns are named. A question is found by its text without
-regard to white space, or else by its words alone: published sets differ from the data they annotate
-in a full stop or a kind of quotation mark. Of a multiple-choice question the words must either name
-the choices too, in their order and behind whatever marks ("Q: ... Answer choices: A: ..., B: ..."),
-or be those of the bare question. Our own rationales.jsonl works once a question is joined to each
-line (columns question and text).
+The files are read as they are; two column names are configured. A question is matched by its text,
+ignoring white space, or else by its words alone: published sets differ from the data they annotate
+in a full stop or a kind of quotation mark. For a multiple-choice question, the recorded words must
+either name the choices as well, in order and behind any labels ("Q: ... Answer choices: A: ...,
+B: ..."), or be those of the bare question.
+
+This repository's own rationales.jsonl works once a question is joined to each line (columns
+question and text).
 """
 
 import bisect
 import json
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from distill_jax import errors
 from distill_jax.data import sources
@@ -19,25 +22,19 @@ from distill_jax.teacher import types
 from distill_jax.teacher.prompts import messages
 from distill_jax.teacher.store import cache, ledger
 
-RUN = "recorded"  # who "paid" for the replies; it is never the run itself
+RECORDED = "recorded"  # stands for the run that paid for the replies; never a run's own name
 
 _WORD = re.compile(r"[^\W_]+")
 _LABEL = re.compile(r"\s*(?:Q|Question) ?:", re.IGNORECASE)
-_CHOICE = re.compile(r"\([A-Za-z0-9]{1,2}\) (.+)")  # a line that the task puts below its question
-_RUN_ON = re.compile(r"\n[ \t]*\n[ \t]*(?:Q|Question) ?[0-9]{0,4} ?:", re.IGNORECASE)
+_CHOICE = re.compile(r"\([A-Za-z0-9]{1,2}\) (.+)")  # a line that Task.render adds to a question
+_NEXT_QUESTION = re.compile(r"\n[ \t]*\n[ \t]*(?:Q|Question) ?[0-9]{0,4} ?:", re.IGNORECASE)
 
 
 class ReplayTeacher:
-  """A Teacher that costs nothing. What it serves counts as cache hits in its ledger.
+  """Teacher that costs nothing. Its replies count as cache hits in the ledger.
 
-  path        recorded files, JSON or JSONL
-  question    column with the question
-  rationale   column with the text; a row without one is passed over. A text that runs on into a
-              next question (a blank line, then "Q:") is cut there
-  questions   "", or a file (JSON, JSONL) whose row n has the question, in column `question`, of row
-              n of the recorded files, counted through all of them in their order; their rows may
-              then be bare texts
-  cache_path, run  as in client.Client: so that the ledger outlives the process
+  Attributes:
+    ledger: What this run has used.
   """
 
   def __init__(
@@ -50,29 +47,46 @@ class ReplayTeacher:
     run: str,
     questions: str = "",
   ):
-    self._exact: dict[str, list[str]] = {}
-    self._bare: dict[str, list[str]] = {}
+    """Reads the recorded files.
+
+    Args:
+      path: Recorded files, JSON or JSONL.
+      question: Column with the question.
+      rationale: Column with the text. Rows without one are ignored; a text that runs on into a
+        next question (a blank line, then "Q:") is cut there.
+      cache_path: SQLite file, for the ledger.
+      run: Name of this run in the cache.
+      questions: File (JSON or JSONL) whose row n has, in column `question`, the question of row n
+        of the recorded files, counted through all files in order. The recorded rows may then be
+        bare texts. "" if the recorded files have the questions.
+
+    Raises:
+      UserError: A file cannot be read, or lacks a column.
+    """
+    self._by_text: dict[str, list[str]] = {}
+    self._by_words: dict[str, list[str]] = {}
     self._files = tuple(path)
     self._read(question, rationale, questions)
-    self._sorted = sorted(self._bare)
+    self._sorted_words = sorted(self._by_words)
     self._store = cache.ReplyCache(cache_path)
     self._run = run
     self.ledger = ledger.RunLedger(self._store, run)
 
   def recorded(self, question: str) -> tuple[str, ...]:
-    """The different texts recorded for a question, in the files' order."""
+    """The distinct texts recorded for a question, in the files' order."""
     lines, choices = question.strip().split("\n"), []
-    while len(lines) > 1 and (found := _CHOICE.fullmatch(lines[-1].strip())):
-      choices.insert(0, _bare(found[1]))
+    while len(lines) > 1 and (match := _CHOICE.fullmatch(lines[-1].strip())):
+      choices.insert(0, _words(match[1]))
       lines.pop()
-    stem = "\n".join(lines)
-    return tuple(
-      self._exact.get(_spaced(question))
-      or self._bare.get(_bare(question))
-      or (choices and self._with_choices(_bare(stem), choices))
-      or (choices and (self._exact.get(_spaced(stem)) or self._bare.get(_bare(stem))))
-      or ()
-    )
+    texts = self._by_text.get(_normalize_space(question)) or self._by_words.get(_words(question))
+    if not texts and choices:
+      stem = "\n".join(lines)
+      texts = (
+        self._with_choices(_words(stem), choices)
+        or self._by_text.get(_normalize_space(stem))
+        or self._by_words.get(_words(stem))
+      )
+    return tuple(texts or ())
 
   def ask(
     self,
@@ -83,129 +97,143 @@ class ReplayTeacher:
     temperature: float,
     on_progress: Callable[[types.Progress], None] | None,
   ) -> list[list[types.Reply | types.Failure]]:
-    """See asking.Teacher. Sample k is text k; `correct` begins with the text numbered by the round.
+    """See `types.Teacher.ask`.
 
-    Beyond the recorded texts it begins again, so that `samples` are always there (and may repeat).
-    A text for `correct` is put into the layout that is asked for, if it is not in it.
+    Sample k is recorded text k; for corrections, counting starts at the round's number. After the
+    last text it starts over, so there are always `samples` replies, possibly repeated. The text of
+    a correction is put into the layout of one, if it is not in it.
     """
-    del temperature  # what is recorded is recorded
+    del temperature
     place = cache.RunPhase(self._run, round, phase)
-    total, done, failed = sum(request.samples for request in requests), 0, 0
-    answers = []
+    total, done, failures = sum(request.samples for request in requests), 0, 0
+    outcomes = []
     for request in requests:
-      answers.append(self._answer(request, place))
+      outcomes.append(self._outcomes(request, place))
       done += request.samples
-      failed += sum(isinstance(answer, types.Failure) for answer in answers[-1])
+      failures += sum(isinstance(outcome, types.Failure) for outcome in outcomes[-1])
       if on_progress is not None:
-        on_progress(types.Progress(done, total, failed, retries=0, dollars=0.0))
-    return answers
+        on_progress(types.Progress(done, total, failures, retries=0, dollars=0.0))
+    return outcomes
 
-  def estimate(self, requests, *, round: int, phase: str, temperature: float) -> types.Estimate:
-    """Nothing: what is recorded is paid for."""
+  def estimate(
+    self, requests: Sequence[types.Request], *, round: int, phase: str, temperature: float
+  ) -> types.Estimate:
+    """See `types.Teacher.estimate`. Everything counts as stored."""
     del round, phase, temperature
     return types.Estimate(stored=sum(request.samples for request in requests))
 
   def close(self) -> None:
-    """Closes the ledger's file."""
+    """Closes the cache file."""
     self._store.close()
 
-  def _answer(self, request: types.Request, place) -> list[types.Reply | types.Failure]:
+  def _outcomes(
+    self, request: types.Request, place: cache.RunPhase
+  ) -> list[types.Reply | types.Failure]:
     texts = self.recorded(request.question)
-    turn = request.first + (place.round if request.kind == "correct" else 0)
-    asked = json.dumps({"recorded": request.question, "kind": request.kind, "texts": len(texts)})
-    names = [cache.key(f"{asked} {turn}", sample) for sample in range(request.samples)]
+    offset = request.first + (place.round if request.kind == "correct" else 0)
+    key_text = json.dumps({"recorded": request.question, "kind": request.kind, "texts": len(texts)})
+    keys = [cache.key(f"{key_text} {offset}", sample) for sample in range(request.samples)]
+    outcomes: list[types.Reply | types.Failure]
     if texts:
-      chosen = [texts[(turn + sample) % len(texts)] for sample in range(request.samples)]
+      chosen = [texts[(offset + sample) % len(texts)] for sample in range(request.samples)]
       if request.kind == "correct":
-        chosen = [_corrected(text) for text in chosen]
-      made = [types.Reply(text, "stop", "recorded", 0, 0, 0.0, True) for text in chosen]
+        chosen = [_as_correction(text) for text in chosen]
+      outcomes = [
+        types.Reply(text, "stop", "recorded", tokens_in=0, tokens_out=0, dollars=0.0, cached=True)
+        for text in chosen
+      ]
     else:
-      why = f"no recorded rationale for this question in {', '.join(self._files)}"
-      made = [types.Failure("unrecorded", why, 0)] * request.samples
-    origin = place if not texts else cache.RunPhase(RUN, 0, "")
-    self._store.record_asked(names, place)
-    self._store.store(asked, dict(zip(enumerate(names), made, strict=True)), origin)
-    return made
+      message = f"no recorded rationale for this question in {', '.join(self._files)}"
+      outcomes = [types.Failure("unrecorded", message, attempts=0)] * request.samples
+    paid_by = cache.RunPhase(RECORDED, 0, "") if texts else place
+    self._store.record_asked(keys, place)
+    self._store.store(key_text, dict(zip(enumerate(keys), outcomes, strict=True)), paid_by)
+    return outcomes
 
   def _with_choices(self, stem: str, choices: list[str]) -> list[str]:
-    """The texts of the recorded question that begins with `stem` and goes on to name the
-    choices."""
+    """Texts of the recorded question that starts with the words `stem` and then names `choices`."""
     start = f"{stem} "
-    for place in range(bisect.bisect_left(self._sorted, start), len(self._sorted)):
-      key = self._sorted[place]
-      if not key.startswith(start):
+    first = bisect.bisect_left(self._sorted_words, start)
+    for index in range(first, len(self._sorted_words)):
+      words = self._sorted_words[index]
+      if not words.startswith(start):
         break
-      if _goes_through(key[len(stem) :], choices):
-        return self._bare[key]
+      if _names_in_order(words[len(stem) :], choices):
+        return self._by_words[words]
     return []
 
   def _read(self, question: str, rationale: str, questions: str) -> None:
     kinds = (dict, str) if questions else (dict,)
     rows = [
-      (f"{name}: row {number}", row)
-      for name in self._files
-      for number, row in enumerate(sources.read_rows(name, kinds=kinds), start=1)
+      (f"{file}: row {number}", row)
+      for file in self._files
+      for number, row in enumerate(sources.read_rows(file, kinds=kinds), start=1)
     ]
-    asking_rows = rows
+    question_rows = rows
     if questions:
       option = "teacher.replay.questions"
-      asking_rows = [
+      question_rows = [
         (f"{questions}: row {number}", row)
         for number, row in enumerate(sources.read_rows(questions, option=option), start=1)
       ]
-      if len(asking_rows) != len(rows):
+      if len(question_rows) != len(rows):
         raise errors.data(
-          f"{questions}: {len(asking_rows)} questions for the {len(rows)} rows of"
+          f"{questions}: {len(question_rows)} questions for the {len(rows)} rows of"
           f" {', '.join(self._files)}; each row must have its question"
         )
-    for (place, asked), (where, row) in zip(asking_rows, rows, strict=True):
-      self._store_text(
-        _column(asked, question, "question", place, str),
-        row if isinstance(row, str) else _column(row, rationale, "rationale", where, object),
-      )
+    for (question_at, question_row), (row_at, row) in zip(question_rows, rows, strict=True):
+      asked = _column(question_row, question, "question", question_at, str)
+      text = row if isinstance(row, str) else _column(row, rationale, "rationale", row_at, object)
+      self._add(asked, text)
 
-  def _store_text(self, asked: str, text) -> None:
-    text = _RUN_ON.split(text, 1)[0].strip() if isinstance(text, str) else ""
+  def _add(self, question: str, text: Any) -> None:
+    text = _NEXT_QUESTION.split(text, maxsplit=1)[0].strip() if isinstance(text, str) else ""
     if not text:
       return
-    for index, key in ((self._exact, _spaced(asked)), (self._bare, _bare(asked))):
-      known = index.setdefault(key, [])
-      if text not in known:
-        known.append(text)
+    for index, key in (
+      (self._by_text, _normalize_space(question)),
+      (self._by_words, _words(question)),
+    ):
+      texts = index.setdefault(key, [])
+      if text not in texts:
+        texts.append(text)
 
 
-def _column(row: dict, name: str, option: str, where: str, kind: type):
-  if not isinstance(row.get(name), kind) or name not in row:
+def _column(row: dict[str, Any], name: str, option: str, where: str, kind: type) -> Any:
+  """The value of a column; raises UserError if it is missing or not of this kind."""
+  if name not in row or not isinstance(row[name], kind):
     columns = ", ".join(sorted(map(str, row))) or "none"
+    text_in = "text in " if kind is str else ""
     raise errors.data(
-      f"{where} has no {'text in ' * (kind is str)}column {name!r} (its columns are {columns});"
+      f"{where} has no {text_in}column {name!r} (its columns are {columns});"
       f" set --config.teacher.replay.{option}=COLUMN"
     )
   return row[name]
 
 
-def _goes_through(words: str, choices: list[str]) -> bool:
-  """Whether the words of all choices stand there in their order, with whatever between them."""
-  words, place = f"{words} ", 0
+def _names_in_order(words: str, choices: list[str]) -> bool:
+  """Whether `words` contains the words of all choices in order, with anything in between."""
+  words, start = f"{words} ", 0
   for choice in filter(None, choices):
-    place = words.find(f" {choice} ", place)
-    if place < 0:
+    start = words.find(f" {choice} ", start)
+    if start < 0:
       return False
-    place += len(choice) + 1
+    start += len(choice) + 1
   return True
 
 
-def _corrected(text: str) -> str:
-  """A recorded rationale in the layout of a correction; its critique says that there is none."""
-  laid_out = messages.split_correction(text) is not None
-  return text if laid_out else f"Mistake: (none recorded)\nReasoning:\n{text}"
+def _as_correction(text: str) -> str:
+  """A recorded rationale in the layout of a correction, without a critique."""
+  if messages.split_correction(text) is not None:
+    return text
+  return f"Mistake: (none recorded)\nReasoning:\n{text}"
 
 
-def _spaced(question: str) -> str:
+def _normalize_space(question: str) -> str:
   return " ".join(question.split())
 
 
-def _bare(question: str) -> str:
-  """The words alone, without a "Q:" in front of them."""
+def _words(question: str) -> str:
+  """The words alone, in lower case, without a "Q:" in front."""
   label = _LABEL.match(question)
   return " ".join(_WORD.findall(question[label.end() if label else 0 :].lower()))

@@ -1,42 +1,66 @@
-"""A phase for which too few replies came is not gone on from: what is trained on would be another
-thing than what was asked for."""
+"""Stops a phase that received too few replies: its training set would not be as configured."""
 
 import collections
+import os
+from collections.abc import Iterable, Sequence
 
 from distill_jax import errors
 from distill_jax.teacher import types
 
-_SHOWN = 4  # kinds of failures in a message
+_KINDS_SHOWN = 4
+_MESSAGE_CHARS = 120
 
 
-def check(outcomes, least: float, *, round: int, phase: str, workdir) -> None:
-  """Raises errors.UserError if a share of samples under `least` has a reply: how many of how many,
-  why, and what to type. What was never recorded is not counted: asking again brings nothing."""
-  outcomes = [o for o in outcomes if not _unrecorded(o)]
-  failed = [o for o in outcomes if isinstance(o, types.Failure)]
-  came = len(outcomes) - len(failed)
-  share = came / len(outcomes) if outcomes else 1.0
-  if share >= least:
+def check(
+  outcomes: Iterable[types.Reply | types.Failure],
+  min_rate: float,
+  *,
+  round: int,
+  phase: str,
+  workdir: str | os.PathLike[str],
+) -> None:
+  """Checks that enough samples have a reply.
+
+  Samples that a replay teacher has no recording for are not counted, since asking again would not
+  help.
+
+  Args:
+    outcomes: The outcome of each sample.
+    min_rate: Minimum share of them with a reply, 0 to 1.
+    round: For the message.
+    phase: For the message.
+    workdir: For the message.
+
+  Raises:
+    UserError: The share is lower.
+  """
+  counted = [o for o in outcomes if not _unrecorded(o)]
+  failed = [o for o in counted if isinstance(o, types.Failure)]
+  replies = len(counted) - len(failed)
+  share = replies / len(counted) if counted else 1.0
+  if share >= min_rate:
     return
-  settled = any(o.kind in types.SETTLED for o in failed)
-  again = " with --retry_failed" if settled else ""
+  settled = any(failure.kind in types.SETTLED for failure in failed)
+  flag = " --retry_failed" if settled else ""
   raise errors.teacher(
-    f"only {came} of the {len(outcomes)} samples of round {round} {phase} have a reply"
-    f" ({share:.1%}, config.teacher.min_reply_rate={least:g} wants more): {_kinds(failed)}; nothing that"
-    f" was paid for is lost: run the same command again{again} to ask for the others, or go on"
-    f" without them with --config.teacher.min_reply_rate={int(share * 100) / 100:g}; all of them: python"
-    f" -m distill_jax teacher cache show --failures --workdir={workdir}"
+    f"only {replies} of the {len(counted)} samples of round {round} {phase} have a reply"
+    f" ({share:.1%}, less than config.teacher.min_reply_rate={min_rate:g}): {_summary(failed)}."
+    f" Replies received so far are saved; re-run the same command{' with' + flag if flag else ''}"
+    " to request the others, or continue without them with"
+    f" --config.teacher.min_reply_rate={int(share * 100) / 100:g}. List them with:"
+    f" python -m distill_jax teacher cache show --failures --workdir={workdir}"
   )
 
 
-def _unrecorded(outcome) -> bool:
+def _unrecorded(outcome: types.Reply | types.Failure) -> bool:
   return isinstance(outcome, types.Failure) and outcome.kind == "unrecorded"
 
 
-def _kinds(failed) -> str:
-  """How many failed in each way, the most first, each with the words of one."""
-  counts = collections.Counter(o.kind for o in failed)
-  words = {o.kind: o.message for o in reversed(failed)}
-  named = [f"{n} {kind} ({words[kind][:120]})" for kind, n in counts.most_common(_SHOWN)]
-  others = len(failed) - sum(n for _, n in counts.most_common(_SHOWN))
-  return ", ".join(named) + (f", {others} others" if others else "")
+def _summary(failures: Sequence[types.Failure]) -> str:
+  """Counts by kind, the most frequent first, each with the message of its first failure."""
+  most_common = collections.Counter(f.kind for f in failures).most_common(_KINDS_SHOWN)
+  messages = {f.kind: f.message for f in reversed(failures)}
+  parts = [f"{n} {kind} ({messages[kind][:_MESSAGE_CHARS]})" for kind, n in most_common]
+  if others := len(failures) - sum(n for _, n in most_common):
+    parts.append(f"{others} others")
+  return ", ".join(parts)

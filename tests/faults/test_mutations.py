@@ -135,7 +135,7 @@ MUTATIONS = {
     "", "tests/teacher/batch/test_batch_api.py",
   ),
   "too few replies are enough": (
-    "teacher/reply_rate.py", "if share >= least:", "if True:",
+    "teacher/reply_rate.py", "if share >= min_rate:", "if True:",
     "tests/teacher/store/test_ledger.py",
   ),
 }  # fmt: skip

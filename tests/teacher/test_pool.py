@@ -145,14 +145,14 @@ def test_a_further_teacher_is_config_teacher_but_for_what_it_names():
   main, cheap = s.teacher, s.teachers["cheap"]
   assert (cheap.model, cheap.prices.input) == ("small", 0.5)
   assert (cheap.prices.output, cheap.max_tokens, cheap.kind) == (0.0, main.max_tokens, main.kind)
-  assert pool.weights(s, "demonstrate") == {"main": 3.0, "cheap": 1.0}
+  assert pool.phase_weights(s, "demonstrate") == {"main": 3.0, "cheap": 1.0}
 
 
 def test_a_phase_of_its_own_leaves_the_pool_to_the_others():
   given = {"pool": ("main=3", "cheap=0.5"), "by_phase": ("feedback=cheap",)}
   s = read_settings(changed(teachers=CHEAP, teacher=given))
-  assert pool.weights(s, "feedback") == {"cheap": 1.0}
-  assert pool.weights(s, "demonstrate") == {"main": 3.0, "cheap": 0.5}
+  assert pool.phase_weights(s, "feedback") == {"cheap": 1.0}
+  assert pool.phase_weights(s, "demonstrate") == {"main": 3.0, "cheap": 0.5}
   assert pool.teachers_used(s, ["feedback"]) == ["cheap"]
 
 
@@ -167,7 +167,7 @@ def test_the_command_line_adds_teachers():
   found, _, _ = args.parse(["--config=configs/quickstart.py", *WORDS], {}, config="required")
   s = read_settings(found)
   assert (s.teachers["cheap"].model, s.teachers["cheap"].prices.input) == ("small", 0.5)
-  assert pool.weights(s, "feedback") == {"cheap": 1.0}
+  assert pool.phase_weights(s, "feedback") == {"cheap": 1.0}
 
 
 def test_the_command_line_changes_a_field_that_the_config_file_names(tmp_path):

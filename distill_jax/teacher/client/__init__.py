@@ -1,0 +1,1 @@
+"""HTTP client for teachers: requests, rate limiting, retries, credentials."""

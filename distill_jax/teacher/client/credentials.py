@@ -1,5 +1,4 @@
-"""Where the teacher is, and the key that opens it: read from the environment or from a file, and
-shown nowhere."""
+"""The teacher's address, and the API key, which comes from the environment or a file."""
 
 import ipaddress
 import os
@@ -9,12 +8,12 @@ import urllib.parse
 
 from distill_jax import errors
 
-LONGEST = 4096  # bytes of a key, with the white space around it
-_DO = "--config.teacher.base_url=https://HOST/v1"
+MAX_KEY_BYTES = 4096  # with surrounding white space
+_EXAMPLE = "--config.teacher.base_url=https://HOST/v1"
 
 
 def is_local(base_url: str) -> bool:
-  """Does this address name this machine's loopback?"""
+  """Whether the address is on this machine's loopback interface."""
   host = _host(base_url)
   if host == "localhost":
     return True
@@ -25,73 +24,96 @@ def is_local(base_url: str) -> bool:
 
 
 def check_address(base_url: str, *, insecure_http: bool) -> None:
-  """Raises errors.UserError if the address is unsound, would take a key with it into files, or would
-  show it to a network: plain http to another machine, without `insecure_http`."""
-  hidden = "@" in base_url or "?" in base_url or "#" in base_url
-  if hidden:
-    allowed = "an address without user name, password, ? or #: a key stands in no config"
-    raise errors.config("teacher.base_url", "(hidden)", allowed, _DO)
-  parts = _parts(base_url) if base_url.isprintable() and " " not in base_url else None
+  """Checks the teacher's address.
+
+  Args:
+    base_url: The address.
+    insecure_http: Allow plain http to other machines.
+
+  Raises:
+    UserError: The address is malformed, contains credentials (which would end up in files), or
+      would send the key unencrypted over a network.
+  """
+  if any(mark in base_url for mark in "@?#"):
+    allowed = "an address without user name, password, ? or #: keys do not belong in a config"
+    raise errors.config("teacher.base_url", "(hidden)", allowed, _EXAMPLE)
+  parts = _split(base_url) if base_url.isprintable() and " " not in base_url else None
   if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
-    raise errors.config("teacher.base_url", base_url, "an address such as https://HOST/v1", _DO)
+    allowed = "an address such as https://HOST/v1"
+    raise errors.config("teacher.base_url", base_url, allowed, _EXAMPLE)
   if parts.scheme == "http" and not (insecure_http or is_local(base_url)):
     allowed = (
-      "https, or http to this machine only, since key and texts would travel in the clear; where"
-      " the network in between is yours, --config.teacher.insecure_http=True allows it"
+      "https, or http to this machine only, since http sends key and texts unencrypted; if you"
+      " trust the network in between, --config.teacher.insecure_http=True allows it"
     )
-    raise errors.config("teacher.base_url", base_url, allowed, _DO)
+    raise errors.config("teacher.base_url", base_url, allowed, _EXAMPLE)
 
 
 def key(base_url: str, *, key_env: str, key_file: str) -> str:
-  """The key in `key_file`, or, if that is "", in the environment variable `key_env`; "" where there
-  is none and none is needed: on this machine, and where http is not encrypted anyway.
+  """Reads the API key.
 
-  Raises errors.UserError if it is missing, if others may read the file, or if it cannot be a key.
+  Args:
+    base_url: The teacher's address.
+    key_env: Environment variable with the key; "" for none.
+    key_file: File with the key; takes precedence unless "".
+
+  Returns:
+    The key; "" if there is none and none is required: on this machine, and with plain http.
+
+  Raises:
+    UserError: The key is missing or malformed, or the file is accessible to everyone.
   """
-  found = _in_file(key_file) if key_file else os.environ.get(key_env, "").strip() if key_env else ""
-  place = f"file {key_file}" if key_file else f"environment variable {key_env}"
+  if key_file:
+    found, source = _read_file(key_file), f"file {key_file}"
+  else:
+    found = os.environ.get(key_env, "").strip() if key_env else ""
+    source = f"environment variable {key_env}"
   if not found and base_url.startswith("https:") and not is_local(base_url):
     name = key_env or "OPENAI_API_KEY"
-    raise _refused(
+    raise _error(
       f"no key for {base_url}: the environment variable {name} (config.teacher.key_env) is not set",
       f"export {name}=... (or name a file with --config.teacher.key_file=FILE)",
     )
   if not found.isprintable() or not found.isascii() or " " in found:
-    raise _refused(f"the key in the {place} has characters no key has", "put it there once more")
+    raise _error(f"the key in the {source} contains characters that no key has", "set it again")
   return found
 
 
 def check_name(key_env: str) -> None:
-  """Raises errors.UserError, without showing it, if this is no variable's name but maybe a key."""
-  sound = not key_env or (key_env.isascii() and key_env.isidentifier())
-  long = len(key_env) >= 20 and key_env != key_env.upper() and key_env not in os.environ
-  if not sound or long:
+  """Checks that config.teacher.key_env is the name of a variable.
+
+  Raises:
+    UserError: It is not a valid name, or looks like the key itself. The value is not shown.
+  """
+  valid = not key_env or (key_env.isascii() and key_env.isidentifier())
+  like_a_key = len(key_env) >= 20 and key_env != key_env.upper() and key_env not in os.environ
+  if not valid or like_a_key:
     allowed = "the name of an environment variable, not the key itself"
     raise errors.config("teacher.key_env", "(hidden)", allowed, "export OPENAI_API_KEY=...")
 
 
-def _in_file(name: str) -> str:
-  at = f"the key file {name} (config.teacher.key_file)"
+def _read_file(name: str) -> str:
+  subject = f"the key file {name} (config.teacher.key_file)"
   try:
     with open(pathlib.Path(name).expanduser(), "rb") as file:
       mode = os.fstat(file.fileno()).st_mode
-      raw = file.read(LONGEST + 1) if stat.S_ISREG(mode) else b""
+      raw = file.read(MAX_KEY_BYTES + 1) if stat.S_ISREG(mode) else b""
   except (OSError, ValueError) as error:
-    why = getattr(error, "strerror", None) or "no file can have this name"
-    raise _refused(f"{at} cannot be read ({why})", "name a file that is there") from None
+    reason = getattr(error, "strerror", None) or "invalid file name"
+    raise _error(f"{subject} cannot be read ({reason})", "name an existing file") from None
   if stat.S_ISREG(mode) and mode & (stat.S_IROTH | stat.S_IWOTH):
-    raise _refused(f"{at} is open to everybody on this machine", f"chmod 600 {name}")
+    raise _error(f"{subject} is accessible to everyone on this machine", f"chmod 600 {name}")
   found = raw.decode("latin-1").strip()
-  if not found or len(raw) > LONGEST:
-    raise _refused(f"{at} holds no key", "put the key into it, and nothing else")
+  if not found or len(raw) > MAX_KEY_BYTES:
+    raise _error(f"{subject} contains no key", "put the key into it, and nothing else")
   return found
 
 
-def _refused(what: str, do: str) -> errors.UserError:
-  return errors.UserError(f"{what}; {do}", errors.CONFIG)
+def _error(problem: str, advice: str) -> errors.UserError:
+  return errors.UserError(f"{problem}; {advice}", errors.CONFIG)
 
 
-def _parts(base_url: str):
+def _split(base_url: str) -> urllib.parse.SplitResult | None:
   try:
     parts = urllib.parse.urlsplit(base_url)
     return None if parts.port == 0 else parts
@@ -100,5 +122,5 @@ def _parts(base_url: str):
 
 
 def _host(base_url: str) -> str:
-  parts = _parts(base_url)
+  parts = _split(base_url)
   return parts.hostname or "" if parts else ""

@@ -116,14 +116,14 @@ def test_a_key_file_is_read_without_the_white_space_around_the_key(
   "content, mode, say",
   [
     (None, 0, "cannot be read"),
-    (KEY, 0o644, "open to everybody.*chmod 600"),
-    (KEY, 0o602, "open to everybody.*chmod 600"),
-    ("", 0o600, "holds no key"),
-    (" \n", 0o600, "holds no key"),
-    (f"{KEY}\n{KEY}", 0o600, "characters no key has"),
-    (f"OPENAI_API_KEY = {KEY}", 0o600, "characters no key has"),
-    (f"\u2018{KEY}\u2019", 0o600, "characters no key has"),
-    (KEY * 200, 0o600, "holds no key"),
+    (KEY, 0o644, "accessible to everyone.*chmod 600"),
+    (KEY, 0o602, "accessible to everyone.*chmod 600"),
+    ("", 0o600, "contains no key"),
+    (" \n", 0o600, "contains no key"),
+    (f"{KEY}\n{KEY}", 0o600, "characters that no key has"),
+    (f"OPENAI_API_KEY = {KEY}", 0o600, "characters that no key has"),
+    (f"\u2018{KEY}\u2019", 0o600, "characters that no key has"),
+    (KEY * 200, 0o600, "contains no key"),
   ],
 )
 def test_a_key_file_that_is_missing_open_or_no_key_is_refused_in_one_line(
