@@ -168,7 +168,7 @@ def test_every_setting_that_a_page_names_exists():
     for quoted in re.findall(r"`([^`\n]+)`", page.read_text()):
       for key in re.findall(r"(?<![\w./])(?:config\.)?([a-z_]+(?:\.[a-z_]+)+)(?==| |$)", quoted):
         if key.split(".")[0] in groups - {"teachers"} and not key.endswith(
-          (".py", ".json", ".jsonl")
+          (".py", ".json", ".jsonl", ".sqlite")
         ):
           assert key in known or key.startswith("teachers."), f"{page.name}: {quoted}"
 
