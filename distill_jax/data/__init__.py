@@ -1,0 +1,1 @@
+"""Host-side data: files to rows, texts to token rows, rows to batches, and statistics."""

@@ -1,120 +1,185 @@
-"""Encoded examples to the arrays of step s.
+"""Batches: the arrays of training step `s`, as a pure function of (seed, s).
 
-Dimension key: B rows, L bucket length, T target positions, C triplets of a row, P preference pairs
-of a row.
+Dimension key: B rows, L bucket length, T target positions, C triplets per row, P preference pairs
+per row.
 """
+
+from collections.abc import Iterable, Sequence
+from typing import Generic
 
 import numpy as np
 
-from distill_jax.data import pack, row_order
+from distill_jax.data import collate, encode, pack, row_order
+from distill_jax.data.collate import Example
 
 
-class Corpus:
-  """All examples of a training phase, and what they look like at any step. `kind`: see kinds.py.
+class Corpus(Generic[Example]):
+  """All examples of one training phase, and the batch they form at each step.
 
-  `interval`: batches of one stage before those of the next; 0 mixes the stages.
-  With `packed`, every row is filled up to the longest bucket with several examples. All steps have
-  the same T, C and P, so that a bucket has one shape.
+  Every batch has the same T, C and P, so each bucket compiles to a single shape.
+
+  Attributes:
+    examples: The examples that fit the longest bucket.
+    too_long: Number of examples dropped because they do not fit.
+    lost_triplets: Number of examples whose triplet did not fit into their row in the first epoch.
+    batch_order: Maps a step to (epoch, bucket, rows of example indices).
   """
 
   def __init__(
     self,
-    examples,
-    kind,
+    examples: Sequence[Example],
+    collator: collate.Collator[Example],
     *,
     batch: int,
-    buckets,
+    buckets: Sequence[int],
     seed: int,
     pad: int,
     packed: bool,
     interval: int = 0,
   ):
+    """Builds the corpus.
+
+    Args:
+      examples: Encoded examples or encoded preference pairs.
+      collator: Turns an example into the token row it has in an epoch.
+      batch: Rows per batch.
+      buckets: Row lengths in tokens. A row is padded to the smallest bucket that holds it.
+      seed: Seed of the row order and of the triplets drawn in each epoch.
+      pad: Token id of padding.
+      packed: Whether to fill every row up to the longest bucket with several examples.
+      interval: Number of consecutive batches of one stage before the next stage; 0 mixes stages.
+    """
     self._interval = interval
-    self._kind, self._seed, self._batch, self._pad = kind, seed, batch, pad
+    self._collator, self._seed, self._batch, self._pad = collator, seed, batch, pad
     self._buckets, self._packed, self._longest = buckets, packed, max(buckets)
-    self.examples = [x for x in examples if kind.plain_row(x).length <= self._longest]
+    self.examples = [x for x in examples if collator.plain_row(x).length <= self._longest]
     self.too_long = len(examples) - len(self.examples)
-    self._rows_of = {}
-    rows = self._epoch(0)
-    # rows of the first epoch that had no room for theirs
-    self.lost_triplets = sum(map(kind.has_triplet, self.examples)) - sum(r.triplets for r in rows)
-    self._room = pack.capacity(rows, self._longest, packed=packed, with_triplets=kind.with_triplets)
-    self.batch_order = row_order.BatchOrder(self._batches)
+    self._rows_by_epoch: dict[int, list[encode.Row]] = {}
+    rows = self._epoch_rows(0)
+    expected_triplets = sum(collator.has_triplet(example) for example in self.examples)
+    self.lost_triplets = expected_triplets - sum(row.triplets for row in rows)
+    self._capacity = pack.capacity(
+      rows, self._longest, packed=packed, with_triplets=collator.with_triplets
+    )
+    self.batch_order = row_order.BatchOrder(self._epoch_batches)
 
-  def _epoch(self, number: int):
-    """Each example's row in that epoch; one epoch is kept."""
-    if number not in self._rows_of:
-      rng = np.random.Generator(np.random.PCG64((self._seed, number, 1)))
-      rows = [self._kind.row(x, rng, self._longest) for x in self.examples]
-      self._rows_of = {number: rows}
-    return self._rows_of[number]
+  def _epoch_rows(self, epoch: int) -> list[encode.Row]:
+    """The row of each example in `epoch`. Only the latest epoch is kept in memory."""
+    if epoch not in self._rows_by_epoch:
+      rng = np.random.Generator(np.random.PCG64((self._seed, epoch, 1)))
+      rows = [self._collator.row(x, rng, self._longest) for x in self.examples]
+      self._rows_by_epoch = {epoch: rows}
+    return self._rows_by_epoch[epoch]
 
-  def _batches(self, epoch: int):
+  def _epoch_batches(self, epoch: int) -> list[row_order.Batch]:
     if not self._interval:
       return self._batches_of(epoch, range(len(self.examples)))
-    stages = {}
-    for number, example in enumerate(self.examples):
-      stages.setdefault(example.stage, []).append(number)
-    of_stages = [self._batches_of(epoch, numbers) for numbers in stages.values()]
-    return row_order.interleave(of_stages, interval=self._interval)
+    by_stage: dict[str, list[int]] = {}
+    for index, example in enumerate(self.examples):
+      stage = example.stage if isinstance(example, encode.EncodedExample) else ""
+      by_stage.setdefault(stage, []).append(index)
+    stage_batches = [self._batches_of(epoch, indices) for indices in by_stage.values()]
+    return row_order.interleave(stage_batches, interval=self._interval)
 
-  def _batches_of(self, epoch: int, members):
-    """[(bucket, rows of example numbers)] of one pass over the examples numbered `members`."""
-    rows, questions = self._epoch(epoch), [self.examples[n].problem for n in members]
-    rows = [rows[n] for n in members]
-    fixed = {"batch": self._batch, "key": (self._seed, epoch)}
+  def _batches_of(self, epoch: int, indices: Sequence[int]) -> list[row_order.Batch]:
+    """One pass over the examples at `indices`, as (bucket, rows of example indices) batches."""
+    all_rows = self._epoch_rows(epoch)
+    rows = [all_rows[n] for n in indices]
+    questions = [self.examples[n].problem for n in indices]
+    key = (self._seed, epoch)
     if self._packed:
       sizes = [pack.row_size(row) for row in rows]
-      batches = pack.epoch_batches(sizes, questions, room=self._room, **fixed)
-      found = [(self._longest, groups) for groups in batches]
+      packed_batches = pack.epoch_batches(
+        sizes, questions, room=self._capacity, batch=self._batch, key=key
+      )
+      batches = [(self._longest, groups) for groups in packed_batches]
     else:
       lengths = [row.length for row in rows]
-      batches = row_order.epoch_batches(lengths, questions, buckets=self._buckets, **fixed)
-      found = [(bucket, [[n] for n in numbers]) for bucket, numbers in batches]
-    return [(bucket, [[members[n] for n in row] for row in groups]) for bucket, groups in found]
+      plain_batches = row_order.epoch_batches(
+        lengths, questions, buckets=self._buckets, batch=self._batch, key=key
+      )
+      batches = [(bucket, [[n] for n in numbers]) for bucket, numbers in plain_batches]
+    return [(bucket, [[indices[n] for n in row] for row in groups]) for bucket, groups in batches]
 
   def batch(self, step: int) -> dict[str, np.ndarray]:
-    """The arrays of step `step`; rows that are missing from a batch have weight 0."""
+    """Returns the arrays of `step`. Rows missing from an incomplete batch have weight 0."""
     epoch, bucket, groups = self.batch_order[step]
-    rows = self._epoch(epoch)
+    rows = self._epoch_rows(epoch)
     return stack(
       [pack.join_rows([rows[n] for n in group]) for group in groups],
       batch=self._batch,
       length=bucket,
-      targets=min(self._room.targets, bucket),
+      targets=min(self._capacity.targets, bucket),
       pad=self._pad,
-      triplets=self._room.triplets,
-      pairs=self._room.pairs,
+      triplets=self._capacity.triplets,
+      pairs=self._capacity.pairs,
     )
 
 
 def stack(
-  rows, *, batch: int, length: int, targets: int, pad: int, triplets: int = 1, pairs: int = 0
+  rows: Sequence[encode.Row],
+  *,
+  batch: int,
+  length: int,
+  targets: int,
+  pad: int,
+  triplets: int = 1,
+  pairs: int = 0,
 ) -> dict[str, np.ndarray]:
-  """Pads rows on the right into arrays [B, L], [B, T], [B, C], [B, P], [B, 2P] and [B].
+  """Pads rows on the right and stacks them into arrays.
 
-  What the rows do not have is not there: slots, shares and valid without triplets; owners,
-  references and pairs without pairs; roots and detached without either, where no row is a tree (an
-  example's target then belongs to its prompt's segment); source and source_segments for decoders.
+  Fields that no row needs are left out:
+
+    always             tokens, positions, segments [B, L]; where, labels, weights [B, T];
+                       denominator [B]
+    triplets or pairs  roots, detached [B, L]. Without either, no row is a tree, and `segments`
+                       holds the root of each token instead: a target is part of its prompt's
+                       segment.
+    triplets           slots, shares [B, L]; valid [B, C]
+    pairs              owners [B, T]; references [B, 2P]; pairs [B, P]
+    encoder-decoder    source, source_segments [B, L]
+
+  Args:
+    rows: At most `batch` rows.
+    batch: Number of rows B; missing ones have weight 0.
+    length: Bucket length L.
+    targets: Target positions T per row.
+    pad: Token id of padding.
+    triplets: Triplets C per row.
+    pairs: Preference pairs P per row.
   """
-  whole = {"tokens": length, "positions": length, "segments": length}
-  of_targets = {"where": targets, "labels": targets, "weights": targets}
-  of_trees = {"roots": length, "detached": length} if triplets or pairs else {}
-  of_triplets = {"slots": length, "shares": length} if triplets else {}
-  of_pairs = {"owners": targets, "references": 2 * pairs} if pairs else {}
-  of_source = {"source": length, "source_segments": length} if rows[0].source else {}
-  out = {}
-  for name, width in (whole | of_targets | of_trees | of_triplets | of_pairs | of_source).items():
-    kind = np.float32 if name in ("weights", "shares", "references") else np.int32
-    out[name] = np.full((batch, width), pad if name in ("tokens", "source") else 0, kind)
+  is_tree = bool(triplets or pairs)
+  widths = {"tokens": length, "positions": length, "segments": length}
+  widths |= {"where": targets, "labels": targets, "weights": targets}
+  if is_tree:
+    widths |= {"roots": length, "detached": length}
+  if triplets:
+    widths |= {"slots": length, "shares": length}
+  if pairs:
+    widths |= {"owners": targets, "references": 2 * pairs}
+  if rows[0].source:
+    widths |= {"source": length, "source_segments": length}
+  arrays = {}
+  for name, width in widths.items():
+    dtype = np.float32 if name in ("weights", "shares", "references") else np.int32
+    fill = pad if name in ("tokens", "source") else 0
+    field = "roots" if name == "segments" and not is_tree else name
+    arrays[name] = np.full((batch, width), fill, dtype)
     for n, row in enumerate(rows):
-      value = row.roots if name == "segments" and not of_trees else getattr(row, name)
-      out[name][n, : len(value)] = value
-  out["denominator"] = np.zeros(batch, np.float32)
-  out["denominator"][: len(rows)] = [row.denominator for row in rows]
-  for name, width, of in (("valid", triplets, "triplets"), ("pairs", pairs, "pairs")):
-    if width:
-      out[name] = np.zeros((batch, width), np.float32)
-      for n, row in enumerate(rows):
-        out[name][n, : getattr(row, of)] = 1
-  return out
+      values = getattr(row, field)
+      arrays[name][n, : len(values)] = values
+  arrays["denominator"] = np.zeros(batch, np.float32)
+  arrays["denominator"][: len(rows)] = [row.denominator for row in rows]
+  if triplets:
+    arrays["valid"] = _prefix_mask((row.triplets for row in rows), batch, triplets)
+  if pairs:
+    arrays["pairs"] = _prefix_mask((row.pairs for row in rows), batch, pairs)
+  return arrays
+
+
+def _prefix_mask(counts: Iterable[int], rows: int, width: int) -> np.ndarray:
+  """float32 [rows, width] with the first `count` entries of each row set to 1."""
+  mask = np.zeros((rows, width), np.float32)
+  for n, count in enumerate(counts):
+    mask[n, :count] = 1
+  return mask

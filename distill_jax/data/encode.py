@@ -1,8 +1,10 @@
-"""Token ids to rows. Prompt and target are encoded apart and joined: the boundary is a number we
-know.
+"""Token rows: prompt and target ids joined into one row, with the training signal of each token.
 
-A row with a contrast is a small tree: the target and the two responses hang on one prompt, the
-root, which they see and which sees none of them (see students/token_rows.py).
+Prompt and target are encoded separately and joined, so the boundary between them is known exactly.
+
+A row with a triplet is a small tree. The target and the two responses branch off one prompt, the
+root. Each branch attends to the root but not to the other branches, and the root attends to none of
+them (see students/token_rows.py).
 
   prompt 10 11 12   target 20 21 1   positive 30 1   negative 40 41 1
 
@@ -10,19 +12,19 @@ root, which they see and which sees none of them (see students/token_rows.py).
   positions   0  1  2 |  3  4  5 |  3  4 |  3  4  5
   segments    1  1  1 |  2  2  2 |  3  3 |  4  4  4
   roots       1  1  1 |  1  1  1 |  1  1 |  1  1  1
-  where             2    3  4                         the positions whose next token is a target
+  where             2    3  4                         positions whose next token is a target
   labels           20   21  1
   slots                        1       2          3   0: not pooled; 1, 2, 3: anchor, positive,
-  shares                       1       1          1   negative (last; mean: every token of each)
+  shares                       1       1          1   negative (pool="last"; "mean": all its tokens)
 
-A preference row hangs the two sides on the prompt; both are targets, and each knows its owner:
+A preference row has its two sides as branches. Both are targets, and each target has an owner:
 
   chosen 20 21 1   rejected 30 1
 
   tokens     10 11 12 | 20 21  1 | 30  1
   segments    1  1  1 |  2  2  2 |  3  3
   where             2    3  4
-                    2              6                  the prompt's end speaks for either side
+                    2              6                  the prompt's last token predicts both sides
   owners            0    0  0
                     1              1
 
@@ -34,15 +36,18 @@ For an encoder-decoder the decoder's start token is the root, and the prompt is 
 """
 
 import dataclasses
+from collections.abc import Sequence
 
-PROMPT, TARGET, POSITIVE, NEGATIVE, ANCHOR = 1, 2, 3, 4, 5  # segments of a row
-CHOSEN, REJECTED = 2, 3  # of a preference row
-ANCHORED = -2  # owner of a target that counts as chosen (it is even), but is of no side
+PROMPT, TARGET, POSITIVE, NEGATIVE, ANCHOR = 1, 2, 3, 4, 5  # segment numbers in a supervised row
+CHOSEN, REJECTED = 2, 3  # segment numbers in a preference row
+# Owner of a target that counts toward the NLL of the chosen side (it is even), but toward neither
+# side's log-probability.
+ANCHORED = -2
 
 
 @dataclasses.dataclass(frozen=True)
 class EncodedExample:
-  """An example in tokens; every target and response ends in the end token."""
+  """An example in tokens. The target and every response end in the end token."""
 
   problem: str
   prompt: tuple[int, ...]
@@ -54,7 +59,7 @@ class EncodedExample:
 
 @dataclasses.dataclass(frozen=True)
 class EncodedPair:
-  """A preference pair in tokens; both sides end in the end token."""
+  """A preference pair in tokens. Both sides end in the end token."""
 
   problem: str
   prompt: tuple[int, ...]
@@ -65,48 +70,49 @@ class EncodedPair:
 
 @dataclasses.dataclass
 class Row:
-  """One example, or several that lie one behind the other (see pack.py)."""
+  """One example, or several examples one after the other (see pack.py)."""
 
   tokens: list[int]
   positions: list[int]
   segments: list[int]
   roots: list[int]
-  detached: list[int]
-  slots: list[int]  # 0, or 1 + 3 * contrast + (0 anchor, 1 positive, 2 negative)
-  shares: list[float]  # of this token in the mean of its slot
+  detached: list[int]  # 1 where the root is seen without gradient
+  slots: list[int]  # 0, or 1 + 3 * triplet + (0 anchor, 1 positive, 2 negative)
+  shares: list[float]  # weight of this token in the mean of its slot
   where: list[int]
   labels: list[int]
   weights: list[float]
   denominator: float
   triplets: int = 0
   owners: list[int] = dataclasses.field(default_factory=list)  # 2 * pair + (0 chosen, 1 rejected)
-  references: list[float] = dataclasses.field(default_factory=list)  # one for each owner
+  references: list[float] = dataclasses.field(default_factory=list)  # one per owner, nats
   source: list[int] = dataclasses.field(default_factory=list)
   source_segments: list[int] = dataclasses.field(default_factory=list)
 
   @property
   def length(self) -> int:
+    """Tokens of the row or of its source, whichever is longer."""
     return max(len(self.tokens), len(self.source))
 
   @property
   def pairs(self) -> int:
+    """Number of preference pairs."""
     return len(self.references) // 2
 
 
-def _root(prompt, start: int | None) -> Row:
-  """The prompt on which everything hangs; with a start token, that token, and the prompt as its
-  source."""
+def _root(prompt: Sequence[int], start: int | None) -> Row:
+  """The row of the prompt alone; with a `start` token, that token with the prompt as its source."""
   if not prompt:
-    raise ValueError("an example without a prompt: nothing says its first token")
+    raise ValueError("an example has an empty prompt, so nothing predicts its first token")
   tokens, source = ([*prompt], []) if start is None else ([start], [*prompt])
-  none = [0] * len(tokens)
+  zeros = [0] * len(tokens)
   return Row(
     tokens=tokens,
     positions=list(range(len(tokens))),
     segments=[PROMPT] * len(tokens),
     roots=[PROMPT] * len(tokens),
-    detached=none,
-    slots=none,
+    detached=zeros,
+    slots=zeros,
     shares=[0.0] * len(tokens),
     where=[],
     labels=[],
@@ -117,8 +123,8 @@ def _root(prompt, start: int | None) -> Row:
   )
 
 
-def _hang(row: Row, segment: int, response, *, detached: bool = False) -> Row:
-  """The row with one more response on its root."""
+def _add_branch(row: Row, segment: int, response: Sequence[int], *, detached: bool = False) -> Row:
+  """The row with `response` as one more branch of its root."""
   root, n = row.segments.count(PROMPT), len(response)
   return dataclasses.replace(
     row,
@@ -133,19 +139,33 @@ def _hang(row: Row, segment: int, response, *, detached: bool = False) -> Row:
 
 
 def supervised_row(
-  prompt, target, *, prompt_weight: float, denominator: str, start: int | None = None
+  prompt: Sequence[int],
+  target: Sequence[int],
+  *,
+  prompt_weight: float,
+  denominator: str,
+  start: int | None = None,
 ) -> Row:
-  """The row of a prompt and its target. `denominator`: what it adds to the mean's, "weights" or
-  "all_tokens".
+  """The row of a prompt and its target.
 
-  Raises ValueError if sft.prompt_weight is not 0 where the prompt is a source.
+  Args:
+    prompt: Token ids; not empty.
+    target: Token ids; each has weight 1.
+    prompt_weight: Weight of the prompt's own tokens as targets; 0 leaves them out.
+    denominator: What the row adds to the denominator of the mean loss: "weights", the sum of its
+      weights, or "all_tokens", the number of its predicted tokens.
+    start: The decoder's start token for an encoder-decoder, else None.
+
+  Raises:
+    ValueError: The prompt is empty, or `prompt_weight` is not 0 for an encoder-decoder.
   """
   if start is not None and prompt_weight:
     raise ValueError(
-      f"sft.prompt_weight is {prompt_weight}: an encoder-decoder does not write its prompt, so 0"
+      f"sft.prompt_weight is {prompt_weight}, but must be 0 for an encoder-decoder, which does not"
+      " generate its prompt"
     )
   root = _root(prompt, start)
-  row = _hang(root, TARGET, target)
+  row = _add_branch(root, TARGET, target)
   last = len(root.tokens) - 1
   first = 0 if prompt_weight else last
   where = list(range(first, len(row.tokens) - 1))
@@ -156,18 +176,35 @@ def supervised_row(
   return row
 
 
-def add_triplet(row: Row, positive, negative, *, pool: str, detach: bool, max_response: int) -> Row:
-  """Hangs a positive and a negative on the row's root (and, when detached, the anchor once
-  more)."""
+def add_triplet(
+  row: Row,
+  positive: Sequence[int],
+  negative: Sequence[int],
+  *,
+  pool: str,
+  detach: bool,
+  max_response: int,
+) -> Row:
+  """Adds a positive and a negative as branches of a supervised row; the anchor is its target.
+
+  Args:
+    row: A row of `supervised_row`.
+    positive: Token ids of the positive.
+    negative: Token ids of the negative.
+    pool: "last" pools the last token of a response, "mean" all of its tokens.
+    detach: Whether the pooled branches see the root without gradient. The anchor then gets a branch
+      of its own, since the target's branch keeps its gradient.
+    max_response: Number of tokens after which a pooled response is cut.
+  """
   root = row.segments.count(PROMPT)
   target = row.tokens[root:]
-  branches = [(POSITIVE, positive), (NEGATIVE, negative)]
+  branches: list[tuple[int, Sequence[int]]] = [(POSITIVE, positive), (NEGATIVE, negative)]
   if detach:
     branches.insert(0, (ANCHOR, target))
   spans = [] if detach else [(root, root + min(len(target), max_response))]
   for segment, response in branches:
     start = len(row.tokens)
-    row = _hang(row, segment, response[:max_response], detached=detach)
+    row = _add_branch(row, segment, response[:max_response], detached=detach)
     spans.append((start, len(row.tokens)))
   for slot, (start, end) in enumerate(spans, start=1):
     start = end - 1 if pool == "last" else start
@@ -177,24 +214,32 @@ def add_triplet(row: Row, positive, negative, *, pool: str, detach: bool, max_re
 
 
 def preference_row(
-  prompt,
-  chosen,
-  rejected,
+  prompt: Sequence[int],
+  chosen: Sequence[int],
+  rejected: Sequence[int],
   *,
   references: tuple[float, float],
   start: int | None = None,
   pads: tuple[int, ...] = (),
 ) -> Row:
-  """The row of a preference pair: both sides on one prompt, both as targets of weight 1. `pads`
-  behind the chosen side are targets of the anchor, and of nothing else."""
+  """The row of a preference pair: both sides branch off one prompt, as targets of weight 1.
+
+  Args:
+    prompt: Token ids; not empty.
+    chosen: Token ids of the chosen side.
+    rejected: Token ids of the rejected side.
+    references: Log-probabilities of the two sides under the reference policy, in nats.
+    start: The decoder's start token for an encoder-decoder, else None.
+    pads: Token ids appended to the chosen side as targets of the NLL term only.
+  """
   row = _root(prompt, start)
   last = len(row.tokens) - 1
   for owner, (segment, side) in enumerate(((CHOSEN, chosen), (REJECTED, rejected))):
-    first, behind = len(row.tokens), pads if segment == CHOSEN else ()
-    row = _hang(row, segment, (*side, *behind))
-    row.where += [last, *range(first, first + len(side) + len(behind) - 1)]
-    row.labels += (*side, *behind)
-    row.owners += [owner] * len(side) + [ANCHORED] * len(behind)
+    first, padding = len(row.tokens), pads if segment == CHOSEN else ()
+    row = _add_branch(row, segment, (*side, *padding))
+    row.where += [last, *range(first, first + len(side) + len(padding) - 1)]
+    row.labels += (*side, *padding)
+    row.owners += [owner] * len(side) + [ANCHORED] * len(padding)
   row.weights = [1.0] * len(row.where)
   row.denominator = float(len(row.where))
   row.references = list(references)

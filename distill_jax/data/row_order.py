@@ -1,97 +1,127 @@
-"""Which rows make up step s: a pure function of (seed, s), so that the step number is the whole
-iterator state."""
+"""Row order: which rows make up step `s`.
+
+The order is a pure function of (seed, s), so the step number is the whole iterator state.
+"""
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+Batch = tuple[int, list[list[int]]]  # (bucket, rows of example indices)
 
-def bucket_of(length: int, buckets) -> int | None:
-  """The smallest bucket that holds `length`; None if none does."""
+
+def bucket_of(length: int, buckets: Sequence[int]) -> int | None:
+  """The smallest bucket that holds `length` tokens, or None if none does."""
   return min((b for b in buckets if b >= length), default=None)
 
 
-def epoch_batches(lengths, questions, *, buckets, batch: int, key) -> list[tuple[int, list[int]]]:
-  """One pass over all rows: (bucket, row numbers) a batch, in random order.
+def epoch_batches(
+  lengths: Sequence[int],
+  questions: Sequence[str],
+  *,
+  buckets: Sequence[int],
+  batch: int,
+  key: int | Sequence[int],
+) -> list[tuple[int, list[int]]]:
+  """One pass over all rows, as (bucket, row indices) batches in random order.
 
-  Every row that fits a bucket occurs once. No batch holds two rows of one question. Rows left over
-  in a short bucket move up to a longer one, so that few batches are incomplete.
+  Every row that fits a bucket occurs once, and no batch holds two rows of one question. Rows left
+  over in a short bucket move up to a longer one to keep incomplete batches rare.
+
+  Args:
+    lengths: Length of each row in tokens.
+    questions: Question id of each row.
+    buckets: Row lengths to pad to.
+    batch: Rows per batch.
+    key: Seed of the order.
   """
   rng = np.random.Generator(np.random.PCG64(key))
-  waiting = {b: [] for b in sorted(buckets)}
+  waiting: dict[int, list[int]] = {b: [] for b in sorted(buckets)}
   for row in rng.permutation(len(lengths)):
     if (b := bucket_of(lengths[row], buckets)) is not None:
       waiting[b].append(int(row))
-  out, left = [], []
+  batches, left, longest = [], [], 0
   for b in sorted(buckets):
-    full, left = _fill(left + waiting[b], questions, batch)
-    out += [(b, rows) for rows in full]
+    complete, left = _complete_batches(left + waiting[b], questions, batch)
+    batches += [(b, rows) for rows in complete]
     longest = b
     if not any(waiting[longer] for longer in buckets if longer > b):
       break
   while left:
     rows, left = _take(left, questions, batch)
-    out.append((longest, rows))
-  return [out[i] for i in rng.permutation(len(out))]
+    batches.append((longest, rows))
+  return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def _take(rows, questions, batch):
-  """(the first rows of different questions, at most `batch`; the rest)."""
-  taken, seen, passed = [], set(), []
-  for at, row in enumerate(rows):
+def _take(rows: list[int], questions: Sequence[str], batch: int) -> tuple[list[int], list[int]]:
+  """Returns (the first rows with distinct questions, at most `batch`; the rest, in order)."""
+  taken, seen, skipped = [], set(), []
+  for n, row in enumerate(rows):
     if len(taken) == batch:
-      return taken, passed + rows[at:]
+      return taken, skipped + rows[n:]
     if questions[row] in seen:
-      passed.append(row)
+      skipped.append(row)
     else:
       taken.append(row)
       seen.add(questions[row])
-  return taken, passed
+  return taken, skipped
 
 
-def _fill(rows, questions, batch):
-  """(complete batches; what is left)."""
-  full = []
+def _complete_batches(
+  rows: list[int], questions: Sequence[str], batch: int
+) -> tuple[list[list[int]], list[int]]:
+  """Returns (complete batches, the rows left over)."""
+  complete = []
   while len(rows) >= batch:
     taken, rest = _take(rows, questions, batch)
     if len(taken) < batch:
       break
-    full.append(taken)
+    complete.append(taken)
     rows = rest
-  return full, rows
+  return complete, rows
 
 
-def interleave(batches_of_stages, *, interval: int) -> list:
-  """The batches of all stages by turns: `interval` of one stage, then of the next, and again, until
-  there are no more. A stage with k times as many batches as the smallest has k times the interval
-  (TinyThinker: as many times as a question has options), so that all last to the end."""
-  least = min(map(len, batches_of_stages), default=0)
-  queues = [(list(b), interval * max(round(len(b) / max(least, 1)), 1)) for b in batches_of_stages]
-  out = []
+def interleave(stage_batches: Sequence[list[Batch]], *, interval: int) -> list[Batch]:
+  """Alternates between stages: `interval` batches of one stage, then of the next, until all end.
+
+  A stage with k times as many batches as the smallest has k times the interval, so all stages last
+  to the end (Piao & Park 2025, TinyThinker: k is the number of options of a question).
+  """
+  fewest = max(min(map(len, stage_batches), default=0), 1)
+  queues = [(list(b), interval * max(round(len(b) / fewest), 1)) for b in stage_batches]
+  batches = []
   while any(queue for queue, _ in queues):
-    for queue, some in queues:
-      out += queue[:some]
-      del queue[:some]
-  return out
+    for queue, count in queues:
+      batches += queue[:count]
+      del queue[:count]
+  return batches
 
 
 class BatchOrder:
-  """order[step] -> (epoch, bucket, rows): the epochs one after the other. `batches_of(epoch)` gives
-  that epoch's (bucket, rows)."""
+  """Maps steps to batches: `batch_order[step]` is (epoch, bucket, rows), epoch after epoch."""
 
-  def __init__(self, batches_of):
-    self._batches_of = batches_of
-    self._epochs: list[list] = []
+  def __init__(self, epoch_batches: Callable[[int], list[Batch]]):
+    """`epoch_batches(epoch)` returns the batches of an epoch; it is called once per epoch."""
+    self._epoch_batches = epoch_batches
+    self._epochs: list[list[Batch]] = []
 
-  def epoch(self, number: int):
-    while len(self._epochs) <= number:
-      self._epochs.append(self._batches_of(len(self._epochs)))
-    return self._epochs[number]
+  def epoch(self, epoch: int) -> list[Batch]:
+    """The batches of an epoch, in order."""
+    while len(self._epochs) <= epoch:
+      self._epochs.append(self._epoch_batches(len(self._epochs)))
+    return self._epochs[epoch]
 
-  def __getitem__(self, step: int):
-    number = 0
-    while step >= len(self.epoch(number)):
-      if not self.epoch(number):
-        raise ValueError("no row fits a bucket: there is no step")
-      step -= len(self.epoch(number))
-      number += 1
-    bucket, rows = self.epoch(number)[step]
-    return number, bucket, rows
+  def __getitem__(self, step: int) -> tuple[int, int, list[list[int]]]:
+    """Returns (epoch, bucket, rows) of a step.
+
+    Raises:
+      ValueError: No row fits a bucket, so there are no steps.
+    """
+    epoch = 0
+    while step >= len(self.epoch(epoch)):
+      if not self.epoch(epoch):
+        raise ValueError("no row fits a bucket, so there are no training steps")
+      step -= len(self.epoch(epoch))
+      epoch += 1
+    bucket, rows = self.epoch(epoch)[step]
+    return epoch, bucket, rows

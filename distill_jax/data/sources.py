@@ -1,96 +1,135 @@
-"""Rows out of published files: JSON lists, JSONL, XML, or the Hugging Face hub by name."""
+"""Rows of published files: JSON lists, JSONL, XML, and data sets of the Hugging Face hub."""
 
 import json
 import pathlib
 import sys
 from collections.abc import Callable
+from typing import Any
 from xml.parsers import expat
 
 from distill_jax import errors
 
-_NAMES = {(dict,): "a JSON object", (dict, str): "a JSON object or a text"}
+_TYPE_NAMES: dict[tuple[type, ...], str] = {
+  (dict,): "a JSON object",
+  (dict, str): "a JSON object or a string",
+}
 
 
 def to_stderr(message: str) -> None:
+  """Prints a warning to stderr."""
   print(message, file=sys.stderr)
 
 
 def read_rows(
-  path,
+  path: str | pathlib.Path,
   *,
-  kinds: tuple[type, ...] = (dict,),
+  row_types: tuple[type, ...] = (dict,),
   warn: Callable[[str], None] = to_stderr,
   option: str = "task.path",
   expected: str = "",
 ) -> list:
-  """The objects of a .json list or of a JSONL file (whatever its suffix), in the file's order.
+  """Reads the rows of a JSON list or a JSONL file, in file order.
 
-  `kinds` is what a row may be: dict, str. A last line that is cut short (no line end, not JSON) is
-  set aside and reported through `warn`. `option` and `expected` are what the refusal of a missing
-  file names. Raises errors.UserError.
+  The content decides the format, not the suffix. A truncated last line (no line end, not JSON) is
+  skipped with a warning.
+
+  Args:
+    path: The file.
+    row_types: Allowed types of a row: dict, str.
+    warn: Receives the warning about a truncated last line.
+    option: Config key to name in the error if the file does not exist.
+    expected: The files to name in that error.
+
+  Raises:
+    errors.UserError: The file does not exist, is not readable, or is not such a file.
   """
   path = pathlib.Path(path)
-  text = _text(path, option, expected)
+  text = _read_text(path, option, expected)
   if text.lstrip()[:1] == "[":
-    return _whole(path, text, kinds)
+    return _parse_list(path, text, row_types)
   lines = text.split("\n")
-  found = []
+  rows = []
   for number, line in enumerate(lines, start=1):
     if not line.strip():
       continue
-    torn = number == len(lines)  # what follows the last line end, if anything
-    row = _line(path, number, line, kinds, warn if torn else None)
+    is_unterminated = number == len(lines)
+    row = _parse_line(path, number, line, row_types, warn if is_unterminated else None)
     if row is not None:
-      found.append(row)
-  if not found:
-    raise errors.data(f"{path}: no rows in it; expected a JSON list or one JSON object a line")
-  return found
+      rows.append(row)
+  if not rows:
+    raise errors.data(f"{path}: no rows in it; expected a JSON list or one JSON object per line")
+  return rows
 
 
-def read_xml(path, tag: str, *, expected: str = "") -> list[dict]:
-  """The elements of that name of an XML file as rows: attribute or child element -> its text.
+def read_xml(path: str | pathlib.Path, tag: str, *, expected: str = "") -> list[dict[str, str]]:
+  """Reads the elements named `tag` of an XML file.
 
-  A document type declaration is refused, and with it every entity but the five of XML itself.
-  Raises errors.UserError.
+  A document type declaration is rejected, and with it every entity but the five predefined ones.
+
+  Args:
+    path: The file.
+    tag: Name of the elements.
+    expected: The files to name in the error if the file does not exist.
+
+  Returns:
+    One dict per element, from the names of its attributes and child elements to their text.
+
+  Raises:
+    errors.UserError: The file does not exist, is not readable, or is not such a file.
   """
-  text = _text(pathlib.Path(path), "task.path", expected)
-  found, open_tags = [], []
+  text = _read_text(pathlib.Path(path), "task.path", expected)
+  elements: list[dict[str, str]] = []
+  open_tags: list[str] = []
 
-  def refuse_doctype(*_):
-    raise errors.data(f"{path}: has a document type declaration; remove it, nothing here needs one")
+  def reject_doctype(*_: object) -> None:
+    raise errors.data(f"{path}: document type declarations are not allowed; remove it")
 
-  def start(name, attributes):
+  def start(name: str, attributes: dict[str, str]) -> None:
     open_tags.append(name)
     if name == tag:
-      found.append(dict(attributes))
+      elements.append(dict(attributes))
 
-  def characters(data):
+  def end(_: str) -> None:
+    open_tags.pop()
+
+  def characters(data: str) -> None:
     if len(open_tags) > 1 and open_tags[-2] == tag:
-      found[-1][open_tags[-1]] = found[-1].get(open_tags[-1], "") + data
+      elements[-1][open_tags[-1]] = elements[-1].get(open_tags[-1], "") + data
 
   parser = expat.ParserCreate()
   parser.buffer_text = True
-  parser.StartDoctypeDeclHandler = refuse_doctype
-  parser.StartElementHandler, parser.CharacterDataHandler = start, characters
-  parser.EndElementHandler = lambda _: open_tags.pop()
+  parser.StartDoctypeDeclHandler = reject_doctype
+  parser.StartElementHandler, parser.EndElementHandler = start, end
+  parser.CharacterDataHandler = characters
   try:
     parser.Parse(text, True)
   except (expat.ExpatError, ValueError) as error:
-    raise errors.data(f"{path}: not XML ({error}); the file is broken, fetch it again") from None
-  if not found:
+    raise errors.data(f"{path}: not XML ({error}); download the file again") from None
+  if not elements:
     raise errors.data(f"{path}: no element <{tag}> in it")
-  return found
+  return elements
 
 
-def read_lines(path) -> list[str]:
-  """The lines of a text file, without blank ones at its end. Raises errors.UserError."""
-  return [line.strip() for line in _text(pathlib.Path(path), "task.path", "").rstrip().split("\n")]
+def read_lines(path: str | pathlib.Path) -> list[str]:
+  """Reads the stripped lines of a text file, without blank lines at its end.
+
+  Raises:
+    errors.UserError: The file does not exist or is not readable.
+  """
+  text = _read_text(pathlib.Path(path), "task.path", "")
+  return [line.strip() for line in text.rstrip().split("\n")]
 
 
 def load_hub(name: str, config: str, split: str) -> list[dict]:
-  """The rows of a split of a data set of the Hugging Face hub; "" is the default config.
+  """Loads the rows of a data set of the Hugging Face hub.
 
-  Raises errors.UserError if it cannot be had, for whatever reason (network, name, disk).
+  Args:
+    name: Name on the hub, "OWNER/NAME".
+    config: Configuration of the data set; "" for the default one.
+    split: Split of the data set.
+
+  Raises:
+    errors.UserError: The data set cannot be loaded, for any reason (network, name, disk).
   """
   try:
     import datasets
@@ -101,69 +140,89 @@ def load_hub(name: str, config: str, split: str) -> list[dict]:
     reason = " ".join(str(error).split())[:200]
     raise errors.data(
       f"data set {name!r} (config {config!r}, split {split!r}) could not be loaded from the hub"
-      f" ({type(error).__name__}: {reason}); check the name and the network,"
-      " or give its files with --config.task.path=DIRECTORY"
+      f" ({type(error).__name__}: {reason}); check the name and the network, or download the files"
+      " and set --config.task.path=DIRECTORY"
     ) from None
 
 
-def field(row: dict, name: str, kinds: tuple[type, ...], where: str):
-  """The value of a field of a row; `where` ("file:row 3") names the row in the refusal."""
+def field(row: dict, name: str, types: tuple[type, ...], where: str) -> Any:
+  """Returns the value of a field of a row.
+
+  Args:
+    row: The row.
+    name: Name of the field.
+    types: Allowed types. A bool is not an int.
+    where: Names the row in errors, e.g. "file: row 3".
+
+  Raises:
+    errors.UserError: The field is missing or has another type.
+  """
   if name not in row:
     raise errors.data(f"{where}: no field {name!r}; it has {', '.join(sorted(row)) or 'none'}")
   value = row[name]
-  if not isinstance(value, kinds) or isinstance(value, bool) > (bool in kinds):
-    allowed = " or ".join(kind.__name__ for kind in kinds)
+  is_forbidden_bool = isinstance(value, bool) and bool not in types
+  if not isinstance(value, types) or is_forbidden_bool:
+    allowed = " or ".join(t.__name__ for t in types)
     raise errors.data(f"{where}: field {name!r} is {type(value).__name__}, but must be {allowed}")
   return value
 
 
-def _text(path: pathlib.Path, option: str, expected: str) -> str:
-  wanted = f"; expected {expected}" if expected else ""
+def _read_text(path: pathlib.Path, option: str, expected: str) -> str:
+  hint = f"; expected {expected}" if expected else ""
   if not path.is_file():
-    raise errors.data(f"no file {path}; set --config.{option} to where the files are{wanted}")
+    raise errors.data(f"no file {path}; set --config.{option} to where the files are{hint}")
   try:
     return path.read_text(encoding="utf-8-sig")
   except UnicodeDecodeError as error:
     raise errors.data(f"{path}: not UTF-8 at byte {error.start}; convert it to UTF-8") from None
   except OSError as error:
-    raise errors.data(f"{path}: cannot be read ({error.strerror}); mend its permissions") from None
+    raise errors.data(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
 
 
-def _parse(text: str):
-  """The JSON value of a text; nesting too deep for the parser is bad JSON like any other."""
+def _parse(text: str) -> Any:
+  """Parses JSON. Nesting too deep for the parser is a ValueError, like any invalid JSON."""
   try:
     return json.loads(text)
   except RecursionError:
     raise ValueError("nested too deep") from None
 
 
-def _whole(path: pathlib.Path, text: str, kinds: tuple[type, ...]) -> list:
+def _parse_list(path: pathlib.Path, text: str, row_types: tuple[type, ...]) -> list:
   try:
     value = _parse(text)
   except json.JSONDecodeError as error:
     raise errors.data(
-      f"{path}:{error.lineno}: not JSON ({error.msg}); the file is broken or cut, fetch it again"
+      f"{path}:{error.lineno}: not JSON ({error.msg}); the file is broken or truncated, download"
+      " it again"
     ) from None
   except ValueError as error:
-    raise errors.data(f"{path}:1: not JSON ({error}); fetch the file again") from None
+    raise errors.data(f"{path}:1: not JSON ({error}); download the file again") from None
   for number, row in enumerate(value, start=1):
-    if not isinstance(row, kinds):
-      raise errors.data(f"{path}: row {number} is not {_NAMES[kinds]} but {type(row).__name__}")
+    if not isinstance(row, row_types):
+      raise errors.data(
+        f"{path}: row {number} is not {_TYPE_NAMES[row_types]} but {type(row).__name__}"
+      )
   if not value:
     raise errors.data(f"{path}: an empty list; expected a list of JSON objects")
   return value
 
 
-def _line(path, number: int, line: str, kinds, warn: Callable[[str], None] | None):
-  """The row in one line; None (after a warning) if `warn` is given and the line is torn."""
+def _parse_line(
+  path: pathlib.Path,
+  number: int,
+  line: str,
+  row_types: tuple[type, ...],
+  warn: Callable[[str], None] | None,
+) -> Any:
+  """Parses one line. With `warn`, an invalid line gives a warning and None instead of an error."""
   try:
     row = _parse(line)
   except ValueError as error:
     if warn is not None:
-      warn(f"{path}:{number}: the last line is cut short; it is left out, the rest is used")
+      warn(f"{path}:{number}: the last line is truncated and was skipped")
       return None
     reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-    raise errors.data(f"{path}:{number}: not JSON ({reason}); mend or remove this line") from None
-  if not isinstance(row, kinds):
-    raise errors.data(f"{path}:{number}: not {_NAMES[kinds]} but {type(row).__name__}")
+    raise errors.data(f"{path}:{number}: not JSON ({reason}); fix or remove this line") from None
+  if not isinstance(row, row_types):
+    raise errors.data(f"{path}:{number}: not {_TYPE_NAMES[row_types]} but {type(row).__name__}")
   return row

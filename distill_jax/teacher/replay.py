@@ -167,7 +167,7 @@ class ReplayTeacher:
     rows = [
       (f"{file}: row {number}", row)
       for file in self._files
-      for number, row in enumerate(sources.read_rows(file, kinds=kinds), start=1)
+      for number, row in enumerate(sources.read_rows(file, row_types=kinds), start=1)
     ]
     question_rows = rows
     if questions:

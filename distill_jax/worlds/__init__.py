@@ -1,0 +1,1 @@
+"""Built-in worlds: generators of problems that know their own solutions."""

@@ -128,9 +128,9 @@ def test_the_positive_differs_from_the_target_and_negatives_are_the_questions_ow
 
 def test_picks_are_drawn_afresh_each_epoch():
   one = corpus()
-  first = [r.tokens for r in one._epoch(0)]
-  assert first != [r.tokens for r in one._epoch(1)]
-  assert first == [r.tokens for r in one._epoch(0)]
+  first = [r.tokens for r in one._epoch_rows(0)]
+  assert first != [r.tokens for r in one._epoch_rows(1)]
+  assert first == [r.tokens for r in one._epoch_rows(0)]
 
 
 def test_a_row_without_a_distinct_positive_or_without_a_negative_has_no_contrast():
