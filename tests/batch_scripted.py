@@ -8,7 +8,7 @@ import scripted
 from distill_jax import errors
 from distill_jax.teacher.batch import api, calls, files
 
-TERMS = {**scripted.TERMS, "max_wait": 0.3}
+TERMS = {**scripted.CLIENT_OPTIONS, "max_wait": 0.3}
 SETTLE = 0.3  # seconds; the server of the tests is never slower
 
 

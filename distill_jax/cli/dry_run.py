@@ -5,12 +5,14 @@ import dataclasses
 import pathlib
 import sqlite3
 import tempfile
-import types
+from collections.abc import Sequence
 
-from distill_jax import console, errors, phases, rounds, teacher
+from distill_jax import console, errors, phases, rounds, tasks, teacher
 from distill_jax import plan as plans
 from distill_jax.run_dir import run_dir
 from distill_jax.runtime import context
+from distill_jax.settings import Settings, Teacher
+from distill_jax.teacher import local_student
 from distill_jax.teacher import types as asking
 
 SURE, AT_MOST = "", "at most"
@@ -56,6 +58,40 @@ def _plan(what, number: int):
   return what.settings.opening if number == 0 else what.settings.each_round
 
 
+class _UnloadedStudent:
+  """Stands in for a student that acts as teacher: its replies cost nothing."""
+
+  identity, model, batch = "", "", 1
+
+  def answer(
+    self, asked: Sequence[tuple[str, str, str]], *, temperature: float, max_new_tokens: int
+  ) -> list[local_student.StudentReply]:
+    """Is not called: a dry run asks nothing."""
+    raise NotImplementedError
+
+  def rest(self) -> None:
+    """Does nothing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _RunCopy:
+  """The run as `teacher.open` sees it (`teacher.RunLike`), over a copy of its cache."""
+
+  settings: Settings
+  workdir: pathlib.Path
+  task: tasks.Task
+  console: console.Console
+
+  def warn(self, text: str) -> None:
+    """Shows a warning."""
+    self.console.warn(text)
+
+  def student_teacher(self, settings: Teacher, name: str) -> local_student.StudentBackend:
+    """The stand-in; nothing is loaded."""
+    del settings, name
+    return _UnloadedStudent()
+
+
 @contextlib.contextmanager
 def opened(what, retry_failed: bool):
   """The run's teacher over a copy of its cache. A student as teacher costs nothing and is not
@@ -68,15 +104,14 @@ def opened(what, retry_failed: bool):
       over = lambda t: dataclasses.replace(t, cache=str(copy))
       others = {name: over(t) for name, t in settings.teachers.items()}
       settings = dataclasses.replace(settings, teacher=over(settings.teacher), teachers=others)
-    run = types.SimpleNamespace(
+    run = _RunCopy(
       settings=settings,
-      run_dir=types.SimpleNamespace(path=path if settings.teacher.cache else copy.parent),
-      console=what.console,
+      workdir=path if settings.teacher.cache else copy.parent,
       task=what.task,
-      student_teacher=lambda *_: None,
+      console=what.console,
     )
     if retry_failed:
-      teacher.retry_failed(settings.teacher, run.run_dir.path, rounds.finished_phases(what))
+      teacher.retry_failed(settings.teacher, run.workdir, rounds.finished_phases(what))
     with contextlib.closing(teacher.open(run)) as answers:
       yield answers
 

@@ -73,6 +73,15 @@ class RunContext:
         "format", "staged", f"one without stages: task {name} has no options to analyze"
       )
 
+  @property
+  def workdir(self) -> pathlib.Path:
+    """The path of the run directory."""
+    return self.run_dir.path
+
+  def warn(self, text: str) -> None:
+    """Shows a warning."""
+    self.console.warn(text)
+
   @functools.cached_property
   def teacher(self) -> types.Teacher:
     """The teacher of the run; opened on first use."""

@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 
 TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
 ENDS = list(range(1, 40))  # tokens that end a reply, so that most replies have an end
-TERMS = {**scripted.TERMS, "max_tokens": 128, "timeout": 60.0, "max_concurrency": 2}
+TERMS = {**scripted.CLIENT_OPTIONS, "max_tokens": 128, "timeout": 60.0, "max_concurrency": 2}
 
 
 def make(path) -> None:

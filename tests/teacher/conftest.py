@@ -1,4 +1,4 @@
-"""A teacher client that backs off for milliseconds."""
+"""Shortens the client's backoff to milliseconds."""
 
 import pytest
 
@@ -6,5 +6,5 @@ from distill_jax.teacher.client import rate_limit
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch):
+def short_backoff(monkeypatch):
   monkeypatch.setattr(rate_limit, "BACKOFF", 0.004)

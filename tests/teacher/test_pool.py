@@ -3,10 +3,9 @@ cost is kept in one place, and the caps hold for all of them together."""
 
 import collections
 import json
-import types
 
 import pytest
-from scripted import TERMS, ask
+from scripted import CLIENT_OPTIONS, Run, ask
 
 from configs import quickstart
 from distill_jax import errors, records, tasks, teacher
@@ -14,8 +13,7 @@ from distill_jax.ablations import sweep
 from distill_jax.cli import args
 from distill_jax.config.read import read_settings
 from distill_jax.run_dir import run_dir
-from distill_jax.teacher import pool
-from distill_jax.teacher import types as asking
+from distill_jax.teacher import pool, types
 from distill_jax.teacher.client import client
 from distill_jax.teacher.prompts import messages
 
@@ -24,7 +22,7 @@ WEIGHTS = {"main": 3.0, "cheap": 1.0}
 
 def requests(count, samples=1, first=0, kind="annotate"):
   return [
-    asking.Request(kind, f"q{k}", (("system", "s"), ("user", f"q{k}")), samples, first)
+    types.Request(kind, f"q{k}", (("system", "s"), ("user", f"q{k}")), samples, first)
     for k in range(count)
   ]
 
@@ -60,7 +58,7 @@ def pooled(serve, tmp_path):
       name: serve(answer=lambda m, n, t, s, name=name: [f"{name} {m[-1][1]} {s}"] * n)
       for name in ("main", "cheap", "strong")
     }
-    terms = {**TERMS, **kept, **terms}
+    terms = {**CLIENT_OPTIONS, **kept, **terms}
     open = lambda name: client.Client(base_url=servers[name].url, **terms | {"model": name})
     made.append(pool.Pool(open, of, seed=seed, **kept))
     return made[-1], servers
@@ -115,7 +113,7 @@ def test_the_caps_are_for_all_teachers_together(pooled, caps):
     with pytest.raises(errors.UserError):  # nor has the other one an allowance of its own
       ask(teacher_, requests(200)[::-1])
     assert sum(servers[name].stats.requests for name in ("main", "cheap")) == 9
-  assert teacher_.ledger.total().dollars <= TERMS["max_dollars"]
+  assert teacher_.ledger.total().dollars <= CLIENT_OPTIONS["max_dollars"]
 
 
 def test_progress_is_that_of_one_ask(pooled):
@@ -290,12 +288,10 @@ def test_teachers_that_ask_through_files_have_a_folder_each(tmp_path):
   others = {"other": {"max_tokens_field": "max_completion_tokens"}}
   pooled = {**apart, "pool": ("main=1", "other=1")}
   s = read_settings(changed(teachers=others, teacher=pooled))
-  space = types.SimpleNamespace
-  folder = space(path=tmp_path)
-  opened = teacher.open(space(settings=s, folder=folder, console=space(warn=None), task=None))
+  opened = teacher.open(Run(s, tmp_path))
   folders = {"main": tmp_path / "batches", "other": tmp_path / "batches" / "other"}
   for name, there in folders.items():
-    opened._of = lambda phase, name=name: {name: 1.0}
+    opened._weights_of = lambda phase, name=name: {name: 1.0}
     with pytest.raises(errors.UserError) as refusal:
       ask(opened, requests(2))
     assert refusal.value.code == errors.PREEMPTED and len(list(there.glob("*.jsonl"))) == 1
@@ -315,13 +311,11 @@ def test_a_run_with_a_right_and_a_wrong_teacher_is_told_what_each_says(tmp_path)
   }
   s = read_settings(changed(teachers={"wrong": {"builtin": {"error_rate": 1.0}}}, teacher=given))
   task = tasks.get("arithmetic", **OPTIONS)
-  space = types.SimpleNamespace
-  run = space(settings=s, folder=space(path=tmp_path), console=space(warn=None), task=task)
   problems: list[records.Problem] = task.problems("train")
   wanted = [
-    asking.Request("annotate", p.question, messages.annotate(p.question), 1) for p in problems
+    types.Request("annotate", p.question, messages.annotate(p.question), 1) for p in problems
   ]
-  opened = teacher.open(run)
+  opened = teacher.open(Run(s, tmp_path, task))
   right = [
     task.is_correct(task.read_answer(row[0].text, p), p)
     for p, row in zip(problems, ask(opened, wanted, phase="0_demonstrate"), strict=True)

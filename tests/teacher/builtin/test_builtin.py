@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 
 import pytest
+import scripted
 from scripted import ask
 
 from distill_jax import errors, records, tasks, teacher
@@ -253,13 +254,8 @@ def test_another_world_is_another_teacher(task, problems, tmp_path):
 
 def test_a_run_opens_its_own_teacher(task, problems, tmp_path):
   space = types.SimpleNamespace
-  run = space(
-    settings=space(teacher=settings(), world=space(seed=0), task=space(name="arithmetic")),
-    folder=space(path=tmp_path),
-    console=space(warn=None),
-    task=task,
-  )
-  made = teacher.open(run)
+  chosen = space(teacher=settings(), world=space(seed=0), task=space(name="arithmetic"))
+  made = teacher.open(scripted.Run(chosen, tmp_path, task))
   assert ask(made, requests(problems[:1]))[0][0].text
   made.close()
 

@@ -23,7 +23,7 @@ from distill_jax.teacher.client import client
 signal.signal(signal.SIGINT, commands.interrupted)
 signal.signal(signal.SIGTERM, commands.interrupted)
 def command(words):
-  made = client.Client(base_url=sys.argv[1], cache_path=sys.argv[2], **scripted.TERMS)
+  made = client.Client(base_url=sys.argv[1], cache_path=sys.argv[2], **scripted.CLIENT_OPTIONS)
   scripted.ask(made, scripted.wanted(60))
   return 0
 commands.COMMANDS["ask"] = command

@@ -33,7 +33,7 @@ sys.path[:0] = ["tests", "."]
 import scripted
 from distill_jax.teacher.client import client
 url, cache_path, out, count, samples, workers = sys.argv[1:]
-terms = scripted.TERMS | {"max_concurrency": int(workers), "max_dollars": 1000.0}
+terms = scripted.CLIENT_OPTIONS | {"max_concurrency": int(workers), "max_dollars": 1000.0}
 made = client.Client(base_url=url, cache_path=cache_path, **terms)
 answers = scripted.ask(made, scripted.wanted(int(count), samples=int(samples)))
 totals = dataclasses.asdict(made.ledger.of(0)) | {"retries": 0}

@@ -6,7 +6,7 @@ import json
 import time
 
 import pytest
-from scripted import TERMS, ask
+from scripted import CLIENT_OPTIONS, ask
 
 from distill_jax import errors, tasks
 from distill_jax.phases import demonstrate, feedback
@@ -185,7 +185,7 @@ def structured(tmp_path):
 
     def start(url, warned, extra="", structured=True, **terms):
       shape = request_body.RequestShaper(extra=extra, structured=structured, warn=warned.append)
-      terms = {"cache_path": str(tmp_path / "teacher.sqlite"), **TERMS, **terms, "shaper": shape}
+      terms = {"cache_path": str(tmp_path / "teacher.sqlite"), **CLIENT_OPTIONS, **terms, "shaper": shape}
       return stack.enter_context(contextlib.closing(client.Client(base_url=url, **terms)))
 
     yield start
