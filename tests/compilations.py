@@ -1,4 +1,4 @@
-"""Counts what XLA compiles, and lets it compile fast."""
+"""Counts XLA compilations, and makes them fast."""
 
 import contextlib
 
@@ -7,7 +7,7 @@ import jax
 
 @contextlib.contextmanager
 def counted():
-  """A list that grows by one with every program compiled inside."""
+  """Yields a list that grows by one with every program compiled inside the block."""
   seen = []
 
   def note(event: str, _seconds: float, **_):
@@ -22,9 +22,9 @@ def counted():
 
 
 def quick():
-  """A fixture's body: programs are compiled fast and run slowly, as suits those that run once.
+  """The body of a fixture: programs compile fast and run slowly, which suits those that run once.
 
-  Only the last stage of the compiler is spared: what a program holds and moves stays the same.
+  Only the last step of the compiler is skipped; memory use and communication stay the same.
   """
   before = jax.config.read("jax_disable_most_optimizations")
   jax.config.update("jax_disable_most_optimizations", True)

@@ -1,4 +1,4 @@
-"""What the tests of recipes share: whole runs of a tiny student, and what they wrote."""
+"""Shared by the tests of recipes: complete runs of a tiny student, and readers of their output."""
 
 import importlib
 import json
@@ -11,7 +11,8 @@ from distill_jax import records
 from distill_jax.cli import commands
 from distill_jax.config.read import read_settings
 from distill_jax.phases import exam, pair, train
-from distill_jax.run_dir import phase_dir, run_dir
+from distill_jax.run_dir import phase_dir
+from distill_jax.run_dir.run_dir import RunDir
 from distill_jax.runtime import fit
 from tests import compilations
 
@@ -38,19 +39,19 @@ def config(recipe: str, **changes) -> dict:
   return c.to_dict()
 
 
-def run(workdir, recipe, **changes) -> tuple[dict, run_dir.RunDir]:
+def run(workdir, recipe, **changes) -> tuple[dict, RunDir]:
   c = config(recipe, **changes)
-  return commands.run(read_settings(c), c, str(workdir)), run_dir.RunDir(workdir)
+  return commands.run(read_settings(c), c, str(workdir)), RunDir(workdir)
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-  """Settings of a cache of the teacher's replies that all runs share."""
+  """Overrides that make all runs share one cache of the teacher's replies."""
   return {"teacher__cache": str(tmp_path_factory.mktemp("shared") / "teacher.sqlite")}
 
 
-def played(recipe, name="run", **changes):
-  """A fixture: a run of a recipe."""
+def recipe_run(recipe, name="run", **changes):
+  """Returns a module fixture: a complete run of a recipe."""
 
   @pytest.fixture(scope="module")
   def fixture(tmp_path_factory, shared):
@@ -59,63 +60,65 @@ def played(recipe, name="run", **changes):
   return fixture
 
 
-# A student that has seen a little, so that some of its answers are right.
-LEARNT = {
+# A student with some training, so some of its answers are correct.
+LEARNED = {
   "student__arch": "llama", "student__scratch__vocab": 512, "taxonomy__train": 30,
   "train__steps": 100, "train__lr": 1e-2, "train__batch": 16, "train__buckets": (192,),
   "staged__interval": 1, "exam__questions": 20, "exam__samples": 3, "exam__temperature": 1.0,
   "exam__max_new_tokens": 28, "evaluate__max_new_tokens": 28,
 }  # fmt: skip
-# Whether right or wrong, there are pairs: of 32 chains of thought some end before they are cut off.
+# Pairs exist whether answers are correct or not: of 32 chains of thought, some are not cut off.
 PAIRED = {"pair__policy": "cot_over_plain", "exam__samples": 4, "exam__max_new_tokens": 80}
 
 
-def rows(folder, number, phase, name, kind):
-  return folder.find(number, phase).rows(name, kind)
+def rows(run_dir, number, phase, name, kind):
+  return run_dir.find(number, phase).rows(name, kind)
 
 
-def metrics(folder, number, phase):
-  return rows(folder, number, phase, fit.METRICS, records.Metrics)
+def metrics(run_dir, number, phase):
+  return rows(run_dir, number, phase, fit.METRICS, records.Metrics)
 
 
-def pairs(folder, number=1):
-  return rows(folder, number, "pair", pair.PAIRS, records.PreferencePair)
+def pairs(run_dir, number=1):
+  return rows(run_dir, number, "pair", pair.PAIRS, records.PreferencePair)
 
 
-def attempts(folder, number=1, phase="exam"):
-  return rows(folder, number, phase, phase_dir.ATTEMPTS, records.Attempt)
+def attempts(run_dir, number=1, phase="exam"):
+  return rows(run_dir, number, phase, phase_dir.ATTEMPTS, records.Attempt)
 
 
-def examples(folder, number=0):
-  return rows(folder, number, "train", train.EXAMPLES, records.Example)
+def examples(run_dir, number=0):
+  return rows(run_dir, number, "train", train.EXAMPLES, records.Example)
 
 
 LOG2 = math.log(2)
 
 
-def assert_begins_at_log_2(folder):
-  first = metrics(folder, 1, "prefer")[0]
+def assert_begins_at_log_2(run_dir):
+  first = metrics(run_dir, 1, "prefer")[0]
   np.testing.assert_allclose(first.preference, LOG2, rtol=0, atol=2e-6)
   np.testing.assert_allclose(first.margin, 0, atol=2e-6)
   np.testing.assert_allclose(first.kl, 0, atol=1e-6)
 
 
-def scored(folder, recipe, capsys, **changes):
+def evaluate(run_dir, recipe, capsys, **changes):
+  """Evaluates the best round on the test split and checks what is printed."""
   capsys.readouterr()
-  there = {"workdir": str(folder.path), "round": -1, "split": "test"}
-  facts = commands.evaluate(read_settings(config(recipe, **changes), teacher=False), **there)
+  options = {"workdir": str(run_dir.path), "round": -1, "split": "test"}
+  facts = commands.evaluate(read_settings(config(recipe, **changes), teacher=False), **options)
   printed = json.loads(capsys.readouterr().out)
   assert printed["accuracy"] == facts["accuracy"]
   return facts
 
 
-def spying(monkeypatch) -> list:
-  """Attempts as they are taken."""
-  taken, before = [], exam.sample_attempts
+def record_attempts(monkeypatch) -> list:
+  """Returns a list that collects all attempts from now on."""
+  taken, original = [], exam.sample_attempts
 
   def sample_attempts(*args, **more):
-    taken.extend(found := before(*args, **more))
-    return found
+    attempts = original(*args, **more)
+    taken.extend(attempts)
+    return attempts
 
   monkeypatch.setattr(exam, "sample_attempts", sample_attempts)
   return taken

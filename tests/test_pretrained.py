@@ -1,4 +1,4 @@
-"""Whole runs of students that begin as a model in Hugging Face's layout, or as another family."""
+"""Complete runs of students that start from a Hugging Face model, or are of another family."""
 
 import json
 import re
@@ -14,91 +14,99 @@ from distill_jax import errors
 from distill_jax.cli import commands
 from distill_jax.config.read import read_settings
 from distill_jax.console import Console
-from distill_jax.run_dir import run_dir
+from distill_jax.run_dir.run_dir import RunDir
 from distill_jax.runtime import context, export
-from tests import test_rounds as whole
+from tests import test_rounds
 
 LORA = {"student__lora__rank": 2, "student__lora__targets": ("q", "o", "down"), "rounds": 0}
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-  """A run from scratch, and its student as a directory."""
-  folder = tmp_path_factory.mktemp("model")
-  _, run = whole.run(folder / "run", rounds=0)
+  """Returns the exported student of a run from scratch, and the run."""
+  path = tmp_path_factory.mktemp("model")
+  _, run_dir = test_rounds.run(path / "run", rounds=0)
   commands.export(
-    read_settings(whole.config(rounds=0)), workdir=str(run.path), round=0, out=str(folder / "out"),
-    dtype="float32", verify=False,
-  )  # fmt: skip
-  return folder / "out", run
+    read_settings(test_rounds.config(rounds=0)),
+    workdir=str(run_dir.path),
+    round=0,
+    out=str(path / "out"),
+    dtype="float32",
+    verify=False,
+  )
+  return path / "out", run_dir
 
 
-def opened(folder, **changes) -> context.RunContext:
-  return context.RunContext(read_settings(whole.config(**changes)), folder, Console())
+def opened(run_dir, **changes) -> context.RunContext:
+  return context.RunContext(read_settings(test_rounds.config(**changes)), run_dir, Console())
 
 
 def same(a, b):
   jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-def test_a_student_begins_as_exactly_the_model_it_is_told_to(model, tmp_path):
+def test_a_student_starts_from_exactly_the_model_in_the_config(model, tmp_path):
   out, source = model
-  with opened(run_dir.RunDir(tmp_path), student__init=str(out), rounds=0) as what:
-    student, trained = what.students(-1)["student"]
+  with opened(RunDir(tmp_path), student__init=str(out), rounds=0) as ctx:
+    student, trained = ctx.students(-1)["student"]
     same(trained, opened(source, rounds=0).students(0)["student"][1])
-    problem = what.task.problems("test")[0]
+    problem = ctx.task.problems("test")[0]
     before = opened(source, rounds=0).student
-    assert student.encode_prompt(what.prompt(problem)) == before.encode_prompt(what.prompt(problem))
+    assert student.encode_prompt(ctx.prompt(problem)) == before.encode_prompt(ctx.prompt(problem))
 
 
-def test_low_rank_updates_are_trained_kept_small_and_merged_on_the_way_out(model, tmp_path):
+def test_lora_adapters_are_trained_saved_alone_and_merged_on_export(model, tmp_path):
   out, _ = model
   changes = LORA | {"student__init": str(out)}
-  played, folder = whole.run(tmp_path / "run", **changes)
-  assert played["rounds"][0]["steps"] == 4
-  what = opened(folder, **changes)
-  student, trained = what.students(0)["student"]
+  summary, run_dir = test_rounds.run(tmp_path / "run", **changes)
+  assert summary["rounds"][0]["steps"] == 4
+  ctx = opened(run_dir, **changes)
+  student, trained = ctx.students(0)["student"]
   assert set(trained["blocks"]) == {"q", "o", "down"}
   assert all(np.abs(x["up"]).max() > 0 for x in trained["blocks"].values())
-  arguments = dict(workdir=str(folder.path), round=0, dtype="float32", verify=False)
-  commands.export(read_settings(whole.config(**changes)), out=str(tmp_path / "out"), **arguments)
+  arguments = dict(workdir=str(run_dir.path), round=0, dtype="float32", verify=False)
+  commands.export(
+    read_settings(test_rounds.config(**changes)), out=str(tmp_path / "out"), **arguments
+  )
   again = {"student__init": str(tmp_path / "out"), "rounds": 0}
   (tmp_path / "again").mkdir()
-  exported = opened(run_dir.RunDir(tmp_path / "again"), **again).students(-1)["student"][1]
+  exported = opened(RunDir(tmp_path / "again"), **again).students(-1)["student"][1]
   same(exported, export.merged_params(student, trained))
   base = student.frozen["blocks"]
   assert (exported["blocks"]["k"] == base["k"]).all()
   assert (exported["blocks"]["q"] != base["q"]).any()
 
 
-def test_a_model_that_was_replaced_is_noticed_and_one_that_is_gone_is_not_missed_by_the_trained(
+def test_a_replaced_model_is_detected_and_a_fully_trained_student_does_not_need_its_base(
   model, tmp_path, capsys
 ):
   moved = shutil.copytree(model[0], tmp_path / "model")
   changes = {"student__init": str(moved), "rounds": 0, "student__lora__rank": 1}
-  _, folder = whole.run(tmp_path / "lora", **changes)
+  _, run_dir = test_rounds.run(tmp_path / "lora", **changes)
   weights = moved / "model.safetensors"
   weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\1\0")
   with pytest.raises(errors.UserError, match="not hold the model this run started with"):
-    opened(folder, **changes).students(0)["student"][0].frozen  # noqa: B018
+    opened(run_dir, **changes).students(0)["student"][0].frozen  # noqa: B018
   shutil.copy(model[0] / "model.safetensors", weights)
   changes["student__lora__rank"] = 0
-  _, folder = whole.run(tmp_path / "full", **changes)
+  _, run_dir = test_rounds.run(tmp_path / "full", **changes)
   shutil.rmtree(moved)
-  there = dict(workdir=str(folder.path), round=0, split="test")
-  assert commands.evaluate(read_settings(whole.config(**changes)), **there)["n"] == 10
+  there = dict(workdir=str(run_dir.path), round=0, split="test")
+  assert commands.evaluate(read_settings(test_rounds.config(**changes)), **there)["n"] == 10
 
 
-def test_an_encoder_decoder_plays_all_rounds_with_contrasts_and_leaves(tmp_path):
+def test_an_encoder_decoder_runs_all_rounds_with_contrasts_and_is_exported(tmp_path):
   changes = {
     "student__arch": "t5", "student__scratch__kv_heads": 4, "demonstrate__rationales": 2,
     "sft__denominator": "all_tokens",
   }  # fmt: skip
-  played, folder = whole.run(tmp_path / "run", **changes)
-  assert [row["steps"] for row in played["rounds"]] == [4, 4]
-  assert all(m.triplet is not None for m in whole.metrics(folder))
-  there = dict(workdir=str(folder.path), round=1, out=str(tmp_path / "out"))
-  commands.export(read_settings(whole.config(**changes)), **there, dtype="float32", verify=False)
+  summary, run_dir = test_rounds.run(tmp_path / "run", **changes)
+  assert [row["steps"] for row in summary["rounds"]] == [4, 4]
+  assert all(m.triplet is not None for m in test_rounds.metrics(run_dir))
+  there = dict(workdir=str(run_dir.path), round=1, out=str(tmp_path / "out"))
+  commands.export(
+    read_settings(test_rounds.config(**changes)), **there, dtype="float32", verify=False
+  )
   fields = json.loads((tmp_path / "out/config.json").read_text())
   assert fields["model_type"] == "t5" and fields["is_encoder_decoder"]
 
@@ -115,24 +123,26 @@ def test_an_encoder_decoder_plays_all_rounds_with_contrasts_and_leaves(tmp_path)
     ({"student__attention": "cudnn"}, "student.attention"),
     ({"student__lora__rank": 2, "student__lora__targets": ("gate",), "student__arch": "gpt2",
       "student__scratch__kv_heads": 4}, "student.lora.targets"),
-    ({"student__init": "no/such/folder"}, "no/such/folder"),
+    ({"student__init": "no/such/model"}, "no/such/model"),
   ],
 )  # fmt: skip
-def test_what_a_family_cannot_be_is_refused_before_anything_is_paid_for(changes, field, tmp_path):
+def test_what_a_family_does_not_support_is_rejected_before_anything_is_paid_for(
+  changes, field, tmp_path
+):
   with pytest.raises(errors.UserError, match=field.replace(".", r"\.")):
-    whole.run(tmp_path / "run", **changes)
+    test_rounds.run(tmp_path / "run", **changes)
   assert not list((tmp_path / "run").glob("round_*/*"))
 
 
-def test_another_family_than_the_one_that_is_there_is_refused(model, tmp_path):
+def test_an_arch_that_contradicts_the_model_is_rejected(model, tmp_path):
   with pytest.raises(errors.UserError, match=r"student\.arch.*llama"):
-    whole.run(tmp_path / "run", student__init=str(model[0]), student__arch="gpt2")
+    test_rounds.run(tmp_path / "run", student__init=str(model[0]), student__arch="gpt2")
 
 
 def test_packing_trains_on_the_same_examples_in_fewer_rows(model, tmp_path):
   changes = {"rounds": 0, "train__steps": 0, "train__epochs": 1, "train__buckets": (256,)}
-  _, apart = whole.run(tmp_path / "apart", **changes)
-  _, packed = whole.run(tmp_path / "packed", train__packing=True, **changes)
+  _, apart = test_rounds.run(tmp_path / "apart", **changes)
+  _, packed = test_rounds.run(tmp_path / "packed", train__packing=True, **changes)
   examples, steps = (
     [f.find(0, "train").facts[name] for f in (apart, packed)] for name in ("examples", "steps")
   )
@@ -140,16 +150,16 @@ def test_packing_trains_on_the_same_examples_in_fewer_rows(model, tmp_path):
 
 
 def edited(file, change):
-  """Changes the JSON in a file."""
+  """Edits the JSON in a file in place."""
   content = json.loads(file.read_text())
   change(content)
   file.write_text(json.dumps(content))
 
 
-def without_a_tensor(folder):
-  tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+def without_a_tensor(path):
+  tensors = safetensors.numpy.load_file(path / "model.safetensors")
   del tensors["model.norm.weight"]
-  safetensors.numpy.save_file(tensors, folder / "model.safetensors")
+  safetensors.numpy.save_file(tensors, path / "model.safetensors")
 
 
 FAULTS = {
@@ -168,36 +178,39 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_model_with_a_fault_is_refused_before_anything_is_paid_for_and_welcome_once_mended(
+def test_a_damaged_model_is_rejected_before_anything_is_paid_for_and_accepted_once_repaired(
   fault, model, tmp_path
 ):
   broken = shutil.copytree(model[0], tmp_path / "model")
   FAULTS[fault](broken)
   changes = {"student__init": str(broken), "rounds": 0}
   with pytest.raises(errors.UserError, match=re.escape(fault)):
-    whole.run(tmp_path / "run", **changes)
+    test_rounds.run(tmp_path / "run", **changes)
   assert not list((tmp_path / "run").glob("round_*"))
   shutil.copytree(model[0], broken, dirs_exist_ok=True)
-  changes["train__steps"] = 1  # nothing has begun, so that the config may change, too
-  assert whole.run(tmp_path / "run", **changes)[0]["rounds"][0]["steps"] == 1
+  changes["train__steps"] = 1  # no phase has started, so the config may still change
+  assert test_rounds.run(tmp_path / "run", **changes)[0]["rounds"][0]["steps"] == 1
 
 
-def test_until_a_run_has_begun_its_student_may_begin_as_another_model(model, tmp_path):
+def test_until_a_run_has_started_its_base_model_may_change(model, tmp_path):
   first = {"student__init": str(model[0]), "train__batch": 9, "mesh__data": 2, "mesh__tensor": 4}
   with pytest.raises(errors.UserError, match=r"train\.batch"):
-    whole.run(tmp_path / "run", **first)
+    test_rounds.run(tmp_path / "run", **first)
   other = shutil.copytree(model[0], tmp_path / "other")
   edited(other / "config.json", lambda c: c["rope_parameters"].update(rope_theta=5e3))
-  whole.run(tmp_path / "run", student__init=str(other), rounds=0)
-  what = opened(run_dir.RunDir(tmp_path / "run"), student__init=str(other), rounds=0)
-  assert what.base.config.rotary.theta == 5e3
+  test_rounds.run(tmp_path / "run", student__init=str(other), rounds=0)
+  ctx = opened(RunDir(tmp_path / "run"), student__init=str(other), rounds=0)
+  assert ctx.base.config.rotary.theta == 5e3
 
 
-def test_a_trained_student_is_used_as_the_one_it_is(model, tmp_path):
+def test_a_trained_student_is_not_used_as_another_one(model, tmp_path):
   changes = LORA | {"student__init": str(model[0]), "train__steps": 1}
-  _, folder = whole.run(tmp_path / "run", **changes)
+  _, run_dir = test_rounds.run(tmp_path / "run", **changes)
   use = lambda **others: commands.evaluate(
-    read_settings(whole.config(**changes | others)), workdir=str(folder.path), round=0, split="test"
+    read_settings(test_rounds.config(**changes | others)),
+    workdir=str(run_dir.path),
+    round=0,
+    split="test",
   )
   for key, value in {
     "student__lora__alpha": 1.0, "student__init": "scratch", "student__scratch__norm_eps": 0.1,
@@ -207,23 +220,26 @@ def test_a_trained_student_is_used_as_the_one_it_is(model, tmp_path):
   moved = shutil.copytree(model[0], tmp_path / "moved")
   assert use(student__init=str(moved), student__dtype="bfloat16", seed=5)["n"] == 10
   for name in ("sha256.json", "generation.json"):
-    (folder.path / "base" / name).write_text("{")
+    (run_dir.path / "base" / name).write_text("{")
     with pytest.raises(errors.UserError, match=f"{name} is missing or damaged"):
       use()
 
 
-def test_updates_of_fresh_weights_belong_to_the_seed_of_those(tmp_path):
+def test_lora_adapters_of_a_scratch_model_belong_to_its_seed(tmp_path):
   changes = LORA | {"train__steps": 1}
-  _, folder = whole.run(tmp_path / "run", **changes)
+  _, run_dir = test_rounds.run(tmp_path / "run", **changes)
   with pytest.raises(errors.UserError, match=r"config\.seed cannot be other"):
-    commands.opened(read_settings(whole.config(**changes, seed=5)), str(folder.path))
+    commands.opened(read_settings(test_rounds.config(**changes, seed=5)), str(run_dir.path))
 
 
-def test_a_table_of_positions_is_as_long_as_it_was_made_whatever_is_asked_later(tmp_path):
+def test_a_position_table_keeps_the_length_it_was_created_with(tmp_path):
   changes = {"student__arch": "gpt2", "student__scratch__kv_heads": 4, "rounds": 0}
-  _, folder = whole.run(tmp_path / "run", **changes)
+  _, run_dir = test_rounds.run(tmp_path / "run", **changes)
   use = lambda **others: commands.evaluate(
-    read_settings(whole.config(**changes | others)), workdir=str(folder.path), round=0, split="test"
+    read_settings(test_rounds.config(**changes | others)),
+    workdir=str(run_dir.path),
+    round=0,
+    split="test",
   )
   assert use(evaluate__max_new_tokens=64)["n"] == 10
   with pytest.raises(errors.UserError, match="at most 192 tokens a row"):
@@ -232,23 +248,23 @@ def test_a_table_of_positions_is_as_long_as_it_was_made_whatever_is_asked_later(
     use(rollout__buckets=(256,))
 
 
-def test_without_torch_what_was_to_be_verified_is_not_written(model, tmp_path, monkeypatch):
+def test_without_torch_an_export_that_must_be_verified_is_not_written(model, tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, "torch", None)
   with pytest.raises(errors.UserError, match="needs torch"):
     commands.export(
-      read_settings(whole.config(rounds=0)), workdir=str(model[1].path), round=0,
+      read_settings(test_rounds.config(rounds=0)), workdir=str(model[1].path), round=0,
       out=str(tmp_path / "out"), dtype="float32", verify=True,
     )  # fmt: skip
   assert not (tmp_path / "out").exists()
 
 
-def test_what_is_verified_is_computed_in_float32_however_it_was_trained(model, monkeypatch):
-  def worst(out, logits, *, positions):
+def test_verification_computes_in_float32_whatever_the_training_dtype(model, monkeypatch):
+  def verify(out, logits, *, positions):
     found.append(logits(*texts))
     return 0.0
 
   texts, found = (np.full((1, 3), 7), np.array([3]), np.array([[8, 9]])), []
-  monkeypatch.setattr(export.hf_verify, "verify", worst)
+  monkeypatch.setattr(export.hf_verify, "verify", verify)
   for dtype in ("float32", "bfloat16"):
     export.verify(opened(model[1], student__dtype=dtype, rounds=0), str(model[0]))
   np.testing.assert_array_equal(*found)

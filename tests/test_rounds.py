@@ -1,5 +1,7 @@
-"""Whole runs of a tiny student with the built-in teacher over real HTTP: what a run writes, and
-what an override changes."""
+"""Complete runs of a tiny student with the built-in teacher over real HTTP.
+
+Tested are what a run writes and what an override changes.
+"""
 
 import json
 import pathlib
@@ -13,7 +15,8 @@ from distill_jax import errors, records, rounds, settings, summary
 from distill_jax.cli import commands
 from distill_jax.config.read import read_settings
 from distill_jax.phases import feedback, train
-from distill_jax.run_dir import phase_dir, run_dir
+from distill_jax.run_dir import phase_dir
+from distill_jax.run_dir.run_dir import RunDir
 from distill_jax.runtime import fit
 
 
@@ -30,19 +33,18 @@ def config(**changes) -> dict:
   return c.to_dict()
 
 
-def run(workdir, **changes) -> tuple[dict, run_dir.RunDir]:
+def run(workdir, **changes) -> tuple[dict, RunDir]:
   c = config(**changes)
-  return commands.run(read_settings(c), c, str(workdir)), run_dir.RunDir(workdir)
+  return commands.run(read_settings(c), c, str(workdir)), RunDir(workdir)
 
 
-def records_of(folder, number, phase, name, kind):
-  return folder.find(number, phase).rows(name, kind)
+def records_of(run_dir, number, phase, name, kind):
+  return run_dir.find(number, phase).rows(name, kind)
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
-  """A run nobody changed, which the others are compared with; its teacher's cache serves them
-  all."""
+  """A run without overrides, which the others are compared with. They share its teacher cache."""
   return run(tmp_path_factory.mktemp("plain") / "run")
 
 
@@ -50,9 +52,9 @@ def cache(plain) -> dict:
   return {"teacher__cache": str(plain[1].path / "teacher.sqlite")}
 
 
-def test_the_summary_has_the_form_that_later_tools_rely_on(plain):
-  summary, folder = plain
-  assert json.loads((folder.path / "summary.json").read_text()) == json.loads(json.dumps(summary))
+def test_the_summary_has_the_format_that_other_tools_rely_on(plain):
+  summary, run_dir = plain
+  assert json.loads((run_dir.path / "summary.json").read_text()) == json.loads(json.dumps(summary))
   assert [r["round"] for r in summary["rounds"]] == [0, 1]
   for row in summary["rounds"]:
     assert row["exam"]["n"] == 40 and 0 <= row["exam"]["accuracy"] <= 1
@@ -69,45 +71,45 @@ def test_the_summary_has_the_form_that_later_tools_rely_on(plain):
 
 
 def test_everything_kept_is_right_and_everything_sent_was_wrong(plain):
-  _, folder = plain
+  _, run_dir = plain
   problems = {
     p.id: p for p in commands.context.open_task(read_settings(config())).problems("train")
   }
   for number, phase in ((0, "demonstrate"), (1, "feedback")):
-    for r in records_of(folder, number, phase, phase_dir.RATIONALES, records.Rationale):
+    for r in records_of(run_dir, number, phase, phase_dir.RATIONALES, records.Rationale):
       assert (
         r.answer == problems[r.problem].gold and r.text.splitlines()[-1] == f"Answer: {r.answer}"
       )
   wrong = {
     (a.problem, a.text)
-    for a in records_of(folder, 1, "exam", phase_dir.ATTEMPTS, records.Attempt)
+    for a in records_of(run_dir, 1, "exam", phase_dir.ATTEMPTS, records.Attempt)
     if not a.correct
   }
-  tailored = records_of(folder, 1, "feedback", phase_dir.RATIONALES, records.Rationale)
+  tailored = records_of(run_dir, 1, "feedback", phase_dir.RATIONALES, records.Rationale)
   assert tailored and all((r.problem, r.corrects) in wrong and r.critique for r in tailored)
 
 
-def test_a_finished_run_is_not_played_again(plain):
-  _, folder = plain
-  before = {f: f.stat().st_mtime_ns for f in folder.path.rglob("*.jsonl")}
-  again, _ = run(folder.path)
-  assert {f: f.stat().st_mtime_ns for f in folder.path.rglob("*.jsonl")} == before
+def test_a_finished_run_is_not_run_again(plain):
+  _, run_dir = plain
+  before = {f: f.stat().st_mtime_ns for f in run_dir.path.rglob("*.jsonl")}
+  again, _ = run(run_dir.path)
+  assert {f: f.stat().st_mtime_ns for f in run_dir.path.rglob("*.jsonl")} == before
   assert again["rounds"] == plain[0]["rounds"]
 
 
-def test_a_run_that_was_stopped_says_what_it_goes_on_after(plain, tmp_path, capsys):
-  folder = shutil.copytree(plain[1].path, tmp_path / "run")
-  (folder / "summary.json").unlink()
-  shutil.rmtree(folder / "final")
-  shutil.rmtree(run_dir.RunDir(folder).find(1, "evaluate").path)
-  again, _ = run(folder)
+def test_a_stopped_run_says_after_which_phase_it_resumes(plain, tmp_path, capsys):
+  run_dir = shutil.copytree(plain[1].path, tmp_path / "run")
+  (run_dir / "summary.json").unlink()
+  shutil.rmtree(run_dir / "final")
+  shutil.rmtree(RunDir(run_dir).find(1, "evaluate").path)
+  again, _ = run(run_dir)
   assert "going on after train of round 1\n" in capsys.readouterr().out
   assert again["rounds"] == plain[0]["rounds"]
-  run(folder)
+  run(run_dir)
   assert "going on" not in capsys.readouterr().out
 
 
-def test_a_folder_belongs_to_one_config(plain):
+def test_a_run_directory_belongs_to_one_config(plain):
   with pytest.raises(errors.UserError, match=r"config\.seed"):
     run(plain[1].path, seed=5)
 
@@ -121,31 +123,31 @@ def test_a_shared_cache_pays_for_nothing_twice_and_changes_no_result(plain, tmp_
     assert row["validation"] == first["validation"] and row["loss"] == first["loss"]
 
 
-def metrics(folder, number=1):
-  return records_of(folder, number, "train", fit.METRICS, records.Metrics)
+def metrics(run_dir, number=1):
+  return records_of(run_dir, number, "train", fit.METRICS, records.Metrics)
 
 
-def contrasts(folder, number=1):
-  return records_of(folder, number, "train", train.CONTRASTS, records.TripletExample)
+def contrasts(run_dir, number=1):
+  return records_of(run_dir, number, "train", train.CONTRASTS, records.TripletExample)
 
 
 def test_without_the_triplet_term_it_is_not_computed(plain, tmp_path):
-  _, folder = run(tmp_path / "run", train__losses__triplet=0.0, **cache(plain))
-  assert all(m.triplet is None and m.loss == m.sft for m in metrics(folder))
+  _, run_dir = run(tmp_path / "run", train__losses__triplet=0.0, **cache(plain))
+  assert all(m.triplet is None and m.loss == m.sft for m in metrics(run_dir))
   assert any(m.triplet for m in metrics(plain[1]))
 
 
 def test_blind_feedback_never_shows_a_mistake_and_asks_for_new_samples(plain, tmp_path):
-  _, folder = run(tmp_path / "run", feedback__kind="blind", **cache(plain))
-  rows = records_of(folder, 1, "feedback", phase_dir.RATIONALES, records.Rationale)
+  _, run_dir = run(tmp_path / "run", feedback__kind="blind", **cache(plain))
+  rows = records_of(run_dir, 1, "feedback", phase_dir.RATIONALES, records.Rationale)
   asked = len(
     {
       a.problem
-      for a in records_of(folder, 1, "exam", phase_dir.ATTEMPTS, records.Attempt)
+      for a in records_of(run_dir, 1, "exam", phase_dir.ATTEMPTS, records.Attempt)
       if not a.correct
     }
   )
-  facts = folder.find(1, "feedback").facts
+  facts = run_dir.find(1, "feedback").facts
   assert facts["teacher"]["calls"] == asked == facts["kept"] + sum(facts["dropped"].values())
   assert all(r.prompt == "annotate" and r.corrects == "" and r.sample >= 1 for r in rows)
 
@@ -155,9 +157,9 @@ def test_the_number_of_rounds_is_the_number_after_the_opening(plain, tmp_path):
   assert [r["round"] for r in summary["rounds"]] == [0]
 
 
-def test_contrasts_keep_as_many_negatives_as_they_are_told(plain, tmp_path):
-  _, folder = run(tmp_path / "run", contrast__negatives=1, **cache(plain))
-  assert {len(c.negatives) for c in contrasts(folder)} == {1}
+def test_contrasts_keep_as_many_negatives_as_configured(plain, tmp_path):
+  _, run_dir = run(tmp_path / "run", contrast__negatives=1, **cache(plain))
+  assert {len(c.negatives) for c in contrasts(run_dir)} == {1}
   assert max(len(c.negatives) for c in contrasts(plain[1])) > 1
 
 
@@ -171,26 +173,28 @@ def test_contrasts_keep_as_many_negatives_as_they_are_told(plain, tmp_path):
   ],
 )
 def test_the_loss_options_change_the_loss(plain, tmp_path, change):
-  _, folder = run(tmp_path / "run", **change, **cache(plain))
-  assert metrics(folder)[-1].loss != metrics(plain[1])[-1].loss
+  _, run_dir = run(tmp_path / "run", **change, **cache(plain))
+  assert metrics(run_dir)[-1].loss != metrics(plain[1])[-1].loss
 
 
-def test_replace_trains_on_this_round_alone_and_base_starts_afresh(plain, tmp_path):
-  _, folder = run(tmp_path / "run", accumulate_rationales=False, start_from="base", **cache(plain))
-  own = records_of(folder, 1, "feedback", phase_dir.RATIONALES, records.Rationale)
-  assert len(records_of(folder, 1, "train", train.EXAMPLES, records.Example)) == len(own)
-  assert metrics(folder)[0].loss > metrics(plain[1])[0].loss  # untrained weights know less
+def test_without_accumulation_a_round_trains_on_its_own_rationales_and_base_starts_afresh(
+  plain, tmp_path
+):
+  _, run_dir = run(tmp_path / "run", accumulate_rationales=False, start_from="base", **cache(plain))
+  own = records_of(run_dir, 1, "feedback", phase_dir.RATIONALES, records.Rationale)
+  assert len(records_of(run_dir, 1, "train", train.EXAMPLES, records.Example)) == len(own)
+  assert metrics(run_dir)[0].loss > metrics(plain[1])[0].loss  # untrained weights know less
 
 
 def test_evaluate_and_sample_use_the_run(plain, capsys, tmp_path):
-  folder = plain[1].path
-  facts = commands.evaluate(read_settings(config()), workdir=str(folder), round=-1, split="test")
+  run_dir = plain[1].path
+  facts = commands.evaluate(read_settings(config()), workdir=str(run_dir), round=-1, split="test")
   assert facts["correct"] == plain[0]["test"]["correct"]
   capsys.readouterr()
   (tmp_path / "questions.jsonl").write_text('{"question": "Tom has 1 pear."}\nWhat is 2 + 2?\n')
   commands.sample(
     read_settings(config()),
-    workdir=str(folder),
+    workdir=str(run_dir),
     round=0,
     question="",
     questions=str(tmp_path / "questions.jsonl"),
@@ -206,7 +210,7 @@ def test_evaluate_and_sample_use_the_run(plain, capsys, tmp_path):
   ]
 
 
-def test_a_run_is_exported_with_a_card_that_tells_its_rounds(plain, tmp_path):
+def test_a_run_is_exported_with_a_model_card_of_its_rounds(plain, tmp_path):
   out = tmp_path / "out"
   there = dict(workdir=str(plain[1].path), round=-1, out=str(out))
   commands.export(read_settings(config()), **there, dtype="float32", verify=False)
@@ -216,9 +220,7 @@ def test_a_run_is_exported_with_a_card_that_tells_its_rounds(plain, tmp_path):
     commands.export(read_settings(config()), **there, dtype="float32", verify=False)
 
 
-def test_a_student_whose_weights_are_gone_is_refused_by_name(plain, tmp_path):
-  import shutil
-
+def test_a_student_without_weights_is_rejected(plain, tmp_path):
   copy = shutil.copytree(plain[1].path, tmp_path / "copy")
   next(pathlib.Path(copy).glob("round_01/2_train/student/*/MANIFEST.json")).unlink()
   with pytest.raises(errors.UserError, match="student's weights are missing"):
@@ -236,16 +238,16 @@ def test_blind_feedback_in_the_opening_asks_for_new_samples_too():
   s = read_settings(
     config(opening=("demonstrate", "exam", "feedback", "train"), feedback__mistakes=2)
   )
-  what = types.SimpleNamespace(settings=s, task=commands.context.open_task(s))
-  problem = what.task.problems("train")[0]
-  rounds_of = [feedback.blind_requests(what, n, [problem] * 2) for n in (0, 1)]
+  ctx = types.SimpleNamespace(settings=s, task=commands.context.open_task(s))
+  problem = ctx.task.problems("train")[0]
+  rounds_of = [feedback.blind_requests(ctx, n, [problem] * 2) for n in (0, 1)]
   assert [w.request.first for wanted in rounds_of for w in wanted] == [1, 2, 3, 4]
 
 
 def test_a_round_without_a_teacher_paid_nothing_for_one(tmp_path):
-  folder = run_dir.RunDir(tmp_path)
-  folder.phase(0, 0, "exam").finish({"accuracy": 0.5, "n": 4, "mistakes": 2})
-  row = summary.row(types.SimpleNamespace(run_dir=folder), 0)
+  run_dir = RunDir(tmp_path)
+  run_dir.phase(0, 0, "exam").finish({"accuracy": 0.5, "n": 4, "mistakes": 2})
+  row = summary.row(types.SimpleNamespace(run_dir=run_dir), 0)
   assert row["teacher"] == {"calls": 0, "cache_hits": 0, "tokens": 0, "dollars": 0.0}
   assert row["kept"] == 0 and row["dropped"] == {}
 
@@ -257,10 +259,10 @@ def test_an_opening_that_keeps_no_rationale_says_why_they_were_dropped(tmp_path)
 
 
 @pytest.mark.parametrize("loss, norm", [(float("nan"), 1.0), (1.0, float("inf"))])
-def test_a_training_that_diverges_is_refused(loss, norm, tmp_path):
+def test_a_training_that_diverges_is_stopped(loss, norm, tmp_path):
   last = records.Metrics(step=7, loss=loss, sft=loss, triplet=None, grad_norm=norm)
   with pytest.raises(errors.UserError, match=r"diverged.*step 7.*config\.train\.lr"):
-    fit.raise_if_diverged(last, run_dir.RunDir(tmp_path).phase(0, 2, "train"))
+    fit.raise_if_diverged(last, RunDir(tmp_path).phase(0, 2, "train"))
 
 
 @pytest.mark.parametrize(
@@ -270,7 +272,7 @@ def test_a_training_that_diverges_is_refused(loss, norm, tmp_path):
     ({"train__batch": 12, "mesh__data": -1}, "config.train.batch"),
   ],
 )
-def test_devices_that_cannot_share_the_work_are_refused_before_the_teacher_is_paid(
+def test_devices_that_cannot_share_the_work_are_rejected_before_the_teacher_is_paid(
   tmp_path, change, named
 ):
   with pytest.raises(errors.UserError, match=named):
@@ -279,7 +281,7 @@ def test_devices_that_cannot_share_the_work_are_refused_before_the_teacher_is_pa
   assert not (tmp_path / "run" / "round_00").exists()
 
 
-def test_results_stand_alone_on_the_standard_output(plain, capsys):
+def test_standard_output_holds_only_the_results(plain, capsys):
   commands.evaluate(read_settings(config()), workdir=str(plain[1].path), round=-1, split="test")
   assert json.loads(capsys.readouterr().out)["n"] == 10
 
@@ -293,7 +295,7 @@ def test_results_stand_alone_on_the_standard_output(plain, capsys):
     ("", "no question"),
   ],
 )
-def test_a_broken_question_is_refused_with_its_line(tmp_path, line, named):
+def test_an_invalid_question_is_rejected_with_its_line(tmp_path, line, named):
   file = tmp_path / "questions.jsonl"
   file.write_text(f"\n\n{line}\n")
   with pytest.raises(errors.UserError, match=named):
@@ -301,14 +303,14 @@ def test_a_broken_question_is_refused_with_its_line(tmp_path, line, named):
 
 
 @pytest.mark.parametrize("change", [{"round": -5}, {"temperature": float("nan")}])
-def test_a_round_and_a_temperature_that_do_not_exist_are_refused(plain, change):
+def test_an_invalid_round_or_temperature_is_rejected(plain, change):
   asked = {"round": 0, "question": "a", "questions": "", "samples": 1, "temperature": 0.0}
   with pytest.raises(errors.UserError):
     commands.sample(read_settings(config()), workdir=str(plain[1].path), **asked | change)
 
 
 @pytest.mark.parametrize("change", [{"port": 99999}, {"log": "/nowhere/at/all"}])
-def test_a_teacher_that_cannot_serve_is_refused(change):
+def test_a_teacher_that_cannot_serve_is_rejected(change):
   with pytest.raises(errors.UserError):
     commands.serve(read_settings(config()), **{"port": 0, "log": ""} | change)
 
@@ -324,7 +326,7 @@ def test_rounds_stop_when_validation_stops_gaining_or_no_mistake_is_left():
 
 
 @pytest.mark.parametrize(
-  "plan, policy, played",
+  "plan, policy, count",
   [
     (("exam", "feedback", "train"), "right_over_wrong", 1),
     (("exam", "pair", "prefer"), "right_over_wrong", 1),
@@ -333,41 +335,41 @@ def test_rounds_stop_when_validation_stops_gaining_or_no_mistake_is_left():
   ],
 )
 def test_a_round_without_a_mistake_ends_where_it_would_learn_from_them(
-  plan, policy, played, tmp_path, monkeypatch
+  plan, policy, count, tmp_path, monkeypatch
 ):
-  """Pairs of styles alone need none."""
+  """Only pairs of styles need no mistakes."""
   done = []
 
-  def play_phase(name, run, number, here):
+  def run_phase(name, ctx, round_index, out):
     done.append(name)
-    here.finish({"mistakes": 0})
+    out.finish({"mistakes": 0})
 
-  monkeypatch.setattr(rounds.phases, "run_phase", play_phase)
+  monkeypatch.setattr(rounds.phases, "run_phase", run_phase)
   monkeypatch.setattr(summary, "row", lambda ctx, round_index, no_mistakes=False: no_mistakes)
   pair = types.SimpleNamespace(policy=policy)
-  what = types.SimpleNamespace(
-    settings=types.SimpleNamespace(each_round=plan, pair=pair), run_dir=run_dir.RunDir(tmp_path)
+  ctx = types.SimpleNamespace(
+    settings=types.SimpleNamespace(each_round=plan, pair=pair), run_dir=RunDir(tmp_path)
   )
-  assert rounds.run_round(what, 1) == (played == 1)
-  assert done == [*plan, "evaluate"][:played]
+  assert rounds.run_round(ctx, 1) == (count == 1)
+  assert done == [*plan, "evaluate"][:count]
 
 
-def test_examples_are_told_by_what_was_voted_for(tmp_path):
-  """The last of several attempts is not what counted."""
-  folder = run_dir.RunDir(tmp_path)
+def test_examples_show_an_attempt_with_the_voted_answer(tmp_path):
+  """It is not simply the last of several attempts."""
+  run_dir = RunDir(tmp_path)
   of = lambda text, answer, number: records.Attempt(
     "p", text, answer, answer == "7", round=number, sample=0, finish="stop", tokens=1, logprob=0.0
   )
   said = ([of("a", "8", 0), of("b", "8", 0), of("c", "7", 0)], [of("d", "7", 1), of("e", None, 1)])
   for number, (attempts, answer) in enumerate(zip(said, "87", strict=True)):
-    here = folder.phase(number, 0, "evaluate")
-    here.write(phase_dir.ATTEMPTS, attempts)
-    here.write("verdicts.jsonl", [records.Verdict("p", answer, answer == "7")])
-    here.finish({})
+    out = run_dir.phase(number, 0, "evaluate")
+    out.write(phase_dir.ATTEMPTS, attempts)
+    out.write("verdicts.jsonl", [records.Verdict("p", answer, answer == "7")])
+    out.finish({})
   problem = records.Problem("p", "validation", "3 + 4?", "7")
   task = types.SimpleNamespace(problems=lambda split: [problem])
-  what = types.SimpleNamespace(run_dir=folder, task=task)
-  assert summary.before_and_after(what, 1) == [("3 + 4?", "a", "d", "7")]
+  ctx = types.SimpleNamespace(run_dir=run_dir, task=task)
+  assert summary.before_and_after(ctx, 1) == [("3 + 4?", "a", "d", "7")]
 
 
 def test_the_best_round_is_the_first_of_the_best():

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from distill_jax import errors, students
@@ -121,10 +122,10 @@ def logits(
   prompts = [row[:n] for row, n in zip(tokens_BL, lengths_B, strict=True)]
   starts = prompts if start is None else [np.array([start])] * batch
   texts = [np.concatenate([s, w]) for s, w in zip(starts, written_BT, strict=True)]
-  tokens, positions, segments = pad_texts(texts)
+  tokens, positions, segments = map(jnp.asarray, pad_texts(texts))
   rows = token_rows.Rows(tokens, positions, segments)
   if start is not None:
-    source, _, source_segments = pad_texts(prompts)
+    source, _, source_segments = map(jnp.asarray, pad_texts(prompts))
     rows = rows._replace(source=source, source_segments=source_segments)
   where_BT = np.array([len(s) - 1 for s in starts])[:, None] + np.arange(count + 1)
   states_BLD = students.of(config).hidden(config, params, rows)

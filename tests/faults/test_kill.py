@@ -1,5 +1,4 @@
-"""A run that is killed again and again ends as one that was left alone, and pays for no finished
-reply twice."""
+"""A run that is killed again and again ends like an undisturbed one and pays for no reply twice."""
 
 import contextlib
 import json
@@ -27,7 +26,7 @@ TINY = (
 
 STUDENTS = ("student", "decomposer", "solver")
 
-# Each kill waits for a sign that a phase is under way: in some folder, some file is there.
+# Each kill waits for a sign that a phase is running: a file in a directory, or new replies (None).
 KILLS = (
   ("teacher", "round_00", None),
   ("exam", "round_00/1_exam", "attempts.jsonl"),
@@ -57,7 +56,7 @@ def command(workdir, base_url) -> list[str]:
 
 @pytest.fixture
 def teacher(tmp_path):
-  """The built-in teacher in its own process, a little slow, so that there is time to kill."""
+  """Runs the built-in teacher in its own process, with latency, so there is time to kill."""
   overrides = [f"--config.{o}" for o in (*TINY, "teacher.builtin.latency=0.05")]
   process = subprocess.Popen(
     [
@@ -94,8 +93,8 @@ def environment(tmp_path) -> dict:
   return {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1", **cache}
 
 
-def play_until(sign, words, env, log) -> bool:
-  """Starts the run and kills it when `sign` shows; False if it ended first."""
+def run_until(sign, words, env, log) -> bool:
+  """Starts the run and kills it when `sign()` is true; returns False if it ended first."""
   process = subprocess.Popen(words, cwd=ROOT, env=env, stdout=log, stderr=log)
   while process.poll() is None:
     if sign():
@@ -107,28 +106,29 @@ def play_until(sign, words, env, log) -> bool:
 
 
 def contents(workdir) -> dict[str, bytes]:
-  """Every record, manifest and metric of a run, and the weights; not the lock, the clock and the
-  teacher's cache."""
-  kept = ("*.jsonl", "manifest.json", "config.json")
-  found = {
+  """Returns every record, manifest and metric of a run, by path.
+
+  The weights, the lock, the run time and the teacher's cache are left out.
+  """
+  patterns = ("*.jsonl", "manifest.json", "config.json")
+  return {
     str(f.relative_to(workdir)): f.read_bytes()
-    for k in kept
-    for f in pathlib.Path(workdir).rglob(k)
+    for pattern in patterns
+    for f in pathlib.Path(workdir).rglob(pattern)
     if not {*STUDENTS, "checkpoints"} & set(f.parts) and "teacher" not in f.name
   }
-  return found
 
 
 def weights(workdir) -> dict:
-  """Arrays of the students of each training."""
+  """Returns the arrays of the students of each training phase, by path."""
   import numpy as np
   import orbax.checkpoint as ocp
 
   out = {}
-  for folder in sorted(pathlib.Path(workdir).glob("round_*/*/*/*")):
-    if folder.name.isdigit() and folder.parent.name in STUDENTS:
-      tree = ocp.StandardCheckpointer().restore(str(folder / "default"))
-      out[str(folder.relative_to(workdir))] = [
+  for directory in sorted(pathlib.Path(workdir).glob("round_*/*/*/*")):
+    if directory.name.isdigit() and directory.parent.name in STUDENTS:
+      tree = ocp.StandardCheckpointer().restore(str(directory / "default"))
+      out[str(directory.relative_to(workdir))] = [
         np.asarray(x).tobytes() for x in ocp.utils.jax.tree.leaves(tree)
       ]
   return out
@@ -147,14 +147,14 @@ def test_a_run_killed_in_every_phase_ends_bit_for_bit_the_same_and_pays_nothing_
       == 0
     ), (tmp_path / "log").read_text()[-3000:]
     before = stats(teacher)
-    for phase, folder, pattern in KILLS:
+    for phase, directory, pattern in KILLS:
       if phase == "teacher":
         start = stats(teacher)["completed"]
         sign = lambda start=start: stats(teacher)["completed"] >= start + 8
       else:
-        sign = lambda folder=folder, pattern=pattern: any((killed / folder).glob(pattern))
-      assert play_until(sign, command(killed, teacher), env, log), (
-        f"the run ended before {phase} in {folder}"
+        sign = lambda directory=directory, pattern=pattern: any((killed / directory).glob(pattern))
+      assert run_until(sign, command(killed, teacher), env, log), (
+        f"the run ended before {phase} in {directory}"
       )
     assert (
       subprocess.run(command(killed, teacher), cwd=ROOT, env=env, stdout=log, stderr=log).returncode
@@ -167,13 +167,13 @@ def test_a_run_killed_in_every_phase_ends_bit_for_bit_the_same_and_pays_nothing_
   for summary in summaries:
     del summary["seconds"]
   assert summaries[0] == summaries[1]
-  # The second run has a cache of its own, so each reply is paid for once more. What the server had
-  # answered but the killed process had not yet received is lost: at most what was in flight, which
-  # is 4 requests for 2 replies each, at each of the two kills amid the teacher's work.
+  # The second run has its own cache, so it pays for each reply once more. Replies that the server
+  # had sent but the killed process had not received are lost. That is at most what was in flight:
+  # 4 requests for 2 replies each, at each of the two kills during a teacher phase.
   assert 0 <= (after["completed"] - before["completed"]) - before["completed"] <= 2 * 4 * 2
 
 
-# The other recipes, with the teacher inside the process: overrides, and (phase, sign) of each kill.
+# The other recipes, with the teacher in the same process: overrides and (phase, sign) of each kill.
 SMALL = (
   "taxonomy.train=24", "taxonomy.test=4", "taxonomy.out_of_domain=0", "taxonomy.options=3",
   "world.train=24", "world.test=4", "world.out_of_domain=0", "task.validation=4", "rounds=1",
@@ -187,17 +187,18 @@ SMALL = (
 )  # fmt: skip
 
 
-def shows(folder: str, pattern: str):
-  return lambda run: any((run / folder).glob(pattern))
+def exists(directory: str, pattern: str):
+  """Returns a sign: a directory of the run contains a file."""
+  return lambda run: any((run / directory).glob(pattern))
 
 
-def holds(file: str, text: str):
-  """A file has a text in it."""
+def contains(file: str, text: str):
+  """Returns a sign: a file contains a text."""
   return lambda run: (run / file).exists() and text in (run / file).read_text()
 
 
 def scored(run) -> bool:
-  """Some references are computed."""
+  """A sign: some reference log-probabilities are cached."""
   file = run / "references.sqlite"
   if not file.exists():
     return False
@@ -207,26 +208,29 @@ def scored(run) -> bool:
   return False
 
 
-PREFERRED = (("pair", scored), ("prefer", shows("round_01/2_prefer/checkpoints", "student/[0-9]*")))
+PREFERRED = (
+  ("pair", scored),
+  ("prefer", exists("round_01/2_prefer/checkpoints", "student/[0-9]*")),
+)
 RECIPES = {
   "tinythinker": (
     ("student.arch=llama", "staged.interval=1", "train.steps=100"),
     (
-      ("exam of recalls", holds("round_01/0_exam/attempts.jsonl", '"stage": "recall"')),
-      ("exam of analyses", holds("round_01/0_exam/attempts.jsonl", '"stage": "analyze"')),
+      ("exam of recalls", contains("round_01/0_exam/attempts.jsonl", '"stage": "recall"')),
+      ("exam of analyses", contains("round_01/0_exam/attempts.jsonl", '"stage": "analyze"')),
       *PREFERRED,
     ),
   ),
   "self_refine": (
     ("pair.policy=cot_over_plain", "exam.samples=4", "exam.max_new_tokens=80"),
-    (("exam", shows("round_01/0_exam", "attempts.jsonl")), *PREFERRED),
+    (("exam", exists("round_01/0_exam", "attempts.jsonl")), *PREFERRED),
   ),
   "socratic": (
     ("rounds=0", "rollout.buckets=192"),
     (
-      ("the first student", shows("round_00/1_train/checkpoints", "decomposer/[0-9]*")),
-      ("the second student", shows("round_00/1_train/checkpoints", "solver/[0-9]*")),
-      ("evaluate", shows("round_00/2_evaluate", "attempts.jsonl")),
+      ("the first student", exists("round_00/1_train/checkpoints", "decomposer/[0-9]*")),
+      ("the second student", exists("round_00/1_train/checkpoints", "solver/[0-9]*")),
+      ("evaluate", exists("round_00/2_evaluate", "attempts.jsonl")),
     ),
   ),
 }
@@ -242,14 +246,16 @@ def test_a_recipe_killed_in_every_phase_ends_bit_for_bit_the_same(recipe, tmp_pa
   words = [sys.executable, "-m", "distill_jax", "run", f"--config=configs/{recipe}.py"]
   words += [f"--config.{override}" for override in (*SMALL, *more)]
   with open(tmp_path / "log", "w") as log:
-    play = lambda workdir: subprocess.run(
+    run = lambda workdir: subprocess.run(
       [*words, f"--workdir={workdir}"], cwd=ROOT, env=env, stdout=log, stderr=log
     )
-    told = lambda: (tmp_path / "log").read_text()[-3000:]
-    assert play(undisturbed).returncode == 0, told()
+    output = lambda: (tmp_path / "log").read_text()[-3000:]
+    assert run(undisturbed).returncode == 0, output()
     for phase, sign in kills:
-      amid = play_until(lambda sign=sign: sign(killed), [*words, f"--workdir={killed}"], env, log)
-      assert amid, f"the run ended before {phase}: {told()}"
-    assert play(killed).returncode == 0, told()
+      was_killed = run_until(
+        lambda sign=sign: sign(killed), [*words, f"--workdir={killed}"], env, log
+      )
+      assert was_killed, f"the run ended before {phase}: {output()}"
+    assert run(killed).returncode == 0, output()
   assert contents(killed) == contents(undisturbed)
   assert weights(killed) == weights(undisturbed) != {}

@@ -1,57 +1,60 @@
-"""Devices that cannot train as they are told to are refused, by the setting that is wrong."""
+"""Settings that the devices cannot train with are rejected by name."""
 
 import dataclasses
-import types
 
 import pytest
 
+from configs import quickstart
 from distill_jax import errors
+from distill_jax.config.read import read_settings
 from distill_jax.runtime import base_model, devices
 from tests.students import oracle
 
 
-def refuse(
+def check(
   batch=8, micro=1, length=128, triplet=0.0, tensor=2, attention="splash", plan=(), **changes
 ):
   config = dataclasses.replace(oracle.TINY, layers=1, **changes)
-  devices.check(
-    types.SimpleNamespace(
-      student=types.SimpleNamespace(attention=attention),
-      mesh=types.SimpleNamespace(data=-1, fsdp=2, tensor=tensor),
-      prefer=types.SimpleNamespace(batch=batch),
-      opening=("demonstrate", "train"),
-      each_round=plan,
-      train=types.SimpleNamespace(
-        batch=batch,
-        grad_accum_steps=micro,
-        buckets=(length,),
-        losses=types.SimpleNamespace(triplet=triplet),
-      ),
-    ),
-    base_model.BaseModel(None, config, {}),
+  s = read_settings(quickstart.get_config().to_dict())
+  train = dataclasses.replace(
+    s.train,
+    batch=batch,
+    grad_accum_steps=micro,
+    buckets=(length,),
+    losses=dataclasses.replace(s.train.losses, triplet=triplet),
   )
+  s = dataclasses.replace(
+    s,
+    student=dataclasses.replace(s.student, attention=attention),
+    mesh=dataclasses.replace(s.mesh, data=-1, fsdp=2, tensor=tensor),
+    prefer=dataclasses.replace(s.prefer, batch=batch),
+    opening=("demonstrate", "train"),
+    each_round=plan,
+    train=train,
+  )
+  devices.check(s, base_model.BaseModel(None, config, {}))
 
 
 @pytest.fixture
 def anywhere(monkeypatch):
-  """The path that has an interpreter taken for this device's own."""
+  """Makes splash attention, which has an interpreter, count as a path of this device."""
   monkeypatch.setattr(devices, "DEVICE_OF", {"splash": "cpu"})
 
 
-def test_rows_that_the_devices_cannot_share_are_refused():
-  refuse(batch=8, attention="auto")
+def test_rows_that_the_devices_cannot_share_are_rejected():
+  check(batch=8, attention="auto")
   with pytest.raises(errors.UserError, match=r"train\.batch.*multiple of 4"):
-    refuse(batch=6, attention="auto")
+    check(batch=6, attention="auto")
 
 
-def test_a_path_of_another_device_is_refused():
+def test_an_attention_path_of_another_device_is_rejected():
   with pytest.raises(errors.UserError, match=r"student\.attention.*this device is a cpu"):
-    refuse()
+    check()
 
 
-def test_what_a_path_can_do_is_not_refused(anywhere):
-  refuse()
-  refuse(micro=2)
+def test_what_an_attention_path_supports_is_accepted(anywhere):
+  check()
+  check(micro=2)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +67,8 @@ def test_what_a_path_can_do_is_not_refused(anywhere):
     ({"micro": 4}, "2 rows cannot be split 4 ways"),
   ],
 )
-def test_what_a_path_cannot_do_on_this_mesh_is_refused(anywhere, changes, reason):
+def test_what_an_attention_path_does_not_support_on_this_mesh_is_rejected(
+  anywhere, changes, reason
+):
   with pytest.raises(errors.UserError, match=f"student.attention.*{reason}"):
-    refuse(**changes)
+    check(**changes)

@@ -1,5 +1,7 @@
-"""What is kept of the teacher's replies, which answer counts, and what a training warns of: laws
-without a student."""
+"""Which replies of the teacher are kept, which answer counts, and when training warns.
+
+No student is needed for these laws.
+"""
 
 import dataclasses
 import types
@@ -10,14 +12,15 @@ from configs import cot
 from distill_jax import errors, records
 from distill_jax.config.read import read_settings
 from distill_jax.phases import demonstrate, evaluate, prefer
-from distill_jax.run_dir import phase_dir, run_dir
+from distill_jax.run_dir import phase_dir
+from distill_jax.run_dir.run_dir import RunDir
 from distill_jax.runtime import context, rationales
 from distill_jax.tasks import task
 from distill_jax.teacher import types as asking
 
 
 class Teacher:
-  """Says what it is told to, request by request; None is a failure."""
+  """Gives the scripted replies, request by request; None is a failure."""
 
   def __init__(self, *replies):
     self.replies, self.asked = list(replies), []
@@ -26,9 +29,9 @@ class Teacher:
 
   def ask(self, requests, **_):
     self.asked.append([(r.question, r.first, r.samples) for r in requests])
-    return [[self._say() for _ in range(r.samples)] for r in requests]
+    return [[self._reply() for _ in range(r.samples)] for r in requests]
 
-  def _say(self):
+  def _reply(self):
     text = self.replies.pop(0)
     if text is None:
       return asking.Failure("timeout", "", 1)
@@ -38,12 +41,12 @@ class Teacher:
 
 
 @pytest.fixture
-def what(tmp_path):
+def ctx(tmp_path):
   c = cot.get_config()
   c.world.train, c.world.test, c.world.out_of_domain, c.task.validation = 4, 1, 0, 1
   c.teacher.min_reply_rate = 0.0
   s = read_settings(c.to_dict())
-  return context.RunContext(s, run_dir.RunDir(tmp_path), Console())
+  return context.RunContext(s, RunDir(tmp_path), Console())
 
 
 class Console:
@@ -60,82 +63,83 @@ class Console:
     pass
 
 
-def said(answer, reason="Because of this."):
+def rationale(answer, reason="Because of this."):
   return f"{reason}\nAnswer: {answer}"
 
 
-def collect(what, replies, *, samples=1, problems=1, read=None, **rules):
-  """(facts, rationales kept, what was asked)."""
-  what.teacher = Teacher(*replies)
-  here = what.run_dir.phase(0, 0, "demonstrate")
-  read = read or (lambda text, problem: rationales.ParsedReply(text))
-  wanted = [
+def collect(ctx, replies, *, samples=1, problems=1, parse=None, **rules):
+  """Returns (facts, rationales kept, what was asked)."""
+  ctx.teacher = Teacher(*replies)
+  out = ctx.run_dir.phase(0, 0, "demonstrate")
+  parse = parse or (lambda text, problem: rationales.ParsedReply(text))
+  requests = [
     rationales.TeacherRequest(p, asking.Request("annotate", p.id, (), samples))
-    for p in what.task.problems("train")[:problems]
+    for p in ctx.task.problems("train")[:problems]
   ]
-  rationales.collect(what, 0, here, wanted, read, **rules)
-  return here.facts, here.rows(phase_dir.RATIONALES, records.Rationale), what.teacher.asked
+  rationales.collect(ctx, 0, out, requests, parse, **rules)
+  return out.facts, out.rows(phase_dir.RATIONALES, records.Rationale), ctx.teacher.asked
 
 
-def gold(what):
-  return what.task.problems("train")[0].gold
+def gold(ctx):
+  return ctx.task.problems("train")[0].gold
 
 
-def test_what_could_not_be_used_is_asked_for_again_as_fresh_samples(what):
-  right = said(gold(what)), said(gold(what), "Otherwise.")
-  facts, kept, asked = collect(what, ["no answer here", None, *right], samples=2, passes=2)
-  name = what.task.problems("train")[0].id
+def test_unusable_replies_are_requested_again_as_new_samples(ctx):
+  right = rationale(gold(ctx)), rationale(gold(ctx), "Otherwise.")
+  facts, kept, asked = collect(ctx, ["no answer here", None, *right], samples=2, passes=2)
+  name = ctx.task.problems("train")[0].id
   assert asked == [[(name, 0, 2)], [(name, 2, 2)]]
   assert facts["kept"] == 2 and [r.sample for r in kept] == [2, 3]
   assert facts["dropped"] == {"no_answer": 1, "timeout": 1}
 
 
-def test_a_wrong_answer_is_an_answer_and_is_not_asked_for_again(what):
-  facts, kept, asked = collect(what, [said("-1")], passes=3)
+def test_a_wrong_answer_is_an_answer_and_is_not_requested_again(ctx):
+  facts, kept, asked = collect(ctx, [rationale("-1")], passes=3)
   assert len(asked) == 1 and kept == [] and facts["dropped"] == {"wrong_answer": 1}
 
 
-def test_a_question_is_asked_no_more_often_than_there_are_passes(what):
-  facts, _, asked = collect(what, [None] * 3, passes=3)
+def test_a_question_is_asked_at_most_once_per_pass(ctx):
+  facts, _, asked = collect(ctx, [None] * 3, passes=3)
   assert [r[0][1:] for r in asked] == [(0, 1), (1, 1), (2, 1)] and facts["dropped"] == {
     "timeout": 3
   }
 
 
-def test_a_phase_with_too_few_replies_is_not_gone_on_from(what):
-  teacher = dataclasses.replace(what.settings.teacher, min_reply_rate=0.5)
-  what.settings = dataclasses.replace(what.settings, teacher=teacher)
-  with pytest.raises(
-    errors.UserError, match="only 1 of the 3 samples of round 0 0_demon"
-  ) as refusal:
-    collect(what, [said("1"), None, None], problems=3)
-  assert refusal.value.code == errors.TEACHER and "2 timeout" in str(refusal.value)
-  assert not what.run_dir.phase(0, 0, "demonstrate").finished
-  assert collect(what, [said("1"), said("2"), None, None], problems=4)[0]["dropped"]["timeout"] == 2
+def test_a_phase_with_too_few_replies_is_not_finished(ctx):
+  teacher = dataclasses.replace(ctx.settings.teacher, min_reply_rate=0.5)
+  ctx.settings = dataclasses.replace(ctx.settings, teacher=teacher)
+  with pytest.raises(errors.UserError, match="only 1 of the 3 samples of round 0 0_demon") as error:
+    collect(ctx, [rationale("1"), None, None], problems=3)
+  assert error.value.code == errors.TEACHER and "2 timeout" in str(error.value)
+  assert not ctx.run_dir.phase(0, 0, "demonstrate").finished
+  assert (
+    collect(ctx, [rationale("1"), rationale("2"), None, None], problems=4)[0]["dropped"]["timeout"]
+    == 2
+  )
 
 
-def test_what_was_never_recorded_is_not_missed(what):
-  teacher = dataclasses.replace(what.settings.teacher, min_reply_rate=1.0)
-  what.settings = dataclasses.replace(what.settings, teacher=teacher)
+def test_unrecorded_replies_do_not_count_as_missing(ctx):
+  teacher = dataclasses.replace(ctx.settings.teacher, min_reply_rate=1.0)
+  ctx.settings = dataclasses.replace(ctx.settings, teacher=teacher)
   unrecorded = asking.Failure("unrecorded", "nothing is recorded for it", 0)
-  facts = collect(what, [said("1"), unrecorded, unrecorded], problems=3)[0]
+  facts = collect(ctx, [rationale("1"), unrecorded, unrecorded], problems=3)[0]
   assert facts["dropped"]["unrecorded"] == 2
 
 
-def test_only_the_questions_that_lack_something_are_asked_again(what):
-  first, second = what.task.problems("train")[:2]
-  replies = [said(first.gold), None, said(second.gold)]
-  _, kept, asked = collect(what, replies, problems=2, passes=2)
+def test_only_questions_with_missing_replies_are_asked_again(ctx):
+  first, second = ctx.task.problems("train")[:2]
+  replies = [rationale(first.gold), None, rationale(second.gold)]
+  _, kept, asked = collect(ctx, replies, problems=2, passes=2)
   assert asked[1] == [(second.id, 1, 1)] and {r.problem for r in kept} == {first.id, second.id}
 
 
 REASONS = ("Since this.", "As that.", "For it is so.", "It must be.")
 
 
-def replies(what, *answers):
-  names = {"gold": gold(what)}
+def replies(ctx, *answers):
+  names = {"gold": gold(ctx)}
   return [
-    said(names.get(answer, answer), reason)
+    rationale(names.get(answer, answer), reason)
     for answer, reason in zip(answers, REASONS, strict=False)
   ]
 
@@ -145,50 +149,50 @@ def replies(what, *answers):
   [
     (("gold", "-1", "-1"), 1, 2, 0),  # two of three disagree with gold
     (("gold", "gold", "-1"), 2, 2, 2),
-    (("gold", "-1"), 1, 1, 1),  # a tie is gold's
+    (("gold", "-1"), 1, 1, 1),  # ties go to gold
     (("-1", "-2", "-2"), 0, 2, 0),
-    (("-1", "-2"), 0, 1, 0),  # a tie without gold: the first
+    (("-1", "-2"), 0, 1, 0),  # a tie without gold: the first one
   ],
 )
 @pytest.mark.parametrize("relabel", ["keep", "majority", "drop"])
 def test_whose_answer_counts_where_replies_disagree_with_gold(
-  what, answers, keep, majority, drop, relabel
+  ctx, answers, keep, majority, drop, relabel
 ):
   count = {"keep": keep, "majority": majority, "drop": drop}[relabel]
-  some = replies(what, *answers)
-  facts, kept, _ = collect(what, some, samples=len(answers), relabel=relabel)
+  some = replies(ctx, *answers)
+  facts, kept, _ = collect(ctx, some, samples=len(answers), relabel=relabel)
   assert facts["kept"] == len(kept) == count
   assert sum(facts["dropped"].values()) == len(answers) - count
-  overruled = relabel == "majority" and any(r.answer != gold(what) for r in kept)
+  overruled = relabel == "majority" and any(r.answer != gold(ctx) for r in kept)
   assert facts["relabelled"] == int(overruled)
   assert len({r.answer for r in kept}) <= 1
   assert all(r.text.endswith(f"Answer: {r.answer}") for r in kept)
 
 
-def test_majorities_are_told_by_what_is_dropped(what):
-  facts, _, _ = collect(what, replies(what, "gold", "-1", "-1"), samples=3, relabel="drop")
+def test_a_dropped_question_counts_as_overruled_not_relabelled(ctx):
+  facts, _, _ = collect(ctx, replies(ctx, "gold", "-1", "-1"), samples=3, relabel="drop")
   assert facts["dropped"] == {"overruled": 3} and facts["relabelled"] == 0
 
 
 @pytest.mark.parametrize("distance, kept", [(0, 3), (1, 2), (2, 2), (40, 1)])
-def test_rationales_of_a_question_differ_by_more_edits_than_the_distance(what, distance, kept):
-  """cat, cats: one edit; so is none. The last differs by many."""
+def test_rationales_of_a_question_differ_by_more_edits_than_the_distance(ctx, distance, kept):
+  """cat and cats differ by one edit, the last by many."""
   some = [
-    said(gold(what), reason) for reason in ("A cat.", "A cats.", "Something quite different.")
+    rationale(gold(ctx), reason) for reason in ("A cat.", "A cats.", "Something quite different.")
   ]
-  facts, found, _ = collect(what, some, samples=3, distance=distance)
+  facts, found, _ = collect(ctx, some, samples=3, distance=distance)
   assert facts["kept"] == len(found) == kept
   assert facts["dropped"] == ({"duplicate": 3 - kept} if kept < 3 else {})
 
 
-def test_of_stages_the_key_information_is_what_has_to_differ(what):
-  def read(text, problem):
+def test_staged_rationales_must_differ_in_their_key_information(ctx):
+  def parse(text, problem):
     recall, analysis = text.split("/")
-    whole = f"{recall}\n{analysis}\nAnswer: {problem.gold}"
-    return rationales.ParsedReply(whole, parts=(("recall", recall), ("A", analysis)))
+    text = f"{recall}\n{analysis}\nAnswer: {problem.gold}"
+    return rationales.ParsedReply(text, parts=(("recall", recall), ("A", analysis)))
 
   some = ["Cats purr./One.", "Cats purr!/Quite another one.", "Dogs bark loudly./One."]
-  _, found, _ = collect(what, some, samples=3, distance=2, read=read)
+  _, found, _ = collect(ctx, some, samples=3, distance=2, parse=parse)
   assert [r.parts[0][1] for r in found] == ["Cats purr.", "Dogs bark loudly."]
 
 
@@ -203,11 +207,11 @@ def test_of_stages_the_key_information_is_what_has_to_differ(what):
     ([], None),
   ],
 )
-def test_the_most_frequent_answer_counts_of_equals_the_first_and_none_has_no_vote(answers, voted):
+def test_the_most_frequent_answer_wins_ties_go_to_the_first_and_none_has_no_vote(answers, voted):
   assert evaluate.vote(answers) == voted
 
 
-def test_a_chosen_side_that_keeps_falling_is_noticed():
+def test_a_chosen_side_that_keeps_falling_is_detected():
   assert prefer.is_falling((-10.0, -11.0, -12.0, -13.0, -14.0, -15.0))
   assert not prefer.is_falling((-10.0, -11.0, -12.0, -13.0, -14.0))
   assert not prefer.is_falling((-20.0, -11.0, -12.0, -13.0, -14.0, -15.0, -16.0))
@@ -215,7 +219,7 @@ def test_a_chosen_side_that_keeps_falling_is_noticed():
 
 
 @pytest.mark.parametrize("end", ["So the answer is (b) meadow.", "\nAnswer: B", "\n\nAnswer: (B)."])
-def test_where_no_option_is_analyzed_a_chain_of_thought_is_a_recall_without_its_answer(end):
+def test_without_analyses_a_chain_of_thought_is_parsed_as_a_recall_without_its_answer(end):
   choices = (("A", "road"), ("B", "meadow"))
   problem = records.Problem("p", "train", "Where?", "B", "choice", choices=choices)
   toy = task.Task("toy", lambda split: [], kind="choice")

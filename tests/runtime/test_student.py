@@ -1,13 +1,14 @@
-"""A student's answers depend on what is asked and by what name; conversations are led together."""
+"""Completions depend on prompt and name alone; conversations are run together."""
 
 import dataclasses
-import types
 
 import jax
 import numpy as np
 import pytest
 
+from configs import quickstart
 from distill_jax import errors
+from distill_jax.config.read import read_settings
 from distill_jax.data import tokenizer
 from distill_jax.decoding import rollout
 from distill_jax.formats import turns
@@ -21,14 +22,10 @@ DECODING = {"temperature": 1.0, "max_new_tokens": 6}
 
 
 def settings(data: int = -1, seed: int = 0, batch: int = 8, refill: float = 0.25):
-  return types.SimpleNamespace(
-    seed=seed,
-    student=types.SimpleNamespace(
-      init="scratch", lora=types.SimpleNamespace(rank=0, alpha=1.0, targets=("q",))
-    ),
-    rollout=types.SimpleNamespace(batch=batch, refill=refill, buckets=(8, 16)),
-    mesh=types.SimpleNamespace(data=data, fsdp=1, tensor=1),
-  )
+  s = read_settings(quickstart.get_config().to_dict())
+  rollout_settings = dataclasses.replace(s.rollout, batch=batch, refill=refill, buckets=(8, 16))
+  mesh = dataclasses.replace(s.mesh, data=data)
+  return dataclasses.replace(s, seed=seed, rollout=rollout_settings, mesh=mesh)
 
 
 def student_of(tok, family=oracle.TINY, **changes):
@@ -44,21 +41,21 @@ def tok(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def learner(tok):
+def tiny(tok):
   return student_of(tok)
 
 
 @pytest.fixture(scope="module")
-def params(learner):
-  return jax.device_put(oracle.params(learner.config, scale=0.4), learner.shardings)
+def params(tiny):
+  return jax.device_put(oracle.params(tiny.config, scale=0.4), tiny.shardings)
 
 
 ASKED = [(f"{'word ' * (n % 3)}{n}", f"p{n}/0") for n in range(12)]
 
 
 @pytest.fixture(scope="module")
-def answers(learner, params):
-  return learner.generate(params, ASKED, **DECODING)
+def completions(tiny, params):
+  return tiny.generate(params, ASKED, **DECODING)
 
 
 def assert_same(a, b):
@@ -66,73 +63,73 @@ def assert_same(a, b):
   np.testing.assert_allclose([x.logprob for x in a], [x.logprob for x in b], rtol=1e-4)
 
 
-def test_answers_come_in_the_order_they_were_asked_for_whatever_that_is(learner, params, answers):
+def test_completions_come_in_the_order_of_the_prompts(tiny, params, completions):
   order = np.random.Generator(np.random.PCG64(0)).permutation(12).tolist()
-  shuffled = learner.generate(params, [ASKED[n] for n in order], **DECODING)
-  assert_same(shuffled, [answers[n] for n in order])
+  shuffled = tiny.generate(params, [ASKED[n] for n in order], **DECODING)
+  assert_same(shuffled, [completions[n] for n in order])
 
 
-def test_asking_a_few_at_a_time_gives_the_same_answers(learner, params, answers):
-  parts = [learner.generate(params, ASKED[n : n + 5], **DECODING) for n in range(0, 12, 5)]
-  assert_same([x for part in parts for x in part], answers)
+def test_a_few_prompts_at_a_time_give_the_same_completions(tiny, params, completions):
+  parts = [tiny.generate(params, ASKED[n : n + 5], **DECODING) for n in range(0, 12, 5)]
+  assert_same([x for part in parts for x in part], completions)
 
 
-def test_equal_prompts_share_a_prefill_and_are_told_apart_by_their_names(learner, params):
+def test_equal_prompts_share_a_prefill_and_differ_by_their_names(tiny, params):
   names = [f"p/{n}" for n in range(4)]
-  together = learner.generate(params, [("word", name) for name in names], **DECODING)
+  together = tiny.generate(params, [("word", name) for name in names], **DECODING)
   assert len({x.text for x in together}) > 1
-  alone = [learner.generate(params, [("word", name)], **DECODING)[0] for name in names]
+  alone = [tiny.generate(params, [("word", name)], **DECODING)[0] for name in names]
   assert_same(together, alone)
 
 
-def test_the_name_and_the_seed_decide_the_numbers(learner, params, answers, tok):
-  renamed = learner.generate(params, [(p, f"{name}!") for p, name in ASKED], **DECODING)
-  assert sum(a.text != b.text for a, b in zip(renamed, answers, strict=True)) > 6
+def test_the_name_and_the_seed_decide_the_random_numbers(tiny, params, completions, tok):
+  renamed = tiny.generate(params, [(p, f"{name}!") for p, name in ASKED], **DECODING)
+  assert sum(a.text != b.text for a, b in zip(renamed, completions, strict=True)) > 6
   other = student_of(tok, seed=1).generate(params, ASKED, **DECODING)
-  assert sum(a.text != b.text for a, b in zip(other, answers, strict=True)) > 6
-  assert_same(learner.generate(params, ASKED, **DECODING), answers)
+  assert sum(a.text != b.text for a, b in zip(other, completions, strict=True)) > 6
+  assert_same(tiny.generate(params, ASKED, **DECODING), completions)
 
 
-def test_an_answer_says_how_it_ended_and_what_it_weighs(answers, tok):
-  for x in answers:
+def test_a_completion_has_its_end_its_length_and_its_log_probability(completions, tok):
+  for x in completions:
     assert x.finish in ("stop", "length") and 1 <= x.tokens <= 6 and x.logprob < 0
     assert x.finish == "stop" or x.tokens == 6
 
 
-def test_neighbours_share_a_prefill_by_the_samples_asked_for_and_no_further():
+def test_at_most_samples_neighbors_share_a_prefill():
   asked = [("p", n) for n in range(5)] + [("q", 5)]
   assert student.group_prompts(asked, 2) == [("p", [0, 1]), ("p", [2, 3]), ("p", [4]), ("q", [5])]
   assert student.group_prompts(asked, 9) == [("p", [0, 1, 2, 3, 4]), ("q", [5])]
 
 
-def test_a_prompt_too_long_for_every_bucket_is_cut_at_the_front(learner, params, tok):
+def test_a_prompt_too_long_for_every_bucket_is_cut_at_the_front(tiny, params, tok):
   long = " ".join(str(n) for n in range(30))
   kept = tok.decode(tok.encode(long)[-16:])
-  assert tok.encode(kept) == tok.encode(long)[-16:], "or this test compares two prompts"
+  assert tok.encode(kept) == tok.encode(long)[-16:], "otherwise this test compares two prompts"
   assert_same(
-    learner.generate(params, [(long, "p")], **DECODING),
-    learner.generate(params, [(kept, "p")], **DECODING),
+    tiny.generate(params, [(long, "p")], **DECODING),
+    tiny.generate(params, [(kept, "p")], **DECODING),
   )
 
 
-def test_nothing_asked_is_nothing_answered(learner, params):
-  assert learner.generate(params, [], **DECODING) == []
+def test_no_prompts_give_no_completions(tiny, params):
+  assert tiny.generate(params, [], **DECODING) == []
 
 
 @pytest.mark.parametrize(("batch", "refill"), [(1, 1.0), (16, 0.5), (24, 0.1)])
-def test_neither_the_rows_at_a_time_nor_the_refill_changes_an_answer(
-  tok, params, answers, batch, refill
+def test_neither_the_batch_nor_the_refill_changes_a_completion(
+  tok, params, completions, batch, refill
 ):
   other = student_of(tok, batch=batch, refill=refill)
-  assert_same(other.generate(params, ASKED, **DECODING), answers)
+  assert_same(other.generate(params, ASKED, **DECODING), completions)
 
 
-def test_an_encoder_decoder_is_asked_in_the_same_way(tok):
-  learner = student_of(tok, oracle_t5.SECOND)
-  params = jax.device_put(oracle_t5.params(learner.config, scale=0.4), learner.shardings)
-  answers = learner.generate(params, ASKED, **DECODING)
-  assert len({x.text for x in answers}) > 6
-  assert_same(learner.generate(params, ASKED[::-1], **DECODING), answers[::-1])
+def test_an_encoder_decoder_has_the_same_interface(tok):
+  tiny = student_of(tok, oracle_t5.SECOND)
+  params = jax.device_put(oracle_t5.params(tiny.config, scale=0.4), tiny.shardings)
+  completions = tiny.generate(params, ASKED, **DECODING)
+  assert len({x.text for x in completions}) > 6
+  assert_same(tiny.generate(params, ASKED[::-1], **DECODING), completions[::-1])
 
 
 LONG = {"temperature": 1.0, "max_new_tokens": 40}
@@ -140,14 +137,16 @@ STOP = ("e", "or")
 
 
 @pytest.fixture(scope="module")
-def read_to_the_end(learner, params, tok):
-  """What answers that stop at a text of STOP are: cut by hand, token by token, from rows that were
-  sampled to their ends."""
-  kept, plain = [], rollout.sample
+def cut_by_hand(tiny, params, tok):
+  """Completions that end at a text of STOP, cut token by token from rows sampled to their ends.
+
+  Returns (requests, completions without stop texts, completions that are cut).
+  """
+  kept, original = [], rollout.sample
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(rollout, "sample", lambda *a, **k: kept.append(plain(*a, **k)) or kept[-1])
+    patch.setattr(rollout, "sample", lambda *a, **k: kept.append(original(*a, **k)) or kept[-1])
     asked = [("word", name) for _, name in ASKED]
-    whole = learner.generate(params, asked, **LONG)
+    whole = tiny.generate(params, asked, **LONG)
   (out,) = kept
   cut = []
   for row, answer in enumerate(whole):
@@ -162,30 +161,30 @@ def read_to_the_end(learner, params, tok):
 
 
 @pytest.mark.parametrize("look", [1, 3, 16, 1000])
-def test_an_answer_ends_before_the_first_stop_text_whenever_the_host_looks(
-  learner, params, read_to_the_end, look, monkeypatch
+def test_a_completion_ends_before_the_first_stop_text_whenever_the_host_looks(
+  tiny, params, cut_by_hand, look, monkeypatch
 ):
   monkeypatch.setattr(rollout, "LOOK", look)
-  asked, _, cut = read_to_the_end
-  assert_same(learner.generate(params, asked, **LONG, stop=STOP), cut)
+  asked, _, cut = cut_by_hand
+  assert_same(tiny.generate(params, asked, **LONG, stop=STOP), cut)
 
 
-def test_some_answers_stop_at_a_text_and_some_do_not(read_to_the_end):
-  _, whole, cut = read_to_the_end
+def test_some_completions_stop_at_a_text_and_some_do_not(cut_by_hand):
+  _, whole, cut = cut_by_hand
   changed = [a != b for a, b in zip(whole, cut, strict=True)]
   assert 3 < sum(changed) < len(changed)
   assert len({a.tokens for a, c in zip(cut, changed, strict=True) if c}) > 3
 
 
-def test_a_stop_text_that_never_comes_changes_nothing(learner, params, answers):
-  assert_same(learner.generate(params, ASKED, **DECODING, stop=("never said",)), answers)
+def test_a_stop_text_that_never_occurs_changes_nothing(tiny, params, completions):
+  assert_same(tiny.generate(params, ASKED, **DECODING, stop=("never said",)), completions)
 
 
-def test_asking_again_compiles_nothing(learner, params):
+def test_generating_again_compiles_nothing(tiny, params):
   with compilations.counted() as programs:
     for n in range(1, 12):
       decoding = {"temperature": n / 4, "top_p": 1 - n / 50, "max_new_tokens": 6}
-      learner.generate(params, ASKED[:n], **decoding)
+      tiny.generate(params, ASKED[:n], **decoding)
   assert programs == []
 
 
@@ -196,32 +195,30 @@ def test_the_start_token_of_a_prompt_that_is_too_long_is_kept():
   assert student.fit_prompt([1, 2, 3, 4, 5], 0, 4) == [2, 3, 4, 5]
 
 
-def test_fresh_weights_follow_the_seed_and_lie_where_they_belong(learner, tok):
-  fresh = learner.init_params()
+def test_initial_weights_follow_the_seed_and_have_their_shardings(tiny, tok):
+  fresh = tiny.init_params()
   places = jax.tree.map(lambda x: x.sharding, fresh)
-  same = jax.tree.map(
-    lambda x, a, b: a.is_equivalent_to(b, x.ndim), fresh, places, learner.shardings
-  )
+  same = jax.tree.map(lambda x, a, b: a.is_equivalent_to(b, x.ndim), fresh, places, tiny.shardings)
   assert all(jax.tree.leaves(same))
-  again, other = learner.init_params(), student_of(tok, seed=1).init_params()
+  again, other = tiny.init_params(), student_of(tok, seed=1).init_params()
   jax.tree.map(np.testing.assert_array_equal, fresh, again)
   assert (np.asarray(fresh["embed"]) != np.asarray(other["embed"])).any()
-  like = jax.tree.map(lambda x: (x.shape, x.dtype), learner.abstract_params)
+  like = jax.tree.map(lambda x: (x.shape, x.dtype), tiny.abstract_params)
   assert like == jax.tree.map(lambda x: (x.shape, x.dtype), fresh)
 
 
-def test_a_mesh_that_does_not_fit_the_devices_is_refused(tok):
-  with pytest.raises(errors.UserError, match=r"config\.mesh") as refusal:
+def test_a_mesh_that_does_not_fit_the_devices_is_rejected(tok):
+  with pytest.raises(errors.UserError, match=r"config\.mesh") as error:
     student_of(tok, data=3)
-  assert refusal.value.code == errors.CONFIG
+  assert error.value.code == errors.CONFIG
 
 
 class Echo:
-  """A student that repeats the last word of its prompt, and notes whom it was asked with."""
+  """A student that repeats the last word of its prompt and records its batches."""
 
   def __init__(self, mark: str, cut: str = ""):
     self.mark, self.batches, self.temperatures = mark, [], []
-    self.cut = cut  # the name of the turn in which it runs out of room
+    self.cut = cut  # the name of the turn that is cut off
 
   def generate(self, params, asked, *, suffix: str, temperature: float = 1.0):
     self.batches.append(asked)
@@ -232,84 +229,84 @@ class Echo:
 
 
 def socratic(question: str, steps: int):
-  """One sub-question and its solution a step."""
-  said = []
+  """A conversation with one sub-question and its solution per step."""
+  texts = []
   for turn in range(steps):
-    said += yield (turns.Turn("decomposer", f"{question} ask {turn}", "ask"),)
-    said += yield (turns.Turn("solver", f"solve {said[-1]}", "solve"),)
-  said += yield (turns.Turn("solver", f"{question} sum", "sum"),)
-  return " | ".join(said)
+    texts += yield (turns.Turn("decomposer", f"{question} ask {turn}", "ask"),)
+    texts += yield (turns.Turn("solver", f"solve {texts[-1]}", "solve"),)
+  texts += yield (turns.Turn("solver", f"{question} sum", "sum"),)
+  return " | ".join(texts)
 
 
-def led(steps, names=None, cut=""):
+def run_socratic(steps, names=None, cut=""):
   asks, solves = Echo("d", cut), Echo("s", cut)
-  spoken = conversations.run_conversations(
+  transcripts = conversations.run_conversations(
     [socratic(f"q{n}", t) for n, t in enumerate(steps)],
     names or [f"q{n}" for n in range(len(steps))],
     students={"decomposer": (asks, 1), "solver": (solves, 2)},
     suffix=".",
   )
-  return spoken, asks, solves
+  return transcripts, asks, solves
 
 
-def test_each_conversation_hears_its_own_student_and_returns_its_own_words():
-  spoken, _, _ = led([1, 2, 0])
-  assert [x.text for x in spoken] == [
+def test_each_conversation_gets_its_own_answers():
+  transcripts, _, _ = run_socratic([1, 2, 0])
+  assert [x.text for x in transcripts] == [
     "d1:0. | s2:d1:0.. | s2:sum.",
     "d1:0. | s2:d1:0.. | d1:1. | s2:d1:1.. | s2:sum.",
     "s2:sum.",
   ]
 
 
-def test_those_who_wait_for_the_same_student_are_answered_together():
-  _, asks, solves = led([1, 2, 0])
+def test_conversations_that_wait_for_the_same_student_are_answered_together():
+  _, asks, solves = run_socratic([1, 2, 0])
   names = lambda echo: [[name for _, name in asked] for asked in echo.batches]
   assert names(asks) == [["q0/0", "q1/0"], ["q1/2"]]
   assert names(solves) == [["q2/0"], ["q0/1", "q1/1"], ["q0/2"], ["q1/3"], ["q1/4"]]
 
 
-def test_a_conversation_does_not_depend_on_those_it_is_led_with():
-  together, _, _ = led([1, 2, 0])
-  alone, _, _ = led([1])
+def test_a_conversation_does_not_depend_on_the_others():
+  together, _, _ = run_socratic([1, 2, 0])
+  alone, _, _ = run_socratic([1])
   assert together[0] == alone[0]
 
 
 def test_tokens_and_log_probabilities_of_all_turns_add_up():
-  (spoken,), asks, solves = led([2])
-  said = [p for echo in (asks, solves) for asked in echo.batches for p, _ in asked]
-  assert spoken.tokens == sum(map(len, said))
-  assert (spoken.logprob, spoken.finish) == (-5.0, "stop")
+  (transcript,), asks, solves = run_socratic([2])
+  prompts = [p for echo in (asks, solves) for asked in echo.batches for p, _ in asked]
+  assert transcript.tokens == sum(map(len, prompts))
+  assert (transcript.logprob, transcript.finish) == (-5.0, "stop")
 
 
 @pytest.mark.parametrize("turn", range(5))
-def test_a_conversation_of_which_any_turn_was_cut_off_was_cut_off(turn):
-  spoken, _, _ = led([2, 2], cut=f"q0/{turn}")
-  assert [x.finish for x in spoken] == ["length", "stop"]
+def test_a_conversation_is_cut_off_if_any_of_its_turns_is(turn):
+  transcripts, _, _ = run_socratic([2, 2], cut=f"q0/{turn}")
+  assert [x.finish for x in transcripts] == ["length", "stop"]
 
 
 def fanned(question: str):
-  """Something recalled, then two judgements at once."""
+  """A conversation with one turn, then two at once."""
   (fact,) = yield (turns.Turn("student", f"{question} fact", "recall"),)
   judged = yield tuple(turns.Turn("student", f"{fact} {x}", "judge") for x in "ab")
   return " | ".join([fact, *judged])
 
 
-def test_turns_that_are_yielded_at_once_are_answered_at_once_and_heard_in_order():
+def test_turns_yielded_together_are_answered_together_and_in_order():
   echo = Echo("e")
-  (spoken,) = conversations.run_conversations(
+  (transcript,) = conversations.run_conversations(
     [fanned("q")], ["q"], students={"student": (echo, 1)}, suffix="."
   )
-  assert spoken.text == "e1:fact. | e1:a. | e1:b."
+  assert transcript.text == "e1:fact. | e1:a. | e1:b."
   assert [[name for _, name in asked] for asked in echo.batches] == [["q/0"], ["q/1", "q/2"]]
-  assert spoken.turns == (
+  assert transcript.turns == (
     ("recall", "q fact", "e1:fact."),
     ("judge", "e1:fact. a", "e1:a."),
     ("judge", "e1:fact. b", "e1:b."),
   )
-  assert (spoken.logprob, spoken.finish) == (-3.0, "stop")
+  assert (transcript.logprob, transcript.finish) == (-3.0, "stop")
 
 
-def test_only_the_stages_named_are_sampled():
+def test_only_the_sampled_stages_are_sampled():
   for sampled, temperatures in [(None, [0.7, 0.7]), ({"recall"}, [0.7, 0.0]), ((), [0.0, 0.0])]:
     echo = Echo("e")
     conversations.run_conversations(
@@ -323,7 +320,7 @@ def test_only_the_stages_named_are_sampled():
     assert echo.temperatures == temperatures
 
 
-def test_equal_prompts_stand_next_to_each_other():
+def test_equal_prompts_become_neighbors():
   echo = Echo("e")
   conversations.run_conversations(
     [fanned("q"), fanned("q")], ["x", "y"], students={"student": (echo, 1)}, suffix="."
@@ -331,5 +328,5 @@ def test_equal_prompts_stand_next_to_each_other():
   assert [name for _, name in echo.batches[1]] == ["x/1", "y/1", "x/2", "y/2"]
 
 
-def test_no_conversation_is_no_answer():
+def test_no_conversations_give_no_transcripts():
   assert conversations.run_conversations([], [], students={}) == []

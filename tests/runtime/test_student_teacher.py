@@ -1,5 +1,7 @@
-"""A folder in Hugging Face's layout answers as teacher: through the sampler, the cache and the
-ledger, and what it says is its own, whatever the run does."""
+"""A student in Hugging Face format as teacher: through the sampler, the cache and the ledger.
+
+Its replies do not depend on the run that asks.
+"""
 
 import pytest
 
@@ -11,7 +13,7 @@ from distill_jax.config.read import read_settings
 from distill_jax.data import tokenizer
 from distill_jax.machine import hf
 from distill_jax.phases import demonstrate
-from distill_jax.run_dir import run_dir
+from distill_jax.run_dir.run_dir import RunDir
 from distill_jax.runtime import context, conversations, student_teacher
 from distill_jax.teacher import local_student
 from distill_jax.teacher import types as asking
@@ -23,7 +25,7 @@ quick = pytest.fixture(autouse=True, scope="module")(compilations.quick)
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-  """A small random Llama with a tokenizer, as a folder."""
+  """Returns the directory of a small random Llama with a tokenizer."""
   path = tmp_path_factory.mktemp("model") / "peer"
   made = path.with_name("tokenizer")
   tokenizer.train(["Question: Tom has 3 apples.\nReasoning:\n"] * 4, vocab=280, path=made)
@@ -49,16 +51,16 @@ def config(model, recipe=quickstart, **changes) -> dict:
 
 @pytest.fixture
 def opened(model, tmp_path):
-  """opened(folder="run", ...) -> a context.RunContext with the student as its teacher."""
+  """Returns open_run(name="run", ...), which opens a run with the student as its teacher."""
   made = []
 
-  def start(folder="run", recipe=quickstart, **changes):
+  def open_run(name="run", recipe=quickstart, **changes):
     s = read_settings(config(model, recipe, **changes))
-    (tmp_path / folder).mkdir(exist_ok=True)
-    made.append(context.RunContext(s, run_dir.RunDir(tmp_path / folder), console.Console()))
+    (tmp_path / name).mkdir(exist_ok=True)
+    made.append(context.RunContext(s, RunDir(tmp_path / name), console.Console()))
     return made[-1]
 
-  yield start
+  yield open_run
   for run in made:
     run.__exit__()
 
@@ -78,7 +80,7 @@ def ask(run, wanted, **more):
 
 
 def counted(monkeypatch) -> list:
-  """How many replies are computed at a time, from now on."""
+  """Returns a list of how many replies are computed at a time, from now on."""
   counts, true = [], student_teacher.StudentTeacher.answer
 
   def answer(self, asked, **how):
@@ -89,11 +91,11 @@ def counted(monkeypatch) -> list:
   return counts
 
 
-def test_what_it_says_is_kept_counted_and_not_said_again(opened, monkeypatch):
+def test_its_replies_are_stored_counted_and_not_computed_again(opened, monkeypatch):
   counts, seen = counted(monkeypatch), []
   one = opened()
   replies = ask(one, requests(one), on_progress=seen.append)
-  # Random weights end no text: all are cut, and a cut reply is settled.
+  # Random weights never end a text: all replies are cut off, and such a failure is final.
   assert [[r.kind for r in row] for row in replies] == [["length"] * 2] * 3
   assert all(r.tokens_out == 6 and r.tokens_in > 6 for row in replies for r in row)
   totals = one.teacher.ledger.of(0)
@@ -103,7 +105,7 @@ def test_what_it_says_is_kept_counted_and_not_said_again(opened, monkeypatch):
   assert counts == [6]
 
 
-def test_its_replies_are_its_own_in_any_run_and_any_company(opened, monkeypatch):
+def test_its_replies_do_not_depend_on_the_run_or_the_batch(opened, monkeypatch):
   whole = local_student.StudentReply
   monkeypatch.setattr(local_student, "StudentReply", lambda text, _, i, o: whole(text, True, i, o))
   texts = lambda rows: [[r.text for r in row] for row in rows]
@@ -116,7 +118,7 @@ def test_its_replies_are_its_own_in_any_run_and_any_company(opened, monkeypatch)
   assert one.teacher.ledger.total().calls == 6
 
 
-def test_each_part_is_on_the_disk_before_the_next_is_begun(opened, monkeypatch):
+def test_each_batch_of_replies_is_on_disk_before_the_next_one_starts(opened, monkeypatch):
   run, true = opened(rollout__batch=2), student_teacher.StudentTeacher.answer
   calls = []
 
@@ -133,20 +135,20 @@ def test_each_part_is_on_the_disk_before_the_next_is_begun(opened, monkeypatch):
   assert calls == [2, 2, 2, 2]
 
 
-def test_stages_come_in_the_layout_that_is_asked_for(opened):
+def test_stages_come_in_the_layout_of_the_prompt(opened):
   run = opened(recipe=tinythinker, task__name="taxonomy")
   problem = run.task.problems("train")[0]
   labels = [label for label, _ in problem.choices]
-  heard = [("recall", "", "Lamps\ngive light."), *[("analyze", "", f"so {x}") for x in labels]]
+  turns = [("recall", "", "Lamps\ngive light."), *[("analyze", "", f"so {x}") for x in labels]]
   last = ("summarize", "", f"So the answer is option {labels[1]}.")
-  transcript = conversations.Transcript(last[2], "stop", 1, 0.0, (*heard, last))
+  transcript = conversations.Transcript(last[2], "stop", 1, 0.0, (*turns, last))
   text = student_teacher.stage_text(run.task, problem, transcript)
   read = demonstrate.parse_stages(text, problem)
   assert read.parts == (("recall", "Lamps give light."), *((x, f"so {x}") for x in labels))
   assert read.text.endswith(f"Answer: {labels[1]}")
 
 
-def test_a_folder_without_a_model_is_refused_before_anything_is_paid(opened, tmp_path):
+def test_a_directory_without_a_model_is_rejected_before_anything_is_paid(opened, tmp_path):
   (tmp_path / "empty").mkdir()
   run = opened(teacher__model=str(tmp_path / "empty"))
   assert rules_teacher.askers(run.settings) == ["demonstrate", "feedback"]
@@ -154,6 +156,6 @@ def test_a_folder_without_a_model_is_refused_before_anything_is_paid(opened, tmp
     commands.refuse_early(run)
 
 
-def test_a_student_reads_no_mistakes(model):
+def test_a_student_cannot_correct_mistakes(model):
   with pytest.raises(errors.UserError, match=r"config\.feedback\.kind.*blind"):
     read_settings(config(model, feedback__kind="correct"))
