@@ -99,7 +99,7 @@ def prune(store: cache.ReplyCache, *, model: str, days: float, run: str, yes: bo
   where, values = _condition(model, days, run)
   matching = f"from replies where {where}"
   if not yes:
-    count, tokens, dollars = store.rows(
+    count, tokens, dollars = store.query(
       f"select count(*), coalesce(sum(tokens_out), 0), coalesce(sum(dollars), 0) {matching}", values
     )[0]
     console.Console().line(
@@ -133,7 +133,7 @@ def _condition(model: str, days: float, run: str) -> tuple[str, list]:
 
 
 def _count(store: cache.ReplyCache) -> int:
-  return store.rows("select count(*) from replies")[0][0]
+  return store.query("select count(*) from replies")[0][0]
 
 
 SPENT = (
@@ -149,7 +149,7 @@ FAILED = (
 
 def _spent(store: cache.ReplyCache, run: str) -> list[tuple]:
   """A row for each run, round and phase, and the sum."""
-  places = store.rows(
+  places = store.query(
     "select run, round, phase from replies union select run, round, phase from asked"
     " union select run, round, phase from failures union select run, round, phase from sent"
     " union select run, round, phase from pruned order by 1, 2, 3"
@@ -172,7 +172,7 @@ def _cells(t) -> tuple:
 
 
 def _models(store: cache.ReplyCache, run: str) -> list[tuple]:
-  rows = store.rows(
+  rows = store.query(
     "select model, count(*), sum(tokens_in), sum(tokens_out), total(dollars), min(time), max(time)"
     f" from replies {'where run = ?' * bool(run)} group by model order by 2 desc, 1",
     (run,) if run else (),
@@ -183,7 +183,7 @@ def _models(store: cache.ReplyCache, run: str) -> list[tuple]:
 def _failed(store: cache.ReplyCache, run: str) -> list[tuple]:
   """A row for each kind of failure of a round and phase; of the last one, what was said."""
   columns = "run, round, phase, kind, status, attempts, request_id, message, time"
-  found = store.rows(
+  found = store.query(
     f"select run, round, phase, kind, status, sum(open), sum(not open), sum(attempts), request_id,"
     f" message, max(time) from (select {columns}, 1 as open from failures union all"
     f" select {columns}, 0 as open from failed_before) {'where run = ?' * bool(run)}"

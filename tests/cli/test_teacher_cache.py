@@ -48,7 +48,7 @@ def full(tmp_path):
 
 def rows(path):
   store = cache.ReplyCache(path)
-  found = {name: sorted(map(repr, store.rows(f"select * from {name}"))) for name in jsonl.TABLES}
+  found = {name: sorted(map(repr, store.query(f"select * from {name}"))) for name in jsonl.TABLES}
   store.close()
   return found
 
@@ -200,7 +200,7 @@ def test_prune_counts_first_and_throws_away_when_told(full, capsys):
   store = cache.ReplyCache(full)
   left = store.totals("this run")
   assert left.dollars == pytest.approx(spent.dollars) and left.calls == spent.calls
-  assert left.tokens_in == spent.tokens_in and store.rows("pragma quick_check")[0][0] == "ok"
+  assert left.tokens_in == spent.tokens_in and store.query("pragma quick_check")[0][0] == "ok"
   store.close()
 
 

@@ -74,7 +74,7 @@ MUTATIONS = {
     "tests/run_dir/test_run_dir.py",
   ),
   "a reply is not stored": (
-    "teacher/store/cache.py", "insert or ignore into replies", "insert or ignore into nothing",
+    "teacher/store/rows.py", "insert or ignore into replies", "insert or ignore into nothing",
     "tests/teacher/client/test_client.py",
   ),
   "a wrong answer is kept": (

@@ -1,0 +1,1 @@
+"""Teachers that ask through the Batch API or through files."""

@@ -44,9 +44,9 @@ class BatchTeacher(client.Client):
 
   def _ask(self, requests, place, temperature: float, on_progress):
     found = super()._ask(requests, place, temperature, on_progress)
-    for batch in self.registry.open():  # left by a process that died when it had stored everything
+    for batch in self.registry.pending():  # left by a process that died when it had stored everything
       keys = [key for line in self.registry.lines(batch.name) for key in line.keys.values()]
-      if batch.id and batch.place == place and len(self._store.lookup(keys, place)) == len(keys):
+      if batch.id and batch.run_phase == place and len(self._store.lookup(keys, place)) == len(keys):
         self.registry.close_batch(batch.name, "collected")
     return found
 
@@ -117,14 +117,14 @@ class _BatchAsk:
 
   async def _recover(self) -> None:
     """Settles what a process that was killed has left: batches whose id nobody knows yet."""
-    for batch in self._registry.open():
-      if batch.id or batch.place.run != self._place.run:
+    for batch in self._registry.pending():
+      if batch.id or batch.run_phase.run != self._place.run:
         continue
       id = ""
       if batch.tried:
         id = await self._calls.find(batch.name, batch.file, batch.tried, self._forget(batch))
       if id:
-        self._registry.submitted(batch.name, id)
+        self._registry.record_submission(batch.name, id)
       else:
         self._registry.close_batch(batch.name, "never sent")
 
@@ -132,7 +132,7 @@ class _BatchAsk:
     """The batches that have something that is wanted."""
     claimed = self._registry.claimed()
     names = {claimed[key] for key in self._wanted if key in claimed}
-    return [batch for batch in self._registry.open() if batch.name in names]
+    return [batch for batch in self._registry.pending() if batch.name in names]
 
   async def _submit(self) -> None:
     """Sends off whatever is missing and not under way."""
@@ -171,17 +171,17 @@ class _BatchAsk:
     """Brings a batch that is in the book to the server."""
     try:
       file = await self._calls.upload(name, content)
-      self._registry.uploaded(name, file)
+      self._registry.record_upload(name, file)
     except errors.UserError:
       self._registry.close_batch(name, "never sent")
       raise
-    id = await self._calls.create(name, file, lambda: self._registry.trying(name))
-    self._registry.submitted(name, id)
+    id = await self._calls.create(name, file, lambda: self._registry.record_attempt(name))
+    self._registry.record_submission(name, id)
 
   def _afford(self, rows) -> None:
     """Raises errors.UserError if a cap might not hold; nothing is sent then."""
     ours = self._place.run
-    held = sum(batch.dollars for batch in self._registry.open() if batch.place.run == ours)
+    held = sum(batch.dollars for batch in self._registry.pending() if batch.run_phase.run == ours)
     format.check_caps(
       self._store, ours, rows, held=held,
       max_dollars=self._owner._max_dollars, max_requests=self._owner._max_requests,
@@ -205,13 +205,13 @@ class _BatchAsk:
   def _check_patience(self, batch, since: float) -> None:
     if time.monotonic() - since > self._config.max_wait:
       raise errors.teacher(
-        f"the run {batch.place.run} has set requests aside for a batch and not sent it; run it"
+        f"the run {batch.run_phase.run} has set requests aside for a batch and not sent it; run it"
         f" again, or, if it is gone, type: {self._forgetting(batch)}"
       )
 
   def _forget(self, batch) -> str:
     return (
-      f"it was submitted for {batch.place.phase} of round {batch.place.round}; check the key and"
+      f"it was submitted for {batch.run_phase.phase} of round {batch.run_phase.round}; check the key and"
       f" config.teacher.base_url. If it is gone for good, type: {self._forgetting(batch)}"
     )
 
@@ -227,7 +227,7 @@ class _BatchAsk:
     lines = {line.name: line for line in self._registry.lines(batch.name)}
     found = results.Results(
       self._store,
-      batch.place,
+      batch.run_phase,
       self._config,
       self._owner._redact,
       lambda line: self._attempts[line.name],
@@ -249,7 +249,7 @@ class _BatchAsk:
     for line in lines.values():
       for sample, key in line.keys.items():
         if key in self._wanted:
-          self._settle(sample, key, line, found, batch.place)
+          self._settle(sample, key, line, found, batch.run_phase)
     self.answered |= any(isinstance(o, types.Reply) for o in found.outcomes.values())
     self._check(batch, state, found)
     return True
@@ -300,7 +300,7 @@ class _BatchAsk:
     """Raises errors.UserError for a batch that was not accepted, unless it waits for another."""
     code, said, line = calls.problem(state)
     full = code in FULL
-    if full and any(batch.place.run == self._place.run for batch in self._under_way()):
+    if full and any(batch.run_phase.run == self._place.run for batch in self._under_way()):
       self._full = True
       return
     if full and self._freed:

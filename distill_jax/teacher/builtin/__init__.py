@@ -1,0 +1,1 @@
+"""The built-in teacher: an OpenAI-compatible server that knows the built-in worlds."""

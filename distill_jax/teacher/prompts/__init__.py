@@ -1,0 +1,1 @@
+"""What the teacher is asked, and how its replies are parsed."""

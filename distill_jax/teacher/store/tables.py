@@ -1,24 +1,29 @@
-"""The tables of the cache file, and how those of an older version come up to this one.
+"""Schema of the teacher cache (SQLite) and the migration of older versions.
 
-replies        a row for each: request (JSON), text, finish, model, tokens, dollars, who paid, when
-asked          which replies a round and phase of a run asked for
-failures       samples without a reply, by round and phase of a run
-failed_before  failures that were asked again since; what they cost stays in the ledger
-sent           HTTP requests and retries, by round and phase of a run
-pruned         what replies had cost that are not here, by round and phase of a run: thrown away, or
-               another run, which asked for the same at the same time, had one first
-salt           one random text: what tells this file's requests from those of other files
+replies        one row per reply: request (JSON), text, finish reason, model, tokens, dollars, the
+               phase that paid for it, time
+asked          replies that a phase asked for, paid by it or found in the cache
+failures       samples without a reply
+failed_before  failures whose sample was asked for again; their cost stays in the ledger
+sent           numbers of HTTP requests and retries
+pruned         cost of replies that are no longer in `replies`: deleted by `prune`, or paid for at
+               the same time as another run, whose reply was stored first
+salt           one random text that tells this file's requests from those of other files
+
+A phase is identified by the columns run, round, phase. `batches` adds its own two tables.
 """
 
+import sqlite3
+
 VERSION = 3
-APPLICATION = 0x64617465  # in the file's header, so that no other program's file is taken for ours
+APPLICATION = 0x64617465  # application_id in the file header; marks the file as ours
 
 _FAILURE_COLUMNS = """(
   run text, round integer, phase text, key text, kind text, message text, attempts integer,
   tokens_in integer, tokens_out integer, dollars real, time text, status integer default 0,
   request_id text default '', tokens_cached integer default 0, tokens_reasoning integer default 0"""
 
-TABLES = (
+STATEMENTS = (
   """create table if not exists replies(
   key text primary key, request text, sample integer, text text, finish text, model text,
   tokens_in integer, tokens_out integer, dollars real,
@@ -40,8 +45,8 @@ TABLES = (
   "create index if not exists failed_before_run on failed_before(run, round, phase)",
 )
 
-# Columns that version 2 added.
-SINCE_2 = (
+# Columns that version 2 added to tables of version 1.
+_ADDED_IN_2 = (
   ("replies", "tokens_cached integer default 0"),
   ("replies", "tokens_reasoning integer default 0"),
   ("failures", "status integer default 0"),
@@ -50,15 +55,31 @@ SINCE_2 = (
   ("failures", "tokens_reasoning integer default 0"),
 )
 
-# Version 3 renamed the column `stage` of these tables to `phase`. A file may lack some of them.
-WITH_PHASE = ("replies", "asked", "failures", "failed_before", "sent", "pruned", "batches")
+# Tables whose column `stage` version 3 renamed to `phase`. A file may lack some of them.
+_RENAMED_IN_3 = ("replies", "asked", "failures", "failed_before", "sent", "pruned", "batches")
 
+# Column lists, in the order of the fields of types.Reply and types.Failure.
 REPLY = "text, finish, model, tokens_in, tokens_out, dollars, tokens_cached, tokens_reasoning"
-SPENT = "tokens_in, tokens_cached, tokens_reasoning, tokens_out, dollars"
 FAILURE = (
   "kind, message, attempts, tokens_in, tokens_out, dollars, status, request_id, tokens_cached,"
   " tokens_reasoning"
 )
+COST = "tokens_in, tokens_cached, tokens_reasoning, tokens_out, dollars"
 
-_SUMS = ("replies", *SPENT.split(", "))
-ADD_PRUNED = f"on conflict do update set {', '.join(f'{n} = {n} + excluded.{n}' for n in _SUMS)}"
+_SUMMED = ("replies", *COST.split(", "))
+ADD_PRUNED = f"on conflict do update set {', '.join(f'{n} = {n} + excluded.{n}' for n in _SUMMED)}"
+
+
+def migrate(db: sqlite3.Connection, version: int) -> None:
+  """Brings the tables from `version` (0 for an empty file) to VERSION, within a transaction."""
+  if version == 1:
+    for table, column in _ADDED_IN_2:
+      db.execute(f"alter table {table} add column {column}")
+  for table in _RENAMED_IN_3:
+    columns = {row[1] for row in db.execute(f"pragma table_info({table})")}
+    if "stage" in columns:
+      db.execute(f"alter table {table} rename column stage to phase")
+  for statement in STATEMENTS:
+    db.execute(statement)
+  db.execute(f"pragma application_id = {APPLICATION}")
+  db.execute(f"pragma user_version = {VERSION}")

@@ -195,7 +195,7 @@ def test_what_is_under_way_counts_against_the_cap(serve, path):
   server = serve()
   teacher = batched(server.url, path, max_dollars=0.01)
   held = teacher.registry.make(cache.RunPhase("this run", 9, "z"), [], 0.0099)
-  teacher.registry.submitted(held, "batch-0")
+  teacher.registry.record_submission(held, "batch-0")
   assert refusal(ask, teacher, wanted(2)).code == errors.BUDGET and not server.batches.requests
   teacher.registry.close_batch(held, "done")
   teacher.close()

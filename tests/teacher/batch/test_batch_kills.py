@@ -23,10 +23,10 @@ VICTIM = pathlib.Path(__file__).parents[2] / "batch_victim.py"
 MOMENTS = {
   "written down": ["BatchRegistry", "make", "after", 1],
   "uploaded": ["BatchApi", "upload", "after", 1],
-  "about to ask": ["BatchRegistry", "trying", "after", 1],
+  "about to ask": ["BatchRegistry", "record_attempt", "after", 1],
   "asked, and its id not known": ["BatchApi", "create", "after", 1],
   "the second likewise": ["BatchApi", "create", "after", 2],
-  "its id known": ["BatchRegistry", "submitted", "after", 1],
+  "its id known": ["BatchRegistry", "record_submission", "after", 1],
   "waiting": ["BatchApi", "look", "after", 2],
   "downloaded": ["BatchApi", "download", "after", 1],
   "half of it stored": ["ReplyCache", "store_many", "after", 1],
@@ -57,7 +57,7 @@ def checked(server, path, undisturbed) -> None:
   """Asks to the end, and holds what was found against a run that nobody killed."""
   with contextlib.closing(batched(server.url, path, batch_size=7, max_wait=30.0)) as teacher:
     found, totals = ask(teacher, REQUESTS), teacher.ledger.of(0)
-    assert teacher.registry.open() == []
+    assert teacher.registry.pending() == []
   assert found == undisturbed[0] and totals == undisturbed[1]
   assert len(server.batches.batches) == 2 and server.stats.paid_twice == 0
   assert server.stats.completed == 24
@@ -105,8 +105,8 @@ def test_a_batch_that_is_only_being_made_when_its_process_dies_is_waited_for(
   row = {"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": body}
   http = openai.OpenAI(api_key="none", base_url=server.url, max_retries=0)
   file = http.files.create(file=("a.jsonl", json.dumps(row).encode()), purpose="batch").id
-  teacher.registry.uploaded(name, file)
-  teacher.registry.trying(name)
+  teacher.registry.record_upload(name, file)
+  teacher.registry.record_attempt(name)
 
   def late():
     time.sleep(0.3)

@@ -256,9 +256,9 @@ def test_a_file_of_version_2_is_migrated_with_nothing_lost(tmp_path):
     assert (totals.dollars, totals.tokens_in, totals.tokens_cached) == (1.875, 23, 5)
     assert made.totals("this run", 1, "s").cache_hits == 1
     assert made.requests_sent("this run") == 7 and made.salt() == "SALT"
-    with contextlib.closing(batches.BatchRegistry(path, "server")) as book:
-      assert book.open() == [batches.PendingBatch("distill-1", "b-1", "f-1", HERE, 2, 0.5, 9.5)]
-      assert book.claimed() == {"x": "distill-1", "y": "distill-1"}
+    with contextlib.closing(batches.BatchRegistry(path, "server")) as registry:
+      assert registry.pending() == [batches.PendingBatch("distill-1", "b-1", "f-1", HERE, 2, 0.5, 9.5)]
+      assert registry.claimed() == {"x": "distill-1", "y": "distill-1"}
     made.close()
   assert all_rows(path) == before
   with contextlib.closing(sqlite3.connect(path)) as db:
@@ -304,7 +304,7 @@ def test_a_migration_that_fails_midway_leaves_the_file_as_it_was(tmp_path, monke
   path = tmp_path / "teacher.sqlite"
   write_old(path, VERSION_2)
   before, names = all_rows(path), columns(path)
-  monkeypatch.setattr(tables, "TABLES", (*tables.TABLES, "create table is an error"))
+  monkeypatch.setattr(tables, "STATEMENTS", (*tables.STATEMENTS, "create table is an error"))
   with pytest.raises(errors.UserError, match="cannot be used"):
     cache.ReplyCache(path)
   assert all_rows(path) == before and columns(path) == names
