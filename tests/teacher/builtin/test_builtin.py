@@ -246,7 +246,7 @@ def test_another_world_is_another_teacher(task, problems, tmp_path):
     made = opened(task, tmp_path, identity)
     ask(made, requests(problems[:3]))
     made.close()
-  assert made.ledger._cache.path == tmp_path / teacher.CACHE
+  assert made.ledger._store.path == tmp_path / teacher.CACHE
   again = opened(task, tmp_path, "v")
   assert again.ledger.total().calls == 12
   again.close()

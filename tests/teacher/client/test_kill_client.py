@@ -122,7 +122,7 @@ def test_what_was_refused_is_asked_for_under_a_new_name(serve, connect):
   teacher = connect(server.url)
   ((refused,),) = scripted.ask(teacher, asked)
   assert refused.kind == "refusal" and server.stats.requests == 1
-  store = cache.ReplyCache(teacher.ledger._cache.path)
+  store = cache.ReplyCache(teacher.ledger._store.path)
   assert store.reset_failures("this run", finished=()) == 1
   store.close()
   ((reply,),) = scripted.ask(connect(server.url), asked)
