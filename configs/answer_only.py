@@ -5,11 +5,11 @@ python -m distill_jax run --config=configs/answer_only.py --workdir=runs/answer_
 
 from ml_collections import ConfigDict
 
-from configs import cot
+from distill_jax.config import recipes
 
 
 def get_config() -> ConfigDict:
-  c = cot.get_config()
+  c = recipes.load("cot")
   c.recipe = "answer_only"
   c.format, c.demonstrate.source = "answer_only", "gold"
   return c

@@ -1,7 +1,7 @@
-"""Every key a recipe has: meaning, unit, allowed values. Recipes start from here and change what
-they mean.
+"""Every key of the configuration with its default. Recipes start from here.
 
-Override any of them on the command line: --config.train.lr=1e-3  --config.rounds=1
+Generated from distill_jax/settings*.py by `python -m distill_jax.config.generate`; do not edit.
+Override any key on the command line: --config.train.lr=1e-3 --config.rounds=1
 """
 
 from ml_collections import ConfigDict
@@ -9,355 +9,353 @@ from ml_collections import ConfigDict
 
 def get_config() -> ConfigDict:
   c = ConfigDict()
-  c.recipe = "base"  # name in reports
-  c.seed = 0  # decides initial weights, order of rows, samples
-  # how a rationale is laid out and how the student is led through it:
-  # cot | answer_only | instruct | staged | socratic
+  c.recipe = "base"  # Name in reports.
+  c.seed = 0  # Decides initial weights, order of rows and samples.
+  # How a rationale is laid out and how the student is prompted. Choices: cot answer_only instruct
+  # staged socratic.
   c.format = "cot"
-  # phases of round 0: demonstrate exam feedback rationalize pair train prefer
+  # Phases of round 0. Choices: demonstrate exam feedback rationalize pair train prefer.
   c.opening = ("demonstrate", "exam", "train")
-  # phases of rounds 1..rounds, each from the last one's student
+  # Phases of rounds 1 to `rounds`, each from the previous round's student. Choices: demonstrate
+  # exam feedback rationalize pair train prefer.
   c.each_round = ("exam", "feedback", "train")
-  c.rounds = 3  # rounds after the opening
-  # True: a round trains on all rationales so far; False: on those of this round only
+  c.rounds = 3  # Rounds after the opening.
+  # A round trains on all rationales so far; otherwise on those of this round only.
   c.accumulate_rationales = True
-  c.start_from = "previous"  # weights a round starts from: previous (last round's student) | base
-  c.stop = ConfigDict(
-    dict(
-      patience=2,  # stop after so many rounds in a row without a gain on validation; 0 = never
-      min_gain=0.0,  # share of validation questions a round must gain to count as a gain
-    )
-  )
+  # Weights that a round's training starts from: the previous round's student, or the base.
+  c.start_from = "previous"
 
-  c.task = ConfigDict(
-    dict(
-      # arithmetic | taxonomy (built-in worlds) | gsm8k svamp multiarith asdiv addsub singleeq aqua
-      # math500 | csqa openbookqa strategyqa piqa social_iqa arc
-      name="arithmetic",
-      path="",  # folder (or file) with the published data files
-      hub="",  # or the data set's name on the Hugging Face hub
-      train=0,  # training questions used; 0 = all
-      # validation questions, carved from train where the data set has no such split
-      validation=200,
-      test=0,  # test questions used; 0 = all
-    )
-  )
-  c.world = ConfigDict(
-    dict(  # only for task.name=arithmetic
-      seed=0,  # which world: the same seed gives the same problems
-      train=2000,  # training questions
-      test=500,  # test questions
-      out_of_domain=200,  # questions with more steps, from families that training never shows
-      steps_min=1,  # reasoning steps, 1 to 5
-      steps_max=2,
-      operand_max=12,  # largest number in a question
-      families=0,  # story families that training sees; 0 = all but those kept for out_of_domain
-      distractors=0.0,  # share of questions with a quantity that does not matter, 0 to 1
-      ood_extra_steps=1,  # how many steps beyond steps_max out_of_domain goes
-    )
-  )
-  c.taxonomy = ConfigDict(
-    dict(  # only for task.name=taxonomy: multiple choice over an invented body of knowledge
-      seed=0,  # which body of knowledge
-      train=2000,  # training questions
-      test=500,  # test questions
-      out_of_domain=200,  # questions that need two facts, one after the other
-      kinds=40,  # kinds of things there are
-      options=4,  # options of a question, 3 to 5
-      exceptions=0.1,  # share of kinds that lack what their group has, 0 to 1
-    )
-  )
-  c.cross = ConfigDict(
-    dict(  # another task, on which the rounds after the opening work; its test is one more score
-      name="",  # as task.name; "" = the same task throughout
-      path="",
-      hub="",
-      train=0,
-      test=0,
-    )
-  )
+  # When to end before the last round.
+  c.stop = ConfigDict()
+  # Rounds in a row without a gain on validation after which the run stops; 0 = never.
+  c.stop.patience = 2
+  c.stop.min_gain = 0.0  # Share of validation questions a round must gain to count as a gain.
 
-  c.teacher = ConfigDict(
-    dict(
-      # builtin (answers from the world) | openai (any compatible server) | replay (recorded files)
-      # | student (a model on this machine's devices)
-      kind="builtin",
-      model="builtin",  # model name sent to the server; student: a folder as export writes it
-      base_url="",  # openai: e.g. https://api.openai.com/v1 or http://localhost:8000/v1
-      # environment variable that holds the key; the key itself never stands in a config
-      key_env="OPENAI_API_KEY",
-      # file that holds the key and nothing else, for its owner's eyes only; "" = key_env has it
-      key_file="",
-      # may base_url be plain http to another machine? Key and texts then travel in the clear
-      insecure_http=False,
-      temperature=0.7,
-      max_tokens=512,  # completion tokens of one reply
-      max_tokens_field="max_tokens",  # max_tokens | max_completion_tokens: what the server calls it
-      # a reply that is cut there is asked for again with twice as many tokens, up to this; 0 = it
-      # is recorded as a failure
-      max_tokens_retry_limit=0,
-      max_concurrency=16,  # requests in flight, at most: how many follows what the server bears
-      requests_per_minute=0,  # that the server is known to allow; 0 = it is found out
-      tokens_per_minute=0,  # likewise, prompt and completion together
-      timeout=60.0,  # seconds for one attempt
-      max_attempts=6,  # attempts for one request
-      # seconds one request may wait on rate limits and retries, all attempts together
-      max_wait=300.0,
-      deadline=0.0,  # seconds that one process may spend asking, all phases together; 0 = no end
-      # dollars per million tokens; cached: of input the server had seen before, -1 = as input
-      prices=ConfigDict(dict(input=0.0, output=0.0, cached=-1.0)),
-      max_dollars=10.0,  # hard cap for the run folder, checked before each request
-      max_requests=1_000_000,  # likewise
-      cache="",  # SQLite file with every reply ever paid for; "" = teacher.sqlite in the run folder
-      # "" (asked one by one) | api (the Batch API: cheaper, within a day) | files (JSONL for
-      # `vllm run-batch`, where the model is not where the trainer is)
-      batch="",
-      batch_poll=30.0,  # api: seconds between two looks at a batch
-      batch_discount=0.5,  # api: share of the prices that a batch is cheaper
-      batch_size=50_000,  # requests in one file, at most
-      batch_dir="",  # files: folder of the requests and results; "" = batches in the run folder
-      # share of a stage's samples that must get a reply, or else the run stops there; what was
-      # paid for stays in the cache
-      min_reply_rate=0.5,
-      structured=False,  # are replies asked for as JSON of a schema, where the server takes one?
-      extra_body="",  # further fields of a request's body, as a JSON object: '{"top_k": 20}'
-      # who is asked, of this teacher (main) and config.teachers: weights, as "main=3", "cheap=1"
-      pool=(),
-      by_phase=(),  # a phase's own teacher, as "feedback=strong"; the pool has the others
-      builtin=ConfigDict(
-        dict(
-          error_rate=0.05,  # share of replies with a wrong answer
-          latency=0.0,  # seconds
-          faults="",  # injected faults for tests: kind@probability,... (builtin/faults.py)
-        )
-      ),
-      replay=ConfigDict(
-        dict(
-          path=(),  # recorded files, JSON or JSONL
-          # file whose row n has the question of row n of all recorded files; "" = they have it
-          questions="",
-          question="question",  # column with the question
-          rationale="rationale",  # column with the rationale
-        )
-      ),
-    )
-  )
+  # The questions.
+  c.task = ConfigDict()
+  # Built-in world or published data set. Choices: arithmetic taxonomy gsm8k svamp multiarith asdiv
+  # addsub singleeq aqua math500 csqa openbookqa arc piqa social_iqa strategyqa.
+  c.task.name = "arithmetic"
+  c.task.path = ""  # Directory (or file) with the published data files.
+  c.task.hub = ""  # Or the data set's name on the Hugging Face hub.
+  c.task.train = 0  # Training questions used; 0 = all.
+  # Validation questions, taken from train where the data set has no such split.
+  c.task.validation = 200
+  c.task.test = 0  # Test questions used; 0 = all.
 
-  # Further teachers by name, each with the fields in which it differs from config.teacher:
-  # c.teachers.cheap = ConfigDict(dict(model="MODEL", prices=dict(input=0.1, output=0.4))) or
-  # --config.teachers="{'cheap': {'model': 'MODEL'}}"
+  # The arithmetic world.
+  c.world = ConfigDict()
+  c.world.seed = 0  # Which world: equal seeds give equal problems.
+  c.world.train = 2000  # Training questions.
+  c.world.test = 500  # Test questions.
+  # Questions with more steps, from story families that training never shows.
+  c.world.out_of_domain = 200
+  c.world.steps_min = 1  # Fewest reasoning steps, 1 to 5.
+  c.world.steps_max = 2  # Most reasoning steps, steps_min to 5.
+  c.world.operand_max = 12  # Largest number in a question, 6 to 10,000.
+  c.world.families = 0  # Story families in training; 0 = all except those kept for out_of_domain.
+  c.world.distractors = 0.0  # Share of questions with an irrelevant quantity.
+  c.world.ood_extra_steps = 1  # Steps that out_of_domain has beyond steps_max.
+
+  # The taxonomy world.
+  c.taxonomy = ConfigDict()
+  c.taxonomy.seed = 0  # Which taxonomy: equal seeds give equal questions.
+  c.taxonomy.train = 2000  # Training questions.
+  c.taxonomy.test = 500  # Test questions.
+  c.taxonomy.out_of_domain = 200  # Questions that need two facts in sequence.
+  c.taxonomy.kinds = 40  # Kinds of things.
+  c.taxonomy.options = 4  # Options of a question, 3 to 5.
+  c.taxonomy.exceptions = 0.1  # Share of kinds that lack a property of their group.
+
+  # A second task for the rounds after the opening.
+  c.cross = ConfigDict()
+  # As task.name; empty = the same task throughout. Choices: empty arithmetic taxonomy gsm8k svamp
+  # multiarith asdiv addsub singleeq aqua math500 csqa openbookqa arc piqa social_iqa strategyqa.
+  c.cross.name = ""
+  c.cross.path = ""  # As task.path.
+  c.cross.hub = ""  # As task.hub.
+  c.cross.train = 0  # As task.train.
+  c.cross.test = 0  # As task.test.
+
+  # The teacher.
+  c.teacher = ConfigDict()
+  # builtin (answers from the world) | openai (any compatible server) | replay (recorded files) |
+  # student (an exported model on this machine's devices).
+  c.teacher.kind = "builtin"
+  # Model name sent to the server; with kind=student, a directory written by export.
+  c.teacher.model = "builtin"
+  c.teacher.base_url = ""  # For example https://api.openai.com/v1 or http://localhost:8000/v1.
+  # Environment variable that holds the API key. The key itself never stands in a config.
+  c.teacher.key_env = "OPENAI_API_KEY"
+  # File that holds only the API key and that only its owner can read; empty = use key_env.
+  c.teacher.key_file = ""
+  # Allow plain http to another machine. The key and all texts then travel unencrypted.
+  c.teacher.insecure_http = False
+  c.teacher.temperature = 0.7  # Sampling temperature of replies.
+  c.teacher.max_tokens = 512  # Completion tokens of one reply, at most.
+  # What the server calls that limit. Choices: max_tokens max_completion_tokens.
+  c.teacher.max_tokens_field = "max_tokens"
+  # A reply cut at max_tokens is requested again with twice the limit, up to this; 0 = it is
+  # recorded as a failure.
+  c.teacher.max_tokens_retry_limit = 0
+  # Requests in flight, at most. The number in use adapts to what the server accepts.
+  c.teacher.max_concurrency = 16
+  c.teacher.requests_per_minute = 0  # Known rate limit of the server; 0 = found by trying.
+  # Known token rate limit, prompt and completion together; 0 = found by trying.
+  c.teacher.tokens_per_minute = 0
+  c.teacher.timeout = 60.0  # Seconds for one attempt.
+  c.teacher.max_attempts = 6  # Attempts per request.
+  # Seconds that one request may wait for rate limits and retries, all attempts together.
+  c.teacher.max_wait = 300.0
+  # Seconds that one process may spend on requests, all phases together; 0 = no limit.
+  c.teacher.deadline = 0.0
+
+  # Dollars per million tokens.
+  c.teacher.prices = ConfigDict()
+  c.teacher.prices.input = 0.0  # Prompt tokens, dollars per million.
+  c.teacher.prices.output = 0.0  # Completion tokens, dollars per million.
+  c.teacher.prices.cached = -1.0  # Cached prompt tokens, dollars per million; -1 = as `input`.
+  c.teacher.max_dollars = 10.0  # Hard cap for the run directory, checked before each request.
+  c.teacher.max_requests = 1_000_000  # Hard cap for the run directory, checked before each request.
+  # SQLite file with every reply ever paid for; empty = teacher.sqlite in the run directory.
+  c.teacher.cache = ""
+  # Empty (one request at a time) | api (Batch API: cheaper, within a day) | files (JSONL for `vllm
+  # run-batch`, where the model is not on the training machine).
+  c.teacher.batch = ""
+  c.teacher.batch_poll = 30.0  # Seconds between two queries of a batch's state.
+  c.teacher.batch_discount = 0.5  # Share of the prices that a batch saves.
+  c.teacher.batch_size = 50_000  # Requests in one file, at most.
+  # Directory of request and result files; empty = `batches` in the run directory.
+  c.teacher.batch_dir = ""
+  # Share of a phase's samples that must get a reply; below it the run stops. Replies stay in the
+  # cache.
+  c.teacher.min_reply_rate = 0.5
+  c.teacher.structured = False  # Request replies as JSON of a schema, where the server supports it.
+  c.teacher.extra_body = ""  # Additional request body fields, as a JSON object: '{"top_k": 20}'.
+  # Weights of this teacher (main) and those of config.teachers, as main=3,cheap=1.
+  c.teacher.pool = ()
+  c.teacher.by_phase = ()  # A phase's own teacher, as feedback=strong; the pool has the others.
+
+  # The built-in teacher.
+  c.teacher.builtin = ConfigDict()
+  c.teacher.builtin.error_rate = 0.05  # Share of replies with a wrong answer.
+  c.teacher.builtin.latency = 0.0  # Seconds before each reply.
+  # Injected faults for tests: kind@probability,... (builtin/faults.py).
+  c.teacher.builtin.faults = ""
+
+  # Recorded rationales.
+  c.teacher.replay = ConfigDict()
+  c.teacher.replay.path = ()  # Recorded files, JSON or JSONL.
+  # File whose row n has the question of row n of all recorded files; empty = they have it.
+  c.teacher.replay.questions = ""
+  c.teacher.replay.question = "question"  # Column with the question.
+  c.teacher.replay.rationale = "rationale"  # Column with the rationale.
+  # Further teachers by name, each with the fields that differ from `teacher`:
+  # --config.teachers="{'cheap': {'model': 'MODEL'}}".
   c.teachers = ConfigDict()
 
-  c.student = ConfigDict(
-    dict(
-      # scratch | a folder in Hugging Face's layout | a name on its hub (weights, sizes, tokenizer)
-      init="scratch",
-      # family: gpt2 gptj gpt_neo opt llama mistral qwen2 qwen3 gemma2 gemma3_text t5;
-      # "" = llama from scratch, otherwise the one that is found there (and any other is refused)
-      arch="",
-      dtype="float32",  # of matrix products: float32 | bfloat16; what is trained stays float32
-      attention="auto",  # of whole rows in training: auto | plain | cudnn | splash
-      lora=ConfigDict(
-        dict(  # train low-rank updates and leave the weights as they are
-          rank=0,  # 0 = train all weights
-          alpha=16.0,  # updates count alpha / rank times
-          targets=("q", "k", "v", "o"),  # which weights: q k v o gate up down
-        )
-      ),
-      scratch=ConfigDict(
-        dict(  # sizes, only for init=scratch
-          vocab=512,  # tokenizer entries; the tokenizer is trained on the task's text
-          width=96,
-          layers=2,  # of the encoder and of the decoder, where there are two
-          heads=4,
-          kv_heads=2,
-          head_width=24,
-          mlp=256,
-          rope_theta=0.0,  # 0 = the family's usual; only for families that have it
-          norm_eps=0.0,  # 0 = the family's usual
-          tied=True,  # input and output embedding are one
-        )
-      ),
-    )
-  )
-  c.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))  # devices along each axis; -1 = what is left
+  # The student.
+  c.student = ConfigDict()
+  c.student.init = "scratch"  # scratch | a Hugging Face directory | a name on the hub.
+  # Model family; empty = llama from scratch, otherwise the family of the loaded model. Choices:
+  # empty gpt2 gptj gpt_neo opt llama mistral qwen2 qwen3 gemma2 gemma3_text t5.
+  c.student.arch = ""
+  # Of matrix products; trained weights stay float32. Choices: float32 bfloat16.
+  c.student.dtype = "float32"
+  # Attention path in training; cudnn needs an NVIDIA GPU, splash a TPU. Choices: auto plain cudnn
+  # splash.
+  c.student.attention = "auto"
 
-  c.cot = ConfigDict(
-    dict(
-      shots=0  # worked examples in front of every question, in training and evaluation alike
-    )
-  )
-  c.instruct = ConfigDict(
-    dict(  # only for format=instruct
-      instruction="Solve the problem.",
-      elicitation="Let's think step by step.",  # what asks for a chain of thought
-    )
-  )
-  c.staged = ConfigDict(
-    dict(  # only for format=staged
-      stages=("recall", "analyze", "summarize"),  # any of the first two may be left out
-      # batches of one stage before the next begins (of analyze, as many times more as it has more
-      # examples); 0 = a batch may hold all stages
-      interval=100,
-      repeat=False,  # is an option's text said again where it is analyzed?
-      reflect=("recall", "analyze"),  # stages that the exam samples, and pairs are made of
-      starts=0,  # right recalls of a question whose analyses are sampled; 0 = all
-    )
-  )
-  c.socratic = ConfigDict(
-    dict(  # only for format=socratic
-      # iterative (a decomposer and a solver, two students) | unified (one writes both)
-      mode="iterative",
-      # whose sub-questions are answered: model | gold (the problem's own, an upper bound)
-      questions="model",
-      max_steps=8,  # iterative: sub-questions of one problem
-      solutions=True,  # iterative: does the decomposer see the solutions so far?
-      calculator=False,  # equations are marked in training, and their results computed in decoding
-    )
-  )
-  c.demonstrate = ConfigDict(
-    dict(
-      # teacher | gold (the data set's own rationales or decompositions); answers alone
-      # (format=answer_only, or staged with nothing but summarize) are gold's anyway
-      source="teacher",
-      rationales=1,  # asked of the teacher for each training question, afresh in each round
-      questions=0,  # training questions that are annotated; 0 = all
-      show_gold=False,  # is the teacher told the right answer?
-      passes=1,  # times the teacher is asked, each for the replies that could not be used
-      # replies that disagree with gold: keep (gold; they are dropped) | majority (the replies'
-      # majority becomes the answer) | drop (questions whose majority disagrees)
-      relabel="keep",
-      distance=0,  # edits by which a question's rationales have to differ; 0 = not the same text
-    )
-  )
-  c.exam = ConfigDict(
-    dict(
-      questions=0,  # training questions in the exam; 0 = all
-      samples=4,  # attempts at each
-      # ways of asking; only format=instruct has several: cot, plain
-      styles=("",),
-      temperature=1.0,
-      top_p=1.0,  # 1 = off
-      top_k=0,  # 0 = off
-      max_new_tokens=128,  # longest attempt, tokens
-    )
-  )
-  c.feedback = ConfigDict(
-    dict(
-      # correct (the teacher sees the mistake) | blind (it annotates the question afresh)
-      kind="correct",
-      show_gold=True,  # is the teacher told the right answer?
-      mistakes=1,  # different mistakes of one question that are sent
-      rationales=1,  # asked for each mistake sent
-    )
-  )
-  c.contrast = ConfigDict(
-    dict(
-      positives=10,  # right rationales of a question kept for the triplet loss
-      negatives=4,  # wrong attempts of a question kept
-    )
-  )
+  # Low-rank adapters.
+  c.student.lora = ConfigDict()
+  c.student.lora.rank = 0  # Rank of the adapters; 0 = train all weights.
+  c.student.lora.alpha = 16.0  # Adapters are scaled by alpha / rank.
+  # Which weights are adapted. Choices: q k v o gate up down.
+  c.student.lora.targets = ("q", "k", "v", "o")
 
-  c.pair = ConfigDict(
-    dict(
-      # right_over_wrong | cot_over_plain (a chain of thought over a plain answer to the same
-      # question) | both (a right chain of thought over a wrong plain answer)
-      policy="right_over_wrong",
-      style="cot",  # format=instruct: the prompt that the two answers hang on, cot | plain
-      max_pairs_per_prompt=4,  # pairs of one prompt; 0 = all
-      # is the shorter side filled up: chosen with what the teacher said there, rejected by drawing
-      # from it again?
-      fill=True,
-      cache="",  # SQLite file with reference log-probabilities; "" = in the run folder
-    )
-  )
-  c.prefer = ConfigDict(
-    dict(  # training on preference pairs; what is not here is as in train
-      loss="dpo",  # dpo | robust | ipo | hinge | simpo | orpo | kto
-      beta=0.1,  # of the implicit reward
-      label_smoothing=0.0,  # dpo, robust: share of pairs taken to be the wrong way round
-      gamma=0.5,  # simpo: the margin that is aimed at, nats
-      # mean log-probability of a token instead of the sum; ipo, simpo and orpo are defined with it
-      length_normalized=False,
-      nll_weight=0.0,  # weight of the chosen side's negative log-likelihood
-      steps=0,  # updates a round, or, if 0,
-      epochs=1,  # passes over the pairs a round; one of the two is 0
-      batch=16,  # pairs of one update
-      lr=2e-4,
-      schedule="constant",
-      warmup=20,
-    )
-  )
+  # Sizes of a student from scratch.
+  c.student.scratch = ConfigDict()
+  # Tokenizer entries, 260 or more; the tokenizer is trained on the task's text.
+  c.student.scratch.vocab = 512
+  c.student.scratch.width = 96  # Width of the residual stream.
+  c.student.scratch.layers = 2  # Layers; of the encoder and of the decoder, where there are both.
+  c.student.scratch.heads = 4  # Attention heads.
+  c.student.scratch.kv_heads = 2  # Key and value heads, a divisor of heads.
+  c.student.scratch.head_width = 24  # Width of a head, even.
+  c.student.scratch.mlp = 256  # Width of the MLP.
+  c.student.scratch.rope_theta = 0.0  # RoPE base; 0 = the family's default.
+  c.student.scratch.norm_eps = 0.0  # Epsilon of the norms; 0 = the family's default.
+  c.student.scratch.tied = True  # Input and output embedding share their weights.
 
-  c.train = ConfigDict(
-    dict(
-      losses=ConfigDict(dict(sft=1.0, triplet=0.5)),  # weight of each term; 0 = not computed
-      steps=0,  # updates a round, or, if 0,
-      epochs=10,  # passes over the examples a round; one of the two is 0
-      batch=16,  # rows of one update, from different questions
-      grad_accum_steps=1,  # parts a batch is taken in to save memory; changes nothing else
-      # what the backward pass computes again, to save memory: none | dots (all but products) | full
-      remat="none",
-      # row lengths, tokens; rows that do not fit the longest are left out and counted
-      buckets=(64, 96, 128, 192, 256, 384, 512, 768, 1024),
-      # True: every row is filled up to the longest bucket with several examples; a batch then holds
-      # more of them, still of different questions
-      packing=False,
-      lr=2e-3,  # peak learning rate, for a small student from scratch; pretrained ones want 1e-5
-      schedule="constant",  # after warm-up: constant | cosine | linear
-      warmup=100,  # steps; at most half of a round's
-      beta1=0.9,
-      beta2=0.999,
-      eps=1e-8,
-      weight_decay=0.01,
-      grad_clip_norm=1.0,  # global gradient norm; 0 = off
-      checkpoint_every=200,  # steps between restart points
-      log_every=10,  # steps between rows of metrics.jsonl
-      logits_chunk=256,  # positions the output head works on at a time
-    )
-  )
-  c.sft = ConfigDict(
-    dict(
-      # weight of prompt tokens in the loss; the paper of recipe tailored has 0.1
-      prompt_weight=0.0,
-      # the sum is divided by: weights (their sum) | all_tokens (prompt included)
-      denominator="weights",
-    )
-  )
-  c.triplet = ConfigDict(
-    dict(
-      margin=1.0,
-      pool="last",  # what a response is represented by: last (state at its last token) | mean
-      # True: no gradient reaches the prompt's keys and values (as the paper's code has it)
-      detach_prompt=False,
-      max_response=192,  # tokens of a response that are read
-    )
-  )
-  c.evaluate = ConfigDict(
-    dict(
-      max_new_tokens=256,  # longest answer (of each turn), tokens
-      num_votes=1,  # answers of a question, of which the most frequent counts; 1 = greedy
-      temperature=0.7,  # where there are several
-    )
-  )
-  c.rollout = ConfigDict(
-    dict(
-      batch=256,  # rows decoded at a time
-      refill=0.25,  # share of the rows that must be free before the next prompts begin in them
-      buckets=(32, 64, 128, 256, 512, 1024),  # prompt lengths, tokens
-    )
-  )
-  c.compat = ConfigDict(
-    dict(  # what the papers' released code does otherwise than it should, for comparison
-      tinythinker=ConfigDict(
-        dict(  # its other quirks: demonstrate.relabel=majority, demonstrate.distance=0
-          # options are joined and split again at ", ": those with a comma are garbled
-          options_split_on_commas=False,
-          teachers_order=False,  # summaries are learned from analyses in the teacher's order
-          # the anchor is a mean over the chosen side and the padding behind it, to the longest pair
-          nll_on_pads=False,
-        )
-      )
-    )
-  )
+  # Devices along each mesh axis.
+  c.mesh = ConfigDict()
+  c.mesh.data = -1  # Data parallelism.
+  c.mesh.fsdp = 1  # Fully sharded data parallelism.
+  c.mesh.tensor = 1  # Tensor parallelism.
+
+  # Chains of thought.
+  c.cot = ConfigDict()
+  c.cot.shots = 0  # Worked examples before each question, in training and evaluation.
+
+  # Instruction format.
+  c.instruct = ConfigDict()
+  c.instruct.instruction = "Solve the problem."  # The instruction.
+  c.instruct.elicitation = "Let's think step by step."  # Text that elicits a chain of thought.
+
+  # Recall, analyze, summarize.
+  c.staged = ConfigDict()
+  # The stages; recall and analyze may be left out.
+  c.staged.stages = ("recall", "analyze", "summarize")
+  # Batches of one stage before the next (analyze in proportion to its examples); 0 = mixed.
+  c.staged.interval = 100
+  c.staged.repeat = False  # Repeat an option's text where it is analyzed.
+  # Stages that the exam samples and that pairs are made of.
+  c.staged.reflect = ("recall", "analyze")
+  c.staged.starts = 0  # Right recalls of a question whose analyses are sampled; 0 = all.
+
+  # Sub-questions.
+  c.socratic = ConfigDict()
+  # iterative (a decomposer and a solver: two students) | unified (one student writes both).
+  c.socratic.mode = "iterative"
+  # Whose sub-questions are answered: the model's, or the problem's own (an upper bound). Choices:
+  # model gold.
+  c.socratic.questions = "model"
+  c.socratic.max_steps = 8  # Sub-questions of one problem, at most.
+  c.socratic.solutions = True  # The decomposer sees the solutions so far.
+  c.socratic.calculator = False  # Mark equations in training and compute their results in decoding.
+
+  # Demonstrations.
+  c.demonstrate = ConfigDict()
+  # teacher | gold (the data set's own rationales or decompositions).
+  c.demonstrate.source = "teacher"
+  c.demonstrate.rationales = 1  # Rationales requested for each question, afresh in each round.
+  c.demonstrate.questions = 0  # Training questions to annotate; 0 = all.
+  c.demonstrate.show_gold = False  # Show the teacher the right answer.
+  c.demonstrate.passes = 1  # Passes of requests; each asks again for unusable replies.
+  # If replies disagree with gold: keep (drop the replies) | majority (the majority becomes the
+  # answer) | drop (questions whose majority disagrees).
+  c.demonstrate.relabel = "keep"
+  # Edits by which rationales of a question must differ; 0 = not identical.
+  c.demonstrate.distance = 0
+
+  # Attempts at training questions.
+  c.exam = ConfigDict()
+  c.exam.questions = 0  # Training questions in the exam; 0 = all.
+  c.exam.samples = 4  # Attempts per question.
+  # Prompt styles; format=instruct has cot and plain, others have one (the empty name).
+  c.exam.styles = ("",)
+  c.exam.temperature = 1.0  # Sampling temperature; 0 = greedy.
+  c.exam.top_p = 1.0  # Nucleus sampling; 1 = off.
+  c.exam.top_k = 0  # Top-k sampling; 0 = off.
+  c.exam.max_new_tokens = 128  # Tokens of the longest attempt.
+
+  # Answers to mistakes.
+  c.feedback = ConfigDict()
+  # correct (the teacher sees the mistake) | blind (it annotates the question afresh).
+  c.feedback.kind = "correct"
+  c.feedback.show_gold = True  # Show the teacher the right answer.
+  c.feedback.mistakes = 1  # Different mistakes of one question that are sent.
+  c.feedback.rationales = 1  # Rationales requested for each mistake.
+
+  # Texts of the triplet loss.
+  c.contrast = ConfigDict()
+  c.contrast.positives = 10  # Right rationales kept per question.
+  c.contrast.negatives = 4  # Wrong attempts kept per question.
+
+  # Preference pairs.
+  c.pair = ConfigDict()
+  # right_over_wrong | cot_over_plain (a chain of thought over a plain answer) | both (a right chain
+  # of thought over a wrong plain answer).
+  c.pair.policy = "right_over_wrong"
+  c.pair.style = "cot"  # Prompt style that both answers of a pair follow. Choices: cot plain.
+  c.pair.max_pairs_per_prompt = 4  # Pairs of one prompt, at most; 0 = all.
+  # Fill up the shorter side: chosen with the teacher's texts, rejected by drawing again.
+  c.pair.fill = True
+  c.pair.cache = ""  # SQLite file with reference log-probabilities; empty = in the run directory.
+
+  # Preference training.
+  c.prefer = ConfigDict()
+  c.prefer.loss = "dpo"  # The preference loss. Choices: dpo robust ipo hinge simpo orpo kto.
+  c.prefer.beta = 0.1  # Scale of the implicit reward.
+  c.prefer.label_smoothing = 0.0  # Share of pairs assumed to be mislabeled.
+  c.prefer.gamma = 0.5  # Target margin of SimPO, nats.
+  # Mean log-probability per token instead of the sum; ipo, simpo, orpo are defined so.
+  c.prefer.length_normalized = False
+  c.prefer.nll_weight = 0.0  # Weight of the chosen side's negative log-likelihood.
+  c.prefer.steps = 0  # Updates per round, or, if 0, `epochs`.
+  c.prefer.epochs = 1  # Passes over the pairs per round; one of the two is 0.
+  c.prefer.batch = 16  # Pairs of one update.
+  c.prefer.lr = 0.0002  # Peak learning rate.
+  c.prefer.schedule = "constant"  # After warm-up. Choices: constant cosine linear.
+  c.prefer.warmup = 20  # Warm-up steps.
+
+  # Training.
+  c.train = ConfigDict()
+
+  # Weights of the loss terms.
+  c.train.losses = ConfigDict()
+  c.train.losses.sft = 1.0  # Cross-entropy on targets.
+  c.train.losses.triplet = 0.5  # Triplet loss between right rationales and mistakes.
+  c.train.steps = 0  # Updates per round, or, if 0, `epochs`.
+  c.train.epochs = 10  # Passes over the examples per round; one of the two is 0.
+  c.train.batch = 16  # Rows of one update, from different questions.
+  # Micro-batches of one update, to save memory; the result is the same.
+  c.train.grad_accum_steps = 1
+  # What the backward pass recomputes to save memory: none | dots (all but products) | full.
+  c.train.remat = "none"
+  # Row lengths, tokens. Rows longer than the last are left out and counted.
+  c.train.buckets = (64, 96, 128, 192, 256, 384, 512, 768, 1024)
+  # Fill each row up to the longest bucket with several examples of different questions.
+  c.train.packing = False
+  # Peak learning rate, for a small student from scratch; use 1e-5 for pretrained ones.
+  c.train.lr = 0.002
+  c.train.schedule = "constant"  # After warm-up. Choices: constant cosine linear.
+  c.train.warmup = 100  # Warm-up steps, at most half of a round's.
+  c.train.beta1 = 0.9  # AdamW.
+  c.train.beta2 = 0.999  # AdamW.
+  c.train.eps = 1e-08  # AdamW.
+  c.train.weight_decay = 0.01  # AdamW; applies to matrices only.
+  c.train.grad_clip_norm = 1.0  # Global gradient norm; 0 = no clipping.
+  c.train.checkpoint_every = 200  # Steps between restart points.
+  c.train.log_every = 10  # Steps between rows of metrics.jsonl.
+  c.train.logits_chunk = 256  # Positions that the output head processes at a time.
+
+  # Cross-entropy.
+  c.sft = ConfigDict()
+  c.sft.prompt_weight = 0.0  # Weight of prompt tokens (0.1 in Wang et al. 2023).
+  # The sum is divided by: weights (their sum) | all_tokens (prompt included).
+  c.sft.denominator = "weights"
+
+  # The triplet loss.
+  c.triplet = ConfigDict()
+  c.triplet.margin = 1.0  # Margin of the hinge on cosine distances.
+  c.triplet.pool = "last"  # What represents a response: last (state at its last token) | mean.
+  # No gradient reaches the prompt's keys and values (as in the paper's code).
+  c.triplet.detach_prompt = False
+  c.triplet.max_response = 192  # Tokens of a response that are read, at most.
+
+  # Scoring on held-out questions.
+  c.evaluate = ConfigDict()
+  c.evaluate.max_new_tokens = 256  # Tokens of the longest answer (of each turn).
+  # Answers per question, of which the most frequent counts; 1 = one greedy answer.
+  c.evaluate.num_votes = 1
+  c.evaluate.temperature = 0.7  # Sampling temperature where there are several.
+
+  # Bulk sampling.
+  c.rollout = ConfigDict()
+  c.rollout.batch = 256  # Rows decoded at a time.
+  c.rollout.refill = 0.25  # Share of the rows that must be free before new prompts start in them.
+  c.rollout.buckets = (32, 64, 128, 256, 512, 1024)  # Prompt lengths, tokens.
+
+  # Deviations of the papers' released code.
+  c.compat = ConfigDict()
+
+  # TinyThinker's released code.
+  c.compat.tinythinker = ConfigDict()
+  # Options are joined and split again at ", ", which breaks those with a comma.
+  c.compat.tinythinker.options_split_on_commas = False
+  # Summaries are learned from analyses in the teacher's order.
+  c.compat.tinythinker.teachers_order = False
+  # The NLL term is a mean over the chosen side and its padding up to the longest pair.
+  c.compat.tinythinker.nll_on_pads = False
   return c

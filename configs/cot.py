@@ -7,11 +7,11 @@ The teacher writes for every training question, the student trains on it; no rou
 
 from ml_collections import ConfigDict
 
-from configs import base
+from distill_jax.config import recipes
 
 
 def get_config() -> ConfigDict:
-  c = base.get_config()
+  c = recipes.load("base")
   c.recipe = "cot"
   c.opening, c.each_round, c.rounds = ("demonstrate", "train"), (), 0
   c.train.losses.triplet = 0.0

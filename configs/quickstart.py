@@ -11,11 +11,11 @@ quarter of a million parameters.
 
 from ml_collections import ConfigDict
 
-from configs import tailored
+from distill_jax.config import recipes
 
 
 def get_config() -> ConfigDict:
-  c = tailored.get_config()
+  c = recipes.load("tailored")
   c.recipe = "quickstart"
   c.rounds = 3
   c.task.validation = 300

@@ -23,13 +23,13 @@ Tuning only:       --config.rounds=0
 DPO only:          --config.opening="('exam','pair','prefer')" --config.rounds=0
 Cross self-refine: --config.cross.name=svamp --config.cross.path=DIR
 Ablate:            --config.pair.policy=right_over_wrong   --config.prefer.loss=ipo
-                   --config.task.train=500                 --config.prefer.nll_weight=0.5
+                   --config.world.train=500                --config.prefer.nll_weight=0.5
 LoRA (as theirs):  --config.student.lora.rank=8; the weights beneath are stored once
 """
 
 from ml_collections import ConfigDict
 
-from configs import base
+from distill_jax.config import recipes
 
 SIZES = {
   "full": {},
@@ -51,7 +51,7 @@ SIZES = {
 
 
 def get_config(size: str = "full") -> ConfigDict:
-  c = base.get_config()
+  c = recipes.load("base")
   c.recipe = "self_refine"
   c.format = "instruct"
   c.opening = ("demonstrate", "train")

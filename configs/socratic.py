@@ -24,7 +24,7 @@ The upper bound, with the problem's own sub-questions, from a finished run:
 
 from ml_collections import ConfigDict
 
-from configs import base
+from distill_jax.config import recipes
 
 SIZES = {
   "full": {},
@@ -41,7 +41,7 @@ SIZES = {
 
 
 def get_config(size: str = "full") -> ConfigDict:
-  c = base.get_config()
+  c = recipes.load("base")
   c.recipe = "socratic"
   c.format = "socratic"
   c.opening, c.each_round, c.rounds = ("demonstrate", "train"), (), 0

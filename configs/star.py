@@ -13,7 +13,7 @@ cannot: at the quick setting it first sees a teacher's rationales for a few ques
 
 from ml_collections import ConfigDict
 
-from configs import base
+from distill_jax.config import recipes
 
 SIZES = {
   "full": {},
@@ -36,7 +36,7 @@ SIZES = {
 
 
 def get_config(size: str = "full") -> ConfigDict:
-  c = base.get_config()
+  c = recipes.load("base")
   c.recipe = "star"
   c.opening = c.each_round = ("exam", "rationalize", "train")
   c.rounds, c.accumulate_rationales, c.start_from = 3, False, "base"

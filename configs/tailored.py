@@ -24,16 +24,20 @@ Ablate: --config.train.losses.triplet=0   --config.feedback.kind=blind   --confi
 
 from ml_collections import ConfigDict
 
-from configs import base
+from distill_jax.config import recipes
 
 SIZES = {
   "full": {"train": {"epochs": 10}},
-  "quick": {"train": {"epochs": 4}, "task": {"train": 1000, "validation": 300, "test": 300}},
+  "quick": {
+    "train": {"epochs": 4},
+    "task": {"validation": 300},
+    "world": {"train": 1000, "test": 300},
+  },
 }
 
 
 def get_config(size: str = "full") -> ConfigDict:
-  c = base.get_config()
+  c = recipes.load("base")
   c.recipe = "tailored"
   c.opening = ("demonstrate", "exam", "train")
   c.each_round = ("exam", "feedback", "train")

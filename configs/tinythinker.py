@@ -34,7 +34,7 @@ Ablate: --config.staged.reflect="('recall',)"   --config.rounds=0
 
 from ml_collections import ConfigDict
 
-from configs import base
+from distill_jax.config import recipes
 
 SIZES = {
   "full": {},
@@ -57,7 +57,7 @@ SIZES = {
 
 
 def get_config(size: str = "full") -> ConfigDict:
-  c = base.get_config()
+  c = recipes.load("base")
   c.recipe = "tinythinker"
   c.format = "staged"
   c.task.name = "taxonomy"

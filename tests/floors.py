@@ -14,7 +14,10 @@ FLOORS = {
     "machine",
     "run_dir",
   ),
-  0: ("settings", "plan", "records", "errors", "console"),
+  0: (
+    *("settings", "settings_student", "settings_teacher", "settings_training", "declare"),
+    *("plan", "records", "errors", "console"),
+  ),
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 WING_OF = {**dict.fromkeys(HOST, "host"), **dict.fromkeys(DEVICE, "device")}

@@ -215,7 +215,7 @@ def test_the_vote_is_read_instead_of_several_attempts(tmp_path):
 
 def test_rows_with_other_questions_are_not_paired(tmp_path):
   swept = small_sweep(
-    rows={"plain": {}, "harder": {"world.steps_max": 4}, "less": {"task.train": 20}}
+    rows={"plain": {}, "harder": {"world.steps_max": 4}, "less": {"world.train": 20}}
   )
   swept = dataclasses.replace(swept, claims=())
   write_runs(tmp_path, swept, {(r, 0): [1, 0] for r in swept.rows})

@@ -50,8 +50,8 @@ FULL = {
   "sampled_at_1": {"exam.temperature": 1.0},
   "smoothed": {"prefer.label_smoothing": 0.1},
   "length_normalized": {"prefer.length_normalized": True},
-  "half_of_the_data": {"task.train": 300},
-  "a_quarter_of_the_data": {"task.train": 150},
+  "half_of_the_data": {"world.train": 300},
+  "a_quarter_of_the_data": {"world.train": 150},
   "two_refinements": {"rounds": 2},
   "lora": {"student.lora.rank": 8},
 }

@@ -5,25 +5,27 @@ part after the colon in --config=FILE.py:which.
 """
 
 import dataclasses
-import inspect
 import json
 import os
 import pathlib
 import re
-import runpy
 import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from distill_jax import errors
 from distill_jax.cli import args
+from distill_jax.config import recipes, values
 from distill_jax.config.read import read_settings
 
 ROW_NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 RESERVED = ("seed", "teacher.cache")  # settings that the sweep sets; rows must not
 # Groups of settings that decide which questions a final evaluation asks, and exceptions to them.
 # Rows that differ in one of these settings cannot be compared question by question.
-QUESTION_GROUPS, NO_QUESTIONS = ("task", "world", "taxonomy"), ("task.train", "cross.train")
+QUESTION_GROUPS, NO_QUESTIONS = (
+  ("task", "world", "taxonomy"),
+  ("task.train", "cross.train", "world.train", "taxonomy.train"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,18 +91,14 @@ class PlannedRun:
 
 
 def load_sweep(path: str) -> Sweep:
-  """Loads the sweep FILE.py[:which]. Raises UserError if it does not exist or is invalid."""
-  file, _, which = path.partition(":")
-  with args.one_line(path):
-    program = runpy.run_path(file)
-    if "get_sweep" not in program:
-      raise errors.UserError(f"{file} has no function get_sweep()", errors.CONFIG)
-    get_sweep = program["get_sweep"]
-    if which and not inspect.signature(get_sweep).parameters:
-      raise errors.usage(f"{file} has no variants; remove :{which}")
-    sweep = get_sweep(which) if which else get_sweep()
+  """Loads the sweep of FILE.py, FILE.py:WHICH, or sweeps/NAME of the package.
+
+  Raises:
+    UserError: The sweep does not exist or is invalid.
+  """
+  sweep = recipes.call(path, "get_sweep")
   if not isinstance(sweep, Sweep):
-    raise errors.UserError(f"get_sweep() of {file} does not return a Sweep", errors.CONFIG)
+    raise errors.UserError(f"get_sweep() of {path} does not return a Sweep", errors.CONFIG)
   for fault in _faults(sweep):
     raise errors.UserError(f"{path}: {fault}", errors.CONFIG)
   return sweep
@@ -141,19 +139,39 @@ def plan_runs(sweep: Sweep, workdir: str | os.PathLike[str]) -> list[PlannedRun]
   for seed in sweep.seeds:
     for row, own in sweep.rows.items():
       run_dir = workdir / "rows" / row / f"seed_{seed}"
-      overrides = {**sweep.common, **own, "seed": seed, "teacher.cache": cache}
-      words = [f"--config.{key}={format_value(value)}" for key, value in overrides.items()]
+      overrides = {**_common_overrides(sweep, row), **own, "seed": seed, "teacher.cache": cache}
+      words = _format_overrides(overrides)
       config = read_config(sweep.config, words, row)
       arguments = ("run", f"--config={sweep.config}", f"--workdir={run_dir}", *words)
       planned.append(PlannedRun(row, seed, run_dir, arguments, config))
   return planned
 
 
-def read_config(config: str, overrides: Sequence[str], row: str) -> dict[str, Any]:
-  """Returns the config of a row as JSON stores it. Raises UserError, with the row's name."""
+def _common_overrides(sweep: Sweep, row: str) -> dict[str, Any]:
+  """Returns the common overrides without those that nothing reads in this row."""
+  own = sweep.rows[row]
+  config = _parse(sweep.config, _format_overrides({**sweep.common, **own}), row)
+  unread = {key.path for key in values.KEYS if values.unread(config, key)}
+  return {key: value for key, value in sweep.common.items() if key not in unread - set(own)}
+
+
+def _format_overrides(overrides: dict[str, Any]) -> list[str]:
+  return [f"--config.{key}={format_value(value)}" for key, value in overrides.items()]
+
+
+def _parse(config: str, overrides: Sequence[str], row: str) -> dict[str, Any]:
   try:
     parsed, _, _ = args.parse([f"--config={config}", *overrides], {}, config="required")
-    assert parsed is not None  # config="required"
+  except errors.UserError as error:
+    raise errors.UserError(f"row {row}: {error}", error.code) from None
+  assert parsed is not None  # config="required"
+  return parsed
+
+
+def read_config(config: str, overrides: Sequence[str], row: str) -> dict[str, Any]:
+  """Returns the config of a row as JSON stores it. Raises UserError, with the row's name."""
+  parsed = _parse(config, overrides, row)
+  try:
     read_settings(parsed)
   except errors.UserError as error:
     raise errors.UserError(f"row {row}: {error}", error.code) from None

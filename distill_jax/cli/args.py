@@ -1,154 +1,218 @@
-"""From words on the command line to a config and options; every mistake is one line.
+"""Parses a command line into a config and options. Every mistake is one line.
 
-absl and ml_collections underneath: --config=FILE.py[:argument], --config.a.b=value for any key of
-configs/base.py.
+Options and overrides are parsed by absl and ml_collections: `--config=RECIPE`, and
+`--config.a.b=VALUE` for any key, in any order.
 """
 
+import ast
 import contextlib
-import itertools
+import copy
 import json
 import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
 from distill_jax import errors
+from distill_jax.config import recipes, values
+
+Options = dict[str, tuple[Any, str]]  # name -> (default, help)
+TUPLES = {key.path: key for key in values.KEYS if isinstance(key.default, tuple)}
 
 
-def parse(words, options: dict, *, config: str) -> tuple[dict | None, dict, list[str]]:
-  """(config as a plain dict or None, options, positional words).
+def parse(
+  words: Sequence[str], options: Options, *, config: str
+) -> tuple[dict[str, Any] | None, dict[str, Any], list[str]]:
+  """Parses the words of a command.
 
-  options: name -> (default, help), typed by the default. config: "required"; "run" (may also come
-  from WORKDIR/config.json, with overrides on top); or "none".
+  Args:
+    words: The words after the command's name.
+    options: The command's options; their types are those of the defaults.
+    config: "required"; "run" (overrides on top of the config of `--workdir`, if no recipe is
+      given); or "none".
+
+  Returns:
+    The config as a plain nested dict (None with config="none"), the options by name, and the
+    remaining words.
+
+  Raises:
+    UserError: Unknown words (exit code 2), or an invalid recipe or override (exit code 3).
   """
-  values = flags.FlagValues()
+  recipe, words = _take(words, "config") if config != "none" else (None, list(words))
+  original = _original(words, recipe, config)
+  parsed = flags.FlagValues()
   for name, (default, text) in options.items():
-    define = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float}.get(
-      type(default), flags.DEFINE_string
-    )
-    define(name, default, text, flag_values=values)
-  given = _given(words, "config")
-  argv = ["distill_jax", *words]
-  with one_line(given or ""):
-    if config != "none" and given is not None:
-      config_flags.DEFINE_config_file("config", lock_config=True, flag_values=values, sys_argv=argv)
-    elif config == "run":
-      stored = ml_collections.ConfigDict(_stored(words))
+    _define(default)(name, default, text, flag_values=parsed)
+  argv = ["distill_jax", *map(_with_tuple, words)]
+  with _one_line(words):
+    if original is not None:
       config_flags.DEFINE_config_dict(
-        "config", stored, lock_config=True, flag_values=values, sys_argv=argv
-      )
-    elif config == "required":
-      raise errors.usage("--config=FILE is missing, for example --config=configs/quickstart.py")
-    with _naming_teachers(words):
-      rest = values(argv)[1:]
-    found = values.config.to_dict() if config != "none" else None
-  return found, {name: values[name].value for name in options}, rest
+        "config", ml_collections.ConfigDict(original), lock_config=True, flag_values=parsed,
+        sys_argv=argv,
+      )  # fmt: skip
+    rest = parsed(argv)[1:]
+    final = None if original is None else parsed.config.to_dict()
+  if final is not None:
+    final = reset_unread(copy.deepcopy(original), final)
+  return final, {name: parsed[name].value for name in options}, rest
 
 
-def described(options: dict) -> str:
-  """A line for each of the options of `parse`: its name, what it is, and its default if it has
-  one."""
-  lines = []
+def _define(default: Any) -> Any:
+  kinds = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float}
+  return kinds.get(type(default), flags.DEFINE_string)
+
+
+def _original(words: list[str], recipe: str | None, config: str) -> dict[str, Any] | None:
+  """The config before overrides, or None if the command has none."""
+  if recipe is not None:
+    return recipes.load(recipe).to_dict()
+  if config == "run":
+    return _stored(words)
+  if config == "required":
+    raise errors.usage(
+      f"--config=RECIPE is missing, for example --config=quickstart"
+      f" (recipes: {', '.join(recipes.names())}; or FILE.py)"
+    )
+  return None
+
+
+def reset_unread(original: dict[str, Any], final: dict[str, Any]) -> dict[str, Any]:
+  """Resets what a recipe sets for a mode that the overrides leave.
+
+  A recipe for the built-in world sets the world's size. If an override chooses another task,
+  nothing reads that size any more, and it goes back to its default. Settings that are unread
+  although they were given as overrides, or already in the recipe, stay: they are rejected later.
+
+  Args:
+    original: The recipe's config.
+    final: The same with overrides.
+
+  Returns:
+    `final`, changed in place.
+  """
+  for key in values.KEYS:
+    if values.unread(final, key) and not values.unread(original, key):
+      *groups, name = key.path.split(".")
+      before, after = original, final
+      for group in groups:
+        before, after = before[group], after[group]
+      if before[name] == after[name]:
+        after[name] = key.default
+  return final
+
+
+def _with_tuple(word: str) -> str:
+  """Turns `--config.x=q,k,v` into a Python tuple where x is a tuple."""
+  name, equals, value = word.partition("=")
+  key = TUPLES.get(name.lstrip("-").removeprefix("config."))
+  if key is None or not equals or not name.lstrip("-").startswith("config."):
+    return word
+  with contextlib.suppress(ValueError, SyntaxError):
+    found = ast.literal_eval(value)
+    if isinstance(found, tuple | list):
+      return word
+  parts = [part.strip() for part in value.split(",") if part.strip()]
+  return f"{name}={tuple(map(_literal, parts))!r}"
+
+
+def _literal(text: str) -> object:
+  try:
+    return ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    return text
+
+
+def described(options: Options) -> str:
+  """The options of a command, one line each: name, type, meaning, default."""
+  lines: list[str] = []
   for name, (default, text) in options.items():
-    word = f"--{name}" if default is False else f"--{name}={type(default).__name__.upper()}"
-    usual = "" if default is False or default == "" else f" [{default}]"
-    lines.append(f"  {word.replace('=STR', '=TEXT'):20} {text}{usual}")
+    word = f"--{name}" if default is False else f"--{name}={_type_name(default)}"
+    shown = "" if default is False or default == "" else f" [{default}]"
+    lines.append(f"  {word:20} {text}{shown}")
   return "\n".join(["Options:", *lines])
 
 
+def settings_described() -> str:
+  """Every setting, one line each."""
+  lines = [f"  --config.{key.path}: {key.declaration.doc} [{key.default!r}]" for key in values.KEYS]
+  return "\n".join(["Settings (details: docs/configuration.md):", *lines])
+
+
+def _type_name(default: Any) -> str:
+  return "TEXT" if isinstance(default, str) else type(default).__name__.upper()
+
+
 @contextlib.contextmanager
-def one_line(named: str):
-  """Turns what absl, ml_collections or a broken config file raise into a UserError: usage (2) or
-  config (3). `named`: the config, FILE.py or FILE.py:which."""
-  file, _, which = named.partition(":")
+def _one_line(words: list[str]) -> Iterator[None]:
+  """Turns errors of absl and ml_collections into a UserError: usage (2) or config (3)."""
   try:
     yield
-  except (errors.UserError, KeyboardInterrupt):
-    raise
   except flags.UnrecognizedFlagError as error:
     raise errors.usage(str(error)) from None
   except flags.Error as error:
-    if which and "get_config() takes 0 positional" in str(error):
-      raise errors.UserError(f"{file} has one size: leave :{which} out", errors.CONFIG) from None
-    raise errors.UserError(_last(error), errors.CONFIG) from None
-  except (AttributeError, KeyError) as error:
-    if which and error.args == (which,):
-      raise errors.UserError(f"{file} knows no {which!r}", errors.CONFIG) from None
-    if "get_config" in str(error):
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    message = " ".join(dict.fromkeys((lines[0], lines[-1])))
+    raise errors.UserError(message, errors.CONFIG) from None
+  except (AttributeError, KeyError, TypeError) as error:
+    word = next((w for w in words if w.lstrip("-").startswith("config.teachers.")), None)
+    if word is not None:
       raise errors.UserError(
-        "the config file has no function get_config()", errors.CONFIG
+        f"{word}: a teacher that the recipe does not name must be given as a whole:"
+        " --config.teachers=\"{'NAME': {'model': 'MODEL'}}\"",
+        errors.CONFIG,
       ) from None
     raise errors.UserError(
-      f"no such setting: {_unknown(error)} (all settings: configs/base.py)", errors.CONFIG
-    ) from None
-  except OSError as error:
-    missing = str(error).strip().splitlines()[-1].strip()
-    raise errors.UserError(f"the config file cannot be read: {missing}", errors.CONFIG) from None
-  except Exception as error:  # a config file is a program, and may fail in any way
-    raise errors.UserError(
-      f"the config file fails: {type(error).__name__}: {_last(error)}", errors.CONFIG
+      f"no such setting: {_unknown(error)} (all settings: docs/configuration.md)", errors.CONFIG
     ) from None
 
 
-@contextlib.contextmanager
-def _naming_teachers(words):
-  """Tells who sets a field of a further teacher that nobody has named, or a field it has not, how
-  to."""
-  try:
-    yield
-  except (KeyError, AttributeError):
-    flag = next((w for w in words if w.lstrip("-").startswith("config.teachers.")), None)
-    if flag is None:
-      raise
-    raise errors.UserError(
-      f"{flag}: what the config file does not name of config.teachers is given whole, as in"
-      " --config.teachers=\"{'NAME': {'model': 'MODEL'}}\"",
-      errors.CONFIG,
-    ) from None
-
-
-def _unknown(error) -> str:
-  """What ml_collections says of a name that is not there, out of the errors it is wrapped in."""
+def _unknown(error: BaseException) -> str:
+  """ml_collections' message about an unknown name, unwrapped from the errors around it."""
   while error.args and isinstance(error.args[0], Exception):
     error = error.args[0]
-  said = str(error.args[0]) if error.args else str(error)
-  return ": ".join(line.strip() for line in said.splitlines()).replace(": Did", ": did")
+  message = str(error.args[0]) if error.args else str(error)
+  return ": ".join(line.strip() for line in message.splitlines()).replace(": Did", ": did")
 
 
-def _last(error) -> str:
-  """The first line, and the last one where a traceback lies between them."""
-  lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-  return lines[0] if len(lines) < 2 else f"{lines[0]} {lines[-1]}"
+def _take(words: Sequence[str], option: str) -> tuple[str | None, list[str]]:
+  """The last value of an option, None without one, and the words without the option."""
+  value: str | None = None
+  rest: list[str] = []
+  left = list(words)
+  while left:
+    word = left.pop(0)
+    name, equals, given = word.partition("=")
+    if name not in (f"--{option}", f"-{option}"):
+      rest.append(word)
+    elif equals:
+      value = given
+    elif left:
+      value = left.pop(0)
+    else:
+      raise errors.usage(f"--{option} needs a value")
+  return value, rest
 
 
-def _given(words, option: str) -> str | None:
-  """What the words say last of an option; None if nothing."""
-  found = None
-  for word, after in itertools.pairwise([*words, ""]):
-    name, equals, value = word.partition("=")
-    if name in (f"--{option}", f"-{option}"):
-      found = value if equals else after
-  return found
-
-
-def _stored(words) -> dict:
-  """The config of a run folder."""
-  path = _given(words, "workdir")
+def _stored(words: list[str]) -> dict[str, Any]:
+  """The config of a run directory."""
+  path, _ = _take(words, "workdir")
   if path is None:
-    raise errors.usage("--workdir=RUN (a run folder), or --config=FILE, is missing")
+    raise errors.usage("--workdir=RUN (a run directory) or --config=RECIPE is missing")
   file = pathlib.Path(path) / "config.json"
   try:
     stored = json.loads(file.read_text())
   except FileNotFoundError:
-    raise errors.usage(f"{path} is no run folder: it has no config.json") from None
+    raise errors.usage(f"{path} is not a run directory (no config.json)") from None
   except (OSError, ValueError) as error:
     raise errors.data(f"{file} cannot be read ({error})") from None
   return tuples(stored)
 
 
-def tuples(value):
-  """JSON lists as the tuples they were."""
+def tuples(value: Any) -> Any:
+  """Turns the lists of a JSON value into tuples."""
   if isinstance(value, dict):
-    return {k: tuples(v) for k, v in value.items()}
+    return {name: tuples(part) for name, part in value.items()}
   return tuple(map(tuples, value)) if isinstance(value, list) else value

@@ -1,19 +1,30 @@
-"""Reads a ConfigDict into frozen settings, and rejects what cannot work."""
+"""Reads a config into frozen settings, and rejects what cannot work."""
 
-from distill_jax.config import rules, rules_teacher, typed
+from typing import Any
+
+from distill_jax.config import rules, rules_teacher, typed, values
 from distill_jax.settings import Settings
 from distill_jax.teacher import pool
 
 
-def read_settings(config: dict, *, teacher: bool = True) -> Settings:
-  """Settings from a plain nested dict (ConfigDict.to_dict()). `teacher`: one will be asked, so that
-  its key, files and address are looked at too.
+def read_settings(config: dict[str, Any], *, teacher: bool = True) -> Settings:
+  """Reads a plain nested dict (`ConfigDict.to_dict()`) into settings.
 
-  Raises UserError (exit code 3) for whatever is missing, unknown, of the wrong type, or makes no
-  sense.
+  Args:
+    config: A value for every key; `teachers` has only what each further teacher changes.
+    teacher: Whether a teacher will be asked, so that its key, files and address are checked too.
+
+  Returns:
+    The settings, with every further teacher complete.
+
+  Raises:
+    UserError: A key is missing, unknown, of the wrong type or out of bounds; nothing reads it; or a
+      combination cannot work. Exit code 3.
   """
-  settings = typed.group(Settings, pool.merge_teachers(config), "")
+  settings = typed.build(Settings, pool.merge_teachers(config))
+  values.check(settings)
   rules.check(settings)
+  values.check_read(settings, config)
   if teacher:
     rules_teacher.check(settings)
   return settings

@@ -14,7 +14,7 @@ from distill_jax.formats import answer_only, cot, instruct, socratic, staged
 
 def get(settings):
   """The format of the settings, whose name settings.py has checked."""
-  return _MAKERS[settings.format](settings)
+  return MAKERS[settings.format](settings)
 
 
 def _staged(settings):
@@ -31,7 +31,7 @@ def _socratic(settings):
   return socratic.Unified(s.calculator)
 
 
-_MAKERS = {
+MAKERS = {
   "cot": lambda settings: cot.Cot(),
   "answer_only": lambda settings: answer_only.AnswerOnly(),
   "instruct": lambda s: instruct.Instruct(s.instruct.instruction, s.instruct.elicitation),

@@ -19,38 +19,13 @@ import pathlib
 import re
 from typing import Any
 
-from distill_jax import errors
+from distill_jax import declare, errors
 from distill_jax.run_dir.phase_dir import Path, PhaseDir, read_json, report_os_errors, write_json
+from distill_jax.settings import Settings
 
 # Settings that may change between restarts: when replies arrive and what they cost, never what
 # they say.
-MUTABLE = {
-  f"config.teacher.{name}"
-  for name in (
-    "max_attempts",
-    "batch",
-    "batch_dir",
-    "batch_poll",
-    "batch_size",
-    "batch_discount",
-    "max_concurrency",
-    "min_reply_rate",
-    "insecure_http",
-    "key_env",
-    "key_file",
-    "deadline",
-    "max_dollars",
-    "max_requests",
-    "max_tokens_retry_limit",
-    "max_wait",
-    "prices.cached",
-    "prices.input",
-    "prices.output",
-    "requests_per_minute",
-    "timeout",
-    "tokens_per_minute",
-  )
-}
+MUTABLE = {f"config.{key.path}" for key in declare.keys(Settings) if key.declaration.mutable}
 
 
 class RunDir:

@@ -14,14 +14,16 @@ from distill_jax.config.read import read_settings
 from distill_jax.run_dir import run_dir
 from distill_jax.runtime import context
 from distill_jax.teacher import types as asking
+from distill_jax.teacher.builtin import teacher as builtin
 
 
 def config(**changes) -> dict:
   c = quickstart.get_config()
   c.world.train, c.world.test, c.world.out_of_domain, c.task.validation = 12, 4, 0, 4
   c.exam.samples, c.exam.max_new_tokens, c.feedback.mistakes = 2, 40, 2
-  prices = {"teacher__prices__input": 1.0, "teacher__prices__output": 10.0}
-  changes = {k.replace("__", "."): v for k, v in (prices | changes).items()}
+  if changes.get("teacher__kind") == "openai":
+    changes = {"teacher__prices__input": 1.0, "teacher__prices__output": 10.0, **changes}
+  changes = {k.replace("__", "."): v for k, v in changes.items()}
   c.update_from_flattened_dict(changes)
   return c.to_dict()
 
@@ -64,8 +66,11 @@ def contents(path):
   return {str(f): f.read_bytes() for f in files if f.is_file()}
 
 
-def test_what_is_told_is_what_is_asked_and_nothing_is_made(tmp_path, capsys):
-  c = config(demonstrate__rationales=2)
+def test_what_is_told_is_what_is_asked_and_nothing_is_made(tmp_path, capsys, serve):
+  world = runs.open_task(read_settings(config())).world
+  server = serve(answer=builtin.BuiltinTeacher(world, error_rate=0.05, seed=0))
+  own = {"teacher__kind": "openai", "teacher__base_url": server.url}
+  c = config(demonstrate__rationales=2, **own)
   requests, replies, stored, _, tokens_in, tokens_out, dollars = row(
     told(capsys, tmp_path / "run", c), "0_demonstrate"
   )
@@ -185,7 +190,9 @@ def test_needs_of_several_teachers_add_up():
 def test_gaps_between_missing_samples_are_requests_of_their_own(serve, connect):
   teacher_ = connect(serve().url)
   scripted.ask(teacher_, scripted.wanted(1, samples=1, first=2))
-  need = lambda: teacher_.estimate(scripted.wanted(2, samples=5), round=0, phase="s", temperature=0.5)
+  need = lambda: teacher_.estimate(
+    scripted.wanted(2, samples=5), round=0, phase="s", temperature=0.5
+  )
   assert (need().requests, need().replies, need().stored) == (3, 9, 1)
   scripted.ask(teacher_, scripted.wanted(2, samples=5))
   assert need() == asking.Estimate(stored=10)

@@ -6,6 +6,7 @@ import pytest
 
 from configs import quickstart
 from distill_jax import errors
+from distill_jax.cli import args
 from distill_jax.config.read import read_settings
 from distill_jax.run_dir import run_dir
 from distill_jax.runtime import context
@@ -73,8 +74,8 @@ def test_a_wrong_type_is_refused(field, value):
     ),
     ({"exam__temperature": 0.0}, "config.exam.samples"),
     ({"teacher__batch": "later"}, "config.teacher.batch"),
-    ({"teacher__batch": "api"}, "config.teacher.batch is 'api', but must be empty with"),
-    ({"teacher__batch_poll": 0.0}, "config.teacher.batch_poll"),
+    ({"teacher__batch": "api"}, "config.teacher.batch is set, but nothing reads it"),
+    ({"teacher__batch_poll": 0.0}, "config.teacher.batch_poll is 0.0, but must be above 0"),
     ({"teacher__batch_discount": 1.0}, "config.teacher.batch_discount"),
     ({"teacher__batch_size": 0}, "config.teacher.batch_size"),
     ({"student__scratch__kv_heads": 3}, "config.student.scratch.kv_heads"),
@@ -94,7 +95,6 @@ def test_a_wrong_type_is_refused(field, value):
     ({"teacher__builtin__error_rate": -0.1}, "config.teacher.builtin.error_rate"),
     ({"task__name": "svamp", "task__path": "/nowhere/at/all"}, "config.task.path"),
     ({"task__name": "svamp"}, "config.task.path"),
-    ({"task__name": "svamp", "task__hub": "a/b"}, "config.teacher.kind"),
     ({"teacher__kind": "openai"}, "config.teacher.base_url"),
     ({"teacher__kind": "replay"}, "config.teacher.replay.path"),
     (
@@ -285,7 +285,9 @@ def test_a_plan_that_makes_no_sense_is_refused_by_the_name_of_what_to_change(
   ],
 )
 def test_what_the_recipes_say_can_be_changed_can_be(recipe, changes):
-  assert read_settings(of_recipe(recipe, **changes)).recipe == recipe
+  words = [f"--config.{k.replace('__', '.')}={v}" for k, v in changes.items()]
+  config, _, _ = args.parse([f"--config={recipe}", *words], {}, config="required")
+  assert read_settings(config).recipe == recipe
 
 
 def test_stages_want_a_task_with_options_in_the_later_rounds_too(tmp_path):

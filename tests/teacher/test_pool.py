@@ -135,14 +135,15 @@ def changed(**changes) -> dict:
   return config | changes
 
 
-CHEAP = {"cheap": {"model": "small", "prices": {"input": 0.5}}}
+VENDOR = {"kind": "openai", "base_url": "http://localhost:1/v1"}
+CHEAP = {"cheap": {**VENDOR, "model": "small", "prices": {"input": 0.5}}}
 
 
 def test_a_further_teacher_is_config_teacher_but_for_what_it_names():
   s = read_settings(changed(teachers=CHEAP, teacher={"pool": ("main=3", "cheap=1")}))
   main, cheap = s.teacher, s.teachers["cheap"]
   assert (cheap.model, cheap.prices.input) == ("small", 0.5)
-  assert (cheap.prices.output, cheap.max_tokens, cheap.kind) == (0.0, main.max_tokens, main.kind)
+  assert (cheap.prices.output, cheap.max_tokens, cheap.kind) == (0.0, main.max_tokens, "openai")
   assert pool.phase_weights(s, "demonstrate") == {"main": 3.0, "cheap": 1.0}
 
 
@@ -155,7 +156,7 @@ def test_a_phase_of_its_own_leaves_the_pool_to_the_others():
 
 
 WORDS = [
-  "--config.teachers={'cheap': {'model': 'small', 'prices': {'input': 0.5}}}",
+  f"--config.teachers={CHEAP!r}",
   "--config.teacher.pool=('main=3', 'cheap=1')",
   "--config.teacher.by_phase=('feedback=cheap',)",
 ]
@@ -175,7 +176,8 @@ def test_the_command_line_changes_a_field_that_the_config_file_names(tmp_path):
     "from ml_collections import ConfigDict\n\n\n"
     "def get_config():\n"
     "  c = quickstart.get_config()\n"
-    "  c.teachers.strong = ConfigDict(dict(model='large', max_concurrency=4))\n"
+    "  c.teachers.strong = ConfigDict(dict(kind='openai', model='large', max_concurrency=4))\n"
+    "  c.teachers.strong.base_url = 'http://localhost:1/v1'\n"
     "  c.teacher.by_phase = ('feedback=strong',)\n"
     "  return c\n"
   )

@@ -1,0 +1,135 @@
+"""Checks each setting by itself: bounds, choices, and whether anything reads it."""
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+from distill_jax import declare, errors
+from distill_jax.config import choices
+from distill_jax.declare import Key
+from distill_jax.settings import Settings
+
+KEYS = declare.keys(Settings)
+
+
+def look_up(settings: Settings, path: str) -> Any:
+  """The value of a key by its dotted path."""
+  value: Any = settings
+  for name in path.split("."):
+    value = getattr(value, name)
+  return value
+
+
+def check(settings: Settings) -> None:
+  """Checks bounds and choices.
+
+  Raises:
+    UserError: A value is out of bounds, or not one of the choices of its key.
+  """
+  for key in KEYS:
+    for path, value in _values(settings, key):
+      _check_choice(key, path, value)
+      declaration = key.declaration
+      if declaration.allowed and not declaration.admits(value):
+        raise errors.config(path, value, declaration.allowed)
+
+
+def _values(settings: Settings, key: Key) -> Iterator[tuple[str, Any]]:
+  """(path, value) of a key; for a key of config.teacher also those of config.teachers."""
+  yield key.path, look_up(settings, key.path)
+  group, _, rest = key.path.partition(".")
+  if group == "teacher":
+    for name in settings.teachers:
+      path = f"teachers.{name}.{rest}"
+      value: Any = settings.teachers[name]
+      for part in rest.split("."):
+        value = getattr(value, part)
+      yield path, value
+
+
+def _check_choice(key: Key, path: str, value: Any) -> None:
+  if not key.declaration.choices or value == key.default:
+    return  # the default is valid, and resolving its choices may import jax
+  allowed = choices.of(key.declaration)
+  for part in cast("tuple[str, ...]", value) if isinstance(value, tuple) else (value,):
+    if part not in allowed:
+      several = isinstance(value, tuple)
+      listed = ", ".join(choice or "''" for choice in allowed)
+      raise errors.config(
+        path,
+        part,
+        f"made of {listed}" if several else f"one of {listed}",
+        "" if several else f"--config.{path}={allowed[0]}",
+      )
+
+
+def check_read(settings: Settings, config: dict[str, Any]) -> None:
+  """Checks that every setting that was changed is read.
+
+  Args:
+    settings: The settings.
+    config: The config they were read from, in which `teachers` has only what each teacher sets
+      itself.
+
+  Raises:
+    UserError: A setting differs from its default although nothing reads it.
+  """
+
+  def look(path: str) -> object:
+    return look_up(settings, path)
+
+  for key in KEYS:
+    if look(key.path) != key.default:
+      _require_read(key, key.path, look)
+  for name, own in config["teachers"].items():
+    for key in KEYS:
+      path = f"teachers.{name}.{key.path.removeprefix('teacher.')}"
+      if key.path.startswith("teacher.") and _is_set(own, key.path.split(".")[1:]):
+        _require_read(key, path, _looking_at(settings, name))
+
+
+def unread(config: dict[str, Any], key: Key) -> bool:
+  """Whether nothing reads a key of a config, a plain nested dict."""
+
+  def look(path: str) -> object:
+    value: Any = config
+    for name in path.split("."):
+      value = value[name]
+    return tuple(cast("list[object]", value)) if isinstance(value, list) else value
+
+  return not all(condition.holds(look) for condition in key.declaration.when)
+
+
+def _looking_at(settings: Settings, name: str) -> declare.Look:
+  """Looks values up as the teacher `name` has them."""
+
+  def look(path: str) -> object:
+    if path.startswith("teacher."):
+      return _in(settings.teachers[name], path)
+    return look_up(settings, path)
+
+  return look
+
+
+def _in(teacher: Any, path: str) -> Any:
+  for name in path.split(".")[1:]:
+    teacher = getattr(teacher, name)
+  return teacher
+
+
+def _is_set(own: Any, names: list[str]) -> bool:
+  for name in names:
+    if not isinstance(own, dict) or name not in own:
+      return False
+    own = cast("dict[str, Any]", own)[name]
+  return True
+
+
+def _require_read(key: Key, path: str, look: declare.Look) -> None:
+  """The value is not shown: it may be a key that was typed in the wrong place."""
+  for condition in key.declaration.when:
+    if not condition.holds(look):
+      raise errors.UserError(
+        f"config.{path} is set, but nothing reads it: it is read only {condition.text}; leave it"
+        " out, or change that",
+        errors.CONFIG,
+      )

@@ -1,0 +1,86 @@
+"""The settings of the student: weights, sizes, devices, sampling.
+
+Declarations only; see `declare.py`.
+"""
+
+import dataclasses
+
+from distill_jax.declare import Above, Table, When, group, key
+
+Group = dataclasses.dataclass(frozen=True)
+ON_SCRATCH = When("student.init", ("scratch",))
+ON_LORA = Above("student.lora.rank")
+
+
+@Group
+class Lora:
+  """Low-rank adapters; the weights below them are frozen."""
+
+  rank: int = key(0, "Rank of the adapters; 0 = train all weights.", ge=0)
+  alpha: float = key(16.0, "Adapters are scaled by alpha / rank.", gt=0, when=(ON_LORA,))
+  targets: tuple[str, ...] = key(
+    ("q", "k", "v", "o"),
+    "Which weights are adapted.",
+    choices=("q", "k", "v", "o", "gate", "up", "down"),
+    when=(ON_LORA,),
+  )
+
+
+@Group
+class Scratch:
+  """Sizes of a student from scratch."""
+
+  vocab: int = key(
+    512, "Tokenizer entries, 260 or more; the tokenizer is trained on the task's text.", ge=260
+  )
+  width: int = key(96, "Width of the residual stream.", ge=1)
+  layers: int = key(2, "Layers; of the encoder and of the decoder, where there are both.", ge=1)
+  heads: int = key(4, "Attention heads.", ge=1)
+  kv_heads: int = key(2, "Key and value heads, a divisor of heads.", ge=1)
+  head_width: int = key(24, "Width of a head, even.", ge=2)
+  mlp: int = key(256, "Width of the MLP.", ge=1)
+  rope_theta: float = key(0.0, "RoPE base; 0 = the family's default.", ge=0)
+  norm_eps: float = key(0.0, "Epsilon of the norms; 0 = the family's default.", ge=0)
+  tied: bool = key(True, "Input and output embedding share their weights.")
+
+
+@Group
+class Student:
+  """The student: where it starts from and how it computes."""
+
+  init: str = key("scratch", "scratch | a Hugging Face directory | a name on the hub.")
+  arch: str = key(
+    "",
+    "Model family; empty = llama from scratch, otherwise the family of the loaded model.",
+    choices=Table("families.BY_TYPE", ("",)),
+  )
+  dtype: str = key(
+    "float32", "Of matrix products; trained weights stay float32.", choices=("float32", "bfloat16")
+  )
+  attention: str = key(
+    "auto",
+    "Attention path in training; cudnn needs an NVIDIA GPU, splash a TPU.",
+    choices=("auto", "plain", "cudnn", "splash"),
+  )
+  lora: Lora = group(Lora, "Low-rank adapters.")
+  scratch: Scratch = group(Scratch, "Sizes of a student from scratch.", when=(ON_SCRATCH,))
+
+
+@Group
+class Mesh:
+  """Devices along each mesh axis; at most one is -1, which takes all that are left."""
+
+  data: int = key(-1, "Data parallelism.")
+  fsdp: int = key(1, "Fully sharded data parallelism.")
+  tensor: int = key(1, "Tensor parallelism.")
+
+
+@Group
+class Rollout:
+  """Bulk sampling."""
+
+  batch: int = key(256, "Rows decoded at a time.", ge=1)
+  refill: float = key(
+    0.25, "Share of the rows that must be free before new prompts start in them.", gt=0, le=1
+  )
+  buckets: tuple[int, ...] = key((32, 64, 128, 256, 512, 1024), "Prompt lengths, tokens.")

@@ -1,0 +1,234 @@
+"""The settings of a teacher: `config.teacher`, and each entry of `config.teachers`.
+
+Declarations only; see `declare.py`.
+"""
+
+import dataclasses
+
+from distill_jax import plan
+from distill_jax.declare import AllOf, AnyOf, Planned, Unless, When, group, key
+
+Group = dataclasses.dataclass(frozen=True)
+
+
+# A phase sends requests: demonstrate only where its rationales do not come with the data set.
+ASKED = AnyOf(
+  (
+    AllOf(
+      (
+        Planned("demonstrate"),
+        When("demonstrate.source", ("teacher",)),
+        Unless("format", ("answer_only",)),
+        Unless("staged.stages", (("summarize",),)),
+      )
+    ),
+    *(Planned(phase) for phase in plan.ASKERS if phase != "demonstrate"),
+  ),
+  words="where a phase of the plan asks a teacher",
+)
+ON_BUILTIN = When("teacher.kind", ("builtin",))
+ON_OPENAI = When("teacher.kind", ("openai",))
+ON_REPLAY = When("teacher.kind", ("replay",))
+ON_MODEL = When("teacher.kind", ("openai", "student"))
+ON_CLIENT = When("teacher.kind", ("openai", "builtin"))
+ON_WRITER = Unless("teacher.kind", ("replay",))
+IN_BATCH_API = When("teacher.batch", ("api",))
+IN_BATCHES = When("teacher.batch", ("api", "files"))
+IN_FILES = When("teacher.batch", ("files",))
+CLIENT = (ASKED, ON_CLIENT)
+OPENAI = (ASKED, ON_OPENAI)
+
+
+@Group
+class Prices:
+  """Dollars per million tokens."""
+
+  input: float = key(0.0, "Prompt tokens, dollars per million.", ge=0)
+  output: float = key(0.0, "Completion tokens, dollars per million.", ge=0)
+  cached: float = key(-1.0, "Cached prompt tokens, dollars per million; -1 = as `input`.")
+
+
+@Group
+class Builtin:
+  """The built-in teacher."""
+
+  error_rate: float = key(0.05, "Share of replies with a wrong answer.", ge=0, le=1)
+  latency: float = key(0.0, "Seconds before each reply.", ge=0)
+  faults: str = key("", "Injected faults for tests: kind@probability,... (builtin/faults.py).")
+
+
+@Group
+class Replay:
+  """Recorded rationales."""
+
+  path: tuple[str, ...] = key((), "Recorded files, JSON or JSONL.")
+  questions: str = key(
+    "", "File whose row n has the question of row n of all recorded files; empty = they have it."
+  )
+  question: str = key("question", "Column with the question.")
+  rationale: str = key("rationale", "Column with the rationale.")
+
+
+@Group
+class Teacher:
+  """Who teaches, how it is reached, and what it may cost."""
+
+  kind: str = key(
+    "builtin",
+    "builtin (answers from the world) | openai (any compatible server) | replay (recorded files)"
+    " | student (an exported model on this machine's devices).",
+    choices=("builtin", "openai", "replay", "student"),
+    when=(ASKED,),
+  )
+  model: str = key(
+    "builtin",
+    "Model name sent to the server; with kind=student, a directory written by export.",
+    when=(ASKED, ON_MODEL),
+  )
+  base_url: str = key(
+    "", "For example https://api.openai.com/v1 or http://localhost:8000/v1.", when=OPENAI
+  )
+  key_env: str = key(
+    "OPENAI_API_KEY",
+    "Environment variable that holds the API key. The key itself never stands in a config.",
+    mutable=True,
+    when=OPENAI,
+  )
+  key_file: str = key(
+    "",
+    "File that holds only the API key and that only its owner can read; empty = use key_env.",
+    mutable=True,
+    when=OPENAI,
+  )
+  insecure_http: bool = key(
+    False,
+    "Allow plain http to another machine. The key and all texts then travel unencrypted.",
+    mutable=True,
+    when=OPENAI,
+  )
+  temperature: float = key(0.7, "Sampling temperature of replies.", ge=0, when=(ASKED,))
+  max_tokens: int = key(
+    512, "Completion tokens of one reply, at most.", ge=1, when=(ASKED, ON_WRITER)
+  )
+  max_tokens_field: str = key(
+    "max_tokens",
+    "What the server calls that limit.",
+    choices=("max_tokens", "max_completion_tokens"),
+    when=CLIENT,
+  )
+  max_tokens_retry_limit: int = key(
+    0,
+    "A reply cut at max_tokens is requested again with twice the limit, up to this; 0 = it is"
+    " recorded as a failure.",
+    ge=0,
+    mutable=True,
+    when=CLIENT,
+  )
+  max_concurrency: int = key(
+    16,
+    "Requests in flight, at most. The number in use adapts to what the server accepts.",
+    ge=1,
+    mutable=True,
+    when=CLIENT,
+  )
+  requests_per_minute: int = key(
+    0, "Known rate limit of the server; 0 = found by trying.", ge=0, mutable=True, when=CLIENT
+  )
+  tokens_per_minute: int = key(
+    0,
+    "Known token rate limit, prompt and completion together; 0 = found by trying.",
+    ge=0,
+    mutable=True,
+    when=CLIENT,
+  )
+  timeout: float = key(60.0, "Seconds for one attempt.", gt=0, mutable=True, when=CLIENT)
+  max_attempts: int = key(6, "Attempts per request.", ge=1, mutable=True, when=CLIENT)
+  max_wait: float = key(
+    300.0,
+    "Seconds that one request may wait for rate limits and retries, all attempts together.",
+    ge=0,
+    mutable=True,
+    when=CLIENT,
+  )
+  deadline: float = key(
+    0.0,
+    "Seconds that one process may spend on requests, all phases together; 0 = no limit.",
+    ge=0,
+    mutable=True,
+    when=CLIENT,
+  )
+  prices: Prices = group(Prices, "Dollars per million tokens.", when=OPENAI, mutable=True)
+  max_dollars: float = key(
+    10.0,
+    "Hard cap for the run directory, checked before each request.",
+    ge=0,
+    mutable=True,
+    when=(ASKED,),
+  )
+  max_requests: int = key(
+    1_000_000,
+    "Hard cap for the run directory, checked before each request.",
+    ge=1,
+    mutable=True,
+    when=(ASKED,),
+  )
+  cache: str = key(
+    "", "SQLite file with every reply ever paid for; empty = teacher.sqlite in the run directory."
+  )
+  batch: str = key(
+    "",
+    "Empty (one request at a time) | api (Batch API: cheaper, within a day) | files (JSONL for"
+    " `vllm run-batch`, where the model is not on the training machine).",
+    choices=("", "api", "files"),
+    mutable=True,
+    when=OPENAI,
+  )
+  batch_poll: float = key(
+    30.0,
+    "Seconds between two queries of a batch's state.",
+    gt=0,
+    mutable=True,
+    when=(*OPENAI, IN_BATCH_API),
+  )
+  batch_discount: float = key(
+    0.5,
+    "Share of the prices that a batch saves.",
+    ge=0,
+    lt=1,
+    mutable=True,
+    when=(*OPENAI, IN_BATCH_API),
+  )
+  batch_size: int = key(
+    50_000, "Requests in one file, at most.", ge=1, mutable=True, when=(*OPENAI, IN_BATCHES)
+  )
+  batch_dir: str = key(
+    "",
+    "Directory of request and result files; empty = `batches` in the run directory.",
+    mutable=True,
+    when=(*OPENAI, IN_FILES),
+  )
+  min_reply_rate: float = key(
+    0.5,
+    "Share of a phase's samples that must get a reply; below it the run stops. Replies stay in the"
+    " cache.",
+    ge=0,
+    le=1,
+    mutable=True,
+    when=(ASKED,),
+  )
+  structured: bool = key(
+    False, "Request replies as JSON of a schema, where the server supports it.", when=CLIENT
+  )
+  extra_body: str = key(
+    "", "Additional request body fields, as a JSON object: '{\"top_k\": 20}'.", when=CLIENT
+  )
+  pool: tuple[str, ...] = key(
+    (),
+    "Weights of this teacher (main) and those of config.teachers, as main=3,cheap=1.",
+    when=(ASKED,),
+  )
+  by_phase: tuple[str, ...] = key(
+    (), "A phase's own teacher, as feedback=strong; the pool has the others.", when=(ASKED,)
+  )
+  builtin: Builtin = group(Builtin, "The built-in teacher.", when=(ASKED, ON_BUILTIN))
+  replay: Replay = group(Replay, "Recorded rationales.", when=(ASKED, ON_REPLAY))
