@@ -36,7 +36,7 @@ class BaseModel:
 class ScratchSizes(Scratch):
   """The sizes of a student from scratch, with the length of its position table."""
 
-  positions: int
+  positions: int = 0
 
 
 def open_base(settings: Settings, path: pathlib.Path, *, started: bool, vocab: int) -> BaseModel:

@@ -67,7 +67,7 @@ def contents(path):
 
 
 def test_what_is_told_is_what_is_asked_and_nothing_is_made(tmp_path, capsys, serve):
-  world = runs.open_task(read_settings(config())).world
+  world = context.open_task(read_settings(config())).world
   server = serve(answer=builtin.BuiltinTeacher(world, error_rate=0.05, seed=0))
   own = {"teacher__kind": "openai", "teacher__base_url": server.url}
   c = config(demonstrate__rationales=2, **own)
