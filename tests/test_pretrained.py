@@ -91,8 +91,8 @@ def test_a_replaced_model_is_detected_and_a_fully_trained_student_does_not_need_
   changes["student__lora__rank"] = 0
   _, run_dir = test_rounds.run(tmp_path / "full", **changes)
   shutil.rmtree(moved)
-  there = dict(workdir=str(run_dir.path), round=0, split="test")
-  assert commands.evaluate(read_settings(test_rounds.config(**changes)), **there)["n"] == 10
+  options = dict(workdir=str(run_dir.path), round=0, split="test")
+  assert commands.evaluate(read_settings(test_rounds.config(**changes)), **options)["n"] == 10
 
 
 def test_an_encoder_decoder_runs_all_rounds_with_contrasts_and_is_exported(tmp_path):
@@ -103,9 +103,9 @@ def test_an_encoder_decoder_runs_all_rounds_with_contrasts_and_is_exported(tmp_p
   summary, run_dir = test_rounds.run(tmp_path / "run", **changes)
   assert [row["steps"] for row in summary["rounds"]] == [4, 4]
   assert all(m.triplet is not None for m in test_rounds.metrics(run_dir))
-  there = dict(workdir=str(run_dir.path), round=1, out=str(tmp_path / "out"))
+  options = dict(workdir=str(run_dir.path), round=1, out=str(tmp_path / "out"))
   commands.export(
-    read_settings(test_rounds.config(**changes)), **there, dtype="float32", verify=False
+    read_settings(test_rounds.config(**changes)), **options, dtype="float32", verify=False
   )
   fields = json.loads((tmp_path / "out/config.json").read_text())
   assert fields["model_type"] == "t5" and fields["is_encoder_decoder"]

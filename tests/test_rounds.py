@@ -212,12 +212,12 @@ def test_evaluate_and_sample_use_the_run(plain, capsys, tmp_path):
 
 def test_a_run_is_exported_with_a_model_card_of_its_rounds(plain, tmp_path):
   out = tmp_path / "out"
-  there = dict(workdir=str(plain[1].path), round=-1, out=str(out))
-  commands.export(read_settings(config()), **there, dtype="float32", verify=False)
+  options = dict(workdir=str(plain[1].path), round=-1, out=str(out))
+  commands.export(read_settings(config()), **options, dtype="float32", verify=False)
   card = (out / "README.md").read_text()
   assert "Question: QUESTION\nReasoning:\n```" in card and "n=10)" in card
   with pytest.raises(errors.UserError, match="is there already"):
-    commands.export(read_settings(config()), **there, dtype="float32", verify=False)
+    commands.export(read_settings(config()), **options, dtype="float32", verify=False)
 
 
 def test_a_student_without_weights_is_rejected(plain, tmp_path):
@@ -360,8 +360,11 @@ def test_examples_show_an_attempt_with_the_voted_answer(tmp_path):
   of = lambda text, answer, number: records.Attempt(
     "p", text, answer, answer == "7", round=number, sample=0, finish="stop", tokens=1, logprob=0.0
   )
-  said = ([of("a", "8", 0), of("b", "8", 0), of("c", "7", 0)], [of("d", "7", 1), of("e", None, 1)])
-  for number, (attempts, answer) in enumerate(zip(said, "87", strict=True)):
+  written = (
+    [of("a", "8", 0), of("b", "8", 0), of("c", "7", 0)],
+    [of("d", "7", 1), of("e", None, 1)],
+  )
+  for number, (attempts, answer) in enumerate(zip(written, "87", strict=True)):
     out = run_dir.phase(number, 0, "evaluate")
     out.write(phase_dir.ATTEMPTS, attempts)
     out.write("verdicts.jsonl", [records.Verdict("p", answer, answer == "7")])

@@ -141,7 +141,8 @@ def build_train_step(
     weight_decay=train.weight_decay,
     clip=train.grad_clip_norm,
   )
-  model, config = students.of(parameters.config), parameters.config
+  config: Any = parameters.config
+  model = students.of(config)
   loss = objective.build(
     functools.partial(
       model.hidden, config, detach=objective.detach, remat=train.remat, path=attention

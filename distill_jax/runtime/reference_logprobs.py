@@ -10,6 +10,7 @@ Dimension key: B rows, L tokens of a row, T target positions, D model width, P p
 import functools
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -129,7 +130,8 @@ def build_scorer(
   parameters: trainable.Learner, attention: str, chunk: int
 ) -> Callable[[Params, Params, objectives.Batch], jax.Array]:
   """Returns the compiled function (frozen, params, batch) -> log p [B, P, 2] of both sides."""
-  model, config = students.of(parameters.config), parameters.config
+  config: Any = parameters.config
+  model = students.of(config)
 
   @jax.jit
   def side_logprobs(frozen: Params, params: Params, batch: objectives.Batch) -> jax.Array:

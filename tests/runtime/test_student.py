@@ -146,10 +146,10 @@ def cut_by_hand(tiny, params, tok):
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(rollout, "sample", lambda *a, **k: kept.append(original(*a, **k)) or kept[-1])
     asked = [("word", name) for _, name in ASKED]
-    whole = tiny.generate(params, asked, **LONG)
+    uncut = tiny.generate(params, asked, **LONG)
   (out,) = kept
   cut = []
-  for row, answer in enumerate(whole):
+  for row, answer in enumerate(uncut):
     for n in range(1, answer.tokens + 1):
       text = tok.decode(out.tokens[row, :n])
       if any(s in text for s in STOP):
@@ -157,7 +157,7 @@ def cut_by_hand(tiny, params, tok):
         answer = student.Completion(before, "stop", n, float(out.logprobs[row, :n].sum()))
         break
     cut.append(answer)
-  return asked, whole, cut
+  return asked, uncut, cut
 
 
 @pytest.mark.parametrize("look", [1, 3, 16, 1000])
@@ -170,8 +170,8 @@ def test_a_completion_ends_before_the_first_stop_text_whenever_the_host_looks(
 
 
 def test_some_completions_stop_at_a_text_and_some_do_not(cut_by_hand):
-  _, whole, cut = cut_by_hand
-  changed = [a != b for a, b in zip(whole, cut, strict=True)]
+  _, uncut, cut = cut_by_hand
+  changed = [a != b for a, b in zip(uncut, cut, strict=True)]
   assert 3 < sum(changed) < len(changed)
   assert len({a.tokens for a, c in zip(cut, changed, strict=True) if c}) > 3
 

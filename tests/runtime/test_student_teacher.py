@@ -106,8 +106,10 @@ def test_its_replies_are_stored_counted_and_not_computed_again(opened, monkeypat
 
 
 def test_its_replies_do_not_depend_on_the_run_or_the_batch(opened, monkeypatch):
-  whole = local_student.StudentReply
-  monkeypatch.setattr(local_student, "StudentReply", lambda text, _, i, o: whole(text, True, i, o))
+  original = local_student.StudentReply
+  monkeypatch.setattr(
+    local_student, "StudentReply", lambda text, _, i, o: original(text, True, i, o)
+  )
   texts = lambda rows: [[r.text for r in row] for row in rows]
   one = opened("one")
   first = texts(ask(one, requests(one, count=2, samples=3)))
