@@ -103,9 +103,9 @@ def test_a_phase_has_its_own_teacher_wherever_it_stands_in_the_plan(pooled):
 @pytest.mark.parametrize("caps", [{"max_requests": 9}, {"max_dollars": 0.0025}])
 def test_the_caps_are_for_all_teachers_together(pooled, caps):
   teacher_, servers = pooled(**caps)
-  with pytest.raises(errors.UserError) as refusal:
+  with pytest.raises(errors.UserError) as error:
     ask(teacher_, requests(200))
-  assert refusal.value.code == errors.BUDGET
+  assert error.value.code == errors.BUDGET
   sent = [servers[name].stats.requests for name in ("main", "cheap")]
   assert 0 < sum(sent) < 200
   if "max_requests" in caps:
@@ -294,9 +294,9 @@ def test_teachers_that_ask_through_files_have_a_folder_each(tmp_path):
   folders = {"main": tmp_path / "batches", "other": tmp_path / "batches" / "other"}
   for name, there in folders.items():
     opened._weights_of = lambda phase, name=name: {name: 1.0}
-    with pytest.raises(errors.UserError) as refusal:
+    with pytest.raises(errors.UserError) as error:
       ask(opened, requests(2))
-    assert refusal.value.code == errors.PREEMPTED and len(list(there.glob("*.jsonl"))) == 1
+    assert error.value.code == errors.PREEMPTED and len(list(there.glob("*.jsonl"))) == 1
   opened.close()
 
 

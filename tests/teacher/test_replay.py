@@ -103,9 +103,9 @@ def test_its_ledger_outlives_the_process(play, tmp_path):
   ],
 )
 def test_a_column_that_is_not_there_is_named(play, tmp_path, columns, say):
-  with pytest.raises(errors.UserError, match=say) as refusal:
+  with pytest.raises(errors.UserError, match=say) as error:
     play(written(tmp_path / "a.json", ROWS), **columns)
-  assert "question, rationale" in str(refusal.value)
+  assert "question, rationale" in str(error.value)
 
 
 CHOICES = "What holds salt?\n(A) a shaker, small\n(B) sea water\n(C) $"

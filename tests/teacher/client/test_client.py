@@ -1,4 +1,4 @@
-"""What comes back is what was asked, in order, paid for once and accounted for."""
+"""Replies match their requests, in order; each is paid for once and accounted for."""
 
 import contextlib
 import dataclasses
@@ -26,13 +26,13 @@ def test_replies_come_in_the_order_of_the_requests_with_all_samples(serve, conne
   assert server.stats.requests == 20
 
 
-def test_the_temperature_is_the_one_that_was_asked_for(serve, connect):
+def test_the_temperature_is_the_requested_one(serve, connect):
   teacher = connect(serve().url)
   assert texts(ask(teacher, wanted(1), temperature=0.0)) == [["q0 #0 at 0.0"]]
   assert texts(ask(teacher, wanted(1), temperature=1.0)) == [["q0 #0 at 1.0"]]
 
 
-def test_nothing_is_asked_twice(serve, connect):
+def test_nothing_is_requested_twice(serve, connect):
   server = serve()
   first = ask(connect(server.url), wanted(5, samples=2))
   again = ask(connect(server.url), wanted(5, samples=2))
@@ -40,7 +40,7 @@ def test_nothing_is_asked_twice(serve, connect):
   assert (server.stats.requests, server.stats.paid_twice) == (5, 0)
 
 
-def test_only_the_missing_samples_are_asked(serve, connect):
+def test_only_missing_samples_are_requested(serve, connect):
   server = serve()
   teacher = connect(server.url)
   ask(teacher, wanted(1, samples=2))
@@ -49,7 +49,7 @@ def test_only_the_missing_samples_are_asked(serve, connect):
   assert (server.stats.requests, server.stats.completed) == (3, 6)
 
 
-def test_samples_on_both_sides_of_a_gap_are_numbered_right(serve, connect):
+def test_samples_on_both_sides_of_a_gap_are_numbered_correctly(serve, connect):
   server = serve()
   teacher = connect(server.url)
   ask(teacher, wanted(1, samples=1, first=2))
@@ -65,7 +65,7 @@ def test_equal_requests_share_one_call(serve, connect):
   assert teacher.ledger.of(0).calls == 1
 
 
-def test_a_server_that_gives_fewer_choices_is_asked_for_the_rest(serve, connect):
+def test_a_server_that_returns_fewer_choices_is_asked_for_the_rest(serve, connect):
   server = serve(["fewer", "fewer"])
   assert len(set(texts(ask(connect(server.url), wanted(1, samples=4)))[0])) == 4
   assert server.stats.requests == 3
@@ -89,7 +89,7 @@ def test_the_ledger_counts_who_paid_first(serve, connect):
   assert two.dollars == pytest.approx(sum(row[0].dollars for row in replies))
 
 
-def test_the_ledger_is_the_same_after_a_restart_and_for_a_second_asking(serve, connect):
+def test_the_ledger_is_the_same_after_a_restart_and_a_repeated_ask(serve, connect):
   server = serve()
   teacher = connect(server.url)
   ask(teacher, wanted(9, samples=3), round=2, phase="b")
@@ -101,13 +101,13 @@ def test_the_ledger_is_the_same_after_a_restart_and_for_a_second_asking(serve, c
   assert not any(reply.cached for row in replies for reply in row)
 
 
-def test_samples_share_the_tokens_of_their_call_exactly(serve, connect):
+def test_samples_share_the_tokens_of_their_response_exactly(serve, connect):
   (row,) = ask(connect(serve().url), [types.Request("annotate", "q", (("user", "q" * 403),), 3)])
   assert sum(reply.tokens_in for reply in row) == 403 // 4
   assert sum(reply.tokens_out for reply in row) == sum(len(reply.text) // 4 for reply in row)
 
 
-def test_runs_that_share_a_cache_pay_once_and_each_knows_it(serve, connect):
+def test_runs_that_share_a_cache_pay_once_and_their_ledgers_say_so(serve, connect):
   server = serve()
   first = connect(server.url, run="/a")
   second = connect(server.url, run="/b")
@@ -118,7 +118,7 @@ def test_runs_that_share_a_cache_pay_once_and_each_knows_it(serve, connect):
   assert second.ledger.total().dollars == 0 and server.stats.completed == 3
 
 
-def test_the_identity_stands_for_a_server_whose_port_changes(serve, connect):
+def test_the_identity_replaces_the_address_of_a_server_whose_port_changes(serve, connect):
   ask(connect(serve().url, identity="builtin:1"), wanted(2))
   other = serve()
   ask(connect(other.url, identity="builtin:1"), wanted(2))
@@ -139,7 +139,7 @@ def test_progress_reaches_the_total(serve, connect):
   assert (last.done, last.total, last.failures, last.retries) == (12, 12, 2, 1) and last.dollars > 0
 
 
-def test_progress_of_what_is_all_there_is_whole_at_once(serve, connect):
+def test_progress_is_complete_at_once_if_everything_is_cached(serve, connect):
   teacher, seen = connect(serve().url), []
   ask(teacher, wanted(6))
   ask(teacher, wanted(6) * 2, on_progress=seen.append)
@@ -149,16 +149,15 @@ def test_progress_of_what_is_all_there_is_whole_at_once(serve, connect):
 @pytest.mark.parametrize("cap", [{"max_dollars": 0.0009}, {"max_requests": 0}])
 def test_a_cap_is_checked_before_the_first_request(serve, connect, cap):
   server = serve()
-  with pytest.raises(errors.UserError, match=f"teacher.{next(iter(cap))}") as refusal:
+  with pytest.raises(errors.UserError, match=f"teacher.{next(iter(cap))}") as error:
     ask(connect(server.url, **cap), wanted(3))
-  assert refusal.value.code == errors.BUDGET and server.stats.requests == 0
+  assert error.value.code == errors.BUDGET and server.stats.requests == 0
 
 
-def test_a_cap_reached_on_the_way_loses_nothing(serve, connect):
+def test_a_cap_reached_midway_loses_nothing(serve, connect):
   server = serve()
-  teacher = connect(
-    server.url, max_dollars=0.0017, max_concurrency=8
-  )  # a reservation is about 0.001
+  # A reservation is about $0.001.
+  teacher = connect(server.url, max_dollars=0.0017, max_concurrency=8)
   with pytest.raises(errors.UserError, match=r"are spent.*max_dollars"):
     ask(teacher, wanted(50))
   paid = server.stats.completed
@@ -169,7 +168,7 @@ def test_a_cap_reached_on_the_way_loses_nothing(serve, connect):
   assert (server.stats.completed, server.stats.paid_twice) == (50, 0)
 
 
-def test_the_cap_holds_for_the_run_and_not_for_the_process(serve, connect):
+def test_the_cap_applies_to_the_run_and_not_to_the_process(serve, connect):
   server = serve()
   ask(connect(server.url, max_requests=3), wanted(3))
   ask(connect(server.url, max_requests=3), wanted(3))
@@ -177,13 +176,13 @@ def test_the_cap_holds_for_the_run_and_not_for_the_process(serve, connect):
     ask(connect(server.url, max_requests=3), wanted(4))
 
 
-def test_a_reply_is_one_value_for_everyone(serve, connect):
+def test_a_reply_is_immutable(serve, connect):
   (row,) = ask(connect(serve().url), wanted(1))
   with pytest.raises(dataclasses.FrozenInstanceError):
     row[0].text = "other"
 
 
-def test_asks_of_two_threads_share_the_calls_they_have_in_common(serve, connect):
+def test_asks_from_several_threads_share_their_common_requests(serve, connect):
   server = serve(latency=0.05)
   teacher, found = connect(server.url), []
   threads = [
@@ -198,29 +197,29 @@ def test_asks_of_two_threads_share_the_calls_they_have_in_common(serve, connect)
   assert (server.stats.completed, server.stats.paid_twice) == (12, 0)
 
 
-def test_one_write_serves_many_replies_and_none_is_handed_on_before_it(
+def test_one_write_stores_many_replies_and_none_is_used_before_it(
   serve, connect, tmp_path, monkeypatch
 ):
-  writes, seen, many, done = [], [], cache.ReplyCache.store_many, progress.ProgressMeter.done
+  writes, seen, store_many, done = [], [], cache.ReplyCache.store_many, progress.ProgressMeter.done
 
   def noted(self, calls):
     writes.append(len(calls))
     time.sleep(0.02)  # a slow disk
-    many(self, calls)
+    store_many(self, calls)
 
-  def handed_on(self, samples, failures, tokens):
+  def noted_done(self, samples, failures, tokens):
     with contextlib.closing(sqlite3.connect(tmp_path / "teacher.sqlite")) as other:
       seen.append(other.execute("select count(*) from replies").fetchone()[0])
     done(self, samples, failures, tokens)
 
   monkeypatch.setattr(cache.ReplyCache, "store_many", noted)
-  monkeypatch.setattr(progress.ProgressMeter, "done", handed_on)
+  monkeypatch.setattr(progress.ProgressMeter, "done", noted_done)
   ask(connect(serve(latency=0.01).url, max_concurrency=40), wanted(120))
   assert sum(writes) == 120 and len(writes) < 60
-  assert all(there >= k for k, there in enumerate(seen, 1)) and len(seen) == 120
+  assert all(stored >= k for k, stored in enumerate(seen, 1)) and len(seen) == 120
 
 
-def test_a_disk_that_fails_stops_the_run_in_one_line(serve, connect, monkeypatch):
+def test_a_disk_error_stops_the_run_with_one_line(serve, connect, monkeypatch):
   def full(self, calls):
     raise errors.data("teacher cache teacher.sqlite cannot be used (disk is full)")
 
@@ -231,25 +230,25 @@ def test_a_disk_that_fails_stops_the_run_in_one_line(serve, connect, monkeypatch
   assert server.stats.requests <= 8
 
 
-def test_the_time_for_asking_ends_for_all_asks_together(serve, connect):
+def test_the_deadline_applies_to_all_asks_together(serve, connect):
   server = serve(latency=0.1)
   teacher = connect(server.url, max_concurrency=2, deadline=1.0)
   ask(teacher, wanted(4))
-  with pytest.raises(errors.UserError, match=r"teacher\.deadline \(1 s\) reached.*re-run") as refusal:
+  with pytest.raises(errors.UserError, match=r"teacher\.deadline \(1 s\) reached.*re-run") as error:
     ask(teacher, wanted(200), round=1)
-  assert refusal.value.code == errors.BUDGET
+  assert error.value.code == errors.BUDGET
   assert teacher.ledger.total().calls == server.stats.completed < 60
   with pytest.raises(errors.UserError, match=r"teacher\.deadline"):
     ask(teacher, wanted(200), round=2)
 
 
-def test_requests_keep_to_the_allowance_of_a_minute(serve, connect):
+def test_requests_keep_to_the_limit_per_minute(serve, connect):
   begun = time.monotonic()
   ask(connect(serve().url, requests_per_minute=600, max_concurrency=50), wanted(40))
   assert time.monotonic() - begun >= (40 - 600 / 60 * rate_limit.BURST) / 10 - 0.1
 
 
-def test_a_failure_keeps_what_the_server_called_the_request(serve, connect):
+def test_a_failure_records_the_servers_request_id(serve, connect):
   server = serve(["", "400:request_id=req_abc", "refusal", "500:request_id=req_7"])
   rows = ask(connect(server.url, max_concurrency=1, max_attempts=1), wanted(4))
   found = [(row[0].kind, row[0].status, row[0].request_id, row[0].attempts) for row in rows[1:]]
@@ -258,20 +257,22 @@ def test_a_failure_keeps_what_the_server_called_the_request(serve, connect):
   assert found[2] == ("gave_up", 500, "req_7", 1)
 
 
-def test_progress_says_how_fast_how_much_and_how_long_still(serve, connect, monkeypatch):
+def test_progress_reports_rates_projected_cost_and_time_left(serve, connect, monkeypatch):
   monkeypatch.setattr(progress, "TICK", 0.01)
   seen = []
   ask(connect(serve(latency=0.05).url, max_concurrency=3), wanted(30), on_progress=seen.append)
-  amid = [p for p in seen if 0 < p.done < 30]
-  assert max(p.in_flight for p in amid) > 0 and all(p.in_flight <= p.limit == 3 for p in amid)
-  assert all(p.requests_per_second > 0 and p.tokens_per_second > 0 and p.seconds_left > 0 for p in amid)
-  assert amid[-1].projected_dollars == pytest.approx(seen[-1].dollars, rel=0.3)
+  midway = [p for p in seen if 0 < p.done < 30]
+  assert max(p.in_flight for p in midway) > 0 and all(p.in_flight <= p.limit == 3 for p in midway)
+  assert all(
+    p.requests_per_second > 0 and p.tokens_per_second > 0 and p.seconds_left > 0 for p in midway
+  )
+  assert midway[-1].projected_dollars == pytest.approx(seen[-1].dollars, rel=0.3)
   assert {"failures", "retries", "dollars", "projected", "in flight", "requests/s"} <= {
-    *amid[-1].facts()
+    *midway[-1].facts()
   }
 
 
-def test_progress_goes_on_while_nothing_comes_and_says_so(serve, connect, monkeypatch):
+def test_progress_is_reported_while_there_is_no_response_and_says_so(serve, connect, monkeypatch):
   monkeypatch.setattr(progress, "TICK", 0.1)
   monkeypatch.setattr(types, "IDLE_NOTICE", 0.5)
   seen = []
@@ -280,28 +281,30 @@ def test_progress_goes_on_while_nothing_comes_and_says_so(serve, connect, monkey
   assert "no response for" not in seen[-1].facts()
 
 
-def test_a_request_keeps_its_name_until_its_answer_is_kept(serve, connect, monkeypatch, tmp_path):
-  names, send = [], transport.Transport.send
+def test_a_request_keeps_its_idempotency_key_until_its_response_is_stored(
+  serve, connect, monkeypatch, tmp_path
+):
+  keys, send = [], transport.Transport.send
 
   def noted(self, body, model, idempotency_key):
-    names.append(idempotency_key)
+    keys.append(idempotency_key)
     return send(self, body, model, idempotency_key)
 
   monkeypatch.setattr(transport.Transport, "send", noted)
   server = serve(["500", "close", "torn", "", "refusal"])
   teacher = connect(server.url, max_concurrency=1)
   assert ask(teacher, wanted(1))[0][0].text == "q0 #0 at 0.5"
-  assert names[0] == names[1] == names[2] != names[3]  # what is torn was an answer
+  assert keys[0] == keys[1] == keys[2] != keys[3]  # a malformed body was a response
   assert ask(teacher, wanted(2))[1][0].kind == "refusal"
   ask(teacher, wanted(2), round=1)
-  assert len(set(names)) == 4  # a refusal that is asked anew is another request
+  assert len(set(keys)) == 4  # asking again after a refusal is another request
   other = connect(server.url, cache_path=str(tmp_path / "other.sqlite"))
   ask(other, wanted(2))
-  assert len(set(names)) == 6  # and so is that of another file
+  assert len(set(keys)) == 6  # and so is one for another cache file
 
 
-def test_a_server_that_keeps_to_names_charges_what_was_lost_once(serve, connect, monkeypatch):
-  server, keep = serve(), writer.StoreWriter.write
+def test_a_server_that_honors_idempotency_keys_bills_a_lost_reply_once(serve, connect, monkeypatch):
+  server, write = serve(), writer.StoreWriter.write
 
   async def lost(*_):
     raise OSError("the process died")
@@ -309,6 +312,6 @@ def test_a_server_that_keeps_to_names_charges_what_was_lost_once(serve, connect,
   monkeypatch.setattr(writer.StoreWriter, "write", lost)
   with pytest.raises(OSError):
     ask(connect(server.url, max_concurrency=1), wanted(1))
-  monkeypatch.setattr(writer.StoreWriter, "write", keep)
+  monkeypatch.setattr(writer.StoreWriter, "write", write)
   assert ask(connect(server.url), wanted(1))[0][0].text == "q0 #0 at 0.5"
   assert (server.stats.requests, server.stats.completed, server.stats.paid_twice) == (2, 1, 0)

@@ -1,4 +1,4 @@
-"""What goes wrong between us and a server, each kind against a real one, and how the run ends."""
+"""Every kind of fault between client and server, against a real server, and how the run ends."""
 
 import itertools
 import json
@@ -11,13 +11,17 @@ from distill_jax import errors
 from distill_jax.teacher import types
 from distill_jax.teacher.client import dispatcher, transport, verdicts
 
-# What passes and is asked again, what is recorded and never asked again, what stops the run.
+# How each fault ends:
+#   passes    the request is retried and succeeds
+#   lasts     a failure is recorded and not requested again
+#   rejected  a failure is recorded, and requested again by the next command
+#   stops     the run stops
 MATRIX = {
   "429, Retry-After in seconds": ("passes", "429:retry_after=0.05"),
   "429, Retry-After is a date": ("passes", "429:retry_date=1"),
   "429, Retry-After in milliseconds": ("passes", "429:retry_after_ms=50"),
   "429, Retry-After of 300 s": ("stops", "429:retry_after=300"),
-  "429, no word of waiting": ("passes", "429"),
+  "429, no wait given": ("passes", "429"),
   "429, a Go duration": ("passes", "429:retry_after=0m0.05s"),
   "429, requests reset": ("passes", "429:reset_requests=50ms:remaining_requests=0"),
   "429, tokens reset": ("passes", "429:reset_tokens=0m0.05s:remaining_tokens=0"),
@@ -46,20 +50,18 @@ MATRIX = {
 
 
 @pytest.mark.parametrize("cell", MATRIX)
-def test_a_fault_ends_as_its_class_says_with_nothing_lost_and_nothing_paid_twice(
-  serve, connect, cell
-):
+def test_each_fault_ends_as_expected_with_nothing_lost_and_nothing_paid_twice(serve, connect, cell):
   end, fault = MATRIX[cell]
   named = f"{fault}:request_id=req_7" if fault[0].isdecimal() else fault
   server = serve(["", "", named])
-  terms = {"max_concurrency": 1, "timeout": 0.8}
-  asked, replies = wanted(4, samples=2) + wanted(2, samples=2), None  # and some of them twice
+  options = {"max_concurrency": 1, "timeout": 0.8}
+  requests, replies = wanted(4, samples=2) + wanted(2, samples=2), None  # some of them twice
   if end == "stops":
     with pytest.raises(errors.UserError, match="request req_7"):
-      ask(connect(server.url, **terms), asked)
+      ask(connect(server.url, **options), requests)
     assert server.stats.requests == 3
   else:
-    replies = ask(connect(server.url, **terms), asked)
+    replies = ask(connect(server.url, **options), requests)
     assert [row[0].text for row in replies[:2]] == ["q0 #0 at 0.5", "q1 #0 at 0.5"]
     assert replies[4:] == replies[:2]
     failed = [reply for reply in replies[2] if isinstance(reply, types.Failure)]
@@ -68,7 +70,7 @@ def test_a_fault_ends_as_its_class_says_with_nothing_lost_and_nothing_paid_twice
     assert {reply.status for reply in failed} <= {200, 400}
     assert isinstance(replies[3][1], types.Reply)
   before = server.stats.requests
-  again = ask(connect(server.url, **terms), asked)  # as a process that was started again
+  again = ask(connect(server.url, **options), requests)  # as a restarted process does
   assert replies is None or end == "rejected" or again == replies
   assert server.stats.requests - before == {"stops": 2, "rejected": 1}.get(end, 0)
   assert server.stats.paid_twice == 0
@@ -93,7 +95,7 @@ LASTING = {"refusal": "refusal", "filter": "filtered", "length": "length", "empt
 
 
 @pytest.mark.parametrize("fault", PASSING)
-def test_what_passes_is_tried_again(serve, connect, fault):
+def test_transient_faults_are_retried(serve, connect, fault):
   server = serve([fault, fault])
   teacher = connect(server.url)
   replies = ask(teacher, wanted(3))
@@ -106,14 +108,14 @@ def test_what_passes_is_tried_again(serve, connect, fault):
 
 
 @pytest.mark.parametrize("fault", ["hang", "drip"])
-def test_what_takes_too_long_is_tried_again(serve, connect, fault):
+def test_slow_responses_are_retried(serve, connect, fault):
   server = serve([fault])
   assert ask(connect(server.url, timeout=1.0), wanted(1))[0][0].text == "q0 #0 at 0.5"
   assert server.stats.requests == 2
 
 
 @pytest.mark.parametrize("fault", LASTING)
-def test_a_reply_that_is_none_is_recorded_and_the_run_goes_on(serve, connect, fault):
+def test_an_invalid_reply_is_recorded_and_the_run_continues(serve, connect, fault):
   server = serve([fault])
   teacher = connect(server.url, max_concurrency=1)
   replies = ask(teacher, wanted(3))
@@ -121,7 +123,7 @@ def test_a_reply_that_is_none_is_recorded_and_the_run_goes_on(serve, connect, fa
   assert replies[0][0].tokens_in > 0 and replies[0][0].dollars > 0  # it was billed
   totals = teacher.ledger.total()
   assert (totals.calls, totals.failures) == (2, 1)
-  assert ask(connect(server.url), wanted(3)) == replies  # and stays with its round and phase
+  assert ask(connect(server.url), wanted(3)) == replies  # and it stays with its round and phase
   assert server.stats.requests == 3
   assert ask(teacher, wanted(3), round=1)[0][0].text == "q0 #0 at 0.5"
 
@@ -130,7 +132,7 @@ def test_a_reply_that_is_none_is_recorded_and_the_run_goes_on(serve, connect, fa
   ("fault", "kind"),
   [("400", "bad_request"), ("422", "bad_request"), ("400:code=content_filter", "filtered")],
 )
-def test_a_rejected_request_is_recorded_and_the_run_goes_on(serve, connect, fault, kind):
+def test_a_rejected_request_is_recorded_and_the_run_continues(serve, connect, fault, kind):
   server = serve([fault])
   replies = ask(connect(server.url, max_concurrency=1), wanted(3, samples=2))
   assert [reply.kind for reply in replies[0]] == [kind, kind]
@@ -138,7 +140,7 @@ def test_a_rejected_request_is_recorded_and_the_run_goes_on(serve, connect, faul
 
 
 @pytest.mark.parametrize(
-  ("fault", "say"),
+  ("fault", "message"),
   [
     ("401", "key"),
     ("403", "may not use"),
@@ -147,15 +149,15 @@ def test_a_rejected_request_is_recorded_and_the_run_goes_on(serve, connect, faul
     ("429:code=insufficient_quota", "quota"),
   ],
 )
-def test_what_no_retry_can_mend_stops_the_run_at_once(serve, connect, fault, say):
+def test_permanent_errors_stop_the_run_at_once(serve, connect, fault, message):
   server = serve([fault] * 100)
-  with pytest.raises(errors.UserError, match=say) as refusal:
+  with pytest.raises(errors.UserError, match=message) as error:
     ask(connect(server.url), wanted(100))
-  assert refusal.value.code == errors.TEACHER and "\n" not in str(refusal.value)
+  assert error.value.code == errors.TEACHER and "\n" not in str(error.value)
   assert server.stats.requests <= 4  # those in flight
 
 
-def test_what_came_in_before_a_stop_is_kept(serve, connect):
+def test_replies_received_before_a_stop_are_kept(serve, connect):
   server = serve([""] * 5 + ["401"])
   with pytest.raises(errors.UserError):
     ask(connect(server.url, max_concurrency=1), wanted(10))
@@ -164,19 +166,21 @@ def test_what_came_in_before_a_stop_is_kept(serve, connect):
 
 
 @pytest.mark.parametrize("fault", ["html", "empty_object", "torn", "cut", "500"])
-def test_a_server_that_never_gives_a_valid_answer_stops_the_run(serve, connect, fault):
+def test_a_server_that_never_gives_a_valid_response_stops_the_run(serve, connect, fault):
   server = serve([fault] * 100)
-  with pytest.raises(errors.UserError, match=r"no valid response from http://127\.0\.0\.1.*base_url"):
+  with pytest.raises(
+    errors.UserError, match=r"no valid response from http://127\.0\.0\.1.*base_url"
+  ):
     ask(connect(server.url), wanted(50))
   assert server.stats.requests <= 16
 
 
-def test_nothing_listening_stops_the_run(connect):
+def test_a_server_that_is_not_running_stops_the_run(connect):
   with pytest.raises(
     errors.UserError, match=r"no valid response.*check that it is running"
-  ) as refusal:
+  ) as error:
     ask(connect("http://127.0.0.1:9/v1"), wanted(5))
-  assert refusal.value.code == errors.TEACHER and "\n" not in str(refusal.value)
+  assert error.value.code == errors.TEACHER and "\n" not in str(error.value)
 
 
 def test_a_server_that_rejects_everything_stops_the_run(serve, connect):
@@ -186,7 +190,7 @@ def test_a_server_that_rejects_everything_stops_the_run(serve, connect):
   assert server.stats.requests < 20
 
 
-def test_one_request_that_never_works_is_given_up_and_asked_again_next_time(serve, connect):
+def test_a_request_that_keeps_failing_is_given_up_and_requested_again_next_time(serve, connect):
   server = serve([""] + ["500"] * 4)
   teacher = connect(server.url, max_concurrency=1)
   replies = ask(teacher, wanted(3))
@@ -197,7 +201,7 @@ def test_one_request_that_never_works_is_given_up_and_asked_again_next_time(serv
   assert teacher.ledger.total().failures == 0
 
 
-def test_a_server_that_dies_on_the_way_stops_the_run(serve, connect):
+def test_a_server_that_dies_midway_stops_the_run(serve, connect):
   server = serve([""] * 3 + ["500"] * 10_000)
   with pytest.raises(errors.UserError, match="stopped responding"):
     ask(connect(server.url, max_attempts=2), wanted(500))
@@ -205,7 +209,7 @@ def test_a_server_that_dies_on_the_way_stops_the_run(serve, connect):
 
 
 @pytest.mark.parametrize("spelling", ["retry_after=0.4", "retry_after_ms=400"])
-def test_all_workers_wait_when_one_is_told_to(serve, connect, spelling):
+def test_all_workers_wait_when_the_server_asks_one_to(serve, connect, spelling):
   arrivals = []
 
   def answer(messages, n, temperature, seed):
@@ -219,7 +223,7 @@ def test_all_workers_wait_when_one_is_told_to(serve, connect, spelling):
   assert server.stats.most_in_flight == 3
 
 
-def test_a_wait_beyond_patience_stops_the_run_and_says_how_long(serve, connect):
+def test_a_wait_beyond_max_wait_stops_the_run_and_says_how_long(serve, connect):
   server = serve([""] * 2 + ["429:retry_after=300"] * 100)
   started = time.monotonic()
   with pytest.raises(errors.UserError, match=r"asks to wait 300 s.*teacher.max_wait=5"):
@@ -228,7 +232,7 @@ def test_a_wait_beyond_patience_stops_the_run_and_says_how_long(serve, connect):
   assert server.stats.requests <= 5
 
 
-def test_injected_faults_change_nothing_but_the_number_of_requests(serve, connect, tmp_path):
+def test_injected_faults_change_only_the_number_of_requests(serve, connect, tmp_path):
   script = (
     "429:retry_after=0.01@0.05,500@0.1,cut@0.05,html@0.05,empty_object@0.05,close@0.05,fewer@0.1"
   )
@@ -240,7 +244,7 @@ def test_injected_faults_change_nothing_but_the_number_of_requests(serve, connec
 
 
 def bodies(monkeypatch) -> list[dict]:
-  """What is sent from now on."""
+  """The bodies of all requests sent from now on."""
   seen, send = [], transport.Transport.send
 
   def noted(self, body, *others):
@@ -251,7 +255,7 @@ def bodies(monkeypatch) -> list[dict]:
   return seen
 
 
-def test_a_reply_that_was_cut_is_asked_for_again_with_twice_the_room(serve, connect, monkeypatch):
+def test_a_truncated_reply_is_requested_again_with_twice_the_tokens(serve, connect, monkeypatch):
   sent, server = bodies(monkeypatch), serve(["length", "", "length"])
   teacher = connect(server.url, max_concurrency=1, max_tokens_retry_limit=250)
   replies = ask(teacher, wanted(2))
@@ -262,20 +266,20 @@ def test_a_reply_that_was_cut_is_asked_for_again_with_twice_the_room(serve, conn
   assert totals.tokens_out == 2 * replies[0][0].tokens_out + 2 * replies[1][0].tokens_out
 
 
-def test_a_reply_that_is_cut_at_the_most_is_a_failure_for_good(serve, connect, monkeypatch):
+def test_a_reply_truncated_at_the_retry_limit_is_a_settled_failure(serve, connect, monkeypatch):
   sent, server = bodies(monkeypatch), serve(["length"] * 3)
   teacher = connect(server.url, max_concurrency=1, max_tokens_retry_limit=250)
   (row,) = ask(teacher, wanted(1))
   assert (row[0].kind, types.truncated_at(row[0])) == ("length", 250)
   assert [body["max_tokens"] for body in sent] == [100, 200, 250]
   assert ask(teacher, wanted(1)) == [row] and server.stats.requests == 3
-  with_room = connect(server.url, max_concurrency=1, max_tokens_retry_limit=1000)
-  assert ask(with_room, wanted(1))[0][0].text == "q0 #0 at 0.5"  # begins where it was cut
+  larger = connect(server.url, max_concurrency=1, max_tokens_retry_limit=1000)
+  assert ask(larger, wanted(1))[0][0].text == "q0 #0 at 0.5"  # starts at twice the last limit
   assert sent[-1]["max_tokens"] == 500 and server.stats.requests == 4
-  assert with_room.ledger.of(0).dollars > row[0].dollars
+  assert larger.ledger.of(0).dollars > row[0].dollars
 
 
-def test_a_cut_reply_is_not_paid_for_again_after_a_stop(serve, connect, monkeypatch):
+def test_a_truncated_reply_is_not_paid_for_again_after_a_stop(serve, connect, monkeypatch):
   sent, server = bodies(monkeypatch), serve(["length"])
   with pytest.raises(errors.UserError, match="max_requests"):
     ask(connect(server.url, max_requests=1, max_tokens_retry_limit=400), wanted(1))
@@ -283,7 +287,7 @@ def test_a_cut_reply_is_not_paid_for_again_after_a_stop(serve, connect, monkeypa
   assert [body["max_tokens"] for body in sent] == [100, 200]
 
 
-def test_a_limit_that_an_accepted_request_used_up_is_waited_for_by_all(serve, connect):
+def test_all_requests_wait_for_a_rate_limit_that_one_has_exhausted(serve, connect):
   arrivals = []
 
   def answer(messages, n, temperature, seed):
@@ -297,14 +301,14 @@ def test_a_limit_that_an_accepted_request_used_up_is_waited_for_by_all(serve, co
   assert max(gaps) >= 0.6 and server.stats.requests == 30
 
 
-def test_refusals_for_the_rate_alone_give_no_request_up(serve, connect):
-  server = serve([""] + ["429"] * 7)  # more than its attempts
+def test_rate_limiting_alone_does_not_give_up_a_request(serve, connect):
+  server = serve([""] + ["429"] * 7)  # more than max_attempts
   replies = ask(connect(server.url, max_attempts=3, max_concurrency=1), wanted(3))
   assert all(isinstance(row[0], types.Reply) for row in replies)
   assert server.stats.requests == 10
 
 
-def test_a_server_that_refuses_for_longer_than_patience_is_given_up(serve, connect):
+def test_rate_limiting_for_longer_than_max_wait_stops_the_run(serve, connect):
   server = serve(["429:retry_after_ms=150"] * 1000)
   started = time.monotonic()
   with pytest.raises(errors.UserError, match=r"max_wait"):
@@ -312,9 +316,7 @@ def test_a_server_that_refuses_for_longer_than_patience_is_given_up(serve, conne
   assert time.monotonic() - started < 8
 
 
-def test_what_an_answer_that_cannot_be_read_has_cost_is_counted_and_capped(
-  serve, connect, monkeypatch
-):
+def test_the_cost_of_a_malformed_response_is_counted_and_capped(serve, connect, monkeypatch):
   read, usage = verdicts.parse_body, {"prompt_tokens": 10, "completion_tokens": 20}
   broken = {"choices": [{"message": {"content": ["x"]}}], "usage": usage}
   bodies = [json.dumps(broken).encode()] * 2
@@ -327,8 +329,8 @@ def test_what_an_answer_that_cannot_be_read_has_cost_is_counted_and_capped(
   assert (total.calls, total.failures, total.tokens_in) == (1, 0, reply.tokens_in + 20)
   assert total.dollars == pytest.approx(reply.dollars + 2 * (10e-6 + 20e-5))
   bodies += [json.dumps(broken).encode()] * 99
-  each = 2e-3  # more than a request may cost
-  capped = connect(serve().url, run="capped", max_concurrency=1, max_attempts=99, max_dollars=each)
+  cap = 2e-3  # more than one request may cost
+  capped = connect(serve().url, run="capped", max_concurrency=1, max_attempts=99, max_dollars=cap)
   with pytest.raises(errors.UserError, match="max_dollars"):
     ask(capped, wanted(1))
-  assert each - 1.2e-3 < capped.ledger.total().dollars <= each
+  assert cap - 1.2e-3 < capped.ledger.total().dollars <= cap

@@ -1,5 +1,7 @@
-"""Text of teachers and students is untrusted: it passes through cache, records, prompts, terminal
-and tokenizer unharmed, and changes no format."""
+"""Text of teachers and students is untrusted.
+
+It passes through cache, records, prompts, terminal and tokenizer unchanged, and breaks no format.
+"""
 
 import dataclasses
 import io
@@ -30,41 +32,41 @@ HOSTILE = {
 }
 pytestmark = [
   pytest.mark.parametrize("name", HOSTILE),
-  pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning"),  # aiohttp's advice
+  pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning"),  # a hint of aiohttp's
 ]
 
 
-def test_a_reply_comes_back_from_the_cache_as_it_came(serve, connect, name):
+def test_a_reply_comes_back_from_the_cache_unchanged(serve, connect, name):
   text = HOSTILE[name]
   server = serve(answer=lambda messages, n, temperature, seed: [f"{text}.{k}" for k in range(n)])
   wanted = [types.Request("annotate", text, (("user", text),), 2)]
   first = ask(connect(server.url), wanted)
   assert [reply.text for reply in first[0]] == [f"{text}.0", f"{text}.1"]
-  assert ask(connect(server.url), wanted) == first  # another process's view
+  assert ask(connect(server.url), wanted) == first  # as another process sees it
   assert server.stats.completed == 2
 
 
-def test_a_question_reaches_the_teacher_as_it_is_but_for_what_no_utf8_has(serve, connect, name):
-  heard = []
+def test_a_question_reaches_the_teacher_unchanged_except_for_lone_surrogates(serve, connect, name):
+  received = []
 
   def answer(messages, n, temperature, seed):
-    heard.append(messages)
+    received.append(messages)
     return ["x"] * n
 
   text = HOSTILE[name]
   ask(connect(serve(answer=answer).url), [types.Request("k", text, (("user", text),), 1)])
-  assert heard == [[("user", text.encode("utf-8", "replace").decode())]]
+  assert received == [[("user", text.encode("utf-8", "replace").decode())]]
 
 
-def test_what_a_server_says_is_one_printable_line_in_a_refusal(serve, connect, name):
+def test_a_servers_message_is_one_printable_line_in_an_error(serve, connect, name):
   text = HOSTILE[name].translate({ord(c): "" for c in ":,@="})
   server = serve([f"401:say={text}"] * 9)
-  with pytest.raises(errors.UserError) as refusal:
+  with pytest.raises(errors.UserError) as error:
     ask(connect(server.url), [types.Request("k", "q", (("user", "q"),), 1)])
-  assert str(refusal.value).isprintable() and len(str(refusal.value)) < 1000
+  assert str(error.value).isprintable() and len(str(error.value)) < 1000
 
 
-def test_records_keep_it_one_to_a_line(tmp_path, name):
+def test_records_keep_it_on_one_line(tmp_path, name):
   text = HOSTILE[name]
   attempt = records.Attempt(
     text, text, text, False, 0, 0, "stop", 1, -1.0, turns=((text, text, text),)
@@ -77,7 +79,7 @@ def test_records_keep_it_one_to_a_line(tmp_path, name):
   assert (tmp_path / "attempts.jsonl").read_bytes().count(b"\n") == 2
 
 
-def test_in_a_prompt_it_stands_between_the_tags_and_changes_nothing_else(name):
+def test_in_a_prompt_it_stays_between_the_tags_and_changes_nothing_else(name):
   text, shape = HOSTILE[name], lambda messages: [role for role, _ in messages]
   plain, made = prompts.correct("q", "a", "g"), prompts.correct(text, text, text)
   assert shape(made) == shape(plain) and made[0] == plain[0]
@@ -93,19 +95,19 @@ def test_in_a_prompt_it_stands_between_the_tags_and_changes_nothing_else(name):
   assert shape(prompts.annotate(text)) == shape(prompts.decompose(text)) == ["system", "user"]
 
 
-def test_in_a_reply_it_moves_no_part_of_the_layout(name):
-  text = " ".join(HOSTILE[name].split())  # in one line, as the layout wants its parts
+def test_in_a_reply_it_does_not_break_the_layout(name):
+  text = " ".join(HOSTILE[name].split())  # on one line, as the layout requires
   found = prompts.split_correction(f"Mistake: {text}\nReasoning:\n{text}\n3 + 4 = 7\nAnswer: 7")
-  if name != "layout":  # whose words are the layout's own
+  if name != "layout":  # which imitates the layout itself
     assert found is not None and found[1].endswith("3 + 4 = 7\nAnswer: 7")
-    kept = lambda said: "".join(said.split())
-    assert kept(text).startswith(kept(found[0])[:50]) and found[1].count("Answer: 7") == 1
+    squeeze = lambda part: "".join(part.split())
+    assert squeeze(text).startswith(squeeze(found[0])[:50]) and found[1].count("Answer: 7") == 1
   steps = prompts.split_steps(f"Sub-question: how?\nSolution: {text}\nAnswer: 7")
   assert steps is None or [asked for asked, _ in steps] == ["how?"]
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_a_terminal_is_told_no_control_character_of_it(name, terminal):
+def test_a_terminal_receives_none_of_its_control_characters(name, terminal):
   class Screen(io.StringIO):
     encoding = "utf-8"
     isatty = lambda self: terminal
@@ -116,7 +118,12 @@ def test_a_terminal_is_told_no_control_character_of_it(name, terminal):
   screen.warn(text)
   screen.examples([(text, text, text, text)])
   shown = file.getvalue()
-  for style in ("\x1b[1;33m", "\x1b[31m", "\x1b[32m", "\x1b[0m"):  # ours, for warnings and examples
+  for style in (
+    "\x1b[1;33m",
+    "\x1b[31m",
+    "\x1b[32m",
+    "\x1b[0m",
+  ):  # the console's own, for warnings and examples
     shown = shown.replace(style, "") if terminal else shown
   assert console.plain(shown) == shown and "\x1b" not in shown and "\x07" not in shown
   if name == "markup":
@@ -124,14 +131,14 @@ def test_a_terminal_is_told_no_control_character_of_it(name, terminal):
 
 
 @pytest.fixture(scope="module")
-def words(tmp_path_factory):
+def trained(tmp_path_factory):
   path = tmp_path_factory.mktemp("words") / "tokenizer"
   tokenizer.train(["Question: 12 + 3\nAnswer: 15"] * 3, vocab=300, path=path)
   return tokenizer.Tokenizer(path)
 
 
-def test_a_student_reads_it_as_plain_text(words, name):
+def test_a_student_reads_it_as_plain_text(trained, name):
   text = HOSTILE[name]
-  ids = words.encode(text)
-  assert not {words.pad, words.end} & set(ids)
-  assert words.decode(ids) == text.encode("utf-8", "replace").decode()
+  ids = trained.encode(text)
+  assert not {trained.pad, trained.end} & set(ids)
+  assert trained.decode(ids) == text.encode("utf-8", "replace").decode()

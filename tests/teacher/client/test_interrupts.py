@@ -1,4 +1,4 @@
-"""Ctrl-C: once, what is in flight comes in and is kept; twice, the process is gone."""
+"""Ctrl-C: the first keeps the replies in flight, the second exits at once."""
 
 import contextlib
 import pathlib
@@ -37,7 +37,7 @@ def stored(path) -> int:
 
 
 def interrupted(server, path, number, times):
-  """The process, after it was interrupted amid its questions: (exit code, what it said)."""
+  """Runs a client and interrupts it midway: (exit code, standard error)."""
   words = [sys.executable, "-c", CLIENT, server.url, str(path)]
   process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
   while server.stats.completed < 4 or server.stats.in_flight < 4:
@@ -46,42 +46,42 @@ def interrupted(server, path, number, times):
   for _ in range(times):
     process.send_signal(number)
     time.sleep(0.1)
-  said = process.communicate(timeout=30)[1]
-  return process.returncode, said
+  stderr = process.communicate(timeout=30)[1]
+  return process.returncode, stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_lets_nothing_more_go_and_keeps_what_comes(
+def test_an_interrupt_sends_nothing_more_and_keeps_the_replies_in_flight(
   serve, connect, tmp_path, number
 ):
   server, path = serve(latency=0.4), tmp_path / "teacher.sqlite"
-  code, said = interrupted(server, path, number, times=1)
+  code, stderr = interrupted(server, path, number, times=1)
   assert code == errors.PREEMPTED
-  assert "4 teacher requests in flight" in said and "re-run the same command" in said
+  assert "4 teacher requests in flight" in stderr and "re-run the same command" in stderr
   assert stored(path) == server.stats.completed == server.stats.requests <= 12
   assert len(ask(connect(server.url, max_concurrency=60), wanted(60))) == 60
   assert (server.stats.completed, server.stats.paid_twice) == (60, 0)
 
 
-def test_a_second_interruption_leaves_at_once(serve, tmp_path):
+def test_a_second_interrupt_exits_at_once(serve, tmp_path):
   server = serve(["", "", "", ""] + ["hang"] * 100)
   begun = time.monotonic()
-  code, said = interrupted(server, tmp_path / "teacher.sqlite", signal.SIGINT, times=2)
-  assert code == errors.PREEMPTED and "Exiting" in said
+  code, stderr = interrupted(server, tmp_path / "teacher.sqlite", signal.SIGINT, times=2)
+  assert code == errors.PREEMPTED and "Exiting" in stderr
   assert stored(tmp_path / "teacher.sqlite") == 4
   assert time.monotonic() - begun < 20
 
 
-def test_after_an_ask_signals_are_whose_they_were(serve, connect):
+def test_after_an_ask_the_signal_handlers_are_restored(serve, connect):
   before = signal.getsignal(signal.SIGINT)
   ask(connect(serve().url), wanted(3))
   assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_what_waits_for_money_is_not_sent_after_a_stop(serve, connect):
+def test_a_request_waiting_for_budget_is_not_sent_after_a_stop(serve, connect):
   server = serve(latency=0.4)
-  each = 115e-6 + 100e-5  # dollars set aside for one
-  teacher = connect(server.url, max_dollars=2.5 * each, deadline=0.2)
+  reserved = 115e-6 + 100e-5  # dollars reserved for one request
+  teacher = connect(server.url, max_dollars=2.5 * reserved, deadline=0.2)
   with pytest.raises(errors.UserError, match="deadline"):
     ask(teacher, wanted(8))
   assert server.stats.requests == teacher.ledger.total().calls == 2

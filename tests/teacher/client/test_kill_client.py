@@ -1,12 +1,11 @@
-"""A client that is killed again and again ends as one that was left alone, and pays for no reply
-again that it had stored.
+"""A client that is killed repeatedly ends as an undisturbed one, paying for no stored reply twice.
 
-What a kill can cost is what was in flight: a reply that the server has sent whole and that is not
-on the disk yet when the process dies. It is asked for again under the same Idempotency-Key: a
-server that keeps to it charges nothing twice. With one that does not, the test counts these, and
-everything else must be zero.
+A kill can only lose what is in flight: a reply that the server has sent completely and that is not
+on disk when the process dies. It is requested again with the same Idempotency-Key, so a server that
+honors the key bills nothing twice. For a server that does not, the test counts these replies, and
+nothing else may be billed twice.
 
-The long one:  bash launch/test.sh -m heavy tests/teacher/client/test_kill_client.py
+The long test:  bash launch/test.sh -m heavy tests/teacher/client/test_kill_client.py
 """
 
 import collections
@@ -42,39 +41,39 @@ open(out, "w").write("".join(json.dumps(row) + chr(10) for row in [*rows, totals
 """
 
 
-class Stage:
-  """So many requests in a process of their own, of which the server keeps a log."""
+class ClientProcess:
+  """A client with `count` requests in its own process; the server keeps a log."""
 
   def __init__(self, server, log, folder, count):
     self.server, self._log, self._db = server, log, folder / "teacher.sqlite"
-    self.out, self._said = folder / "records.jsonl", folder / "said"
+    self.out, self._stderr = folder / "records.jsonl", folder / "stderr"
     words = (server.url, self._db, self.out, count, SAMPLES, WORKERS)
     self._words = [sys.executable, "-c", CLIENT, *map(str, words)]
 
-  def begin(self):
-    with open(self._said, "w") as said:
-      return subprocess.Popen(self._words, cwd=ROOT, stderr=said)
+  def start(self):
+    with open(self._stderr, "w") as stderr:
+      return subprocess.Popen(self._words, cwd=ROOT, stderr=stderr)
 
-  def end(self, process) -> None:
-    assert process.wait(120) == 0, self.said()
+  def finish(self, process) -> None:
+    assert process.wait(120) == 0, self.stderr()
 
-  def said(self) -> str:
-    return self._said.read_text()[-2000:]
+  def stderr(self) -> str:
+    return self._stderr.read_text()[-2000:]
 
   def stored(self) -> set[tuple[str, int]]:
-    """(question, sample) of every reply on the disk."""
+    """(question, sample) of every reply on disk."""
     if not self._db.exists():
       return set()
     with contextlib.closing(sqlite3.connect(self._db, timeout=5)) as db:
       try:
         rows = db.execute("select request, sample from replies").fetchall()
-      except sqlite3.OperationalError:  # not made yet
+      except sqlite3.OperationalError:  # not created yet
         return set()
     return {(json.loads(request)["messages"][-1][1], sample) for request, sample in rows}
 
   def paid(self) -> list[tuple[str, int]]:
-    """(question, sample) of every reply that the server has sent whole, as often as it has."""
-    while self.server.stats.in_flight:  # it looks whether anybody is there before it answers
+    """(question, sample) of every reply that the server sent completely, with repetitions."""
+    while self.server.stats.in_flight:  # it checks the connection before it replies
       time.sleep(0.01)
     rows = map(json.loads, self._log.read_text().splitlines() if self._log.exists() else [])
     return [
@@ -82,14 +81,14 @@ class Stage:
     ]
 
 
-def kill_at(process, stage, rng, most: int) -> None:
-  """At a random moment: before anything is asked, or amid the work, after up to `most` replies."""
+def kill_at(process, client, rng, most: int) -> None:
+  """Kills at a random moment: before the first request, or after up to `most` replies."""
   early = rng.random() < 0.15
-  stats = stage.server.stats
+  stats = client.server.stats
   begun, goal = time.monotonic(), stats.completed + int(rng.integers(1, most))
   wait = rng.uniform(0.0, 0.6) if early else rng.uniform(0.0, 0.03)
   while not early and stats.completed < goal:
-    assert process.poll() is None, stage.said()
+    assert process.poll() is None, client.stderr()
     assert time.monotonic() - begun < 120
     time.sleep(0.001)
   time.sleep(wait)
@@ -98,7 +97,7 @@ def kill_at(process, stage, rng, most: int) -> None:
 
 
 @pytest.mark.parametrize("idempotent", [True, False])
-def test_replies_lost_on_their_way_to_the_disk_are_asked_for_under_the_same_names(
+def test_replies_lost_before_they_are_on_disk_are_requested_with_the_same_key(
   serve, connect, monkeypatch, idempotent
 ):
   def full(*_):
@@ -116,8 +115,8 @@ def test_replies_lost_on_their_way_to_the_disk_are_asked_for_under_the_same_name
   assert lost and server.stats.paid_twice == (0 if idempotent else lost)
 
 
-def test_what_was_refused_is_asked_for_under_a_new_name(serve, connect):
-  """Under the old one, the server would only repeat its refusal."""
+def test_a_refused_sample_is_requested_with_a_new_key(serve, connect):
+  """With the old key, the server would only repeat its refusal."""
   server, asked = serve(["refusal"]), scripted.wanted(1)
   teacher = connect(server.url)
   ((refused,),) = scripted.ask(teacher, asked)
@@ -133,23 +132,26 @@ def test_what_was_refused_is_asked_for_under_a_new_name(serve, connect):
 @pytest.mark.parametrize(
   ("requests", "kills"), [(60, 3), pytest.param(500, 20, marks=pytest.mark.heavy)]
 )
-def test_killed_at_random_moments_no_stored_reply_is_paid_again(
+def test_killed_at_random_moments_no_stored_reply_is_paid_for_again(
   serve, tmp_path, requests, kills, idempotent, record_property
 ):
   log, total = tmp_path / "server.jsonl", requests * SAMPLES
   server = serve(latency=0.02, log=str(log), idempotent=idempotent)
-  stage, rng = Stage(server, log, tmp_path, requests), np.random.Generator(np.random.PCG64(7))
+  client, rng = (
+    ClientProcess(server, log, tmp_path, requests),
+    np.random.Generator(np.random.PCG64(7)),
+  )
   had, before, lost = set(), 0, 0
   for life in range(kills + 1):
-    process = stage.begin()
+    process = client.start()
     if life < kills:
-      kill_at(process, stage, rng, most=total // (kills + 1))
+      kill_at(process, client, rng, most=total // (kills + 1))
     else:
-      stage.end(process)
-    paid, stored = stage.paid(), stage.stored()
+      client.finish(process)
+    paid, stored = client.paid(), client.stored()
     new = paid[before:]
-    assert not had & set(new)  # what was stored is never paid again,
-    assert had <= stored  # nor lost
+    assert not had & set(new)  # stored replies are never paid for again
+    assert had <= stored  # or lost
     assert stored - had <= set(paid if idempotent else new)
     in_flight = len(set(new) - stored)
     assert in_flight <= (WORKERS * SAMPLES if life < kills else 0)
@@ -157,10 +159,10 @@ def test_killed_at_random_moments_no_stored_reply_is_paid_again(
   twice = sum(n - 1 for n in collections.Counter(paid).values())
   assert len(had) == total and twice == server.stats.paid_twice == (0 if idempotent else lost)
   record_property("replies in flight at the kills", lost)
-  print(f"{kills} kills of {total} replies: {lost} were in flight, {twice} were paid twice")
+  print(f"{kills} kills, {total} replies: {lost} in flight, {twice} paid for twice")
   calm = serve(latency=0.0)
   (tmp_path / "calm").mkdir()
-  undisturbed = Stage(calm, tmp_path / "calm.jsonl", tmp_path / "calm", requests)
-  undisturbed.end(undisturbed.begin())
+  undisturbed = ClientProcess(calm, tmp_path / "calm.jsonl", tmp_path / "calm", requests)
+  undisturbed.finish(undisturbed.start())
   assert calm.stats.paid_twice == 0
-  assert undisturbed.out.read_bytes() == stage.out.read_bytes()
+  assert undisturbed.out.read_bytes() == client.out.read_bytes()

@@ -1,4 +1,4 @@
-"""The client settles on what the server bears, and all requests wait when one is told to."""
+"""The limiter converges to what the server accepts; a requested wait applies to all requests."""
 
 import asyncio
 import collections
@@ -13,8 +13,8 @@ from distill_jax.teacher.client import rate_limit
 LATENCY = 0.05
 
 
-def answered(limiter, now, rounds=1, sound=True):
-  """As many requests as may leave at once, all taken, `rounds` times."""
+def round_trips(limiter, now, rounds=1, succeed=True):
+  """Sends as many requests as the limiter allows, `rounds` times; returns the time after them."""
   for k in range(rounds):
     at, count = now + k * LATENCY, 0
     while limiter.delay(1, at) == 0:
@@ -22,25 +22,25 @@ def answered(limiter, now, rounds=1, sound=True):
       count += 1
     for _ in range(count):
       limiter.on_done(0, at + LATENCY)
-      if sound:
+      if succeed:
         limiter.on_accepted(at, at + LATENCY)
       else:
         limiter.on_server_error()
   return now + rounds * LATENCY
 
 
-def refusal(limiter, now, asked=0.0, left_at=None):
-  limiter.on_send(1, now if left_at is None else left_at)
+def rate_limited(limiter, now, requested=0.0, sent_at=None):
+  limiter.on_send(1, now if sent_at is None else sent_at)
   limiter.on_done(0, now)
-  return limiter.on_rate_limited(now if left_at is None else left_at, asked, now)
+  return limiter.on_rate_limited(now if sent_at is None else sent_at, requested, now)
 
 
-def test_the_limit_doubles_by_the_round_until_the_most():
+def test_the_limit_doubles_each_round_trip_up_to_the_maximum():
   limiter = rate_limit.AdaptiveLimiter(100, 0.0)
   limits = []
   for k in range(5):
     limits.append(int(limiter.limit))
-    answered(limiter, k * LATENCY)
+    round_trips(limiter, k * LATENCY)
   assert limits == [8, 16, 32, 64, 100]
 
 
@@ -53,49 +53,49 @@ def test_a_limit_that_holds_nothing_back_does_not_grow():
   assert limiter.limit == rate_limit.INITIAL_CONCURRENCY
 
 
-def test_an_episode_of_refusals_cuts_once():
+def test_an_episode_of_rate_limiting_decreases_the_limit_once():
   limiter = rate_limit.AdaptiveLimiter(64, 0.0)
-  now = answered(limiter, 0.0, rounds=3)
+  now = round_trips(limiter, 0.0, rounds=3)
   while limiter.delay(1, now) == 0:
     limiter.on_send(1, now)
-  flying, limits = limiter.in_flight, []
-  for k in range(20):  # all of one volley
+  in_flight, limits = limiter.in_flight, []
+  for k in range(20):  # all sent together
     limiter.on_done(0, now + 0.01 * k)
     limiter.on_rate_limited(now, 1.0, now + 0.01 * k)
     limits.append(limiter.limit)
-  assert flying == 64 and set(limits) == {rate_limit.DECREASE_FACTOR * 64}
+  assert in_flight == 64 and set(limits) == {rate_limit.DECREASE_FACTOR * 64}
   assert sum(change.reason == "rate limited" for change in limiter.history) == 1
 
 
-def test_after_a_cut_the_limit_grows_by_a_step_a_round():
+def test_after_a_decrease_the_limit_grows_by_one_step_per_round_trip():
   limiter = rate_limit.AdaptiveLimiter(64, 0.0)
-  now = answered(limiter, 0.0)
-  refusal(limiter, now)
+  now = round_trips(limiter, 0.0)
+  rate_limited(limiter, now)
   low = limiter.limit
-  now = answered(limiter, now + 1.0)
+  now = round_trips(limiter, now + 1.0)
   assert low + 0.8 <= limiter.limit <= low + 1.2
-  answered(limiter, now, rounds=3)
+  round_trips(limiter, now, rounds=3)
   assert limiter.limit <= low + 4.5
 
 
-def test_failures_of_the_server_pause_growth_and_cut_nothing():
+def test_server_errors_suspend_growth_and_decrease_nothing():
   limiter = rate_limit.AdaptiveLimiter(64, 0.0)
-  now = answered(limiter, 0.0, sound=False)
+  now = round_trips(limiter, 0.0, succeed=False)
   assert limiter.limit == rate_limit.INITIAL_CONCURRENCY
-  now = answered(limiter, now)  # a calm round
+  now = round_trips(limiter, now)  # a round trip without errors
   assert limiter.limit == rate_limit.INITIAL_CONCURRENCY
-  answered(limiter, now)
+  round_trips(limiter, now)
   assert limiter.limit > rate_limit.INITIAL_CONCURRENCY
 
 
-@pytest.mark.parametrize("asked", [1.5, 40.0, 400.0])
-def test_everyone_waits_as_long_as_one_was_told(asked):
+@pytest.mark.parametrize("requested", [1.5, 40.0, 400.0])
+def test_all_requests_wait_as_long_as_the_server_asks(requested):
   limiter = rate_limit.AdaptiveLimiter(64, 0.0)
-  answered(limiter, 0.0)
-  assert refusal(limiter, 1.0, asked=asked) == pytest.approx(asked)
-  assert limiter.delay(1, 1.0 + asked / 2) >= asked / 2
-  assert limiter.pause_left(1.0) == pytest.approx(asked)
-  assert limiter.delay(1, 1.0 + asked + 2.0) == 0
+  round_trips(limiter, 0.0)
+  assert rate_limited(limiter, 1.0, requested=requested) == pytest.approx(requested)
+  assert limiter.delay(1, 1.0 + requested / 2) >= requested / 2
+  assert limiter.pause_left(1.0) == pytest.approx(requested)
+  assert limiter.delay(1, 1.0 + requested + 2.0) == 0
 
 
 def test_a_shorter_wait_does_not_end_a_longer_one():
@@ -105,17 +105,17 @@ def test_a_shorter_wait_does_not_end_a_longer_one():
   assert limiter.pause_left(0.5) == 9.5
 
 
-def test_a_wait_that_proves_too_short_becomes_longer(monkeypatch):
+def test_waits_that_prove_too_short_become_longer(monkeypatch):
   monkeypatch.setattr(rate_limit, "BACKOFF", 0.5)
   random.seed(0)
   limiter, now, waits = rate_limit.AdaptiveLimiter(64, 0.0), 0.0, []
   for _ in range(12):
-    waits.append(refusal(limiter, now, asked=0.0))
+    waits.append(rate_limited(limiter, now, requested=0.0))
     now += waits[-1] + 0.01
   assert waits[0] == 0 and max(waits[6:]) > 1.0 and max(waits) <= rate_limit.BACKOFF_MAX
 
 
-def test_the_backoff_is_full_jitter_under_a_bound_that_doubles(monkeypatch):
+def test_the_backoff_has_full_jitter_under_a_doubling_bound(monkeypatch):
   monkeypatch.setattr(rate_limit, "BACKOFF", 0.5)
   random.seed(1)
   for attempt, bound in ((1, 0.5), (2, 1.0), (4, 4.0), (50, rate_limit.BACKOFF_MAX)):
@@ -123,14 +123,14 @@ def test_the_backoff_is_full_jitter_under_a_bound_that_doubles(monkeypatch):
     assert 0 <= min(drawn) < 0.05 * bound and 0.95 * bound < max(drawn) <= bound
 
 
-def test_a_bucket_gives_what_was_not_used_back():
-  bucket = rate_limit.TokenBucket(600, 0.0)  # ten a second, twenty at once
+def test_a_bucket_takes_back_what_was_not_used():
+  bucket = rate_limit.TokenBucket(600, 0.0)  # 10 per second, 20 at once
   assert bucket.delay(20, 0.0) == 0
   bucket.take(20, 0.0)
   assert bucket.delay(5, 0.0) == pytest.approx(0.5)
   bucket.take(-15, 0.0)
   assert bucket.delay(5, 0.0) == 0 and bucket.delay(20, 0.0) == pytest.approx(0.5)
-  assert bucket.delay(10_000, 5.0) == 0  # more than it holds: when it is full
+  assert bucket.delay(10_000, 5.0) == 0  # more than it holds: waits until it is full
   bucket.take(10_000, 5.0)
   assert bucket.delay(1, 5.0) == pytest.approx(998.1)
 
@@ -138,7 +138,7 @@ def test_a_bucket_gives_what_was_not_used_back():
 @pytest.mark.parametrize(
   "allowances", [{"requests_per_minute": 300}, {"tokens_per_minute": 30_000}]
 )
-def test_no_more_leaves_in_a_minute_than_is_allowed(allowances):
+def test_no_more_requests_leave_per_minute_than_allowed(allowances):
   limiter, now, left = rate_limit.AdaptiveLimiter(1000, 0.0, **allowances), 0.0, 0
   while now < 60:
     if (seconds := limiter.delay(100, now)) == 0:
@@ -150,7 +150,7 @@ def test_no_more_leaves_in_a_minute_than_is_allowed(allowances):
   assert 300 <= left <= 300 + 5 * rate_limit.BURST + 1
 
 
-def test_tokens_that_were_not_used_let_more_leave():
+def test_unused_tokens_let_more_requests_leave():
   limiter, now, left = rate_limit.AdaptiveLimiter(1000, 0.0, tokens_per_minute=30_000), 0.0, 0
   while now < 60:
     if (seconds := limiter.delay(100, now)) == 0:
@@ -161,7 +161,7 @@ def test_tokens_that_were_not_used_let_more_leave():
   assert left >= 4 * 295
 
 
-class Bucket:
+class BucketServer:
   def __init__(self, allowed):
     self.allowed, self.level, self.at = allowed, allowed, 0.0
 
@@ -172,7 +172,7 @@ class Bucket:
     return taken
 
 
-class Sliding:
+class SlidingWindowServer:
   def __init__(self, allowed):
     self.allowed, self.taken = allowed, collections.deque()
 
@@ -184,7 +184,7 @@ class Sliding:
     return taken
 
 
-class Fixed:
+class FixedWindowServer:
   def __init__(self, allowed):
     self.allowed, self.count = allowed, collections.Counter()
 
@@ -194,7 +194,7 @@ class Fixed:
 
 
 def simulate(server, seconds, retry_after):
-  """[(when, taken?)] of a client with more to ask than time, on a clock that is only counted."""
+  """[(time, accepted)] of a client that always has requests left, on a simulated clock."""
   limiter, now, coming, log = rate_limit.AdaptiveLimiter(256, 0.0), 0.0, [], []
   while now < seconds:
     while (wait := limiter.delay(1, now)) == 0:
@@ -214,9 +214,9 @@ def simulate(server, seconds, retry_after):
 
 
 @pytest.mark.parametrize("retry_after", [None, 1.0])
-@pytest.mark.parametrize("kind", [Bucket, Sliding, Fixed])
+@pytest.mark.parametrize("kind", [BucketServer, SlidingWindowServer, FixedWindowServer])
 @pytest.mark.parametrize("allowed", [20, 100])
-def test_the_client_settles_within_a_tenth_of_what_the_server_allows(
+def test_the_rate_converges_to_within_a_tenth_of_the_servers_limit(
   kind, allowed, retry_after, monkeypatch
 ):
   monkeypatch.setattr(rate_limit, "BACKOFF", 0.5)
@@ -226,14 +226,14 @@ def test_the_client_settles_within_a_tenth_of_what_the_server_allows(
   assert sum(not taken for taken in late) < 0.02 * len(late)
 
 
-def test_turns_are_given_in_order_and_those_who_waited_before_come_first():
-  async def play():
+def test_the_gate_is_first_in_first_out_except_for_retries():
+  async def scenario():
     limiter = rate_limit.AdaptiveLimiter(1, 0.0)
-    gate, came = rate_limit.Gate(limiter), []
+    gate, passed = rate_limit.Gate(limiter), []
 
     async def one(name, first=False):
       assert await gate.acquire(1, first=first)
-      came.append(name)
+      passed.append(name)
 
     tasks = [asyncio.create_task(one(name)) for name in "abc"]
     await asyncio.sleep(0)
@@ -242,13 +242,13 @@ def test_turns_are_given_in_order_and_those_who_waited_before_come_first():
       await asyncio.sleep(0.001)
       gate.release(0)
     await asyncio.gather(*tasks)
-    return came
+    return passed
 
-  assert asyncio.run(play()) == ["a", "again", "b", "c"]
+  assert asyncio.run(scenario()) == ["a", "again", "b", "c"]
 
 
-def test_nobody_leaves_through_a_closed_gate():
-  async def play():
+def test_no_request_passes_a_closed_gate():
+  async def scenario():
     gate = rate_limit.Gate(rate_limit.AdaptiveLimiter(1, 0.0))
     assert await gate.acquire(1)
     waiting = asyncio.create_task(gate.acquire(1))
@@ -257,4 +257,4 @@ def test_nobody_leaves_through_a_closed_gate():
     gate.release(0)
     return await waiting, await gate.acquire(1)
 
-  assert asyncio.run(play()) == (False, False)
+  assert asyncio.run(scenario()) == (False, False)

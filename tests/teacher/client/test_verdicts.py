@@ -1,4 +1,4 @@
-"""What an HTTP answer means, and what a budget does with it: pure parts."""
+"""Classification of HTTP responses, token shares, and the budget: the pure parts."""
 
 import asyncio
 import email.utils
@@ -46,12 +46,14 @@ def test_every_spelling_of_retry_after_is_read(headers, seconds):
     b'{"choices": [{"message": {"content": "x"',
   ],
 )  # fmt: skip
-def test_a_body_that_is_no_answer_is_tried_again(raw):
+def test_a_malformed_body_is_retried(raw):
   verdict = verdicts.parse_body(raw, "m")
-  assert isinstance(verdict, verdicts.Retry) and len(verdict.reason) < 400 and "\n" not in verdict.reason
+  assert (
+    isinstance(verdict, verdicts.Retry) and len(verdict.reason) < 400 and "\n" not in verdict.reason
+  )
 
 
-def test_usage_that_makes_no_sense_is_no_usage():
+def test_invalid_usage_is_ignored():
   for usage in (
     None,
     3,
@@ -65,40 +67,40 @@ def test_usage_that_makes_no_sense_is_no_usage():
     assert (answer.tokens_in, answer.tokens_out, answer.model) == (None, None, "m")
 
 
-def test_what_a_server_says_is_shown_on_one_printable_line():
-  said = {"error": {"message": "bad\n\x1b[31m" + "x" * 10_000}}
-  reason = verdicts.classify_status(400, {}, said, NOW).reason
+def test_a_servers_message_is_shown_on_one_printable_line():
+  message = {"error": {"message": "bad\n\x1b[31m" + "x" * 10_000}}
+  reason = verdicts.classify_status(400, {}, message, NOW).reason
   assert reason.isprintable() and len(reason) < 400
 
 
 @pytest.mark.parametrize(
   ("total", "weights"), [(10, [1, 1, 1]), (0, [3, 2]), (7, [0, 0]), (5, [9, 0, 1])]
 )
-def test_shares_are_whole_and_sum_to_the_total(total, weights):
+def test_shares_are_integers_and_sum_to_the_total(total, weights):
   parts = request_jobs.split_total(total, weights)
   assert sum(parts) == total and len(parts) == len(weights) and min(parts) >= 0
 
 
-def test_a_reservation_waits_for_those_in_flight_before_it_refuses():
-  async def play():
+def test_a_reservation_waits_for_requests_in_flight_before_it_fails():
+  async def scenario():
     budget = ledger.Budget(spent=0.0, requests=0, max_dollars=1.0, max_requests=10)
     await budget.reserve(0.7)
     second = asyncio.create_task(budget.reserve(0.7))
     await asyncio.sleep(0)
     assert not second.done()
     budget.release(0.7, sent=True)
-    budget.spend(0.1)  # cheaper than feared
+    budget.spend(0.1)  # cheaper than reserved
     await second
     budget.release(0.7, sent=True)
     budget.spend(0.5)
     with pytest.raises(errors.UserError, match=r"\$0.7000.*\$0.6000 of \$1.00"):
       await budget.reserve(0.7)
 
-  asyncio.run(play())
+  asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("finish", ["error", "abort"])
-def test_a_reply_that_the_server_broke_off_is_none(finish):
+def test_a_reply_that_the_server_aborted_is_retried(finish):
   choice = {"message": {"content": "Half a re"}, "finish_reason": finish}
   assert isinstance(
     verdicts.parse_body(json.dumps({"choices": [choice]}).encode(), "m"), verdicts.Retry
@@ -106,7 +108,7 @@ def test_a_reply_that_the_server_broke_off_is_none(finish):
   assert types.incomplete_reason("Half a re", finish)
 
 
-def test_a_server_that_counts_no_tokens_at_all_has_not_counted_them():
+def test_zero_tokens_count_as_not_reported():
   usage = {"prompt_tokens": 0, "completion_tokens": 0}
   body = {"choices": [{"message": {"content": "Seven."}}], "usage": usage}
   answer = verdicts.parse_body(json.dumps(body).encode(), "m")
