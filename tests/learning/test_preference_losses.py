@@ -12,7 +12,7 @@ import pytest
 
 from distill_jax.data import collate
 from distill_jax.learning import losses, objectives, step
-from tests import compilations
+from tests import compilations, rounding
 from tests.learning import make_trl, material
 from tests.students import oracle
 
@@ -236,28 +236,33 @@ def pairs_of(params, some):
 @pytest.mark.parametrize("normalised", [False, True])
 def test_all_that_is_reported_equals_the_oracle(params, loss, normalised):
   some = material.preferred(7)
-  logp, reference, tokens = pairs_of(params, some)
-  gain = logp if loss in losses.WITHOUT_REFERENCE else logp - reference
-  score = gain / tokens if normalised else gain
-  gap = score[:, 0] - score[:, 1]
-  want = {
-    "preference": in_float64(loss, score[:, 0], score[:, 1], np.ones(7), 0.4).mean(),
-    "nll": -logp[:, 0].sum() / tokens[:, 0].sum(),
-    "margin": 0.4 * gap.mean(),
-    "accuracy": (gap > 0).mean(),
-    "chosen": logp[:, 0].mean(),
-    "rejected": logp[:, 1].mean(),
-  }
-  want["loss"] = want["preference"] + 0.2 * want["nll"]
-  if loss not in losses.WITHOUT_REFERENCE:
-    want["kl"] = ((logp - reference) ** 2).mean() / 2
+
+  def reported(given):
+    weights, reference = given
+    logp, _, tokens = pairs_of(weights, some)
+    gain = logp if loss in losses.WITHOUT_REFERENCE else logp - reference
+    score = gain / tokens if normalised else gain
+    gap = score[:, 0] - score[:, 1]
+    want = {
+      "preference": in_float64(loss, score[:, 0], score[:, 1], np.ones(7), 0.4).mean(),
+      "nll": -logp[:, 0].sum() / tokens[:, 0].sum(),
+      "margin": 0.4 * gap.mean(),
+      "accuracy": (gap > 0).mean(),
+      "chosen": logp[:, 0].mean(),
+      "rejected": logp[:, 1].mean(),
+    }
+    want["loss"] = want["preference"] + 0.2 * want["nll"]
+    if loss not in losses.WITHOUT_REFERENCE:
+      want["kl"] = ((logp - reference) ** 2).mean() / 2
+    return want
+
   made = stepper(loss, normalised=normalised, **({"gamma": 0.7} if loss == "simpo" else {}))
   _, metrics = made(params, batch(some, packed=True))
   metrics = dict(metrics)
   assert metrics.pop("grad_norm") > 0
-  assert set(metrics) == set(want)
-  for name, value in want.items():
-    np.testing.assert_allclose(metrics[name], value, rtol=1e-5, err_msg=name)
+  given = (params, np.array([x.references for x in some]))
+  allowed = rounding.bounds(reported, given, length=oracle.TINY.vocab)
+  rounding.assert_within(metrics, reported(given), allowed)
 
 
 @pytest.mark.parametrize("loss", ["orpo", "kto"])  # dpo: tests/learning/test_packing.py
