@@ -34,7 +34,7 @@ METHODS = ("search", "match", "fullmatch", "finditer", "findall", "sub", "split"
 READERS_OF = {
   "tasks/answers.py": {"read_choice", "read_boolean"},
   "teacher/prompts/parts.py": {"_verdicts"},
-  "formats/calculator.py": {"remove_marks", "_before", "_written"},
+  "formats/calculator.py": {"remove_marks", "_expression_before", "_format_value"},
 }
 OTHERS = {  # what they read is ours, or a user's own words, not a teacher's or a student's
   "run_dir/run_dir.py": {"_free"},

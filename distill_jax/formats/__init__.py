@@ -1,40 +1,114 @@
-"""Formats: how a rationale is laid out and how a student is led through it. `get` is the door.
+"""Formats: how a rationale is laid out and how a student is prompted for one.
 
-A format is a conversation: a generator that yields tuples of turns, asked at once, and receives
-their texts as a list. The same object turns rationales into training examples, so that training and
-inference cannot disagree. All of them have
-
-  students  who is trained                      stages  what an attempt is sampled in
-  stop      texts that end an answer            request_kind    what a teacher is asked for, "" for nothing
-  prompt, conversation, target, examples
+A format runs a conversation with the student, and turns rationales into training examples. One
+object does both, so training and inference use the same prompts. Get one with `get`.
 """
 
-from distill_jax.formats import answer_only, cot, instruct, socratic, staged
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from distill_jax import records
+from distill_jax.formats import answer_only, cot, instruct, socratic, staged, turns
+from distill_jax.settings import Settings
 
 
-def get(settings):
-  """The format of the settings, whose name settings.py has checked."""
+class Format(Protocol):
+  """What every format provides."""
+
+  @property
+  def students(self) -> tuple[str, ...]:
+    """Names of the students to train."""
+    ...
+
+  @property
+  def stages(self) -> tuple[str, ...]:
+    """Stages of an attempt; ("",) if there is only one."""
+    ...
+
+  @property
+  def stop(self) -> tuple[str, ...]:
+    """Texts that end a turn."""
+    ...
+
+  @property
+  def request_kind(self) -> str:
+    """What a teacher is asked for: annotate, stage or decompose; "" for nothing."""
+    ...
+
+  def prompt(self, question: str, shots: turns.Shots = (), style: str = "", hint: str = "") -> str:
+    """The first prompt of an attempt.
+
+    Raises:
+      ValueError: The format does not support one of the options.
+    """
+    ...
+
+  def conversation(
+    self,
+    problem: records.Problem,
+    question: str,
+    shots: turns.Shots = (),
+    *,
+    style: str = "",
+    given: Sequence[tuple[str, str]] = (),
+    hint: str = "",
+  ) -> turns.Conversation:
+    """The turns of one attempt; returns its text.
+
+    Raises:
+      ValueError: The format does not support one of the options.
+    """
+    ...
+
+  def target(self, text: str, answer: str) -> str:
+    """The text with its answer replaced by `answer`, as the student should write it."""
+    ...
+
+  def examples(
+    self,
+    problem: records.Problem,
+    question: str,
+    rationale: records.Rationale,
+    shots: turns.Shots = (),
+  ) -> list[records.Example]:
+    """The training examples of a rationale."""
+    ...
+
+
+def get(settings: Settings) -> Format:
+  """Returns the format that `settings.format` names; distill_jax.config has checked the name."""
   return MAKERS[settings.format](settings)
 
 
-def _staged(settings):
-  s, released = settings.staged, settings.compat.tinythinker
-  return staged.Staged(
-    s.stages, s.repeat, released.options_split_on_commas, released.teachers_order
-  )
+def _cot(settings: Settings) -> Format:
+  return cot.Cot()
 
 
-def _socratic(settings):
+def _answer_only(settings: Settings) -> Format:
+  return answer_only.AnswerOnly()
+
+
+def _instruct(settings: Settings) -> Format:
+  return instruct.Instruct(settings.instruct.instruction, settings.instruct.elicitation)
+
+
+def _staged(settings: Settings) -> Format:
+  s, compat = settings.staged, settings.compat.tinythinker
+  return staged.Staged(s.stages, s.repeat, compat.options_split_on_commas, compat.teachers_order)
+
+
+def _socratic(settings: Settings) -> Format:
   s = settings.socratic
   if s.mode == "iterative":
     return socratic.Iterative(s.questions, s.max_steps, s.solutions, s.calculator)
   return socratic.Unified(s.calculator)
 
 
-MAKERS = {
-  "cot": lambda settings: cot.Cot(),
-  "answer_only": lambda settings: answer_only.AnswerOnly(),
-  "instruct": lambda s: instruct.Instruct(s.instruct.instruction, s.instruct.elicitation),
+# Every format by name; the names are the choices of config.format.
+MAKERS: dict[str, Callable[[Settings], Format]] = {
+  "cot": _cot,
+  "answer_only": _answer_only,
+  "instruct": _instruct,
   "staged": _staged,
   "socratic": _socratic,
 }

@@ -1,4 +1,4 @@
-"""The answer alone: what a chain of thought is compared with.
+"""The answer alone: the baseline for a chain of thought.
 
 Question: Tom has 3 apples and buys 4 more. How many apples does he have?
 Answer: 7
@@ -9,19 +9,27 @@ from distill_jax.formats import cot, turns
 
 
 class AnswerOnly(cot.Cot):
+  """The student writes only the answer line."""
+
   request_kind = ""
 
-  def prompt(self, question: str, shots=(), style: str = "", hint: str = "") -> str:
-    """What the student sees; of worked examples only the answer line is shown."""
+  def prompt(self, question: str, shots: turns.Shots = (), style: str = "", hint: str = "") -> str:
+    """The student's prompt. Only the answer line of a worked example is shown."""
     turns.reject_unsupported(style=style, hint=hint)
     worked = [f"Question: {q}\n{r.strip().splitlines()[-1]}\n\n" for q, r in shots]
     return "".join(worked) + f"Question: {question}\n"
 
   def target(self, text: str, answer: str) -> str:
-    """The answer line, whatever the text says."""
+    """The answer line, whatever the text."""
     return f"Answer: {answer}"
 
-  def examples(self, problem, question, rationale, shots=()):
-    """One: any rationale with the right answer will do."""
+  def examples(
+    self,
+    problem: records.Problem,
+    question: str,
+    rationale: records.Rationale,
+    shots: turns.Shots = (),
+  ) -> list[records.Example]:
+    """One example, with the answer of the rationale, or gold if it has none."""
     target = self.target(rationale.text, rationale.answer or problem.gold)
     return [records.Example(problem.id, self.prompt(question, shots), target)]

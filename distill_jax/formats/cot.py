@@ -7,89 +7,108 @@ Answer: 7
 """
 
 import re
-from collections.abc import Generator
+from collections.abc import Sequence
 
 from distill_jax import records
 from distill_jax.formats import turns
 
-STOP = "\n\n"  # a blank line ends an answer: worked examples are separated by one
+STOP = "\n\n"  # ends an answer: worked examples are separated by a blank line
 
+# Start of a sentence that states the answer: "So the answer is", "#### 7", "$\boxed{7}".
 _CLOSING = re.compile(
   r"(so |thus,? |therefore,? )?(the )?(final )?answer( is\b|:|$)|####|\$*\\boxed", re.IGNORECASE
 )
-_ANSWER_LINE = re.compile(r"(final )?answer[*_ ]*:", re.IGNORECASE)
-_NEXT = re.compile(r"(question|q) ?\d{0,4} ?:", re.IGNORECASE)
-_MARKS = " *_#"  # Markdown around a label
+_ANSWER_LINE = re.compile(r"(final )?answer[*_ ]*:", re.IGNORECASE)  # "Answer:", "Final answer:"
+_NEXT_QUESTION = re.compile(r"(question|q) ?\d{0,4} ?:", re.IGNORECASE)  # "Question 2:", "Q:"
+_MARKDOWN = " *_#"  # may surround a label, as in "**Answer:**"
 
 
 class Cot:
+  """The student writes its reasoning and an answer line in one turn."""
+
   students = ("student",)
   stages = ("",)
   stop = (STOP,)
   request_kind = "annotate"
 
-  def prompt(self, question: str, shots=(), style: str = "", hint: str = "") -> str:
-    """What the student sees; `shots` are (question, rationale) pairs put in front.
+  def prompt(self, question: str, shots: turns.Shots = (), style: str = "", hint: str = "") -> str:
+    """The student's prompt.
 
-    With a `hint`, the right answer, it is asked to justify that answer, and the worked examples
-    show how (STaR, Zelikman et al. 2022: rationalization); trained on is the prompt without it.
+    Args:
+      question: The question.
+      shots: Worked examples, put in front of the question.
+      style: Not supported.
+      hint: The right answer, which the student is asked to justify; the worked examples then show
+        their answers as hints, too. Training uses the prompt without the hint (STaR, Zelikman et
+        al. 2022: rationalization).
     """
     turns.reject_unsupported(style=style)
     worked = [
-      f"{_asked(q, hint and r.rpartition('Answer:')[2].strip())}{r.strip()}\n\n" for q, r in shots
+      _prompt(q, r.rpartition("Answer:")[2].strip() if hint else "") + f"{r.strip()}\n\n"
+      for q, r in shots
     ]
-    return "".join(worked) + _asked(question, hint)
+    return "".join(worked) + _prompt(question, hint)
 
   def conversation(
-    self, problem: records.Problem, question: str, shots=(), *, style="", given=(), hint=""
-  ) -> Generator[tuple[turns.Turn, ...], list[str], str]:
+    self,
+    problem: records.Problem,
+    question: str,
+    shots: turns.Shots = (),
+    *,
+    style: str = "",
+    given: Sequence[tuple[str, str]] = (),
+    hint: str = "",
+  ) -> turns.Conversation:
     """One turn; returns its text."""
     turns.reject_unsupported(given=given)
     (text,) = yield (turns.Turn("student", self.prompt(question, shots, style, hint)),)
     return cut_at_stop(text)
 
   def target(self, text: str, answer: str) -> str:
-    """What the student should write: see `target` below."""
+    """The reasoning of `text` and one answer line; see the function `target`."""
     return target(text, answer)
 
   def examples(
-    self, problem: records.Problem, question: str, rationale: records.Rationale, shots=()
+    self,
+    problem: records.Problem,
+    question: str,
+    rationale: records.Rationale,
+    shots: turns.Shots = (),
   ) -> list[records.Example]:
-    """The rationale as it stands, since `target` made it."""
+    """One example, with the rationale unchanged: `target` has laid it out already."""
     return [records.Example(problem.id, self.prompt(question, shots), rationale.text)]
 
 
 def target(text: str, answer: str) -> str:
-  """What the student should write: the reasoning without blank lines, and one answer line at the
-  end.
+  """The reasoning of a text without blank lines, and one answer line at the end.
 
-  A closing sentence that only states the answer gives way to the answer line, and so does what
-  follows an answer line: a next question, pleasantries.
+  A last sentence that only states the answer is replaced by the answer line. If the text has an
+  answer line, whatever follows it is dropped: a next question, pleasantries.
   """
   lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-  answered = None
-  for number, line in enumerate(lines):
-    if _ANSWER_LINE.match(line.lstrip(_MARKS)):
-      answered = number
-    elif answered is not None and _NEXT.match(line.lstrip(_MARKS)):
+  answer_line = None
+  for n, line in enumerate(lines):
+    if _ANSWER_LINE.match(line.lstrip(_MARKDOWN)):
+      answer_line = n
+    elif answer_line is not None and _NEXT_QUESTION.match(line.lstrip(_MARKDOWN)):
       break
-  if answered is not None:
-    body = lines[:answered]
+  if answer_line is not None:
+    reasoning = lines[:answer_line]
   else:
-    body = lines[:-1] if lines and is_closing(lines[-1]) else lines
-  return "\n".join([*body, f"Answer: {answer}"])
+    reasoning = lines[:-1] if lines and is_closing(lines[-1]) else lines
+  return "\n".join([*reasoning, f"Answer: {answer}"])
 
 
 def is_closing(line: str) -> bool:
-  """Does this line do nothing but state the answer?"""
-  return any(_CLOSING.match(start) for start in (line.strip(), line.lstrip(_MARKS)))
+  """Whether a line only states the answer."""
+  return any(_CLOSING.match(start) for start in (line.strip(), line.lstrip(_MARKDOWN)))
 
 
 def cut_at_stop(text: str) -> str:
-  """A student's answer, up to where the next worked example would begin."""
+  """A student's answer up to STOP, where the next worked example would begin."""
   return text.split(STOP, 1)[0].strip()
 
 
-def _asked(question: str, hint: str) -> str:
-  hinted = f"Hint: The answer is {hint}.\n" if hint else ""
-  return f"Question: {question}\n{hinted}Reasoning:\n"
+def _prompt(question: str, hint: str) -> str:
+  hint_line = f"Hint: The answer is {hint}.\n" if hint else ""
+  return f"Question: {question}\n{hint_line}Reasoning:\n"

@@ -11,9 +11,9 @@ Let's think step by step.
 Tom has 3 + 4 = 7 apples.
 Answer: 7
 
-Two styles: "cot" elicits a chain of thought by the first line of the response, "plain" does without
-it. Training and evaluation ask in the style "cot", which "" stands for; where the paper's training
-records have the elicitation is not known.
+There are two styles. "cot" elicits a chain of thought with the first line of the response, "plain"
+leaves that line out. Training and evaluation use "cot", which is also what "" means. The paper does
+not say where its training records have the elicitation.
 """
 
 from distill_jax.formats import cot, turns
@@ -22,13 +22,20 @@ STYLES = ("cot", "plain")
 
 
 class Instruct(cot.Cot):
+  """An Alpaca-style record around the question."""
+
   def __init__(self, instruction: str, elicitation: str):
+    """`instruction` and `elicitation` are texts of the prompt; see config.instruct."""
     self._instruction, self._elicitation = instruction, elicitation
 
-  def prompt(self, question: str, shots=(), style: str = "", hint: str = "") -> str:
-    """What the student sees; no worked examples: it is asked zero-shot."""
+  def prompt(self, question: str, shots: turns.Shots = (), style: str = "", hint: str = "") -> str:
+    """The student's prompt. It is zero-shot: worked examples are not supported.
+
+    Raises:
+      ValueError: There are shots or a hint, or `style` is not one of STYLES or "".
+    """
     turns.reject_unsupported(shots=shots, hint=hint)
     if style not in ("", *STYLES):
-      raise ValueError(f"style {style!r} is none of {', '.join(STYLES)}")
+      raise ValueError(f"style is {style!r}, but must be one of {', '.join(STYLES)}")
     record = f"### Instruction:\n{self._instruction}\n\n### Input:\n{question}\n\n### Response:\n"
     return record if style == "plain" else f"{record}{self._elicitation}\n"

@@ -1,5 +1,7 @@
-"""Sub-questions and their solutions (Shridhar et al. 2023, Socratic CoT). Iterative: a decomposer
-asks, a solver answers, until there are no more questions. Unified: one student writes all of it.
+"""Sub-questions and their solutions (Shridhar et al. 2023, Socratic CoT).
+
+Iterative: a decomposer asks and a solver answers, until there are no more sub-questions. Unified:
+one student writes all of it.
 
 decomposer                      solver
 Question: Tom has 3 apples ...  Question: Tom has 3 apples ...
@@ -7,175 +9,234 @@ Sub-question: | How many ...?   Sub-question: How many ...?
                                 Solution: | 3 + 4 = 7. Answer: 7
 Sub-question: | No more questions.
 
-At each | a student goes on, in one line. The last solution ends in "Answer: N"; where a student's
-does not, what can be read in it counts. What separates parts and ends the asking are words, which
-every tokenizer keeps. Whether the paper's decomposer sees the solutions is not known: a setting.
+At each | the student continues, in one line. The last solution ends in "Answer: N"; if a student's
+does not, the answer is read from its text. Parts are separated and the asking is ended by words,
+which every tokenizer preserves. The paper does not say whether its decomposer sees the solutions,
+so that is a setting.
 """
 
-from collections.abc import Generator
+from collections.abc import Iterable, Sequence
 
 from distill_jax import errors, records
 from distill_jax.formats import calculator, cot, decompositions, turns
 
 END = "No more questions."
 
+Steps = Sequence[tuple[str, str]]  # (sub-question, solution)
+
 
 class Iterative:
+  """A decomposer and a solver, two students that alternate."""
+
   students = ("decomposer", "solver")
   stages = ("",)
   stop = ("\n",)
   request_kind = "decompose"
 
-  def __init__(self, questions="model", max_steps=8, solutions=True, calculator=False):
-    """`questions`: whose sub-questions are answered, the decomposer's ("model") or the problem's
-    own ("gold"). `max_steps`: of the decomposer's. `solutions`: does it see those so far?"""
-    self._gold, self._max_steps = questions == "gold", max_steps
+  def __init__(
+    self,
+    questions: str = "model",
+    max_steps: int = 8,
+    solutions: bool = True,
+    calculator: bool = False,
+  ):
+    """Configures the conversation.
+
+    Args:
+      questions: Source of the sub-questions: "model", the decomposer, or "gold", the problem.
+      max_steps: Limit on the decomposer's sub-questions.
+      solutions: Whether the decomposer sees the solutions so far.
+      calculator: Whether the solver writes calculator marks.
+    """
+    self._use_gold, self._max_steps = questions == "gold", max_steps
     self._solutions, self._calculator = solutions, calculator
 
-  def prompt(self, question: str, shots=(), style: str = "") -> str:
+  def prompt(self, question: str, shots: turns.Shots = (), style: str = "", hint: str = "") -> str:
     """The decomposer's first prompt."""
-    turns.reject_unsupported(shots=shots, style=style)
-    return self._ask(question, ())
+    turns.reject_unsupported(shots=shots, style=style, hint=hint)
+    return self._decomposer_prompt(question, ())
 
   def conversation(
-    self, problem: records.Problem, question: str, shots=(), *, style="", given=()
-  ) -> Generator[tuple[turns.Turn, ...], list[str], str]:
-    """Alternates the two; returns all sub-questions and solutions, and the answer of the last one.
+    self,
+    problem: records.Problem,
+    question: str,
+    shots: turns.Shots = (),
+    *,
+    style: str = "",
+    given: Sequence[tuple[str, str]] = (),
+    hint: str = "",
+  ) -> turns.Conversation:
+    """Alternates decomposer and solver; returns all steps and the answer of the last one.
 
-    If the last solution has none, it alone is returned, so that no earlier one's is taken for it.
-    Raises errors.UserError for gold sub-questions that the problem does not have.
+    If the last solution has no answer, only that solution is returned, so no earlier answer is
+    taken for it.
+
+    Raises:
+      errors.UserError: Gold sub-questions are asked for, and the problem has none.
     """
-    turns.reject_unsupported(shots=shots, style=style, given=given)
-    steps, gold = [], self._of(problem)
-    for number in range(len(gold) if self._gold else self._max_steps):
-      if self._gold:
-        asked = gold[number]
+    turns.reject_unsupported(shots=shots, style=style, given=given, hint=hint)
+    steps: list[tuple[str, str]] = []
+    gold = self._gold_questions(problem)
+    for n in range(len(gold) if self._use_gold else self._max_steps):
+      if self._use_gold:
+        sub_question = gold[n]
       else:
-        (text,) = yield (turns.Turn("decomposer", self._ask(question, steps)),)
-        asked = turns.one_line(text)
-      if not asked or asked.lower().startswith(END.lower().rstrip(".")):
+        (text,) = yield (turns.Turn("decomposer", self._decomposer_prompt(question, steps)),)
+        sub_question = turns.one_line(text)
+      if not sub_question or sub_question.lower().startswith(END.lower().rstrip(".")):
         break
-      prompt = _solve(question, decompositions.resolve_references(problem, [*steps, (asked, "")]))
-      (text,) = yield (turns.Turn("solver", prompt),)
+      shown = decompositions.resolve_references(problem, [*steps, (sub_question, "")])
+      (text,) = yield (turns.Turn("solver", _solver_prompt(question, shown)),)
       solution = turns.one_line(text)
-      steps.append((asked, calculator.correct_marks(solution) if self._calculator else solution))
-    return _whole(problem, decompositions.resolve_references(problem, steps))
+      if self._calculator:
+        solution = calculator.correct_marks(solution)
+      steps.append((sub_question, solution))
+    return _attempt_text(problem, decompositions.resolve_references(problem, steps))
 
   def target(self, text: str, answer: str) -> str:
-    """The lines of `text` with this answer at their end."""
+    """The lines of `text` with `answer` at the end."""
     return cot.target(text, answer)
 
   def examples(
-    self, problem: records.Problem, question: str, rationale: records.Rationale, shots=()
+    self,
+    problem: records.Problem,
+    question: str,
+    rationale: records.Rationale,
+    shots: turns.Shots = (),
   ) -> list[records.Example]:
-    """For each step one for the decomposer and one for the solver, and the decomposer's end; none
-    if steps lack their solutions (see decompositions.with_solutions)."""
-    turns.reject_unsupported(shots=shots)
-    steps = _taught(problem, rationale, self._calculator)
-    example = lambda *parts: records.Example(problem.id, *parts)
-    found = []
-    for number, (asked, solution) in enumerate(steps):
-      found.append(example(self._ask(question, steps[:number]), asked, "decomposer"))
-      shown = decompositions.resolve_references(problem, [*steps[:number], (asked, "")])
-      found.append(example(_solve(question, shown), solution, "solver"))
-    return found + [example(self._ask(question, steps), END, "decomposer")] * bool(steps)
+    """One example per step for each student, and the decomposer's END.
 
-  def _of(self, problem) -> list[str]:
-    gold = [turns.one_line(asked) for asked, _ in problem.decomposition]
-    if self._gold and not gold:
+    Returns [] if steps lack solutions (see decompositions.with_solutions).
+    """
+    turns.reject_unsupported(shots=shots)
+    steps = _taught_steps(problem, rationale, self._calculator)
+    if not steps:
+      return []
+    examples = []
+    for n, (sub_question, solution) in enumerate(steps):
+      prompt = self._decomposer_prompt(question, steps[:n])
+      examples.append(records.Example(problem.id, prompt, sub_question, "decomposer"))
+      shown = decompositions.resolve_references(problem, [*steps[:n], (sub_question, "")])
+      prompt = _solver_prompt(question, shown)
+      examples.append(records.Example(problem.id, prompt, solution, "solver"))
+    last_prompt = self._decomposer_prompt(question, steps)
+    return [*examples, records.Example(problem.id, last_prompt, END, "decomposer")]
+
+  def _gold_questions(self, problem: records.Problem) -> list[str]:
+    gold = [turns.one_line(sub_question) for sub_question, _ in problem.decomposition]
+    if self._use_gold and not gold:
       raise errors.config(
-        "socratic.questions", "gold", f"model: {problem.id or 'this'} comes without sub-questions"
+        "socratic.questions",
+        "gold",
+        f"model: {problem.id or 'this question'} has no gold sub-questions",
       )
     return gold
 
-  def _ask(self, question: str, steps) -> str:
-    """What the decomposer sees; it refers to earlier answers as the data do ("#1")."""
-    steps = steps if self._solutions else [(asked, "") for asked, _ in steps]
-    return f"Question: {question}\n{_laid(steps)}Sub-question:\n"
+  def _decomposer_prompt(self, question: str, steps: Steps) -> str:
+    """The decomposer's prompt. It refers to earlier answers as the data set does ("#1")."""
+    shown = steps if self._solutions else [(sub_question, "") for sub_question, _ in steps]
+    return f"Question: {question}\n{_lines(shown)}Sub-question:\n"
 
 
 class Unified:
+  """One student that writes all sub-questions and solutions in one turn."""
+
   students = ("student",)
   stages = ("",)
   stop = (cot.STOP,)
   request_kind = "decompose"
 
-  def __init__(self, calculator=False):
+  def __init__(self, calculator: bool = False):
+    """`calculator`: whether the student writes calculator marks."""
     self._calculator = calculator
 
-  def prompt(self, question: str, shots=(), style: str = "") -> str:
-    """What the student sees."""
-    turns.reject_unsupported(shots=shots, style=style)
+  def prompt(self, question: str, shots: turns.Shots = (), style: str = "", hint: str = "") -> str:
+    """The student's prompt."""
+    turns.reject_unsupported(shots=shots, style=style, hint=hint)
     return f"Question: {question}\nSteps:\n"
 
   def conversation(
-    self, problem: records.Problem, question: str, shots=(), *, style="", given=()
-  ) -> Generator[tuple[turns.Turn, ...], list[str], str]:
-    """One turn; returns its text, without calculator marks."""
-    turns.reject_unsupported(given=given)
+    self,
+    problem: records.Problem,
+    question: str,
+    shots: turns.Shots = (),
+    *,
+    style: str = "",
+    given: Sequence[tuple[str, str]] = (),
+    hint: str = "",
+  ) -> turns.Conversation:
+    """One turn; returns its text without calculator marks."""
+    turns.reject_unsupported(given=given, hint=hint)
     (text,) = yield (turns.Turn("student", self.prompt(question, shots, style)),)
     text = cot.cut_at_stop(text)
     return calculator.remove_marks(calculator.correct_marks(text)) if self._calculator else text
 
   def target(self, text: str, answer: str) -> str:
-    """The lines of `text` with this answer at their end."""
+    """The lines of `text` with `answer` at the end."""
     return cot.target(text, answer)
 
   def examples(
-    self, problem: records.Problem, question: str, rationale: records.Rationale, shots=()
+    self,
+    problem: records.Problem,
+    question: str,
+    rationale: records.Rationale,
+    shots: turns.Shots = (),
   ) -> list[records.Example]:
-    """One, with all sub-questions and solutions and the answer line; none if steps lack their
-    solutions."""
-    steps = _taught(problem, rationale, self._calculator)
+    """One example with all steps and the answer line; [] if steps lack solutions."""
     prompt = self.prompt(question, shots)
-    target = _closed(decompositions.resolve_references(problem, steps))
-    return [records.Example(problem.id, prompt, target)] * bool(steps)
+    steps = _taught_steps(problem, rationale, self._calculator)
+    if not steps:
+      return []
+    target = _steps_and_answer(decompositions.resolve_references(problem, steps))
+    return [records.Example(problem.id, prompt, target)]
 
 
-def _taught(problem, rationale, marks: bool) -> list[tuple[str, str]]:
-  """The rationale's steps, the last with its answer, with calculator marks if they are wanted."""
-  steps = [
-    tuple(map(turns.one_line, step))
-    for step in decompositions.with_solutions(problem, rationale.parts)
-  ]
-  if marks:
-    steps = [(asked, calculator.add_marks(solution)) for asked, solution in steps]
+def _taught_steps(
+  problem: records.Problem, rationale: records.Rationale, with_marks: bool
+) -> list[tuple[str, str]]:
+  """The rationale's steps, with the answer in the last one and calculator marks if wanted."""
+  solved = decompositions.with_solutions(problem, rationale.parts)
+  steps = [(turns.one_line(question), turns.one_line(solution)) for question, solution in solved]
+  if with_marks:
+    steps = [(question, calculator.add_marks(solution)) for question, solution in steps]
   if steps:
-    asked, solution = steps[-1]
+    question, solution = steps[-1]
     answer = rationale.answer or problem.gold
-    steps[-1] = (asked, f"{decompositions.strip_answer(solution)} Answer: {answer}".strip())
+    steps[-1] = (question, f"{decompositions.strip_answer(solution)} Answer: {answer}".strip())
   return steps
 
 
-def _laid(steps) -> str:
+def _lines(steps: Iterable[tuple[str, str]]) -> str:
+  """Steps as lines of a prompt; an empty solution has no line."""
   return "".join(
-    f"Sub-question: {asked}\n" + (f"Solution: {solution}\n" if solution else "")
-    for asked, solution in steps
+    f"Sub-question: {question}\n" + (f"Solution: {solution}\n" if solution else "")
+    for question, solution in steps
   )
 
 
-def _solve(question: str, steps) -> str:
-  """What the solver sees: the last step is still without a solution."""
-  return f"Question: {question}\n{_laid(steps)}Solution:\n"
+def _solver_prompt(question: str, steps: Steps) -> str:
+  """The solver's prompt. The last step has no solution yet."""
+  return f"Question: {question}\n{_lines(steps)}Solution:\n"
 
 
-def _closed(steps) -> str:
-  """All steps, with the answer of the last on a line of its own."""
+def _steps_and_answer(steps: Steps) -> str:
+  """All steps as lines, and the last step's answer on a line of its own."""
   if not steps:
     return ""
-  *before, (asked, solution) = steps
+  *earlier, (question, solution) = steps
   stated = solution.rpartition("Answer:")[2].strip()
   body = decompositions.strip_answer(solution)
-  return f"{_laid([*before, (asked, body)])}Answer: {stated}"
+  return f"{_lines([*earlier, (question, body)])}Answer: {stated}"
 
 
-def _whole(problem, steps) -> str:
-  """An attempt, as text that task.read_answer reads."""
-  steps = [(asked, calculator.remove_marks(solution)) for asked, solution in steps]
+def _attempt_text(problem: records.Problem, steps: Steps) -> str:
+  """The text of an attempt, in the form that task.read_answer reads."""
+  steps = [(question, calculator.remove_marks(solution)) for question, solution in steps]
   if not steps:
     return ""
-  *before, (asked, solution) = steps
+  *earlier, (question, solution) = steps
   answer = decompositions.read_answer(problem, solution)
   if answer is None:
     return solution
-  return _closed([*before, (asked, f"{decompositions.strip_answer(solution)} Answer: {answer}")])
+  last = (question, f"{decompositions.strip_answer(solution)} Answer: {answer}")
+  return _steps_and_answer([*earlier, last])

@@ -92,7 +92,7 @@ MUTATIONS = {
   ),
   "an analysis sees the others": (
     "formats/staged.py", """[("recall", known["recall"])] if "recall" in known else []
-      laid""", "list(known.items())\n      laid", "tests/formats/test_staged.py",
+      shown""", "list(known.items())\n      shown", "tests/formats/test_staged.py",
   ),
   "what cannot be read has a vote": (
     "phases/evaluate.py", "for a in answers if a is not None)", "for a in answers)",
