@@ -190,7 +190,7 @@ def export(settings, *, workdir: str, round: int, out: str, dtype: str, verify: 
   """Writes a round's student as a Hugging Face directory with a model card, and, if it is wished,
   compares it with transformers."""
   if verify:
-    hf_verify.refuse_without_torch()
+    hf_verify.require_torch()
   with opened(settings, workdir) as what:
     number = trained_round(what, round)
     rows = [summary.row(what, n) for n in range(number + 1)]

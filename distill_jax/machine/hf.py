@@ -1,15 +1,18 @@
-"""A Hugging Face model directory: where it comes from, what it says of itself, its weight files.
+"""A Hugging Face model directory: where it is found, its configuration and its weight files.
 
   config.json   generation_config.json   tokenizer files
   model.safetensors, or model-0000i-of-0000N.safetensors and model.safetensors.index.json
 
-hf_read.py puts its weights on a mesh, hf_write.py makes one, hf_verify.py runs one in torch.
-Nothing in it is ever executed: no pickle is opened, no code of a repository is loaded.
+hf_read.py loads the weights onto a mesh, hf_write.py writes a directory, and hf_verify.py runs one
+in torch. Nothing in a directory is executed: no pickle is opened, no repository code is loaded.
 """
 
 import hashlib
 import json
+import os
 import pathlib
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 import huggingface_hub
 
@@ -22,105 +25,160 @@ TOKENIZER = (
   *("vocab.json", "merges.txt", "tokenizer.model", "spiece.model", "chat_template.jinja"),
 )
 CONVERT = (
-  "convert it where torch is installed: python -c \"import transformers; transformers."
-  "AutoModelForCausalLM.from_pretrained('FROM').save_pretrained('TO')\" "
-  "(AutoModelForSeq2SeqLM for T5), and give TO"
-)  # fmt: skip
+  'convert it where torch is installed: python -c "import transformers; '
+  "transformers.AutoModelForCausalLM.from_pretrained('FROM').save_pretrained('TO')\" "
+  "(AutoModelForSeq2SeqLM for T5), and use TO"
+)
+
+Path = str | os.PathLike[str]
+
+
+class Tensor(Protocol):
+  """How a tensor of a directory maps to our parameters; see students/families/layout.py."""
+
+  @property
+  def name(self) -> str:
+    """Its name in the directory."""
+    ...
+
+  @property
+  def path(self) -> tuple[str, ...]:
+    """The path of our array."""
+    ...
+
+  @property
+  def layer(self) -> int | None:
+    """The index into the leading axis of our array; None if it is not stacked."""
+    ...
+
+  @property
+  def split(self) -> tuple[tuple[int, ...], ...]:
+    """The factors of each dimension."""
+    ...
+
+  @property
+  def order(self) -> tuple[int, ...]:
+    """The factors, numbered across dimensions, in our order."""
+    ...
+
+  @property
+  def part(self) -> tuple[int, int] | None:
+    """For fused tensors: (the factor that our array lacks, the index into it)."""
+    ...
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """The shape in the directory."""
+    ...
+
+  @property
+  def ours(self) -> tuple[int, ...]:
+    """The shape of our array, of one layer if it is stacked."""
+    ...
 
 
 def fetch(name: str) -> pathlib.Path:
-  """The directory `name`; or, if there is none, where the model of that name on the Hugging Face
-  hub was downloaded to. Raises UserError if there is neither.
+  """Returns the directory of a model: `name` itself, or a download from the Hugging Face hub.
 
-  Only configuration, safetensors and tokenizer files are asked for.
+  Only configuration, safetensors and tokenizer files are downloaded.
+
+  Raises:
+    UserError: `name` is neither a directory nor a model on the hub, or the download failed.
   """
   try:
-    if (folder := pathlib.Path(name).expanduser()).is_dir():
-      return folder
-  except (OSError, RuntimeError) as error:  # may not be looked at, too long; no such ~user
-    raise errors.data(f"{name[:200]} cannot be looked for ({error.args[-1]})") from None
+    if (path := pathlib.Path(name).expanduser()).is_dir():
+      return path
+  except (OSError, RuntimeError) as error:  # not permitted, name too long, or no such ~user
+    raise errors.data(f"{name[:200]} is not a valid path ({error.args[-1]})") from None
   if name.startswith((".", "/", "~")) or name.count("/") > 1:
-    raise errors.data(f"{name} is no directory: give one that holds {CONFIG} and {WEIGHTS}")
+    raise errors.data(f"{name} is not a directory; give one with {CONFIG} and {WEIGHTS}")
   try:
     return pathlib.Path(
       huggingface_hub.snapshot_download(
         name, allow_patterns=[CONFIG, GENERATION, "model*.safetensors", INDEX, *TOKENIZER]
       )
     )
-  except Exception as error:  # of the hub, of several network libraries, of the disk
-    why = str(error).strip().splitlines()[:1] or [type(error).__name__]
+  except Exception as error:  # from the hub, one of several network libraries, or the disk
+    reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
     raise errors.data(
-      f"{name} is no directory here, and the hub did not give it ({why[0]}): download it where "
-      "there is a network, and give the directory"
+      f"{name} is not a directory, and its download from the hub failed ({reason[0]}); download it "
+      "where there is a network, and give the directory"
     ) from None
 
 
-def describe(folder) -> tuple[dict, dict, list[pathlib.Path]]:
-  """What a directory says of itself: the fields of config.json, those of generation_config.json
-  ({} without one), and its weight files. Raises UserError for what is missing or not to be read."""
-  folder = pathlib.Path(folder)
-  fields = _json(folder / CONFIG)
-  generation = _json(folder / GENERATION) if (folder / GENERATION).exists() else {}
-  return fields, generation, _weights(folder)
+def describe(directory: Path) -> tuple[dict[str, Any], dict[str, Any], list[pathlib.Path]]:
+  """Reads the configuration of a directory.
+
+  Returns:
+    The fields of config.json, those of generation_config.json ({} without the file), and the weight
+    files.
+
+  Raises:
+    UserError: A file is missing or invalid.
+  """
+  path = pathlib.Path(directory)
+  fields = _read_json(path / CONFIG)
+  generation = _read_json(path / GENERATION) if (path / GENERATION).exists() else {}
+  return fields, generation, _weight_files(path)
 
 
-def digest(folder) -> str:
-  """sha256 over config.json and the weights, as hexadecimal: another one is another model."""
-  folder, total = pathlib.Path(folder), hashlib.sha256()
-  *_, files = describe(folder)
-  for file in (folder / CONFIG, *files):
+def digest(directory: Path) -> str:
+  """Returns the SHA-256 of config.json and the weights, which identifies the model."""
+  path, total = pathlib.Path(directory), hashlib.sha256()
+  *_, files = describe(path)
+  for file in (path / CONFIG, *files):
     try:
       with open(file, "rb") as opened:
         content = hashlib.file_digest(opened, "sha256").digest()
     except OSError as error:
-      raise errors.data(f"{file} cannot be read ({error.strerror}): fetch it again") from None
+      raise errors.data(f"{file} cannot be read ({error.strerror}); download it again") from None
     total.update(file.name.encode() + b"\0" + content)
   return total.hexdigest()
 
 
-def _weights(folder: pathlib.Path) -> list[pathlib.Path]:
-  """The files that hold the tensors; all are there."""
-  if (folder / WEIGHTS).exists():
-    return [folder / WEIGHTS]
-  if not (folder / INDEX).exists():
-    pickled = sorted(f.name for f in folder.glob("pytorch_model*.bin"))
-    what = f"only {pickled[0]}, a pickle, which can run code: " if pickled else ""
-    raise errors.data(f"{folder} holds no {WEIGHTS}: {what}{CONVERT}")
-  names = _json(folder / INDEX).get("weight_map")
-  if not isinstance(names, dict) or not names or not all(map(_is_name, names.values())):
+def _weight_files(path: pathlib.Path) -> list[pathlib.Path]:
+  """The files with the tensors. All of them exist."""
+  if (path / WEIGHTS).exists():
+    return [path / WEIGHTS]
+  if not (path / INDEX).exists():
+    pickled = sorted(f.name for f in path.glob("pytorch_model*.bin"))
+    only = f"only {pickled[0]}, a pickle, which can run code; " if pickled else ""
+    raise errors.data(f"{path} has no {WEIGHTS}: {only}{CONVERT}")
+  names = _read_json(path / INDEX).get("weight_map")
+  if not isinstance(names, dict) or not names or not all(map(_is_file_name, names.values())):
     raise errors.data(
-      f"{folder / INDEX} has no weight_map from tensors to files beside it: fetch it again"
+      f"{path / INDEX} has no weight_map from tensors to files beside it; download it again"
     )
-  files = [folder / name for name in sorted(set(names.values()))]
+  files = [path / name for name in sorted(set(names.values()))]
   missing = [file.name for file in files if not file.is_file()]
   if missing:
-    raise errors.data(f"{folder} lacks {some(missing)}, which {INDEX} names: fetch it again")
+    raise errors.data(f"{path} lacks {shorten(missing)}, listed in {INDEX}; download it again")
   return files
 
 
-def _is_name(value) -> bool:
-  """Whether it names a file in the directory, and nothing outside of it."""
+def _is_file_name(value: object) -> bool:
+  """Whether a value names a file in the directory, and nothing outside of it."""
   return (
     isinstance(value, str) and value not in ("", "..") and pathlib.PurePath(value).name == value
   )
 
 
-def _json(file: pathlib.Path) -> dict:
+def _read_json(file: pathlib.Path) -> dict[str, Any]:
   try:
     value = json.loads(file.read_text(encoding="utf-8"))
   except OSError as error:
     raise errors.data(
-      f"{file} cannot be read ({error.strerror}): give a directory that holds a Hugging Face model"
+      f"{file} cannot be read ({error.strerror}); give the directory of a Hugging Face model"
     ) from None
   except (ValueError, RecursionError):
-    raise errors.data(f"{file} is not JSON: fetch it again") from None
+    raise errors.data(f"{file} is not JSON; download it again") from None
   if not isinstance(value, dict):
-    raise errors.data(f"{file} holds no fields: fetch it again")
+    raise errors.data(f"{file} is not a JSON object; download it again")
   return value
 
 
-def some(names, most: int = 3) -> str:
-  """The first few of them, and how many more there are."""
+def shorten(names: Iterable[str], limit: int = 3) -> str:
+  """Returns the first `limit` names, and how many more there are."""
   names = list(names)
-  rest = f" and {len(names) - most} more" if len(names) > most else ""
-  return ", ".join(names[:most]) + rest
+  rest = f" and {len(names) - limit} more" if len(names) > limit else ""
+  return ", ".join(names[:limit]) + rest

@@ -1,10 +1,10 @@
-"""One safetensors file: what it holds, pieces of it, and how one is written.
+"""Reads and writes safetensors files in blocks.
 
-  8 bytes: length of the header | header: JSON, {name: dtype, shape, place} | the arrays, in C order
+  8 bytes: length of the header | header: JSON, {name: dtype, shape, offsets} | arrays, in C order
 
-The header is judged by the safetensors package; the arrays are read and written here, a few
-megabytes at a time: a mapped file counts as memory, page by page, and the package's NumPy writer
-stores a transposed array as if it were not transposed.
+The safetensors package validates the header. The arrays are read and written here, a few megabytes
+at a time, because a mapped file counts as memory, page by page, and because the package's NumPy
+writer stores a transposed array as if it were not transposed.
 """
 
 import hashlib
@@ -12,7 +12,8 @@ import itertools
 import json
 import math
 import pathlib
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,36 +21,38 @@ import safetensors
 
 from distill_jax import errors
 
-FLOATS = {
+FLOATS: dict[str, np.dtype[Any]] = {
   "F64": np.dtype(np.float64),
   "F32": np.dtype(np.float32),
   "F16": np.dtype(np.float16),
   "BF16": np.dtype(jnp.bfloat16),
 }
 KINDS = {dtype: kind for kind, dtype in FLOATS.items()}
-BLOCK = 4 * 2**20  # bytes read at once: enough to be fast, few enough to stay in the cache
+BLOCK = 4 * 2**20  # bytes per read: large enough to be fast, small enough for the CPU cache
+
+Box = Sequence[tuple[int, int]]  # (start, stop) per dimension
 
 
 class Entry(NamedTuple):
   """A tensor in a file."""
 
   file: pathlib.Path
-  kind: str  # as the format calls the type: F32
+  kind: str  # the type as safetensors names it, for example F32
   shape: tuple[int, ...]
-  start: int  # byte of the file
+  start: int  # offset in the file, in bytes
 
 
 def entries(file: pathlib.Path) -> dict[str, Entry]:
-  """What a file holds, by name. Raises UserError if it is missing, cut short or damaged."""
+  """Returns the tensors in a file, by name. Raises UserError if it is missing or damaged."""
   try:
-    with safetensors.safe_open(file, framework="np"):  # checks every type, shape and place
+    with safetensors.safe_open(file, framework="np"):  # validates types, shapes and offsets
       pass
     with open(file, "rb") as opened:
       length = int.from_bytes(opened.read(8), "little")
       header = json.loads(opened.read(length))
   except (OSError, ValueError, RecursionError, safetensors.SafetensorError) as error:
     raise errors.data(
-      f"{file} is damaged, cut short or not to be read ({error}): fetch or write it again"
+      f"{file} is damaged, truncated or unreadable ({error}); download or write it again"
     ) from None
   header.pop("__metadata__", None)
   return {
@@ -58,76 +61,100 @@ def entries(file: pathlib.Path) -> dict[str, Entry]:
   }
 
 
-def blocks(entry: Entry, parts, box):
-  """The piece `box` of a tensor, taken as an array of shape `parts`, in blocks of some BLOCK bytes.
+def blocks(
+  entry: Entry, shape: Sequence[int], box: Box
+) -> Iterator[tuple[list[tuple[int, int]], np.ndarray]]:
+  """Reads a part of a tensor in blocks of at most about BLOCK bytes.
 
-  A box is a (start, stop) a dimension. Yields (box, array) of each block, in the file's type.
+  Args:
+    entry: The tensor.
+    shape: The shape to view it in; it has as many elements as the tensor.
+    box: The part to read.
+
+  Yields:
+    (box, array) for each block; the array has the type that is stored in the file.
   """
   dtype = FLOATS[entry.kind]
-  steps = [math.prod(parts[n + 1 :]) * dtype.itemsize for n in range(len(parts))]  # bytes
-  axis = next(n for n, size in enumerate(steps) if size <= BLOCK)
-  count = BLOCK // steps[axis]
+  strides = [math.prod(shape[n + 1 :]) * dtype.itemsize for n in range(len(shape))]  # bytes
+  axis = next(n for n, size in enumerate(strides) if size <= BLOCK)  # blocks split this axis
+  count = BLOCK // strides[axis]
   first, last = box[axis]
   inner = (..., *(slice(*b) for b in box[axis + 1 :]))
-  for place in itertools.product(*(range(*b) for b in box[:axis])):
+  for outer in itertools.product(*(range(*b) for b in box[:axis])):
     for start in range(first, last, count):
       stop = min(start + count, last)
-      offset = sum(n * size for n, size in zip((*place, start), steps, strict=False))
-      block = _read(entry.file, entry.start + offset, (stop - start) * steps[axis])
-      array = block.view(dtype).reshape((1,) * axis + (stop - start, *parts[axis + 1 :]))
-      yield [*((n, n + 1) for n in place), (start, stop), *box[axis + 1 :]], array[inner]
+      offset = sum(n * size for n, size in zip((*outer, start), strides, strict=False))
+      block = _read(entry.file, entry.start + offset, (stop - start) * strides[axis])
+      array = block.view(dtype).reshape((1,) * axis + (stop - start, *shape[axis + 1 :]))
+      yield [*((n, n + 1) for n in outer), (start, stop), *box[axis + 1 :]], array[inner]
 
 
 def _read(file: pathlib.Path, start: int, count: int) -> np.ndarray:
   try:
     block = np.fromfile(file, np.uint8, count, offset=start)
   except OSError as error:
-    raise errors.data(f"{file} cannot be read ({error.strerror}): fetch it again") from None
+    raise errors.data(f"{file} cannot be read ({error.strerror}); download it again") from None
   if len(block) != count:
-    raise errors.data(f"{file} became shorter while it was read: fetch it again")
+    raise errors.data(f"{file} became shorter while it was read; download it again")
   return block
 
 
-def write(file: pathlib.Path, dtype: np.dtype, shapes, array_of) -> None:
+def write(
+  file: pathlib.Path,
+  dtype: np.dtype[Any],
+  shapes: Mapping[str, tuple[int, ...]],
+  array_of: Callable[[str], np.ndarray],
+) -> None:
   """Writes arrays of one type, then reads them back and compares.
 
-  `shapes` by name; `array_of(name)` is asked once for each, in turn, so that one array at a time is
-  in memory. Raises UserError if something else is read than was written.
+  Args:
+    file: The file.
+    dtype: The type of the arrays.
+    shapes: {name: shape}.
+    array_of: Returns the array of a name. It is called once per name, in order, so only one array
+      is in memory at a time.
+
+  Raises:
+    UserError: The arrays that are read back differ from those written.
   """
   sizes = {name: math.prod(shape) * dtype.itemsize for name, shape in shapes.items()}
   ends = dict(zip(sizes, itertools.accumulate(sizes.values()), strict=True))
-  header = {"__metadata__": {"format": "pt"}}  # transformers wants to be told whose layout it is
+  header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers requires a format
   for name, shape in shapes.items():
-    place = [ends[name] - sizes[name], ends[name]]
-    header[name] = {"dtype": KINDS[dtype], "shape": list(shape), "data_offsets": place}
+    offsets = [ends[name] - sizes[name], ends[name]]
+    header[name] = {"dtype": KINDS[dtype], "shape": list(shape), "data_offsets": offsets}
   text = json.dumps(header, separators=(",", ":")).encode()
-  text += b" " * (-len(text) % 8)
+  text = text.ljust(8 * math.ceil(len(text) / 8))  # aligned to 8 bytes
   digests = {}
   with open(file, "wb") as opened:
     opened.write(len(text).to_bytes(8, "little") + text)
     for name, shape in shapes.items():
       array = np.ascontiguousarray(array_of(name), dtype)
       if array.shape != shape:
-        raise ValueError(f"{name} is {array.shape} and was announced as {shape}")
+        raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
       content = array.reshape(-1).view(np.uint8)
-      digests[name] = hashlib.sha256(content).digest()
-      opened.write(content)
-      del array, content  # before the next one is asked for
+      digests[name] = hashlib.sha256(content.data).digest()
+      opened.write(content.data)
+      del array, content  # frees the memory before the next array is requested
   _compare(file, dtype, shapes, digests)
 
 
-def _compare(file: pathlib.Path, dtype: np.dtype, shapes, digests) -> None:
-  found = entries(file)
-  if {name: (x.kind, x.shape) for name, x in found.items()} != {
+def _compare(
+  file: pathlib.Path,
+  dtype: np.dtype[Any],
+  shapes: Mapping[str, tuple[int, ...]],
+  digests: Mapping[str, bytes],
+) -> None:
+  """Raises UserError unless the file holds the arrays with these digests."""
+  stored = entries(file)
+  if {name: (x.kind, x.shape) for name, x in stored.items()} != {
     name: (KINDS[dtype], tuple(shape)) for name, shape in shapes.items()
   }:
-    raise errors.data(f"{file} does not hold the tensors that were written: is the disk sound?")
-  for name, entry in found.items():
-    flat = (math.prod(entry.shape),)
+    raise errors.data(f"{file} does not hold the tensors that were written; check the disk")
+  for name, entry in stored.items():
+    size = math.prod(entry.shape)
     digest = hashlib.sha256()
-    for _, block in blocks(entry, flat, [(0, *flat)]):
-      digest.update(block.view(np.uint8))
+    for _, block in blocks(entry, (size,), [(0, size)]):
+      digest.update(block.view(np.uint8).data)
     if digest.digest() != digests[name]:
-      raise errors.data(
-        f"{file}: tensor {name} did not read back as it was written: is the disk sound?"
-      )
+      raise errors.data(f"{file}: tensor {name} does not read back as written; check the disk")

@@ -1,175 +1,223 @@
-"""Weights of a Hugging Face directory, read straight to where they belong on a mesh.
+"""Loads the weights of a Hugging Face directory directly onto the devices of a mesh.
 
-Each tensor of a file is read once, a block at a time, and each block is cut into the pieces that
-devices of this host hold; stacked layers are put one by one into the array that is already in its
-place. So the host holds one tensor and one block, beside what its devices hold.
+Each tensor is read once, a block at a time, and each block is cut into the pieces that the devices
+of this host hold. Stacked layers are written one by one into an array that is already sharded.
+Besides the memory of its devices, the host needs memory for one tensor and one block.
 """
 
 import collections
 import functools
 import gc
 import math
+import os
 import pathlib
 import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
 
 from distill_jax import errors
 from distill_jax.machine import hf, hf_file
 
-ALIGNED = 64  # bytes: from such an address on, a CPU device takes an array over without a copy
+ALIGNMENT = 64  # bytes: a CPU device adopts an array at such an address without a copy
+
+Box = Sequence[tuple[int, int]]
+Path = str | os.PathLike[str]
 
 
-def load(folder, tensors, *, spare: str, prefix: str, like):
-  """The parameters in a directory: in the structure, types and shardings of `like`.
+def load(
+  directory: Path, tensors: Iterable[hf.Tensor], *, spare: str, prefix: str, like: Any
+) -> Any:
+  """Loads the parameters in a directory.
 
-  `tensors` say how each of theirs lies in ours (students/families/layout.py); names that match the
-  regular expression `spare` are passed over; `prefix` may be there or not. Raises UserError, before
-  anything is read, if a tensor is missing, has another shape, is not of floats or is not ours.
+  Args:
+    directory: The directory.
+    tensors: How each stored tensor maps to our parameters.
+    spare: Regular expression for names of stored tensors to ignore.
+    prefix: Prefix of the names that a directory may or may not have.
+    like: Pytree of arrays or jax.ShapeDtypeStruct with shardings.
+
+  Returns:
+    A pytree with the structure, types and shardings of `like`.
+
+  Raises:
+    UserError: A tensor is missing, unexpected, not a float or has another shape. Raised before
+      any weights are read.
   """
-  stored = match(folder, tensors, spare=spare, prefix=prefix)
-  of_path = collections.defaultdict(list)
+  tensors = list(tensors)
+  stored = match(directory, tensors, spare=spare, prefix=prefix)
+  by_path: dict[tuple[str, ...], list[hf.Tensor]] = collections.defaultdict(list)
   for tensor in tensors:
-    of_path[tensor.path].append(tensor)
+    by_path[tensor.path].append(tensor)
 
-  def array(keys, x):
+  def array(keys: Sequence[Any], x: Any) -> jax.Array:
     path = tuple(key.key for key in keys)
-    return _array(path, of_path[path], stored, x)
+    return _load_array(path, by_path[path], stored, x)
 
   return jax.tree.map_with_path(array, like)
 
 
-def match(folder, tensors, *, spare: str, prefix: str) -> dict[str, hf_file.Entry]:
-  """Where each of `tensors` is stored, by its name. Reads no weights; raises UserError as `load`
-  does."""
-  *_, files = hf.describe(folder)
-  bare = lambda name: name.removeprefix(prefix)
-  found = collections.defaultdict(list)  # by the name without prefix
+def match(
+  directory: Path, tensors: Iterable[hf.Tensor], *, spare: str, prefix: str
+) -> dict[str, hf_file.Entry]:
+  """Returns where each of `tensors` is stored, by name, without reading weights.
+
+  Arguments and errors are those of `load`.
+  """
+
+  def bare(name: str) -> str:
+    return name.removeprefix(prefix)
+
+  def is_spare(name: str) -> bool:
+    return bool(re.fullmatch(spare, name) or re.fullmatch(spare, prefix + name))
+
+  *_, files = hf.describe(directory)
+  found: dict[str, list[tuple[str, hf_file.Entry]]] = collections.defaultdict(list)  # by bare name
   for file in files:
     for name, entry in hf_file.entries(file).items():
       found[bare(name)].append((name, entry))
-  wanted = {tensor.name: tensor for tensor in tensors}
-  ours = {bare(name) for name in wanted}
-  spared = lambda name: re.fullmatch(spare, name) or re.fullmatch(spare, prefix + name)
-  stored = {name: found[bare(name)][0][1] for name in wanted if bare(name) in found}
+  expected = {tensor.name: tensor for tensor in tensors}
+  known = {bare(name) for name in expected}
+  stored = {name: found[bare(name)][0][1] for name in expected if bare(name) in found}
   faults = {
-    "lacks": [name for name in wanted if name not in stored],
-    "holds what its config.json does not tell of:": [
+    "lacks": [name for name in expected if name not in stored],
+    "has tensors that its config.json does not describe:": [
       name
-      for short, places in found.items()
-      for name, _ in places
-      if short not in ours and not spared(name)
+      for short, same in found.items()
+      for name, _ in same
+      if short not in known and not is_spare(name)
     ],
-    "holds twice": [found[name][0][0] for name in ours if len(found[name]) > 1],
-    "holds in another shape": [
-      f"{name} ({list(x.shape)}, wanted {list(wanted[name].shape)})"
+    "has two copies of": [found[name][0][0] for name in known if len(found[name]) > 1],
+    "has another shape for": [
+      f"{name} ({list(x.shape)}, expected {list(expected[name].shape)})"
       for name, x in stored.items()
-      if x.shape != wanted[name].shape
+      if x.shape != expected[name].shape
     ],
-    "holds in a type that is not read": [
-      f"{name} ({x.kind}, wanted {', '.join(hf_file.FLOATS)})"
+    "has an unsupported type for": [
+      f"{name} ({x.kind}, expected {', '.join(hf_file.FLOATS)})"
       for name, x in stored.items()
       if x.kind not in hf_file.FLOATS
     ],
   }
-  told = [f"{fault} {hf.some(names)}" for fault, names in faults.items() if names]
-  if told:
-    where = files[0] if len(files) == 1 else pathlib.Path(folder)
+  messages = [f"{fault} {hf.shorten(names)}" for fault, names in faults.items() if names]
+  if messages:
+    where = files[0] if len(files) == 1 else pathlib.Path(directory)
     raise errors.data(
-      f"{where} {'; '.join(told)}: weights and config.json must be those of one model"
+      f"{where} {'; '.join(messages)}; weights and config.json must belong to the same model"
     )
   return stored
 
 
-def _array(path, tensors, stored, like):
-  """One of our arrays, from all tensors that are layers of it, or from the one that it is."""
+def _load_array(
+  path: tuple[str, ...],
+  tensors: Sequence[hf.Tensor],
+  stored: Mapping[str, hf_file.Entry],
+  like: Any,
+) -> jax.Array:
+  """One of our arrays: from one tensor, or from all tensors that are its layers."""
   layers = [tensor.layer for tensor in tensors]
+  indices = [layer for layer in layers if layer is not None]
   stacked = layers != [None]
   inner_shape = like.shape[1:] if stacked else like.shape
-  if stacked and sorted(layers) != list(range(like.shape[0])):
+  if stacked and sorted(indices) != list(range(like.shape[0])):
     raise ValueError(f"{path} has {like.shape[0]} layers, and the tensors are layers {layers}")
   if any(tensor.ours != inner_shape for tensor in tensors):
-    raise ValueError(f"{path} is {inner_shape}, and the tensors say {tensors[0].ours}")
+    raise ValueError(f"{path} has shape {inner_shape}, and the tensors {tensors[0].ours}")
   if not stacked:
-    return _piecewise(tensors[0], stored[tensors[0].name], like.dtype, like.sharding)
-  inner = _inner(like.sharding)
-  stack = _empty(like.shape, like.dtype, like.sharding)()
-  for tensor in tensors:
-    array = _piecewise(tensor, stored[tensor.name], like.dtype, inner)
-    stack = _put(like.sharding)(stack, array, tensor.layer).block_until_ready()
+    return _load_tensor(tensors[0], stored[tensors[0].name], like.dtype, like.sharding)
+  inner_sharding = _sharding_of_layer(like.sharding)
+  stack = _zeros(like.shape, like.dtype, like.sharding)()
+  for index, tensor in zip(indices, tensors, strict=True):
+    array = _load_tensor(tensor, stored[tensor.name], like.dtype, inner_sharding)
+    stack = _set_layer(like.sharding)(stack, array, index).block_until_ready()
     del array
-    gc.collect(0)  # jax lets go of memory it took over when Python collects, not before
+    gc.collect(0)  # jax releases adopted memory only when Python collects garbage
   return stack
 
 
-def _inner(sharding):
+def _sharding_of_layer(sharding: Sharding) -> Sharding:
   """The sharding of one layer of a stack."""
   if not isinstance(sharding, NamedSharding):
     return sharding
   front, *rest = sharding.spec or (None,)
   if front is not None:
-    raise ValueError(f"layers are spread over {front}")
+    raise ValueError(f"the layer axis is sharded over {front}")
   return NamedSharding(sharding.mesh, P(*rest))
 
 
 @functools.cache
-def _empty(shape, dtype, sharding):
+def _zeros(shape: tuple[int, ...], dtype: Any, sharding: Sharding) -> Callable[[], jax.Array]:
   return jax.jit(functools.partial(jnp.zeros, shape, dtype), out_shardings=sharding)
 
 
 @functools.cache
-def _put(sharding):
-  """stack, array, n -> the stack with the array as its n-th: one compilation a shape."""
-  put = lambda stack, array, n: jax.lax.dynamic_update_index_in_dim(stack, array, n, 0)
-  return jax.jit(put, donate_argnums=0, out_shardings=sharding)
+def _set_layer(sharding: Sharding) -> Callable[[jax.Array, jax.Array, int], jax.Array]:
+  """Returns a function that sets one layer of a stack; it compiles once per shape."""
+
+  def set_layer(stack: jax.Array, array: jax.Array, index: int) -> jax.Array:
+    return jax.lax.dynamic_update_index_in_dim(stack, array, index, 0)
+
+  return jax.jit(set_layer, donate_argnums=0, out_shardings=sharding)
 
 
-def _piecewise(tensor, entry, dtype, sharding):
-  """A tensor as ours, on its devices; only what devices of this host hold is read."""
+def _load_tensor(
+  tensor: hf.Tensor, entry: hf_file.Entry, dtype: Any, sharding: Sharding
+) -> jax.Array:
+  """One tensor in our layout, on its devices. Reads only what devices of this host hold."""
   shape = tensor.ours
   boxes = {
-    device: tuple(s.indices(size)[:2] for s, size in zip(index, shape, strict=True))
+    device: tuple(_bounds(s, size) for s, size in zip(index, shape, strict=True))
     for device, index in sharding.addressable_devices_indices_map(shape).items()
+    if index is not None
   }
-  pieces = {box: _room([b - a for a, b in box], dtype) for box in boxes.values()}
+  pieces = {box: _empty_aligned([b - a for a, b in box], dtype) for box in boxes.values()}
   union = [
     (min(a), max(b)) for a, b in (zip(*sides, strict=True) for sides in zip(*pieces, strict=True))
   ]
-  for block_box, block in _as_ours(tensor, entry, union):
+  for block_box, block in _blocks_in_our_layout(tensor, entry, union):
     for box, piece in pieces.items():
       common = [(max(a, c), min(b, d)) for (a, b), (c, d) in zip(box, block_box, strict=True)]
       if all(a < b for a, b in common):
-        piece[_within(box, common)] = block[_within(block_box, common)]
+        piece[_slices(box, common)] = block[_slices(block_box, common)]
   arrays = [jax.device_put(pieces[box], device) for device, box in boxes.items()]
   return jax.make_array_from_single_device_arrays(shape, sharding, arrays)
 
 
-def _as_ours(tensor, entry, box):
-  """(box, array) of the blocks that make up `box` of a tensor, all in the order of ours."""
-  parts = [size for dimension in tensor.split for size in dimension]
-  place, front = [None] * len(parts), ()
-  for n, side in zip(tensor.order, box, strict=True):
-    place[n] = side
+def _bounds(index: slice, size: int) -> tuple[int, int]:
+  start, stop, _ = index.indices(size)
+  return start, stop
+
+
+def _blocks_in_our_layout(
+  tensor: hf.Tensor, entry: hf_file.Entry, box: Box
+) -> Iterator[tuple[list[tuple[int, int]], np.ndarray]]:
+  """(box, array) of the blocks that cover a box of a tensor, both in the order of our axes."""
+  shape = [size for dimension in tensor.split for size in dimension]
+  stored_box = [(0, size) for size in shape]
+  leading: tuple[int, ...] = ()
+  for axis, side in zip(tensor.order, box, strict=True):
+    stored_box[axis] = side
   if tensor.part is not None:
-    left_out, index = tensor.part
-    place[left_out], front = (index, index + 1), (left_out,)
-  for found, block in hf_file.blocks(entry, parts, place):
-    array = block.transpose((*front, *tensor.order))
-    yield [found[n] for n in tensor.order], array[0] if front else array
+    axis, index = tensor.part
+    stored_box[axis], leading = (index, index + 1), (axis,)
+  for block_box, block in hf_file.blocks(entry, shape, stored_box):
+    array = block.transpose((*leading, *tensor.order))
+    yield [block_box[axis] for axis in tensor.order], array[0] if leading else array
 
 
-def _within(box, common):
+def _slices(box: Box, common: Box) -> tuple[slice, ...]:
   """`common` as slices of an array that holds `box`."""
   return tuple(slice(a - start, b - start) for (start, _), (a, b) in zip(box, common, strict=True))
 
 
-def _room(shape, dtype) -> np.ndarray:
-  """An array that nobody else holds, at an address that spares a copy."""
+def _empty_aligned(shape: Sequence[int], dtype: Any) -> np.ndarray:
+  """A new array at an address that a CPU device can adopt without a copy."""
   size = math.prod(shape) * np.dtype(dtype).itemsize
-  raw = np.empty(size + ALIGNED, np.uint8)
-  start = -raw.ctypes.data % ALIGNED
+  raw = np.empty(size + ALIGNMENT, np.uint8)
+  start = -raw.ctypes.data % ALIGNMENT
   return raw[start : start + size].view(dtype).reshape(shape)

@@ -1,10 +1,10 @@
-"""A student as a Hugging Face directory: what transformers, vLLM and the rest of the world load.
+"""Writes a student as a Hugging Face directory, for transformers, vLLM and other tools.
 
   config.json  generation_config.json  tokenizer files  README.md (model card)
   model.safetensors, or above a size model-0000i-of-0000N.safetensors and an index
 
-Written under a temporary name, read back and compared bit for bit, then renamed: what has the name
-is whole and right. Tensors leave the devices one at a time.
+The directory is written under a temporary name, read back and compared bit for bit, then renamed:
+under its final name it is complete. Tensors are copied from the devices one at a time.
 """
 
 import collections
@@ -15,6 +15,8 @@ import math
 import os
 import pathlib
 import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,64 +25,101 @@ import numpy as np
 from distill_jax import errors
 from distill_jax.machine import hf, hf_file
 
-LIMIT = 5 * 10**9  # bytes of tensors in one file
-DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(jnp.bfloat16)}
+MAX_FILE_BYTES = 5 * 10**9  # bytes of tensors in one file
+DTYPES: dict[str, np.dtype[Any]] = {
+  "float32": np.dtype(np.float32),
+  "bfloat16": np.dtype(jnp.bfloat16),
+}
 POSITIONS = ("max_position_embeddings", "n_positions")
+
+Path = str | os.PathLike[str]
+ToTheirs = Callable[[Sequence[Any], Sequence[np.ndarray]], np.ndarray]
 
 
 def export(
-  out, *, fields: dict, tensors, to_theirs, params, tokenizer, bos: int | None, end, pad: int,
-  positions: int, card: str, dtype: str = "float32", limit: int = LIMIT,
-) -> None:  # fmt: skip
+  out: Path,
+  *,
+  fields: dict[str, Any],
+  tensors: Iterable[hf.Tensor],
+  to_theirs: ToTheirs,
+  params: Any,
+  tokenizer: Path,
+  bos: int | None,
+  eos: int | Sequence[int],
+  pad: int,
+  positions: int,
+  card: str,
+  dtype: str = "float32",
+  max_file_bytes: int = MAX_FILE_BYTES,
+) -> None:
   """Writes the directory `out`.
 
-  `fields` is the family's part of config.json; `tensors` and `to_theirs` say how each of their
-  tensors is made of ours (students/families/layout.py); `tokenizer` is the directory of the
-  student's tokenizer; `bos`, `end` (one, or several) and `pad` are token ids; `positions` is the
-  longest row the student is made for, where the family has no such number; `dtype` is that of the
-  files. Raises UserError if `out` exists, cannot be written, or does not read back as written; then
-  nothing is left.
+  Args:
+    out: The directory; it must not exist.
+    fields: The family's part of config.json.
+    tensors: How each stored tensor maps to our parameters.
+    to_theirs: Assembles a stored tensor from our arrays (students/families/layout.py).
+    params: The parameters.
+    tokenizer: The directory of the student's tokenizer.
+    bos: The id of the token that starts a text, if any.
+    eos: The id of the token that ends a text, or several.
+    pad: The id of the padding token.
+    positions: The longest row of the student, for families without such a field.
+    card: The model card.
+    dtype: The type of the stored tensors, a key of DTYPES.
+    max_file_bytes: The limit on the tensors in one file.
+
+  Raises:
+    UserError: `out` exists, cannot be written, or does not read back as written. Nothing is left.
   """
   out = pathlib.Path(out)
   if out.exists():
-    raise errors.usage(f"--out={out} is there already: remove it, or name another")
+    raise errors.usage(f"--out={out} already exists; remove it, or give another")
   if dtype not in DTYPES:
-    raise errors.usage(f"--dtype={dtype} is none of {', '.join(DTYPES)}")
+    raise errors.usage(f"--dtype={dtype} is not one of {', '.join(DTYPES)}")
   part = out.with_name(out.name + ".part")
   try:
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     _copy_tokenizer(pathlib.Path(tokenizer), part)
-    ids = {"bos_token_id": bos, "eos_token_id": _end(end), "pad_token_id": pad}
+    ids = {"bos_token_id": bos, "eos_token_id": _eos_field(eos), "pad_token_id": pad}
     _write_texts(part, fields, ids, positions, dtype, card)
-    _write_weights(part, _by_name(tensors), to_theirs, params, DTYPES[dtype], limit)
+    _write_weights(part, _by_name(tensors), to_theirs, params, DTYPES[dtype], max_file_bytes)
     for file in (*part.iterdir(), part):
-      _sync(file)
+      _fsync(file)
     os.rename(part, out)
-    _sync(out.parent)
+    _fsync(out.parent)
   except OSError as error:
-    why = error.strerror or error
-    raise errors.data(f"{out} could not be written ({why}); nothing is there") from error
+    reason = error.strerror or error
+    raise errors.data(f"{out} could not be written ({reason}); nothing is left of it") from error
   finally:
     shutil.rmtree(part, ignore_errors=True)
 
 
-def _end(end):
-  """One id is a number, several are a list: what readers of both kinds of file understand."""
-  ids = [end] if isinstance(end, int) else list(end)
+def _eos_field(eos: int | Sequence[int]) -> int | list[int]:
+  """A number for one id, a list for several: readers of both forms exist."""
+  ids = [eos] if isinstance(eos, int) else list(eos)
   return ids[0] if len(ids) == 1 else ids
 
 
 def _copy_tokenizer(source: pathlib.Path, part: pathlib.Path) -> None:
   files = [source / name for name in hf.TOKENIZER if (source / name).is_file()]
   if not files:
-    raise errors.data(f"{source} holds no tokenizer: give the directory of the student's")
+    raise errors.data(f"{source} has no tokenizer; give the directory of the student's tokenizer")
   for file in files:
     shutil.copyfile(file, part / file.name)
 
 
-def _write_texts(part, fields, ids, positions, dtype, card) -> None:
-  config = {**fields, **ids, "dtype": dtype, "torch_dtype": dtype}  # transformers 5, and 4
+def _write_texts(
+  part: pathlib.Path,
+  fields: dict[str, Any],
+  ids: dict[str, Any],
+  positions: int,
+  dtype: str,
+  card: str,
+) -> None:
+  # transformers 5 reads "dtype", transformers 4 reads "torch_dtype".
+  config = {**fields, **ids, "dtype": dtype, "torch_dtype": dtype}
   if not any(name in fields for name in POSITIONS):
     config[POSITIONS[0]] = positions
   generation = {"do_sample": False, **ids}
@@ -91,67 +130,81 @@ def _write_texts(part, fields, ids, positions, dtype, card) -> None:
     (part / name).write_text(text, encoding="utf-8")
 
 
-def _by_name(tensors) -> dict:
-  """What each of their tensors is made of."""
-  out = collections.defaultdict(list)
+def _by_name(tensors: Iterable[hf.Tensor]) -> dict[str, list[hf.Tensor]]:
+  """{name of a stored tensor: the parts it is assembled from}."""
+  parts: dict[str, list[hf.Tensor]] = collections.defaultdict(list)
   for tensor in tensors:
-    out[tensor.name].append(tensor)
-  return dict(out)
+    parts[tensor.name].append(tensor)
+  return dict(parts)
 
 
-def _write_weights(part, parts_of, to_theirs, params, dtype, limit) -> None:
-  def array(name):
-    return to_theirs(parts_of[name], [_ours(params, t, dtype) for t in parts_of[name]])
+def _write_weights(
+  part: pathlib.Path,
+  tensors: Mapping[str, Sequence[hf.Tensor]],
+  to_theirs: ToTheirs,
+  params: Any,
+  dtype: np.dtype[Any],
+  max_file_bytes: int,
+) -> None:
+  def array(name: str) -> np.ndarray:
+    return to_theirs(tensors[name], [_to_host(params, t, dtype) for t in tensors[name]])
 
-  files = _files({name: parts[0].shape for name, parts in parts_of.items()}, dtype, limit)
-  for file, shapes in files.items():
-    hf_file.write(part / file, dtype, shapes, array)
+  shapes = {name: parts[0].shape for name, parts in tensors.items()}
+  files = _assign_files(shapes, dtype, max_file_bytes)
+  for file, held in files.items():
+    hf_file.write(part / file, dtype, held, array)
   if len(files) > 1:
-    total = sum(math.prod(shape) * dtype.itemsize for x in files.values() for shape in x.values())
-    places = {name: file for file, shapes in files.items() for name in shapes}
-    index = {"metadata": {"total_size": total}, "weight_map": places}
+    total = sum(math.prod(shape) * dtype.itemsize for shape in shapes.values())
+    weight_map = {name: file for file, held in files.items() for name in held}
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     (part / hf.INDEX).write_text(_json(index), encoding="utf-8")
 
 
-def _files(shapes: dict, dtype, limit: int) -> dict[str, dict]:
-  """{file: {name: shape}}: tensors in their order, at most `limit` bytes a file, but at least
-  one."""
-  groups, room = [{}], limit
+def _assign_files(
+  shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype[Any], max_file_bytes: int
+) -> dict[str, dict[str, tuple[int, ...]]]:
+  """{file: {name: shape}}: tensors in order, filling each file up to the limit.
+
+  A tensor above the limit gets a file of its own.
+  """
+  groups: list[dict[str, tuple[int, ...]]] = [{}]
+  room = max_file_bytes
   for name, shape in shapes.items():
     size = math.prod(shape) * dtype.itemsize
     if size > room and groups[-1]:
       groups.append({})
-      room = limit
+      room = max_file_bytes
     groups[-1][name] = shape
     room -= size
   if len(groups) == 1:
     return {hf.WEIGHTS: groups[0]}
-  named = "model-{:05}-of-{:05}.safetensors"
-  return {named.format(n, len(groups)): group for n, group in enumerate(groups, 1)}
+  return {
+    f"model-{n:05}-of-{len(groups):05}.safetensors": group for n, group in enumerate(groups, 1)
+  }
 
 
-def _ours(params, tensor, dtype) -> np.ndarray:
-  """One array of ours, one layer of it if it is stacked, on the host in the type of the files."""
+def _to_host(params: Any, tensor: hf.Tensor, dtype: np.dtype[Any]) -> np.ndarray:
+  """One of our arrays, or one layer of a stacked one, on the host, in the type of the files."""
   stack = functools.reduce(lambda node, key: node[key], tensor.path, params)
-  gc.collect(0)  # jax lets go of what the host no longer looks at when Python collects
-  return np.asarray(_take(stack, tensor.layer, dtype=dtype))
+  gc.collect(0)  # jax releases memory that the host no longer uses only when Python collects
+  return np.asarray(_take_layer(stack, tensor.layer, dtype=dtype))
 
 
 @functools.partial(jax.jit, static_argnames="dtype")
-def _take(stack, n, dtype):
-  """The n-th of a stack, or all of an array (None), where it lies: one compilation a shape.
+def _take_layer(stack: jax.Array, index: jax.Array | int | None, dtype: Any) -> jax.Array:
+  """One layer of a stack, or (index None) the entire array, on its devices.
 
-  A copy in any case: an array keeps what the host once saw of it, as long as it lives.
+  Compiles once per shape. Always copies: an array caches the host's view of it as long as it lives.
   """
-  array = stack if n is None else jax.lax.dynamic_index_in_dim(stack, n, 0, keepdims=False)
+  array = stack if index is None else jax.lax.dynamic_index_in_dim(stack, index, 0, keepdims=False)
   return jnp.copy(array.astype(dtype))
 
 
-def _json(value: dict) -> str:
+def _json(value: dict[str, Any]) -> str:
   return json.dumps(value, indent=2, sort_keys=True) + "\n"
 
 
-def _sync(path) -> None:
+def _fsync(path: pathlib.Path) -> None:
   fd = os.open(path, os.O_RDONLY)
   try:
     os.fsync(fd)

@@ -1,59 +1,66 @@
-"""Log-probabilities that were computed once, in an SQLite file that several runs may share."""
+"""A cache of log-probabilities in an SQLite file, which several runs may share."""
 
 import contextlib
+import os
 import sqlite3
+from collections.abc import Iterable, Iterator
+from typing import Self
 
 from distill_jax import errors
 
-WAIT = 60.0  # seconds for another process that writes
-MANY = 500  # keys of one query
+LOCK_TIMEOUT = 60.0  # seconds to wait for another process that writes
+KEYS_PER_QUERY = 500
 
 
 class Scores:
-  """{key: (chosen, rejected)}, nats. Use as a context. Raises UserError if the file is no such file
-  or cannot be written."""
+  """A table {key: (chosen, rejected)} of log-probabilities in nats. Use as a context manager.
 
-  def __init__(self, path):
+  Every method raises UserError if the file is not such a table or cannot be written.
+  """
+
+  def __init__(self, path: str | os.PathLike[str]):
     self.path = str(path)
 
-  def __enter__(self):
-    with self._named(), contextlib.ExitStack() as unless_it_opens:
-      self._base = sqlite3.connect(self.path, timeout=WAIT, isolation_level=None)
-      unless_it_opens.callback(self._base.close)
-      self._base.execute("PRAGMA journal_mode = WAL")
-      self._base.execute(
+  def __enter__(self) -> Self:
+    with self._report_errors(), contextlib.ExitStack() as on_failure:
+      self._db = sqlite3.connect(self.path, timeout=LOCK_TIMEOUT, isolation_level=None)
+      on_failure.callback(self._db.close)
+      self._db.execute("PRAGMA journal_mode = WAL")
+      self._db.execute(
         "CREATE TABLE IF NOT EXISTS scores (key TEXT PRIMARY KEY, chosen REAL, rejected REAL)"
       )
-      unless_it_opens.pop_all()
+      on_failure.pop_all()
     return self
 
-  def __exit__(self, *_):
-    self._base.close()
+  def __exit__(self, *_: object) -> None:
+    self._db.close()
 
-  def known(self, keys) -> dict[str, tuple[float, float]]:
-    """Those of `keys` that are there."""
-    keys, found = list(keys), {}
-    with self._named():
-      for start in range(0, len(keys), MANY):
-        part = keys[start : start + MANY]
+  def known(self, keys: Iterable[str]) -> dict[str, tuple[float, float]]:
+    """Returns the entries of those `keys` that are in the cache."""
+    keys = list(keys)
+    entries: dict[str, tuple[float, float]] = {}
+    with self._report_errors():
+      for start in range(0, len(keys), KEYS_PER_QUERY):
+        part = keys[start : start + KEYS_PER_QUERY]
         marks = ",".join("?" * len(part))
-        rows = self._base.execute(f"SELECT * FROM scores WHERE key IN ({marks})", part)
-        found |= {key: (chosen, rejected) for key, chosen, rejected in rows}
-    return found
+        rows = self._db.execute(f"SELECT * FROM scores WHERE key IN ({marks})", part)
+        entries |= {key: (chosen, rejected) for key, chosen, rejected in rows}
+    return entries
 
   def add(self, scores: dict[str, tuple[float, float]]) -> None:
-    """On the disk when this returns."""
+    """Stores entries; they are on disk when this returns. Existing entries are kept."""
     rows = [(key, *pair) for key, pair in scores.items()]
-    with self._named():
-      self._base.execute("BEGIN IMMEDIATE")
-      self._base.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?, ?)", rows)
-      self._base.execute("COMMIT")
+    with self._report_errors():
+      self._db.execute("BEGIN IMMEDIATE")
+      self._db.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?, ?)", rows)
+      self._db.execute("COMMIT")
 
   @contextlib.contextmanager
-  def _named(self):
+  def _report_errors(self) -> Iterator[None]:
     try:
       yield
     except sqlite3.Error as error:
       raise errors.data(
-        f"{self.path}: {error}; free some room, mend it, or set config.pair.cache to another file"
+        f"{self.path}: {error}; fix this or free some space, or set config.pair.cache to another "
+        "file"
       ) from None

@@ -1,7 +1,7 @@
-"""Small students and the Hugging Face directories they are read from."""
+"""Small students and the Hugging Face directories that they are loaded from."""
 
 import json
-import types
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,13 +22,13 @@ def config(layers: int = 2, tied: bool = True, **parts) -> decoder.Config:
   )
 
 
-def whole(layers: int = 2) -> decoder.Config:
-  """One with as many keys as queries, which a family can fuse."""
+def unshared(layers: int = 2) -> decoder.Config:
+  """A config with as many key heads as query heads, so a family can fuse them."""
   return config(layers, kv_heads=4)
 
 
 def _fused(c: decoder.Config) -> list[layout.Tensor]:
-  """Queries, keys and values as one tensor, in the two orders there are: [D, 3HK] and [3HK, D]."""
+  """Queries, keys and values as one tensor, in both orders: [D, 3HK] and [3HK, D]."""
   d, h, k = c.width, c.heads, c.head_width
   own = [t for t in LLAMA.tensors(c) if t.path[-1] not in ("q", "k", "v")]
   for n in range(c.layers):
@@ -41,56 +41,64 @@ def _fused(c: decoder.Config) -> list[layout.Tensor]:
   return own
 
 
-FUSED = types.SimpleNamespace(
-  write=LLAMA.write, tensors=_fused, spare=LLAMA.spare, PREFIX=LLAMA.PREFIX
-)
+class Fused:
+  """A Llama that stores queries, keys and values fused."""
+
+  PREFIX = LLAMA.PREFIX
+  write, spare = staticmethod(LLAMA.write), staticmethod(LLAMA.spare)
+  tensors = staticmethod(_fused)
 
 
-def theirs(tensors, seed: int = 0) -> dict[str, np.ndarray]:
-  """Random float32 tensors by name."""
+FUSED = Fused()
+
+
+def random_tensors(tensors, seed: int = 0) -> dict[str, np.ndarray]:
+  """Random float32 arrays by the names of `tensors`."""
   rng = np.random.Generator(np.random.PCG64(seed))
   shapes = {t.name: t.shape for t in tensors}
   return {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
 
 
-def directory(path, family, c, arrays, files: int = 1):
-  """What a hub would hold; `files` above 1 come with an index."""
+def write_directory(path, family: Any, c, arrays, files: int = 1):
+  """Writes a model directory; with several files, it has an index."""
   path.mkdir()
   (path / hf.CONFIG).write_text(json.dumps(family.write(c)))
   if files == 1:
     safetensors.numpy.save_file(arrays, path / hf.WEIGHTS)
     return path
   names = [f"model-{n + 1:05}-of-{files:05}.safetensors" for n in range(files)]
-  place = {name: names[n % files] for n, name in enumerate(arrays)}
+  file_of = {name: names[n % files] for n, name in enumerate(arrays)}
   for file in names:
-    safetensors.numpy.save_file({n: x for n, x in arrays.items() if place[n] == file}, path / file)
-  (path / hf.INDEX).write_text(json.dumps({"weight_map": place}))
+    held = {n: x for n, x in arrays.items() if file_of[n] == file}
+    safetensors.numpy.save_file(held, path / file)
+  (path / hf.INDEX).write_text(json.dumps({"weight_map": file_of}))
   return path
 
 
 def like(c: decoder.Config, mesh=None, dtype="float32"):
-  """Where its parameters belong; without a mesh, all on one device."""
+  """Shapes and shardings of the parameters; without a mesh, all on one device."""
   mesh = mesh or sharding.make_mesh(devices=jax.devices()[:1])
   shapes = decoder.shapes(c)
-  places = sharding.of_params(mesh, decoder.axes(c), shapes)
-  put = lambda x, place: jax.ShapeDtypeStruct(x.shape, dtype, sharding=place)
-  return jax.tree.map(put, shapes, places)
+  shardings = sharding.of_params(mesh, decoder.axes(c), shapes)
+  return jax.tree.map(
+    lambda x, placed: jax.ShapeDtypeStruct(x.shape, dtype, sharding=placed), shapes, shardings
+  )
 
 
 def expected(tensors, arrays, shapes):
-  """The parameters as NumPy has them: each tensor whole, by layout.to_ours."""
-  wanted = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes)
+  """The parameters as NumPy arrays, from each tensor by layout.to_ours."""
+  params = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes)
   for t in tensors:
-    node = wanted
+    node = params
     for key in t.path[:-1]:
       node = node[key]
     ours = layout.to_ours(t, arrays[t.name].astype(np.float32))
     node[t.path[-1]][... if t.layer is None else t.layer] = ours
-  return wanted
+  return params
 
 
-def same(a, b) -> None:
-  """Every bit of two trees."""
+def assert_same(a, b) -> None:
+  """Compares every bit of two trees."""
   assert jax.tree.structure(a) == jax.tree.structure(b)
   for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
     assert x.dtype == y.dtype

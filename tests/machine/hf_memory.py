@@ -1,6 +1,6 @@
-"""Says, as JSON, what reading and writing a wide model costs in memory: bytes above what was there.
+"""Prints, as JSON, the peak memory in bytes for reading and writing a wide model.
 
-python tests/machine/hf_memory.py FOLDER DATA FSDP TENSOR
+python tests/machine/hf_memory.py DIRECTORY DATA FSDP TENSOR
 """
 
 import json
@@ -22,42 +22,44 @@ from distill_jax.students.families import layout
 
 
 def peak(call):
-  """(what it returns, by how much the most memory held meanwhile exceeds what was held before)."""
-  pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+  """Returns (the result, by how much the peak of memory exceeds the memory before)."""
+  pathlib.Path("/proc/self/clear_refs").write_text("5")  # resets the peak
   before = _status("VmRSS")
   result = call()
   return result, _status("VmHWM") - before
 
 
 def _status(name: str) -> int:
-  found = re.search(rf"{name}:\s+(\d+) kB", pathlib.Path("/proc/self/status").read_text())
-  return int(found[1]) * 1024
+  match = re.search(rf"{name}:\s+(\d+) kB", pathlib.Path("/proc/self/status").read_text())
+  return int(match[1]) * 1024
 
 
-def main(folder: pathlib.Path, *mesh: int) -> None:
+def main(directory: pathlib.Path, *mesh: int) -> None:
   c = decoder.Config(
     vocab=4096, width=1792, layers=2, heads=14, kv_heads=7, head_width=128, mlp=7168,
     norm_eps=1e-5, tied=True, dtype="float32", rotary=decoder.Rotary(1e4, 128),
   )  # fmt: skip
   family = material.LLAMA
   tensors = family.tensors(c)
-  base = material.directory(folder / "base", family, c, material.theirs(tensors))
+  base = material.write_directory(directory / "base", family, c, material.random_tensors(tensors))
   (base / "tokenizer.json").write_text("{}")
   like = material.like(c, sharding.make_mesh(*mesh))
-  jax.jit(lambda: jax.numpy.zeros(8) + 1)().block_until_ready()  # the compiler is no model
+  jax.jit(
+    lambda: jax.numpy.zeros(8) + 1
+  )().block_until_ready()  # loads the compiler, which is not counted
   params, read = peak(
     lambda: hf_read.load(base, tensors, spare=family.spare(c), prefix=family.PREFIX, like=like)
   )
   _, written = peak(
     lambda: hf_write.export(
-      folder / "out", fields=family.write(c), tensors=tensors, to_theirs=layout.to_theirs,
-      params=params, tokenizer=base, bos=None, end=1, pad=0, positions=64, card="",
+      directory / "out", fields=family.write(c), tensors=tensors, to_theirs=layout.to_theirs,
+      params=params, tokenizer=base, bos=None, eos=1, pad=0, positions=64, card="",
     )
   )  # fmt: skip
   shards = [s.data.nbytes for x in jax.tree.leaves(params) for s in x.addressable_shards]
   sizes = [4 * math.prod(t.shape) for t in tensors]
-  found = {"read": read, "written": written, "held": sum(shards)}
-  print(json.dumps({**found, "largest": max(sizes), "model": sum(sizes)}))
+  peaks = {"read": read, "written": written, "held": sum(shards)}
+  print(json.dumps({**peaks, "largest": max(sizes), "model": sum(sizes)}))
 
 
 if __name__ == "__main__":

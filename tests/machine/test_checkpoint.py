@@ -23,16 +23,19 @@ class State(NamedTuple):
 def state_of(step: int, mesh=None) -> State:
   rng = np.random.Generator(np.random.PCG64(step))
   mesh = mesh or mesh_of(2, 4)
-  place = lambda *axes: jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
+
+  def sharded(*axes):
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
+
   bits = rng.integers(0, 2**32, (8, 4), dtype=np.uint32)
   put = jax.device_put
   return State(
-    put(np.int32(step), place()),
+    put(np.int32(step), sharded()),
     {
-      "fp32": put(rng.standard_normal((8, 16), np.float32), place("a", "b")),
-      "bf16": put(jax.numpy.asarray(rng.standard_normal((8, 4)), jax.numpy.bfloat16), place("a")),
-      "keys": put(bits, place(None, "b")),
-      "layers": (put(np.arange(8, dtype=np.int32), place("b")), put(np.float32(-0.0), place())),
+      "fp32": put(rng.standard_normal((8, 16), np.float32), sharded("a", "b")),
+      "bf16": put(jax.numpy.asarray(rng.standard_normal((8, 4)), jax.numpy.bfloat16), sharded("a")),
+      "keys": put(bits, sharded(None, "b")),
+      "layers": (put(np.arange(8, dtype=np.int32), sharded("b")), put(np.float32(-0.0), sharded())),
     },
   )
 
@@ -54,13 +57,13 @@ def assert_same_bits(one, two):
 
 
 @pytest.fixture
-def warned():
+def warnings():
   return []
 
 
 @pytest.fixture
-def store(tmp_path, warned):
-  return checkpoint.Checkpoints(tmp_path / "checkpoints", keep=2, warn=warned.append)
+def store(tmp_path, warnings):
+  return checkpoint.Checkpoints(tmp_path / "checkpoints", keep=2, warn=warnings.append)
 
 
 def inside(store, step: int, name: str):
@@ -72,12 +75,12 @@ def data_file(store, step: int):
   return max(files, key=lambda f: f.stat().st_size)
 
 
-def test_nothing_saved_restores_nothing_and_leaves_nothing_behind(store):
+def test_without_a_checkpoint_restore_returns_none_and_creates_nothing(store):
   assert store.restore(state_of(0)) is None and store.latest() is None
   assert not store._path.exists()
 
 
-def test_what_is_restored_is_bit_for_bit_what_was_saved(store, capfd):
+def test_a_restored_state_is_bit_for_bit_the_saved_one(store, capfd):
   store.save(7, state_of(7))
   restored, step = store.restore(state_of(0))
   assert step == 7
@@ -85,7 +88,7 @@ def test_what_is_restored_is_bit_for_bit_what_was_saved(store, capfd):
   assert capfd.readouterr() == ("", "")
 
 
-def test_it_is_restored_onto_the_places_that_are_asked_for(store):
+def test_a_state_is_restored_with_the_requested_shardings(store):
   store.save(7, state_of(7))
   like = shapes_of(state_of(0, mesh_of(8, 1)))
   restored, _ = store.restore(like)
@@ -102,7 +105,7 @@ def test_the_newest_few_are_kept_and_the_newest_is_restored(store):
   assert step == 15 and int(restored.step) == 15
 
 
-def test_training_that_came_back_replaces_what_lay_ahead(store):
+def test_a_save_replaces_this_and_later_steps(store):
   for step in (5, 10):
     store.save(step, state_of(step))
   store.save(10, state_of(11))
@@ -132,12 +135,14 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_a_damaged_checkpoint_is_passed_over_aloud_and_with_no_other_refused(store, warned, damage):
+def test_a_damaged_checkpoint_is_skipped_with_a_warning_or_rejected_if_none_is_left(
+  store, warnings, damage
+):
   store.save(5, state_of(5))
   store.save(10, state_of(10))
   damage(store, 10)
   restored, step = store.restore(state_of(0))
-  assert step == 5 and len(warned) == 1 and str(store._path / "10") in warned[0]
+  assert step == 5 and len(warnings) == 1 and str(store._path / "10") in warnings[0]
   assert_same_bits(restored, state_of(5))
   damage(store, 5)
   with pytest.raises(errors.UserError, match=str(store._path / "5")) as caught:
@@ -147,17 +152,17 @@ def test_a_damaged_checkpoint_is_passed_over_aloud_and_with_no_other_refused(sto
   assert store.restore(state_of(0))[1] == 10
 
 
-def test_a_save_without_its_manifest_never_happened(store, warned):
+def test_a_save_without_its_manifest_does_not_count(store, warnings):
   store.save(5, state_of(5))
   store.save(10, state_of(10))
   (store._path / "10" / "MANIFEST.json").unlink()
   (store._path / "12.orbax-checkpoint-tmp").mkdir()
-  assert store.restore(state_of(0))[1] == 5 and store.latest() == 5 and not warned
+  assert store.restore(state_of(0))[1] == 5 and store.latest() == 5 and not warnings
   store.save(10, state_of(10))
   assert sorted(p.name for p in store._path.iterdir()) == ["10", "5"]
 
 
-def test_another_model_is_refused(store):
+def test_a_different_model_is_rejected(store):
   store.save(5, state_of(5))
   like = shapes_of(state_of(0))
   sharding = like.params["fp32"].sharding
@@ -168,19 +173,19 @@ def test_another_model_is_refused(store):
     "fewer": {k: v for k, v in like.params.items() if k != "fp32"},
   }
   for params in others.values():
-    with pytest.raises(errors.UserError, match=r"another model .*(fp32|other)"):
+    with pytest.raises(errors.UserError, match=r"a different model .*(fp32|other)"):
       store.restore(like._replace(params=params))
 
 
 def test_the_manifest_lists_every_file(store):
   store.save(5, state_of(5))
-  folder = store._path / "5"
-  listed = json.loads((folder / "MANIFEST.json").read_text())["files"]
-  there = {f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file()}
-  assert there == {*listed, "MANIFEST.json"}
+  step_dir = store._path / "5"
+  listed = json.loads((step_dir / "MANIFEST.json").read_text())["files"]
+  present = {f.relative_to(step_dir).as_posix() for f in step_dir.rglob("*") if f.is_file()}
+  assert present == {*listed, "MANIFEST.json"}
 
 
-def test_a_full_disk_is_refused_and_costs_nothing(store, monkeypatch):
+def test_a_full_disk_is_reported_and_loses_nothing(store, monkeypatch):
   store.save(5, state_of(5))
 
   def full(*_):
@@ -188,7 +193,7 @@ def test_a_full_disk_is_refused_and_costs_nothing(store, monkeypatch):
 
   with monkeypatch.context() as patched:
     patched.setattr(os, "fsync", full)
-    with pytest.raises(errors.UserError, match="make room"):
+    with pytest.raises(errors.UserError, match="free some space"):
       store.save(10, state_of(10))
   assert store.restore(state_of(0))[1] == 5
 
@@ -200,9 +205,9 @@ sys.path[:0] = [{root!r}, {here!r}]
 import test_checkpoint
 from distill_jax.machine import checkpoint
 store = checkpoint.Checkpoints({path!r}, keep=2)
-found = store.restore(test_checkpoint.state_of(0))
-step = found[1] if found else 0
-print("begun", flush=True)
+restored = store.restore(test_checkpoint.state_of(0))
+step = restored[1] if restored else 0
+print("started", flush=True)
 while True:
   step += 1
   store.save(step, test_checkpoint.state_of(step))
@@ -210,22 +215,22 @@ while True:
 """
 
 
-def test_a_kill_at_any_moment_of_a_save_costs_that_save_only(store, warned):
+def test_a_kill_at_any_moment_of_a_save_loses_only_that_save(store, warnings):
   here = os.path.dirname(__file__)
   root = os.path.dirname(os.path.dirname(here))
   program = SAVER.format(root=root, here=here, path=str(store._path))
   draw, saved = random.Random(0), 0
-  for told_before in (0, 2, 1):
+  for count in (0, 2, 1):
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as saver:
-      assert saver.stdout.readline() == b"begun\n"
-      told = [saver.stdout.readline() for _ in range(told_before)]
+      assert saver.stdout.readline() == b"started\n"
+      reported = [saver.stdout.readline() for _ in range(count)]
       time.sleep(draw.uniform(0, 0.05))
       saver.send_signal(signal.SIGKILL)
-      told += saver.stdout.read().split()
-    saved = int(told[-1]) if told else saved
+      reported += saver.stdout.read().split()
+    saved = int(reported[-1]) if reported else saved
     restored, step = store.restore(state_of(0)) or (None, 0)
-    assert step in (saved, saved + 1)  # the last one may have been done, but not yet told
+    assert step in (saved, saved + 1)  # the last save may be complete, but not yet reported
     if step:
       assert_same_bits(restored, state_of(step))
     saved = step
-  assert saved and not warned
+  assert saved and not warnings

@@ -1,4 +1,4 @@
-"""A Hugging Face directory: where it is found, what it says, and what is refused of it."""
+"""A Hugging Face directory: where it is found, what it describes, and what is rejected."""
 
 import json
 import pathlib
@@ -16,21 +16,21 @@ from distill_jax.machine import hf, hf_read
 from distill_jax.students import families, sharding
 
 REAL = pathlib.Path(__file__).parents[3] / "shared" / "models"
-AT_HAND = [folder for folder in (REAL / "stories260k-hf",) if folder.is_dir()]
+AVAILABLE = [path for path in (REAL / "stories260k-hf",) if path.is_dir()]
 
 
 @pytest.fixture
 def base(tmp_path):
   c = material.config()
-  arrays = material.theirs(material.LLAMA.tensors(c))
-  return material.directory(tmp_path / "base", material.LLAMA, c, arrays)
+  arrays = material.random_tensors(material.LLAMA.tensors(c))
+  return material.write_directory(tmp_path / "base", material.LLAMA, c, arrays)
 
 
 @pytest.fixture
 def many(tmp_path):
   c = material.config()
-  arrays = material.theirs(material.LLAMA.tensors(c))
-  return material.directory(tmp_path / "many", material.LLAMA, c, arrays, files=3)
+  arrays = material.random_tensors(material.LLAMA.tensors(c))
+  return material.write_directory(tmp_path / "many", material.LLAMA, c, arrays, files=3)
 
 
 def test_a_directory_is_described_by_its_files(base, many):
@@ -50,72 +50,74 @@ def weight_map(value):
 ONE = {
   "no_config": (lambda f: (f / hf.CONFIG).unlink(), f"{hf.CONFIG} cannot be read .No such file"),
   "config_not_json": (
-    lambda f: (f / hf.CONFIG).write_text("{'a'"), "config.json is not JSON: fetch"
+    lambda f: (f / hf.CONFIG).write_text("{'a'"), "config.json is not JSON; download"
   ),
   "config_not_utf8": (lambda f: (f / hf.CONFIG).write_bytes(b'{"a": "\xff"}'), "is not JSON"),
-  "config_a_list": (lambda f: (f / hf.CONFIG).write_text("[1]"), "config.json holds no fields"),
+  "config_a_list": (lambda f: (f / hf.CONFIG).write_text("[1]"), "is not a JSON object"),
   "config_deep": (lambda f: (f / hf.CONFIG).write_text("[" * 100_000), "is not JSON"),
   "generation_not_json": (
     lambda f: (f / hf.GENERATION).write_text("{"), "generation_config.json is not JSON"
   ),
-  "no_weights": (lambda f: (f / hf.WEIGHTS).unlink(), f"holds no {hf.WEIGHTS}: convert it"),
+  "no_weights": (lambda f: (f / hf.WEIGHTS).unlink(), f"has no {hf.WEIGHTS}: convert it"),
   "pickle": (
     lambda f: (f / hf.WEIGHTS).rename(f / "pytorch_model.bin"),
-    "only pytorch_model.bin, a pickle, which can run code: convert it .*save_pretrained",
+    "only pytorch_model.bin, a pickle, which can run code; convert it .*save_pretrained",
   ),
 }  # fmt: skip
 MANY = {
   "shard_missing": (
     lambda f: (f / "model-00002-of-00003.safetensors").unlink(),
-    f"lacks model-00002-of-00003.safetensors, which {hf.INDEX} names: fetch it again",
+    f"lacks model-00002-of-00003.safetensors, listed in {hf.INDEX}; download it again",
   ),
   "index_not_json": (lambda f: (f / hf.INDEX).write_text("x"), "index.json is not JSON"),
   "no_map": (lambda f: (f / hf.INDEX).write_text("{}"), "has no weight_map"),
   "empty_map": (weight_map({}), "has no weight_map"),
   "map_of_numbers": (weight_map({"a": 3}), "has no weight_map"),
   "map_to_elsewhere": (weight_map({"a": "../base/model.safetensors"}), "has no weight_map"),
-  "map_to_a_folder": (weight_map({"a": ".."}), "has no weight_map"),
+  "map_to_a_directory": (weight_map({"a": ".."}), "has no weight_map"),
 }
 
 
 @pytest.mark.parametrize("case", ONE | MANY)
-def test_every_damage_is_one_line_with_the_file_and_what_to_do(case, request):
+def test_every_damage_is_reported_in_one_line_with_the_file_and_the_remedy(case, request):
   damage, line = (ONE | MANY)[case]
-  folder = request.getfixturevalue("base" if case in ONE else "many")
-  damage(folder)
-  with pytest.raises(errors.UserError, match=line) as refusal:
-    hf.describe(folder)
-  assert str(refusal.value).startswith(str(folder)) and refusal.value.code == errors.DATA
+  path = request.getfixturevalue("base" if case in ONE else "many")
+  damage(path)
+  with pytest.raises(errors.UserError, match=line) as caught:
+    hf.describe(path)
+  assert str(caught.value).startswith(str(path)) and caught.value.code == errors.DATA
 
 
-def test_a_digest_changes_with_weights_and_config_and_with_nothing_else(base, many):
-  for folder in (base, many):
-    first = hf.digest(folder)
-    (folder / "README.md").write_text("x")
-    assert hf.digest(folder) == first and re.fullmatch("[0-9a-f]{64}", first)
-    for file in (folder / hf.CONFIG, hf.describe(folder)[2][-1]):
+def test_a_digest_changes_with_the_weights_and_the_config_only(base, many):
+  for path in (base, many):
+    first = hf.digest(path)
+    (path / "README.md").write_text("x")
+    assert hf.digest(path) == first and re.fullmatch("[0-9a-f]{64}", first)
+    for file in (path / hf.CONFIG, hf.describe(path)[2][-1]):
       was = file.read_bytes()
       file.write_bytes(was[:-1] + bytes([was[-1] ^ 1]) if file.suffix != ".json" else was + b" ")
-      assert hf.digest(folder) != first
+      assert hf.digest(path) != first
       file.write_bytes(was)
-    assert hf.digest(folder) == first
+    assert hf.digest(path) == first
 
 
-def test_a_directory_is_taken_as_it_is_and_nothing_is_fetched(base, monkeypatch):
+def test_a_directory_is_used_as_it_is_without_a_download(base, monkeypatch):
   monkeypatch.setattr(huggingface_hub, "snapshot_download", None)
   assert hf.fetch(str(base)) == base
 
 
-def test_of_the_hub_only_what_is_read_is_asked_for(monkeypatch, tmp_path):
-  asked = {}
+def test_only_files_that_are_read_are_downloaded(monkeypatch, tmp_path):
+  requested = {}
 
   def download(name, **options):
-    asked[name] = options
+    requested[name] = options
     return str(tmp_path)
 
   monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
   assert hf.fetch("someone/small") == tmp_path
-  assert list(asked) == ["someone/small"] and list(asked["someone/small"]) == ["allow_patterns"]
+  assert list(requested) == ["someone/small"] and list(requested["someone/small"]) == [
+    "allow_patterns"
+  ]
   wanted = [
     *("config.json", "generation_config.json", "model.safetensors", "tokenizer.json"),
     *("model-00001-of-00002.safetensors", "model.safetensors.index.json", "spiece.model"),
@@ -124,50 +126,50 @@ def test_of_the_hub_only_what_is_read_is_asked_for(monkeypatch, tmp_path):
     *("pytorch_model.bin", "modeling_x.py", "model.pt", "tf_model.h5", "consolidated.safetensors"),
     *("onnx/model.onnx", "flax_model.msgpack", "training_args.bin", "adapter_model.safetensors"),
   ]
-  patterns = asked["someone/small"]["allow_patterns"]
+  patterns = requested["someone/small"]["allow_patterns"]
   keep = huggingface_hub.utils.filter_repo_objects
   assert list(keep([*wanted, *unwanted], allow_patterns=patterns)) == wanted
 
 
-def test_what_neither_disk_nor_hub_has_is_refused_by_name(monkeypatch):
+def test_a_model_that_neither_the_disk_nor_the_hub_has_is_rejected_by_name(monkeypatch):
   def offline(*_, **__):
     raise ConnectionError("no network\nat all")
 
   monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
-  line = r"^someone/small is no directory here, and the hub did not give it \(no network\): "
+  line = r"^someone/small is not a directory, and its download from the hub failed \(no network\); "
   with pytest.raises(errors.UserError, match=line + ".*give the directory"):
     hf.fetch("someone/small")
   monkeypatch.setattr(huggingface_hub, "snapshot_download", None)
   for path in ("./small", "/small", "~/small", "models/llama/small"):
-    with pytest.raises(errors.UserError, match="is no directory: give one"):
+    with pytest.raises(errors.UserError, match="is not a directory; give one"):
       hf.fetch(path)
 
 
-def test_the_hub_itself_refuses_without_a_network_in_one_line():
-  with pytest.raises(errors.UserError, match=r"^no such name! is no directory here"):
+def test_an_invalid_hub_name_is_rejected_in_one_line():
+  with pytest.raises(errors.UserError, match=r"^no such name! is not a directory"):
     hf.fetch("no such name!")
 
 
-@pytest.mark.parametrize("folder", AT_HAND, ids=lambda f: f.name)
-def test_a_published_model_is_read_as_its_file_has_it(folder):
-  fields, _, (file,) = hf.describe(folder)
+@pytest.mark.parametrize("path", AVAILABLE, ids=lambda f: f.name)
+def test_a_published_model_is_loaded_as_its_file_stores_it(path):
+  fields, _, (file,) = hf.describe(path)
   family = families.of(fields["model_type"])
   c = family.read(fields)
   like = material.like(c, sharding.make_mesh(2, 2, 2))
   tensors = family.tensors(c)
-  params = hf_read.load(folder, tensors, spare=family.spare(c), prefix=family.PREFIX, like=like)
+  params = hf_read.load(path, tensors, spare=family.spare(c), prefix=family.PREFIX, like=like)
   arrays = safetensors.numpy.load_file(file)
   names = {t.name for t in tensors}
   assert names <= arrays.keys() and all(
     re.fullmatch(family.spare(c), n) for n in arrays.keys() - names
   )
-  material.same(params, material.expected(tensors, arrays, like))
+  material.assert_same(params, material.expected(tensors, arrays, like))
   assert all(
     np.isfinite(x).all() and np.ptp(x) > 0 for x in jax.tree.leaves(jax.device_get(params))
   )
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "~nobody-of-that-name/model"])
-def test_a_name_that_cannot_be_looked_for_is_one_line(name):
-  with pytest.raises(errors.UserError, match="cannot be looked for"):
+def test_an_invalid_path_is_rejected_in_one_line(name):
+  with pytest.raises(errors.UserError, match="is not a valid path"):
     hf.fetch(name)

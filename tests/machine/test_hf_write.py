@@ -1,4 +1,4 @@
-"""A student leaves as a Hugging Face directory, whole or not at all, and comes back bit for bit."""
+"""A student is exported completely or not at all, and loads again bit for bit."""
 
 import json
 import math
@@ -34,12 +34,12 @@ def words(tmp_path_factory):
 
 @pytest.fixture
 def write(words, tmp_path):
-  """(family, config, params) to tmp_path/out, or what is wished instead."""
+  """Returns a function that exports to tmp_path/out by default."""
 
   def call(family, c, params, out=tmp_path / "out", **changed):
     usual = dict(
       fields=family.write(c), tensors=family.tensors(c), to_theirs=layout.to_theirs, params=params,
-      tokenizer=words, bos=None, end=1, pad=0, positions=64, card="# card\n",
+      tokenizer=words, bos=None, eos=1, pad=0, positions=64, card="# card\n",
     )  # fmt: skip
     hf_write.export(out, **(usual | changed))
     return out
@@ -48,46 +48,49 @@ def write(words, tmp_path):
 
 
 def random(c, mesh=None):
-  """Parameters of which no two are the same, on a mesh."""
+  """Random parameters on a mesh."""
   model, rng = students.of(c), np.random.Generator(np.random.PCG64(5))
   shapes = model.shapes(c)
   mesh = mesh or sharding.make_mesh(devices=jax.devices()[:1])
-  places = sharding.of_params(mesh, model.axes(c), shapes)
-  put = lambda x, place: jax.device_put(rng.standard_normal(x.shape, np.float32), place)
-  return jax.tree.map(put, shapes, places)
+  shardings = sharding.of_params(mesh, model.axes(c), shapes)
+
+  def draw(x, placed):
+    return jax.device_put(rng.standard_normal(x.shape, np.float32), placed)
+
+  return jax.tree.map(draw, shapes, shardings)
 
 
-def read(folder, family, c, params):
+def read(path, family, c, params):
   return hf_read.load(
-    folder, family.tensors(c), spare=family.spare(c), prefix=family.PREFIX, like=params
+    path, family.tensors(c), spare=family.spare(c), prefix=family.PREFIX, like=params
   )
 
 
-def weights(folder) -> dict:
-  """What safetensors itself finds in a directory."""
+def weights(path) -> dict:
+  """Loads the tensors of a directory with safetensors."""
   out = {}
-  for file in hf.describe(folder)[2]:
+  for file in hf.describe(path)[2]:
     out |= safetensors.numpy.load_file(file)
   return out
 
 
 @pytest.mark.parametrize("kind", [*families.BY_TYPE, "fused"])
-@pytest.mark.parametrize("limit", [hf_write.LIMIT, 10_000])
-def test_what_left_comes_back_bit_for_bit_in_one_file_or_many(kind, limit, write):
+@pytest.mark.parametrize("limit", [hf_write.MAX_FILE_BYTES, 10_000])
+def test_an_export_loads_again_bit_for_bit_from_one_file_or_several(kind, limit, write):
   if kind == "fused":
-    family, c = material.FUSED, material.whole()
+    family, c = material.FUSED, material.unshared()
   else:
     family = families.BY_TYPE[kind]
     c = family.scratch(types.SimpleNamespace(**SIZES))
   params = random(c, sharding.make_mesh(2, 2, 2))
-  out = write(family, c, params, limit=limit)
-  assert (len(hf.describe(out)[2]) == 1) == (limit == hf_write.LIMIT)
+  out = write(family, c, params, max_file_bytes=limit)
+  assert (len(hf.describe(out)[2]) == 1) == (limit == hf_write.MAX_FILE_BYTES)
   again = read(out, family, c, params)
-  material.same(again, params)
+  material.assert_same(again, params)
   assert jax.tree.map(lambda x: x.sharding, again) == jax.tree.map(lambda x: x.sharding, params)
 
 
-def test_meshes_and_a_second_time_write_the_same_bytes(write, tmp_path):
+def test_another_mesh_and_a_second_export_write_the_same_bytes(write, tmp_path):
   family, c = material.LLAMA, material.config(tied=False)
   params = random(c)
   first = write(family, c, params)
@@ -101,9 +104,9 @@ def test_meshes_and_a_second_time_write_the_same_bytes(write, tmp_path):
 
 
 @pytest.mark.parametrize("limit", [1, 5_000, 12_000])
-def test_files_stay_within_their_limit_and_the_index_tells_all(limit, write):
+def test_files_stay_within_the_limit_and_the_index_is_complete(limit, write):
   family, c = material.LLAMA, material.config()
-  out = write(family, c, random(c), limit=limit)
+  out = write(family, c, random(c), max_file_bytes=limit)
   index = json.loads((out / hf.INDEX).read_text())
   files = sorted(f.name for f in out.glob("*.safetensors"))
   count = len(files)
@@ -117,12 +120,12 @@ def test_files_stay_within_their_limit_and_the_index_tells_all(limit, write):
   assert not (out / hf.WEIGHTS).exists()
 
 
-def test_bfloat16_is_each_number_rounded_and_said_in_both_spellings(write):
+def test_bfloat16_rounds_each_number_and_is_declared_in_both_fields(write):
   family, c = material.LLAMA, material.config()
   params = random(c)
   out = write(family, c, params, dtype="bfloat16")
   rounded = jax.tree.map(lambda x: np.asarray(x).astype(jnp.bfloat16), params)
-  material.same(
+  material.assert_same(
     read(out, family, c, jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)), rounded
   )
   fields, *_ = hf.describe(out)
@@ -130,15 +133,15 @@ def test_bfloat16_is_each_number_rounded_and_said_in_both_spellings(write):
   assert {x.dtype for x in weights(out).values()} == {np.dtype(jnp.bfloat16)}
 
 
-@pytest.mark.parametrize("turn", [np.transpose, lambda x: x[::2, ::-1], np.asfortranarray])
-def test_arrays_are_written_as_they_count_not_as_they_lie_in_memory(turn, tmp_path):
-  array = turn(np.arange(48, dtype=np.float32).reshape(6, 8))
+@pytest.mark.parametrize("view", [np.transpose, lambda x: x[::2, ::-1], np.asfortranarray])
+def test_arrays_are_written_in_index_order_not_in_memory_order(view, tmp_path):
+  array = view(np.arange(48, dtype=np.float32).reshape(6, 8))
   assert not array.flags.c_contiguous
   hf_file.write(tmp_path / "x", array.dtype, {"x": array.shape}, lambda _: array)
   np.testing.assert_array_equal(safetensors.numpy.load_file(tmp_path / "x")["x"], array)
 
 
-def test_the_directory_says_who_it_is_and_its_tokenizer_is_the_students(write, words):
+def test_the_directory_has_its_config_and_the_tokenizer_of_the_student(write, words):
   family, c = material.LLAMA, material.config()
   out = write(family, c, random(c))
   names = {hf.CONFIG, hf.GENERATION, hf.WEIGHTS, "README.md"}
@@ -157,54 +160,54 @@ def test_the_directory_says_who_it_is_and_its_tokenizer_is_the_students(write, w
   assert {f.name for f in out.parent.iterdir()} == {"out"}
 
 
-@pytest.mark.parametrize(("end", "told"), [(7, 7), ([7], 7), ((7, 9), [7, 9])])
-def test_one_end_is_a_number_and_several_are_a_list(end, told, write):
+@pytest.mark.parametrize(("eos", "field"), [(7, 7), ([7], 7), ((7, 9), [7, 9])])
+def test_one_eos_token_is_a_number_and_several_are_a_list(eos, field, write):
   c = material.config()
-  fields, generation, _ = hf.describe(write(material.LLAMA, c, random(c), end=end))
-  assert fields["eos_token_id"] == generation["eos_token_id"] == told
+  fields, generation, _ = hf.describe(write(material.LLAMA, c, random(c), eos=eos))
+  assert fields["eos_token_id"] == generation["eos_token_id"] == field
 
 
 @pytest.mark.parametrize("kind", families.BY_TYPE)
-def test_a_family_that_says_how_long_its_rows_are_is_not_corrected(kind, write):
+def test_a_family_with_its_own_maximum_length_keeps_it(kind, write):
   family = families.BY_TYPE[kind]
   c = family.scratch(types.SimpleNamespace(**SIZES))
   fields, generation, _ = hf.describe(write(family, c, random(c)))
-  told = [fields[name] for name in hf_write.POSITIONS if name in fields]
-  assert told == [SIZES["positions"] if isinstance(c, decoder.Config) and c.learned else 64]
+  lengths = [fields[name] for name in hf_write.POSITIONS if name in fields]
+  assert lengths == [SIZES["positions"] if isinstance(c, decoder.Config) and c.learned else 64]
   assert ("decoder_start_token_id" in generation) == (kind == "t5")
 
 
-def refused(write, line: str, **changed):
+def rejection(write, message: str, **changed):
   c = material.config()
-  with pytest.raises(errors.UserError, match=line) as refusal:
+  with pytest.raises(errors.UserError, match=message) as caught:
     write(material.LLAMA, c, random(c), **changed)
-  return refusal.value
+  return caught.value
 
 
-def test_what_is_there_already_is_not_written_over(write, tmp_path):
+def test_an_existing_directory_is_not_overwritten(write, tmp_path):
   (tmp_path / "out").mkdir()
-  assert refused(write, "is there already: remove it").code == errors.USAGE
+  assert rejection(write, "already exists; remove it").code == errors.USAGE
   assert not list((tmp_path / "out").iterdir())
 
 
-def test_what_makes_no_directory_is_refused_and_leaves_nothing(write, tmp_path):
-  refused(write, "--dtype=float16 is none of float32, bfloat16", dtype="float16")
+def test_invalid_arguments_are_rejected_and_nothing_is_left(write, tmp_path):
+  rejection(write, "--dtype=float16 is not one of float32, bfloat16", dtype="float16")
   (tmp_path / "nothing").mkdir()
-  refused(write, "holds no tokenizer", tokenizer=tmp_path / "nothing")
+  rejection(write, "has no tokenizer", tokenizer=tmp_path / "nothing")
   assert {f.name for f in tmp_path.iterdir()} == {"nothing"}
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing(write, tmp_path):
+def test_a_full_disk_is_reported_in_one_line_and_nothing_is_left(write, tmp_path):
   limits = resource.getrlimit(resource.RLIMIT_FSIZE)
   resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # the weights are 50 kB
   try:
-    found = refused(write, r"out could not be written \(File too large\); nothing is there$")
+    error = rejection(write, r"out could not be written \(File too large\); nothing is left of it$")
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-  assert found.code == errors.DATA and not list(tmp_path.iterdir())
+  assert error.code == errors.DATA and not list(tmp_path.iterdir())
 
 
-def test_what_interrupts_leaves_nothing_either(write, tmp_path, monkeypatch):
+def test_an_interrupt_leaves_nothing_either(write, tmp_path, monkeypatch):
   def interrupted(*_):
     raise KeyboardInterrupt
 
@@ -215,22 +218,22 @@ def test_what_interrupts_leaves_nothing_either(write, tmp_path, monkeypatch):
   assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("place", [-1, -500])
-def test_a_bit_that_does_not_read_back_is_refused(place, write, tmp_path, monkeypatch):
+@pytest.mark.parametrize("position", [-1, -500])
+def test_a_bit_that_does_not_read_back_is_detected(position, write, tmp_path, monkeypatch):
   real = hf_file._compare
 
   def flipping(file, *args):
     raw = bytearray(file.read_bytes())
-    raw[place] ^= 1
+    raw[position] ^= 1
     file.write_bytes(raw)
     real(file, *args)
 
   monkeypatch.setattr(hf_file, "_compare", flipping)
-  refused(write, r"tensor \S+ did not read back as it was written: is the disk sound")
+  rejection(write, r"tensor \S+ does not read back as written; check the disk")
   assert not list(tmp_path.iterdir())
 
 
-def test_another_header_than_was_written_is_refused(write, monkeypatch):
+def test_a_changed_header_is_detected(write, monkeypatch):
   real = hf_file._compare
 
   def renaming(file, *args):
@@ -238,10 +241,10 @@ def test_another_header_than_was_written_is_refused(write, monkeypatch):
     real(file, *args)
 
   monkeypatch.setattr(hf_file, "_compare", renaming)
-  refused(write, "does not hold the tensors that were written")
+  rejection(write, "does not hold the tensors that were written")
 
 
-def test_one_array_at_a_time_is_asked_for(tmp_path):
+def test_only_one_array_is_in_memory_at_a_time(tmp_path):
   alive = []
 
   def array(name):

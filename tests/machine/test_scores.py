@@ -1,4 +1,4 @@
-"""What was computed once is found again, by this process and by others."""
+"""Log-probabilities that were computed once are found again, by this process and by others."""
 
 import multiprocessing
 import sqlite3
@@ -8,10 +8,10 @@ import pytest
 from distill_jax import errors
 from distill_jax.machine import scores
 
-MANY = {f"key {n}": (-n / 7, -1e-300 * n) for n in range(3 * scores.MANY // 2)}
+MANY = {f"key {n}": (-n / 7, -1e-300 * n) for n in range(3 * scores.KEYS_PER_QUERY // 2)}
 
 
-def test_what_was_added_is_found_again_bit_for_bit(tmp_path):
+def test_added_entries_are_found_again_bit_for_bit(tmp_path):
   with scores.Scores(tmp_path / "s.sqlite") as store:
     assert store.known(MANY) == {}
     store.add(MANY)
@@ -22,7 +22,7 @@ def test_what_was_added_is_found_again_bit_for_bit(tmp_path):
     assert store.known([]) == {}
 
 
-def test_the_first_number_stays(tmp_path):
+def test_the_first_entry_is_kept(tmp_path):
   with scores.Scores(tmp_path / "s.sqlite") as store:
     store.add({"a": (1.0, 2.0)})
     store.add({"a": (3.0, 4.0), "b": (5.0, 6.0)})
@@ -48,14 +48,14 @@ def test_several_processes_may_share_a_file(tmp_path):
     assert len(store.known(keys)) == 80
 
 
-def test_what_another_process_adds_is_seen_while_both_are_open(tmp_path):
+def test_entries_of_another_process_are_visible_while_both_are_open(tmp_path):
   with scores.Scores(tmp_path / "s") as one, scores.Scores(tmp_path / "s") as other:
     one.add({"a": (1.0, 2.0)})
     assert other.known("a") == {"a": (1.0, 2.0)}
 
 
 def broken(path):
-  path.write_bytes(b"no database, but long enough to look like one" * 100)
+  path.write_bytes(b"not a database, but long enough to look like one" * 100)
 
 
 def torn(path):
@@ -70,12 +70,12 @@ def another(path):
   base.close()
 
 
-def folder(path):
+def directory(path):
   path.mkdir()
 
 
-@pytest.mark.parametrize("spoil", [broken, torn, another, folder])
-def test_a_file_that_is_none_is_one_refusal_that_names_it_and_the_setting(tmp_path, spoil):
+@pytest.mark.parametrize("spoil", [broken, torn, another, directory])
+def test_an_invalid_file_is_rejected_with_its_name_and_the_setting(tmp_path, spoil):
   path = tmp_path / "s.sqlite"
   spoil(path)
   with pytest.raises(errors.UserError) as caught, scores.Scores(path) as store:
@@ -85,6 +85,6 @@ def test_a_file_that_is_none_is_one_refusal_that_names_it_and_the_setting(tmp_pa
   assert str(path) in str(caught.value) and "config.pair.cache" in str(caught.value)
 
 
-def test_a_folder_that_is_not_there_is_refused_likewise(tmp_path):
+def test_a_missing_directory_is_rejected_with_the_setting(tmp_path):
   with pytest.raises(errors.UserError, match=r"nowhere.*config\.pair\.cache"):
     scores.Scores(tmp_path / "nowhere" / "s.sqlite").__enter__()

@@ -47,7 +47,7 @@ def test_a_student_leaves_comes_back_and_writes_what_transformers_writes(kind, t
   params = jax.jit(functools.partial(decoder.init, config))(jax.random.key(3))
   hf_write.export(
     out, fields=family.write(config), tensors=tensors, to_theirs=layout.to_theirs, params=params,
-    tokenizer=words, bos=None, end=1, pad=0, positions=80, card="",
+    tokenizer=words, bos=None, eos=1, pad=0, positions=80, card="",
   )  # fmt: skip
   back = hf_read.load(out, tensors, spare=family.spare(config), prefix=family.PREFIX, like=params)
   jax.tree.map(np.testing.assert_array_equal, back, params)
