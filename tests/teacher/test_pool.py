@@ -1,5 +1,8 @@
-"""Several teachers in one config: each request has one of them, always the same; what they say and
-cost is kept in one place, and the caps hold for all of them together."""
+"""Several teachers in one config.
+
+A request always goes to the same teacher; replies and costs are stored in one cache, and the caps
+apply to all teachers together.
+"""
 
 import collections
 import json
@@ -27,50 +30,53 @@ def requests(count, samples=1, first=0, kind="annotate"):
   ]
 
 
-def test_each_teacher_has_about_its_share():
+def test_each_teacher_gets_about_its_share():
   chosen = collections.Counter(pool.choose(WEIGHTS, 0, r) for r in requests(4000))
   assert chosen["cheap"] / 4000 == pytest.approx(0.25, abs=0.03)  # four standard deviations
 
 
-def test_the_teacher_of_a_request_is_decided_by_seed_and_words_alone():
+def test_the_teacher_of_a_request_depends_on_seed_and_text_alone():
   choose = lambda seed, rs: [pool.choose(WEIGHTS, seed, r) for r in rs]
   first = choose(0, requests(200))
   assert choose(0, requests(200)[::-1])[::-1] == first
   assert choose(0, requests(200, samples=3, first=5)) == first  # more samples of the same
   assert choose(1, requests(200)) != first
   assert choose(0, requests(200, kind="correct")) != first
-  # Pinned: a run that is resumed by a later version goes to the teachers it began with.
+  # Pinned: a run resumed by a later version keeps its assignment.
   assert [name[0] for name in choose(0, requests(12))] == list("mcmccmmmmcmm")
 
 
-def test_a_teacher_without_weight_before_it_is_not_asked():
+def test_a_single_teacher_gets_every_request():
   assert {pool.choose({"one": 1.0}, 0, r) for r in requests(50)} == {"one"}
 
 
 @pytest.fixture
 def pooled(serve, tmp_path):
-  """pooled(max_requests=..., ...) -> (a pool of two echoing servers, {name: server})."""
-  made = []
+  """pooled(max_requests=..., ...) -> (a pool of echoing servers, {name: server})."""
+  opened = []
 
-  def start(of=lambda phase: {"main": 1.0, "cheap": 1.0}, seed=0, **terms):
-    kept = {"cache_path": str(tmp_path / "teacher.sqlite"), "run": "this run"}
+  def start(weights_of=lambda phase: {"main": 1.0, "cheap": 1.0}, seed=0, **options):
+    cache = {"cache_path": str(tmp_path / "teacher.sqlite"), "run": "this run"}
     servers = {
       name: serve(answer=lambda m, n, t, s, name=name: [f"{name} {m[-1][1]} {s}"] * n)
       for name in ("main", "cheap", "strong")
     }
-    terms = {**CLIENT_OPTIONS, **kept, **terms}
-    open = lambda name: client.Client(base_url=servers[name].url, **terms | {"model": name})
-    made.append(pool.Pool(open, of, seed=seed, **kept))
-    return made[-1], servers
+    options = {**CLIENT_OPTIONS, **cache, **options}
+
+    def open_teacher(name):
+      return client.Client(base_url=servers[name].url, **options | {"model": name})
+
+    opened.append(pool.Pool(open_teacher, weights_of, seed=seed, **cache))
+    return opened[-1], servers
 
   yield start
-  for each in made:
+  for each in opened:
     each.close()
 
 
 def test_replies_come_in_the_order_of_the_requests_each_from_its_teacher(pooled):
-  teacher_, servers = pooled()
-  replies = ask(teacher_, requests(40, samples=2))
+  teacher, servers = pooled()
+  replies = ask(teacher, requests(40, samples=2))
   for request, row in zip(requests(40, samples=2), replies, strict=True):
     name = pool.choose({"main": 1.0, "cheap": 1.0}, 0, request)
     assert [reply.text.split()[:2] for reply in row] == [[name, request.question]] * 2
@@ -78,55 +84,57 @@ def test_replies_come_in_the_order_of_the_requests_each_from_its_teacher(pooled)
   assert min(counts[:2]) > 5 and sum(counts) == 40 and counts[2] == 0
 
 
-def test_a_resumed_pool_pays_nothing_again_and_has_one_ledger(pooled):
+def test_a_resumed_pool_pays_for_nothing_twice_and_has_one_ledger(pooled):
   first, servers = pooled()
   replies = ask(first, requests(30))
   before = first.ledger.of(0)
   assert before.calls == 30 and first.ledger.total().dollars > 0
   again, _ = pooled()
-  # Other addresses are other servers to the cache: the same ones are asked.
+  # The cache tells servers apart by address, so the same ones must be asked.
   again._open = first._open
   assert ask(again, requests(30)) == replies
   assert again.ledger.of(0) == before
   assert sum(server.stats.requests for server in servers.values()) == 30
 
 
-def test_a_phase_has_its_own_teacher_wherever_it_stands_in_the_plan(pooled):
-  of = lambda phase: {"strong": 1.0} if phase == "feedback" else {"main": 1.0}
-  teacher_, servers = pooled(of)
-  ask(teacher_, requests(3), phase="1_feedback")
-  ask(teacher_, requests(4), phase="0_demonstrate")
+def test_a_phase_has_its_own_teacher_at_any_position_in_the_plan(pooled):
+  def weights_of(phase):
+    return {"strong": 1.0} if phase == "feedback" else {"main": 1.0}
+
+  teacher, servers = pooled(weights_of)
+  ask(teacher, requests(3), phase="1_feedback")
+  ask(teacher, requests(4), phase="0_demonstrate")
   assert [servers[name].stats.requests for name in ("main", "cheap", "strong")] == [4, 0, 3]
-  assert teacher_.ledger.of(0, "1_feedback").calls == 3
+  assert teacher.ledger.of(0, "1_feedback").calls == 3
 
 
 @pytest.mark.parametrize("caps", [{"max_requests": 9}, {"max_dollars": 0.0025}])
-def test_the_caps_are_for_all_teachers_together(pooled, caps):
-  teacher_, servers = pooled(**caps)
+def test_the_caps_apply_to_all_teachers_together(pooled, caps):
+  teacher, servers = pooled(**caps)
   with pytest.raises(errors.UserError) as error:
-    ask(teacher_, requests(200))
+    ask(teacher, requests(200))
   assert error.value.code == errors.BUDGET
   sent = [servers[name].stats.requests for name in ("main", "cheap")]
   assert 0 < sum(sent) < 200
   if "max_requests" in caps:
     assert sum(sent) == 9
-    with pytest.raises(errors.UserError):  # nor has the other one an allowance of its own
-      ask(teacher_, requests(200)[::-1])
+    with pytest.raises(errors.UserError):  # the other one has no cap of its own either
+      ask(teacher, requests(200)[::-1])
     assert sum(servers[name].stats.requests for name in ("main", "cheap")) == 9
-  assert teacher_.ledger.total().dollars <= CLIENT_OPTIONS["max_dollars"]
+  assert teacher.ledger.total().dollars <= CLIENT_OPTIONS["max_dollars"]
 
 
-def test_progress_is_that_of_one_ask(pooled):
+def test_progress_is_reported_as_that_of_one_ask(pooled):
   seen = []
-  teacher_, _ = pooled()
-  ask(teacher_, requests(20, samples=2), on_progress=seen.append)
+  teacher, _ = pooled()
+  ask(teacher, requests(20, samples=2), on_progress=seen.append)
   done = [p.done for p in seen]
   assert done == sorted(done) and (done[-1], {p.total for p in seen}) == (40, {40})
 
 
-def test_nothing_wanted_is_nothing_asked(pooled):
-  teacher_, _ = pooled()
-  assert ask(teacher_, []) == [] and teacher_.ledger.total().calls == 0
+def test_no_requests_ask_nothing(pooled):
+  teacher, _ = pooled()
+  assert ask(teacher, []) == [] and teacher.ledger.total().calls == 0
 
 
 def changed(**changes) -> dict:
@@ -139,7 +147,7 @@ VENDOR = {"kind": "openai", "base_url": "http://localhost:1/v1"}
 CHEAP = {"cheap": {**VENDOR, "model": "small", "prices": {"input": 0.5}}}
 
 
-def test_a_further_teacher_is_config_teacher_but_for_what_it_names():
+def test_a_further_teacher_is_config_teacher_except_for_its_own_fields():
   s = read_settings(changed(teachers=CHEAP, teacher={"pool": ("main=3", "cheap=1")}))
   main, cheap = s.teacher, s.teachers["cheap"]
   assert (cheap.model, cheap.prices.input) == ("small", 0.5)
@@ -147,7 +155,7 @@ def test_a_further_teacher_is_config_teacher_but_for_what_it_names():
   assert pool.phase_weights(s, "demonstrate") == {"main": 3.0, "cheap": 1.0}
 
 
-def test_a_phase_of_its_own_leaves_the_pool_to_the_others():
+def test_by_phase_leaves_the_pool_to_the_other_phases():
   given = {"pool": ("main=3", "cheap=0.5"), "by_phase": ("feedback=cheap",)}
   s = read_settings(changed(teachers=CHEAP, teacher=given))
   assert pool.phase_weights(s, "feedback") == {"cheap": 1.0}
@@ -188,16 +196,16 @@ def test_the_command_line_changes_a_field_that_the_config_file_names(tmp_path):
 
 
 @pytest.mark.parametrize("own", [[], ["--config.teachers={'cheap': {'concurrency': 2}}"]])
-def test_a_field_of_a_teacher_that_is_not_named_says_how_to(own):
+def test_changing_an_unset_field_of_a_teacher_says_how_to(own):
   words = ["--config=configs/quickstart.py", *own, "--config.teachers.cheap.model=x"]
   with pytest.raises(
     errors.UserError, match=r"config\.teachers\.cheap\.model.*--config\.teachers="
-  ) as said:
+  ) as error:
     args.parse(words, {}, config="required")
-  assert said.value.code == errors.CONFIG and "\n" not in str(said.value)
+  assert error.value.code == errors.CONFIG and "\n" not in str(error.value)
 
 
-def test_a_run_folder_has_its_teachers_for_the_commands_that_read_it(tmp_path):
+def test_commands_that_read_a_run_directory_know_its_teachers(tmp_path):
   found, _, _ = args.parse(["--config=configs/quickstart.py", *WORDS], {}, config="required")
   (tmp_path / "config.json").write_text(json.dumps(found))
   words = [f"--workdir={tmp_path}", "--config.teachers.cheap.model=other"]
@@ -261,18 +269,18 @@ def test_a_row_of_a_sweep_may_have_teachers_of_its_own(monkeypatch):
     ({"teacher": {"kind": "replay", "structured": True}}, "config.teacher.structured"),
   ],
 )
-def test_what_makes_no_sense_is_refused_by_name(changes, named):
+def test_invalid_settings_are_rejected_with_the_key(changes, named):
   with pytest.raises(errors.UserError) as caught:
     read_settings(changed(**changes))
   assert caught.value.code == errors.CONFIG
   assert named in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_teacher_that_nobody_asks_need_not_be_there():
+def test_an_unused_teacher_need_not_be_available():
   read_settings(changed(teachers={"a": {"kind": "openai"}, "b": {"kind": "student"}}))
 
 
-def test_further_teachers_are_as_free_to_change_as_the_teacher(tmp_path):
+def test_further_teachers_are_as_mutable_as_the_teacher(tmp_path):
   config = changed(teachers=CHEAP)
   folder = run_dir.RunDir(tmp_path)
   folder.claim(config)
@@ -285,18 +293,18 @@ def test_further_teachers_are_as_free_to_change_as_the_teacher(tmp_path):
     folder.claim(config | {"teachers": {"cheap": CHEAP["cheap"] | {"model": "other"}}})
 
 
-def test_teachers_that_ask_through_files_have_a_folder_each(tmp_path):
-  apart = {"kind": "openai", "model": "large", "batch": "files"}
+def test_teachers_that_ask_through_files_have_a_directory_each(tmp_path):
+  offline = {"kind": "openai", "model": "large", "batch": "files"}
   others = {"other": {"max_tokens_field": "max_completion_tokens"}}
-  pooled = {**apart, "pool": ("main=1", "other=1")}
+  pooled = {**offline, "pool": ("main=1", "other=1")}
   s = read_settings(changed(teachers=others, teacher=pooled))
   opened = teacher.open(Run(s, tmp_path))
-  folders = {"main": tmp_path / "batches", "other": tmp_path / "batches" / "other"}
-  for name, there in folders.items():
+  directories = {"main": tmp_path / "batches", "other": tmp_path / "batches" / "other"}
+  for name, directory in directories.items():
     opened._weights_of = lambda phase, name=name: {name: 1.0}
     with pytest.raises(errors.UserError) as error:
       ask(opened, requests(2))
-    assert error.value.code == errors.PREEMPTED and len(list(there.glob("*.jsonl"))) == 1
+    assert error.value.code == errors.PREEMPTED and len(list(directory.glob("*.jsonl"))) == 1
   opened.close()
 
 
@@ -306,7 +314,7 @@ OPTIONS = {
 }  # fmt: skip
 
 
-def test_a_run_with_a_right_and_a_wrong_teacher_is_told_what_each_says(tmp_path):
+def test_replies_of_a_correct_and_an_erring_teacher_follow_the_assignment(tmp_path):
   given = {
     "pool": ("main=1", "wrong=1"),
     "builtin": {"error_rate": 0.0, "latency": 0.0, "faults": ""},

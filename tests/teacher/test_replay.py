@@ -1,4 +1,4 @@
-"""A teacher that answers from recorded files."""
+"""A teacher that replays recorded files."""
 
 import json
 import pathlib
@@ -15,24 +15,25 @@ DATA = pathlib.Path(__file__).parents[3] / "shared" / "data"
 
 
 @pytest.fixture
-def play(tmp_path):
-  made = []
+def replayed(tmp_path):
+  """replayed(file, ..., question=column, ...) -> a ReplayTeacher."""
+  opened = []
 
   def start(*files, question="question", rationale="rationale", questions=""):
-    made.append(
+    opened.append(
       replay.ReplayTeacher(
         path=[str(file) for file in files], question=question, rationale=rationale,
         questions=str(questions), cache_path=str(tmp_path / "teacher.sqlite"), run="this run",
       )
     )  # fmt: skip
-    return made[-1]
+    return opened[-1]
 
   yield start
-  for one in made:
-    one.close()
+  for each in opened:
+    each.close()
 
 
-def written(path, rows, lines=False):
+def write(path, rows, lines=False):
   text = "\n".join(map(json.dumps, rows)) + "\n" if lines else json.dumps(rows)
   path.write_text(text)
   return path
@@ -46,35 +47,35 @@ ROWS = [{"question": "How  many?\n", "rationale": f"text {k}"} for k in range(3)
 
 
 @pytest.mark.parametrize("lines", [True, False])
-def test_recorded_texts_come_in_order_and_begin_again(play, tmp_path, lines):
-  teacher = play(written(tmp_path / "a.json", ROWS, lines))
+def test_recorded_texts_come_in_order_and_start_over(replayed, tmp_path, lines):
+  teacher = replayed(write(tmp_path / "a.json", ROWS, lines))
   (row,) = ask(teacher, [request("How many?", samples=5)])
   assert [reply.text for reply in row] == [f"text {k}" for k in (0, 1, 2, 0, 1)]
   (row,) = ask(teacher, [request("How many?", first=2)])
   assert row[0].text == "text 2" and row[0].dollars == 0
 
 
-def test_later_rounds_see_other_texts_as_corrections(play, tmp_path):
-  teacher = play(written(tmp_path / "a.json", ROWS))
+def test_later_rounds_get_other_texts_as_corrections(replayed, tmp_path):
+  teacher = replayed(write(tmp_path / "a.json", ROWS))
   for round in range(4):
     (row,) = ask(teacher, [request("How many?", kind="correct")], round=round)
     assert messages.split_correction(row[0].text) == ("(none recorded)", f"text {round % 3}")
 
 
-def test_a_recorded_correction_is_served_as_it_is(play, tmp_path):
+def test_a_recorded_correction_is_returned_unchanged(replayed, tmp_path):
   text = "Mistake: a\nReasoning:\nb\nAnswer: 1"
-  teacher = play(written(tmp_path / "a.json", [{"question": "q", "rationale": text}]))
+  teacher = replayed(write(tmp_path / "a.json", [{"question": "q", "rationale": text}]))
   assert ask(teacher, [request("q", kind="correct")])[0][0].text == text
 
 
-def test_several_files_are_one_teacher_and_equal_texts_count_once(play, tmp_path):
+def test_several_files_are_one_teacher_and_equal_texts_count_once(replayed, tmp_path):
   other = [{"question": "How many", "rationale": text} for text in ("text 1", "text 9", "", None)]
-  teacher = play(written(tmp_path / "a.json", ROWS), written(tmp_path / "b.json", other))
+  teacher = replayed(write(tmp_path / "a.json", ROWS), write(tmp_path / "b.json", other))
   assert teacher.recorded("how many") == ("text 0", "text 1", "text 2", "text 9")
 
 
-def test_an_unrecorded_question_is_a_failure_and_costs_nothing(play, tmp_path):
-  teacher = play(written(tmp_path / "a.json", ROWS))
+def test_an_unrecorded_question_is_a_failure_and_costs_nothing(replayed, tmp_path):
+  teacher = replayed(write(tmp_path / "a.json", ROWS))
   seen = []
   replies = ask(
     teacher, [request("Why?", samples=2), request("How many?")], on_progress=seen.append
@@ -85,26 +86,26 @@ def test_an_unrecorded_question_is_a_failure_and_costs_nothing(play, tmp_path):
   assert (seen[-1].done, seen[-1].total, seen[-1].failures) == (3, 3, 2)
 
 
-def test_its_ledger_outlives_the_process(play, tmp_path):
-  file = written(tmp_path / "a.json", ROWS)
-  first = play(file)
+def test_its_ledger_survives_the_process(replayed, tmp_path):
+  file = write(tmp_path / "a.json", ROWS)
+  first = replayed(file)
   ask(first, [request("How many?", samples=2)], round=1)
   before = first.ledger.of(1)
-  again = play(file)
+  again = replayed(file)
   ask(again, [request("How many?", samples=2)], round=1)
   assert again.ledger.of(1) == before and before.cache_hits == 2
 
 
 @pytest.mark.parametrize(
-  ("columns", "say"),
+  ("columns", "message"),
   [
     ({"question": "instruction"}, r"replay\.question"),
     ({"rationale": "output"}, r"replay\.rationale"),
   ],
 )
-def test_a_column_that_is_not_there_is_named(play, tmp_path, columns, say):
-  with pytest.raises(errors.UserError, match=say) as error:
-    play(written(tmp_path / "a.json", ROWS), **columns)
+def test_a_missing_column_is_named(replayed, tmp_path, columns, message):
+  with pytest.raises(errors.UserError, match=message) as error:
+    replayed(write(tmp_path / "a.json", ROWS), **columns)
   assert "question, rationale" in str(error.value)
 
 
@@ -121,8 +122,8 @@ CHOICES = "What holds salt?\n(A) a shaker, small\n(B) sea water\n(C) $"
     "Question: What holds salt? Options: 1) a shaker small 2) sea water 3) $",
   ],
 )
-def test_a_multiple_choice_question_is_found_behind_other_marks(play, tmp_path, recorded):
-  teacher = play(written(tmp_path / "a.json", [{"question": recorded, "rationale": "text"}]))
+def test_a_multiple_choice_question_is_found_with_other_labels(replayed, tmp_path, recorded):
+  teacher = replayed(write(tmp_path / "a.json", [{"question": recorded, "rationale": "text"}]))
   assert teacher.recorded(CHOICES) == ("text",)
 
 
@@ -136,45 +137,47 @@ def test_a_multiple_choice_question_is_found_behind_other_marks(play, tmp_path, 
     "holds salt?",
   ],
 )
-def test_other_choices_or_another_order_are_another_question(play, tmp_path, recorded):
-  teacher = play(written(tmp_path / "a.json", [{"question": recorded, "rationale": "text"}]))
+def test_other_choices_or_another_order_make_another_question(replayed, tmp_path, recorded):
+  teacher = replayed(write(tmp_path / "a.json", [{"question": recorded, "rationale": "text"}]))
   assert teacher.recorded(CHOICES) == ()
 
 
-def test_a_question_that_names_its_choices_goes_before_the_bare_one(play, tmp_path):
+def test_a_question_that_names_its_choices_precedes_the_bare_one(replayed, tmp_path):
   named = "Q: What holds salt? Answer choices: A: a shaker, small, B: sea water, C: $"
   rows = [{"question": "What holds salt?", "rationale": "bare"}]
   rows.append({"question": named, "rationale": "named"})
-  assert play(written(tmp_path / "a.json", rows)).recorded(CHOICES) == ("named",)
+  assert replayed(write(tmp_path / "a.json", rows)).recorded(CHOICES) == ("named",)
 
 
-def test_a_question_without_choices_is_not_found_in_a_longer_one(play, tmp_path):
+def test_a_question_without_choices_is_not_found_in_a_longer_one(replayed, tmp_path):
   rows = [{"question": "How many? And why?", "rationale": "text"}]
-  assert play(written(tmp_path / "a.json", rows)).recorded("How many?") == ()
+  assert replayed(write(tmp_path / "a.json", rows)).recorded("How many?") == ()
 
 
-def test_bare_texts_are_joined_to_the_rows_of_a_file_of_questions(play, tmp_path):
-  asked = written(tmp_path / "asked.jsonl", [{"question": f"{n}?"} for n in range(3)], lines=True)
-  one = written(tmp_path / "one.json", ["text 0", "text 1"])
-  two = written(tmp_path / "two.json", [{"rationale": "text 2"}])
-  teacher = play(one, two, questions=asked)
+def test_bare_texts_are_joined_to_the_rows_of_a_questions_file(replayed, tmp_path):
+  questions = write(
+    tmp_path / "questions.jsonl", [{"question": f"{n}?"} for n in range(3)], lines=True
+  )
+  one = write(tmp_path / "one.json", ["text 0", "text 1"])
+  two = write(tmp_path / "two.json", [{"rationale": "text 2"}])
+  teacher = replayed(one, two, questions=questions)
   assert [teacher.recorded(f"{n}?") for n in range(3)] == [("text 0",), ("text 1",), ("text 2",)]
   with pytest.raises(errors.UserError, match="3 questions for the 2 rows"):
-    play(one, questions=asked)
+    replayed(one, questions=questions)
   with pytest.raises(errors.UserError, match="not a JSON object but str"):
-    play(one)
+    replayed(one)
   with pytest.raises(errors.UserError, match=r"teacher\.replay\.questions"):
-    play(one, questions=tmp_path / "none.json")
+    replayed(one, questions=tmp_path / "none.json")
 
 
 @pytest.mark.parametrize("next_one", ["\n\nQ: What else?\nA: that", "\n \n\nQuestion 2: and?"])
-def test_a_text_that_runs_on_into_a_next_question_is_cut(play, tmp_path, next_one):
+def test_a_text_that_runs_on_into_a_next_question_is_cut(replayed, tmp_path, next_one):
   rows = [{"question": "q", "rationale": f"So it is 1.\n\nAnswer: 1{next_one}"}]
-  assert play(written(tmp_path / "a.json", rows)).recorded("q") == ("So it is 1.\n\nAnswer: 1",)
+  assert replayed(write(tmp_path / "a.json", rows)).recorded("q") == ("So it is 1.\n\nAnswer: 1",)
 
 
 SETS = "teacher_distilling_cot"
-PUBLISHED = [  # file, its columns, whose questions, how many of them are answered
+PUBLISHED = [  # file, question column, rationale column, data set, questions with a rationale
   *(
     (f"{SETS}/svamp/SVAMP_{who}_level{level}_ranked.json", "instruction", "output", "svamp", count)
     for who, level, count in (
@@ -195,17 +198,17 @@ def questions(name):
   return [row["question"] for row in sources.read_rows(DATA / "gsm8k" / "train.jsonl")]
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the published files are not here")
+@pytest.mark.skipif(not DATA.is_dir(), reason="the published files are not available")
 @pytest.mark.parametrize(("file", "question", "rationale", "name", "count"), PUBLISHED)
 def test_published_sets_answer_the_questions_they_were_written_for(
-  play, file, question, rationale, name, count
+  replayed, file, question, rationale, name, count
 ):
-  teacher = play(DATA / file, question=question, rationale=rationale)
+  teacher = replayed(DATA / file, question=question, rationale=rationale)
   assert sum(bool(teacher.recorded(text)) for text in questions(name)) == count
 
 
 PALM = "teacher_dss_palm/cqa"
-JUDGED = [  # task, its files, the teacher's, columns, file of questions: questions, right, texts
+JUDGED = [  # task, its path, recorded files, columns, questions file, (questions, correct, texts)
   (
     "csqa", "csqa", [f"{PALM}/palm/train_CoT_{n}.json" for n in range(10)],
     ("question", ""), f"{PALM}/cqa_train.json", (9741, 7336, 9741),
@@ -222,18 +225,18 @@ JUDGED = [  # task, its files, the teacher's, columns, file of questions: questi
 ]  # fmt: skip
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the published files are not here")
+@pytest.mark.skipif(not DATA.is_dir(), reason="the published files are not available")
 @pytest.mark.parametrize(("name", "path", "files", "columns", "questions", "counts"), JUDGED)
-def test_what_published_teachers_said_is_found_and_judged(
-  play, name, path, files, columns, questions, counts
+def test_published_rationales_are_found_and_graded(
+  replayed, name, path, files, columns, questions, counts
 ):
   task = tasks.get(name, path=str(DATA / path))
   question, rationale = columns
-  teacher = play(
+  teacher = replayed(
     *(DATA / file for file in files), question=question, rationale=rationale,
     questions=DATA / questions if questions else "",
   )  # fmt: skip
   problems = task.problems("train")
-  said = [(p, text) for p in problems for text in teacher.recorded(task.render(p))]
-  right = sum(task.is_correct(task.read_answer(text, p), p) for p, text in said)
-  assert (len({p.id for p, _ in said}), right, len(said)) == counts
+  texts = [(p, text) for p in problems for text in teacher.recorded(task.render(p))]
+  correct = sum(task.is_correct(task.read_answer(text, p), p) for p, text in texts)
+  assert (len({p.id for p, _ in texts}), correct, len(texts)) == counts
