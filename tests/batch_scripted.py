@@ -14,7 +14,7 @@ SETTLE = 0.3  # seconds; the server of the tests is never slower
 
 def batched(url, path, **terms):
   """A Batches that does not dawdle."""
-  calls.SETTLE = SETTLE
+  calls.LISTING_DELAY = SETTLE
   pace = {"poll": 0.01, "discount": 0.5, "batch_size": 50_000}
   return api.BatchTeacher(base_url=url, cache_path=str(path), **{**TERMS, **pace, **terms})
 

@@ -57,7 +57,7 @@ def arm(room: str, method: str, when: str, number: int) -> None:
 
 
 def play(url: str, path: str, moment) -> None:
-  results.TOGETHER = 3
+  results.CALLS_PER_WRITE = 3
   if isinstance(moment, list):
     arm(*moment)
   teacher = batched(url, path, batch_size=7, max_wait=30.0)

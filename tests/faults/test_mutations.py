@@ -127,12 +127,13 @@ MUTATIONS = {
     "tests/teacher/client/test_secrets.py",
   ),
   "a batch whose id was lost is not looked for": (
-    "teacher/batch/api.py", "      if batch.tried:\n", "      if False:\n",
+    "teacher/batch/ask.py", "      if batch.tried:\n", "      if False:\n",
     "tests/teacher/batch/test_batch_kills.py",
   ),
   "what another run's batch has brought is submitted again": (
-    "teacher/batch/api.py", "    self._heed([key for key in self._wanted if key not in claimed])\n",
-    "", "tests/teacher/batch/test_batch_api.py",
+    "teacher/batch/ask.py",
+    "    self._take_stored([key for key in self._missing if key not in claimed])\n", "",
+    "tests/teacher/batch/test_batch_api.py",
   ),
   "too few replies are enough": (
     "teacher/reply_rate.py", "if share >= min_rate:", "if True:",

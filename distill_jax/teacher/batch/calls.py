@@ -1,12 +1,14 @@
-"""The few HTTP requests that a batch takes, each repeated while that helps.
+"""HTTP requests of the OpenAI Batch API, with retries.
 
-A request to create a batch whose answer is lost may have made one: the server's list is looked at
-before it is asked again.
+If the response to a request that creates a batch is lost, the batch may exist nevertheless: it is
+looked for in the server's list before it is requested again.
 """
 
 import asyncio
 import json
 import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import httpx2
 import openai
@@ -14,109 +16,164 @@ from openai.types import Batch, FileObject
 
 from distill_jax import errors
 from distill_jax.teacher.batch import format
-from distill_jax.teacher.client import rate_limit, transport, verdicts
+from distill_jax.teacher.client import rate_limit, request_jobs, transport, verdicts
 
-TRANSFER = 600.0  # seconds that a file may travel, at least
-SETTLE = 20.0  # seconds after which a batch that was asked for stands in the server's list
-OLDER = 86_400  # seconds before ours: what is as old as that in the list cannot be ours
-PAGE = 100
-METADATA = "distill_jax"
+TRANSFER_TIMEOUT = 600.0  # seconds for uploads and downloads, at least
+LISTING_DELAY = 20.0  # seconds after which a new batch appears in the server's list
+LISTING_WINDOW = 86_400  # seconds; a batch listed as this much older than ours is not ours
+PAGE_SIZE = 100
+METADATA_KEY = "distill_jax"
+
+T = TypeVar("T")
 
 
 class BatchApi:
-  """Upload, create, find, look at and download, on sending.Terms.
+  """Upload, create, find, retrieve and download.
 
-  Every method raises errors.UserError where no answer comes, or one after which nothing can go on.
+  Every method raises `errors.UserError` if the server does not respond, or rejects the request.
   """
 
-  def __init__(self, http, config, redact, rest):
-    """`redact` takes the key out of a text; rest(seconds) sleeps, and raises if the run must stop."""
+  def __init__(
+    self,
+    http: openai.AsyncOpenAI,
+    config: request_jobs.ClientConfig,
+    redact: Callable[[str], str],
+    rest: Callable[[float], Awaitable[None]],
+  ):
+    """Creates a client of one server.
+
+    Args:
+      http: The connection.
+      config: Timeouts and retries.
+      redact: Removes the API key from a text.
+      rest: Sleeps for some seconds, and raises if the run has to stop.
+    """
     self._http, self._config, self._redact, self._rest = http, config, redact, rest
-    self._slow = max(TRANSFER, config.timeout)
+    self._transfer_timeout = max(TRANSFER_TIMEOUT, config.timeout)
 
   async def upload(self, name: str, content: bytes) -> str:
-    """The id of a file with this content."""
-    send = lambda: self._http.files.create(
-      file=(f"{name}.jsonl", content), purpose="batch", timeout=self._slow
-    )
-    return (await self._call("take a file", send, _named(FileObject), self._slow)).id
+    """Uploads a file. Returns its id."""
 
-  async def create(self, name: str, file: str, trying) -> str:
-    """The id of the batch `name` of this file; trying() is called before each request for it."""
-    left = self._config.max_wait
-    for attempt in range(1, self._config.max_attempts + 1):
-      trying()
-      found = await self._once(lambda: self._order(name, file), _named(Batch), self._config.timeout)
-      if isinstance(found, Batch):
-        return found.id
-      self._check(found, "take a batch")
-      if not found.rate_limited and (id := await self.find(name, file, time.time())):
+    def send() -> Awaitable[FileObject]:
+      return self._http.files.create(
+        file=(f"{name}.jsonl", content), purpose="batch", timeout=self._transfer_timeout
+      )
+
+    file = await self._call("accept the file", send, _is_file, self._transfer_timeout)
+    return file.id
+
+  async def create(self, name: str, file: str, on_attempt: Callable[[], None]) -> str:
+    """Creates a batch. Returns its id.
+
+    Args:
+      name: Our name of the batch.
+      file: Id of the uploaded file.
+      on_attempt: Called before each request.
+    """
+    left, attempt = self._config.max_wait, 0
+    while True:
+      attempt += 1
+      on_attempt()
+      result = await self._once(lambda: self._create(name, file), _is_batch, self._config.timeout)
+      if isinstance(result, Batch):
+        return result.id
+      retry = self._retry_or_raise(result, "accept the batch")
+      if not retry.rate_limited and (id := await self.find(name, file, time.time())):
         return id
-      if attempt == self._config.max_attempts or (seconds := _pause(found, attempt)) > left:
-        break
+      seconds = _pause(retry, attempt)
+      if attempt >= self._config.max_attempts or seconds > left:
+        raise self._gave_up("accept the batch", retry)
       left -= seconds
       await self._rest(seconds)
-    raise self._gone("take a batch", found)
 
-  async def find(self, name: str, file: str, tried: float, forget: str = "") -> str:
-    """The id of the batch that was asked for under this name at `tried` (Unix seconds); "" if there
-    is none. Waits until it would be in the list; `forget` says what to type if there is no list."""
-    await self._rest(min(max(0.0, tried + SETTLE - time.time()), SETTLE))
-    after = openai.omit
+  async def find(self, name: str, file: str, tried: float, advice: str = "") -> str:
+    """Looks for a batch in the server's list, after waiting until it must be there.
+
+    Args:
+      name: Our name of the batch.
+      file: Id of its file.
+      tried: When it was requested, in Unix seconds.
+      advice: What the user can do if the server has no list.
+
+    Returns:
+      The id of the batch; "" if there is none.
+    """
+    await self._rest(min(max(0.0, tried + LISTING_DELAY - time.time()), LISTING_DELAY))
+    after: str | openai.Omit = openai.omit
     while True:
-      send = lambda after=after: self._http.batches.list(limit=PAGE, after=after)
-      timeout = self._config.timeout
-      page = (await self._call("list its batches", send, _is_page, timeout, forget)).data
-      for batch in page:
-        if batch.input_file_id == file or (batch.metadata or {}).get(METADATA) == name:
+
+      def send(after: str | openai.Omit = after) -> Awaitable[Any]:
+        return self._http.batches.list(limit=PAGE_SIZE, after=after)
+
+      page = await self._call("list its batches", send, _is_page, self._config.timeout, advice)
+      for batch in page.data:
+        if batch.input_file_id == file or (batch.metadata or {}).get(METADATA_KEY) == name:
           return batch.id
-      if len(page) < PAGE or (page[-1].created_at or 0) < tried - OLDER:
+      if len(page.data) < PAGE_SIZE or (page.data[-1].created_at or 0) < tried - LISTING_WINDOW:
         return ""
-      after = page[-1].id
+      after = page.data[-1].id
 
-  async def look(self, id: str, forget: str) -> Batch:
-    """The batch as it stands; `forget` says what to type if the server knows of none."""
-    send = lambda: self._http.batches.retrieve(id)
-    return await self._call(f"show batch {id}", send, _named(Batch), self._config.timeout, forget)
+  async def retrieve(self, id: str, advice: str) -> Batch:
+    """The current state of a batch. `advice` says what to do if the server does not know it."""
 
-  async def download(self, file: str, forget: str) -> bytes:
-    """The content of a file; `forget` as above."""
-    send = lambda: self._http.files.content(file, timeout=self._slow)
-    found = await self._call(
-      f"give file {file}", send, lambda f: isinstance(f.content, bytes), self._slow, forget
+    def send() -> Awaitable[Batch]:
+      return self._http.batches.retrieve(id)
+
+    return await self._call(f"return batch {id}", send, _is_batch, self._config.timeout, advice)
+
+  async def download(self, file: str, advice: str) -> bytes:
+    """The content of a file. `advice` says what to do if the server does not know it."""
+
+    def send() -> Awaitable[openai.HttpxBinaryResponseContent]:
+      return self._http.files.content(file, timeout=self._transfer_timeout)
+
+    response = await self._call(
+      f"return file {file}", send, _has_content, self._transfer_timeout, advice
     )
-    return transport.redact_bytes(found.content, self._redact)
+    return transport.redact_bytes(response.content, self._redact)
 
-  def _order(self, name: str, file: str):
+  def _create(self, name: str, file: str) -> Awaitable[Batch]:
     return self._http.batches.create(
-      input_file_id=file, endpoint=format.ENDPOINT, completion_window="24h",
-      metadata={METADATA: name}, extra_headers={"Idempotency-Key": name},
-    )  # fmt: skip
+      input_file_id=file,
+      endpoint=format.ENDPOINT,
+      completion_window="24h",
+      metadata={METADATA_KEY: name},
+      extra_headers={"Idempotency-Key": name},
+    )
 
-  async def _call(self, what: str, send, sound, timeout: float, do: str = ""):
-    """What `send` brings, if need be after several attempts."""
+  async def _call(
+    self,
+    action: str,
+    send: Callable[[], Awaitable[T]],
+    is_valid: Callable[[T], bool],
+    timeout: float,
+    advice: str = "",
+  ) -> T:
+    """Sends a request until it gets a valid response. `advice` is for a 404."""
     waited, attempt = 0.0, 0
     while True:
       attempt += 1
-      found = await self._once(send, sound, timeout)
-      if not isinstance(found, verdicts.Retry | verdicts.Skip | verdicts.Abort):
-        return found
-      self._check(found, what, do)
-      waited += (seconds := _pause(found, attempt))
+      result = await self._once(send, is_valid, timeout)
+      if not isinstance(result, verdicts.Retry | verdicts.Skip | verdicts.Abort):
+        return result
+      retry = self._retry_or_raise(result, action, advice)
+      waited += (seconds := _pause(retry, attempt))
       if waited > self._config.max_wait:
-        raise self._gone(what, found)
+        raise self._gave_up(action, retry)
       await self._rest(seconds)
 
-  async def _once(self, send, sound, timeout: float):
-    """One request: what came, if `sound` says that it is whole, or a verdict."""
+  async def _once(
+    self, send: Callable[[], Awaitable[T]], is_valid: Callable[[T], bool], timeout: float
+  ) -> T | verdicts.Retry | verdicts.Skip | verdicts.Abort:
+    """Sends one request. Returns the response if it is valid, else a verdict."""
     try:
       async with asyncio.timeout(timeout):
-        found = await send()
-        if sound(found):
-          return found
-      return verdicts.Retry("an answer that is none")
+        response = await send()
+        if is_valid(response):
+          return response
+      return verdicts.Retry("the response is malformed")
     except (TimeoutError, openai.APITimeoutError):
-      return verdicts.Retry(f"no answer within {timeout:g} s")
+      return verdicts.Retry(f"no response within {timeout:g} s")
     except openai.APIStatusError as error:
       headers = transport.redact_headers(error.response.headers, self._redact)
       body = json.loads(self._redact(json.dumps(error.body)))
@@ -126,49 +183,72 @@ class BatchApi:
     except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
       return verdicts.Retry(transport.describe_error(error, self._redact))
 
-  def _check(self, verdict, what: str, lost: str = "") -> None:
-    """Raises what no further attempt can change; `lost` says what to do about a 404."""
-    if isinstance(verdict, verdicts.Abort):
-      do = lost if lost and verdict.reason.startswith("HTTP 404") else verdict.advice
-    elif isinstance(verdict, verdicts.Skip):
-      do = 'this server may have no Batch API; --config.teacher.batch="" asks one by one'
+  def _retry_or_raise(
+    self,
+    verdict: verdicts.Retry | verdicts.Skip | verdicts.Abort,
+    action: str,
+    advice_404: str = "",
+  ) -> verdicts.Retry:
+    """Returns a verdict that is worth a retry, and raises UserError for any other."""
+    if isinstance(verdict, verdicts.Retry):
+      return verdict
+    if isinstance(verdict, verdicts.Skip):
+      advice = 'the server may lack a Batch API; set --config.teacher.batch="" to do without it'
+    elif advice_404 and verdict.reason.startswith("HTTP 404"):
+      advice = advice_404
     else:
-      return
-    why = self._redact(verdict.reason)
-    raise errors.teacher(f"{self._config.base_url} did not {what} ({why}); {do}")
+      advice = verdict.advice
+    reason = self._redact(verdict.reason)
+    raise errors.teacher(f"{self._config.base_url} did not {action} ({reason}); {advice}")
 
-  def _gone(self, what: str, verdict) -> errors.UserError:
+  def _gave_up(self, action: str, retry: verdicts.Retry) -> errors.UserError:
     return errors.teacher(
-      f"{self._config.base_url} did not {what} ({self._redact(verdict.reason)}); nothing is lost: what"
-      " was sent before goes on there, run the same command again to collect it"
+      f"{self._config.base_url} did not {action} ({self._redact(retry.reason)}); nothing is lost:"
+      " batches that were submitted continue there, run the same command again to collect them"
     )
 
 
-def counted(state: Batch) -> tuple[int, int]:
-  """(requests that are completed, requests there are) by a server's word; 0 where it has none."""
-  found = [getattr(state.request_counts, name, 0) for name in ("completed", "total")]
-  done, total = (n if type(n) is int and n > 0 else 0 for n in found)
-  return done, total
+def request_counts(state: Batch) -> tuple[int, int]:
+  """(completed, total) requests as the server reports them; 0 for numbers that it does not."""
+  counts = [getattr(state.request_counts, name, 0) for name in ("completed", "total")]
+  completed, total = (n if type(n) is int and n > 0 else 0 for n in counts)
+  return completed, total
 
 
-def problem(state: Batch) -> tuple[str, str, int]:
-  """(code, message, line) of the first thing that is wrong with a batch; "" and 0 for none."""
+def first_error(state: Batch) -> tuple[str, str, int]:
+  """(code, message, line) of the first error of a batch; "" and 0 for missing parts."""
   listed = getattr(state.errors, "data", None)
   first = listed[0] if isinstance(listed, list) and listed else None
-  code, said, line = (getattr(first, name, None) for name in ("code", "message", "line"))
-  text = [x if isinstance(x, str) else "" for x in (code, said)]
-  return *text, line if type(line) is int else 0
+  code, message = getattr(first, "code", None), getattr(first, "message", None)
+  line = getattr(first, "line", None)
+  return (
+    code if isinstance(code, str) else "",
+    message if isinstance(message, str) else "",
+    line if type(line) is int else 0,
+  )
 
 
-def _pause(verdict, attempt: int) -> float:
-  """Seconds to wait after the verdict of an attempt."""
-  return rate_limit.backoff(attempt) if verdict.wait is None else verdict.wait
+def _pause(retry: verdicts.Retry, attempt: int) -> float:
+  """Seconds to wait after attempt number `attempt`."""
+  return rate_limit.backoff(attempt) if retry.wait is None else retry.wait
 
 
-def _named(kind):
-  """Is this an object of that kind, with an id?"""
-  return lambda found: isinstance(found, kind) and isinstance(found.id, str) and bool(found.id)
+def _is_batch(response: Any) -> bool:
+  return isinstance(response, Batch) and _has_id(response)
 
 
-def _is_page(found) -> bool:
-  return isinstance(found.data, list) and all(map(_named(Batch), found.data))
+def _is_file(response: Any) -> bool:
+  return isinstance(response, FileObject) and _has_id(response)
+
+
+def _is_page(response: Any) -> bool:
+  return isinstance(response.data, list) and all(map(_is_batch, response.data))
+
+
+def _has_id(response: Batch | FileObject) -> bool:
+  """Servers may send anything, so the type of the id is checked as well."""
+  return isinstance(response.id, str) and bool(response.id)
+
+
+def _has_content(response: openai.HttpxBinaryResponseContent) -> bool:
+  return isinstance(response.content, bytes)

@@ -1,10 +1,10 @@
-"""A teacher that runs where the trainer does not: requests are written as files, results are read.
+"""Teacher for a model on another machine: writes requests to files and reads result files.
 
-  FOLDER/round_00_0_demonstrate_001.jsonl       what is asked, for `vllm run-batch -i`
-  FOLDER/round_00_0_demonstrate_001.out.jsonl   what came, as its `-o` writes it
+  DIRECTORY/round_00_0_demonstrate_001.jsonl       requests, for `vllm run-batch -i`
+  DIRECTORY/round_00_0_demonstrate_001.out.jsonl   results, as its `-o` writes them
 
-An ask stops the run (exit code 75) until its results lie there. Whatever a result file has is
-stored, in whatever order; lines that are missing in it, or failed, stand in the next file.
+An `ask` stops the run (exit code 75) until its results are there. Every result is stored, in
+whatever order they come; lines that are missing or failed go into the next file.
 """
 
 import collections
@@ -16,180 +16,269 @@ import os
 import pathlib
 import re
 import shlex
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from distill_jax import errors
 from distill_jax.teacher import types
 from distill_jax.teacher.batch import format, results
 from distill_jax.teacher.client import client, request_jobs
+from distill_jax.teacher.store import batches, cache
 
-RESULT = ".out.jsonl"
-NOWHERE = "http://localhost/v1"  # an address that nothing is sent to
-SHOWN = 3  # commands in the message
+RESULT_SUFFIX = ".out.jsonl"
+UNUSED_URL = "http://localhost/v1"  # nothing is sent to it
+MAX_COMMANDS = 3  # in the message
+
+Attempts = collections.Counter[tuple[str, int]]  # by (custom_id, completion tokens)
+Lines = list[tuple[batches.BatchLine, request_jobs.Job]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Paper:
-  """A file of requests: {(custom_id, completion tokens)}, and whether its result is whole."""
+class RequestFile:
+  """A file of requests.
+
+  Attributes:
+    path: Where it is.
+    requests: (custom_id, completion tokens) of its lines.
+    answered: Whether it has a complete result file.
+  """
 
   path: pathlib.Path
-  asks: frozenset[tuple[str, int]]
-  over: bool
+  requests: frozenset[tuple[str, int]]
+  answered: bool
 
-  def has(self, line) -> bool:
-    return (line.name, line.limit) in self.asks
+  def contains(self, line: batches.BatchLine) -> bool:
+    """Whether the file asks for this line."""
+    return (line.name, line.limit) in self.requests
 
 
 class FileTeacher(client.Client):
-  """A Teacher that connects nowhere. Its terms are client.Client's, and
+  """A teacher that connects to nothing."""
 
-  folder  where the files are
-  most    requests in one file
-  """
+  def __init__(
+    self,
+    *,
+    directory: str | pathlib.Path,
+    batch_size: int,
+    base_url: str,
+    identity: str,
+    **options: Any,
+  ):
+    """Creates a teacher.
 
-  def __init__(self, *, directory, batch_size: int, base_url: str, identity: str, **terms):
+    Args:
+      directory: Where the files are.
+      batch_size: Maximum number of requests in a file.
+      base_url: Stands for the server in cache keys.
+      identity: As for `client.Client`.
+      **options: Of `client.Client`.
+    """
     name = identity or base_url.rstrip("/") or "files"
-    terms |= {"key_env": "", "key_file": "", "send_seed": True}
-    super().__init__(base_url=NOWHERE, identity=name, **terms)
+    options |= {"key_env": "", "key_file": "", "send_seed": True}
+    super().__init__(base_url=UNUSED_URL, identity=name, **options)
     self._directory, self._batch_size = pathlib.Path(directory), batch_size
 
-  async def _send(self, jobs, place, temperature, total: int, on_progress) -> None:
-    with self._disk():
+  async def _send(
+    self,
+    jobs: list[request_jobs.Job],
+    run_phase: cache.RunPhase,
+    temperature: float,
+    total: int,
+    on_progress: Callable[[types.Progress], None] | None,
+  ) -> None:
+    failures = 0
+    attempts: Attempts = collections.Counter()
+    reasons: dict[str, str] = {}  # {line name: why it is requested again}
+    with self._disk_errors():
       self._directory.mkdir(parents=True, exist_ok=True)
-      papers = self._papers({key for job in jobs for key in job.missing.values()})
-      failures, tried, why = 0, collections.Counter(), {}
-      for paper in papers:
-        failures += self._read(paper, jobs, place, tried, why)
-        tried.update(paper.asks if paper.over else ())
-    waiting = [paper for paper in papers if not paper.over]
-    fresh = []
-    for line, job in _lines(jobs):
-      times = tried[line.name, line.limit]
-      if times >= self._config.max_attempts:
-        reason = f"no result in {times} files ({why.get(line.name, 'answered in part')})"
-        failed = types.Failure("gave_up", reason, times)
-        self._store.store(job.request, {item: failed for item in line.keys.items()}, place)
+      files = self._request_files({key for job in jobs for key in job.missing.values()})
+      for file in files:
+        failures += self._read(file, jobs, run_phase, attempts, reasons)
+        if file.answered:
+          attempts.update(file.requests)
+    waiting = [file for file in files if not file.answered]
+    new: Lines = []
+    for line, job in _missing_lines(jobs):
+      if attempts[line.name, line.limit] >= self._config.max_attempts:
+        self._give_up(line, job, run_phase, attempts, reasons)
         failures += len(line.keys)
-        for sample in line.keys:
-          del job.missing[sample]
-      elif not any(paper.has(line) for paper in waiting):
-        fresh.append((line, dataclasses.replace(job, missing=line.keys)))
-    left = sum(len(job.missing) for job in jobs)
+      elif not any(file.contains(line) for file in waiting):
+        new.append((line, dataclasses.replace(job, missing=line.keys)))
+    missing = sum(len(job.missing) for job in jobs)
     if on_progress is not None:
       dollars = self.ledger.total().dollars
-      on_progress(types.Progress(total - left, total, failures, 0, dollars))
-    if left:
-      paths = [paper.path for paper in waiting if any(paper.has(line) for line, _ in _lines(jobs))]
-      again = sum(tried[line.name, line.limit] > 0 for line, _ in fresh)
-      reasons = [why[line.name] for line, _ in _lines(jobs) if line.name in why]
-      raise self._wait(paths + self._write(fresh, again, place, temperature), left, reasons)
+      on_progress(
+        types.Progress(total - missing, total, failures=failures, retries=0, dollars=dollars)
+      )
+    if missing:
+      lines = [line for line, _ in _missing_lines(jobs)]
+      paths = [f.path for f in waiting if any(f.contains(line) for line in lines)]
+      retries = sum(attempts[line.name, line.limit] > 0 for line, _ in new)
+      paths += self._write(new, retries, run_phase, temperature)
+      raise self._instructions(
+        paths, missing, [reasons[x.name] for x in lines if x.name in reasons]
+      )
 
-  def _papers(self, wanted: set[str]) -> list[Paper]:
-    """The files that ask for something wanted, in the order in which they were written."""
-    found = []
-    for path in sorted(self._directory.glob("*.jsonl"), key=lambda p: (p.stat().st_mtime_ns, p.name)):
-      if path.name.endswith(RESULT):
+  def _request_files(self, keys: set[str]) -> list[RequestFile]:
+    """The files that ask for any of these keys, oldest first."""
+    files = []
+    for path in sorted(self._directory.glob("*.jsonl"), key=_age):
+      if path.name.endswith(RESULT_SUFFIX):
         continue
       try:
         rows = [json.loads(raw) for raw in path.read_bytes().split(b"\n") if raw.strip()]
-        asks = {(row["custom_id"], row["body"][self._config.max_tokens_field]) for row in rows}
+        requests = {(row["custom_id"], row["body"][self._config.max_tokens_field]) for row in rows}
       except (ValueError, TypeError, KeyError, RecursionError):
-        raise errors.data(f"{path} is no file of requests; move it elsewhere") from None
-      if not wanted.isdisjoint(name for name, _ in asks):
-        found.append(Paper(path, frozenset(asks), _whole(_result(path))))
-    return found
+        raise errors.data(f"{path} is not a file of requests; move it elsewhere") from None
+      if not keys.isdisjoint(name for name, _ in requests):
+        files.append(RequestFile(path, frozenset(requests), _is_complete(_result_path(path))))
+    return files
 
-  def _read(self, paper: Paper, jobs, place, tried, why: dict) -> int:
-    """Stores what has come of a file and takes it from what is missing; how much of it failed.
-    `why` is told of each line that is asked for again."""
-    result = _result(paper.path)
-    if not result.exists():
+  def _read(
+    self,
+    file: RequestFile,
+    jobs: list[request_jobs.Job],
+    run_phase: cache.RunPhase,
+    attempts: Attempts,
+    reasons: dict[str, str],
+  ) -> int:
+    """Stores the results of a file and removes them from the jobs.
+
+    Args:
+      file: The file.
+      jobs: Jobs with missing samples. A truncated reply becomes a new job with a larger limit.
+      run_phase: The phase that pays.
+      attempts: How often each line was requested in earlier files.
+      reasons: Receives why a line has to be requested again, by line name.
+
+    Returns:
+      The number of failures.
+    """
+    path = _result_path(file.path)
+    if not path.exists():
       return 0
-    lines = [(line, job) for line, job in _lines(jobs) if paper.has(line)]
-    found = results.Results(
-      self._store, place, self._config, self._redact, lambda line: tried[line.name, line.limit]
+    lines = [(line, job) for line, job in _missing_lines(jobs) if file.contains(line)]
+    reader = results.ResultReader(
+      self._store,
+      run_phase,
+      self._config,
+      self._redact,
+      attempts=lambda line: attempts[line.name, line.limit],
     )
-    found.read(result.read_bytes(), {line.name: line for line, _ in lines})
-    if found.stop is not None:
-      raise errors.teacher(f"{result}: {found.stop.reason}; {found.stop.advice}, and remove {result}")
+    reader.read(path.read_bytes(), {line.name: line for line, _ in lines})
+    if reader.abort is not None:
+      raise errors.teacher(
+        f"{path}: {reader.abort.reason}; {reader.abort.advice}, and remove {path}"
+      )
     failures = 0
     for line, job in lines:
-      if line.name in found.again:
-        why[line.name] = found.again[line.name].why
-      elif line.name not in found.heard:
-        why[line.name] = f"nothing of it can be read in {result.name}"
+      if line.name in reader.retries:
+        reasons[line.name] = reader.retries[line.name].reason
+      elif line.name not in reader.lines_read:
+        reasons[line.name] = f"{path.name} has no readable result for it"
       for sample, key in line.keys.items():
-        if key in found.longer:  # for another file, which may ask for more tokens
-          limit = min(2 * found.longer[key], self._config.max_tokens_retry_limit)
+        if key in reader.truncated:
+          limit = min(2 * reader.truncated[key], self._config.max_tokens_retry_limit)
           jobs.append(dataclasses.replace(job, missing={sample: key}, limit=limit))
-        elif key in found.outcomes:
-          failures += isinstance(found.outcomes[key], types.Failure)
-        else:
+        elif key not in reader.outcomes:
           continue
+        elif isinstance(reader.outcomes[key], types.Failure):
+          failures += 1
         del job.missing[sample]
     return failures
 
-  def _write(self, fresh, again: int, place, temperature: float) -> list[pathlib.Path]:
-    """The new files that ask for these lines."""
-    rows = [
-      (
-        line,
-        format.written(line.name, request_jobs.body(self._config, job, temperature)),
-        request_jobs.max_dollars(self._config, job),
-      )
-      for line, job in fresh
-    ]
+  def _give_up(
+    self,
+    line: batches.BatchLine,
+    job: request_jobs.Job,
+    run_phase: cache.RunPhase,
+    attempts: Attempts,
+    reasons: dict[str, str],
+  ) -> None:
+    """Records a line that was requested too often as failed."""
+    count = attempts[line.name, line.limit]
+    reason = f"no result in {count} files ({reasons.get(line.name, 'answered in part')})"
+    failure = types.Failure("gave_up", reason, count)
+    self._store.store(job.request, {item: failure for item in line.keys.items()}, run_phase)
+    for sample in line.keys:
+      del job.missing[sample]
+
+  def _write(
+    self, lines: Lines, retries: int, run_phase: cache.RunPhase, temperature: float
+  ) -> list[pathlib.Path]:
+    """Writes the files that ask for these lines. Returns their paths."""
+    rows = [format.request_row(self._config, line, job, temperature) for line, job in lines]
     if rows:
       format.check_caps(
-        self._store, place.run, rows, held=0.0,
-        max_dollars=self._max_dollars, max_requests=self._max_requests,
-      )  # fmt: skip
-      self._store.record_sent(place, len(rows), again)
-    stem = f"round_{place.round:02}_{re.sub(r'[^A-Za-z0-9_-]', '_', place.phase)}"
-    with self._disk():
+        self._store,
+        run_phase.run,
+        rows,
+        max_dollars=self._max_dollars,
+        max_requests=self._max_requests,
+        reserved=0.0,
+      )
+      self._store.record_sent(run_phase, len(rows), retries)
+    stem = f"round_{run_phase.round:02}_{re.sub(r'[^A-Za-z0-9_-]', '_', run_phase.phase)}"
+    with self._disk_errors():
       return [
-        _written(self._directory, stem, b"".join(raw for _, raw, _ in part))
-        for part in format.parts(rows, self._batch_size)
+        _write_file(self._directory, stem, b"".join(row.content for row in part))
+        for part in format.split_rows(rows, self._batch_size)
       ]
 
-  def _wait(self, paths, left: int, reasons: list[str]) -> errors.UserError:
-    """What a person has to do now; `reasons` why requests are asked again."""
+  def _instructions(
+    self, paths: Sequence[pathlib.Path], missing: int, reasons: Sequence[str]
+  ) -> errors.UserError:
+    """The error that tells the user how to get the results.
+
+    Args:
+      paths: The request files without results.
+      missing: Number of missing replies.
+      reasons: Why requests of earlier files are requested again.
+    """
     model = shlex.quote(self._config.model)
     commands = [
-      f"vllm run-batch -i {shlex.quote(str(p))} -o {shlex.quote(str(_result(p)))} --model {model}"
-      for p in paths
+      f"vllm run-batch -i {shlex.quote(str(path))} -o {shlex.quote(str(_result_path(path)))}"
+      f" --model {model}"
+      for path in paths[:MAX_COMMANDS]
     ]
-    more = f" and likewise for {len(paths) - SHOWN} more in {self._directory}"
-    again = f"{len(reasons)} requests came to nothing before ({reasons[0]}); " if reasons else ""
+    more = ""
+    if len(paths) > MAX_COMMANDS:
+      more = f" and likewise for {len(paths) - MAX_COMMANDS} more in {self._directory}"
+    failed = f"{len(reasons)} earlier requests failed ({reasons[0]}); " if reasons else ""
     return errors.UserError(
-      f"{again}{left} replies are asked for in {', '.join(str(p) for p in paths[:SHOWN])}; where"
-      f" the model is, type: {' && '.join(commands[:SHOWN])}{more if len(paths) > SHOWN else ''};"
-      " then run the same command again",
+      f"{failed}{missing} replies are requested in"
+      f" {', '.join(str(path) for path in paths[:MAX_COMMANDS])}; on the machine with the model,"
+      f" type: {' && '.join(commands)}{more}; then run the same command again",
       errors.PREEMPTED,
     )
 
   @contextlib.contextmanager
-  def _disk(self):
+  def _disk_errors(self) -> Iterator[None]:
+    """Turns errors of the file system into user errors."""
     try:
       yield
     except OSError as error:
       where = error.filename or self._directory
       raise errors.data(
-        f"{where}: {error.strerror}; free the disk, or name another folder with"
-        " --config.teacher.batch_dir=FOLDER"
+        f"{where}: {error.strerror}; free disk space, or name another directory with"
+        " --config.teacher.batch_dir=DIRECTORY"
       ) from None
 
 
-def _lines(jobs):
-  """(batch_book.Line, job) of everything that is missing."""
-  return [(line, job) for job in jobs for line in format.lines_of(job)]
+def _missing_lines(jobs: Sequence[request_jobs.Job]) -> Lines:
+  return [(line, job) for job in jobs for line in format.missing_lines(job)]
 
 
-def _result(path: pathlib.Path) -> pathlib.Path:
-  return path.with_suffix(RESULT)
+def _age(path: pathlib.Path) -> tuple[int, str]:
+  return path.stat().st_mtime_ns, path.name
 
 
-def _whole(path: pathlib.Path) -> bool:
-  """Is the file there, and its last line not in the middle of being written?"""
+def _result_path(path: pathlib.Path) -> pathlib.Path:
+  return path.with_suffix(RESULT_SUFFIX)
+
+
+def _is_complete(path: pathlib.Path) -> bool:
+  """Whether the file exists and its last line is complete."""
   if not path.exists() or not path.stat().st_size:
     return False
   with open(path, "rb") as file:
@@ -197,22 +286,23 @@ def _whole(path: pathlib.Path) -> bool:
     return file.read() == b"\n"
 
 
-def _written(folder: pathlib.Path, stem: str, content: bytes) -> pathlib.Path:
-  """A new file with this content, whole or not there at all."""
-  made = folder / f".{stem}.{os.getpid()}"
+def _write_file(directory: pathlib.Path, stem: str, content: bytes) -> pathlib.Path:
+  """Writes a file under the next free number, whole or not at all."""
+  part = directory / f".{stem}.{os.getpid()}"
+  path = part
   try:
-    with open(made, "wb") as file:
+    with open(part, "wb") as file:
       file.write(content)
       file.flush()
       os.fsync(file.fileno())
     for number in itertools.count(1):
-      path = folder / f"{stem}_{number:03}.jsonl"
+      path = directory / f"{stem}_{number:03}.jsonl"
       with contextlib.suppress(FileExistsError):
-        os.link(made, path)
+        os.link(part, path)
         break
   finally:
-    made.unlink(missing_ok=True)
-  descriptor = os.open(folder, os.O_RDONLY)
+    part.unlink(missing_ok=True)
+  descriptor = os.open(directory, os.O_RDONLY)
   os.fsync(descriptor)
   os.close(descriptor)
   return path

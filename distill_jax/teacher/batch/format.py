@@ -1,37 +1,53 @@
-"""Requests and results as lines of JSONL, the way the Batch API and `vllm run-batch` have them.
+"""Requests and results as JSON lines, as the OpenAI Batch API and `vllm run-batch` define them.
 
   {"custom_id": KEY, "method": "POST", "url": "/v1/chat/completions", "body": {...}}
   {"id": ..., "custom_id": KEY, "response": {"status_code": 200, "body": {...}}, "error": null}
 
-A line asks for samples that follow each other; its custom_id is the cache key of the first, so that
-the prompt is paid for once, as in an ordinary call.
+One line asks for consecutive samples, so the prompt is paid for once, as in an ordinary call. Its
+custom_id is the cache key of the first sample.
 """
 
 import dataclasses
 import json
-import types
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
-from distill_jax import errors
-from distill_jax.teacher.client import verdicts
-from distill_jax.teacher.store import batches
+from distill_jax import errors, settings
+from distill_jax.teacher.client import request_jobs, verdicts
+from distill_jax.teacher.store import batches, cache
 
 ENDPOINT = "/v1/chat/completions"
-MOST_BYTES = 200 * 10**6  # of a file
-MOST_REQUESTS = 50_000  # in a file
+MAX_FILE_BYTES = 200 * 10**6
+MAX_FILE_REQUESTS = 50_000
+
+
+class RequestRow(NamedTuple):
+  """A line of a request file: its samples, its bytes, and its highest possible cost."""
+
+  line: batches.BatchLine
+  content: bytes
+  dollars: float
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
-  """What became of a line. `verdict`: one of verdicts.Completed, Retry, Skip, Abort."""
+class LineResult:
+  """The result of a line.
 
-  name: str  # custom_id
-  verdict: object
-  status: int  # of HTTP; 0 if it was never asked
+  Attributes:
+    name: custom_id of the line.
+    verdict: What the result means.
+    status: HTTP status; 0 if the request was never sent.
+    request_id: The server's name of the request.
+  """
+
+  name: str
+  verdict: verdicts.Verdict
+  status: int
   request_id: str
 
 
-def lines_of(job) -> list[batches.BatchLine]:
-  """What is missing of a request_jobs.Job, one line for each run of samples without a gap."""
+def missing_lines(job: request_jobs.Job) -> list[batches.BatchLine]:
+  """The missing samples of a job, one line for each run of consecutive samples."""
   runs: list[list[int]] = []
   for sample in sorted(job.missing):
     if runs and runs[-1][-1] == sample - 1:
@@ -39,83 +55,128 @@ def lines_of(job) -> list[batches.BatchLine]:
     else:
       runs.append([sample])
   return [
-    batches.BatchLine(job.missing[run[0]], job.request, {s: job.missing[s] for s in run}, job.limit)
+    batches.BatchLine(
+      name=job.missing[run[0]],
+      request=job.request,
+      keys={sample: job.missing[sample] for sample in run},
+      limit=job.limit,
+    )
     for run in runs
   ]
 
 
-def written(name: str, body: dict) -> bytes:
-  """A request as a line; ASCII, whatever is in it."""
+def request_row(
+  config: request_jobs.ClientConfig,
+  line: batches.BatchLine,
+  job: request_jobs.Job,
+  temperature: float,
+) -> RequestRow:
+  """The row that asks for a line; `job` has that line's samples and no others."""
+  body = request_jobs.body(config, job, temperature)
+  return RequestRow(line, _encode(line.name, body), request_jobs.max_dollars(config, job))
+
+
+def _encode(name: str, body: dict[str, Any]) -> bytes:
   row = {"custom_id": name, "method": "POST", "url": ENDPOINT, "body": body}
   return json.dumps(row).encode("ascii") + b"\n"
 
 
-def parts(rows: list[tuple], most: int) -> list[list[tuple]]:
-  """[(line, bytes), ...] in files of at most `most` requests and MOST_BYTES."""
-  found, size = [[]], 0
+def split_rows(rows: Sequence[RequestRow], batch_size: int) -> list[list[RequestRow]]:
+  """Splits rows into files of at most `batch_size` requests and MAX_FILE_BYTES, in order."""
+  max_requests = min(batch_size, MAX_FILE_REQUESTS)
+  files: list[list[RequestRow]] = []
+  size = 0
   for row in rows:
-    if found[-1] and (
-      len(found[-1]) == min(most, MOST_REQUESTS) or size + len(row[1]) > MOST_BYTES
-    ):
-      found.append([])
+    full = files and (len(files[-1]) == max_requests or size + len(row.content) > MAX_FILE_BYTES)
+    if full or not files:
+      files.append([])
       size = 0
-    found[-1].append(row)
-    size += len(row[1])
-  return [part for part in found if part]
+    files[-1].append(row)
+    size += len(row.content)
+  return files
 
 
-def results(content: bytes, model: str):
-  """Yields a Result for each line of an output or error file that can be read, in any order."""
+def parse_results(content: bytes, model: str) -> Iterator[LineResult]:
+  """Yields the readable results of an output or error file; its lines may be in any order.
+
+  Args:
+    content: The file. Unreadable lines are skipped.
+    model: The model to record where a result does not name one.
+  """
   for raw in content.split(b"\n"):
     try:
       row = json.loads(raw)
     except (ValueError, RecursionError):
       continue
     if isinstance(row, dict) and isinstance(row.get("custom_id"), str):
-      yield _result(row, model)
+      yield _parse_result(row, model)
 
 
 def check_caps(
-  store, run: str, rows: list[tuple], *, max_dollars: float, max_requests: int, held: float
+  store: cache.ReplyCache,
+  run: str,
+  rows: Sequence[RequestRow],
+  *,
+  max_dollars: float,
+  max_requests: int,
+  reserved: float,
 ) -> None:
-  """Raises errors.UserError if the caps of a run do not allow these rows, [(..., dollars), ...].
+  """Checks that the caps of a run allow some requests.
 
-  held: dollars that what is under way may still cost.
+  Args:
+    store: Knows what the run has spent.
+    run: The run.
+    rows: The requests.
+    max_dollars: Cap on the run's cost.
+    max_requests: Cap on the run's HTTP requests.
+    reserved: Highest possible cost of the batches under way, in dollars.
+
+  Raises:
+    errors.UserError: A cap could be exceeded.
   """
-  spent, need = held + store.totals(run).dollars, sum(row[-1] for row in rows)
+  spent, need = reserved + store.totals(run).dollars, sum(row.dollars for row in rows)
   if spent + need > max_dollars:
     raise errors.budget(
       f"the next {len(rows)} teacher requests may cost ${need:.4f} (all replies at their longest),"
-      f" but ${spent:.4f} of ${max_dollars:.4f} are spent or set aside; nothing was sent,"
-      " raise --config.teacher.max_dollars and run the same command again"
+      f" but ${spent:.4f} of ${max_dollars:.4f} are spent or reserved; nothing was sent: raise"
+      " --config.teacher.max_dollars and run the same command again"
     )
   sent = store.requests_sent(run)
   if sent + len(rows) > max_requests:
     raise errors.budget(
-      f"{sent} teacher requests were sent, {len(rows)} more are needed, the cap is"
-      f" {max_requests}; nothing is lost, raise --config.teacher.max_requests and run the"
-      " same command again"
+      f"{sent} teacher requests were sent, {len(rows)} more are needed, but"
+      f" config.teacher.max_requests is {max_requests}; nothing is lost: raise"
+      " --config.teacher.max_requests and run the same command again"
     )
 
 
-def discounted(prices, discount: float):
-  """The prices, less that share; what is below 0 stands for something else and stays."""
-  less = lambda value: value * (1 - discount) if value > 0 else value
-  return types.SimpleNamespace(**{name: less(value) for name, value in vars(prices).items()})
+def discounted(prices: settings.Prices, discount: float) -> settings.Prices:
+  """Prices reduced by a share of `discount`. Negative prices have a meaning of their own and stay.
+
+  See `ledger.dollars`.
+  """
+
+  def reduce(price: float) -> float:
+    return price * (1 - discount) if price > 0 else price
+
+  return dataclasses.replace(
+    prices, input=reduce(prices.input), output=reduce(prices.output), cached=reduce(prices.cached)
+  )
 
 
-def _result(row: dict, model: str) -> Result:
-  response = row.get("response") if isinstance(row.get("response"), dict) else {}
+def _parse_result(row: dict[str, Any], model: str) -> LineResult:
+  response = row.get("response")
+  response = response if isinstance(response, dict) else {}
   error, status, body = row.get("error"), response.get("status_code"), response.get("body")
-  names = (row.get("id"), response.get("request_id"))
-  request_id = verdicts.excerpt(next((n for n in names if isinstance(n, str) and n), ""))[:100]
+  ids = (row.get("id"), response.get("request_id"))
+  request_id = verdicts.excerpt(next((id for id in ids if isinstance(id, str) and id), ""))[:100]
   if type(status) is not int or not 100 <= status <= 599:
-    said = error.get("message") if isinstance(error, dict) else error
-    verdict = verdicts.Retry(verdicts.excerpt(said if isinstance(said, str) else json.dumps(row)))
-    return Result(row["custom_id"], verdict, 0, request_id)
+    message = error.get("message") if isinstance(error, dict) else error
+    reason = verdicts.excerpt(message if isinstance(message, str) else json.dumps(row))
+    return LineResult(row["custom_id"], verdicts.Retry(reason), 0, request_id)
   if status == 200:
     verdict = verdicts.parse_body(json.dumps(body).encode(), model)
   else:
-    said = body if body else error if isinstance(error, dict) else {"message": error}
-    verdict = verdicts.classify_status(status, {}, said, 0.0)
-  return Result(row["custom_id"], verdict, status, request_id)
+    details = body if body else error if isinstance(error, dict) else {"message": error}
+    verdict = verdicts.classify_status(status, {}, details, 0.0)
+  return LineResult(row["custom_id"], verdict, status, request_id)

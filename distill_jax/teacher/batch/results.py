@@ -1,149 +1,215 @@
-"""What the results of a file mean for the samples that were asked in it, and where it is kept."""
+"""Turns the results in a file into replies and failures, and stores them."""
 
 import dataclasses
 import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from distill_jax.teacher import types
 from distill_jax.teacher.batch import format
 from distill_jax.teacher.client import request_jobs, verdicts
+from distill_jax.teacher.store import batches, cache
 
-TOGETHER = 200  # calls stored at a time
+CALLS_PER_WRITE = 200
 
 
 @dataclasses.dataclass(frozen=True)
-class Unanswered:
-  """A line that is worth asking again."""
+class LineRetry:
+  """Why a line has to be requested again.
 
-  why: str
-  plain: bool = False  # it asked for JSON, and may have been refused for that
+  Attributes:
+    reason: What went wrong.
+    schema_rejected: It asked for JSON with a schema, which the server may have rejected.
+    status: HTTP status; 0 if there was no response.
+    request_id: The server's name of the request.
+  """
+
+  reason: str
+  schema_rejected: bool = False
   status: int = 0
   request_id: str = ""
 
 
-class Results:
-  """Reads result files into the cache, for one place.
+class ResultReader:
+  """Reads result files into the cache, for one phase.
 
-  outcomes  {key: Reply or Failure} of all that has been read
-  again     {line: Unanswered}; of a line that was answered in part, the rest is in neither
-  longer    {key: limit} of replies that were cut at `limit` and may be asked for with a larger one
-  stop      a verdicts.Abort that some line got, or None
-  heard     the lines that the files say something of
+  Attributes:
+    outcomes: {key: reply or failure} of everything read so far.
+    retries: {line name: why it has to be requested again}. The unanswered samples of a line that
+      was answered in part are in neither.
+    truncated: {key: limit} of replies cut at `limit` that may be requested with a larger one.
+    abort: The first verdict that stops the run, or None.
+    lines_read: Names of the lines that have a result.
   """
 
-  def __init__(self, store, place, config, redact, tried, schema=lambda line: False):
-    """`tried(line)`: how often a line was asked before; `schema(line)`: was JSON asked for, which
-    a server may refuse; `redact` takes the key out of a text."""
-    self._store, self._place, self._config, self._redact = store, place, config, redact
-    self._tried, self._schema = tried, schema
-    self.outcomes: dict[str, types.Reply | types.Failure] = {}
-    self.again: dict[str, Unanswered] = {}
-    self.longer: dict[str, int] = {}
-    self.stop: verdicts.Abort | None = None
-    self.heard: set[str] = set()
-    self._calls: list = []
+  def __init__(
+    self,
+    store: cache.ReplyCache,
+    run_phase: cache.RunPhase,
+    config: request_jobs.ClientConfig,
+    redact: Callable[[str], str],
+    attempts: Callable[[batches.BatchLine], int],
+    asked_for_json: Callable[[batches.BatchLine], bool] = lambda line: False,
+  ):
+    """Creates a reader.
 
-  def read(self, content: bytes, lines: dict) -> None:
-    """Stores what a file says about these lines, {custom_id: batch_book.Line}; the first word on a
-    line counts, and nothing else that stands in the file. A failure that was read before, and set
-    aside to be asked again, is not heard again."""
-    self._before = self._store.failed_before(self._place)
-    for result in format.results(content, self._config.model):
+    Args:
+      store: Receives the outcomes.
+      run_phase: The phase that pays.
+      config: Prices, model and limits.
+      redact: Removes the API key from a text.
+      attempts: How often a line was requested before.
+      asked_for_json: Whether a line asked for JSON with a schema.
+    """
+    self._store, self._run_phase, self._config = store, run_phase, config
+    self._redact, self._attempts, self._asked_for_json = redact, attempts, asked_for_json
+    self.outcomes: dict[str, cache.Outcome] = {}
+    self.retries: dict[str, LineRetry] = {}
+    self.truncated: dict[str, int] = {}
+    self.abort: verdicts.Abort | None = None
+    self.lines_read: set[str] = set()
+    self._calls: list[cache.StoredCall] = []  # for the next write
+    self._archived: Mapping[str, list[types.Failure]] = {}
+
+  def read(self, content: bytes, lines: Mapping[str, batches.BatchLine]) -> None:
+    """Stores the results of a file.
+
+    The first result of a line counts; results of other lines are ignored. A failure that was read
+    before, and reset to be requested again, is ignored too.
+
+    Args:
+      content: The file.
+      lines: {custom_id: line}.
+    """
+    self._archived = self._store.failed_before(self._run_phase)
+    for result in format.parse_results(content, self._config.model):
       line = lines.get(result.name)
-      if line is not None:
-        self.heard.add(line.name)
-      if line is not None and line.name not in self.again and not self._known(line):
+      if line is None:
+        continue
+      self.lines_read.add(line.name)
+      if line.name not in self.retries and not self._has_outcome(line):
         self._take(line, result)
     self._flush()
 
-  def unheard(self, lines) -> None:
-    """Notes those lines that no file has said anything of."""
+  def retry_unread(self, lines: Iterable[batches.BatchLine]) -> None:
+    """Marks the lines without a result to be requested again."""
     for line in lines:
-      if line.name not in self.again and not self._known(line):
-        self.again[line.name] = Unanswered("no result came")
+      if line.name not in self.retries and not self._has_outcome(line):
+        self.retries[line.name] = LineRetry("no result came")
 
   @property
-  def rejected(self) -> types.Failure | None:
-    """The first of the failures, if each sample was a bad request."""
-    bad = [o for o in self.outcomes.values() if getattr(o, "kind", "") == "bad_request"]
-    return bad[0] if bad and len(bad) == len(self.outcomes) and not self.again else None
+  def rejection(self) -> types.Failure | None:
+    """The first failure, if the server rejected every sample as a bad request; else None."""
+    bad = [
+      outcome
+      for outcome in self.outcomes.values()
+      if isinstance(outcome, types.Failure) and outcome.kind == "bad_request"
+    ]
+    return bad[0] if bad and len(bad) == len(self.outcomes) and not self.retries else None
 
-  def _known(self, line) -> bool:
+  def _has_outcome(self, line: batches.BatchLine) -> bool:
     return any(key in self.outcomes for key in line.keys.values())
 
-  def _take(self, line, result) -> None:
+  def _take(self, line: batches.BatchLine, result: format.LineResult) -> None:
     verdict = result.verdict
     if isinstance(verdict, verdicts.Completed):
-      outcomes = self._read(line, result)
-    elif getattr(verdict, "kind", "") == "bad_request" and self._schema(line):
-      self.again[line.name] = Unanswered(self._redact(verdict.reason), plain=True)
-      return
+      outcomes = self._outcomes(line, result, verdict)
     elif isinstance(verdict, verdicts.Skip):
-      failed = self._failure(verdict.kind, self._redact(verdict.reason), line, result)
-      outcomes = {item: failed for item in line.keys.items()}
+      reason = self._redact(verdict.reason)
+      if verdict.kind == "bad_request" and self._asked_for_json(line):
+        self.retries[line.name] = LineRetry(reason, schema_rejected=True)
+        return
+      failure = self._failure(verdict.kind, reason, line, result)
+      outcomes = {item: failure for item in line.keys.items()}
     else:
-      why = self._redact(verdict.reason)
-      self.again[line.name] = Unanswered(why, status=result.status, request_id=result.request_id)
+      self.retries[line.name] = LineRetry(
+        self._redact(verdict.reason), status=result.status, request_id=result.request_id
+      )
       if isinstance(verdict, verdicts.Abort):
-        self.stop = self.stop or verdict
+        self.abort = self.abort or verdict
       return
-    fresh = {(s, key): o for (s, key), o in outcomes.items() if not self._set_aside(key, o)}
+    fresh = {(s, key): o for (s, key), o in outcomes.items() if not self._is_archived(key, o)}
     if len(fresh) < len(outcomes):
-      self.again[line.name] = Unanswered("it failed as before")
-    self._calls.append((line.request, fresh, self._place))
+      self.retries[line.name] = LineRetry("it failed as before")
+    self._calls.append((line.request, fresh, self._run_phase))
     self.outcomes |= {key: outcome for (_, key), outcome in fresh.items()}
-    if len(self._calls) >= TOGETHER:
+    if len(self._calls) >= CALLS_PER_WRITE:
       self._flush()
 
-  def _set_aside(self, key: str, outcome) -> bool:
-    if not getattr(outcome, "request_id", ""):  # which of them it is, only that can tell
+  def _is_archived(self, key: str, outcome: cache.Outcome) -> bool:
+    """Whether this very failure was read before. Only its request id can tell."""
+    if not isinstance(outcome, types.Failure) or not outcome.request_id:
       return False
-    seen = [dataclasses.replace(failure, attempts=0) for failure in self._before.get(key, ())]
+    seen = [dataclasses.replace(failure, attempts=0) for failure in self._archived.get(key, ())]
     return dataclasses.replace(outcome, attempts=0) in seen
 
-  def _read(self, line, result) -> dict:
-    """{(sample, key): Reply or Failure} of an answer."""
-    answer, outcomes = verdicts.redact(result.verdict, self._redact), {}
-    taken = list(zip(sorted(line.keys), answer.choices, strict=False))
-    job = request_jobs.Job(messages(line.request), line.request, {}, line.limit)
-    costs = request_jobs.sample_costs(self._config, job, answer, taken)
+  def _outcomes(
+    self, line: batches.BatchLine, result: format.LineResult, verdict: verdicts.Completed
+  ) -> dict[tuple[int, str], cache.Outcome]:
+    """{(sample, key): reply or failure} of a response."""
+    completed = verdicts.redact(verdict, self._redact)
+    taken = list(zip(sorted(line.keys), completed.choices, strict=False))
+    job = request_jobs.Job(_messages(line.request), line.request, {}, line.limit)
+    costs = request_jobs.sample_costs(self._config, job, completed, taken)
+    outcomes: dict[tuple[int, str], cache.Outcome] = {}
     for (sample, choice), cost in zip(taken, costs, strict=True):
       key = line.keys[sample]
       if not choice.failure:
-        outcome = types.Reply(choice.text, choice.finish, answer.model, cached=False, **cost)
+        outcome = types.Reply(choice.text, choice.finish, completed.model, cached=False, **cost)
       elif choice.failure == "length":
-        outcome = self._failure("length", types.truncated_message(line.limit), line, result, **cost)
+        message = types.truncated_message(line.limit)
+        outcome = self._failure("length", message, line, result, **cost)
         if line.limit < self._config.max_tokens_retry_limit:
-          self.longer[key] = line.limit
+          self.truncated[key] = line.limit
       else:
-        outcome = self._failure(choice.failure, self._redact(choice.message), line, result, **cost)
+        message = self._redact(choice.message)
+        outcome = self._failure(choice.failure, message, line, result, **cost)
       outcomes[sample, key] = outcome
     return outcomes
 
-  def _failure(self, kind: str, why: str, line, result, **cost) -> types.Failure:
-    attempts = 1 + self._tried(line)
+  def _failure(
+    self, kind: str, message: str, line: batches.BatchLine, result: format.LineResult, **cost: Any
+  ) -> types.Failure:
     return types.Failure(
-      kind, why, attempts, status=result.status, request_id=result.request_id, **cost
+      kind,
+      message,
+      attempts=1 + self._attempts(line),
+      status=result.status,
+      request_id=result.request_id,
+      **cost,
     )
 
   def _flush(self) -> None:
-    """Stores what was read. A failure that stands there from this very result, since a process was
-    killed over it, is not stored (and charged) again."""
+    """Stores what was read.
+
+    A failure that is stored already, from this very result, is not stored (and charged) again: a
+    process was killed after storing it.
+    """
     keys = [key for _, outcomes, _ in self._calls for _, key in outcomes]
-    there, fresh = self._store.lookup(keys, self._place), []
-    for request, outcomes, place in self._calls:
-      new = {(s, key): o for (s, key), o in outcomes.items() if not _same(there.get(key), o)}
+    stored = self._store.lookup(keys, self._run_phase)
+    fresh: list[cache.StoredCall] = []
+    for request, outcomes, run_phase in self._calls:
+      new = {
+        (sample, key): outcome
+        for (sample, key), outcome in outcomes.items()
+        if not _same_failure(stored.get(key), outcome)
+      }
       if new:
-        fresh.append((request, new, place))
+        fresh.append((request, new, run_phase))
     if fresh:
       self._store.store_many(fresh)
     self._calls = []
 
 
-def messages(request: str) -> tuple[tuple[str, str], ...]:
+def _messages(request: str) -> tuple[tuple[str, str], ...]:
   """The messages in a request's canonical JSON."""
   return tuple((role, text) for role, text in json.loads(request)["messages"])
 
 
-def _same(stored, outcome) -> bool:
-  both = isinstance(stored, types.Failure) and isinstance(outcome, types.Failure)
-  return both and bool(outcome.request_id) and stored.request_id == outcome.request_id
+def _same_failure(stored: cache.Outcome | None, outcome: cache.Outcome) -> bool:
+  return (
+    isinstance(stored, types.Failure)
+    and isinstance(outcome, types.Failure)
+    and bool(outcome.request_id)
+    and stored.request_id == outcome.request_id
+  )

@@ -104,10 +104,10 @@ def test_what_is_too_much_for_one_file_goes_in_several(serve, path, batch_size):
 
 
 def test_files_are_cut_by_size_too(monkeypatch):
-  monkeypatch.setattr(format, "MOST_BYTES", 25)
-  parts = format.parts([(k, b"x" * 10, 0.0) for k in range(7)], 100)
+  monkeypatch.setattr(format, "MAX_FILE_BYTES", 25)
+  parts = format.split_rows([format.RequestRow(k, b"x" * 10, 0.0) for k in range(7)], 100)
   assert [len(part) for part in parts] == [2, 2, 2, 1]
-  assert (format.MOST_REQUESTS, format.parts([], 5)) == (50_000, [])
+  assert (format.MAX_FILE_REQUESTS, format.split_rows([], 5)) == (50_000, [])
 
 
 def test_samples_with_a_gap_between_them_are_lines_apart(serve, connect, path):
@@ -134,7 +134,7 @@ def test_of_a_cancelled_batch_what_came_is_kept_and_the_rest_refused(serve, path
   server.batches.ends = ["cancelled@0.5"]
   teacher = batched(server.url, path)
   refused = refusal(ask, teacher, wanted(8))
-  assert refused.code == errors.TEACHER and "4 replies of it are stored, 4 are missing" in str(
+  assert refused.code == errors.TEACHER and "4 of its replies are stored, 4 are missing" in str(
     refused
   )
   assert len(ask(teacher, wanted(8))) == 8 and server.stats.completed == 8
@@ -209,7 +209,7 @@ def test_no_fault_of_the_server_makes_a_batch_twice(serve, path, monkeypatch, ve
   server = serve()
   server.batches.faults = {verb: [fault], "list": ["", "502"]}
   teacher = batched(server.url, path)
-  monkeypatch.setattr(batch_calls, "SETTLE", 0.01)
+  monkeypatch.setattr(batch_calls, "LISTING_DELAY", 0.01)
   assert len(ask(teacher, wanted(4))) == 4
   assert len(server.batches.batches) == 1 and server.stats.completed == 4
   teacher.close()
@@ -341,7 +341,7 @@ def test_a_stop_leaves_the_batch_to_whoever_comes_next(serve, path):
 
 def test_a_failure_that_is_read_twice_is_charged_once(serve, path, monkeypatch):
   server = serve(["", "", "refusal"])  # the last line, and so the first result
-  monkeypatch.setattr(results, "TOGETHER", 1)
+  monkeypatch.setattr(results, "CALLS_PER_WRITE", 1)
   teacher, calls, whole = batched(server.url, path), [], cache.ReplyCache.store_many
 
   def interrupted(self, rows):
@@ -361,9 +361,9 @@ def test_a_failure_that_is_read_twice_is_charged_once(serve, path, monkeypatch):
 
 
 def test_a_server_that_calls_all_requests_the_same_is_not_asked_for_ever(serve, path, monkeypatch):
-  server, read = serve(["refusal"] * 99), format.results
+  server, read = serve(["refusal"] * 99), format.parse_results
   same = lambda *a: (dataclasses.replace(found, request_id="x") for found in read(*a))
-  monkeypatch.setattr(format, "results", same)
+  monkeypatch.setattr(format, "parse_results", same)
   teacher = batched(server.url, path)
   assert texts(ask(teacher, wanted(1))) == [["refusal"]]
   assert teacher._store.reset_failures("this run", ()) == 1

@@ -52,4 +52,4 @@ def test_results_that_are_never_whole_stop_the_run_and_are_not_paid_again(serve,
 @pytest.mark.parametrize("odd", ["x", [1, None], {"data": "x"}, {"data": [None]}, {"data": [{}]}])
 def test_what_a_server_says_of_a_batch_in_another_form_is_nothing(odd):
   state = calls.Batch.construct(request_counts=odd, errors=odd)
-  assert calls.counted(state) == (0, 0) and calls.problem(state) == ("", "", 0)
+  assert calls.request_counts(state) == (0, 0) and calls.first_error(state) == ("", "", 0)

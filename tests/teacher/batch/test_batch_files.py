@@ -76,7 +76,7 @@ def test_what_is_missing_or_failed_stands_in_the_next_file(play, there):
   refused = play(wanted(8, samples=2))
   (second,) = papers(there)
   assert second.name == "round_00_s_002.jsonl" and "9 replies" in str(refused)
-  assert "4 requests came to nothing before (" in str(refused)  # the fifth came in part
+  assert "4 earlier requests failed (" in str(refused)  # the fifth came in part
   assert len(second.read_text().splitlines()) == 5
   run_batch(vllm, second)
   found = play(wanted(8, samples=2))
@@ -133,7 +133,7 @@ def test_results_of_which_nothing_can_be_read_are_told_of_by_name(play, there):
   play(wanted(3))
   (there / "round_00_s_001.out.jsonl").write_bytes(b"<html>no</html>\n")
   said = str(play(wanted(3)))
-  assert said.startswith("3 requests came to nothing before (nothing of it can be read in round_00")
+  assert said.startswith("3 earlier requests failed (round_00_s_001.out.jsonl has no readable result")
   assert said == str(play(wanted(3))) and "round_00_s_002.jsonl" in said
 
 

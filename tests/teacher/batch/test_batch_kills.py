@@ -27,7 +27,7 @@ MOMENTS = {
   "asked, and its id not known": ["BatchApi", "create", "after", 1],
   "the second likewise": ["BatchApi", "create", "after", 2],
   "its id known": ["BatchRegistry", "record_submission", "after", 1],
-  "waiting": ["BatchApi", "look", "after", 2],
+  "waiting": ["BatchApi", "retrieve", "after", 2],
   "downloaded": ["BatchApi", "download", "after", 1],
   "half of it stored": ["ReplyCache", "store_many", "after", 1],
   "all of it stored": ["BatchRegistry", "close_batch", "before", 1],
@@ -97,7 +97,7 @@ def test_a_batch_that_is_only_being_made_when_its_process_dies_is_waited_for(
 ):
   server, path = serve(), tmp_path / "teacher.sqlite"
   teacher = batched(server.url, path)
-  monkeypatch.setattr(calls, "SETTLE", 2.0)
+  monkeypatch.setattr(calls, "LISTING_DELAY", 2.0)
   key = cache.key(request := teacher._cache_keys(wanted(1)[0], 0.5)[0], 0)
   line = batches.BatchLine(key, request, {0: key}, 100)
   name = teacher.registry.make(cache.RunPhase("this run", 0, "s"), [line], 0.01)
