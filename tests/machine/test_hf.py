@@ -53,7 +53,9 @@ ONE = {
     lambda f: (f / hf.CONFIG).write_text("{'a'"), "config.json is not JSON; download"
   ),
   "config_not_utf8": (lambda f: (f / hf.CONFIG).write_bytes(b'{"a": "\xff"}'), "is not JSON"),
-  "config_a_list": (lambda f: (f / hf.CONFIG).write_text("[1]"), "is not a JSON object"),
+  "config_a_list": (
+    lambda f: (f / hf.CONFIG).write_text("[1]"), "config.json is not a JSON object"
+  ),
   "config_deep": (lambda f: (f / hf.CONFIG).write_text("[" * 100_000), "is not JSON"),
   "generation_not_json": (
     lambda f: (f / hf.GENERATION).write_text("{"), "generation_config.json is not JSON"
