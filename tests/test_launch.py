@@ -17,14 +17,14 @@ if [[ $* == *"$FAILING"* && -n $FAILING ]]; then exit 1; fi
 
 
 @pytest.fixture
-def house(tmp_path):
+def checkout(tmp_path):
   """A copy of the scripts in a directory with a space, and a Python that only logs its calls."""
-  root = tmp_path / "a house"
-  for place in (*SCRIPTS, *(f.name for f in ROOT.glob("requirements*.txt"))):
-    (root / place).parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(ROOT / place, root / place)
-  for place in (".venv/bin/python", "fake/python3"):
-    executable(root / place, PYTHON)
+  root = tmp_path / "a checkout"
+  for file in (*SCRIPTS, *(f.name for f in ROOT.glob("requirements*.txt"))):
+    (root / file).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(ROOT / file, root / file)
+  for file in (".venv/bin/python", "fake/python3"):
+    executable(root / file, PYTHON)
   executable(root / "fake/nvidia-smi", "exit 9")
   return root
 
@@ -35,23 +35,23 @@ def executable(file: pathlib.Path, text: str) -> None:
   file.chmod(0o755)
 
 
-def launch(house, script, *arguments, cwd=None, **extra):
+def launch(checkout, script, *arguments, cwd=None, **extra):
   """Returns (result, calls of the fake Python), the latter with relative paths."""
-  calls = house / "calls"
+  calls = checkout / "calls"
   calls.unlink(missing_ok=True)
-  path = f"{house / 'fake'}:{os.environ['PATH']}"
+  path = f"{checkout / 'fake'}:{os.environ['PATH']}"
   environment = {**os.environ, "PATH": path, "CALLS": str(calls), "FAILING": "", **extra}
   for name in ("PYTHON", "TPU_NAME", "TPU_WORKER_ID", "TPU_ACCELERATOR_TYPE"):
     environment.pop(name, None) if name not in extra else None
   result = subprocess.run(
-    ["bash", house / script, *arguments],
-    cwd=cwd or house,
+    ["bash", checkout / script, *arguments],
+    cwd=cwd or checkout,
     env=environment,
     text=True,
     capture_output=True,
   )
   lines = calls.read_text().splitlines() if calls.exists() else []
-  return result, [line.replace(f"{house}/", "") for line in lines]
+  return result, [line.replace(f"{checkout}/", "") for line in lines]
 
 
 def installs(calls):
@@ -67,7 +67,7 @@ RUN = "-m|distill_jax|run|--config="
 
 
 @pytest.mark.parametrize(
-  ("arguments", "asked"),
+  ("arguments", "expected"),
   [
     ([], "configs/quickstart.py|--workdir=runs/quickstart"),
     (["--config.rounds=1"], "configs/quickstart.py|--workdir=runs/quickstart|--config.rounds=1"),
@@ -81,74 +81,74 @@ RUN = "-m|distill_jax|run|--config="
     (["--help"], "configs/quickstart.py|--workdir=runs/quickstart|--help"),
   ],
 )
-def test_arguments_reach_the_program_whole(house, arguments, asked):
-  result, calls = launch(house, "launch/local.sh", *arguments)
+def test_arguments_reach_the_program_unchanged(checkout, arguments, expected):
+  result, calls = launch(checkout, "launch/local.sh", *arguments)
   assert result.returncode == 0, result.stderr
-  assert calls[-1] == RUN + asked
+  assert calls[-1] == RUN + expected
 
 
-def test_a_config_is_found_from_where_one_stands(house, tmp_path):
+def test_a_config_is_found_from_the_current_directory(checkout, tmp_path):
   (tmp_path / "elsewhere").mkdir()
   (tmp_path / "elsewhere" / "mine.py").touch()
-  _, calls = launch(house, "launch/local.sh", "mine.py:tiny", cwd=tmp_path / "elsewhere")
+  _, calls = launch(checkout, "launch/local.sh", "mine.py:tiny", cwd=tmp_path / "elsewhere")
   assert calls[-1] == f"{RUN}{tmp_path}/elsewhere/mine.py:tiny|--workdir=runs/mine-tiny"
-  _, calls = launch(house, "launch/local.sh", "configs/tailored.py", cwd=tmp_path / "elsewhere")
+  _, calls = launch(checkout, "launch/local.sh", "configs/tailored.py", cwd=tmp_path / "elsewhere")
   assert calls[-1] == f"{RUN}configs/tailored.py|--workdir=runs/tailored"
 
 
 @pytest.mark.parametrize("arguments", [["--config=a.py"], ["--config", "a.py"]])
-def test_a_config_given_as_a_flag_is_told_where_it_belongs(house, arguments):
-  result, calls = launch(house, "launch/local.sh", *arguments)
+def test_a_config_given_as_a_flag_is_rejected_with_a_hint(checkout, arguments):
+  result, calls = launch(checkout, "launch/local.sh", *arguments)
   assert result.returncode == 2 and "first" in result.stderr and not calls
 
 
-def test_what_is_installed_is_not_installed_again_until_it_changes(house):
-  assert len(installs(launch(house, "launch/local.sh")[1])) == 1
-  result, calls = launch(house, "launch/local.sh")
+def test_requirements_are_installed_again_only_after_they_change(checkout):
+  assert len(installs(launch(checkout, "launch/local.sh")[1])) == 1
+  result, calls = launch(checkout, "launch/local.sh")
   assert not installs(calls) and result.stderr == ""
-  with open(house / "requirements.txt", "a") as opened:
+  with open(checkout / "requirements.txt", "a") as opened:
     opened.write("more>=1\n")
-  assert len(installs(launch(house, "launch/local.sh")[1])) == 1
-  assert len(installs(launch(house, "launch/test.sh")[1])) == 1
+  assert len(installs(launch(checkout, "launch/local.sh")[1])) == 1
+  assert len(installs(launch(checkout, "launch/test.sh")[1])) == 1
 
 
-def test_an_installation_that_broke_is_told_of_and_repeated(house):
-  result, calls = launch(house, "launch/local.sh", PIP_EXIT="1")
+def test_a_failed_installation_is_reported_and_repeated(checkout):
+  result, calls = launch(checkout, "launch/local.sh", PIP_EXIT="1")
   assert result.returncode != 0 and "failed" in result.stderr
   assert not any("distill_jax" in c for c in calls)
-  assert len(installs(launch(house, "launch/local.sh")[1])) == 1
+  assert len(installs(launch(checkout, "launch/local.sh")[1])) == 1
 
 
-def test_the_accelerator_decides_what_is_installed(house):
-  assert installs(launch(house, "launch/local.sh")[1])[0].endswith(
+def test_the_accelerator_decides_what_is_installed(checkout):
+  assert installs(launch(checkout, "launch/local.sh")[1])[0].endswith(
     "--quiet|--disable-pip-version-check|-r|requirements.txt"
   )
-  executable(house / "fake/nvidia-smi", "exit 0")
-  with_gpu = installs(launch(house, "launch/local.sh")[1])[0]
+  executable(checkout / "fake/nvidia-smi", "exit 0")
+  with_gpu = installs(launch(checkout, "launch/local.sh")[1])[0]
   assert with_gpu.endswith("-r|requirements.txt|-r|requirements-gpu.txt")
 
 
-def test_without_an_environment_one_is_made_with_the_python_one_names(house):
-  shutil.rmtree(house / ".venv")
-  executable(house / "fake/python9", PYTHON + 'mkdir -p "$3/bin"; cp "$0" "$3/bin/python"\n')
-  result, calls = launch(house, "launch/local.sh", PYTHON="python9")
+def test_a_missing_environment_is_created_with_the_selected_python(checkout):
+  shutil.rmtree(checkout / ".venv")
+  executable(checkout / "fake/python9", PYTHON + 'mkdir -p "$3/bin"; cp "$0" "$3/bin/python"\n')
+  result, calls = launch(checkout, "launch/local.sh", PYTHON="python9")
   assert result.returncode == 0, result.stderr
   assert "-m|venv|.venv" in calls and calls[-1].startswith(RUN)
 
 
-def test_a_python_that_is_too_old_or_missing_is_refused(house):
-  shutil.rmtree(house / ".venv")
+def test_a_python_that_is_too_old_or_missing_is_rejected(checkout):
+  shutil.rmtree(checkout / ".venv")
   for python in ("fake-old", "not-there"):
-    executable(house / "fake/fake-old", "exit 1")
-    result, calls = launch(house, "launch/local.sh", PYTHON=python)
+    executable(checkout / "fake/fake-old", "exit 1")
+    result, calls = launch(checkout, "launch/local.sh", PYTHON=python)
     assert result.returncode != 0 and "3.11" in result.stderr and not calls
 
 
 @pytest.mark.parametrize(
   "failing", ["", "ruff|check", "ruff|format", "-m|pyright", "-m|mkdocs", "-m|pytest"]
 )
-def test_the_checks_fail_if_any_of_the_five_does_and_all_are_run(house, failing):
-  result, calls = launch(house, "launch/test.sh", "-k", "a b", FAILING=failing)
+def test_all_five_checks_run_and_any_failure_fails(checkout, failing):
+  result, calls = launch(checkout, "launch/test.sh", "-k", "a b", FAILING=failing)
   site = calls[-2].rpartition("|")[2]
   assert calls[-5:] == [
     "-m|ruff|check",
@@ -159,12 +159,12 @@ def test_the_checks_fail_if_any_of_the_five_does_and_all_are_run(house, failing)
   ]
   assert result.returncode == (1 if failing else 0)
   assert not pathlib.Path(site).exists()
-  assert launch(house, ".ci/run", FAILING=failing)[0].returncode == result.returncode
+  assert launch(checkout, ".ci/run", FAILING=failing)[0].returncode == result.returncode
 
 
 def test_every_requirement_is_bounded_on_both_sides():
   for file in ROOT.glob("requirements*.txt"):
     for line in file.read_text().splitlines():
-      wanted = line.split("#")[0].strip()
-      if wanted:
-        assert ">=" in wanted and "<" in wanted, f"{file.name}: {line}"
+      requirement = line.split("#")[0].strip()
+      if requirement:
+        assert ">=" in requirement and "<" in requirement, f"{file.name}: {line}"

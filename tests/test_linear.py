@@ -1,9 +1,9 @@
-"""Whatever a teacher or a student writes, a megabyte of it, is read in linear time: every compiled
-pattern of the package, found by looking, and every reader.
+"""Text from teachers and students is read in linear time, even a megabyte of it.
 
-Times are taken at a size and at four times that size. What is linear takes four times as long, what
-is quadratic sixteen; the bar is at nine, for the least of several tries, of the time this thread
-computed: a busy machine does not matter.
+This covers every compiled pattern of the package, found by inspection, and every reader. Work is
+timed at a size and at four times that size. Linear work takes four times as long and quadratic work
+sixteen times; the limit is nine. The time is the CPU time of this thread and the least of several
+tries, so a busy machine does not matter.
 
 All patterns:  bash launch/test.sh -m heavy tests/test_linear.py
 """
@@ -25,20 +25,20 @@ from distill_jax.tasks import answers, expressions
 from distill_jax.teacher.client import verdicts
 from distill_jax.teacher.prompts import messages, schema
 
-SMALL, FOLD, BAR = 2**12, 4, 9
-NOTICED = 0.02  # seconds; what takes less at the larger size is fast enough either way
+SMALL, FACTOR, LIMIT = 2**12, 4, 9
+NEGLIGIBLE = 0.02  # seconds; less than this at the larger size is always fast enough
 METHODS = ("search", "match", "fullmatch", "finditer", "findall", "sub", "split")
 
-# Functions that make patterns of their own when they are called: of texts of others, each is among
-# the readers below.
-READERS_OF = {
+# Functions that compile a pattern when they are called. Those that read text from teachers or
+# students are covered by READERS below.
+UNTRUSTED_READERS = {
   "tasks/answers.py": {"read_choice", "read_boolean"},
   "teacher/prompts/parts.py": {"_verdicts"},
   "formats/calculator.py": {"remove_marks", "_expression_before", "_format_value"},
 }
-OTHERS = {  # what they read is ours, or a user's own words, not a teacher's or a student's
-  "run_dir/run_dir.py": {"_free"},
-  "machine/hf_read.py": {"match"},
+TRUSTED_READERS = {  # these read our own text or the user's, not a teacher's or a student's
+  "run_dir/run_dir.py": {"_is_mutable"},
+  "machine/hf_read.py": {"match", "is_spare"},
   "worlds/drawing.py": {"_step", "content"},
   "worlds/grading.py": {"_patterns", "_wrong_part"},
   "teacher/pool.py": {"_parse_weight"},
@@ -61,7 +61,7 @@ PUMPS = (
 
 
 def patterns() -> dict[str, tuple[re.Pattern, tuple[str, ...]]]:
-  """{module.name: (pattern, the methods it is used with)} of all modules of the package."""
+  """Returns {module.name: (pattern, the methods it is used with)} of the entire package."""
   used, found, names = {}, {}, []
   root = pathlib.Path(distill_jax.__path__[0])
   for file in sorted(root.rglob("*.py")):
@@ -93,7 +93,7 @@ def _inside(value):
 
 
 def pumps(pattern: str) -> list[str]:
-  """What is repeated in the hope that it takes long: what all dislike, and the pattern's words."""
+  """Returns strings to repeat, in the hope that they take long: PUMPS and words of the pattern."""
   words = re.findall(r"[a-zA-Z]{3,}", re.sub(r"\\[a-zA-Z]|\(\?P<\w+>", " ", pattern))
   return [*PUMPS, *words, *(f"{word} " for word in words)]
 
@@ -101,25 +101,28 @@ def pumps(pattern: str) -> list[str]:
 def seconds(work, text: str, tries: int) -> float:
   least = float("inf")
   for _ in range(tries):
-    begun = time.thread_time()
+    start = time.thread_time()
     work(text)
-    least = min(least, time.thread_time() - begun)
+    least = min(least, time.thread_time() - start)
   return least
 
 
-def slow(work, pump: str, before: str = "", behind: str = "") -> str:
-  """ "" if the work grows no faster than the text; else how it grew."""
-  text = lambda size: before + pump * (size // len(pump)) + behind
-  if seconds(work, text(SMALL), 1) < NOTICED / BAR:
-    return ""  # at four times the size it could not be noticed, or grow ninefold
+def superlinear(work, pump: str, before: str = "", after: str = "") -> str:
+  """Returns "" if the time grows no faster than the text, else a description."""
+
+  def text(size: int) -> str:
+    return before + pump * (size // len(pump)) + after
+
+  if seconds(work, text(SMALL), 1) < NEGLIGIBLE / LIMIT:
+    return ""  # it cannot reach the limit at four times the size
   for tries in (1, 3, 9):
-    small, large = (seconds(work, text(size), tries) for size in (SMALL, FOLD * SMALL))
-    if large < max(NOTICED, BAR * small):
+    small, large = (seconds(work, text(size), tries) for size in (SMALL, FACTOR * SMALL))
+    if large < max(NEGLIGIBLE, LIMIT * small):
       return ""
-  return f"{before!r} {pump!r} {behind!r}: {small:.3f} s, then {large:.3f} s"
+  return f"{before!r} {pump!r} {after!r}: {small:.3f} s, then {large:.3f} s"
 
 
-def uses(pattern: re.Pattern, methods):
+def calls_of(pattern: re.Pattern, methods):
   calls = {
     "sub": lambda text: pattern.sub("", text),
     "finditer": lambda text: [None for _ in pattern.finditer(text)],
@@ -131,12 +134,12 @@ def _call(pattern, method, text):
   return getattr(pattern, method)(text)
 
 
-def test_the_watch_tells_a_quadratic_pattern_from_a_linear_one():
+def test_a_quadratic_pattern_is_detected_and_a_linear_one_is_not():
   bad, good = re.compile(r"a[^b]*b"), re.compile(r"a[^ab]{0,99}b")
   assert any(
-    slow(lambda text: bad.findall(text), "a") for _ in range(9)
-  )  # it errs to the mild side
-  assert not slow(lambda text: good.findall(text), "a")
+    superlinear(lambda text: bad.findall(text), "a") for _ in range(9)
+  )  # a single try may miss it
+  assert not superlinear(lambda text: good.findall(text), "a")
 
 
 @pytest.mark.heavy
@@ -144,27 +147,29 @@ def test_every_pattern_is_linear():
   found = patterns()
   assert len(found) > 50 and {p.pattern for p, _ in found.values()} >= {answers.MARKER.pattern}
   complaints = [
-    f"{name} {complaint}"
+    f"{name} {text}"
     for name, (pattern, methods) in found.items()
-    for work in uses(pattern, methods)
+    for work in calls_of(pattern, methods)
     for pump in pumps(pattern.pattern)
     for before in (("", "7", "a") if pump.isspace() else ("",))
-    if (complaint := slow(work, pump, before, "!"))
+    if (text := superlinear(work, pump, before, "!"))
   ]
   assert not complaints, "\n".join(complaints)
 
 
-def test_who_makes_patterns_on_the_way_is_known():
-  found = {}
+def test_functions_that_compile_patterns_are_listed():
+  functions = {}
   root = pathlib.Path(distill_jax.__path__[0])
   for file in root.rglob("*.py"):
     for function in ast.walk(ast.parse(file.read_text())):
-      if isinstance(function, ast.FunctionDef) and any(_makes(node) for node in ast.walk(function)):
-        found.setdefault(str(file.relative_to(root)), set()).add(function.name)
-  assert found == READERS_OF | OTHERS
+      if isinstance(function, ast.FunctionDef) and any(
+        _compiles(node) for node in ast.walk(function)
+      ):
+        functions.setdefault(str(file.relative_to(root)), set()).add(function.name)
+  assert functions == UNTRUSTED_READERS | TRUSTED_READERS
 
 
-def _makes(node) -> bool:
+def _compiles(node) -> bool:
   call = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
   return call and getattr(node.func.value, "id", "") == "re" and node.func.attr != "escape"
 
@@ -198,9 +203,9 @@ HOSTILE = (
 
 def test_every_reader_is_linear():
   complaints = [
-    f"{name} {complaint}"
+    f"{name} {text}"
     for name, reader in READERS.items()
     for pump in HOSTILE
-    if (complaint := slow(reader, pump))
+    if (text := superlinear(reader, pump))
   ]
   assert not complaints, "\n".join(complaints)
