@@ -25,6 +25,7 @@ from benchmarks import plot_rounds
 from distill_jax import settings
 from distill_jax.cli import args
 from distill_jax.cli import main as cli
+from distill_jax.config import generate
 from distill_jax.config.read import read_settings
 from tests import compilations
 
@@ -153,6 +154,27 @@ def test_every_documented_run_has_valid_settings(tmp_path, monkeypatch):
     read_settings(config)
 
 
+def ablations() -> list[tuple[str, str]]:
+  """(recipe, overrides) of every ablation in the tables of the recipes' pages."""
+  found = []
+  for page in sorted((ROOT / "docs/recipes").glob("*.md")):
+    table = page.read_text().partition("## Ablations\n")[2].split("\n## ")[0]
+    cells = [line.split("|")[-2] for line in table.splitlines() if line.startswith("|")]
+    found += [(page.stem, quoted) for cell in cells for quoted in re.findall(r"`([^`]+)`", cell)]
+  return found
+
+
+@pytest.mark.parametrize("recipe, overrides", ablations())
+def test_every_documented_ablation_has_valid_settings(recipe, overrides, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "DIR").mkdir()
+  words = [f"--config.{word}" for word in shlex.split(overrides)]
+  config, _, _ = args.parse([f"--config={recipe}", *words], {}, config="required")
+  unchanged, _, _ = args.parse([f"--config={recipe}"], {}, config="required")
+  assert config != unchanged
+  read_settings(config)
+
+
 def keys(kind: type, path: str = "") -> set[str]:
   """The dotted keys of settings, groups included."""
   found = set()
@@ -200,6 +222,10 @@ def test_a_documented_command_runs(block, scratch, monkeypatch, capfd):
       ["bash", "-euc", command], cwd=scratch, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, f"{command}\n{done.stderr}"
+
+
+def test_the_generated_files_are_up_to_date():
+  assert generate.main(["--check"]) == 0
 
 
 def test_the_readme_is_short_and_no_page_is_wide():
