@@ -1,4 +1,4 @@
-"""Guards are shown to fail: the code is broken on purpose, and the tests must notice.
+"""Mutation tests: code is broken on purpose, and the tests must fail.
 
 bash launch/test.sh -m heavy tests/faults/test_mutations.py
 """
@@ -13,21 +13,21 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 
-# What is broken: file, what stands there, what it becomes, and the tests that must turn red.
+# Name: file, text to replace, replacement, and the tests that must fail.
 MUTATIONS = {
   "the triplet's sign is flipped": (
     "learning/losses.py", "margin - gap_B", "margin + gap_B", "tests/learning/test_losses.py",
   ),
-  "parts are averaged each by its own count": (
+  "each micro-batch is divided by its own count": (
     "learning/step.py", "means = {term: total / counts[term]",
     "own = objective.counts(part)\n      means = {term: total / jnp.maximum(own[term], 1.0)",
     "tests/learning/test_step.py",
   ),
-  "parts are cut along the devices": (
+  "micro-batches are split along the devices": (
     "learning/step.py", "x.reshape(-1, micro, *x.shape[1:]).swapaxes(0, 1)",
     "x.reshape(micro, -1, *x.shape[1:])", "tests/learning/test_step.py",
   ),
-  "the targets begin one too early": (
+  "targets start one token too early": (
     "data/encode.py", "last = len(root.tokens) - 1\n", "last = len(root.tokens) - 2\n",
     "tests/data/test_encode.py",
   ),
@@ -35,19 +35,19 @@ MUTATIONS = {
     "students/token_rows.py", "seen |= rows.roots[:, :, None] == segments[:, None, :]",
     "seen |= rows.roots[:, :, None] == rows.roots[:, None, :]", "tests/students/test_decoder.py",
   ),
-  "a rule of the sharding table is removed": (
+  "a sharding rule is removed": (
     "students/sharding.py", '  "mlp": "tensor",\n', "", "tests/students/test_sharding.py",
   ),
-  "all rows draw the same numbers": (
+  "all rows sample with the same random numbers": (
     "decoding/decode_loop.py", "(state.keys, drawn.lengths)",
     "(state.keys[:1].repeat(len(state.keys), 0), drawn.lengths)",
     "tests/decoding/test_rollout.py",
   ),
-  "a step draws what the step before drew": (
+  "every step samples with the same random numbers": (
     "decoding/decode_loop.py", "jax.random.wrap_key_data(key_2), number)",
     "jax.random.wrap_key_data(key_2), 0 * number)", "tests/decoding/test_rollout.py",
   ),
-  "a row draws by the turn of the batch and not by its own length": (
+  "a row's random numbers depend on the iteration of its batch": (
     "decoding/decode_loop.py", "(state.keys, drawn.lengths)",
     "(state.keys, 0 * drawn.lengths + state.turn)", "tests/decoding/test_rollout.py",
   ),
@@ -55,17 +55,17 @@ MUTATIONS = {
     "decoding/decode_loop.py", "filled=take(state.filled, filled_P)",
     "filled=take(state.filled, filled_P + 1)", "tests/decoding/test_rollout.py",
   ),
-  "a row that has ended draws on": (
+  "a row that has ended is sampled further": (
     "decoding/decode_loop.py", "running_R & ~drawn.ended &", "running_R &",
     "tests/decoding/test_rollout.py",
   ),
-  "a question may stand twice in a batch": (
+  "a question may occur twice in a batch": (
     "data/row_order.py", "if questions[row] in seen:", "if False:", "tests/data/test_row_order.py",
   ),
-  "the examples of a packed row are one segment tree": (
+  "the examples of a packed row share segments": (
     "data/pack.py", "above + max(row.segments)", "above", "tests/learning/test_packing.py",
   ),
-  "a pair's references are forgotten": (
+  "the reference log-probabilities of a pair are ignored": (
     "learning/objectives.py", "gain = of.logp - of.reference if compared else of.logp",
     "gain = of.logp", "tests/learning/test_objectives.py",
   ),
@@ -77,11 +77,11 @@ MUTATIONS = {
     "teacher/store/rows.py", "insert or ignore into replies", "insert or ignore into nothing",
     "tests/teacher/client/test_client.py",
   ),
-  "a wrong answer is kept": (
+  "a rationale with a wrong answer is kept": (
     "runtime/rationales.py", "if not ctx.task.is_correct(answer, dataclasses.replace(",
     "if False and (answer, dataclasses.replace(", "tests/test_rounds.py",
   ),
-  "an answer that was cut off is preferred": (
+  "a truncated answer may be chosen": (
     "data/pairing.py", 'if a.correct and a.finish == "stop"]', "if a.correct]",
     "tests/data/test_pairing.py",
   ),
@@ -90,52 +90,52 @@ MUTATIONS = {
     " jnp.maximum(mean(chosen), 0.0)))", "return jnp.maximum(mean(rejected), 0.0),"
     " jnp.maximum(mean(chosen), 0.0)", "tests/learning/test_preference_losses.py",
   ),
-  "an analysis sees the others": (
+  "the analysis of an option sees the other analyses": (
     "formats/staged.py", """[("recall", known["recall"])] if "recall" in known else []
       shown""", "list(known.items())\n      shown", "tests/formats/test_staged.py",
   ),
-  "what cannot be read has a vote": (
+  "an unreadable answer has a vote": (
     "phases/evaluate.py", "for a in answers if a is not None)", "for a in answers)",
     "tests/runtime/test_rationales.py",
   ),
-  "an episode of refusals cuts for each of them": (
+  "each rejection of a burst reduces the limit": (
     "teacher/client/rate_limit.py",
     "same_episode = sent_at < self._cut_at or self._consecutive > 0", "same_episode = False",
     "tests/teacher/client/test_rate_limit.py",
   ),
-  "what one is told to wait, the others do not": (
+  "only the rejected request waits for Retry-After": (
     "teacher/client/rate_limit.py", "    self.pause(pause, now)\n", "",
     "tests/teacher/client/test_rate_limit.py",
   ),
-  "the cap is looked at when it is passed": (
+  "the dollar limit is checked only once it is exceeded": (
     "teacher/store/ledger.py", "if self.spent + need > self._max_dollars:",
     "if self.spent > self._max_dollars:", "tests/teacher/store/test_ledger.py",
   ),
-  "a request has another name after a kill": (
+  "a request has another idempotency key after a kill": (
     "teacher/client/request_jobs.py", "parts = (*keys,", "parts = (__import__('time').time(), *keys,",
     "tests/teacher/client/test_kill_client.py",
   ),
-  "what was refused is asked for under its old name": (
+  "a rejected request is retried with its old idempotency key": (
     "teacher/client/client.py", "        job.failures += failed[key]\n", "",
     "tests/teacher/client/test_kill_client.py",
   ),
-  "a reply is handed on before it is on the disk": (
+  "a reply is returned before it is on disk": (
     "teacher/store/writer.py", "    await written\n", "", "tests/teacher/client/test_client.py",
   ),
-  "what a server says of the key is repeated": (
+  "an error message repeats the API key": (
     "teacher/client/client.py", '        text = text.replace(spelling, "[key]")', "        pass",
     "tests/teacher/client/test_secrets.py",
   ),
-  "a batch whose id was lost is not looked for": (
+  "a batch with a lost id is not searched for": (
     "teacher/batch/ask.py", "      if batch.tried:\n", "      if False:\n",
     "tests/teacher/batch/test_batch_kills.py",
   ),
-  "what another run's batch has brought is submitted again": (
+  "requests answered by another run's batch are submitted again": (
     "teacher/batch/ask.py",
     "    self._take_stored([key for key in self._missing if key not in claimed])\n", "",
     "tests/teacher/batch/test_batch_api.py",
   ),
-  "too few replies are enough": (
+  "the minimum reply rate is ignored": (
     "teacher/reply_rate.py", "if share >= min_rate:", "if True:",
     "tests/teacher/store/test_ledger.py",
   ),
@@ -143,7 +143,7 @@ MUTATIONS = {
 
 
 def outcome(tmp_path, tests: str, change=None) -> subprocess.CompletedProcess:
-  """Runs tests on a copy of the repository, in which (file, old, new) was changed."""
+  """Runs tests on a copy of the repository with the change (file, old, new)."""
   for part in ("distill_jax", "configs", "tests", "benchmarks", "launch"):
     shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
   for extra in ("pyproject.toml", "requirements.txt", "README.md"):
@@ -151,22 +151,21 @@ def outcome(tmp_path, tests: str, change=None) -> subprocess.CompletedProcess:
   if change:
     file, old, new = change
     target = tmp_path / "distill_jax" / file
-    whole = target.read_text()
-    target.write_text(whole.replace(old, new))
-  words = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", tests]
+    target.write_text(target.read_text().replace(old, new))
+  command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", tests]
   env = {**os.environ, "PYTHONPATH": str(tmp_path)}
-  return subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True)
+  return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_what_is_to_be_broken_is_there(name):
+def test_the_text_to_replace_exists(name):
   file, old, *_, tests = MUTATIONS[name]
   assert old in (ROOT / "distill_jax" / file).read_text() and (ROOT / tests).exists()
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_a_break_is_noticed(name, tmp_path):
+def test_the_mutation_is_detected(name, tmp_path):
   *change, tests = MUTATIONS[name]
   done = outcome(tmp_path, tests, change)
   assert done.returncode == 1, done.stdout[-2000:]
@@ -174,6 +173,6 @@ def test_a_break_is_noticed(name, tmp_path):
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("tests", sorted({m[-1] for m in MUTATIONS.values()}))
-def test_a_copy_that_is_not_broken_passes(tests, tmp_path):
+def test_an_unchanged_copy_passes(tests, tmp_path):
   done = outcome(tmp_path, tests)
   assert done.returncode == 0, done.stdout[-2000:]
