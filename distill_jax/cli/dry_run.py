@@ -64,12 +64,12 @@ class _UnloadedStudent:
   identity, model, batch = "", "", 1
 
   def answer(
-    self, asked: Sequence[tuple[str, str, str]], *, temperature: float, max_new_tokens: int
+    self, requests: Sequence[tuple[str, str, str]], *, temperature: float, max_new_tokens: int
   ) -> list[local_student.StudentReply]:
     """Is not called: a dry run asks nothing."""
     raise NotImplementedError
 
-  def rest(self) -> None:
+  def free_memory(self) -> None:
     """Does nothing."""
 
 

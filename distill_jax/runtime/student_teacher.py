@@ -58,7 +58,10 @@ class Run(Protocol):
 
 
 class StudentTeacher:
-  """See teacher.local_student.StudentBackend. Weights are in memory from the first answer to `rest`."""
+  """See teacher.local_student.StudentBackend.
+
+  Weights are in memory from the first answer to `free_memory`.
+  """
 
   def __init__(self, run: Run, settings: Teacher, name: str):
     """Opens the student; its config is copied into the run directory.
@@ -89,17 +92,17 @@ class StudentTeacher:
     self.identity = f"student:{hashlib.sha256(repr((identity, digests)).encode()).hexdigest()[:16]}"
 
   def answer(
-    self, asked: Sequence[tuple[str, str, str]], *, temperature: float, max_new_tokens: int
+    self, requests: Sequence[tuple[str, str, str]], *, temperature: float, max_new_tokens: int
   ) -> list[local_student.StudentReply]:
     """See teacher.local_student.StudentBackend."""
     for who, student in self._students.items():
       if who not in self._weights:
         self._weights[who] = student.init_params()
     run = self._run
-    problems = [run.task.parse_question(question) for _, question, _ in asked]
+    problems = [run.task.parse_question(question) for _, question, _ in requests]
     transcripts = conversations.run_conversations(
       [run.conversation(problem, style=run.settings.exam.styles[0]) for problem in problems],
-      [f"teacher/{name}" for _, _, name in asked],
+      [f"teacher/{name}" for _, _, name in requests],
       students={who: (student, self._weights[who]) for who, student in self._students.items()},
       temperature=temperature,
       max_new_tokens=max_new_tokens,
@@ -107,10 +110,10 @@ class StudentTeacher:
     )
     return [
       self._reply(kind, problem, transcript)
-      for (kind, _, _), problem, transcript in zip(asked, problems, transcripts, strict=True)
+      for (kind, _, _), problem, transcript in zip(requests, problems, transcripts, strict=True)
     ]
 
-  def rest(self) -> None:
+  def free_memory(self) -> None:
     """Frees the weights."""
     self._weights = {}
 

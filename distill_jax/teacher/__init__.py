@@ -316,7 +316,7 @@ class _LocalServerTeacher:
     phase: str,
     temperature: float,
     on_progress: Callable[[types.Progress], None] | None,
-  ) -> list[list[types.Reply | types.Failure]]:
+  ) -> list[list[types.Outcome]]:
     """See `types.Teacher.ask`."""
     return self._client.ask(
       requests, round=round, phase=phase, temperature=temperature, on_progress=on_progress

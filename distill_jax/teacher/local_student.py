@@ -42,12 +42,12 @@ class StudentBackend(Protocol):
   batch: int
 
   def answer(
-    self, asked: Sequence[tuple[str, str, str]], *, temperature: float, max_new_tokens: int
+    self, requests: Sequence[tuple[str, str, str]], *, temperature: float, max_new_tokens: int
   ) -> list[StudentReply]:
     """Replies to (kind of request, question, name) triples; the names seed the sampling."""
     ...
 
-  def rest(self) -> None:
+  def free_memory(self) -> None:
     """Frees memory: there is nothing to do for a while."""
     ...
 
@@ -91,21 +91,21 @@ class LocalStudentTeacher:
     phase: str,
     temperature: float,
     on_progress: OnProgress,
-  ) -> list[list[types.Reply | types.Failure]]:
+  ) -> list[list[types.Outcome]]:
     """See `types.Teacher.ask`. Uses only the kind and the question of a request."""
-    place = cache.RunPhase(self._run, round, phase)
+    run_phase = cache.RunPhase(self._run, round, phase)
     rows = [dict(self._samples(request, temperature)) for request in requests]
     samples = {key: sample for row in rows for key, sample in row.items()}
-    self._store.record_asked(samples, place)
-    known, total = self._store.lookup(samples, place), sum(r.samples for r in requests)
+    self._store.record_asked(samples, run_phase)
+    known, total = self._store.lookup(samples, run_phase), sum(r.samples for r in requests)
     missing = [key for key in samples if key not in known or not _settled(known[key])]
     for start in range(0, len(missing), self._student.batch):
       self._report(on_progress, total, len(samples) - len(missing) + start, 0)
       batch = {key: samples[key] for key in missing[start : start + self._student.batch]}
-      self._store.store_many(self._replies(batch, temperature, place))
+      self._store.store_many(self._replies(batch, temperature, run_phase))
     if missing:
-      self._student.rest()
-      known = self._store.lookup(samples, place)
+      self._student.free_memory()
+      known = self._store.lookup(samples, run_phase)
     outcomes = [[known[key] for key in row] for row in rows]
     failures = sum(isinstance(outcome, types.Failure) for row in outcomes for outcome in row)
     self._report(on_progress, total, total, failures)
@@ -136,8 +136,8 @@ class LocalStudentTeacher:
       yield cache.key(text, number), _Sample(request, text, number)
 
   def _replies(
-    self, batch: Mapping[str, _Sample], temperature: float, place: cache.RunPhase
-  ) -> list[tuple[str, dict[tuple[int, str], types.Reply | types.Failure], cache.RunPhase]]:
+    self, batch: Mapping[str, _Sample], temperature: float, run_phase: cache.RunPhase
+  ) -> list[cache.StoredCall]:
     """Computes a batch's replies; returns them as `ReplyCache.store_many` takes them."""
     replies = self._student.answer(
       [(sample.request.kind, sample.request.question, key) for key, sample in batch.items()],
@@ -145,11 +145,11 @@ class LocalStudentTeacher:
       max_new_tokens=self._max_tokens,
     )
     return [
-      (sample.text, {(sample.number, key): self._outcome(reply)}, place)
+      (sample.text, {(sample.number, key): self._outcome(reply)}, run_phase)
       for (key, sample), reply in zip(batch.items(), replies, strict=True)
     ]
 
-  def _outcome(self, reply: StudentReply) -> types.Reply | types.Failure:
+  def _outcome(self, reply: StudentReply) -> types.Outcome:
     if not reply.complete:
       return self._failure("length", types.truncated_message(self._max_tokens), reply)
     if not reply.text.strip():
@@ -170,5 +170,5 @@ class LocalStudentTeacher:
     )
 
 
-def _settled(outcome: types.Reply | types.Failure) -> bool:
+def _settled(outcome: types.Outcome) -> bool:
   return isinstance(outcome, types.Reply) or outcome.kind in types.SETTLED

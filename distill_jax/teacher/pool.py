@@ -178,9 +178,9 @@ class Pool:
     phase: str,
     temperature: float,
     on_progress: Callable[[types.Progress], None] | None,
-  ) -> list[list[types.Reply | types.Failure]]:
+  ) -> list[list[types.Outcome]]:
     """See `types.Teacher.ask`; `phase` may carry its position in the plan, as in 1_feedback."""
-    outcomes: list[list[types.Reply | types.Failure]] = [[] for _ in requests]
+    outcomes: list[list[types.Outcome]] = [[] for _ in requests]
     progress = _ProgressSum(on_progress, sum(request.samples for request in requests))
     for name, indices in self._split(requests, phase).items():
       progress.start_next()

@@ -96,7 +96,7 @@ class ReplayTeacher:
     phase: str,
     temperature: float,
     on_progress: Callable[[types.Progress], None] | None,
-  ) -> list[list[types.Reply | types.Failure]]:
+  ) -> list[list[types.Outcome]]:
     """See `types.Teacher.ask`.
 
     Sample k is recorded text k; for corrections, counting starts at the round's number. After the
@@ -104,11 +104,11 @@ class ReplayTeacher:
     a correction is put into the layout of one, if it is not in it.
     """
     del temperature
-    place = cache.RunPhase(self._run, round, phase)
+    run_phase = cache.RunPhase(self._run, round, phase)
     total, done, failures = sum(request.samples for request in requests), 0, 0
     outcomes = []
     for request in requests:
-      outcomes.append(self._outcomes(request, place))
+      outcomes.append(self._outcomes(request, run_phase))
       done += request.samples
       failures += sum(isinstance(outcome, types.Failure) for outcome in outcomes[-1])
       if on_progress is not None:
@@ -126,14 +126,12 @@ class ReplayTeacher:
     """Closes the cache file."""
     self._store.close()
 
-  def _outcomes(
-    self, request: types.Request, place: cache.RunPhase
-  ) -> list[types.Reply | types.Failure]:
+  def _outcomes(self, request: types.Request, run_phase: cache.RunPhase) -> list[types.Outcome]:
     texts = self.recorded(request.question)
-    offset = request.first + (place.round if request.kind == "correct" else 0)
+    offset = request.first + (run_phase.round if request.kind == "correct" else 0)
     key_text = json.dumps({"recorded": request.question, "kind": request.kind, "texts": len(texts)})
     keys = [cache.key(f"{key_text} {offset}", sample) for sample in range(request.samples)]
-    outcomes: list[types.Reply | types.Failure]
+    outcomes: list[types.Outcome]
     if texts:
       chosen = [texts[(offset + sample) % len(texts)] for sample in range(request.samples)]
       if request.kind == "correct":
@@ -145,8 +143,8 @@ class ReplayTeacher:
     else:
       message = f"no recorded rationale for this question in {', '.join(self._files)}"
       outcomes = [types.Failure("unrecorded", message, attempts=0)] * request.samples
-    paid_by = cache.RunPhase(RECORDED, 0, "") if texts else place
-    self._store.record_asked(keys, place)
+    paid_by = cache.RunPhase(RECORDED, 0, "") if texts else run_phase
+    self._store.record_asked(keys, run_phase)
     self._store.store(key_text, dict(zip(enumerate(keys), outcomes, strict=True)), paid_by)
     return outcomes
 

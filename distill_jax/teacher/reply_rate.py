@@ -12,7 +12,7 @@ _MESSAGE_CHARS = 120
 
 
 def check(
-  outcomes: Iterable[types.Reply | types.Failure],
+  outcomes: Iterable[types.Outcome],
   min_rate: float,
   *,
   round: int,
@@ -52,7 +52,7 @@ def check(
   )
 
 
-def _unrecorded(outcome: types.Reply | types.Failure) -> bool:
+def _unrecorded(outcome: types.Outcome) -> bool:
   return isinstance(outcome, types.Failure) and outcome.kind == "unrecorded"
 
 

@@ -91,6 +91,9 @@ class Failure:
   tokens_reasoning: int = 0
 
 
+Outcome = Reply | Failure
+
+
 def truncated_message(limit: int) -> str:
   """The message of a Failure whose reply was truncated at `limit` tokens."""
   return _TRUNCATED.format(limit)
@@ -264,7 +267,7 @@ class Teacher(Protocol):
     phase: str,
     temperature: float,
     on_progress: Callable[[Progress], None] | None,
-  ) -> list[list[Reply | Failure]]:
+  ) -> list[list[Outcome]]:
     """Gets the replies to some requests; blocks until all are there.
 
     Args:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import json
 import math
-import os
+import pathlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -90,7 +90,7 @@ class Client:
     prices: settings.Prices,
     max_dollars: float,
     max_requests: int,
-    cache_path: str | os.PathLike[str],
+    cache_path: str | pathlib.Path,
     run: str,
     identity: str,
     send_seed: bool,
@@ -151,21 +151,21 @@ class Client:
     phase: str,
     temperature: float,
     on_progress: Callable[[types.Progress], None] | None,
-  ) -> list[list[types.Reply | types.Failure]]:
+  ) -> list[list[types.Outcome]]:
     """See `types.Teacher.ask`. Concurrent calls from several threads run one after another."""
-    place = cache.RunPhase(self._run, round, phase)
+    run_phase = cache.RunPhase(self._run, round, phase)
     with self._ask_lock:
-      return self._ask(requests, place, temperature, on_progress)
+      return self._ask(requests, run_phase, temperature, on_progress)
 
   def estimate(
     self, requests: Sequence[types.Request], *, round: int, phase: str, temperature: float
   ) -> types.Estimate:
     """See `types.Teacher.estimate`."""
-    place = cache.RunPhase(self._run, round, phase)
+    run_phase = cache.RunPhase(self._run, round, phase)
     request_keys = [self._cache_keys(request, temperature) for request in requests]
-    jobs = self._jobs(requests, request_keys, place)
+    jobs = self._jobs(requests, request_keys, run_phase)
     keys = set(_flat(request_keys))
-    known = self._store.lookup(keys, place).values()
+    known = self._store.lookup(keys, run_phase).values()
     stored = sum(isinstance(outcome, types.Reply) for outcome in known)
     return request_jobs.estimate(self._config, jobs, len(keys), stored, free=self._local)
 
@@ -176,22 +176,22 @@ class Client:
   def _ask(
     self,
     requests: Sequence[types.Request],
-    place: cache.RunPhase,
+    run_phase: cache.RunPhase,
     temperature: float,
     on_progress: Callable[[types.Progress], None] | None,
-  ) -> list[list[types.Reply | types.Failure]]:
+  ) -> list[list[types.Outcome]]:
     request_keys = [self._cache_keys(request, temperature) for request in requests]
     keys = _flat(request_keys)
-    self._store.record_asked(keys, place)
-    jobs = self._jobs(requests, request_keys, place)
+    self._store.record_asked(keys, run_phase)
+    jobs = self._jobs(requests, request_keys, run_phase)
     total = sum(request.samples for request in requests)
     if jobs:
       self._check_not_pending({key for job in jobs for key in job.missing.values()})
-      asyncio.run(self._send(jobs, place, temperature, total, on_progress))
+      asyncio.run(self._send(jobs, run_phase, temperature, total, on_progress))
     elif on_progress is not None:
       dollars = self.ledger.total().dollars
       on_progress(types.Progress(total, total, failures=0, retries=0, dollars=dollars))
-    known = self._store.lookup(keys, place)
+    known = self._store.lookup(keys, run_phase)
     if lost := [key for key in keys if key not in known]:
       raise errors.data(
         f"{len(lost)} replies were removed from teacher cache {self._store.path} by another"
@@ -215,14 +215,14 @@ class Client:
     self,
     requests: Sequence[types.Request],
     request_keys: Sequence[CacheKeys],
-    place: cache.RunPhase,
+    run_phase: cache.RunPhase,
   ) -> list[request_jobs.Job]:
     """Jobs for the samples that are neither stored nor settled.
 
     There is one job for each distinct request and limit.
     """
-    known = self._store.lookup(_flat(request_keys), place)
-    salt, failed = self._store.salt(), self._store.failure_counts(place)
+    known = self._store.lookup(_flat(request_keys), run_phase)
+    salt, failed = self._store.salt(), self._store.failure_counts(run_phase)
     jobs: dict[tuple[str, int], request_jobs.Job] = {}
     for request, (text, sample_keys) in zip(requests, request_keys, strict=True):
       for sample, key in sample_keys.items():
@@ -244,7 +244,7 @@ class Client:
         job.failures += failed[key]
     return list(jobs.values())
 
-  def _limit(self, outcome: types.Reply | types.Failure | None) -> int:
+  def _limit(self, outcome: types.Outcome | None) -> int:
     """Maximum completion tokens with which to request a sample; 0 if it is not to be requested."""
     if outcome is None:
       return self._max_tokens
@@ -260,7 +260,7 @@ class Client:
   async def _send(
     self,
     jobs: list[request_jobs.Job],
-    place: cache.RunPhase,
+    run_phase: cache.RunPhase,
     temperature: float,
     total: int,
     on_progress: Callable[[types.Progress], None] | None,
@@ -275,7 +275,7 @@ class Client:
     )
     done = total - sum(len(job.missing) for job in jobs)
     meter = progress.ProgressMeter(total, done, spent, self.limiter, on_progress)
-    store_writer = writer.StoreWriter(self._store, place)
+    store_writer = writer.StoreWriter(self._store, run_phase)
     http = transport.Transport(
       self._config.base_url,
       self._key,

@@ -189,7 +189,8 @@ class Dispatcher:
     count = request_jobs.samples_per_request(self._config, job)
     taken = list(zip(sorted(job.missing), completed.choices[:count], strict=False))
     costs = request_jobs.sample_costs(self._config, job, completed, taken)
-    outcomes, truncated, tokens = {}, {}, 0
+    outcomes: dict[tuple[int, str], types.Outcome] = {}
+    truncated, tokens = {}, 0
     for (sample, choice), cost in zip(taken, costs, strict=True):
       key = job.missing.pop(sample)
       if not choice.failure:
@@ -314,7 +315,7 @@ class Dispatcher:
 
   async def _fail(self, job: request_jobs.Job, failure: types.Failure) -> None:
     """Records one failure for all missing samples of a job."""
-    outcomes = {item: failure for item in job.missing.items()}
+    outcomes: dict[tuple[int, str], types.Outcome] = dict.fromkeys(job.missing.items(), failure)
     job.missing.clear()
     await self._writer.write(job.request, outcomes)
     self._meter.done(len(outcomes), len(outcomes), 0)
