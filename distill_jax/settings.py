@@ -34,7 +34,6 @@ from distill_jax.settings_training import Sft as Sft
 from distill_jax.settings_training import Train as Train
 from distill_jax.settings_training import Triplet as Triplet
 
-Group = dataclasses.dataclass(frozen=True)
 WORLDS = ("arithmetic", "taxonomy")  # tasks that are generated, not read
 PHASES, TASKS = Table("plan.PHASES"), Table("tasks.LOADERS")
 
@@ -64,7 +63,7 @@ ON_VOTES = Above("evaluate.num_votes", 1)
 ON_PATIENCE = Above("stop.patience")
 
 
-@Group
+@dataclasses.dataclass(frozen=True)
 class Stop:
   """When to end before the last round."""
 
@@ -79,7 +78,7 @@ class Stop:
   )
 
 
-@Group
+@dataclasses.dataclass(frozen=True)
 class Task:
   """The questions."""
 
@@ -93,7 +92,7 @@ class Task:
   test: int = key(0, "Test questions used; 0 = all.", ge=0, when=(ON_FILES,))
 
 
-@Group
+@dataclasses.dataclass(frozen=True)
 class World:
   """The built-in world of arithmetic word problems."""
 
@@ -113,7 +112,7 @@ class World:
   ood_extra_steps: int = key(1, "Steps that out_of_domain has beyond steps_max.", ge=0)
 
 
-@Group
+@dataclasses.dataclass(frozen=True)
 class Taxonomy:
   """The built-in world of multiple-choice questions over an invented taxonomy."""
 
@@ -126,7 +125,7 @@ class Taxonomy:
   exceptions: float = key(0.1, "Share of kinds that lack a property of their group.", ge=0, le=1)
 
 
-@Group
+@dataclasses.dataclass(frozen=True)
 class Cross:
   """A second task for the rounds after the opening; its test split is scored too."""
 
@@ -139,7 +138,7 @@ class Cross:
   test: int = key(0, "As task.test.", ge=0, when=(CROSS_FILES,))
 
 
-@Group
+@dataclasses.dataclass(frozen=True)
 class Cot:
   """Chains of thought."""
 
@@ -148,7 +147,7 @@ class Cot:
   )
 
 
-@Group
+@dataclasses.dataclass(frozen=True)
 class Instruct:
   """Instruction, input and output, with or without a chain of thought."""
 
@@ -156,7 +155,7 @@ class Instruct:
   elicitation: str = key("Let's think step by step.", "Text that elicits a chain of thought.")
 
 
-@Group
+@dataclasses.dataclass(frozen=True)
 class Staged:
   """Recall, analyze, summarize."""
 
@@ -179,7 +178,7 @@ class Staged:
   )
 
 
-@Group
+@dataclasses.dataclass(frozen=True)
 class Socratic:
   """Sub-questions and their solutions."""
 
@@ -199,7 +198,7 @@ class Socratic:
   calculator: bool = key(False, "Mark equations in training and compute their results in decoding.")
 
 
-@Group
+@dataclasses.dataclass(frozen=True)
 class Demonstrate:
   """Demonstrations: rationales for training questions, before any exam."""
 
@@ -231,7 +230,7 @@ class Demonstrate:
   )
 
 
-@Group
+@dataclasses.dataclass(frozen=True)
 class Exam:
   """Attempts at training questions."""
 
@@ -248,7 +247,7 @@ class Exam:
   max_new_tokens: int = key(128, "Tokens of the longest attempt.", ge=1)
 
 
-@Group
+@dataclasses.dataclass(frozen=True)
 class Feedback:
   """The teacher's answer to mistakes."""
 
@@ -262,7 +261,7 @@ class Feedback:
   rationales: int = key(1, "Rationales requested for each mistake.", ge=1)
 
 
-@Group
+@dataclasses.dataclass(frozen=True)
 class Contrast:
   """Texts that the triplet loss contrasts."""
 
@@ -270,7 +269,7 @@ class Contrast:
   negatives: int = key(4, "Wrong attempts kept per question.", ge=0)
 
 
-@Group
+@dataclasses.dataclass(frozen=True)
 class Evaluate:
   """Scoring on held-out questions."""
 
@@ -283,7 +282,7 @@ class Evaluate:
   )
 
 
-@Group
+@dataclasses.dataclass(frozen=True)
 class TinyThinkerCompat:
   """TinyThinker's released code; also demonstrate.relabel=majority, demonstrate.distance=0."""
 
@@ -302,14 +301,14 @@ class TinyThinkerCompat:
   )
 
 
-@Group
+@dataclasses.dataclass(frozen=True)
 class Compat:
   """Deviations of the papers' released code, for comparison."""
 
   tinythinker: TinyThinkerCompat = group(TinyThinkerCompat, "TinyThinker's released code.")
 
 
-@Group
+@dataclasses.dataclass(frozen=True)
 class Settings:
   """All settings of a run."""
 

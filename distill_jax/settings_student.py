@@ -7,12 +7,11 @@ import dataclasses
 
 from distill_jax.declare import Above, Table, When, group, key
 
-Group = dataclasses.dataclass(frozen=True)
 ON_SCRATCH = When("student.init", ("scratch",))
 ON_LORA = Above("student.lora.rank")
 
 
-@Group
+@dataclasses.dataclass(frozen=True)
 class Lora:
   """Low-rank adapters; the weights below them are frozen."""
 
@@ -26,7 +25,7 @@ class Lora:
   )
 
 
-@Group
+@dataclasses.dataclass(frozen=True)
 class Scratch:
   """Sizes of a student from scratch."""
 
@@ -44,7 +43,7 @@ class Scratch:
   tied: bool = key(True, "Input and output embedding share their weights.")
 
 
-@Group
+@dataclasses.dataclass(frozen=True)
 class Student:
   """The student: where it starts from and how it computes."""
 
@@ -66,7 +65,7 @@ class Student:
   scratch: Scratch = group(Scratch, "Sizes of a student from scratch.", when=(ON_SCRATCH,))
 
 
-@Group
+@dataclasses.dataclass(frozen=True)
 class Mesh:
   """Devices along each mesh axis; at most one is -1, which takes all that are left."""
 
@@ -75,7 +74,7 @@ class Mesh:
   tensor: int = key(1, "Tensor parallelism.")
 
 
-@Group
+@dataclasses.dataclass(frozen=True)
 class Rollout:
   """Bulk sampling."""
 

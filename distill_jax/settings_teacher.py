@@ -8,9 +8,6 @@ import dataclasses
 from distill_jax import plan
 from distill_jax.declare import AllOf, AnyOf, Planned, Unless, When, group, key
 
-Group = dataclasses.dataclass(frozen=True)
-
-
 # A phase sends requests: demonstrate only where its rationales do not come with the data set.
 ASKED = AnyOf(
   (
@@ -39,7 +36,7 @@ CLIENT = (ASKED, ON_CLIENT)
 OPENAI = (ASKED, ON_OPENAI)
 
 
-@Group
+@dataclasses.dataclass(frozen=True)
 class Prices:
   """Dollars per million tokens."""
 
@@ -48,7 +45,7 @@ class Prices:
   cached: float = key(-1.0, "Cached prompt tokens, dollars per million; -1 = as `input`.")
 
 
-@Group
+@dataclasses.dataclass(frozen=True)
 class Builtin:
   """The built-in teacher."""
 
@@ -57,7 +54,7 @@ class Builtin:
   faults: str = key("", "Injected faults for tests: kind@probability,... (builtin/faults.py).")
 
 
-@Group
+@dataclasses.dataclass(frozen=True)
 class Replay:
   """Recorded rationales."""
 
@@ -69,7 +66,7 @@ class Replay:
   rationale: str = key("rationale", "Column with the rationale.")
 
 
-@Group
+@dataclasses.dataclass(frozen=True)
 class Teacher:
   """Who teaches, how it is reached, and what it may cost."""
 

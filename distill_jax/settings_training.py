@@ -7,7 +7,6 @@ import dataclasses
 
 from distill_jax.declare import Above, Table, Unless, When, group, key
 
-Group = dataclasses.dataclass(frozen=True)
 SCHEDULES = Table("optim.SCHEDULES")
 
 ON_INSTRUCT = When("format", ("instruct",))
@@ -18,7 +17,7 @@ ON_TRIPLET = Above("train.losses.triplet")
 ON_SFT = Above("train.losses.sft")
 
 
-@Group
+@dataclasses.dataclass(frozen=True)
 class Pair:
   """Preference pairs made of attempts."""
 
@@ -45,7 +44,7 @@ class Pair:
   )
 
 
-@Group
+@dataclasses.dataclass(frozen=True)
 class Prefer:
   """Training on preference pairs; everything else is as in `train`."""
 
@@ -67,7 +66,7 @@ class Prefer:
   warmup: int = key(20, "Warm-up steps.", ge=0)
 
 
-@Group
+@dataclasses.dataclass(frozen=True)
 class Losses:
   """Weights of the loss terms; 0 = not computed."""
 
@@ -75,7 +74,7 @@ class Losses:
   triplet: float = key(0.5, "Triplet loss between right rationales and mistakes.", ge=0)
 
 
-@Group
+@dataclasses.dataclass(frozen=True)
 class Train:
   """Supervised training, and the optimizer of both kinds of training."""
 
@@ -115,7 +114,7 @@ class Train:
   logits_chunk: int = key(256, "Positions that the output head processes at a time.", ge=1)
 
 
-@Group
+@dataclasses.dataclass(frozen=True)
 class Sft:
   """Cross-entropy."""
 
@@ -127,7 +126,7 @@ class Sft:
   )
 
 
-@Group
+@dataclasses.dataclass(frozen=True)
 class Triplet:
   """The triplet loss of self-reflection (Wang et al. 2023)."""
 

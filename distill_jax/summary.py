@@ -97,7 +97,7 @@ def write(ctx: RunContext, rows: list[dict], best: int) -> dict:
 
 def before_and_after(
   ctx: RunContext, best: int, count: int = 3
-) -> list[tuple[str, str, str, str | None]]:
+) -> list[tuple[str, str, str, str]]:
   """Returns validation questions that round 0's student got wrong and the best one right.
 
   With several attempts at a question, one that has the voted answer is shown.
@@ -109,7 +109,7 @@ def before_and_after(
   problems = [
     p for p in ctx.task.problems("validation") if not first[p.id].correct and last[p.id].correct
   ]
-  return [(p.question, first[p.id].text, last[p.id].text, p.gold) for p in problems[:count]]
+  return [(p.question, first[p.id].text, last[p.id].text, p.gold or "") for p in problems[:count]]
 
 
 def _voted_attempts(ctx: RunContext, round_index: int) -> dict[str, records.Attempt]:

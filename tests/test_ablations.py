@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from benchmarks.claims import board
-from distill_jax import __main__ as commands
+from distill_jax.cli import main as commands
 from distill_jax import errors
 from distill_jax.ablations import children, markdown, run, sweep, table
 

@@ -229,7 +229,7 @@ def test_lora_adapters_of_a_scratch_model_belong_to_its_seed(tmp_path):
   changes = LORA | {"train__steps": 1}
   _, run_dir = test_rounds.run(tmp_path / "run", **changes)
   with pytest.raises(errors.UserError, match=r"config\.seed cannot be other"):
-    commands.opened(read_settings(test_rounds.config(**changes, seed=5)), str(run_dir.path))
+    commands.open_run(read_settings(test_rounds.config(**changes, seed=5)), str(run_dir.path))
 
 
 def test_a_position_table_keeps_the_length_it_was_created_with(tmp_path):

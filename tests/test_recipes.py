@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from distill_jax import __main__ as main
+from distill_jax.cli import main
 from distill_jax import console, errors, phases, records
 from distill_jax.cli import commands
 from distill_jax.config.read import read_settings
@@ -82,7 +82,7 @@ def test_it_is_log_2_with_lora_and_where_rounds_train_from_the_base(shared, tmp_
 def test_recorded_references_are_those_of_the_policy_before_its_first_step(self_refine):
   """Compares with log-probabilities computed from the loaded weights."""
   run_dir = self_refine[1]
-  with commands.opened(read_settings(config("self_refine", **PAIRED)), str(run_dir.path)) as ctx:
+  with commands.open_run(read_settings(config("self_refine", **PAIRED)), str(run_dir.path)) as ctx:
     some = pairs(run_dir)
     params = ctx.students(0)["student"][1]
     encoded = [pair.encode_pair(ctx.student, p) for p in some]
@@ -140,7 +140,7 @@ def test_a_second_run_computes_no_reference_and_another_template_dtype_or_model_
 def test_references_do_not_depend_on_which_of_them_are_cached(self_refine, tmp_path, monkeypatch):
   """A run killed between two batches, or a cache with some of the pairs, changes no number."""
   run_dir = self_refine[1]
-  with commands.opened(read_settings(config("self_refine", **PAIRED)), str(run_dir.path)) as ctx:
+  with commands.open_run(read_settings(config("self_refine", **PAIRED)), str(run_dir.path)) as ctx:
     encoded = [pair.encode_pair(ctx.student, p) for p in pairs(run_dir)]
     params = ctx.students(0)["student"][1]
     ctx.run_dir.path = tmp_path
@@ -214,7 +214,7 @@ def test_a_unified_student_writes_the_same_decompositions_in_one_text(unified, s
 def examples_with(socratic, **changes):
   """Returns the examples that other settings make of the same decompositions."""
   s = read_settings(config("socratic", **changes))
-  with commands.opened(s, str(socratic[1].path)) as ctx:
+  with commands.open_run(s, str(socratic[1].path)) as ctx:
     return ctx.examples(ctx.rationales([0]))
 
 
@@ -256,13 +256,13 @@ def test_sub_questions_without_solutions_are_not_kept(tmp_path):
 def test_missing_gold_sub_questions_are_rejected_before_any_phase_runs(tmp_path):
   """As in svamp."""
   with new_run(tmp_path / "run", "socratic", socratic__questions="gold") as ctx:
-    commands.refuse_early(ctx)
+    commands.check_run(ctx)
     (bare,) = [dataclasses.replace(p, decomposition=()) for p in ctx.task.problems("test")[:1]]
     ctx.final_problems = lambda: {"test": [bare]}
     with pytest.raises(
       errors.UserError, match=r"config\.socratic\.questions.*without sub-questions"
     ):
-      commands.refuse_early(ctx)
+      commands.check_run(ctx)
 
 
 def test_gold_sub_questions_are_asked_of_a_finished_run(socratic, capsys, monkeypatch):
@@ -302,7 +302,7 @@ def test_a_decomposer_and_a_solver_are_exported_to_two_directories(socratic, cap
   run_dir, out = socratic[1], tmp_path / "out"
   command(capsys, "export", f"--workdir={run_dir.path}", f"--out={out}")
   assert sorted(path.name for path in out.iterdir()) == ["decomposer", "solver"]
-  with commands.opened(read_settings(config("socratic")), str(run_dir.path)) as ctx:
+  with commands.open_run(read_settings(config("socratic")), str(run_dir.path)) as ctx:
     family, shape = ctx.student.base.family, ctx.student.config
     for name, (student, params) in ctx.students(0).items():
       back = hf_read.load(

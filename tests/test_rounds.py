@@ -103,7 +103,7 @@ def test_a_stopped_run_says_after_which_phase_it_resumes(plain, tmp_path, capsys
   shutil.rmtree(run_dir / "final")
   shutil.rmtree(RunDir(run_dir).find(1, "evaluate").path)
   again, _ = run(run_dir)
-  assert "going on after train of round 1\n" in capsys.readouterr().out
+  assert "Resuming after round 1, phase train\n" in capsys.readouterr().out
   assert again["rounds"] == plain[0]["rounds"]
   run(run_dir)
   assert "going on" not in capsys.readouterr().out

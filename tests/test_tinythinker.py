@@ -84,7 +84,7 @@ def test_reflection_may_be_limited_to_summaries(shared, tmp_path):
 def test_the_interval_decides_which_stages_a_step_trains(thinker):
   def stages(interval):
     s = read_settings(config("tinythinker", **LEARNED | {"staged__interval": interval}))
-    with commands.opened(s, str(thinker[1].path)) as ctx:
+    with commands.open_run(s, str(thinker[1].path)) as ctx:
       corpus = train.build_corpus(ctx, 0, examples(thinker[1]), [])
     by_step = [corpus.batch_order[n][2] for n in range(5)]
     return [{corpus.examples[n].stage for row in rows for n in row} for rows in by_step]

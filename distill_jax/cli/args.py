@@ -55,7 +55,7 @@ def parse(
       )  # fmt: skip
     rest = parsed(argv)[1:]
     final = None if original is None else parsed.config.to_dict()
-  if final is not None:
+  if original is not None and final is not None:
     final = reset_unread(copy.deepcopy(original), final)
   return final, {name: parsed[name].value for name in options}, rest
 

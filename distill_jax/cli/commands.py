@@ -1,4 +1,4 @@
-"""What the commands do: open a run folder, and play, score or question what is in it."""
+"""What the commands do with a run directory: run, evaluate, sample, export, serve."""
 
 import dataclasses
 import itertools
@@ -7,140 +7,198 @@ import math
 import pathlib
 import sys
 import tempfile
+from collections.abc import Sequence
+from typing import Any
 
 from distill_jax import console, errors, plan, records, rounds, summary, teacher
 from distill_jax.cli import model_card
-from distill_jax.config import rules, rules_teacher
+from distill_jax.config import rules_teacher
 from distill_jax.machine import hf_verify
 from distill_jax.phases import evaluate as evaluation
-from distill_jax.run_dir import phase_dir, run_dir
+from distill_jax.run_dir import phase_dir
+from distill_jax.run_dir.run_dir import RunDir, changed_keys
 from distill_jax.runtime import base_model, context, conversations, devices
 from distill_jax.runtime import export as student_export
+from distill_jax.runtime.context import RunContext
+from distill_jax.settings import WORLDS, Settings
 from distill_jax.teacher import pool
 from distill_jax.teacher.builtin import teacher as builtin
 from distill_jax.teacher.client import credentials
 
 
-def run(settings, config: dict, workdir: str, *, retry_failed: bool = False) -> dict:
-  """Plays all rounds, shows them, and returns the summary. `retry_failed`: what the teacher failed
-  at in phases that are not finished is asked for again."""
-  screen, folder = console.Console(), run_dir.RunDir(workdir)
-  folder.claim(config)
-  for name in pool.teachers_used(settings, rules_teacher.askers(settings)):
-    t = pool.get(settings, name)
-    free = not t.prices.input + t.prices.output and t.batch != "files"
-    if t.kind == "openai" and not credentials.is_local(t.base_url) and free:
-      at = "teacher" if name == pool.MAIN else f"teachers.{name}"
-      screen.warn(f"{at}.prices are 0, so that teacher.max_dollars stops nothing: set both prices")
+def run(
+  settings: Settings, config: dict[str, Any], workdir: str, *, retry_failed: bool = False
+) -> dict[str, Any]:
+  """Runs every round, or resumes the run.
+
+  Args:
+    settings: The settings.
+    config: The config they were read from, which is stored in the run directory.
+    workdir: The run directory.
+    retry_failed: Request again what the teacher failed to answer in unfinished phases.
+
+  Returns:
+    The summary.
+
+  Raises:
+    UserError: See `errors`; everything that was finished or paid for is kept.
+  """
+  screen, run_dir = console.Console(), RunDir(workdir)
+  run_dir.claim(config)
+  _warn_about_prices(settings, screen)
   try:
-    with context.RunContext(settings, folder, screen) as what:
-      refuse_early(what)
-      finished = rounds.finished_phases(what)
-      if finished and not (folder.path / "summary.json").exists():
-        number, name = max(finished, key=lambda s: (s[0], int(s[1].partition("_")[0])))
-        screen.line(f"going on after {name.partition('_')[2]} of round {number}")
+    with RunContext(settings, run_dir, screen) as ctx:
+      check_run(ctx)
+      finished = rounds.finished_phases(ctx)
+      if finished and not (run_dir.path / "summary.json").exists():
+        round_index, name = max(finished, key=lambda phase: (phase[0], _position(phase[1])))
+        screen.line(f"Resuming after round {round_index}, phase {name.partition('_')[2]}")
       if retry_failed:
-        again = teacher.retry_failed(settings.teacher, folder.path, finished)
-        screen.line(f"{again} samples without a reply are asked for again")
-      played = rounds.run(what)
-      screen.rounds_table(played["rounds"], best=played["best_round"])
-      screen.examples(summary.before_and_after(what, played["best_round"]))
+        again = teacher.retry_failed(settings.teacher, run_dir.path, finished)
+        screen.line(f"Requesting {again} failed samples again")
+      result = rounds.run(ctx)
+      screen.rounds_table(result["rounds"], best=result["best_round"])
+      screen.examples(summary.before_and_after(ctx, result["best_round"]))
   finally:
-    folder.release()
+    run_dir.release()
   for split in summary.FINALS:
-    if found := played[split]:
+    if score := result[split]:
       screen.line(
-        f"{split.replace('_', ' ')}: {found['accuracy']:.1%} "
-        f"({found['low']:.1%} to {found['high']:.1%}, "
-        f"n={found['n']}), by the student of round {played['best_round']}"
+        f"{split.replace('_', ' ')}: {score['accuracy']:.1%} "
+        f"({score['low']:.1%} to {score['high']:.1%}, n={score['n']}), "
+        f"student of round {result['best_round']}"
       )
-  screen.line(f"everything lies in {folder.path}; the summary is {folder.path / 'summary.json'}")
-  return played
+  screen.line(f"Run directory: {run_dir.path}; summary: {run_dir.path / 'summary.json'}")
+  return result
 
 
-def refuse_early(what) -> None:
-  """Raises UserError, before anything is paid for, if there is no such student, if the devices cannot
-  train it, or if it is to be asked sub-questions that there are not."""
-  s = what.settings
-  if s.format == "socratic" and s.socratic.questions == "gold":
-    asked = [*what.task.problems("validation"), *itertools.chain(*what.final_problems().values())]
-    if lacking := [p.id for p in asked if not p.decomposition]:
-      allowed = f"model: {lacking[0]} and {len(lacking) - 1} more come without sub-questions"
+def _position(directory: str) -> int:
+  """The position of a phase in its plan, from the name of its directory."""
+  return int(directory.partition("_")[0])
+
+
+def _warn_about_prices(settings: Settings, screen: console.Console) -> None:
+  for name in pool.teachers_used(settings, rules_teacher.askers(settings)):
+    asked = pool.get(settings, name)
+    unpriced = not asked.prices.input + asked.prices.output and asked.batch != "files"
+    if asked.kind == "openai" and not credentials.is_local(asked.base_url) and unpriced:
+      group = "teacher" if name == pool.MAIN else f"teachers.{name}"
+      screen.warn(
+        f"{group}.prices are 0, so teacher.max_dollars has no effect: set input and output"
+      )
+
+
+def check_run(ctx: RunContext) -> None:
+  """Checks student, devices and data before anything is paid for.
+
+  Raises:
+    UserError: There is no such student, the devices cannot train it, or gold sub-questions are
+      wanted of problems that have none.
+  """
+  settings = ctx.settings
+  if settings.format == "socratic" and settings.socratic.questions == "gold":
+    scored = [*ctx.task.problems("validation"), *itertools.chain(*ctx.final_problems().values())]
+    if lacking := [problem.id for problem in scored if not problem.decomposition]:
+      allowed = f"model: {lacking[0]} and {len(lacking) - 1} more have no sub-questions"
       raise errors.config("socratic.questions", "gold", allowed)
-  for name in pool.teachers_used(s, rules_teacher.askers(s)):
-    if (teacher_ := pool.get(s, name)).kind == "student":
-      what.student_teacher(teacher_, name)
-  if s.student.init == base_model.SCRATCH:  # its tokenizer is made when the teacher has written
-    base = base_model.open_base(
-      s, what.run_dir.path, started=what.run_dir.started, vocab=s.student.scratch.vocab
-    )
-    devices.check(s, base)
+  for name in pool.teachers_used(settings, rules_teacher.askers(settings)):
+    asked = pool.get(settings, name)
+    if asked.kind == "student":
+      ctx.student_teacher(asked, name)
+  if (
+    settings.student.init == base_model.SCRATCH
+  ):  # its tokenizer is trained on the first rationales
+    path, vocab = ctx.run_dir.path, settings.student.scratch.vocab
+    base = base_model.open_base(settings, path, started=ctx.run_dir.started, vocab=vocab)
+    devices.check(settings, base)
     return
-  devices.check(s, what.base)
-  _ = what.tokenizer
+  devices.check(settings, ctx.base)
+  _ = ctx.tokenizer
 
 
-def opened(settings, workdir: str) -> context.RunContext:
-  """A run folder to read from; what is told of it leaves the standard output to the results.
-  Raises UserError if it is none."""
+def open_run(settings: Settings, workdir: str) -> RunContext:
+  """Opens a run directory to read from it; messages go to standard error.
+
+  Raises:
+    UserError: It is not a run directory, or the settings describe another student than the run's.
+  """
   path = pathlib.Path(workdir)
   if not (path / "config.json").exists():
-    raise errors.usage(f"{workdir or '--workdir'} is no run folder: it has no config.json")
-  refuse_another_student(settings, phase_dir.read_json(path / "config.json"))
-  return context.RunContext(settings, run_dir.RunDir(path), console.Console(file=sys.stderr))
+    raise errors.usage(f"{workdir or '--workdir'} is not a run directory (no config.json)")
+  check_same_student(settings, phase_dir.read_json(path / "config.json"))
+  return RunContext(settings, RunDir(path), console.Console(file=sys.stderr))
 
 
-def refuse_another_student(settings, begun: dict) -> None:
-  """Raises UserError if the settings describe another student than the config `begun` of its run
-  does. How it computes, and where the model it began as lies now, may differ."""
-  ours = json.loads(json.dumps(dataclasses.asdict(settings)))  # tuples become lists, as on disk
+def check_same_student(settings: Settings, stored: dict[str, Any]) -> None:
+  """Checks that the settings describe the student of a run.
+
+  How the student computes, and where the model it started from is stored, may differ.
+
+  Args:
+    settings: The settings.
+    stored: The run's config.
+
+  Raises:
+    UserError: They describe another student.
+  """
+  given = json.loads(json.dumps(dataclasses.asdict(settings)))  # tuples become lists, as stored
   free = {f"config.student.{name}" for name in ("dtype", "attention")}
-  inits = {begun["student"]["init"], settings.student.init}
+  inits = {stored["student"]["init"], settings.student.init}
   if base_model.SCRATCH not in inits:
     free.add("config.student.init")
-  other = {key for key in run_dir.changed_keys(begun, ours) if key.startswith("config.student.")}
-  scratch_lora = inits == {base_model.SCRATCH} and settings.student.lora.rank
-  if scratch_lora and begun["seed"] != settings.seed:
-    other.add("config.seed")  # of the weights beneath the updates
+  other = {key for key in changed_keys(stored, given) if key.startswith("config.student.")}
+  scratch_lora = inits == {base_model.SCRATCH} and settings.student.lora.rank > 0
+  if scratch_lora and stored["seed"] != settings.seed:
+    other.add("config.seed")  # it decides the frozen weights below the adapters
   if other - free:
     raise errors.UserError(
-      f"{', '.join(sorted(other - free))} cannot be other than in the training of this student: "
-      "leave that out, or train another one in another --workdir",
+      f"{', '.join(sorted(other - free))} must be as in the training of this student: leave it"
+      " out, or train another student in another --workdir",
       errors.CONFIG,
     )
 
 
-def trained_round(what, number: int) -> int:
-  """The round that is meant: the best so far by validation, if -1. Raises UserError if it is not
-  there."""
-  done = {
-    n: f["evaluate"].facts
-    for n in range(what.settings.rounds + 1)
-    if "evaluate" in (f := what.run_dir.finished(n)) and set(plan.TRAINERS) & set(f)
-  }
-  if not done:
-    raise errors.data(f"{what.run_dir.path} has no finished round yet")
-  if number != -1 and number not in done:
-    raise errors.usage(f"--round={number} is not finished there; there are {sorted(done)}")
-  return number if number != -1 else max(done, key=lambda n: (done[n]["accuracy"], -n))
+def select_round(ctx: RunContext, round_index: int) -> int:
+  """Resolves --round: a finished round, or with -1 the best one by validation accuracy.
+
+  Raises:
+    UserError: The round is not finished.
+  """
+  scores: dict[int, float] = {}
+  for index in range(ctx.settings.rounds + 1):
+    finished = ctx.run_dir.finished(index)
+    if "evaluate" in finished and set(plan.TRAINERS) & set(finished):
+      scores[index] = finished["evaluate"].facts["accuracy"]
+  if not scores:
+    raise errors.data(f"{ctx.run_dir.path} has no finished round yet")
+  if round_index == -1:
+    return max(scores, key=lambda index: (scores[index], -index))
+  if round_index not in scores:
+    raise errors.usage(f"--round={round_index} is not finished; choose one of {sorted(scores)}")
+  return round_index
 
 
-def evaluate(settings, *, workdir: str, round: int, split: str) -> dict:
-  """Prints, as one line of JSON, the accuracy of a round's student on a split. Leaves the run
-  folder as it is."""
-  with opened(settings, workdir) as what, tempfile.TemporaryDirectory() as scratch:
-    problems = what.task.problems(split)
+def evaluate(settings: Settings, *, workdir: str, round: int, split: str) -> dict[str, Any]:
+  """Scores a round's student on a split and prints one line of JSON.
+
+  The run directory is not changed.
+
+  Returns:
+    The facts of the evaluation: accuracy, its interval and n.
+  """
+  with open_run(settings, workdir) as ctx, tempfile.TemporaryDirectory() as scratch:
+    problems = ctx.task.problems(split)
     if not problems:
-      raise errors.usage(f"--split={split}: task {what.task.name} has no such questions")
-    number = trained_round(what, round)
-    here = run_dir.RunDir(scratch).final(split)
-    evaluation.score(what, here, problems, split, round_index=number)
-    print(json.dumps({"round": number, "task": what.task.name, **here.facts}))
-    return here.facts
+      raise errors.usage(f"--split={split}: task {ctx.task.name} has no such questions")
+    round_index = select_round(ctx, round)
+    out = RunDir(scratch).final(split)
+    evaluation.score(ctx, out, problems, split, round_index=round_index)
+    print(json.dumps({"round": round_index, "task": ctx.task.name, **out.facts}))
+    return out.facts
 
 
 def sample(
-  settings,
+  settings: Settings,
   *,
   workdir: str,
   round: int,
@@ -149,135 +207,167 @@ def sample(
   samples: int,
   temperature: float,
 ) -> None:
-  """Prints attempts at questions, one JSON object a line."""
+  """Answers questions with a round's student; prints one JSON object per line.
+
+  Args:
+    settings: The settings of the run, with overrides.
+    workdir: The run directory.
+    round: The student's round; -1 = the best.
+    question: One question; empty = read `questions`.
+    questions: A file of questions; empty = standard input.
+    samples: Answers per question.
+    temperature: Sampling temperature; 0 = greedy.
+
+  Raises:
+    UserError: The options contradict each other, or there is no question.
+  """
   if samples < 1 or not 0 <= temperature < math.inf:
     raise errors.usage("--samples must be at least 1, --temperature 0 or more")
   if samples > 1 and temperature == 0:
-    raise errors.usage(
-      "--samples above 1 wants a --temperature above 0: greedy samples are all the same"
-    )
+    raise errors.usage("--samples above 1 needs a --temperature above 0: greedy answers are equal")
   asked = [question] if question else read_questions(questions)
-  with opened(settings, workdir) as what:
-    number = trained_round(what, round)
-    shots = what.task.shots[: settings.cot.shots]
-    rows = [(q, k) for q in asked for k in range(samples)]
-    spoken = conversations.run_conversations(
-      [what.format.conversation(what.task.parse_question(q), q, shots) for q, _ in rows],
+  with open_run(settings, workdir) as ctx:
+    round_index = select_round(ctx, round)
+    shots = ctx.task.shots[: settings.cot.shots]
+    rows = [(text, k) for text in asked for k in range(samples)]
+    transcripts = conversations.run_conversations(
+      [ctx.format.conversation(ctx.task.parse_question(text), text, shots) for text, _ in rows],
       [f"sample/{n}" for n in range(len(rows))],
-      students=what.students(number),
+      students=ctx.students(round_index),
       samples=samples,
       temperature=temperature,
       max_new_tokens=settings.evaluate.max_new_tokens,
-      stop=what.format.stop,
+      stop=ctx.format.stop,
     )
-  for (q, k), s in zip(rows, spoken, strict=True):
-    print(
-      json.dumps(
-        {
-          "question": q,
-          "sample": k,
-          "text": s.text,
-          "answer": what.task.read_answer(s.text, what.task.parse_question(q)),
-          "finish": s.finish,
-          "tokens": s.tokens,
-          "logprob": s.logprob,
-        }
-      )
-    )
+  for (text, k), transcript in zip(rows, transcripts, strict=True):
+    answer = ctx.task.read_answer(transcript.text, ctx.task.parse_question(text))
+    row = {
+      "question": text,
+      "sample": k,
+      "text": transcript.text,
+      "answer": answer,
+      "finish": transcript.finish,
+      "tokens": transcript.tokens,
+      "logprob": transcript.logprob,
+    }
+    print(json.dumps(row))
 
 
-def export(settings, *, workdir: str, round: int, out: str, dtype: str, verify: bool) -> None:
-  """Writes a round's student as a Hugging Face directory with a model card, and, if it is wished,
-  compares it with transformers."""
+def export(
+  settings: Settings, *, workdir: str, round: int, out: str, dtype: str, verify: bool
+) -> None:
+  """Exports a round's student to Hugging Face format, with a model card.
+
+  Args:
+    settings: The settings of the run.
+    workdir: The run directory.
+    round: The student's round; -1 = the best.
+    out: The directory to write; several students get directories in it.
+    dtype: Of the weights: float32 or bfloat16.
+    verify: Compare logits and greedy tokens with transformers.
+  """
   if verify:
     hf_verify.require_torch()
-  with opened(settings, workdir) as what:
-    number = trained_round(what, round)
-    rows = [summary.row(what, n) for n in range(number + 1)]
-    finals = {s: f.facts for s in summary.FINALS if (f := what.run_dir.final(s)).finished}
-    names = what.format.students
-    for name, to in zip(names, folders(out, names), strict=True):
-      text = model_card.write(
+  with open_run(settings, workdir) as ctx:
+    round_index = select_round(ctx, round)
+    rows = [summary.row(ctx, index) for index in range(round_index + 1)]
+    best = round_index == select_round(ctx, -1)  # the final scores are those of the best student
+    finals = {
+      split: directory.facts
+      for split in summary.FINALS
+      if best and (directory := ctx.run_dir.final(split)).finished
+    }
+    names = ctx.format.students
+    for name, directory in zip(names, _directories(out, names), strict=True):
+      card = model_card.write(
         settings,
         rows,
-        number=number,
-        finals=finals if is_best(what, number) else {},
-        prompt=first_prompt(what, name),
-        name=pathlib.Path(to).name,
+        round_index=round_index,
+        finals=finals,
+        prompt=first_prompt(ctx, name),
+        name=pathlib.Path(directory).name,
       )
-      student_export.write(what, number, name, out=to, dtype=dtype, card=text)
-      print(f"the {name} of round {number} is in {to}")
+      student_export.write(ctx, round_index, name, out=directory, dtype=dtype, card=card)
+      print(f"Exported the {name} of round {round_index} to {directory}")
       if verify:
-        difference = student_export.verify(what, to)
-        print(f"transformers computes the same: no logit differs by {difference:.1g}")
+        difference = student_export.verify(ctx, directory)
+        print(f"Verified with transformers: logits differ by at most {difference:.1g}")
 
 
-def first_prompt(what, name: str) -> str:
-  """What a student is asked first about a QUESTION; behind another student's SUB-QUESTION, if it
-  does not begin."""
+def first_prompt(ctx: RunContext, name: str) -> str:
+  """The first prompt of a student about "QUESTION", for its model card.
+
+  A student that does not start the conversation is prompted after another's "SUB-QUESTION".
+  """
   problem = records.Problem("", "", "QUESTION", "", decomposition=(("SUB-QUESTION", ""),))
-  if name == what.format.students[0]:
-    return what.prompt(problem)
-  conversation = what.conversation(problem)
+  if name == ctx.format.students[0]:
+    return ctx.prompt(problem)
+  conversation = ctx.conversation(problem)
   turns = next(conversation)
   while turns[0].student != name:
     turns = conversation.send(["SUB-QUESTION"])
   return turns[0].prompt
 
 
-def folders(out: str, names) -> list[str]:
-  """Where each of the students goes: `out` itself, or, of several, a folder in it."""
+def _directories(out: str, names: Sequence[str]) -> list[str]:
+  """One directory per student: `out` itself, or several in it."""
   if len(names) == 1:
     return [out]
   pathlib.Path(out).mkdir(parents=True, exist_ok=True)
   return [str(pathlib.Path(out) / name) for name in names]
 
 
-def is_best(what, number: int) -> bool:
-  """Whether the final test was this round's student's."""
-  return number == trained_round(what, -1)
-
-
 def read_questions(path: str) -> list[str]:
-  """Questions from a file or the standard input: one a line, or JSONL with a field `question`."""
+  """Reads questions from a file, or from standard input if `path` is empty.
+
+  A line is a question, or a JSON object with a field "question".
+
+  Raises:
+    UserError: The file cannot be read, a line is malformed, or there is no question.
+  """
   try:
     text = pathlib.Path(path).read_text(encoding="utf-8-sig") if path else sys.stdin.read()
   except (OSError, UnicodeDecodeError) as error:
     raise errors.usage(f"--questions={path} cannot be read: {error}") from None
-  found = []
+  questions: list[str] = []
   for number, line in enumerate(map(str.strip, text.split("\n")), 1):
     if line.startswith("{"):
       try:
         line = json.loads(line)["question"].strip()
       except (ValueError, KeyError, AttributeError, RecursionError):
-        raise errors.data(
-          f"{path or 'standard input'}:{number}: not JSON with a text in its field question"
-        ) from None
+        place = f"{path or 'standard input'}:{number}"
+        raise errors.data(f"{place}: not JSON with a text in its field question") from None
     if line:
-      found.append(line)
-  if not found:
-    raise errors.usage(
-      "no question: give --question, --questions=FILE, or lines on the standard input"
-    )
-  return found
+      questions.append(line)
+  if not questions:
+    raise errors.usage("no question: give --question, --questions=FILE, or lines on standard input")
+  return questions
 
 
-def serve(settings, *, port: int, log: str) -> None:
-  """The built-in teacher until interrupted."""
-  if settings.task.name not in rules.WORLDS:
-    allowed = f"one of {', '.join(rules.WORLDS)}: the built-in teacher answers from its world"
+def serve(settings: Settings, *, port: int, log: str) -> None:
+  """Serves the built-in teacher until interrupted.
+
+  Args:
+    settings: The settings; the teacher answers from the world of their task.
+    port: Port on loopback; 0 = any free port.
+    log: File that gets one line per reply; empty = no log.
+
+  Raises:
+    UserError: The task has no built-in world, or the log cannot be written.
+  """
+  if settings.task.name not in WORLDS:
+    allowed = f"one of {', '.join(WORLDS)}: the built-in teacher answers from its world"
     raise errors.config("task.name", settings.task.name, allowed)
   if log:
     with phase_dir.report_os_errors(log):
       open(log, "a").close()
-  task = context.open_task(settings)
-  b = settings.teacher.builtin
+  own = settings.teacher.builtin
   builtin.serve(
-    task.world,
+    context.open_task(settings).world,
     port=port,
-    latency=b.latency,
-    error_rate=b.error_rate,
-    faults=b.faults,
+    latency=own.latency,
+    error_rate=own.error_rate,
+    faults=own.faults,
     seed=teacher.world_of(settings).seed,
     log=log,
   )

@@ -1,4 +1,4 @@
-"""What this machine has, and whether a run could work here."""
+"""Checks what this machine has, and whether a config could run on it."""
 
 import importlib.metadata
 import os
@@ -6,78 +6,83 @@ import pathlib
 import platform
 import shutil
 import sys
+from typing import Any
 
 from distill_jax import errors, summary
 from distill_jax.config import rules_teacher
 from distill_jax.config.read import read_settings
+from distill_jax.settings import Teacher
 from distill_jax.teacher import pool
 
-ROOM = 2 * 2**30  # bytes of free disk below which a run is likely to end early
+MIN_FREE = 2 * 2**30  # bytes of free disk space below which a run is likely to fail
 
 
-def examine(config: dict | None, workdir: str) -> int:
-  """Prints versions, devices, disk and key; returns the exit code: 0, or 3 if something would keep
-  a run from working."""
+def check(config: dict[str, Any] | None, workdir: str) -> int:
+  """Prints versions, devices, disk space and the teacher's key.
+
+  Args:
+    config: A config to check, or None.
+    workdir: Where runs will be written.
+
+  Returns:
+    The exit code: 0, or 3 if something would prevent a run.
+  """
   print(f"python           {platform.python_version()} ({sys.executable})")
   for package in summary.PACKAGES:
     print(f"{package:<16} {importlib.metadata.version(package)}")
-  return max(devices(), disk(workdir), teacher(config))
+  return max(_devices(), _disk(workdir), _teacher(config))
 
 
-def devices() -> int:
+def _devices() -> int:
   import jax
 
   try:
-    found = jax.devices()
+    devices = jax.devices()
   except RuntimeError as error:
     print(f"devices          none: {str(error).splitlines()[0]}")
     return errors.CONFIG
+  first = devices[0]
   print(
-    f"devices          {len(found)} x {found[0].device_kind} ({found[0].platform}); "
+    f"devices          {len(devices)} x {first.device_kind} ({first.platform}); "
     f"{os.cpu_count()} CPU cores"
   )
   return 0
 
 
-def disk(workdir: str) -> int:
+def _disk(workdir: str) -> int:
   path = pathlib.Path(workdir).resolve()
-  place = next(p for p in (path, *path.parents) if p.exists())
-  free, writable = shutil.disk_usage(place).free, os.access(place, os.W_OK)
-  print(
-    f"disk             {free / 2**30:.1f} GiB free at {place}"
-    f"{'' if writable else ', but it cannot be written to'}"
-  )
-  if free < ROOM:
-    print(
-      f"                 less than {ROOM / 2**30:.0f} GiB: make room, or give another --workdir"
-    )
-  return 0 if writable and free >= ROOM else errors.CONFIG
+  existing = next(parent for parent in (path, *path.parents) if parent.exists())
+  free, writable = shutil.disk_usage(existing).free, os.access(existing, os.W_OK)
+  suffix = "" if writable else ", not writable"
+  print(f"disk             {free / 2**30:.1f} GiB free at {existing}{suffix}")
+  if free < MIN_FREE:
+    print(f"                 less than {MIN_FREE / 2**30:.0f} GiB: free space or set --workdir")
+  return 0 if writable and free >= MIN_FREE else errors.CONFIG
 
 
-def teacher(config: dict | None) -> int:
+def _teacher(config: dict[str, Any] | None) -> int:
   if config is None:
-    name = "OPENAI_API_KEY"
-    print(
-      f"teacher          {name} is {'present' if os.environ.get(name) else 'not set'} "
-      "(give --config to look at one)"
-    )
+    print(f"teacher          {_key_state('OPENAI_API_KEY')} (give --config to check a teacher)")
     return 0
-
   try:
-    found = read_settings(config)
-  except errors.UserError as refusal:
-    print(f"config           {refusal}")
-    return refusal.code
-  print("config           makes sense")
-  for name in pool.teachers_used(found, rules_teacher.askers(found)) or [pool.MAIN]:
-    tell_teacher(name, pool.get(found, name))
+    settings = read_settings(config)
+  except errors.UserError as error:
+    print(f"config           {error}")
+    return error.code
+  print("config           OK")
+  for name in pool.teachers_used(settings, rules_teacher.askers(settings)) or [pool.MAIN]:
+    _show_teacher(name, pool.get(settings, name))
   return 0
 
 
-def tell_teacher(name: str, t) -> None:
+def _show_teacher(name: str, teacher: Teacher) -> None:
   label = "" if name == pool.MAIN else f"{name}: "
-  at = f", at {t.base_url}" if t.base_url else ""
-  print(f"teacher          {label}{t.kind}, model {t.model}{at}")
-  if t.kind == "openai":
-    known = f"{t.key_env} is {'present' if os.environ.get(t.key_env) else 'not set'}"
-    print(f"                 {'the key file can be read' if t.key_file else known}")
+  address = f", at {teacher.base_url}" if teacher.base_url else ""
+  print(f"teacher          {label}{teacher.kind}, model {teacher.model}{address}")
+  if teacher.kind == "openai":
+    key = "the key file is readable" if teacher.key_file else _key_state(teacher.key_env)
+    print(f"                 {key}")
+
+
+def _key_state(variable: str) -> str:
+  return f"{variable} is {'present' if os.environ.get(variable) else 'not set'}"

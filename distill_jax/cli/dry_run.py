@@ -1,61 +1,96 @@
-"""run --dry_run: what the next unfinished round would ask the teacher, and what that may cost. Nothing is sent and nothing is written; replies in the cache are not counted again."""
+"""run --dry_run: shows what the next unfinished round would ask the teacher, and its cost.
+
+Nothing is sent and nothing is written; replies in the cache are not counted again.
+"""
 
 import contextlib
 import dataclasses
 import pathlib
 import sqlite3
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
-from distill_jax import console, errors, phases, rounds, tasks, teacher
-from distill_jax import plan as plans
-from distill_jax.run_dir import run_dir
-from distill_jax.runtime import context
+from distill_jax import console, errors, phases, plan, rounds, tasks, teacher
+from distill_jax.run_dir.phase_dir import PhaseDir
+from distill_jax.run_dir.run_dir import RunDir
+from distill_jax.runtime.context import RunContext
 from distill_jax.settings import Settings, Teacher
-from distill_jax.teacher import local_student
-from distill_jax.teacher import types as asking
+from distill_jax.teacher import local_student, types
 
 SURE, AT_MOST = "", "at most"
+HEADER = (
+  *("round", "phase", "", "requests", "replies", "in the cache", "failed"),
+  *("tokens in", "tokens out", "dollars"),
+)
 
 
-def tell(settings, config: dict, workdir: str, *, retry_failed: bool = False) -> None:
-  """Prints it; `retry_failed`: as if what has failed were asked for again. Raises errors.UserError
-  for what a run would be refused for before it begins, but for what only the devices know."""
-  screen, folder = console.Console(), run_dir.RunDir(workdir)
-  folder.check(config)
-  what = context.RunContext(settings, folder, screen)
-  number = unfinished(what)
-  screen.line("dry run: nothing is sent, and nothing is written")
-  if number is None:
-    screen.line(f"{folder.path} is finished: the teacher would be asked nothing")
+class _Row(NamedTuple):
+  """An estimate for a phase: for certain requests, or an upper bound for others."""
+
+  phase: str  # the name of its directory
+  kind: str  # SURE | AT_MOST
+  estimate: types.Estimate
+
+
+def show(
+  settings: Settings, config: dict[str, Any], workdir: str, *, retry_failed: bool = False
+) -> None:
+  """Prints the requests of the next unfinished round and their cost.
+
+  Args:
+    settings: The settings.
+    config: The config they were read from.
+    workdir: The run directory; it need not exist.
+    retry_failed: Count failed requests as if they were sent again.
+
+  Raises:
+    UserError: The run would be rejected before it starts. Devices are not checked.
+  """
+  screen, run_dir = console.Console(), RunDir(workdir)
+  run_dir.check(config)
+  ctx = RunContext(settings, run_dir, screen)
+  round_index = next_round(ctx)
+  screen.line("Dry run: nothing is sent, nothing is written")
+  if round_index is None:
+    screen.line(f"{run_dir.path} is finished: the teacher would be asked nothing")
     return
-  with opened(what, retry_failed) as answers:
+  with _open_teacher(ctx, retry_failed) as opened:
     rows = [
-      row for phase in teacher_phases(what, number) for row in _needs(what, number, answers, *phase)
+      row
+      for name, out in _teacher_phases(ctx, round_index)
+      for row in _estimates(ctx, round_index, opened, name, out)
     ]
-    spent, sent = answers.ledger.total(), answers.ledger.requests_sent()
-  _show(screen, settings, number, rows, spent, sent)
+    spent, sent = opened.ledger.total(), opened.ledger.requests_sent()
+  if not rows:
+    screen.line(f"Round {round_index}: no remaining phase asks the teacher")
+    return
+  total = _show_rows(screen, round_index, rows, spent)
+  _show_caps(screen, settings.teacher, total, spent, sent)
 
 
-def unfinished(what) -> int | None:
-  """The first round with something left to do."""
-  if (what.run_dir.path / "summary.json").exists():
+def next_round(ctx: RunContext) -> int | None:
+  """The first round with an unfinished phase; None if the run is finished."""
+  if (ctx.run_dir.path / "summary.json").exists():
     return None
-  for number in range(what.settings.rounds + 1):
-    plan = [*_plan(what, number), "evaluate"]
-    if not all(what.run_dir.phase(number, k, name).finished for k, name in enumerate(plan)):
-      return number
+  for round_index in range(ctx.settings.rounds + 1):
+    names = [*_plan(ctx, round_index), "evaluate"]
+    directories = [ctx.run_dir.phase(round_index, k, name) for k, name in enumerate(names)]
+    if not all(directory.finished for directory in directories):
+      return round_index
   return None
 
 
-def teacher_phases(what, number: int) -> list[tuple[str, object]]:
-  """(name, folder) of the round's phases that ask the teacher and are not finished."""
-  named = [(name, what.run_dir.phase(number, k, name)) for k, name in enumerate(_plan(what, number))]
-  return [(name, here) for name, here in named if name in plans.ASKERS and not here.finished]
+def _teacher_phases(ctx: RunContext, round_index: int) -> list[tuple[str, PhaseDir]]:
+  """(name, directory) of the round's unfinished phases that ask the teacher."""
+  names = _plan(ctx, round_index)
+  directories = [ctx.run_dir.phase(round_index, k, name) for k, name in enumerate(names)]
+  pairs = zip(names, directories, strict=True)
+  return [(name, out) for name, out in pairs if name in plan.ASKERS and not out.finished]
 
 
-def _plan(what, number: int):
-  return what.settings.opening if number == 0 else what.settings.each_round
+def _plan(ctx: RunContext, round_index: int) -> tuple[str, ...]:
+  return ctx.settings.opening if round_index == 0 else ctx.settings.each_round
 
 
 class _UnloadedStudent:
@@ -93,33 +128,33 @@ class _RunCopy:
 
 
 @contextlib.contextmanager
-def opened(what, retry_failed: bool):
-  """The run's teacher over a copy of its cache. A student as teacher costs nothing and is not
-  loaded."""
-  settings, path = what.settings, what.run_dir.path
+def _open_teacher(ctx: RunContext, retry_failed: bool) -> Iterator[types.Teacher]:
+  """The run's teacher over a copy of its cache."""
+  settings, path = ctx.settings, ctx.run_dir.path
+  shared = settings.teacher.cache
   with tempfile.TemporaryDirectory() as scratch:
     copy = pathlib.Path(scratch) / teacher.CACHE
-    _copy(pathlib.Path(settings.teacher.cache or path / teacher.CACHE), copy)
-    if settings.teacher.cache:  # in a shared file a run is known by its folder
-      over = lambda t: dataclasses.replace(t, cache=str(copy))
-      others = {name: over(t) for name, t in settings.teachers.items()}
-      settings = dataclasses.replace(settings, teacher=over(settings.teacher), teachers=others)
+    _copy_database(pathlib.Path(shared or path / teacher.CACHE), copy)
+    if shared:  # in a shared file, a run is known by its directory
+      main = dataclasses.replace(settings.teacher, cache=str(copy))
+      others = {
+        name: dataclasses.replace(other, cache=str(copy))
+        for name, other in settings.teachers.items()
+      }
+      settings = dataclasses.replace(settings, teacher=main, teachers=others)
     run = _RunCopy(
-      settings=settings,
-      workdir=path if settings.teacher.cache else copy.parent,
-      task=what.task,
-      console=what.console,
+      settings=settings, workdir=path if shared else copy.parent, task=ctx.task, console=ctx.console
     )
     if retry_failed:
-      teacher.retry_failed(settings.teacher, run.workdir, rounds.finished_phases(what))
-    with contextlib.closing(teacher.open(run)) as answers:
-      yield answers
+      teacher.retry_failed(settings.teacher, run.workdir, rounds.finished_phases(ctx))
+    with contextlib.closing(teacher.open(run)) as opened:
+      yield opened
 
 
-def _copy(source: pathlib.Path, copy: pathlib.Path) -> None:
+def _copy_database(source: pathlib.Path, copy: pathlib.Path) -> None:
   if not source.exists():
     return
-  # Of a file that nobody has open, a reader would leave an empty journal behind.
+  # A reader of a file that no process has open would leave an empty journal behind.
   idle = not source.with_name(f"{source.name}-wal").exists()
   address = f"{source.absolute().as_uri()}?{'immutable=1' if idle else 'mode=ro'}"
   try:
@@ -132,65 +167,69 @@ def _copy(source: pathlib.Path, copy: pathlib.Path) -> None:
     raise errors.data(f"teacher cache {source} cannot be read ({error})") from None
 
 
-def _needs(what, number: int, answers, name: str, here) -> list[tuple[str, str, asking.Estimate]]:
-  """(phase, SURE or AT_MOST, need) of a phase; what is sure and what is not stand apart."""
-  sure, bounded = phases.planned_requests(name, what, number)
-  need = lambda wanted: answers.estimate(
-    [w.request for w in wanted],
-    round=number, phase=here.path.name, temperature=what.settings.teacher.temperature,
-  )  # fmt: skip
-  rows = [(here.path.name, SURE, need(sure))] if sure or not bounded else []
-  return rows + ([(here.path.name, AT_MOST, need(bounded))] if bounded else [])
+def _estimates(
+  ctx: RunContext, round_index: int, asked: types.Teacher, name: str, out: PhaseDir
+) -> list[_Row]:
+  """The rows of a phase: its certain requests, and a bound for those that are not known yet."""
+  sure, bounded = phases.planned_requests(name, ctx, round_index)
+  rows: list[_Row] = []
+  for kind, wanted in ((SURE, sure), (AT_MOST, bounded)):
+    if wanted or (kind == SURE and not bounded):
+      estimate = asked.estimate(
+        [item.request for item in wanted],
+        round=round_index,
+        phase=out.path.name,
+        temperature=ctx.settings.teacher.temperature,
+      )
+      rows.append(_Row(out.path.name, kind, estimate))
+  return rows
 
 
-def _show(screen, settings, number: int, rows, spent: asking.Totals, sent: int) -> None:
-  t = settings.teacher
-  if not rows:
-    screen.line(f"round {number}: no phase that asks the teacher is left")
-    return
-  names = (
-    "round", "phase", "", "requests", "replies", "in the cache", "failed", "tokens in",
-    "tokens out", "dollars",
-  )  # fmt: skip
-  total = asking.Estimate.sum(need for *_, need in rows)
-  cells = [(str(number), phase, kind, *_cells(need)) for phase, kind, need in rows]
-  cells.append((str(number), "all", AT_MOST if _any(rows) else "", *_cells(total)))
-  screen.columns([names, *cells], right=[n >= 3 for n in range(len(names))])
+def _show_rows(
+  screen: console.Console, round_index: int, rows: list[_Row], spent: types.Totals
+) -> types.Estimate:
+  """Prints a table and its notes; returns the total."""
+  bounded = any(row.kind == AT_MOST for row in rows)
+  total = types.Estimate.sum(row.estimate for row in rows)
+  cells = [(str(round_index), row.phase, row.kind, *_cells(row.estimate)) for row in rows]
+  cells.append((str(round_index), "all", AT_MOST if bounded else SURE, *_cells(total)))
+  screen.columns([HEADER, *cells], right=[n >= 3 for n in range(len(HEADER))])
   screen.line(
-    "tokens and dollars are the most these requests can take, every reply at its longest; what has"
-    " to be asked again comes on top"
+    "Tokens and dollars are upper bounds (every reply at its longest); retries come on top"
   )
   if spent.calls:
     each = spent.dollars / spent.calls
     screen.line(
-      f"at the ${each:.6f} a reply that this run has paid so far: about ${each * total.replies:.4f}"
+      f"At the ${each:.6f} per reply that this run has paid so far: about"
+      f" ${each * total.replies:.4f}"
     )
-  if _any(rows):
+  if bounded:
     screen.line(
-      f"{AT_MOST}: how many mistakes the exam of this round finds, or how many replies cannot be"
-      " used, is not known yet"
+      f"{AT_MOST}: the number of mistakes in this round's exam, or of unusable replies, is not"
+      " known yet"
     )
-  _warn(screen, t, total, spent, sent)
+  return total
 
 
-def _warn(screen, t, total: asking.Estimate, spent: asking.Totals, sent: int) -> None:
-  """Says how that compares with the caps."""
+def _show_caps(
+  screen: console.Console, asked: Teacher, total: types.Estimate, spent: types.Totals, sent: int
+) -> None:
+  """Prints how the total compares with the caps."""
   screen.line(
-    f"the run folder has spent ${spent.dollars:.4f} of config.teacher.max_dollars={t.max_dollars:g}"
-    f" and {sent} of max_requests={t.max_requests} requests"
+    f"Spent so far: ${spent.dollars:.4f} of config.teacher.max_dollars={asked.max_dollars:g}, "
+    f"{sent} of max_requests={asked.max_requests} requests"
   )
-  if spent.dollars + total.dollars > t.max_dollars:
+  if spent.dollars + total.dollars > asked.max_dollars:
     screen.warn("this may reach config.teacher.max_dollars; the run would stop there")
-  if sent + total.requests > t.max_requests:
+  if sent + total.requests > asked.max_requests:
     screen.warn("this may reach config.teacher.max_requests; the run would stop there")
   if total.unpriced:
-    screen.warn("config.teacher.prices are 0: the dollars are not known")
+    screen.warn("config.teacher.prices are 0: the dollars are unknown")
 
 
-def _any(rows) -> bool:
-  return any(kind == AT_MOST for _, kind, _ in rows)
-
-
-def _cells(need: asking.Estimate) -> tuple[str, ...]:
-  counts = (need.requests, need.replies, need.stored, need.failed, need.tokens_in, need.tokens_out)
-  return (*(f"{n:,}" for n in counts), f"{need.dollars:.4f}")
+def _cells(estimate: types.Estimate) -> tuple[str, ...]:
+  counts = (
+    *(estimate.requests, estimate.replies, estimate.stored, estimate.failed),
+    *(estimate.tokens_in, estimate.tokens_out),
+  )
+  return (*(f"{n:,}" for n in counts), f"{estimate.dollars:.4f}")

@@ -1,6 +1,9 @@
 """The model card of an exported student: what it is, how it was made, how well it does."""
 
 import pathlib
+from typing import Any
+
+from distill_jax.settings import Settings, Student
 
 TEMPLATE = """---
 library_name: transformers
@@ -10,21 +13,21 @@ tags: [distill_jax, chain-of-thought]
 
 # {name}
 
-A student of the recipe `{recipe}`, taught the task `{task}` in rounds by `{teacher}`, with
-distill_jax. This is the student of round {number}. It began as {began}.
+The student of round {round_index} of a distill_jax run: recipe `{recipe}`, task `{task}`, teacher
+`{teacher}`. It was trained from {base}.
 
-## How to ask it
+## Prompt
 
-The prompt is exactly, with a line end after `Reasoning:`
+Use exactly this prompt, including the newline after `Reasoning:`
 
 ```
 {prompt}```
 
-and the answer stands in the last line, `Answer: ...`. Decode greedily, up to {max_new_tokens} tokens.
+The last line of the reply is `Answer: ...`. Decode greedily, up to {max_new_tokens} tokens.
 
-## How it was made
+## Training
 
-| round | exam | rationales kept | steps | validation (95 % interval) |
+| round | train acc | rationales kept | steps | validation (95% CI) |
 | ---: | ---: | ---: | ---: | ---: |
 {rounds}
 
@@ -32,15 +35,35 @@ and the answer stands in the last line, `Answer: ...`. Decode greedily, up to {m
 """
 
 
-def write(settings, rows, *, number: int, finals: dict, prompt: str, name: str) -> str:
-  """Markdown. `rows`: rounds as in summary.json; `finals`: split -> its facts, if there are any."""
+def write(
+  settings: Settings,
+  rows: list[dict[str, Any]],
+  *,
+  round_index: int,
+  finals: dict[str, dict[str, Any]],
+  prompt: str,
+  name: str,
+) -> str:
+  """Writes a model card.
+
+  Args:
+    settings: The settings of the run.
+    rows: Rounds, as in summary.json.
+    round_index: The student's round.
+    finals: {split: facts of its evaluation} of this student, if there are any.
+    prompt: An example of the prompt.
+    name: Title of the card.
+
+  Returns:
+    Markdown.
+  """
   return TEMPLATE.format(
     name=name,
     recipe=settings.recipe,
     task=settings.task.name,
     teacher=settings.teacher.model,
-    number=number,
-    began=_began(settings.student),
+    round_index=round_index,
+    base=_base(settings.student),
     prompt=prompt,
     max_new_tokens=settings.evaluate.max_new_tokens,
     rounds="\n".join(map(_row, rows)),
@@ -48,30 +71,28 @@ def write(settings, rows, *, number: int, finals: dict, prompt: str, name: str) 
   )
 
 
-def _began(student) -> str:
-  """What the student was before its training, and how much of it was trained."""
+def _base(student: Student) -> str:
+  """What the student was trained from, and how much of it was trained."""
   sizes, lora = student.scratch, student.lora
   if student.init == "scratch":
-    began = (
-      f"a `{student.arch or 'llama'}` from scratch (width {sizes.width}, {sizes.layers} layers, "
-      f"{sizes.heads} heads of {sizes.head_width} on {sizes.kv_heads} of keys and values, "
+    base = (
+      f"scratch, as a `{student.arch or 'llama'}` (width {sizes.width}, {sizes.layers} layers, "
+      f"{sizes.heads} heads of width {sizes.head_width}, {sizes.kv_heads} key-value heads, "
       f"MLP {sizes.mlp})"
     )
-  else:  # all of a name on the hub; of a folder its own name, which tells nothing of the machine
+  else:  # a hub name in full; of a directory its own name only, which says nothing of the machine
     name = student.init if student.init.count("/") < 2 else pathlib.Path(student.init).name
-    began = f"`{name}`"
+    base = f"`{name}`"
   if lora.rank:
-    targets = ", ".join(lora.targets)
-    began += f"; trained were updates of rank {lora.rank} (LoRA, of {targets}), merged in here"
-  return began
+    base += f", with LoRA adapters of rank {lora.rank} on {', '.join(lora.targets)}, merged here"
+  return base
 
 
-def _row(row: dict) -> str:
+def _row(row: dict[str, Any]) -> str:
   exam = f"{row['exam']['accuracy']:.1%}" if row["exam"] else ""
-  return (
-    f"| {row['round']} | {exam} | {row['kept']} | {row['steps']} | {_share(row['validation'])} |"
-  )
+  validation = _share(row["validation"])
+  return f"| {row['round']} | {exam} | {row['kept']} | {row['steps']} | {validation} |"
 
 
-def _share(facts: dict) -> str:
+def _share(facts: dict[str, Any]) -> str:
   return f"{facts['accuracy']:.1%} ({facts['low']:.1%} to {facts['high']:.1%}, n={facts['n']})"

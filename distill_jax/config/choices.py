@@ -3,10 +3,13 @@
 Tables in device code import jax, so they are imported when they are needed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import cast
 
 from distill_jax import formats, plan, tasks
 from distill_jax.declare import Declaration, Table
+
+Names = Iterable[str]  # of a table: its keys
 
 
 def _schedules() -> tuple[str, ...]:
@@ -18,19 +21,19 @@ def _schedules() -> tuple[str, ...]:
 def _preference_losses() -> tuple[str, ...]:
   from distill_jax.learning import losses
 
-  return tuple(losses.PREFERENCE)
+  return tuple(cast(Names, losses.PREFERENCE))
 
 
 def _families() -> tuple[str, ...]:
   from distill_jax.students import families
 
-  return tuple(families.BY_TYPE)
+  return tuple(cast(Names, families.BY_TYPE))
 
 
 TABLES: dict[str, Callable[[], tuple[str, ...]]] = {
   "plan.PHASES": lambda: tuple(plan.PHASES),
-  "tasks.LOADERS": lambda: tuple(tasks.LOADERS),
-  "formats.MAKERS": lambda: tuple(formats.MAKERS),
+  "tasks.LOADERS": lambda: tuple(cast(Names, tasks.LOADERS)),
+  "formats.MAKERS": lambda: tuple(cast(Names, formats.MAKERS)),
   "optim.SCHEDULES": _schedules,
   "losses.PREFERENCE": _preference_losses,
   "families.BY_TYPE": _families,

@@ -7,9 +7,9 @@ the package, `tailored` or `tailored:quick`.
 import inspect
 import pathlib
 import runpy
-from typing import Any
+from typing import Any, cast
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict  # pyright: ignore[reportMissingTypeStubs]
 
 import distill_jax
 from distill_jax import errors
@@ -68,9 +68,9 @@ def call(recipe: str, function: str) -> Any:
   made = program[function]
   if size and not inspect.signature(made).parameters:
     raise errors.UserError(f"{name} has one size: leave :{size} out", errors.CONFIG)
-  sizes = program.get("SIZES") or program.get("ROWS")
+  sizes: object = program.get("SIZES") or program.get("ROWS")
   if size and isinstance(sizes, dict) and size not in sizes:
-    known = ", ".join(map(str, sizes))
+    known = ", ".join(map(str, cast("dict[object, object]", sizes)))
     raise errors.UserError(f"{name} has no size {size!r}; choose one of {known}", errors.CONFIG)
   try:
     return made(size) if size else made()

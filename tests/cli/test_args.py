@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from distill_jax import __main__ as commands
 from distill_jax import errors
+from distill_jax.cli import main as commands
 
 ROOT = pathlib.Path(__file__).parents[2]
 RUN = ("run", "--config=configs/quickstart.py", "--workdir=nowhere")
@@ -72,7 +72,7 @@ def test_a_mistake_is_one_line_with_its_code(words, code, said, capsys):
 def test_every_command_explains_itself_with_examples(command, capsys):
   assert commands.main([command, "--help"]) == 0
   out = capsys.readouterr().out
-  assert f"python -m distill_jax {command}" in out
+  assert f"distill-jax {command}" in out
   assert all(f"\n  --{name}" in out for name in commands.OPTIONS[command])
 
 
@@ -96,7 +96,7 @@ def test_a_broken_config_file_is_one_line(body, said, tmp_path, capsys):
 
 def test_a_refused_command_loads_neither_jax_nor_transformers():
   code = (
-    "import sys; from distill_jax import __main__ as m; "
+    "import sys; from distill_jax.cli import main as m; "
     "m.main(['run', '--config=configs/quickstart.py', '--workdir=x', '--config.rounds=-1']); "
     "print(sorted({'jax', 'transformers', 'openai'} & set(sys.modules)))"
   )
@@ -118,7 +118,7 @@ def test_the_doctor_names_versions_devices_and_the_key_but_never_shows_it(
 
 def test_an_interruption_that_is_swallowed_ends_the_process_all_the_same():
   code = """import signal, time
-from distill_jax import __main__ as commands
+from distill_jax.cli import main as commands
 commands.GRACE = 0.3
 signal.signal(signal.SIGINT, commands.interrupted)
 try:

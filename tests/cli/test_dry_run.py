@@ -1,15 +1,15 @@
 """--dry_run says what the teacher would be asked and asks nothing; --retry_failed asks again."""
 
 import dataclasses
+import io
 import pathlib
-import types
 
 import pytest
 import scripted
 
 from configs import quickstart
-from distill_jax import errors, phases, records, rounds, teacher
-from distill_jax.cli import commands, dry_run
+from distill_jax import console, errors, phases, records, rounds, teacher
+from distill_jax.cli import dry_run
 from distill_jax.config.read import read_settings
 from distill_jax.run_dir import run_dir
 from distill_jax.runtime import context
@@ -29,11 +29,7 @@ def config(**changes) -> dict:
 
 
 def opened(path, c) -> context.RunContext:
-  silent = types.SimpleNamespace(
-    line=lambda text="": None,
-    warn=lambda text: None,
-    progress=lambda *_: commands.console.Console(quiet=True).progress("", 1, ""),
-  )
+  silent = console.Console(file=io.StringIO())
   return context.RunContext(read_settings(c), run_dir.RunDir(path), silent)
 
 
@@ -51,7 +47,7 @@ def demonstrated(path, c) -> context.RunContext:
 
 def told(capsys, path, c, **more) -> list[list[str]]:
   capsys.readouterr()
-  dry_run.tell(read_settings(c), c, str(path), **more)
+  dry_run.show(read_settings(c), c, str(path), **more)
   return [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
@@ -145,10 +141,10 @@ def test_another_config_and_a_damaged_cache_are_refused(tmp_path):
   demonstrated(tmp_path, c)
   other = config(seed=5)
   with pytest.raises(errors.UserError, match="was started with a different config"):
-    dry_run.tell(read_settings(other), other, str(tmp_path))
+    dry_run.show(read_settings(other), other, str(tmp_path))
   (tmp_path / "teacher.sqlite").write_bytes(b"no data base" * 1000)
   with pytest.raises(errors.UserError, match=r"teacher cache .*teacher\.sqlite cannot be read"):
-    dry_run.tell(read_settings(c), c, str(tmp_path))
+    dry_run.show(read_settings(c), c, str(tmp_path))
 
 
 def test_what_was_refused_is_asked_again_when_that_is_wanted_and_only_then(tmp_path, serve, capsys):

@@ -7,8 +7,8 @@ import sqlite3
 
 import pytest
 
-from distill_jax import __main__ as commands
 from distill_jax import errors
+from distill_jax.cli import main as commands
 from distill_jax.teacher import types
 from distill_jax.teacher.store import cache, jsonl
 

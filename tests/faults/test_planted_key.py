@@ -14,14 +14,14 @@ import urllib.parse
 
 import pytest
 
-from distill_jax import __main__ as commands
+from distill_jax.cli import main as commands
 from tests.faults import test_kill
 
 KEY = "sk-planted-0123456789abcdef/+=XyZ"
 DRIVER = """
 import logging, sys, traceback
 logging.basicConfig(level=logging.DEBUG, filename=sys.argv[1])
-from distill_jax import __main__
+from distill_jax.cli import main
 from distill_jax.run_dir import phase_dir
 
 finish, crashed = phase_dir.PhaseDir.finish, []
@@ -35,7 +35,7 @@ def crash(directory, facts):
 phase_dir.PhaseDir.finish = crash
 while True:
   try:
-    code = __main__.main(sys.argv[2:])
+    code = main.main(sys.argv[2:])
     break
   except RuntimeError as error:
     captured = traceback.TracebackException.from_exception(error, capture_locals=True)

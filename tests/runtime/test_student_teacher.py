@@ -155,7 +155,7 @@ def test_a_directory_without_a_model_is_rejected_before_anything_is_paid(opened,
   run = opened(teacher__model=str(tmp_path / "empty"))
   assert rules_teacher.askers(run.settings) == ["demonstrate", "feedback"]
   with pytest.raises(errors.UserError, match=r"config\.json"):
-    commands.refuse_early(run)
+    commands.check_run(run)
 
 
 def test_a_student_cannot_correct_mistakes(model):

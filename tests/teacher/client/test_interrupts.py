@@ -18,7 +18,8 @@ CLIENT = """
 import signal, sys
 sys.path[:0] = ["tests", "."]
 import scripted
-from distill_jax import __main__ as commands, errors
+from distill_jax import errors
+from distill_jax.cli import main as commands
 from distill_jax.teacher.client import client
 signal.signal(signal.SIGINT, commands.interrupted)
 signal.signal(signal.SIGTERM, commands.interrupted)

@@ -1,0 +1,150 @@
+"""Help texts and options of the commands."""
+
+from typing import Any
+
+USAGE = """distill-jax COMMAND [options] [--config.a.b=VALUE ...]
+
+  run            run every round of a recipe; re-run the same command to resume
+  evaluate       score a run's student on a split of the task
+  sample         answer questions with a run's student
+  export         export a run's student to Hugging Face format
+  ablate         run a sweep: rows of overrides, several seeds, one table
+  teacher serve  serve the built-in teacher to any OpenAI client
+  teacher cache  show, export, import or prune stored replies
+  doctor         check versions, devices, disk and the teacher's key
+
+distill-jax COMMAND --help shows details and examples. Without installation:
+python -m distill_jax COMMAND
+"""
+
+HELP = {
+  "run": """Runs every round of a recipe.
+
+  distill-jax run --config=quickstart --workdir=runs/quickstart
+  distill-jax run --config=tailored:quick --workdir=runs/no_triplet \\
+    --config.train.losses.triplet=0
+  distill-jax run --config=tailored --workdir=runs/svamp \\
+    --config.task.name=svamp --config.task.path=SVAMP_DIR \\
+    --config.teacher.kind=replay --config.teacher.replay.path=RATIONALES.json \\
+    --config.teacher.replay.question=instruction --config.teacher.replay.rationale=output
+
+All output is written to --workdir, which belongs to one config. Re-run the same command to resume
+after an interruption.""",
+  "evaluate": """Scores a run's student on a split, by default greedily, and prints accuracy and its
+95% Wilson interval as one line of JSON.
+
+  distill-jax evaluate --workdir=runs/quickstart
+  distill-jax evaluate --workdir=runs/quickstart --round=0 --split=validation
+  distill-jax evaluate --workdir=runs/quickstart --config.world.steps_max=3 --split=test
+
+The config is the run's own; overrides change the task or the decoding.""",
+  "sample": """Answers questions with a run's student and prints one JSON object per line.
+
+  distill-jax sample --workdir=runs/quickstart --question="QUESTION"
+  distill-jax sample --workdir=runs/quickstart --questions=FILE --samples=4 --temperature=0.7
+  cat questions.txt | distill-jax sample --workdir=runs/quickstart
+
+FILE (or standard input) has one question per line, or JSONL with a field "question".""",
+  "export": """Exports a run's student to Hugging Face format: config, safetensors, tokenizer and
+model card. The files are read back and compared before the directory gets its name.
+
+  distill-jax export --workdir=runs/quickstart --out=exported/quickstart
+  distill-jax export --workdir=runs/quickstart --out=exported/round_0 --round=0
+  distill-jax export --workdir=runs/quickstart --out=exported/small --dtype=bfloat16
+  distill-jax export --workdir=runs/quickstart --out=exported/verified --verify""",
+  "ablate": """Runs a sweep: every row of overrides with every seed. Prints a table of scores with
+intervals, the paired difference to the base row, and a verdict on each claim.
+
+  distill-jax ablate --config=sweeps/tailored --workdir=runs/claims_tailored
+  distill-jax ablate --config=sweeps/tailored:full --workdir=runs/full_tailored --jobs=2
+  distill-jax ablate --config=sweeps/tailored:full --workdir=runs/full_tailored --print
+
+Finished runs are skipped; failed ones are reported, and the same command runs them again. Runs
+share teacher replies and compiled programs. --jobs at once divide the cores of a CPU. On an
+accelerator use --jobs=1, or --print: one command per line for a cluster's array job; the same
+command without --print then builds the table. Settings that differ from a sweep's file belong in a
+sweep file of your own.""",
+  "teacher": """Serves the built-in teacher with the OpenAI chat-completions protocol, on loopback
+only.
+
+  distill-jax teacher serve --config=quickstart --port=8899
+  distill-jax run --config=quickstart --workdir=runs/by_hand \\
+    --config.teacher.kind=openai --config.teacher.base_url=http://127.0.0.1:8899/v1
+
+It answers from the world of the config. Error rate, latency and faults: config.teacher.builtin.
+Stored replies: distill-jax teacher cache --help""",
+  "teacher cache": """Shows, exports, imports or prunes the replies stored in a teacher cache.
+
+  distill-jax teacher cache show --workdir=runs/quickstart
+  distill-jax teacher cache show --workdir=runs/quickstart --failures
+  distill-jax teacher cache export --cache=shared.sqlite --out=replies.jsonl
+  distill-jax teacher cache import replies.jsonl --cache=other.sqlite
+  distill-jax teacher cache prune --cache=shared.sqlite --model=NAME --older_than=90
+  distill-jax teacher cache prune --cache=shared.sqlite --model=NAME --older_than=90 --yes
+
+The file is plain SQLite (tables: distill_jax/teacher/store/tables.py). An import is atomic and
+leaves existing replies as they are; with --run=NAME the imported runs get that name, so that their
+cost does not count here. Prune without --yes only counts. The cost of pruned replies stays in the
+ledger and counts towards the caps.""",
+  "doctor": """Checks versions, devices, disk and the teacher's key (which is never shown).
+
+  distill-jax doctor
+  distill-jax doctor --config=tailored --workdir=runs""",
+}
+
+WORKDIR = ("", "the run directory")
+ROUND = (-1, "the student of this round; -1 = the best by validation")
+OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # command -> {name: (default, help)}
+  "run": {
+    "workdir": WORKDIR,
+    "dry_run": (False, "show the next requests to the teacher and their cost; send nothing"),
+    "retry_failed": (False, "request again what failed in unfinished phases"),
+  },
+  "evaluate": {
+    "workdir": WORKDIR,
+    "round": ROUND,
+    "split": ("test", "validation, test or out_of_domain"),
+  },
+  "sample": {
+    "workdir": WORKDIR,
+    "round": ROUND,
+    "question": ("", "one question"),
+    "questions": ("", "a file of questions"),
+    "samples": (1, "answers per question"),
+    "temperature": (0.0, "0 = greedy"),
+  },
+  "export": {
+    "workdir": WORKDIR,
+    "round": ROUND,
+    "out": ("", "the directory to write"),
+    "dtype": ("float32", "of the weights: float32 or bfloat16"),
+    "verify": (False, "compare with transformers and torch, if torch is installed"),
+  },
+  "ablate": {
+    "config": ("", "the sweep: sweeps/NAME, FILE.py or FILE.py:WHICH"),
+    "workdir": ("", "the sweep's directory"),
+    "jobs": (1, "runs at once"),
+    "print": (False, "print the commands of the remaining runs instead of running them"),
+  },
+  "teacher": {
+    "port": (8899, "0 = any free port"),
+    "log": ("", "file that gets one line per reply"),
+    "workdir": ("", "instead of --config: the run directory whose config to use"),
+  },
+  "teacher cache": {
+    "workdir": ("", "the run directory whose cache to use"),
+    "cache": ("", "or the cache's file"),
+    "failures": (False, "show: a table of failures by kind"),
+    "out": ("", "export: the file to write; empty = standard output"),
+    "model": ("", "prune: replies of this model, as show names it"),
+    "older_than": (-1.0, "prune: replies older than this many days"),
+    "run": ("", "prune: replies this run paid for; import: name of the imported runs"),
+    "yes": (False, "prune: delete"),
+  },
+  "doctor": {"workdir": ("runs", "where runs will be written")},
+}
+
+_RECIPE = "  --config=RECIPE      a recipe by name or file: NAME, NAME:SIZE, FILE.py, FILE.py:SIZE"
+_OVERRIDE = "  --config.a.b=VALUE   any setting (docs/configuration.md)"
+CONFIG_OPTIONS = dict.fromkeys(("run", "teacher", "doctor"), f"{_RECIPE}\n{_OVERRIDE}")
+CONFIG_OPTIONS |= dict.fromkeys(("evaluate", "sample", "export"), _OVERRIDE)

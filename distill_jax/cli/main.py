@@ -1,0 +1,203 @@
+"""The commands: words to settings, and settings to the room that does the work."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from distill_jax import errors
+from distill_jax.cli import args
+from distill_jax.cli.help import CONFIG_OPTIONS, HELP, OPTIONS, USAGE
+
+GRACE = 5.0  # seconds between an interruption and the forced end of the process
+
+
+def run(words: Sequence[str]) -> int:
+  """Runs every round of a recipe."""
+  config, options, rest = args.parse(words, OPTIONS["run"], config="required")
+  _reject_extra(rest)
+  if not options["workdir"]:
+    raise errors.usage("--workdir=DIR is missing, for example --workdir=runs/quickstart")
+  from distill_jax.config.read import read_settings
+
+  config = _required(config)
+  settings = read_settings(config)
+  if options["dry_run"]:
+    from distill_jax.cli import dry_run
+
+    dry_run.show(settings, config, options["workdir"], retry_failed=options["retry_failed"])
+    return 0
+  from distill_jax.cli import commands
+
+  commands.run(settings, config, options["workdir"], retry_failed=options["retry_failed"])
+  return 0
+
+
+def evaluate(words: Sequence[str]) -> int:
+  """Scores a student on a split."""
+  config, options, rest = args.parse(words, OPTIONS["evaluate"], config="run")
+  _reject_extra(rest)
+  from distill_jax.cli import commands
+  from distill_jax.config.read import read_settings
+
+  commands.evaluate(read_settings(_required(config), teacher=False), **options)
+  return 0
+
+
+def sample(words: Sequence[str]) -> int:
+  """Samples answers to questions."""
+  config, options, rest = args.parse(words, OPTIONS["sample"], config="run")
+  _reject_extra(rest)
+  from distill_jax.cli import commands
+  from distill_jax.config.read import read_settings
+
+  commands.sample(read_settings(_required(config), teacher=False), **options)
+  return 0
+
+
+def export(words: Sequence[str]) -> int:
+  """Exports a student to Hugging Face format."""
+  config, options, rest = args.parse(words, OPTIONS["export"], config="run")
+  _reject_extra(rest)
+  if not options["out"]:
+    raise errors.usage("--out=DIR is missing, for example --out=exported/quickstart")
+  from distill_jax.cli import commands
+  from distill_jax.config.read import read_settings
+
+  commands.export(read_settings(_required(config), teacher=False), **options)
+  return 0
+
+
+def ablate(words: Sequence[str]) -> int:
+  """Runs a sweep."""
+  if any(word.lstrip("-").startswith("config.") for word in words):
+    raise errors.usage("a sweep takes no overrides: set them in its file, in `common` and `rows`")
+  _, options, rest = args.parse(words, OPTIONS["ablate"], config="none")
+  _reject_extra(rest)
+  for name, example in (("config", "sweeps/tailored"), ("workdir", "runs/ablations")):
+    if not options[name]:
+      raise errors.usage(f"--{name} is missing, for example --{name}={example}")
+  if options["jobs"] < 1:
+    raise errors.usage("--jobs must be at least 1")
+  from distill_jax.ablations import run
+
+  if options["print"]:
+    return run.print_commands(options["config"], options["workdir"])
+  return run.run_sweep(options["config"], options["workdir"], jobs=options["jobs"])
+
+
+def teacher(words: Sequence[str]) -> int:
+  """Serves the built-in teacher, or manages a teacher cache."""
+  if words[:1] == ["cache"]:
+    return teacher_cache(words[1:])
+  if words[:1] != ["serve"]:
+    raise errors.usage("usage: teacher serve, or teacher cache")
+  config, options, rest = args.parse(words[1:], OPTIONS["teacher"], config="run")
+  _reject_extra(rest)
+  from distill_jax.cli import commands
+  from distill_jax.config.read import read_settings
+
+  commands.serve(read_settings(_required(config)), port=options["port"], log=options["log"])
+  return 0
+
+
+def teacher_cache(words: Sequence[str]) -> int:
+  """Shows, exports, imports or prunes a teacher cache."""
+  from distill_jax.cli import teacher_cache as cache
+
+  if not words or words[0] not in cache.WORDS:
+    raise errors.usage(f"usage: teacher cache {{{', '.join(cache.WORDS)}}}")
+  _, options, rest = args.parse(words[1:], OPTIONS["teacher cache"], config="none")
+  return cache.run(words[0], options, rest)
+
+
+def doctor(words: Sequence[str]) -> int:
+  """Checks this machine and, if one is given, a config."""
+  given = any(word.startswith("--config") for word in words)
+  config, options, rest = args.parse(
+    words, OPTIONS["doctor"], config="required" if given else "none"
+  )
+  _reject_extra(rest)
+  from distill_jax.cli import doctor
+
+  return doctor.check(config, options["workdir"])
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+  "run": run,
+  "evaluate": evaluate,
+  "sample": sample,
+  "export": export,
+  "ablate": ablate,
+  "teacher": teacher,
+  "doctor": doctor,
+}
+
+
+def _required(config: dict[str, Any] | None) -> dict[str, Any]:
+  """The config of a command that always has one."""
+  assert config is not None
+  return config
+
+
+def _reject_extra(rest: Sequence[str]) -> None:
+  if rest:
+    raise errors.usage(f"unexpected argument {rest[0]!r}; options begin with --")
+
+
+def main(words: Sequence[str]) -> int:
+  """Runs a command and returns its exit code; a UserError is printed as one line."""
+  words = list(words)
+  if not words or words[0] in ("--help", "-h", "help"):
+    print(USAGE)
+    return 0 if words else errors.USAGE
+  name = words[0]
+  try:
+    if name not in COMMANDS:
+      raise errors.usage(f"no command {name!r}; choose one of {', '.join(COMMANDS)}")
+    if {"--help", "-h"} & set(words):
+      _print_help("teacher cache" if words[:2] == ["teacher", "cache"] else name)
+      return 0
+    code = COMMANDS[name](words[1:])
+    sys.stdout.flush()
+    return code
+  except errors.UserError as error:
+    print(f"distill-jax: {error}", file=sys.stderr)
+    return error.code
+  except BrokenPipeError:  # the reader of our output has closed it
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
+  except KeyboardInterrupt:
+    print("distill-jax: Interrupted. Re-run the same command to resume.", file=sys.stderr)
+    return errors.PREEMPTED
+
+
+def _print_help(name: str) -> None:
+  print(f"{HELP[name]}\n\n{args.described(OPTIONS[name])}")
+  if name in CONFIG_OPTIONS:
+    print(CONFIG_OPTIONS[name])
+  if name == "run":
+    print(f"\n{args.settings_described()}")
+
+
+def interrupted(*_: object) -> None:
+  """Handles Ctrl-C and SIGTERM: ends the process soon, or at once if it happens twice.
+
+  Finished work is on disk. An exception alone is not enough: one that is raised inside a
+  compiler's callback is lost.
+  """
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda *_: os._exit(errors.PREEMPTED))
+  timer = threading.Timer(GRACE, os._exit, (errors.PREEMPTED,))
+  timer.daemon = True
+  timer.start()
+  raise KeyboardInterrupt
+
+
+def entry() -> None:
+  """Runs the command line and exits with its code."""
+  signal.signal(signal.SIGINT, interrupted)
+  signal.signal(signal.SIGTERM, interrupted)
+  sys.exit(main(sys.argv[1:]))
