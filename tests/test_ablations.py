@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from benchmarks.claims import board
-from distill_jax.cli import main as commands
 from distill_jax import errors
 from distill_jax.ablations import children, markdown, run, sweep, table
+from distill_jax.cli import main as commands
 
 ROOT = pathlib.Path(__file__).parents[1]
 SPLITS = ("test", "out_of_domain")

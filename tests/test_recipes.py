@@ -12,9 +12,8 @@ import jax
 import numpy as np
 import pytest
 
-from distill_jax.cli import main
 from distill_jax import console, errors, phases, records
-from distill_jax.cli import commands
+from distill_jax.cli import commands, main
 from distill_jax.config.read import read_settings
 from distill_jax.machine import hf_read
 from distill_jax.phases import pair
