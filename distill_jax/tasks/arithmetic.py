@@ -1,6 +1,7 @@
-"""The built-in world as a task; see worlds/arithmetic.py for what it makes."""
+"""The arithmetic world as a task; see worlds/arithmetic.py."""
 
 import inspect
+from typing import Any
 
 from distill_jax.tasks import task
 from distill_jax.worlds import arithmetic
@@ -22,10 +23,11 @@ SHOTS = (
 )
 
 
-def load(**options) -> task.Task:
-  """The world with these settings (worlds.arithmetic.ArithmeticWorld) as a task."""
+def load(**options: Any) -> task.Task:
+  """Returns the task of a world with these options; see `worlds.arithmetic.ArithmeticWorld`."""
   world = arithmetic.ArithmeticWorld(**options)
   return task.Task("arithmetic", world.problems, shots=SHOTS, world=world)
 
 
-load.__signature__ = inspect.signature(arithmetic.ArithmeticWorld)  # what it takes, for tasks.load
+# `tasks.get` checks options against this signature.
+load.__signature__ = inspect.signature(arithmetic.ArithmeticWorld)  # pyright: ignore[reportFunctionMemberAccess]

@@ -1,5 +1,7 @@
-"""Worked examples, (question, rationale), written for this project in the manner of the data sets;
-every split may use them."""
+"""Worked examples as (question, rationale) pairs, one set per kind of question.
+
+They are written for this project in the style of the data sets, so every split may use them.
+"""
 
 NUMBER = (
   (

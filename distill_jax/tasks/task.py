@@ -1,19 +1,27 @@
-"""What the rest of the house sees of any data set: its problems, and the reading of its answers."""
+"""Task: the problems of a data set, and how their answers are read and compared."""
 
 import re
 from collections.abc import Callable
 
 from distill_jax import errors, records
 from distill_jax.tasks import answers, expressions, shots
+from distill_jax.worlds import arithmetic, taxonomy
 
 SPLITS = ("train", "validation", "test", "out_of_domain")
 
-# The lines that `render` puts below a question.
+# A line that `render` puts below a question: "(A) text".
 _CHOICE = re.compile(r"\(([A-Za-z0-9]{1,2})\) (.+)")
 
 
 class Task:
-  """Problems by split, with the reading and the comparing of their answers."""
+  """Problems by split, and how their answers are read and compared.
+
+  Attributes:
+    name: Name of the task.
+    shots: Worked examples as (question, rationale) pairs.
+    kind: Kind of its problems: number, choice, boolean or text.
+    world: The world that generates the problems; None for published data.
+  """
 
   def __init__(
     self,
@@ -22,39 +30,43 @@ class Task:
     shots: tuple[tuple[str, str], ...] = shots.NUMBER,
     *,
     kind: str = "number",
-    world=None,
+    world: arithmetic.ArithmeticWorld | taxonomy.TaxonomyWorld | None = None,
   ):
-    """`problems` gives a split's problems; `shots` are (question, rationale) to show before one;
-    `kind` is that of its problems; `world` is who makes them, None for published data."""
+    """`problems` returns the problems of a split; for the rest see the attributes."""
     self.name, self.shots, self.kind, self.world = name, shots, kind, world
     self._problems = problems
 
   def problems(self, split: str) -> list[records.Problem]:
-    """The problems of train, validation, test or out_of_domain; [] where there are none.
+    """The problems of train, validation, test or out_of_domain; [] if the task has none.
 
-    Raises errors.UserError for any other split.
+    Raises:
+      errors.UserError: There is no such split.
     """
     if split not in SPLITS:
-      raise errors.usage(f"no split {split!r}; there are {', '.join(SPLITS)}")
+      raise errors.usage(f"no split {split!r}; choose one of {', '.join(SPLITS)}")
     return self._problems(split)
 
   def render(self, problem: records.Problem) -> str:
-    """The question as the student sees it, one line a choice where there are choices."""
+    """The question as the student sees it, with one line per choice below it."""
     choices = [f"({label}) {text}" for label, text in problem.choices]
     return "\n".join([problem.question, *choices])
 
   def parse_question(self, question: str) -> records.Problem:
-    """A question that someone types, as a problem whose gold nobody knows: `render` undone."""
+    """The problem of a rendered question, without a gold answer: the inverse of `render`."""
     lines = question.strip().split("\n")
     choices = []
-    while self.kind == "choice" and len(lines) > 1 and (found := _CHOICE.fullmatch(lines[-1])):
-      choices.insert(0, found.groups())
+    while self.kind == "choice" and len(lines) > 1 and (match := _CHOICE.fullmatch(lines[-1])):
+      choices.insert(0, match.groups())
       lines.pop()
     return records.Problem("", "", "\n".join(lines), "", self.kind, choices=tuple(choices))
 
   def read_answer(self, text: str, problem: records.Problem) -> str | None:
-    """The answer of a rationale in canonical form (a number, a label, yes or no, the normal form
-    of an expression), None if it has none."""
+    """Reads the answer of a rationale.
+
+    Returns:
+      The answer in canonical form (a number, a label, "yes" or "no", or the normal form of an
+      expression); None if the text has none.
+    """
     if problem.kind == "choice":
       return answers.read_choice(text, tuple(label for label, _ in problem.choices))
     if problem.kind == "boolean":
@@ -64,7 +76,7 @@ class Task:
     return answers.read_number(text)
 
   def is_correct(self, answer: str | None, problem: records.Problem) -> bool:
-    """Whether `answer`, as `read_answer` gives it, is the problem's gold."""
+    """Whether `answer`, as returned by `read_answer`, is the problem's gold."""
     if problem.kind == "number":
       return answers.same_number(answer, problem.gold)
     if problem.kind == "text":

@@ -1,6 +1,7 @@
-"""The built-in world of multiple choice as a task; see worlds/taxonomy.py for what it makes."""
+"""The taxonomy world (multiple choice) as a task; see worlds/taxonomy.py."""
 
 import inspect
+from typing import Any
 
 from distill_jax.tasks import task
 from distill_jax.worlds import taxonomy
@@ -25,10 +26,11 @@ SHOTS = (
 )
 
 
-def load(**options) -> task.Task:
-  """The world with these settings (worlds.taxonomy.TaxonomyWorld) as a task."""
+def load(**options: Any) -> task.Task:
+  """Returns the task of a world with these options; see `worlds.taxonomy.TaxonomyWorld`."""
   world = taxonomy.TaxonomyWorld(**options)
   return task.Task("taxonomy", world.problems, shots=SHOTS, kind="choice", world=world)
 
 
-load.__signature__ = inspect.signature(taxonomy.TaxonomyWorld)  # what it takes, for tasks.load
+# `tasks.get` checks options against this signature.
+load.__signature__ = inspect.signature(taxonomy.TaxonomyWorld)  # pyright: ignore[reportFunctionMemberAccess]
