@@ -31,7 +31,7 @@ def model(tmp_path_factory):
   tokenizer.train(["Question: Tom has 3 apples.\nReasoning:\n"] * 4, vocab=280, path=made)
   c = hf_material.config(1, vocab=tokenizer.Tokenizer(made).vocab)
   tensors = hf_material.LLAMA.tensors(c)
-  arrays = {name: x * 0.3 for name, x in hf_material.theirs(tensors).items()}
+  arrays = {name: x * 0.3 for name, x in hf_material.random_tensors(tensors).items()}
   hf_material.directory(path, hf_material.LLAMA, c, arrays)
   for name in hf.TOKENIZER:
     if (made / name).exists():
