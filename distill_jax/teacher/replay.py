@@ -180,9 +180,9 @@ class ReplayTeacher:
           f" {', '.join(self._files)}; each row must have its question"
         )
     for (question_at, question_row), (row_at, row) in zip(question_rows, rows, strict=True):
-      asked = _column(question_row, question, "question", question_at, str)
+      question_text = _column(question_row, question, "question", question_at, str)
       text = row if isinstance(row, str) else _column(row, rationale, "rationale", row_at, object)
-      self._add(asked, text)
+      self._add(question_text, text)
 
   def _add(self, question: str, text: Any) -> None:
     text = _NEXT_QUESTION.split(text, maxsplit=1)[0].strip() if isinstance(text, str) else ""

@@ -32,7 +32,7 @@ def model(tmp_path_factory):
   c = hf_material.config(1, vocab=tokenizer.Tokenizer(made).vocab)
   tensors = hf_material.LLAMA.tensors(c)
   arrays = {name: x * 0.3 for name, x in hf_material.random_tensors(tensors).items()}
-  hf_material.directory(path, hf_material.LLAMA, c, arrays)
+  hf_material.write_directory(path, hf_material.LLAMA, c, arrays)
   for name in hf.TOKENIZER:
     if (made / name).exists():
       (path / name).write_bytes((made / name).read_bytes())

@@ -282,15 +282,15 @@ def test_an_unused_teacher_need_not_be_available():
 
 def test_further_teachers_are_as_mutable_as_the_teacher(tmp_path):
   config = changed(teachers=CHEAP)
-  folder = run_dir.RunDir(tmp_path)
-  folder.claim(config)
+  run = run_dir.RunDir(tmp_path)
+  run.claim(config)
   (tmp_path / "round_00").mkdir()
-  folder.release()
+  run.release()
   faster = {"cheap": CHEAP["cheap"] | {"max_concurrency": 3, "key_env": "K"}}
-  folder.claim(config | {"teachers": faster})
-  folder.release()
+  run.claim(config | {"teachers": faster})
+  run.release()
   with pytest.raises(errors.UserError, match=r"config\.teachers\.cheap\.model"):
-    folder.claim(config | {"teachers": {"cheap": CHEAP["cheap"] | {"model": "other"}}})
+    run.claim(config | {"teachers": {"cheap": CHEAP["cheap"] | {"model": "other"}}})
 
 
 def test_teachers_that_ask_through_files_have_a_directory_each(tmp_path):

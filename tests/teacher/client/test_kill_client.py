@@ -44,9 +44,9 @@ open(out, "w").write("".join(json.dumps(row) + chr(10) for row in [*rows, totals
 class ClientProcess:
   """A client with `count` requests in its own process; the server keeps a log."""
 
-  def __init__(self, server, log, folder, count):
-    self.server, self._log, self._db = server, log, folder / "teacher.sqlite"
-    self.out, self._stderr = folder / "records.jsonl", folder / "stderr"
+  def __init__(self, server, log, directory, count):
+    self.server, self._log, self._db = server, log, directory / "teacher.sqlite"
+    self.out, self._stderr = directory / "records.jsonl", directory / "stderr"
     words = (server.url, self._db, self.out, count, SAMPLES, WORKERS)
     self._words = [sys.executable, "-c", CLIENT, *map(str, words)]
 
@@ -103,12 +103,12 @@ def test_replies_lost_before_they_are_on_disk_are_requested_with_the_same_key(
   def full(*_):
     raise errors.data("the disk is full")
 
-  server, asked = serve(idempotent=idempotent), scripted.wanted(3, samples=2)
+  server, requests = serve(idempotent=idempotent), scripted.wanted(3, samples=2)
   with monkeypatch.context() as broken, pytest.raises(errors.UserError, match="disk is full"):
     broken.setattr(cache.ReplyCache, "store_many", full)
-    scripted.ask(connect(server.url), asked)
+    scripted.ask(connect(server.url), requests)
   lost = server.stats.completed
-  answers = scripted.ask(connect(server.url), asked)
+  answers = scripted.ask(connect(server.url), requests)
   assert [[reply.text for reply in row] for row in answers] == [
     [f"q{q} #{k} at 0.5" for k in range(2)] for q in range(3)
   ]
@@ -117,14 +117,14 @@ def test_replies_lost_before_they_are_on_disk_are_requested_with_the_same_key(
 
 def test_a_refused_sample_is_requested_with_a_new_key(serve, connect):
   """With the old key, the server would only repeat its refusal."""
-  server, asked = serve(["refusal"]), scripted.wanted(1)
+  server, requests = serve(["refusal"]), scripted.wanted(1)
   teacher = connect(server.url)
-  ((refused,),) = scripted.ask(teacher, asked)
+  ((refused,),) = scripted.ask(teacher, requests)
   assert refused.kind == "refusal" and server.stats.requests == 1
   store = cache.ReplyCache(teacher.ledger._store.path)
   assert store.reset_failures("this run", finished=()) == 1
   store.close()
-  ((reply,),) = scripted.ask(connect(server.url), asked)
+  ((reply,),) = scripted.ask(connect(server.url), requests)
   assert reply.text == "q0 #0 at 0.5" and server.stats.requests == 2
 
 
