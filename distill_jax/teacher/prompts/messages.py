@@ -1,18 +1,17 @@
-"""What the teacher is told. Pure functions: text in, (role, content) messages out; how its replies
-are taken apart: prompts_parts.py.
+"""Prompts for the teacher: pure functions from text to (role, content) messages.
 
-Papers 1 and 4 did not release their prompts (Wang et al. 2023, tailored learning; Shridhar et al.
-2023, Socratic CoT); all of these are ours. Questions and attempts travel inside tags as data, and a
-tag inside the data is written with square brackets.
+Wang et al. (2023, tailored learning) and Shridhar et al. (2023, Socratic CoT) did not release their
+prompts; all of these are ours. Questions and attempts are inside tags, as data; tags within the
+data are written with square brackets. `replies` parses what the teacher answers.
 """
 
 import re
+from collections.abc import Iterable, Sequence
 
-from distill_jax.teacher.prompts import parts as prompts_parts
+Messages = tuple[tuple[str, str], ...]  # (role, content) pairs
+Choices = Sequence[tuple[str, str]]  # (label, text) pairs
 
-split_stages, split_steps = prompts_parts.split_stages, prompts_parts.split_steps
-
-# Whatever begins as a tag of ours does: with its end, if that is near, or without.
+# Anything that begins like one of our tags: up to its end, if that is near, or without.
 _TAG = re.compile(
   r"<(?P<tag>\s*+/?+\s*+(?:question|attempt|answer|options)\b)(?:(?P<rest>[^<>\n]{0,99}+)>)?+",
   re.IGNORECASE,
@@ -59,11 +58,14 @@ Answer: N
 where N is the final answer alone, without units. Do not say that the answer was given."""
 
 
-def annotate(question: str, shots=()) -> tuple[tuple[str, str], ...]:
-  """Messages that ask for a worked solution, ending in a line `Answer: N`.
+def annotate(question: str, shots: Iterable[tuple[str, str]] = ()) -> Messages:
+  """Asks for a worked solution that ends in a line `Answer: N`.
 
-  `shots` are (question, rationale) pairs, shown as earlier turns. Not the paper's prompt, which
-  Wang et al. (2023) did not release.
+  Not the paper's prompt, which Wang et al. (2023) did not release.
+
+  Args:
+    question: The problem.
+    shots: (question, rationale) pairs, shown as earlier turns.
   """
   turns = []
   for shown, rationale in shots:
@@ -71,11 +73,15 @@ def annotate(question: str, shots=()) -> tuple[tuple[str, str], ...]:
   return (("system", ANNOTATE), *turns, ("user", _tagged("question", question)))
 
 
-def correct(question: str, attempt: str, gold: str | None) -> tuple[tuple[str, str], ...]:
-  """Messages that show a wrong attempt and ask for `Mistake:`, `Reasoning:` and `Answer: N`.
+def correct(question: str, attempt: str, gold: str | None) -> Messages:
+  """Shows a wrong attempt and asks for `Mistake:`, `Reasoning:` and `Answer: N`.
 
-  `gold` is shown unless it is None. Not the paper's prompt, which Wang et al. (2023) did
-  not release.
+  Not the paper's prompt, which Wang et al. (2023) did not release.
+
+  Args:
+    question: The problem.
+    attempt: The student's attempt.
+    gold: The right answer; None to withhold it.
   """
   parts = [_tagged("question", question), _tagged("attempt", attempt)]
   if gold is not None:
@@ -83,23 +89,34 @@ def correct(question: str, attempt: str, gold: str | None) -> tuple[tuple[str, s
   return (("system", CORRECT), ("user", "\n".join(parts)))
 
 
-def stage(question: str, choices, gold: str | None, shots=()) -> tuple[tuple[str, str], ...]:
-  """Messages that ask for key information and a verdict on every option, as `join_stages` writes it
-  (Piao & Park 2025, TinyThinker, who tell the teacher the right label).
+def stage(
+  question: str, choices: Choices, gold: str | None, shots: Iterable[tuple[str, Choices, str]] = ()
+) -> Messages:
+  """Asks for key information and a verdict on every option, in the layout of `join_stages`.
 
-  `choices` are (label, text) pairs; `gold` is shown unless it is None. `shots` are (question,
-  choices, reply) triples, shown as earlier turns.
+  After Piao & Park (2025, TinyThinker), who show the teacher the right label.
+
+  Args:
+    question: The question, without its options.
+    choices: (label, text) pairs.
+    gold: The right label; None to withhold it.
+    shots: (question, choices, reply) triples, shown as earlier turns.
   """
   turns = []
   for shown, options, reply in shots:
-    turns += [("user", _staged(shown, options, None)), ("assistant", reply.strip())]
-  return (("system", STAGE), *turns, ("user", _staged(question, choices, gold)))
+    turns += [("user", _with_options(shown, options, None)), ("assistant", reply.strip())]
+  return (("system", STAGE), *turns, ("user", _with_options(question, choices, gold)))
 
 
-def decompose(question: str, shots=(), gold: str | None = None) -> tuple[tuple[str, str], ...]:
-  """Messages that ask for sub-questions with their solutions, as `join_steps` writes them.
+def decompose(
+  question: str, shots: Iterable[tuple[str, str]] = (), gold: str | None = None
+) -> Messages:
+  """Asks for sub-questions with their solutions, in the layout of `join_steps`.
 
-  `gold` is shown unless it is None. `shots` are (question, reply) pairs, shown as earlier turns.
+  Args:
+    question: The problem.
+    shots: (question, reply) pairs, shown as earlier turns.
+    gold: The right answer; None to withhold it.
   """
   turns = []
   for shown, reply in shots:
@@ -110,49 +127,35 @@ def decompose(question: str, shots=(), gold: str | None = None) -> tuple[tuple[s
   return (("system", DECOMPOSE), *turns, ("user", "\n".join(parts)))
 
 
-def join_stages(parts, correct: str) -> str:
-  """A reply in the layout that `stage` asks for; `parts` as in records.Rationale, recall first."""
+def join_stages(parts: Sequence[tuple[str, str]], correct: str) -> str:
+  """A reply in the layout that `stage` asks for.
+
+  Args:
+    parts: ("recall", key information), then (label, reason) of each option.
+    correct: The label marked correct.
+  """
   (_, recall), *options = parts
   verdicts = [
-    f"{label} is {'correct' if label == correct else 'incorrect'}. Because {text}"
-    for label, text in options
+    f"{label} is {'correct' if label == correct else 'incorrect'}. Because {reason}"
+    for label, reason in options
   ]
   return "\n".join([f"Key Information: {recall}", "Explanations:", *verdicts])
 
 
-def join_steps(parts, answer: str) -> str:
-  """A reply in the layout that `decompose` asks for; `parts` are (sub-question, solution) pairs."""
-  lines = [f"Sub-question: {asked}\nSolution: {solution}" for asked, solution in parts]
+def join_steps(steps: Iterable[tuple[str, str]], answer: str) -> str:
+  """A reply in the layout that `decompose` asks for; `steps` are (sub-question, solution) pairs."""
+  lines = [f"Sub-question: {question}\nSolution: {solution}" for question, solution in steps]
   return "\n".join([*lines, f"Answer: {answer}"])
 
 
-def split_correction(text: str) -> tuple[str, str] | None:
-  """(critique, rationale) of a correction in the demanded layout; None if a part is missing.
-
-  Bold labels (`**Reasoning:**`) are read too. Linear in the length of the text.
-  """
-  critique, rationale = [], []
-  part = None
-  for line in text.splitlines():
-    label, rest = _label(line)
-    if label == "mistake" and part is None:
-      part, line = critique, rest
-    elif label == "reasoning" and part is critique:
-      part, line = rationale, rest
-    if part is not None:
-      part.append(line.rstrip())
-  first, second = "\n".join(critique).strip(), "\n".join(rationale).strip()
-  return (first, second) if first and second else None
-
-
 def untag(text: str, tag: str) -> str | None:
-  """What stands between the first <tag> and the </tag> after it; None if there is none."""
+  """The text between the first <tag> and the next </tag>; None if there is no such pair."""
   _, opened, rest = text.partition(f"<{tag}>")
   inside, closed, _ = rest.partition(f"</{tag}>")
   return inside.strip("\n") if opened and closed else None
 
 
-def _staged(question: str, choices, gold: str | None) -> str:
+def _with_options(question: str, choices: Choices, gold: str | None) -> str:
   options = "\n".join(f"{label}. {' '.join(text.split())}" for label, text in choices)
   parts = [_tagged("question", question), _tagged("options", options)]
   if gold is not None:
@@ -161,20 +164,10 @@ def _staged(question: str, choices, gold: str | None) -> str:
 
 
 def _tagged(tag: str, text: str) -> str:
-  plain = lambda found: (
-    f"[{found['tag']}" if found["rest"] is None else f"[{found['tag']}{found['rest']}]"
-  )
-  return f"<{tag}>\n{_TAG.sub(plain, text)}\n</{tag}>"
+  return f"<{tag}>\n{_TAG.sub(_in_brackets, text)}\n</{tag}>"
 
 
-def _label(line: str) -> tuple[str, str]:
-  """("mistake" | "reasoning" | "", what follows the colon)."""
-  head, colon, rest = line.partition(":")
-  if not colon or len(head) > 20:
-    return "", line
-  word = head.strip(" *#_").lower()
-  return (
-    (word, rest.strip().removeprefix("**").strip())
-    if word in ("mistake", "reasoning")
-    else ("", line)
-  )
+def _in_brackets(match: re.Match[str]) -> str:
+  if match["rest"] is None:
+    return f"[{match['tag']}"
+  return f"[{match['tag']}{match['rest']}]"

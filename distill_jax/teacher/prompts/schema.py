@@ -1,5 +1,4 @@
-"""Structured replies: what a reply has to look like as JSON, and how it is read into what the
-plain readers of prompts.py give.
+"""Replies as JSON: their schemas, and parsers with the same results as those of `replies`.
 
   annotate   {"steps": ["3 + 4 = 7"], "answer": "7"}
   correct    {"mistake": "It subtracts.", "steps": ["3 + 4 = 7"], "answer": "7"}
@@ -7,13 +6,15 @@ plain readers of prompts.py give.
               "explanations": [{"option": "A", "correct": false, "reason": "It is dark."}, ...]}
   decompose  {"steps": [{"sub_question": "How many?", "solution": "3 + 4 = 7"}], "answer": "7"}
 
-Readers give None for what is not exactly that: it is then for the plain reader.
+Parsers return None for anything else; the plain-text parsers may then read it.
 """
 
 import json
 import re
+from collections.abc import Collection
+from typing import Any
 
-from distill_jax.teacher.prompts import messages as prompts
+from distill_jax.teacher.prompts import messages, replies
 
 VERSION = 1  # of the schemas; part of the cache key
 
@@ -21,16 +22,16 @@ _ANSWER = re.compile(r"Answer: (.+)")
 _VERDICT = re.compile(r"(\S{1,9}) is (in)?correct\. Because (.+)")
 
 
-def _text(meaning: str) -> dict:
+def _text(meaning: str) -> dict[str, Any]:
   return {"type": "string", "description": meaning}
 
 
-def _list(items: dict) -> dict:
+def _list(items: dict[str, Any]) -> dict[str, Any]:
   return {"type": "array", "items": items}
 
 
-def _object(**fields) -> dict:
-  """With all fields required and no others, as strict servers want it."""
+def _object(**fields: dict[str, Any]) -> dict[str, Any]:
+  """An object with all fields required and no others, as strict servers demand."""
   return {
     "type": "object",
     "properties": fields,
@@ -50,7 +51,7 @@ _STEP = _object(
   sub_question=_text("the next thing one has to find out"),
   solution=_text("its solution in one line, with the arithmetic spelled out"),
 )
-SCHEMAS = {
+SCHEMAS: dict[str, dict[str, Any]] = {
   "annotate": _object(steps=_STEPS, answer=_FINAL),
   "correct": _object(
     mistake=_text("where the attempt first goes wrong, and why, in one or two sentences"),
@@ -65,110 +66,128 @@ SCHEMAS = {
 }
 
 
-def response_format(kind: str) -> dict:
-  """The body field that asks a server for a reply of this kind of request, and nothing else."""
+def response_format(kind: str) -> dict[str, Any]:
+  """The `response_format` of a request body that enforces the schema of this kind of request."""
   schema = {"name": kind, "strict": True, "schema": SCHEMAS[kind]}
   return {"type": "json_schema", "json_schema": schema}
 
 
-def with_json_instruction(messages, kind: str) -> tuple[tuple[str, str], ...]:
-  """The messages, with a word on JSON behind what the teacher is told: not every server shows the
-  schema to its model."""
-  (role, content), *rest = messages
+def with_json_instruction(prompt: messages.Messages, kind: str) -> messages.Messages:
+  """Adds an instruction to reply in JSON: not every server shows the schema to its model."""
+  (role, content), *rest = prompt
   fields = json.dumps(SCHEMAS[kind]["properties"])
-  word = f"Do not write that layout: write its parts as one JSON object with these fields: {fields}"
-  return ((role, f"{content}\n{word}"), *rest)
+  note = f"Do not write that layout: write its parts as one JSON object with these fields: {fields}"
+  return ((role, f"{content}\n{note}"), *rest)
 
 
-def annotated(text: str) -> str | None:
+def parse_annotation(text: str) -> str | None:
   """A rationale that ends in its answer line."""
-  found = _fields("annotate", text)
-  return found and _rationale(found)
+  fields = _fields("annotate", text)
+  return None if fields is None else _rationale(fields)
 
 
-def corrected(text: str) -> tuple[str, str] | None:
-  """(critique, rationale), as prompts.split_correction."""
-  found = _fields("correct", text)
-  return found and (found["mistake"].strip(), _rationale(found))
+def parse_correction(text: str) -> tuple[str, str] | None:
+  """(critique, rationale), as `replies.split_correction`."""
+  fields = _fields("correct", text)
+  return None if fields is None else (fields["mistake"].strip(), _rationale(fields))
 
 
-def staged(text: str, labels) -> tuple[tuple[tuple[str, str], ...], str] | None:
-  """(parts, the label marked correct), as prompts.split_stages, in the order of the reply."""
-  found = _fields("stage", text)
-  if not found:
+def parse_stages(
+  text: str, labels: Collection[str]
+) -> tuple[tuple[tuple[str, str], ...], str] | None:
+  """(parts, the label marked correct), as `replies.split_stages`, in the order of the reply."""
+  fields = _fields("stage", text)
+  if fields is None:
     return None
-  rows = [(_line(row["option"]), row["correct"], row["reason"]) for row in found["explanations"]]
-  correct = [label for label, right, _ in rows if right]
+  rows = [(_line(row["option"]), row["correct"], row["reason"]) for row in fields["explanations"]]
+  correct = [label for label, is_correct, _ in rows if is_correct]
   if sorted(label for label, _, _ in rows) != sorted(labels) or len(correct) != 1:
     return None
-  parts = [("recall", found["key_information"]), *((label, reason) for label, _, reason in rows)]
-  return tuple((name, _line(said)) for name, said in parts), correct[0]
+  parts = [("recall", fields["key_information"]), *((label, reason) for label, _, reason in rows)]
+  return tuple((name, _line(content)) for name, content in parts), correct[0]
 
 
-def decomposed(text: str) -> tuple[tuple[tuple[str, str], ...], str] | None:
-  """(parts as prompts.split_steps gives them, the reply in the layout that was asked for)."""
-  found = _fields("decompose", text)
-  if not found:
+def parse_decomposition(text: str) -> tuple[tuple[tuple[str, str], ...], str] | None:
+  """(steps as `replies.split_steps` returns them, the reply in the layout of `join_steps`)."""
+  fields = _fields("decompose", text)
+  if fields is None:
     return None
-  parts = tuple((_line(row["sub_question"]), _line(row["solution"])) for row in found["steps"])
-  return parts, prompts.join_steps(parts, _line(found["answer"]))
+  steps = tuple((_line(row["sub_question"]), _line(row["solution"])) for row in fields["steps"])
+  return steps, messages.join_steps(steps, _line(fields["answer"]))
 
 
 def as_json(kind: str, text: str) -> str | None:
-  """A reply in the layout of prompts.py as a server that keeps to the schema would give it; None
-  for what is in no such layout."""
-  critique, rationale = "", text.strip()
+  """Converts a plain-text reply to the JSON of its schema.
+
+  Args:
+    kind: Kind of the request.
+    text: A reply exactly in the layout that `messages` asks for.
+
+  Returns:
+    The JSON; None if the reply is not in that layout.
+  """
+  if kind == "stage":
+    return _stages_as_json(text)
+  fields: dict[str, Any] = {}
+  rationale = text.strip()
   if kind == "correct":
-    critique, rationale = prompts.split_correction(text) or ("", "")
+    fields["mistake"], rationale = replies.split_correction(text) or ("", "")
   *steps, last = rationale.split("\n")
   answer = _ANSWER.fullmatch(last.strip())
-  if kind == "stage":
-    key, _, rest = text.partition("\nExplanations:\n")
-    rows = [_VERDICT.fullmatch(line) for line in rest.split("\n")]
-    if not all(rows):
-      return None
-    explained = [{"option": row[1], "correct": not row[2], "reason": row[3]} for row in rows]
-    key = key.removeprefix("Key Information: ")
-    return json.dumps({"key_information": key, "explanations": explained})
   if not answer:
     return None
   if kind == "decompose":
-    parts = prompts.split_steps(text) or ()
-    steps = [{"sub_question": asked, "solution": solution} for asked, solution in parts]
-  said = {"mistake": critique} if kind == "correct" else {}
-  return json.dumps({**said, "steps": steps, "answer": answer[1]})
+    fields["steps"] = [
+      {"sub_question": question, "solution": solution}
+      for question, solution in replies.split_steps(text) or ()
+    ]
+  else:
+    fields["steps"] = steps
+  return json.dumps({**fields, "answer": answer[1]})
 
 
-def _fields(kind: str, text: str) -> dict | None:
-  """The fields of a reply that is what the schema says, and in which nothing is empty."""
+def _stages_as_json(text: str) -> str | None:
+  key, _, rest = text.partition("\nExplanations:\n")
+  explanations = []
+  for line in rest.split("\n"):
+    verdict = _VERDICT.fullmatch(line)
+    if not verdict:
+      return None
+    explanations.append({"option": verdict[1], "correct": not verdict[2], "reason": verdict[3]})
+  key = key.removeprefix("Key Information: ")
+  return json.dumps({"key_information": key, "explanations": explanations})
+
+
+def _fields(kind: str, text: str) -> dict[str, Any] | None:
+  """The fields of a reply; None unless it follows the schema and none is empty."""
   text = text.strip()
   if text.startswith("```"):
     text = text.partition("\n")[2].removesuffix("```").strip()
   if not text.startswith("{"):
     return None
   try:
-    found = json.loads(text, parse_int=str, parse_float=str)  # an answer may come as a number
+    fields = json.loads(text, parse_int=str, parse_float=str)  # an answer may come as a number
   except (ValueError, RecursionError):
     return None
-  return found if _fits(SCHEMAS[kind], found) else None
+  return fields if _follows(SCHEMAS[kind], fields) else None
 
 
-def _fits(schema: dict, value) -> bool:
+def _follows(schema: dict[str, Any], value: Any) -> bool:
   if schema["type"] == "object":
     fields = schema["properties"]
     same = isinstance(value, dict) and value.keys() == fields.keys()
-    return same and all(_fits(fields[name], value[name]) for name in fields)
+    return same and all(_follows(fields[name], value[name]) for name in fields)
   if schema["type"] == "array":
-    return isinstance(value, list) and bool(value) and all(_fits(schema["items"], v) for v in value)
+    items = schema["items"]
+    return isinstance(value, list) and bool(value) and all(_follows(items, v) for v in value)
   if schema["type"] == "boolean":
     return isinstance(value, bool)
   return isinstance(value, str) and bool(value.strip())
 
 
-def _rationale(found: dict) -> str:
-  return "\n".join(
-    [*(step.strip() for step in found["steps"]), f"Answer: {_line(found['answer'])}"]
-  )
+def _rationale(fields: dict[str, Any]) -> str:
+  steps = [step.strip() for step in fields["steps"]]
+  return "\n".join([*steps, f"Answer: {_line(fields['answer'])}"])
 
 
 def _line(text: str) -> str:
