@@ -23,7 +23,7 @@ from distill_jax.data import edit_distance
 from distill_jax.formats import calculator, cot
 from distill_jax.tasks import answers, expressions
 from distill_jax.teacher.client import verdicts
-from distill_jax.teacher.prompts import messages, schema
+from distill_jax.teacher.prompts import messages, parsing, schema
 
 SMALL, FACTOR, LIMIT = 2**12, 4, 9
 NEGLIGIBLE = 0.02  # seconds; less than this at the larger size is always fast enough
@@ -33,7 +33,7 @@ METHODS = ("search", "match", "fullmatch", "finditer", "findall", "sub", "split"
 # students are covered by READERS below.
 UNTRUSTED_READERS = {
   "tasks/answers.py": {"read_choice", "read_boolean"},
-  "teacher/prompts/parts.py": {"_verdicts"},
+  "teacher/prompts/parsing.py": {"_verdicts"},
   "formats/calculator.py": {"remove_marks", "_expression_before", "_format_value"},
 }
 TRUSTED_READERS = {  # these read our own text or the user's, not a teacher's or a student's
@@ -180,11 +180,11 @@ READERS = {
   "read_choice": lambda text: answers.read_choice(text, LABELS),
   "read_boolean": answers.read_boolean,
   "read expression": expressions.read_expression,
-  "split_correction": messages.split_correction,
-  "split_stages": lambda text: messages.split_stages(f"Key information: {text}", LABELS),
-  "split_steps": messages.split_steps,
+  "split_correction": parsing.split_correction,
+  "split_stages": lambda text: parsing.split_stages(f"Key information: {text}", LABELS),
+  "split_steps": parsing.split_steps,
   "a prompt": lambda text: messages.correct(text, text, text),
-  "structured": lambda text: schema.corrected(f'{{"mistake": "{text}"'),
+  "structured": lambda text: schema.parse_correction(f'{{"mistake": "{text}"'),
   "cot.target": lambda text: cot.target(text, "7"),
   "cot.cut_at_stop": cot.cut_at_stop,
   "calculator.correct_marks": calculator.correct_marks,

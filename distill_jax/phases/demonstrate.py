@@ -13,7 +13,7 @@ from distill_jax.run_dir import phase_dir
 from distill_jax.runtime import rationales
 from distill_jax.runtime.context import RunContext
 from distill_jax.teacher import types
-from distill_jax.teacher.prompts import messages, schema
+from distill_jax.teacher.prompts import messages, parsing, schema
 
 
 def run(ctx: RunContext, round_index: int, out: phase_dir.PhaseDir) -> None:
@@ -102,7 +102,7 @@ def parser(ctx: RunContext) -> rationales.Parser:
 
 def parse_annotation(text: str, problem: records.Problem) -> rationales.ParsedReply:
   """Parses a rationale: any text is one."""
-  return rationales.ParsedReply(schema.annotated(text) or text)
+  return rationales.ParsedReply(schema.parse_annotation(text) or text)
 
 
 def parse_recall(
@@ -125,7 +125,7 @@ def parse_stages(text: str, problem: records.Problem) -> rationales.ParsedReply 
   compat.tinythinker.teachers_order it uses this one.
   """
   labels = tuple(label for label, _ in problem.choices)
-  stages = schema.staged(text, labels) or messages.split_stages(text, labels, as_written=True)
+  stages = schema.parse_stages(text, labels) or parsing.split_stages(text, labels, as_written=True)
   if stages is None:
     return None
   parts, label = stages
@@ -135,7 +135,7 @@ def parse_stages(text: str, problem: records.Problem) -> rationales.ParsedReply 
 
 def parse_decomposition(text: str, problem: records.Problem) -> rationales.ParsedReply | None:
   """Parses sub-questions and their solutions."""
-  parts, text = schema.decomposed(text) or (messages.split_steps(text), text)
+  parts, text = schema.parse_decomposition(text) or (parsing.split_steps(text), text)
   return None if parts is None else rationales.ParsedReply(text, parts=parts)
 
 

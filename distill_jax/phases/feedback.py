@@ -15,7 +15,7 @@ from distill_jax.run_dir import phase_dir
 from distill_jax.runtime import rationales
 from distill_jax.runtime.context import RunContext
 from distill_jax.teacher import types
-from distill_jax.teacher.prompts import messages, schema
+from distill_jax.teacher.prompts import messages, parsing, schema
 
 BYTES_PER_TOKEN = 4  # of a student's text, about; bounds the length of a mistake
 
@@ -91,7 +91,7 @@ def build_requests(
 
 def parse_correction(text: str, problem: records.Problem) -> rationales.ParsedReply | None:
   """Parses the critique of a mistake and the rationale that follows it."""
-  correction = schema.corrected(text) or messages.split_correction(text)
+  correction = schema.parse_correction(text) or parsing.split_correction(text)
   if correction is None:
     return None
   critique, rationale = correction

@@ -19,7 +19,7 @@ from typing import Any
 from distill_jax import errors
 from distill_jax.data import sources
 from distill_jax.teacher import types
-from distill_jax.teacher.prompts import messages
+from distill_jax.teacher.prompts import parsing
 from distill_jax.teacher.store import cache, ledger
 
 RECORDED = "recorded"  # stands for the run that paid for the replies; never a run's own name
@@ -222,7 +222,7 @@ def _names_in_order(words: str, choices: list[str]) -> bool:
 
 def _as_correction(text: str) -> str:
   """A recorded rationale in the layout of a correction, without a critique."""
-  if messages.split_correction(text) is not None:
+  if parsing.split_correction(text) is not None:
     return text
   return f"Mistake: (none recorded)\nReasoning:\n{text}"
 

@@ -9,7 +9,7 @@ from scripted import ask
 from distill_jax import errors, tasks
 from distill_jax.data import sources
 from distill_jax.teacher import replay, types
-from distill_jax.teacher.prompts import messages
+from distill_jax.teacher.prompts import parsing
 
 DATA = pathlib.Path(__file__).parents[3] / "shared" / "data"
 
@@ -59,7 +59,7 @@ def test_later_rounds_get_other_texts_as_corrections(replayed, tmp_path):
   teacher = replayed(write(tmp_path / "a.json", ROWS))
   for round in range(4):
     (row,) = ask(teacher, [request("How many?", kind="correct")], round=round)
-    assert messages.split_correction(row[0].text) == ("(none recorded)", f"text {round % 3}")
+    assert parsing.split_correction(row[0].text) == ("(none recorded)", f"text {round % 3}")
 
 
 def test_a_recorded_correction_is_returned_unchanged(replayed, tmp_path):

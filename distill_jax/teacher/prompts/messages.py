@@ -2,7 +2,7 @@
 
 Wang et al. (2023, tailored learning) and Shridhar et al. (2023, Socratic CoT) did not release their
 prompts; all of these are ours. Questions and attempts are inside tags, as data; tags within the
-data are written with square brackets. `replies` parses what the teacher answers.
+data are written with square brackets. `parsing` parses what the teacher answers.
 """
 
 import re

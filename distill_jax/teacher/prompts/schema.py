@@ -1,4 +1,4 @@
-"""Replies as JSON: their schemas, and parsers with the same results as those of `replies`.
+"""Replies as JSON: their schemas, and parsers with the same results as those of `parsing`.
 
   annotate   {"steps": ["3 + 4 = 7"], "answer": "7"}
   correct    {"mistake": "It subtracts.", "steps": ["3 + 4 = 7"], "answer": "7"}
@@ -14,7 +14,7 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-from distill_jax.teacher.prompts import messages, replies
+from distill_jax.teacher.prompts import messages, parsing
 
 VERSION = 1  # of the schemas; part of the cache key
 
@@ -87,7 +87,7 @@ def parse_annotation(text: str) -> str | None:
 
 
 def parse_correction(text: str) -> tuple[str, str] | None:
-  """(critique, rationale), as `replies.split_correction`."""
+  """(critique, rationale), as `parsing.split_correction`."""
   fields = _fields("correct", text)
   return None if fields is None else (fields["mistake"].strip(), _rationale(fields))
 
@@ -95,7 +95,7 @@ def parse_correction(text: str) -> tuple[str, str] | None:
 def parse_stages(
   text: str, labels: Collection[str]
 ) -> tuple[tuple[tuple[str, str], ...], str] | None:
-  """(parts, the label marked correct), as `replies.split_stages`, in the order of the reply."""
+  """(parts, the label marked correct), as `parsing.split_stages`, in the order of the reply."""
   fields = _fields("stage", text)
   if fields is None:
     return None
@@ -108,7 +108,7 @@ def parse_stages(
 
 
 def parse_decomposition(text: str) -> tuple[tuple[tuple[str, str], ...], str] | None:
-  """(steps as `replies.split_steps` returns them, the reply in the layout of `join_steps`)."""
+  """(steps as `parsing.split_steps` returns them, the reply in the layout of `join_steps`)."""
   fields = _fields("decompose", text)
   if fields is None:
     return None
@@ -131,7 +131,7 @@ def as_json(kind: str, text: str) -> str | None:
   fields: dict[str, Any] = {}
   rationale = text.strip()
   if kind == "correct":
-    fields["mistake"], rationale = replies.split_correction(text) or ("", "")
+    fields["mistake"], rationale = parsing.split_correction(text) or ("", "")
   *steps, last = rationale.split("\n")
   answer = _ANSWER.fullmatch(last.strip())
   if not answer:
@@ -139,7 +139,7 @@ def as_json(kind: str, text: str) -> str | None:
   if kind == "decompose":
     fields["steps"] = [
       {"sub_question": question, "solution": solution}
-      for question, solution in replies.split_steps(text) or ()
+      for question, solution in parsing.split_steps(text) or ()
     ]
   else:
     fields["steps"] = steps

@@ -20,6 +20,7 @@ from distill_jax.teacher import types as asking
 from distill_jax.teacher.builtin import faults, server
 from distill_jax.teacher.builtin import teacher as builtin
 from distill_jax.teacher.prompts import messages as prompts
+from distill_jax.teacher.prompts import parsing
 
 OPTIONS = {
   "seed": 0, "train": 150, "validation": 2, "test": 2, "out_of_domain": 2, "steps_min": 1,
@@ -87,7 +88,7 @@ def test_a_correction_names_the_mistake_and_then_is_right(task, problems):
   for problem in problems[:40]:
     attempt = builtin.corrupt(task.world.wording(problem.id, 0), "x")
     (text,) = brain(prompts.correct(problem.question, attempt, None), 1, 0.7)
-    critique, rationale = prompts.split_correction(text)
+    critique, rationale = parsing.split_correction(text)
     _, why = task.world.first_wrong_step(problem.id, attempt)
     assert right(task, problem, rationale) and critique.lower() == why.lower()
 
@@ -103,7 +104,7 @@ def test_what_it_does_not_know_it_does_not_answer(task, problems, text):
 def test_an_empty_attempt_is_corrected_like_any_other(task, problems):
   brain = builtin.BuiltinTeacher(task.world, error_rate=0.0, seed=0)
   (text,) = brain(prompts.correct(problems[0].question, "", "1"), 1, 0.7)
-  assert prompts.split_correction(text) is not None
+  assert parsing.split_correction(text) is not None
 
 
 def test_an_arithmetic_question_is_taken_apart_and_has_no_options(task, problems):
@@ -112,7 +113,7 @@ def test_an_arithmetic_question_is_taken_apart_and_has_no_options(task, problems
     texts = brain(prompts.decompose(problem.question), 4, 0.7)
     assert len(set(texts)) == 4
     for text in texts:
-      parts = prompts.split_steps(text)
+      parts = parsing.split_steps(text)
       assert [asked for asked, _ in parts] == [asked for asked, _ in problem.decomposition]
       assert right(task, problem, text)
       assert task.world.first_wrong_step(problem.id, text) is None
@@ -135,9 +136,9 @@ def answer_of(choices, problem, messages, text):
   """What a reply of any sort takes for the answer; None if it is not in its layout."""
   labels = tuple(label for label, _ in problem.choices)
   if messages[0][1] == prompts.STAGE:
-    found = prompts.split_stages(text, labels)
+    found = parsing.split_stages(text, labels)
     return found and found[1]
-  if messages[0][1] == prompts.DECOMPOSE and prompts.split_steps(text) is None:
+  if messages[0][1] == prompts.DECOMPOSE and parsing.split_steps(text) is None:
     return None
   return choices.read_answer(text, problem)
 
@@ -169,10 +170,10 @@ def test_stages_and_steps_are_read_as_the_world_has_them(choices):
   for problem in choices.problems("train")[:60] + choices.problems("out_of_domain"):
     labels = tuple(label for label, _ in problem.choices)
     messages = prompts.stage(problem.question, problem.choices, None)
-    staged = [prompts.split_stages(text, labels)[0] for text in brain(messages, 4, 0.7)]
+    staged = [parsing.split_stages(text, labels)[0] for text in brain(messages, 4, 0.7)]
     assert set(staged) == {choices.world.staged(problem.id, n) for n in range(4)}
     messages = prompts.decompose(choices.render(problem))
-    steps = [prompts.split_steps(text) for text in brain(messages, 4, 0.7)]
+    steps = [parsing.split_steps(text) for text in brain(messages, 4, 0.7)]
     assert set(steps) == {choices.world.decomposed(problem.id, n) for n in range(4)}
 
 
@@ -195,7 +196,7 @@ def test_a_correction_of_choices_says_what_is_not_so(choices):
   for problem in choices.problems("train")[:40]:
     attempt = choices.world.wording(problem.id, 1, "A" if problem.gold != "A" else "B")
     (text,) = brain(prompts.correct(choices.render(problem), attempt, None), 1, 0.7)
-    critique, rationale = prompts.split_correction(text)
+    critique, rationale = parsing.split_correction(text)
     assert critique.lower() == choices.world.first_wrong_step(problem.id, attempt)[1].lower()
     assert right(choices, problem, rationale)
 

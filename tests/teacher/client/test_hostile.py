@@ -14,6 +14,7 @@ from distill_jax.data import tokenizer
 from distill_jax.run_dir import phase_dir
 from distill_jax.teacher import types
 from distill_jax.teacher.prompts import messages as prompts
+from distill_jax.teacher.prompts import parsing
 
 TAGS = ("question", "attempt", "answer", "options")
 HOSTILE = {
@@ -97,12 +98,12 @@ def test_in_a_prompt_it_stays_between_the_tags_and_changes_nothing_else(name):
 
 def test_in_a_reply_it_does_not_break_the_layout(name):
   text = " ".join(HOSTILE[name].split())  # on one line, as the layout requires
-  found = prompts.split_correction(f"Mistake: {text}\nReasoning:\n{text}\n3 + 4 = 7\nAnswer: 7")
+  found = parsing.split_correction(f"Mistake: {text}\nReasoning:\n{text}\n3 + 4 = 7\nAnswer: 7")
   if name != "layout":  # which imitates the layout itself
     assert found is not None and found[1].endswith("3 + 4 = 7\nAnswer: 7")
     squeeze = lambda part: "".join(part.split())
     assert squeeze(text).startswith(squeeze(found[0])[:50]) and found[1].count("Answer: 7") == 1
-  steps = prompts.split_steps(f"Sub-question: how?\nSolution: {text}\nAnswer: 7")
+  steps = parsing.split_steps(f"Sub-question: how?\nSolution: {text}\nAnswer: 7")
   assert steps is None or [asked for asked, _ in steps] == ["how?"]
 
 

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from distill_jax.teacher.prompts import messages as prompts
+from distill_jax.teacher.prompts import parsing
 
 
 def test_data_stands_inside_tags():
@@ -62,7 +63,7 @@ def test_shots_are_earlier_turns():
   ],
 )
 def test_a_correction_is_taken_apart(text, parts):
-  assert prompts.split_correction(text) == parts
+  assert parsing.split_correction(text) == parts
 
 
 CHOICES = (("A", "tall things, such as a tower"), ("B", "a lamp"), ("C", "no light"))
@@ -72,9 +73,9 @@ LABELS = ("A", "B", "C")
 
 
 def test_a_layout_is_read_as_it_was_laid():
-  assert prompts.split_stages(prompts.join_stages(PARTS, "B"), LABELS) == (PARTS, "B")
+  assert parsing.split_stages(prompts.join_stages(PARTS, "B"), LABELS) == (PARTS, "B")
   steps = (("How many?", "3 + 4 = 7."), ("And twice that?", "2 * 7 = 14."))
-  assert prompts.split_steps(prompts.join_steps(steps, "14")) == steps
+  assert parsing.split_steps(prompts.join_steps(steps, "14")) == steps
 
 
 def test_options_stand_one_a_line_as_data_and_gold_is_told_if_it_is_given():
@@ -120,7 +121,7 @@ A, B, C = (
   ],
 )
 def test_verdicts_come_in_the_order_of_the_options(text):
-  assert prompts.split_stages(text, LABELS) == (PARTS, "B")
+  assert parsing.split_stages(text, LABELS) == (PARTS, "B")
 
 
 def test_a_reason_may_speak_of_other_options_and_give_several_reasons():
@@ -129,7 +130,7 @@ def test_a_reason_may_speak_of_other_options_and_give_several_reasons():
     "since B is right."
   )
   text = f"{KEY}\nExplanations:\nA is incorrect. Because {reason}\n{B}\n{C}"
-  parts, correct = prompts.split_stages(text, LABELS)
+  parts, correct = parsing.split_stages(text, LABELS)
   assert (dict(parts)["A"], correct) == (reason, "B")
   assert dict(parts)["B"] == "it gives light."
 
@@ -148,13 +149,13 @@ def test_a_reason_may_speak_of_other_options_and_give_several_reasons():
   ],
 )
 def test_what_lacks_a_part_or_has_not_one_right_option_is_no_reply(text):
-  assert prompts.split_stages(text, LABELS) is None
+  assert parsing.split_stages(text, LABELS) is None
 
 
 def test_words_can_be_labels():
   text = f"{KEY}\nYes is correct. Because it is.\nNo is incorrect. Because it is."
   expected = (("recall", "Lamps give light."), ("yes", "it is."), ("no", "it is."))
-  assert prompts.split_stages(text, ("yes", "no")) == (expected, "yes")
+  assert parsing.split_stages(text, ("yes", "no")) == (expected, "yes")
 
 
 STEPS = (("How many?", "3 + 4 = 7."), ("Twice?", "7 * 2 = 14."))
@@ -173,7 +174,7 @@ STEPS = (("How many?", "3 + 4 = 7."), ("Twice?", "7 * 2 = 14."))
   ],
 )
 def test_sub_questions_come_with_their_solutions(text):
-  assert prompts.split_steps(text) == STEPS
+  assert parsing.split_steps(text) == STEPS
 
 
 @pytest.mark.parametrize(
@@ -189,7 +190,7 @@ def test_sub_questions_come_with_their_solutions(text):
   ],
 )
 def test_sub_questions_without_solutions_are_no_reply(text):
-  assert prompts.split_steps(text) is None
+  assert parsing.split_steps(text) is None
 
 
 @pytest.mark.parametrize(
@@ -213,9 +214,9 @@ def test_a_megabyte_is_read_in_linear_time(piece):
   text = piece * (1_000_000 // len(piece))
   started = time.process_time()
   prompts.correct(text, text, None)
-  prompts.split_correction(text)
+  parsing.split_correction(text)
   prompts.untag(text, "question")
-  prompts.split_stages(text, LABELS)
-  prompts.split_stages(f"{KEY}\nExplanations:\n{text}", LABELS)
-  prompts.split_steps(text)
+  parsing.split_stages(text, LABELS)
+  parsing.split_stages(f"{KEY}\nExplanations:\n{text}", LABELS)
+  parsing.split_steps(text)
   assert time.process_time() - started < 2.0

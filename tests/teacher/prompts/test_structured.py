@@ -107,13 +107,13 @@ GOOD = {"steps": ["3 + 4 = 7"], "answer": "7"}
   ],
 )
 def test_what_keeps_to_no_schema_is_the_plain_readers(reply):
-  assert prompts_schema.annotated(reply) is None
+  assert prompts_schema.parse_annotation(reply) is None
   assert demonstrate.parse_annotation(reply, None).text == reply
 
 
 def test_an_answer_may_come_as_a_number():
-  assert prompts_schema.annotated('{"steps": ["a"], "answer": 7}') == "a\nAnswer: 7"
-  assert prompts_schema.annotated('{"steps": ["a"], "answer": 0.50}') == "a\nAnswer: 0.50"
+  assert prompts_schema.parse_annotation('{"steps": ["a"], "answer": 7}') == "a\nAnswer: 7"
+  assert prompts_schema.parse_annotation('{"steps": ["a"], "answer": 0.50}') == "a\nAnswer: 0.50"
 
 
 @pytest.mark.parametrize(
@@ -129,14 +129,14 @@ def test_an_answer_may_come_as_a_number():
 def test_stages_want_each_option_once_and_one_that_is_correct(rows):
   explained = [{"option": o, "correct": c, "reason": "so"} for o, c in rows]
   reply = json.dumps({"key_information": "k", "explanations": explained})
-  assert prompts_schema.staged(reply, ("A", "B")) is None
+  assert prompts_schema.parse_stages(reply, ("A", "B")) is None
 
 
 def test_stages_stay_in_the_order_of_the_reply():
   explained = [{"option": o, "correct": o == "B", "reason": f" {o}\n is "} for o in "BA"]
   reply = json.dumps({"key_information": "k", "explanations": explained})
   parts = (("recall", "k"), ("B", "B is"), ("A", "A is"))
-  assert prompts_schema.staged(reply, ("A", "B")) == (parts, "B")
+  assert prompts_schema.parse_stages(reply, ("A", "B")) == (parts, "B")
 
 
 @pytest.mark.parametrize("kind", READERS)
