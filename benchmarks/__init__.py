@@ -1,0 +1,1 @@
+"""Benchmarks. Each module prints its results as lines of JSON."""

@@ -1,29 +1,31 @@
-"""How much of an accelerator is used: of its arithmetic in training, of its bandwidth in decoding.
+"""Measures the utilization of an accelerator: MFU in training, memory bandwidth in decoding.
 
-  python -m benchmarks.accelerator                     (0.1B, 0.5B and 1.5B on whatever is there)
+  python -m benchmarks.accelerator                     (0.1B, 0.5B and 1.5B on all devices)
   python -m benchmarks.accelerator train --sizes 1.5B --rows 8 --length 4096 --remat dots full
   python -m benchmarks.accelerator train --sizes 0.5B --attention plain
   python -m benchmarks.accelerator decode --sizes 0.5B --decode-rows 1 32 256 --prompt 128
   python -m benchmarks.accelerator --smoke             (tiny, under a minute on a CPU)
 
-Random Llamas with float32 parameters that compute in --dtype. A line of JSON for each measurement,
-or with "error" where memory did not suffice; then the next one is tried. All devices work, and
-tflops, mfu and bandwidth are of one. peak_mib: the most this process held, so far; program_mib:
-what the step's program holds on a device, state and batch included.
+The models are Llamas with random float32 parameters that compute in --dtype. Each measurement
+prints a line of JSON; if memory is exhausted, the line has an "error" and the next one is tried.
+All devices are used; tflops, mfu and bandwidth are per device. peak_mib is the peak memory of the
+process so far. program_mib is the memory of the step's program on a device, state and batch
+included.
 
-train: AdamW steps on ragged examples packed into rows of --length (benchmarks/train_step.py; of one
-epoch, the batch of median fill). mfu is needed FLOP/s over the device's dense bf16 peak. Needed are
+train: AdamW steps on ragged examples packed into rows of --length (see train_step.py; the batch
+with median fill of one epoch). mfu is the required FLOP/s divided by the device's dense bf16 peak.
+The required FLOPs are
 
-  6 * the layers' matrices           for each token that is no padding
-  6 * width * vocabulary             for each token that is a target
-  12 * layers * heads * head width   for each pair of a token and one it sees, itself included
+  6 * weights of the layers' matrices   per token that is not padding
+  6 * width * vocabulary                per token that is a target
+  12 * layers * heads * head width      per pair of a token and one that it attends to, or itself
 
-so that padding, what is masked, and what remat computes again do not count.
+so padding, masked positions and recomputation do not count.
 
-decode: rows whose prompts have been read draw --new tokens at temperature 1; the reading is not
-timed, what makes the weights ready before the first step is. bandwidth_use is the bytes a step must
-read over the memory's peak: all weights once, in --dtype, and the keys and values that a row has
-written so far (their mean over the steps).
+decode: rows sample --new tokens at temperature 1. Prefill is not timed; the preparation of the
+weights before the first step is. bandwidth_use is the bytes that a step must read, per second,
+divided by the peak bandwidth: all weights once, in --dtype, and the keys and values of each row so
+far (their mean over the steps).
 """
 
 import argparse
@@ -31,6 +33,8 @@ import gc
 import json
 import re
 import statistics
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -40,7 +44,7 @@ from distill_jax.decoding import decode_loop, rollout, sampling
 from distill_jax.learning import objectives
 from distill_jax.students import attention, decoder, sharding
 
-# A device_kind, its dense bf16 FLOP/s, and bytes/s of its memory: the makers' data sheets.
+# device_kind, dense bf16 FLOP/s and memory bandwidth in bytes/s, from the data sheets.
 PEAKS = (
   ("NVIDIA H200", 989e12, 4.8e12),
   ("NVIDIA H100 80GB HBM3", 989e12, 3.35e12),
@@ -58,19 +62,25 @@ SMOKE = dict(
 )  # fmt: skip
 
 
+Work = Callable[[decoder.Config, argparse.Namespace, dict[str, Any]], None]
+
+
 def peaks(kind: str) -> tuple[float | None, float | None]:
-  """(FLOP/s, bytes/s) of a device; None where nobody told."""
-  return next((found for name, *found in PEAKS if re.fullmatch(name, kind)), (None, None))
+  """Returns (FLOP/s, bytes/s) of a device; None if unknown."""
+  for pattern, flops, bandwidth in PEAKS:
+    if re.fullmatch(pattern, kind):
+      return flops, bandwidth
+  return None, None
 
 
 def matrices(config: decoder.Config) -> int:
-  """Weights of the layers' products."""
+  """Returns the number of weights in the layers' matrices."""
   blocks = jax.tree.leaves(decoder.shapes(config)["blocks"])
   return sum(x.size for x in blocks if x.ndim > 2)  # the first dimension is the layer
 
 
-def needed_flops(config: decoder.Config, arrays) -> float:
-  """Of one step; see the top of this file."""
+def required_flops(config: decoder.Config, arrays: dict[str, np.ndarray]) -> float:
+  """Returns the required FLOPs of one step, as defined above."""
   pairs = 0
   for row in arrays["segments"]:
     lengths = np.unique(row[row > 0], return_counts=True)[1]
@@ -80,18 +90,20 @@ def needed_flops(config: decoder.Config, arrays) -> float:
   return float(in_layers + in_head + 12 * config.layers * config.heads * config.head_width * pairs)
 
 
-def shown(number: float | None, digits: int = 3):
+def rounded(number: float | None, digits: int = 3) -> float | None:
+  """Rounds a number; None stays None."""
   return None if number is None else round(number, digits)
 
 
-def typical_batch(config, *, rows: int, length: int):
-  """The arrays of the batch of median fill."""
+def typical_batch(config: decoder.Config, *, rows: int, length: int) -> dict[str, np.ndarray]:
+  """Returns the arrays of the batch with the median number of tokens."""
   corpus = train_step.corpus(config, examples=16 * rows, rows=rows, length=length, packed=True)
   epoch = [corpus.batch(n) for n in range(len(corpus.batch_order.epoch(0)))]
   return sorted(epoch, key=train_step.real_tokens)[len(epoch) // 2]
 
 
-def train(config, args, facts) -> None:
+def train(config: decoder.Config, args: argparse.Namespace, facts: dict[str, Any]) -> None:
+  """Measures training steps."""
   mesh = sharding.make_mesh(fsdp=args.fsdp)
   arrays = typical_batch(config, rows=args.rows, length=args.length)
   batch = jax.device_put(objectives.batch_of(arrays), sharding.batch(mesh))
@@ -105,11 +117,11 @@ def train(config, args, facts) -> None:
         state, metrics = program(state, batch, ())
       return metrics
 
-    seconds = [s / args.steps for s in measure.median_seconds(work, args.repeats)]
-  per_device = needed_flops(config, arrays) / statistics.median(seconds) / mesh.size
+    seconds = [s / args.steps for s in measure.time_calls(work, args.repeats)]
+  per_device = required_flops(config, arrays) / statistics.median(seconds) / mesh.size
   memory, real = program.memory_analysis(), train_step.real_tokens(arrays)
-  held = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-  held += memory.output_size_in_bytes - memory.alias_size_in_bytes
+  program_bytes = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+  program_bytes += memory.output_size_in_bytes - memory.alias_size_in_bytes
   measure.report(
     "train step",
     seconds,
@@ -118,14 +130,15 @@ def train(config, args, facts) -> None:
     real=round(real / arrays["tokens"].size, 3),
     examples=int(sum(len(np.unique(row[row > 0])) for row in arrays["segments"])),
     devices=mesh.size,
-    program_mib=round(held / 2**20),
-    tflops=shown(per_device / 1e12),
+    program_mib=round(program_bytes / 2**20),
+    tflops=rounded(per_device / 1e12),
     peak_tflops=args.peak and args.peak / 1e12,
-    mfu=shown(args.peak and per_device / args.peak),
+    mfu=rounded(args.peak and per_device / args.peak),
   )
 
 
-def decode(config, args, facts) -> None:
+def decode(config: decoder.Config, args: argparse.Namespace, facts: dict[str, Any]) -> None:
+  """Measures decoding."""
   mesh, rows = sharding.make_mesh(), facts["rows"]
   shapes = decoder.shapes(config)
   places = sharding.of_params(mesh, decoder.axes(config), shapes)
@@ -134,7 +147,7 @@ def decode(config, args, facts) -> None:
   prompts = rng.integers(3, config.vocab, (rows, args.prompt), dtype=np.int32)
   every, keys = np.arange(rows, dtype=np.int32), rng.integers(0, 2**32, (rows, 2), dtype=np.uint32)
 
-  def begun():
+  def prefilled():
     read = decode_loop.prefill(config, params, prompts, np.full(rows, args.prompt, np.int32))
     state = decode_loop.empty(read, count=rows, max_new_tokens=args.new)
     return (decode_loop.place(state, read, every, every, keys),)
@@ -146,7 +159,7 @@ def decode(config, args, facts) -> None:
     )  # fmt: skip
 
   with jax.set_mesh(mesh):
-    seconds = measure.median_seconds(work, args.repeats, begun)
+    seconds = measure.time_calls(work, args.repeats, prefilled)
   size = np.dtype(config.dtype).itemsize
   weights = size * sum(x.size for x in jax.tree.leaves(shapes))
   column = size * 2 * config.layers * config.kv_heads * config.head_width
@@ -158,29 +171,34 @@ def decode(config, args, facts) -> None:
     rows * args.new,
     **facts,
     devices=mesh.size,
-    milliseconds_a_step=shown(1000 * statistics.median(seconds) / args.new),
+    milliseconds_per_step=rounded(1000 * statistics.median(seconds) / args.new),
     weights_mib=round(weights / 2**20, 1),
     cache_mib=round(cache / 2**20, 1),
-    gb_per_second=shown(per_second / 1e9),
+    gb_per_second=rounded(per_second / 1e9),
     peak_gb_per_second=args.bandwidth and args.bandwidth / 1e9,
-    bandwidth_use=shown(args.bandwidth and per_second / args.bandwidth),
+    bandwidth_use=rounded(args.bandwidth and per_second / args.bandwidth),
   )
 
 
-def attempt(work, config, args, **facts) -> None:
-  """One measurement; where memory does not suffice, a line that says so."""
+def attempt(work: Work, config: decoder.Config, args: argparse.Namespace, **facts: Any) -> None:
+  """Runs one measurement, or reports that memory is exhausted."""
   try:
     work(config, args, facts)
   except jax.errors.JaxRuntimeError as error:
     if "RESOURCE_EXHAUSTED" not in str(error):
       raise
-    line = {"benchmark": work.__name__, "device": jax.devices()[0].device_kind, **facts}
+    line = {
+      "benchmark": getattr(work, "__name__", ""),
+      "device": jax.devices()[0].device_kind,
+      **facts,
+    }
     print(json.dumps(line | {"error": "out of memory"}), flush=True)
   jax.clear_caches()
   gc.collect()
 
 
-def arguments():
+def arguments() -> argparse.Namespace:
+  """Parses the command line."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
@@ -188,8 +206,8 @@ def arguments():
   parser.add_argument("--sizes", nargs="+", choices=measure.SIZES, default=["0.1B", "0.5B", "1.5B"])
   parser.add_argument("--dtype", default="bfloat16")
   parser.add_argument("--repeats", type=int, default=5)
-  parser.add_argument("--peak", type=float, help="FLOP/s of a device, where the table is silent")
-  parser.add_argument("--bandwidth", type=float, help="bytes/s of its memory, likewise")
+  parser.add_argument("--peak", type=float, help="FLOP/s of a device that is not in the table")
+  parser.add_argument("--bandwidth", type=float, help="bytes/s of its memory")
   parser.add_argument("--smoke", action="store_true")
   group = parser.add_argument_group("train")
   group.add_argument("--rows", type=int, default=8)
@@ -198,8 +216,10 @@ def arguments():
     "--remat", nargs="+", choices=["none", *decoder.REMAT], default=["full", "dots", "none"]
   )
   group.add_argument("--attention", choices=attention.PATHS, default="auto")
-  group.add_argument("--fsdp", type=int, default=1, help="devices that share the weights")
-  group.add_argument("--steps", type=int, default=5, help="between two looks at the clock")
+  group.add_argument(
+    "--fsdp", type=int, default=1, help="number of devices that the parameters are sharded over"
+  )
+  group.add_argument("--steps", type=int, default=5, help="steps per timed call")
   group = parser.add_argument_group("decode")
   group.add_argument("--decode-rows", type=int, nargs="+", default=[1, 32, 256])
   group.add_argument("--prompt", type=int, default=128)
@@ -208,19 +228,19 @@ def arguments():
   return argparse.Namespace(**vars(args) | (SMOKE if args.smoke else {}))
 
 
-def main():
+def main() -> None:
   args = arguments()
   flops, bandwidth = peaks(jax.devices()[0].device_kind)
   args.peak, args.bandwidth = args.peak or flops, args.bandwidth or bandwidth
   for size in args.sizes:
     config = measure.student(size, args.dtype)
     facts = dict(size=size, dtype=args.dtype)
-    for remat in args.remat * (args.work != "decode"):
+    for remat in args.remat if args.work != "decode" else []:
       attempt(
         train, config, args, **facts, rows=args.rows, length=args.length, remat=remat,
         attention=args.attention,
       )  # fmt: skip
-    for rows in args.decode_rows * (args.work != "train"):
+    for rows in args.decode_rows if args.work != "train" else []:
       attempt(decode, config, args, **facts, rows=rows, prompt=args.prompt, new=args.new)
 
 

@@ -1,20 +1,21 @@
-"""The same work here and in transformers + torch, turn by turn in one process on this CPU.
+"""Compares the same work in this package and in transformers + torch, on the CPU.
 
-  pip install torch==2.13.0          (beside this project's own packages)
-  python -m benchmarks.beside_transformers sampling   GPT-2 of 4 layers, width 256, vocabulary 8192:
-                                                      32 prompts of 64 tokens, 128 new ones, greedy
-  python -m benchmarks.beside_transformers t5         the same from a T5 in the shape of T5-small
-  python -m benchmarks.beside_transformers step       one step of that GPT-2: 8 rows of 256, fp32
+  pip install torch==2.13.0          (in addition to the packages of this project)
+  python -m benchmarks.beside_transformers sampling   GPT-2 (4 layers, width 256, vocabulary 8192),
+                                                      32 prompts of 64 tokens, 128 new, greedy
+  python -m benchmarks.beside_transformers t5         the same with a T5 of the size of T5-small
+  python -m benchmarks.beside_transformers step       one training step of that GPT-2: 8 rows of 256
   python -m benchmarks.beside_transformers step124m   one step of GPT-2 124M: 4 rows of 128
-  python -m benchmarks.beside_transformers bounds     t5 and step124m, and beside each its products
-                                                      with weights alone (products.py)
+  python -m benchmarks.beside_transformers bounds     t5 and step124m, and their matrix products
+                                                      alone (products.py)
 
-Weights are random, and no row ends early; both sides compute in --dtype. Prints a line of JSON:
-medians, and by how much the median of ours is faster. Times are taken in turns, so that a busy
-machine slows both, with a second between them, in which the other's threads come to rest.
+Weights are random, and no row ends early. Both sides compute in --dtype. Prints a line of JSON
+with median times and `speedup`, how many times as fast this package is. The sides alternate in one
+process, so a busy machine slows both, with a pause of a second in which the other side's threads
+come to rest.
 
-`bounds` prints milliseconds of one turn of decoding, or of one step; `share` is the products' part
-of the whole, and gflops, GFLOP a second, is what the products alone reach.
+`bounds` prints milliseconds per decoded token or per step. `share` is the part of the products in
+the total time, and gflops is the rate of the products alone, in GFLOP/s.
 """
 
 import argparse
@@ -24,6 +25,8 @@ import json
 import os
 import statistics
 import time
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -51,13 +54,15 @@ T5_SMALL = dict(
 )  # fmt: skip
 
 
-def ours(fields, dtype):
+def our_model(fields: dict[str, Any], dtype: str) -> tuple[Any, Any]:
+  """Returns (config, random parameters) of a model with these config.json fields."""
   config = dataclasses.replace(families.of(fields["model_type"]).read(fields), dtype=dtype)
   init = functools.partial(students.of(config).init, config)
   return config, jax.jit(init)(jax.random.key(0))
 
 
-def theirs(fields, dtype):
+def their_model(fields: dict[str, Any], dtype: str) -> Any:
+  """Returns a torch model with random weights and these config.json fields."""
   import torch
   import transformers
 
@@ -71,40 +76,47 @@ def theirs(fields, dtype):
   return kind.from_config(config, dtype=getattr(torch, dtype))
 
 
-def tokens(fields, *shape):
+def tokens(fields: dict[str, Any], *shape: int) -> np.ndarray:
+  """Returns random tokens, int32."""
   rng = np.random.Generator(np.random.PCG64(0))
   return rng.integers(3, fields["vocab_size"], shape, dtype=np.int32)
 
 
-def sampling(fields, dtype, *, rows=32, prompt=64, new=128):
+def sampling(
+  fields: dict[str, Any], dtype: str, *, rows: int = 32, prompt: int = 64, new: int = 128
+) -> tuple[Callable[[], Any], Callable[[], Any], int]:
+  """Returns greedy decoding on both sides, and the number of new tokens."""
   import torch
 
-  config, params = ours(fields, dtype)
-  model = theirs(fields, dtype).eval()
+  config, params = our_model(fields, dtype)
+  model = their_model(fields, dtype).eval()
   ids = tokens(fields, rows, prompt)
   torch_ids = torch.tensor(ids, dtype=torch.long)
   keys, sizes = np.zeros((rows, 1, 2), np.uint32), rollout.sizes(rows, 0.25, 1, 1)
 
-  def here():
+  def run_ours():
     return rollout.sample(
       config, params, ids.tolist(), list(keys), choice.sampling(0.0), sizes=sizes, bucket=prompt,
       max_new_tokens=new, eos=(-1,), pad=0,
     ).tokens  # fmt: skip
 
   @torch.no_grad()
-  def there():
+  def run_theirs():
     return model.generate(
       torch_ids, attention_mask=torch.ones_like(torch_ids),
       max_new_tokens=new, min_new_tokens=new, do_sample=False,
     )  # fmt: skip
 
-  return here, there, rows * new
+  return run_ours, run_theirs, rows * new
 
 
-def sft_step(fields, dtype, *, rows, length):
+def sft_step(
+  fields: dict[str, Any], dtype: str, *, rows: int, length: int
+) -> tuple[Callable[[], Any], Callable[[], Any], int]:
+  """Returns a training step on both sides, and the number of tokens."""
   import torch
 
-  config, params = ours(fields, dtype)
+  config, params = our_model(fields, dtype)
   ids = tokens(fields, rows, length)
   objective = objectives.tailored(
     functools.partial(students.of(config).hidden, config),
@@ -128,23 +140,23 @@ def sft_step(fields, dtype, *, rows, length):
   arrays = batches.stack(made, batch=rows, length=length, targets=length - 1, pad=0, triplets=0)
   batch = jax.device_put(objectives.batch_of(arrays), sharding.batch(mesh))
 
-  def here():
+  def run_ours():
     nonlocal state
     with jax.set_mesh(mesh):
       state, metrics = update(state, batch, ())
     return metrics
 
-  torch_model = theirs(fields, dtype).train()
+  torch_model = their_model(fields, dtype).train()
   torch_optimizer = torch.optim.AdamW(torch_model.parameters(), lr=1e-4, weight_decay=0.01)
   torch_ids = torch.tensor(ids, dtype=torch.long)
 
-  def there():
+  def run_theirs():
     torch_optimizer.zero_grad(set_to_none=True)
     torch_model(input_ids=torch_ids, labels=torch_ids).loss.backward()
     torch.nn.utils.clip_grad_norm_(torch_model.parameters(), 1.0)
     torch_optimizer.step()
 
-  return here, there, rows * length
+  return run_ours, run_theirs, rows * length
 
 
 WORKS = {
@@ -161,42 +173,41 @@ BOUNDS = {
 }
 
 
-def medians(works: dict, repeats: int) -> dict:
-  """Median seconds of each, by turns."""
+def medians(works: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+  """Returns the median seconds of each function. The functions are called alternately."""
   seconds = {name: [] for name in works}
-  for turn in range(repeats + 1):  # the first one warms up
+  for repeat in range(repeats + 1):  # the first one warms up
     for name, work in works.items():
       time.sleep(1)  # the other's threads spin for a while after their work
-      begun = time.perf_counter()
+      start = time.perf_counter()
       jax.block_until_ready(work())
-      if turn:
-        seconds[name].append(time.perf_counter() - begun)
+      if repeat:
+        seconds[name].append(time.perf_counter() - start)
   return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def bounds(name: str, dtype: str, repeats: int) -> None:
-  """Prints what of a work its products are, on both sides."""
-  what = BOUNDS[name]
-  *whole, _ = WORKS[name](dtype=dtype)
+  """Prints the time of a workload and of its products alone, on both sides."""
+  chain = BOUNDS[name]
+  *complete, _ = WORKS[name](dtype=dtype)
   names = ("ours_products", "theirs_products", "ours", "theirs")
-  found = medians(dict(zip(names, (*products.sides(what, dtype), *whole), strict=True)), repeats)
+  works = (*products.in_jax_and_torch(chain, dtype), *complete)
+  seconds = medians(dict(zip(names, works, strict=True)), repeats)
   line = {"benchmark": f"bounds of {name}", "dtype": dtype, "cores": os.cpu_count()}
-  line["gflop"] = round(what.gflop, 2)
+  line["gflop"] = round(chain.gflop, 2)
   for side in ("ours", "theirs"):
-    alone, all_of_it = found[f"{side}_products"], found[side]
+    alone, total = seconds[f"{side}_products"], seconds[side]
     line |= {
-      f"{side}_products_ms": round(1000 * alone / what.turns, 2),
-      f"{side}_gflops": round(what.gflop * what.turns / alone, 1),
-      f"{side}_ms": round(1000 * all_of_it / what.turns, 2),
-      f"{side}_share": round(alone / all_of_it, 2),
+      f"{side}_products_ms": round(1000 * alone / chain.iterations, 2),
+      f"{side}_gflops": round(chain.gflop * chain.iterations / alone, 1),
+      f"{side}_ms": round(1000 * total / chain.iterations, 2),
+      f"{side}_share": round(alone / total, 2),
     }
-  line["times_as_fast_if_ours_were_products_alone"] = round(
-    found["theirs"] / found["ours_products"], 2
-  )
+  line["speedup_limit"] = round(seconds["theirs"] / seconds["ours_products"], 2)
   print(json.dumps(line), flush=True)
 
 
-def main():
+def main() -> None:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
@@ -208,17 +219,17 @@ def main():
     for name in BOUNDS:
       bounds(name, args.dtype, args.repeats)
     return
-  here, there, count = WORKS[args.work](dtype=args.dtype)
-  found = medians({"ours": here, "theirs": there}, args.repeats)
+  ours, theirs, count = WORKS[args.work](dtype=args.dtype)
+  seconds = medians({"ours": ours, "theirs": theirs}, args.repeats)
   line = {
     "benchmark": args.work,
     "dtype": args.dtype,
     "cores": os.cpu_count(),
-    "ours_ms": round(1000 * found["ours"], 1),
-    "theirs_ms": round(1000 * found["theirs"], 1),
-    "ours_tokens_per_second": round(count / found["ours"]),
-    "theirs_tokens_per_second": round(count / found["theirs"]),
-    "times_as_fast": round(found["theirs"] / found["ours"], 2),
+    "ours_ms": round(1000 * seconds["ours"], 1),
+    "theirs_ms": round(1000 * seconds["theirs"], 1),
+    "ours_tokens_per_second": round(count / seconds["ours"]),
+    "theirs_tokens_per_second": round(count / seconds["theirs"]),
+    "speedup": round(seconds["theirs"] / seconds["ours"], 2),
   }
   print(json.dumps(line))
 

@@ -1,18 +1,19 @@
-"""A DPO step here and in TRL's DPOTrainer, turn by turn in one process on this CPU.
+"""Compares a DPO step in this package and in TRL's DPOTrainer, on the CPU.
 
-  pip install torch==2.13.0 trl==1.16.0     (beside this project's own packages)
-  python -m benchmarks.beside_trl           reference log-probabilities are data on both sides
-  python -m benchmarks.beside_trl --live    as TRL comes: it runs the reference in each step
+  pip install torch==2.13.0 trl==1.16.0     (in addition to the packages of this project)
+  python -m benchmarks.beside_trl           precomputed reference log-probabilities on both sides
+  python -m benchmarks.beside_trl --live    TRL runs the reference model in each step, its default
 
-GPT-2 of 4 layers, width 256, vocabulary 8192, random weights, float32, AdamW, clipping at 1. A step
-has 4 pairs: prompts of 128 tokens, sides of 128, the end token included, so 256 tokens a side and
-2048 a step, which is what tokens a second counts for both. TRL computes the prompt once for each
-side; here the sides hang on one prompt, and 1536 tokens are computed. TRL is called as its loop
-does it: its collated batch, training_step, clipping, the optimizer, the schedule; its gradient
-checkpointing, a default that saves memory and costs time, is off, and so is logging.
+GPT-2 with 4 layers, width 256, vocabulary 8192, random weights, float32, AdamW, gradients clipped
+at norm 1. A step has 4 pairs with prompts of 128 tokens and responses of 128 (the end token
+included), so 256 tokens per side and 2048 per step; tokens per second counts these for both. TRL
+computes the prompt once per side. Here both sides share one prompt, so 1536 tokens are computed.
+TRL is called as in its training loop: collated batch, training_step, clipping, optimizer,
+schedule. Its gradient checkpointing, a default that trades time for memory, is off, and so is
+logging.
 
-Prints a line of JSON: medians, and by how much the median of ours is faster. Turns as in
-beside_transformers.py. The first losses of both are log 2, and are compared.
+Prints a line of JSON with median times and `speedup`, measured as in beside_transformers.py. The
+first loss of both sides must be log 2.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -39,17 +41,17 @@ BETA, RATE, END = 0.1, 1e-6, 1
 FIELDS = beside_transformers.GPT2 | {"eos_token_id": END}
 
 
-def texts():
-  """[(prompt, chosen, rejected)] in tokens; sides end in the end token."""
+def pairs() -> list[list[np.ndarray]]:
+  """Returns [(prompt, chosen, rejected)] in tokens; both responses end in the end token."""
   ids = beside_transformers.tokens(FIELDS, PAIRS, PROMPT + 2 * SIDE)
   ids[:, [PROMPT + SIDE - 1, -1]] = END
   return [np.split(row, [PROMPT, PROMPT + SIDE]) for row in ids]
 
 
-def here():
-  """() -> the loss of a step."""
-  config, params = beside_transformers.ours(FIELDS, "float32")
-  model, pieces = students.of(config), [[x.tolist() for x in three] for three in texts()]
+def our_step() -> Callable[[], float]:
+  """Returns a function that makes a step and returns its loss."""
+  config, params = beside_transformers.our_model(FIELDS, "float32")
+  model, pieces = students.of(config), [[x.tolist() for x in three] for three in pairs()]
   hidden = functools.partial(model.hidden, config)
   logprobs = functools.partial(students.token_logprobs, config, chunk=256)
   objective = objectives.preference(
@@ -66,12 +68,16 @@ def here():
       batches.stack(made, batch=PAIRS, length=length, targets=targets, pad=0, triplets=0, pairs=1)
     )
 
-  bare = batch([(0.0, 0.0)] * PAIRS)
+  without_references = batch([(0.0, 0.0)] * PAIRS)
 
   @jax.jit
   def sides(params):
-    states = jnp.take_along_axis(hidden(params, bare.rows), bare.where[..., None], axis=1)
-    return objectives.sides(logprobs(params, states, bare.labels), bare).logp[:, 0]
+    states = jnp.take_along_axis(
+      hidden(params, without_references.rows), without_references.where[..., None], axis=1
+    )
+    return objectives.sides(
+      logprobs(params, states, without_references.labels), without_references
+    ).logp[:, 0]
 
   rate = optim.schedule("linear", peak=RATE, warmup=0, steps=1000)
   decay = dict(beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, clip=1.0)
@@ -90,8 +96,8 @@ def here():
   return work
 
 
-def there(folder: str, live: bool):
-  """() -> the loss of a step."""
+def their_step(out: str, live: bool) -> Callable[[], float]:
+  """Returns a function that makes a step in TRL and returns its loss."""
   import datasets
   import tokenizers
   import transformers
@@ -103,24 +109,30 @@ def there(folder: str, live: bool):
   tokenizer = transformers.PreTrainedTokenizerFast(
     tokenizer_object=reader, eos_token=f"w{END}.", pad_token="w0."
   )
-  said = lambda ids: "".join(f" w{n}." for n in ids)
+
+  def text(ids):
+    return "".join(f" w{n}." for n in ids)
+
   names = ("prompt", "chosen", "rejected")
-  rows = [dict(zip(names, map(said, three), strict=True)) for three in texts()]
+  rows = [dict(zip(names, map(text, pair), strict=True)) for pair in pairs()]
   args = trl.DPOConfig(
-    output_dir=folder, per_device_train_batch_size=PAIRS, beta=BETA, learning_rate=RATE,
+    output_dir=out, per_device_train_batch_size=PAIRS, beta=BETA, learning_rate=RATE,
     max_length=None, max_steps=1000, precompute_ref_log_probs=not live, max_grad_norm=1.0,
     gradient_checkpointing=False, bf16=False, use_cpu=True, report_to=[], disable_tqdm=True,
     logging_strategy="no", save_strategy="no",
   )  # fmt: skip
-  model = lambda: beside_transformers.theirs(FIELDS, "float32")  # the same weights each time
+
+  def make_model():
+    return beside_transformers.their_model(FIELDS, "float32")  # the same weights each time
+
   trainer = trl.DPOTrainer(
-    model(), ref_model=model() if live else None, args=args, processing_class=tokenizer,
+    make_model(), ref_model=make_model() if live else None, args=args, processing_class=tokenizer,
     train_dataset=datasets.Dataset.from_list(rows),
   )  # fmt: skip
   batch = next(iter(trainer.get_train_dataloader()))
   assert batch["input_ids"].shape == (2 * PAIRS, PROMPT + SIDE), batch["input_ids"].shape
   trainer.create_optimizer_and_scheduler(args.max_steps)
-  trainer.current_gradient_accumulation_steps = 1  # as its loop sets it
+  trainer.current_gradient_accumulation_steps = 1  # as the training loop sets it
   model = trainer.accelerator.prepare(trainer.model)
   model.train()
 
@@ -135,36 +147,36 @@ def there(folder: str, live: bool):
   return work
 
 
-def main():
+def main() -> None:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument("--repeats", type=int, default=7)
   parser.add_argument("--live", action="store_true")
   args = parser.parse_args()
-  with tempfile.TemporaryDirectory() as folder:
-    works = {"ours": here(), "theirs": there(folder, args.live)}
-    seconds = {name: [] for name in works}
-    for turn in range(args.repeats + 1):  # the first one warms up
-      for name, work in works.items():
+  with tempfile.TemporaryDirectory() as out:
+    steps = {"ours": our_step(), "theirs": their_step(out, args.live)}
+    seconds = {name: [] for name in steps}
+    for repeat in range(args.repeats + 1):  # the first one warms up
+      for name, step_once in steps.items():
         time.sleep(1)  # the other's threads spin for a while after their work
-        begun = time.perf_counter()
-        loss = work()
-        if turn:
-          seconds[name].append(time.perf_counter() - begun)
+        start = time.perf_counter()
+        loss = step_once()
+        if repeat:
+          seconds[name].append(time.perf_counter() - start)
         elif not math.isclose(loss, math.log(2), rel_tol=1e-4):
           raise SystemExit(f"{name}: the first loss is {loss}, not log 2")
   medians = {name: statistics.median(values) for name, values in seconds.items()}
   count = 2 * PAIRS * (PROMPT + SIDE)
   line = {
     "benchmark": "dpo step",
-    "reference": "run by TRL in each step" if args.live else "data on both sides",
+    "reference": "run by TRL in each step" if args.live else "precomputed on both sides",
     "cores": os.cpu_count(),
     "ours_ms": round(1000 * medians["ours"], 1),
     "theirs_ms": round(1000 * medians["theirs"], 1),
     "ours_tokens_per_second": round(count / medians["ours"]),
     "theirs_tokens_per_second": round(count / medians["theirs"]),
-    "times_as_fast": round(medians["theirs"] / medians["ours"], 2),
+    "speedup": round(medians["theirs"] / medians["ours"], 2),
   }
   print(json.dumps(line))
 

@@ -1,5 +1,4 @@
-"""What the benchmarks share: a student of a named size, medians, peak memory, and how often
-something was compiled."""
+"""Shared by the benchmarks: students of named sizes, timing, peak memory and compilations."""
 
 import contextlib
 import json
@@ -8,6 +7,8 @@ import pathlib
 import platform
 import statistics
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 
@@ -16,9 +17,8 @@ from distill_jax.students import decoder
 SIZES = {
   # The student of configs/quickstart.py.
   "quickstart": dict(vocab=512, width=96, layers=2, heads=4, kv_heads=2, head_width=24, mlp=256),
-  # The shape of a 4-layer 256-wide model with a vocabulary of 8192.
   "mini": dict(vocab=8192, width=256, layers=4, heads=4, kv_heads=4, head_width=64, mlp=1024),
-  # For accelerators: Llamas of about so many parameters, everything a multiple of 128.
+  # For accelerators: Llamas with about this many parameters; all sizes are multiples of 128.
   "0.1B": dict(vocab=32768, width=768, layers=12, heads=6, kv_heads=2, head_width=128, mlp=2048),
   "0.5B": dict(vocab=32768, width=1536, layers=16, heads=12, kv_heads=4, head_width=128, mlp=4864),
   "1.5B": dict(vocab=32768, width=2048, layers=28, heads=16, kv_heads=4, head_width=128, mlp=6656),
@@ -26,13 +26,14 @@ SIZES = {
 
 
 def student(size: str, dtype: str) -> decoder.Config:
+  """Returns the config of a student of a named size."""
   sizes = SIZES[size]
   rotary = decoder.Rotary(10_000.0, width=sizes["head_width"])
   return decoder.Config(**sizes, rotary=rotary, norm_eps=1e-5, tied=True, dtype=dtype)
 
 
 def peak_mib() -> float:
-  """Peak resident memory of this process, MiB (VmHWM; device memory where the device tells)."""
+  """Returns peak memory in MiB: of the first device if it reports it, else of this process."""
   stats = jax.local_devices()[0].memory_stats()
   if stats and "peak_bytes_in_use" in stats:
     return stats["peak_bytes_in_use"] / 2**20
@@ -41,12 +42,12 @@ def peak_mib() -> float:
 
 
 @contextlib.contextmanager
-def compilations():
-  """Yields a list that gets a name for every program compiled inside."""
+def compilations() -> Iterator[list[str]]:
+  """Yields a list to which the name of each program compiled in the context is appended."""
   names = []
 
   class Listener(logging.Handler):
-    def emit(self, record):
+    def emit(self, record: logging.LogRecord) -> None:
       if "Compiling" in record.getMessage():
         names.append(record.getMessage().split()[1])
 
@@ -61,20 +62,24 @@ def compilations():
     logger.propagate = before
 
 
-def median_seconds(work, repeats: int, prepare=tuple) -> list[float]:
-  """Seconds of each of `repeats` calls work(*prepare()), after one that warms up; those of
-  `prepare` are not counted."""
-  out = []
+def time_calls(
+  work: Callable[..., Any], repeats: int, prepare: Callable[[], tuple[Any, ...]] = tuple
+) -> list[float]:
+  """Returns the seconds of each of `repeats` calls work(*prepare()), after one warm-up call.
+
+  The time of `prepare` is not counted.
+  """
+  seconds = []
   for _ in range(repeats + 1):
-    given = jax.block_until_ready(prepare())
-    begun = time.perf_counter()
-    jax.block_until_ready(work(*given))
-    out.append(time.perf_counter() - begun)
-  return out[1:]
+    arguments = jax.block_until_ready(prepare())
+    start = time.perf_counter()
+    jax.block_until_ready(work(*arguments))
+    seconds.append(time.perf_counter() - start)
+  return seconds[1:]
 
 
-def report(name: str, seconds: list[float], tokens: float, **facts) -> None:
-  """One line of JSON: medians, tokens a second, and where it ran."""
+def report(name: str, seconds: list[float], tokens: float, **facts: Any) -> None:
+  """Prints a line of JSON: median time, tokens per second, and the device."""
   median = statistics.median(seconds)
   print(
     json.dumps(

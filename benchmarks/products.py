@@ -1,6 +1,7 @@
-"""The matrix products of a piece of work and nothing else, here and in torch: what bounds it."""
+"""The matrix products of a workload alone, in JAX and in torch: a lower bound on its time."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,23 +9,25 @@ import numpy as np
 
 
 class Products(NamedTuple):
-  """Rows times one weight after the other, each fed by what the one before gave. Attention's own
-  products, which have no weights, are not among them."""
+  """A chain of products of rows with weights, each applied to the result of the previous one.
+
+  The products inside attention, which have no weights, are not included.
+  """
 
   rows: int
   weights: tuple[tuple[int, int], ...]  # (in, out)
-  turns: int = 1  # how often all of them, each turn fed by the last
-  backward: bool = False  # and the gradients of input and weight, at their shapes: 3 products each
+  iterations: int = 1  # how often the chain is applied, each time to the previous result
+  backward: bool = False  # also the gradients of input and weight: 3 products per weight
 
   @property
   def gflop(self) -> float:
-    """Of one turn."""
-    forward = 2 * self.rows * sum(into * out for into, out in self.weights)
+    """GFLOP of one iteration."""
+    forward = 2 * self.rows * sum(inputs * outputs for inputs, outputs in self.weights)
     return forward * (3 if self.backward else 1) / 1e9
 
 
 def t5_decoding(fields: dict, *, rows: int, new: int) -> Products:
-  """What every new token of a T5 costs: keys and values of the source are there already."""
+  """Returns the products per new token of a T5, given the keys and values of the source."""
   d, heads, mlp = fields["d_model"], fields["num_heads"] * fields["d_kv"], fields["d_ff"]
   attention, cross = ((d, heads),) * 3 + ((heads, d),), ((d, heads), (heads, d))
   layer = (*attention, *cross, (d, mlp), (mlp, d))
@@ -32,26 +35,35 @@ def t5_decoding(fields: dict, *, rows: int, new: int) -> Products:
 
 
 def gpt2_step(fields: dict, *, rows: int, length: int) -> Products:
+  """Returns the products of one training step of a GPT-2."""
   d = fields["n_embd"]
   layer = ((d, d),) * 4 + ((d, 4 * d), (4 * d, d))
   weights = (*layer * fields["n_layer"], (d, fields["vocab_size"]))
   return Products(rows * length, weights, backward=True)
 
 
-def sides(what: Products, dtype: str):
-  """(ours, torch's): each a call that does all the products."""
+def in_jax_and_torch(products: Products, dtype: str) -> tuple[Callable[[], Any], Callable[[], Any]]:
+  """Returns two functions that compute all products, in JAX and in torch."""
   import torch
 
   rng = np.random.Generator(np.random.PCG64(0))
-  draw = lambda *shape: rng.standard_normal(shape, np.float32) * np.float32(shape[0] ** -0.5)
-  x, weights = draw(what.rows, what.weights[0][0]), [draw(*shape) for shape in what.weights]
 
-  run = jax.jit(_ours_backward if what.backward else _ours_forward, static_argnums=2)
-  ours = jax.tree.map(lambda a: jnp.asarray(a, dtype), (x, weights))
-  to_torch = lambda a: torch.tensor(a, dtype=getattr(torch, dtype), requires_grad=what.backward)
-  theirs = (to_torch(x), [to_torch(w) for w in weights])
-  there = _theirs_backward if what.backward else torch.no_grad()(_theirs_forward)
-  return lambda: run(*ours, what.turns), lambda: there(*theirs, what.turns)
+  def draw(*shape):
+    return rng.standard_normal(shape, np.float32) * np.float32(shape[0] ** -0.5)
+
+  def to_torch(array):
+    return torch.tensor(array, dtype=getattr(torch, dtype), requires_grad=products.backward)
+
+  x = draw(products.rows, products.weights[0][0])
+  weights = [draw(*shape) for shape in products.weights]
+  jax_inputs = jax.tree.map(lambda a: jnp.asarray(a, dtype), (x, weights))
+  torch_inputs = (to_torch(x), [to_torch(w) for w in weights])
+  in_jax = jax.jit(_jax_backward if products.backward else _jax_forward, static_argnums=2)
+  in_torch = _torch_backward if products.backward else torch.no_grad()(_torch_forward)
+  return (
+    lambda: in_jax(*jax_inputs, products.iterations),
+    lambda: in_torch(*torch_inputs, products.iterations),
+  )
 
 
 def _chain(x, weights):
@@ -60,27 +72,27 @@ def _chain(x, weights):
   return x
 
 
-def _ours_forward(x, weights, turns: int):
-  def turn(_, x):
+def _jax_forward(x, weights, iterations: int):
+  def iteration(_, x):
     out = _chain(x, weights)[:, : x.shape[1]]
-    return out / jnp.max(jnp.abs(out))  # neither grows nor fades
+    return out / jnp.max(jnp.abs(out))  # keeps the scale
 
-  return jax.lax.fori_loop(0, turns, turn, x)
+  return jax.lax.fori_loop(0, iterations, iteration, x)
 
 
-def _theirs_forward(x, weights, turns: int):
-  for _ in range(turns):
+def _torch_forward(x, weights, iterations: int):
+  for _ in range(iterations):
     out = _chain(x, weights)[:, : x.shape[1]]
     x = out / out.abs().max()
   return x
 
 
-def _ours_backward(x, weights, turns: int):
-  out, back = jax.vjp(_chain, x, weights)
-  return back(out)
+def _jax_backward(x, weights, iterations: int):
+  out, vjp = jax.vjp(_chain, x, weights)
+  return vjp(out)
 
 
-def _theirs_backward(x, weights, turns: int):
+def _torch_backward(x, weights, iterations: int):
   import torch
 
   out = _chain(x, weights)

@@ -1,20 +1,22 @@
-"""Times rollouts: prompts in, new tokens out, several samples a prompt.
+"""Times rollouts with several samples per prompt.
 
   python -m benchmarks.sampling                                  (the quickstart's student)
   python -m benchmarks.sampling --size=mini --prompts=32 --samples=1 --prompt=64 --new=128
   python -m benchmarks.sampling --size=0.5B --dtype=bfloat16 --prompts=64
   python -m benchmarks.sampling --unequal --prompts=256
 
-Prints a line of JSON for greedy decoding, temperature 1, top-p and top-k; tokens_per_second counts
-new tokens, none of which ends a row early. compiled is how many programs the timed calls compiled,
-temperature changes included; it must be 0.
+Prints a line of JSON each for greedy decoding, temperature 1, top-p and top-k. tokens_per_second
+counts new tokens; no row ends early. `compiled` is the number of programs compiled during the
+timed calls, temperature changes included; it must be 0.
 
---unequal: rows end by chance, one in a hundred tokens at first being an end token, so that most
-are far shorter than --new; a line for each share of rows that must be free before others begin
-(rollout.refill). At 1 a batch waits for its longest row.
+--unequal: rows end at random, because one percent of the vocabulary are end tokens, and most are
+far shorter than --new. Prints a line for each share of rows that must be free before new ones are
+started (rollout.refill). At 1, a batch waits for its longest row.
 """
 
 import argparse
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,14 +26,16 @@ from distill_jax.decoding import decode_loop, rollout, sampling
 from distill_jax.students import decoder
 
 
-def main():
+def main() -> None:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument("--size", choices=measure.SIZES, default="quickstart")
   parser.add_argument("--prompts", type=int, default=64)
   parser.add_argument("--samples", type=int, default=4)
-  parser.add_argument("--batch", type=int, default=0, help="rows at a time; 0 = a quarter or all")
+  parser.add_argument(
+    "--batch", type=int, default=0, help="rows per batch; 0: all, or a quarter with --unequal"
+  )
   parser.add_argument("--prompt", type=int, default=64)
   parser.add_argument("--new", type=int, default=64)
   parser.add_argument("--dtype", default="float32")
@@ -45,7 +49,7 @@ def main():
   keys = list(rng.integers(0, 2**32, (args.prompts, args.samples, 2), dtype=np.uint32))
   rows = args.prompts * args.samples
   batch = args.batch or (max(rows // 4, 1) if args.unequal else rows)
-  every = max(config.vocab // 100, 1)  # tokens that end a row, where they do
+  end_tokens = max(config.vocab // 100, 1)  # with --unequal
 
   def call(settings, refill=0.25):
     return rollout.sample(
@@ -57,7 +61,7 @@ def main():
       sizes=rollout.sizes(batch, refill, args.samples, 1),
       bucket=args.prompt,
       max_new_tokens=args.new,
-      eos=tuple(range(every)) if args.unequal else (-1,),
+      eos=tuple(range(end_tokens)) if args.unequal else (-1,),
       pad=0,
     )
 
@@ -70,9 +74,9 @@ def main():
   if args.unequal:
     runs = [("unequal", sampling.sampling(1.0), refill) for refill in (0.125, 0.25, 0.5, 1.0)]
   for name, settings, refill in runs:
-    new, turns = counted(lambda s=settings, r=refill: call(s, r))
+    new, iterations = count(lambda s=settings, r=refill: call(s, r))
     with measure.compilations() as compiled:
-      seconds = measure.median_seconds(lambda s=settings, r=refill: call(s, r), args.repeats)
+      seconds = measure.time_calls(lambda s=settings, r=refill: call(s, r), args.repeats)
     measure.report(
       f"sampling, {name}",
       seconds,
@@ -85,26 +89,26 @@ def main():
       dtype=args.dtype,
       batch=batch,
       refill=refill,
-      turns=turns,
+      iterations=iterations,
       compiled=len(compiled),
     )
 
 
-def counted(work):
-  """(new tokens, turns) of a rollout, which also compiles what it needs."""
-  plain, seen = decode_loop.decode, []
+def count(work: Callable[[], Any]) -> tuple[int, int]:
+  """Runs a rollout, which also compiles it; returns (new tokens, decoding iterations)."""
+  decode, iterations = decode_loop.decode, []
 
-  def noted(config, params, state, *args, **kwargs):
-    state, running = plain(config, params, state, *args, **kwargs)
-    seen.append(int(state.turn))
+  def counting_decode(config, params, state, *args, **kwargs):
+    state, running = decode(config, params, state, *args, **kwargs)
+    iterations.append(int(state.turn))
     return state, running
 
-  decode_loop.decode = noted
+  decode_loop.decode = counting_decode
   try:
     new = int(work().lengths.sum())
   finally:
-    decode_loop.decode = plain
-  return new, seen[-1]
+    decode_loop.decode = decode
+  return new, iterations[-1]
 
 
 if __name__ == "__main__":

@@ -1,23 +1,23 @@
-"""Times the train step: SFT alone, and SFT with the triplet loss in the same rows; or whole epochs
-of ragged examples, bucketed and packed.
+"""Times training steps, with SFT alone and with the triplet loss, or epochs, bucketed and packed.
 
   python -m benchmarks.train_step                   (the quickstart's student, 32 rows of 96 tokens)
   python -m benchmarks.train_step --size=mini --rows=8 --length=256
   python -m benchmarks.train_step --size=0.5B --rows=16 --length=1024 --dtype=bfloat16
   python -m benchmarks.train_step --packed --repeats=3
 
-Prints a line of JSON for each. tokens_per_second counts all tokens of the rows; compiled is how
-many programs the timed steps compiled, which must be 0.
+Prints a line of JSON each. tokens_per_second counts all tokens of the rows. `compiled` is the
+number of programs compiled during the timed steps; it must be 0.
 
 --packed: SFT on --examples whose prompts and targets have --length/24 to --length/2 tokens, drawn
-log-uniformly: once in buckets (a quarter, half or all of --length), once packed into rows of
---length. A line times an epoch, every example once; tokens_per_second counts no padding, and `real`
-is the share of all positions that are none.
+log-uniformly: once in buckets (a quarter, half and all of --length), once packed into rows of
+--length. A line times an epoch. tokens_per_second excludes padding, and `real` is the share of
+positions that are not padding.
 """
 
 import argparse
 import functools
 import types
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,10 +30,16 @@ from distill_jax.students import decoder, sharding
 
 
 def rows(config, *, count: int, length: int, triplet: bool):
-  """Rows that fill their bucket: half prompt, the rest target, or target and two responses of the
-  same length."""
+  """Returns a batch whose rows fill their bucket.
+
+  Half of a row is the prompt. The rest is the target, or the target and two responses of the same
+  length.
+  """
   rng = np.random.Generator(np.random.PCG64(0))
-  ids = lambda n: tuple(rng.integers(3, config.vocab, n).tolist())
+
+  def ids(n: int) -> tuple[int, ...]:
+    return tuple(rng.integers(3, config.vocab, n).tolist())
+
   prompt = length // 2
   answer = (length - prompt) // (3 if triplet else 1)
   out = []
@@ -50,10 +56,13 @@ def rows(config, *, count: int, length: int, triplet: bool):
 
 
 def corpus(config, *, examples: int, rows: int, length: int, packed: bool) -> batches.Corpus:
-  """Examples of very different lengths; see the top of this file."""
+  """Returns examples of very different lengths, as described above."""
   rng = np.random.Generator(np.random.PCG64(0))
   count_N2 = np.exp(rng.uniform(np.log(length / 24), np.log(length / 2), (examples, 2))).astype(int)
-  ids = lambda n: tuple(rng.integers(3, config.vocab, max(n, 1)).tolist())
+
+  def ids(n: int) -> tuple[int, ...]:
+    return tuple(rng.integers(3, config.vocab, max(n, 1)).tolist())
+
   sft = types.SimpleNamespace(prompt_weight=0.0, denominator="weights")
   return batches.Corpus(
     [encode.EncodedExample(f"{n}", ids(p), ids(t)) for n, (p, t) in enumerate(count_N2)],
@@ -66,16 +75,17 @@ def corpus(config, *, examples: int, rows: int, length: int, packed: bool) -> ba
   )
 
 
-def real_tokens(arrays) -> int:
+def real_tokens(arrays: dict[str, np.ndarray]) -> int:
+  """Returns the number of tokens that are not padding."""
   return int((arrays["segments"] > 0).sum())
 
 
 def compiled(config, mesh, *, triplet: bool = False, remat: str = "none", path: str = "plain"):
-  """(train step, state) of a student on a mesh."""
+  """Returns (train step, state) of a student on a mesh."""
   objective = objectives.tailored(
     functools.partial(decoder.hidden, config, remat=remat, path=path),
     functools.partial(students.token_logprobs, config, chunk=256),
-    share={"sft": 1.0, "triplet": 0.5 * triplet},
+    share={"sft": 1.0, "triplet": 0.5 if triplet else 0.0},
     margin=1.0,
   )
   optimizer = optim.adamw(
@@ -88,11 +98,15 @@ def compiled(config, mesh, *, triplet: bool = False, remat: str = "none", path: 
   )
   places = step.places(mesh, decoder.axes(config), decoder.shapes(config), optimizer)
   train_step = step.compiled(step.make_train_step(objective, optimizer, micro=1), mesh, places)
-  start = lambda key: step.start(decoder.init(config, key), optimizer)
+
+  def start(key):
+    return step.start(decoder.init(config, key), optimizer)
+
   return train_step, jax.jit(start, out_shardings=places)(jax.random.key(0))
 
 
-def time_epoch(config, args, *, packed: bool) -> None:
+def time_epoch(config: decoder.Config, args: argparse.Namespace, *, packed: bool) -> None:
+  """Times an epoch of ragged examples."""
   examples = corpus(
     config, examples=args.examples, rows=args.rows, length=args.length, packed=packed
   )
@@ -110,17 +124,27 @@ def time_epoch(config, args, *, packed: bool) -> None:
   )
 
 
-def time_step(config, args, *, triplet: bool) -> None:
+def time_step(config: decoder.Config, args: argparse.Namespace, *, triplet: bool) -> None:
+  """Times a step on full rows."""
   data = rows(config, count=args.rows, length=args.length, triplet=triplet)
   name, count = "sft+triplet step" if triplet else "sft step", args.rows * args.length
   report(name, config, args, [data], tokens=count, triplet=triplet)
 
 
-def report(name: str, config, args, made, *, tokens: int, triplet: bool = False, **more) -> None:
-  """Reports how long the steps over the batches `made` take together."""
+def report(
+  name: str,
+  config: decoder.Config,
+  args: argparse.Namespace,
+  arrays_of_batches: list[dict[str, np.ndarray]],
+  *,
+  tokens: int,
+  triplet: bool = False,
+  **facts: Any,
+) -> None:
+  """Times one step on each of the batches and prints the total."""
   mesh = sharding.make_mesh()
   train_step, state = compiled(config, mesh, triplet=triplet)
-  placed = [jax.device_put(objectives.batch_of(x), sharding.batch(mesh)) for x in made]
+  placed = [jax.device_put(objectives.batch_of(x), sharding.batch(mesh)) for x in arrays_of_batches]
 
   def work():
     nonlocal state
@@ -131,7 +155,7 @@ def report(name: str, config, args, made, *, tokens: int, triplet: bool = False,
   with jax.set_mesh(mesh):
     jax.block_until_ready(work())
     with measure.compilations() as programs:
-      seconds = measure.median_seconds(work, args.repeats)
+      seconds = measure.time_calls(work, args.repeats)
   measure.report(
     name,
     seconds,
@@ -140,12 +164,12 @@ def report(name: str, config, args, made, *, tokens: int, triplet: bool = False,
     rows=args.rows,
     length=args.length,
     dtype=args.dtype,
-    **more,
+    **facts,
     compiled=len(programs),
   )
 
 
-def main():
+def main() -> None:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
@@ -158,11 +182,11 @@ def main():
   parser.add_argument("--examples", type=int, default=1024, help="of --packed")
   args = parser.parse_args()
   config = measure.student(args.size, args.dtype)
-  for second in (False, True):
+  for variant in (False, True):
     if args.packed:
-      time_epoch(config, args, packed=second)
+      time_epoch(config, args, packed=variant)
     else:
-      time_step(config, args, triplet=second)
+      time_step(config, args, triplet=variant)
 
 
 if __name__ == "__main__":

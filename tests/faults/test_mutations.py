@@ -112,7 +112,8 @@ MUTATIONS = {
     "if self.spent > self._max_dollars:", "tests/teacher/store/test_ledger.py",
   ),
   "a request has another idempotency key after a kill": (
-    "teacher/client/request_jobs.py", "parts = (*keys,", "parts = (__import__('time').time(), *keys,",
+    "teacher/client/request_jobs.py", "parts = (*keys,",
+    "parts = (__import__('time').time(), *keys,",
     "tests/teacher/client/test_kill_client.py",
   ),
   "a rejected request is retried with its old idempotency key": (
