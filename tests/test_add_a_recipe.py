@@ -37,9 +37,9 @@ def blocks() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory):
+def checkout(tmp_path_factory):
   """A copy of the package with the page's two files and its line in the table of phases."""
-  root, code = tmp_path_factory.mktemp("house"), blocks()
+  root, code = tmp_path_factory.mktemp("checkout"), blocks()
   for name in ("distill_jax", "configs"):
     shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
   assert set(code) == {CONFIG, PHASE, f"distill_jax/{TABLE}"}
@@ -54,19 +54,19 @@ def house(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def folder(house):
+def folder(checkout):
   words = [f"--config.{word}" for word in TINY]
   command = [sys.executable, "-m", "distill_jax", "run", f"--config={CONFIG}", "--workdir=run"]
   done = subprocess.run(
-    [*command, *words], cwd=house, env=os.environ, capture_output=True, text=True
+    [*command, *words], cwd=checkout, env=os.environ, capture_output=True, text=True
   )
   assert done.returncode == 0, done.stderr
-  return run_dir.RunDir(house / "run")
+  return run_dir.RunDir(checkout / "run")
 
 
-def test_the_recipe_of_the_page_keeps_the_laws_of_the_house(house):
-  assert floors.breaches(house / "distill_jax") == []
-  assert len((house / PHASE).read_text().splitlines()) < 45
+def test_the_recipe_of_the_page_keeps_the_laws(checkout):
+  assert floors.breaches(checkout / "distill_jax") == []
+  assert len((checkout / PHASE).read_text().splitlines()) < 45
 
 
 def test_the_recipe_of_the_page_trains_on_its_own_correct_answers(folder):
@@ -82,9 +82,9 @@ def test_the_recipe_of_the_page_trains_on_its_own_correct_answers(folder):
   assert folder.find(1, "train").facts["steps"] == 60 and folder.find(1, "evaluate").finished
 
 
-def test_no_two_accepted_answers_of_a_question_compute_the_same(folder, house):
+def test_no_two_accepted_answers_of_a_question_compute_the_same(folder, checkout):
   found = {}
-  exec(compile((house / PHASE).read_text(), PHASE, "exec"), found)
+  exec(compile((checkout / PHASE).read_text(), PHASE, "exec"), found)
   accepted = folder.find(1, "accept").rows(phase_dir.RATIONALES, records.Rationale)
   ways = [(r.problem, found["way"](r.text)) for r in accepted]
   assert len(ways) == len(set(ways))

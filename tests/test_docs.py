@@ -23,7 +23,7 @@ import pytest
 
 from benchmarks import plot_rounds
 from distill_jax import settings
-from distill_jax.cli import args
+from distill_jax.cli import args, help
 from distill_jax.cli import main as cli
 from distill_jax.config import generate
 from distill_jax.config.read import read_settings
@@ -152,6 +152,18 @@ def test_every_documented_run_has_valid_settings(tmp_path, monkeypatch):
     config, given, rest = args.parse(words[2:], options, config="required")
     assert not rest and given["workdir"].startswith("runs/"), where
     read_settings(config)
+
+
+def test_every_documented_option_exists():
+  for block in ALL:
+    for line in block.commands:
+      words = words_of(line)
+      if words[0] != "distill-jax" or {"--help"} & set(words):
+        continue
+      name = "teacher cache" if words[1:3] == ["teacher", "cache"] else words[1]
+      known = {"config", *help.OPTIONS[name]}
+      given = {word[2:].partition("=")[0] for word in words if word.startswith("--")}
+      assert {g for g in given if not g.startswith("config.")} <= known, f"{block.where}: {line}"
 
 
 def ablations() -> list[tuple[str, str]]:
