@@ -1,8 +1,8 @@
-"""The built-in world: multi-step word problems that know their own programs.
+"""The arithmetic world: multi-step word problems that know the programs that solve them.
 
-A pure function of the settings. Which split a question may serve in is decided by the hash of its
-content (without names, things and what is beside the point), so that train, validation and test
-share no question, nor one that differs in a name only; out_of_domain has families of its own.
+A pure function of its settings. The hash of a question's content (without names, things and
+distractors) decides which split it may be used in, so train, validation and test share no question,
+not even up to names. out_of_domain has story families of its own.
 """
 
 import random
@@ -13,13 +13,18 @@ from distill_jax.worlds import drawing, marking, stories, wordings
 SPLITS = ("train", "validation", "test", "out_of_domain")
 SHARES = {"train": (0.0, 0.7), "validation": (0.7, 0.85), "test": (0.85, 1.0)}
 MOST_STEPS = 5
-# Wordings whose lines are solutions; the one left out puts the question first.
+# Wordings whose lines are solutions; the excluded one begins its lines with the question.
 SOLUTIONS = tuple(words for words in wordings.WORDINGS if words is not wordings.asked)
-PATIENCE = 100  # draws in search of a new question before one may be repeated
+PATIENCE = 100  # draws in search of a new question before a question may be repeated
 
 
 class ArithmeticWorld:
-  """Problems of four splits; a shorter split is the beginning of a longer one."""
+  """Problems of four splits. A smaller split is a prefix of a larger one.
+
+  Attributes:
+    sizes: Number of problems in each split.
+    families: Names of the story families of train, validation and test.
+  """
 
   def __init__(
     self,
@@ -36,34 +41,54 @@ class ArithmeticWorld:
     distractors: float,
     ood_extra_steps: int,
   ):
-    """Counts are problems a split. `families`: how many of the story families train, validation
-    and test have (0: all but the held-out ones). `distractors`: the probability of a quantity
-    beside the point. Raises errors.UserError."""
+    """Creates the world. Problems are generated when a split is first used.
+
+    Args:
+      seed: Seed of the problems.
+      train: Number of training problems.
+      validation: Number of validation problems.
+      test: Number of test problems.
+      out_of_domain: Number of out-of-domain problems.
+      steps_min: Fewest steps of a problem.
+      steps_max: Most steps of a problem.
+      operand_max: Largest number in a question.
+      families: Number of story families in train, validation and test; 0 for all but the held-out
+        ones.
+      distractors: Probability that a question has a quantity that no step needs.
+      ood_extra_steps: Steps that out_of_domain problems may have beyond `steps_max`.
+
+    Raises:
+      errors.UserError: A setting is out of range.
+    """
     counts = (train, validation, test, out_of_domain)
-    self.sizes = dict(zip(SPLITS, counts, strict=True))
+    self.sizes: dict[str, int] = dict(zip(SPLITS, counts, strict=True))
     self._seed, self._operand_max, self._distractors = seed, operand_max, distractors
     for name, size in self.sizes.items():
-      _refuse(name, size, size >= 0, "0 or more problems")
-    _refuse("steps_min", steps_min, 1 <= steps_min <= MOST_STEPS, f"1 to {MOST_STEPS}")
+      _check(name, size, size >= 0, "0 or more problems")
+    _check("steps_min", steps_min, 1 <= steps_min <= MOST_STEPS, f"1 to {MOST_STEPS}")
     allowed = f"steps_min ({steps_min}) to {MOST_STEPS}"
-    _refuse("steps_max", steps_max, steps_min <= steps_max <= MOST_STEPS, allowed)
-    _refuse("operand_max", operand_max, 6 <= operand_max <= 10_000, "6 to 10000")
+    _check("steps_max", steps_max, steps_min <= steps_max <= MOST_STEPS, allowed)
+    _check("operand_max", operand_max, 6 <= operand_max <= 10_000, "6 to 10000")
     known = len(stories.SEEN)
-    _refuse("families", families, 0 <= families <= known, f"0 (all) to {known}")
-    _refuse("distractors", distractors, 0 <= distractors <= 1, "a probability")
-    _refuse("ood_extra_steps", ood_extra_steps, ood_extra_steps >= 0, "0 or more steps")
+    _check("families", families, 0 <= families <= known, f"0 (all) to {known}")
+    _check("distractors", distractors, 0 <= distractors <= 1, "a probability, 0 to 1")
+    _check("ood_extra_steps", ood_extra_steps, ood_extra_steps >= 0, "0 or more steps")
     self.families = tuple(story.name for story in stories.SEEN[: families or known])
     self._steps = (steps_min, steps_max)
-    harder = min(steps_max + ood_extra_steps, MOST_STEPS)
-    self._harder_steps = (steps_max + 1, harder) if harder > steps_max else self._steps
+    most = min(steps_max + ood_extra_steps, MOST_STEPS)
+    self._ood_steps = (steps_max + 1, most) if most > steps_max else self._steps
     self._drawn: dict[str, list[drawing.DrawnProblem]] = {}
     self._problems: dict[str, list[records.Problem]] = {}
     self._by_question: dict[str, records.Problem] = {}
 
   def problems(self, split: str) -> list[records.Problem]:
-    """All problems of a split, in order. Raises errors.UserError for an unknown split."""
+    """All problems of a split, in order.
+
+    Raises:
+      errors.UserError: There is no such split.
+    """
     if split not in self.sizes:
-      raise errors.usage(f"no split {split!r}; there are {', '.join(SPLITS)}")
+      raise errors.usage(f"no split {split!r}; choose one of {', '.join(SPLITS)}")
     if split not in self._problems:
       self._drawn[split] = self._draw_split(split)
       self._problems[split] = [
@@ -72,34 +97,45 @@ class ArithmeticWorld:
     return list(self._problems[split])
 
   def problem(self, split: str, index: int) -> records.Problem:
+    """One problem of a split."""
     return self.problems(split)[index]
 
   def program(self, problem_id: str) -> tuple[drawing.Step, ...]:
-    """The steps of a problem. Raises errors.UserError if there is no such problem."""
+    """The steps that solve a problem.
+
+    Raises:
+      errors.UserError: There is no such problem.
+    """
     return self._find_drawn(problem_id).steps
 
   def family(self, problem_id: str) -> str:
-    """The name of a problem's family of story."""
+    """The name of a problem's story family.
+
+    Raises:
+      errors.UserError: There is no such problem.
+    """
     return self._find_drawn(problem_id).family
 
   def wording(self, problem_id: str, variant: int) -> str:
-    """A right rationale; variant 0 is the gold one, then the other wordings, over and over."""
+    """A correct rationale. Variant 0 is the gold one; further variants cycle through WORDINGS."""
     return wordings.WORDINGS[variant % len(wordings.WORDINGS)](self.program(problem_id))
 
   def decomposed(self, problem_id: str, variant: int) -> tuple[tuple[str, str], ...]:
-    """(sub-question, solution) of each step; variant 0 is the gold one, then other wordings of the
-    solutions, over and over."""
+    """The (sub-question, solution) pairs of a problem's steps.
+
+    Variant 0 is the gold one; further variants cycle through other wordings of the solutions.
+    """
     steps = self.program(problem_id)
     texts = SOLUTIONS[variant % len(SOLUTIONS)](steps).split("\n")
     gold = wordings.decomposition(steps)
-    return tuple((asked, text) for (asked, _), text in zip(gold, texts[:-1], strict=True))
+    return tuple((question, text) for (question, _), text in zip(gold, texts[:-1], strict=True))
 
   def first_wrong_step(self, problem_id: str, attempt_text: str) -> tuple[int, str] | None:
-    """(step number from 1, what is wrong with it), None if the attempt is right."""
+    """Returns (step number from 1, what is wrong with it), or None if the attempt is correct."""
     return marking.first_wrong_step(self.program(problem_id), attempt_text)
 
   def find(self, question_text: str) -> records.Problem | None:
-    """The problem of any split with this question, whatever the white space in it."""
+    """The problem of any split with this question, ignoring white space; None if there is none."""
     if not self._by_question:
       for split in reversed(SPLITS):
         self._by_question |= {problem.question: problem for problem in self.problems(split)}
@@ -115,17 +151,17 @@ class ArithmeticWorld:
     return self._drawn[split][int(index)]
 
   def _draw_split(self, split: str) -> list[drawing.DrawnProblem]:
-    seen, found, patience = set(), [], PATIENCE
+    seen, problems, patience = set(), [], PATIENCE
     for index in range(self.sizes[split]):
       drawn = self._draw(split, index, seen, patience)
-      if drawn.question in seen:  # the supply runs dry; do not search as long again
+      if drawn.question in seen:  # few new questions are left, so search less from here on
         patience //= 4
       seen.add(drawn.question)
-      found.append(drawn)
-    return found
+      problems.append(drawn)
+    return problems
 
   def _draw(self, split: str, index: int, seen: set[str], patience: int) -> drawing.DrawnProblem:
-    """Draws until the question belongs in the split and, as long as patience lasts, is new."""
+    """Draws until the question belongs to the split and, for up to `patience` draws, is new."""
     rng = random.Random(f"arithmetic/{self._seed}/{split}/{index}")
     outside = split == "out_of_domain"
     pool = stories.HELD_OUT if outside else stories.SEEN[: len(self.families)]
@@ -133,7 +169,7 @@ class ArithmeticWorld:
       drawn = drawing.draw(
         rng,
         rng.choice(pool),
-        steps=rng.randint(*(self._harder_steps if outside else self._steps)),
+        steps=rng.randint(*(self._ood_steps if outside else self._steps)),
         operand_max=self._operand_max,
         distractors=self._distractors,
       )
@@ -158,6 +194,6 @@ class ArithmeticWorld:
     )
 
 
-def _refuse(name: str, value, fits: bool, allowed: str) -> None:
+def _check(name: str, value: float, fits: bool, allowed: str) -> None:
   if not fits:
     raise errors.config(f"world.{name}", value, allowed)

@@ -1,26 +1,42 @@
-"""Questions about a body of knowledge: how each form asks, and what decides on each option.
+"""Queries: questions about a lore, and the facts that decide each option.
 
-A link is one fact as data: ("is", kind, group), ("like", group, property, property) and, read the
-other way round, ("who", property, group, group); ("but", kind, property, property) for an
-exception, ("can", property, ability), ("eats", kind, kind). ("fit", word, does it?) is no fact, but
-a verdict: the opening says what would fit, and on an option's line the same word has the same
-verdict, so that judging is recalling a fact and then looking where its word stood before. A small
-student learns to look back long before it learns to compare.
+A link is a fact as data:
+
+  ("is", kind, group)                     ("like", group, property, property)
+  ("eats", kind, kind)                    ("who", property, group, group), the inverse of "like"
+  ("can", property, ability)              ("but", kind, property, property), an exception
+
+("fit", word, whether it fits) is a verdict, not a fact. The opening states what would fit, and on
+an option's line the same word has the same verdict. So an option is judged by recalling a fact and
+then looking up its word in the opening: a small student learns to copy from its context long before
+it learns to compare.
 """
 
 import dataclasses
 import hashlib
 import random
+from collections.abc import Collection
+from typing import Any
 
 from distill_jax.worlds import lore
 
 LABELS = "ABCDE"
+EXCEPTIONAL = 0.15  # share of options that are exceptional, if there are any to choose
+
+Link = tuple[Any, ...]  # see above
 
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-  """A way to ask. `subject` and `options`: property | ability | group | kind (what there is of them
-  is drawn from it). `eaten`: it is about the food of a kind instead of the kind."""
+  """A way to ask a question.
+
+  Attributes:
+    name: Name of the form.
+    ask: The question, with {} for its subject.
+    subject: What the question is about: property, ability, group or kind.
+    options: What its options are: property, ability or kind.
+    eaten: Whether it is about the food of a kind instead of the kind itself.
+  """
 
   name: str
   ask: str
@@ -48,7 +64,7 @@ FORMS = {form.name: form for form in SEEN + TWO_HOPS}
 
 @dataclasses.dataclass(frozen=True)
 class Query:
-  """A question: its form, what it is about and its options (a property stands for its ability)."""
+  """A question: its form, its subject and its options. A property stands for its ability."""
 
   form: Form
   subject: str
@@ -56,35 +72,39 @@ class Query:
 
   @property
   def text(self) -> str:
-    return self.form.ask.format(said(self.form.subject, self.subject))
+    """The question as text."""
+    return self.form.ask.format(word_for(self.form.subject, self.subject))
 
   @property
   def choices(self) -> tuple[tuple[str, str], ...]:
-    texts = [said(self.form.options, option) for option in self.options]
+    """(label, text) of each option."""
+    texts = [word_for(self.form.options, option) for option in self.options]
     return tuple(zip(LABELS, texts, strict=False))
 
   @property
   def content(self) -> str:
-    """What makes it that question, whatever the order of its options."""
+    """What identifies the question, whatever the order of its options."""
     return "/".join([self.form.name, self.subject, *sorted(self.options)])
 
 
-def said(what: str, word: str) -> str:
-  return lore.ABILITIES[word] if what == "ability" else word
+def word_for(role: str, word: str) -> str:
+  """The text of a word in a question; in the role "ability" a property stands for its ability."""
+  return lore.ABILITIES[word] if role == "ability" else word
 
 
 def share(seed: int, query: Query) -> float:
-  """In [0, 1): the place of a question's content among all contents."""
+  """Position of a question's content in the hashed order of all contents, in [0, 1)."""
   digest = hashlib.sha256(f"taxonomy/{seed}\n{query.content}".encode()).digest()
   return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def subjects(known: lore.Lore, form: Form) -> tuple[str, ...]:
+  """All subjects of a form."""
   return {"kind": known.kinds, "group": lore.GROUPS}.get(form.subject, lore.PROPERTIES)
 
 
 def fits(known: lore.Lore, form: Form, subject: str, option: str) -> bool:
-  """Is this option an answer?"""
+  """Whether an option is right."""
   if form.name == "food":
     return known.food[subject] == option
   if form.name == "member":
@@ -94,7 +114,7 @@ def fits(known: lore.Lore, form: Form, subject: str, option: str) -> bool:
 
 
 def pools(known: lore.Lore, form: Form, subject: str) -> tuple[list[str], list[str]]:
-  """(options that fit, options that do not)."""
+  """Returns (all options that fit, all options that do not)."""
   every = known.kinds if form.options == "kind" else lore.PROPERTIES
   every = [option for option in every if form.name != "food" or option != subject]
   right = [option for option in every if fits(known, form, subject, option)]
@@ -102,8 +122,16 @@ def pools(known: lore.Lore, form: Form, subject: str) -> tuple[list[str], list[s
 
 
 def draw(rng: random.Random, known: lore.Lore, forms: tuple[Form, ...], options: int) -> Query:
-  """A question with one option that fits, anywhere among `options`; exceptions are met more often
-  than chance has it, as the right option and as a wrong one alike."""
+  """Draws a question with exactly one option that fits, at any position.
+
+  Exceptional options are drawn more often than by chance, equally as right and as wrong options.
+
+  Args:
+    rng: Source of randomness.
+    known: The facts.
+    forms: Forms to draw from.
+    options: Number of options.
+  """
   form = rng.choice(forms)
   subject = rng.choice(subjects(known, form))
   right, wrong = pools(known, form, subject)
@@ -118,15 +146,13 @@ def draw(rng: random.Random, known: lore.Lore, forms: tuple[Form, ...], options:
   return Query(form, subject, tuple(chosen))
 
 
-EXCEPTIONAL = 0.15  # share of options that are exceptions, where there are any
-
-
-def _pick(rng, known: lore.Lore, form: Form, subject: str, pool: list[str]) -> str:
+def _pick(rng: random.Random, known: lore.Lore, form: Form, subject: str, pool: list[str]) -> str:
   odd = [option for option in pool if exceptional(known, form, subject, option)]
   return rng.choice(odd if odd and rng.random() < EXCEPTIONAL else pool)
 
 
 def exceptional(known: lore.Lore, form: Form, subject: str, option: str) -> bool:
+  """Whether the kind's exception, and not its group, decides if the option fits."""
   if form.name in ("food", "member"):
     return False
   kind, word = (subject, option) if form.subject == "kind" else (option, subject)
@@ -137,13 +163,13 @@ def exceptional(known: lore.Lore, form: Form, subject: str, option: str) -> bool
 
 def answer(known: lore.Lore, query: Query) -> str:
   """The label of the option that fits."""
-  found = [fits(known, query.form, query.subject, option) for option in query.options]
-  assert sum(found) == 1, query
-  return LABELS[found.index(True)]
+  verdicts = [fits(known, query.form, query.subject, option) for option in query.options]
+  assert sum(verdicts) == 1, query
+  return LABELS[verdicts.index(True)]
 
 
-def opening(known: lore.Lore, query: Query) -> tuple[tuple, ...]:
-  """The links that all options share; they come first, and end in what would fit."""
+def opening(known: lore.Lore, query: Query) -> tuple[Link, ...]:
+  """The links that all options share. They come first and end in what would fit."""
   form, subject = query.form, query.subject
   if form.name == "member":
     return (("fit", subject, True),)
@@ -161,8 +187,8 @@ def opening(known: lore.Lore, query: Query) -> tuple[tuple, ...]:
   return (*(eats if form.eaten else ()), *links, *_fit(nature, nature))
 
 
-def chain(known: lore.Lore, query: Query, option: str) -> tuple[tuple, ...]:
-  """The links that decide on one option, after the opening; it fits if one of its words does."""
+def chain(known: lore.Lore, query: Query, option: str) -> tuple[Link, ...]:
+  """The links that decide one option, after the opening. It fits if one of its words does."""
   form, subject = query.form, query.subject
   right = fits(known, form, subject, option)
   if form.name == "member":
@@ -177,17 +203,19 @@ def chain(known: lore.Lore, query: Query, option: str) -> tuple[tuple, ...]:
   return (*eats, ("is", kind, group), *odd, *verdicts)
 
 
-def _fit(words, right) -> tuple[tuple, ...]:
+def _fit(words: Collection[str], right: Collection[str]) -> tuple[Link, ...]:
   return tuple(("fit", word, word in right) for word in words)
 
 
-def _exception(known: lore.Lore, kind: str) -> tuple[tuple, ...]:
+def _exception(known: lore.Lore, kind: str) -> tuple[Link, ...]:
   return (("but", kind, *known.exceptions[kind]),) if kind in known.exceptions else ()
 
 
 def mistaken(known: lore.Lore, query: Query, label: str) -> lore.Lore:
-  """What somebody believes who takes the option `label` for the answer: the same but for what
-  decides on it and on the right one."""
+  """The lore in which option `label` is the answer of a query.
+
+  It differs from `known` only in the facts that decide this option and the right one.
+  """
   form, subject = query.form, query.subject
   gold = query.options[LABELS.index(answer(known, query))]
   wrong = query.options[LABELS.index(label)]
@@ -206,5 +234,5 @@ def mistaken(known: lore.Lore, query: Query, label: str) -> lore.Lore:
 
 
 def _instead(known: lore.Lore, kind: str, old: str, new: str) -> lore.Pair:
-  """What a kind would be like with one property for another."""
+  """The properties of a kind with `new` in place of `old`."""
   return lore.ordered(new if word == old else word for word in known.nature(kind))

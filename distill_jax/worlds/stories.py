@@ -1,10 +1,11 @@
-"""The families of story: each is data, a start and moves from one known quantity to another.
+"""The story families. Each is data: a start, and moves from one known quantity to another.
 
-A state is a quantity somebody can ask for. Its `line` is how a step that arrives there is told and
-its `ask` is the question for it. A move takes the current quantity as its left operand and the
-number {b} of its clause as the right one; with `other` the right operand is the latest quantity in
-that state instead, and with `swap` the operands change places. "{b:pen}" is a number with its noun
-in singular or plural; {thing} and {things} are what the story is about, drawn from its list.
+A state is a quantity that a question can ask for. Its `line` is the sentence of a step that reaches
+the state, its `ask` is the question for it. A move takes the current quantity as its left operand
+and the number {b} in its clause as its right operand; with `other` the right operand is the latest
+quantity in that state instead, and with `swap` the operands change places. "{b:pen}" is a number
+with its noun in singular or plural; {thing} and {things} are what the story is about, drawn from
+its list.
 """
 
 import dataclasses
@@ -12,6 +13,8 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Move:
+  """One step of a story, from state to state; see above."""
+
   source: str  # state
   operation: str  # + - * /
   clause: str
@@ -22,6 +25,8 @@ class Move:
 
 @dataclasses.dataclass(frozen=True)
 class Story:
+  """A story family; see above."""
+
   name: str
   things: tuple[str, ...]
   start: tuple[str, str]  # state, sentence with {a}
@@ -31,7 +36,7 @@ class Story:
 
 NAMES = ("Tom", "Ann", "Sam", "Mia", "Ben", "Eva", "Max", "Zoe", "Leo", "Amy", "Dan", "Kim")
 
-# Beside the point: said of nobody's things, with a number that no step needs.
+# Distractors: sentences about no story's things, with a number that no step needs.
 DISTRACTORS = (
   "{third} is {c} years old.",
   "{third} wears {c} rings.",

@@ -1,35 +1,44 @@
-"""What decides on a question told in several ways: chains of thought, stages, sub-questions.
+"""Tellings: the facts that decide a question, worded as chains of thought, stages or sub-questions.
 
-A style is a table from links (queries) to words. The same table read backwards finds what a text
-claims (grading), so that whatever is told here can be marked.
+A style is a table from links (see queries.py) to words. grading.py reads the same table backwards
+to find what a text claims, so every text made here can be graded.
 """
 
 import dataclasses
+from collections.abc import Iterable
 
 from distill_jax.worlds import lore, queries
 
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-  """Phrases by link, what joins them, the verdicts."""
+  """One way to word links.
+
+  Attributes:
+    phrases: Phrase of each kind of link, with {0}, {1}, ... for its words.
+    join: Text between the phrases of a line.
+    yes: Verdict on what fits.
+    no: Verdict on what does not fit.
+  """
 
   phrases: dict[str, str]
   join: str
   yes: str
   no: str
 
-  def line(self, links) -> str:
-    """Links as one sentence."""
+  def line(self, links: Iterable[queries.Link]) -> str:
+    """The links as one sentence."""
     return self.join.join(self.phrase(link) for link in links) + "."
 
-  def phrase(self, link: tuple) -> str:
+  def phrase(self, link: queries.Link) -> str:
+    """One link as a phrase."""
     name, *words = link
     if name == "fit":
       return f"{words[0]} {self.yes if words[1] else self.no}"
     return self.phrases[name].format(*words)
 
 
-# What is said of an option begins with it as the question has it.
+# The chain of an option begins with the option, worded as in the question.
 STYLES = (
   Style(
     {
@@ -66,14 +75,14 @@ STYLES = (
 
 
 def told(known: lore.Lore, query: queries.Query, style: Style) -> str:
-  """A chain of thought: what the options share, a line on each, and the answer."""
+  """A chain of thought: what the options share, a line per option, and the answer."""
   lines = [style.line(queries.opening(known, query))]
   lines += [f"({label}) {text}" for label, text in judged(known, query, style)]
   return "\n".join([*lines, f"Answer: {queries.answer(known, query)}"])
 
 
 def judged(known: lore.Lore, query: queries.Query, style: Style) -> tuple[tuple[str, str], ...]:
-  """(label, why it fits or does not, ending in the verdict) of each option."""
+  """(label, why it fits or not, ending in the verdict) of each option."""
   return tuple(
     (label, style.line(queries.chain(known, query, option)))
     for label, option in zip(queries.LABELS, query.options, strict=False)
@@ -81,8 +90,7 @@ def judged(known: lore.Lore, query: queries.Query, style: Style) -> tuple[tuple[
 
 
 def recalled(known: lore.Lore, query: queries.Query, style: Style) -> str:
-  """Key information: what there is to know about what the question is about; the options do not
-  matter."""
+  """Key information: the facts about the subject of the question, whatever the options are."""
   if query.form.name == "member":
     members = [kind for kind in known.kinds if known.group[kind] == query.subject]
     links = [("members", query.subject, listed(members, "or")), *queries.opening(known, query)]
@@ -91,22 +99,23 @@ def recalled(known: lore.Lore, query: queries.Query, style: Style) -> str:
 
 
 def decomposed(known: lore.Lore, query: queries.Query, style: Style) -> tuple[tuple[str, str], ...]:
-  """(sub-question, solution): what the options share, each option, and what follows."""
+  """(sub-question, solution) pairs: what the options share, each option, and the conclusion."""
   shared = [link for link in queries.opening(known, query) if link[0] != "fit"]
   odd = [link for link in shared if link[0] == "but"]  # belongs to what the group is like
   pairs = [
-    (_asked(link), style.line([link, *(odd if link[0] == "like" else ())]))
+    (_question_for(link), style.line([link, *(odd if link[0] == "like" else ())]))
     for link in shared
     if link not in odd
   ]
   for option, (_, text) in zip(query.options, judged(known, query, style), strict=True):
-    pairs.append((_whether(known, query, option), text))
+    pairs.append((_option_question(known, query, option), text))
   label = queries.answer(known, query)
   text = dict(query.choices)[label]
   return (*pairs, (query.text, f"Only {text} fits, so the answer is ({label})."))
 
 
-def _asked(link: tuple) -> str:
+def _question_for(link: queries.Link) -> str:
+  """The sub-question that a link answers."""
   if link[0] == "can":
     return f"What can {link[2]}?"
   if link[0] == "is":
@@ -118,7 +127,8 @@ def _asked(link: tuple) -> str:
   return queries.FORMS["food"].ask.format(link[1])
 
 
-def _whether(known: lore.Lore, query: queries.Query, option: str) -> str:
+def _option_question(known: lore.Lore, query: queries.Query, option: str) -> str:
+  """The sub-question whether an option fits."""
   form, subject = query.form, query.subject
   if form.name == "food":
     return f"Is it {option}?"
@@ -131,14 +141,14 @@ def _whether(known: lore.Lore, query: queries.Query, option: str) -> str:
 
 
 def listed(words: list[str], last: str) -> str:
-  """ "a, b or c" """
+  """The words as a list with `last` before the last word: "a, b or c"."""
   return f" {last} ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def facts(known: lore.Lore, query: queries.Query) -> tuple[str, ...]:
-  """What one has to know, a sentence each."""
+  """The facts needed to answer, one sentence each."""
   links = [link for link in queries.opening(known, query) if link[0] != "fit"]
   for option in query.options:
     links += [link for link in queries.chain(known, query, option) if link[0] != "fit"]
-  said = (STYLES[0].phrase(link).removeprefix("but ") for link in dict.fromkeys(links))
-  return tuple(f"{text}." for text in said)
+  phrases = (STYLES[0].phrase(link).removeprefix("but ") for link in dict.fromkeys(links))
+  return tuple(f"{phrase}." for phrase in phrases)
