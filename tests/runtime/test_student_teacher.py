@@ -41,9 +41,11 @@ def model(tmp_path_factory):
 
 def config(model, recipe=quickstart, **changes) -> dict:
   c = recipe.get_config()
-  for world in (c.world, c.taxonomy):
-    world.train, world.test, world.out_of_domain = 8, 2, 0
-  c.task.validation, c.feedback.kind, c.rollout.batch, c.rollout.buckets = 2, "blind", 8, (192,)
+  world = c.taxonomy if c.task.name == "taxonomy" else c.world
+  world.train, world.test, world.out_of_domain = 8, 2, 0
+  c.task.validation, c.rollout.batch, c.rollout.buckets = 2, 8, (192,)
+  if "feedback" in c.each_round:
+    c.feedback.kind = "blind"
   c.teacher.kind, c.teacher.model, c.teacher.max_tokens = "student", str(model), 6
   c.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
   return c.to_dict()
