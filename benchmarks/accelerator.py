@@ -42,7 +42,7 @@ import numpy as np
 from benchmarks import measure, train_step
 from distill_jax.decoding import decode_loop, rollout, sampling
 from distill_jax.learning import objectives
-from distill_jax.students import attention, decoder, sharding
+from distill_jax.students import decoder, sharding
 
 # device_kind, dense bf16 FLOP/s and memory bandwidth in bytes/s, from the data sheets.
 PEAKS = (
@@ -56,6 +56,7 @@ PEAKS = (
   ("TPU v5|TPU v5p", 459e12, 2.765e12),
   ("TPU v6 lite|TPU v6e", 918e12, 1.64e12),
 )
+ATTENTION = ("auto", "plain", "cudnn", "splash")
 SMOKE = dict(
   sizes=["quickstart"], rows=4, length=96, remat=["full", "none"], steps=2, repeats=2,
   decode_rows=[4], prompt=16, new=16,
@@ -120,6 +121,7 @@ def train(config: decoder.Config, args: argparse.Namespace, facts: dict[str, Any
     seconds = [s / args.steps for s in measure.time_calls(work, args.repeats)]
   per_device = required_flops(config, arrays) / statistics.median(seconds) / mesh.size
   memory, real = program.memory_analysis(), train_step.real_tokens(arrays)
+  assert memory is not None
   program_bytes = memory.argument_size_in_bytes + memory.temp_size_in_bytes
   program_bytes += memory.output_size_in_bytes - memory.alias_size_in_bytes
   measure.report(
@@ -215,7 +217,7 @@ def arguments() -> argparse.Namespace:
   group.add_argument(
     "--remat", nargs="+", choices=["none", *decoder.REMAT], default=["full", "dots", "none"]
   )
-  group.add_argument("--attention", choices=attention.PATHS, default="auto")
+  group.add_argument("--attention", choices=ATTENTION, default="auto")
   group.add_argument(
     "--fsdp", type=int, default=1, help="number of devices that the parameters are sharded over"
   )

@@ -14,7 +14,7 @@ import jax
 
 from distill_jax.students import decoder
 
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
   # The student of configs/quickstart.py.
   "quickstart": dict(vocab=512, width=96, layers=2, heads=4, kv_heads=2, head_width=24, mlp=256),
   "mini": dict(vocab=8192, width=256, layers=4, heads=4, kv_heads=4, head_width=64, mlp=1024),

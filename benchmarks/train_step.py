@@ -16,14 +16,13 @@ positions that are not padding.
 
 import argparse
 import functools
-import types
 from typing import Any
 
 import jax
 import numpy as np
 
 from benchmarks import measure
-from distill_jax import students
+from distill_jax import settings, students
 from distill_jax.data import batches, collate, encode
 from distill_jax.learning import objectives, optim, step
 from distill_jax.students import decoder, sharding
@@ -63,10 +62,13 @@ def corpus(config, *, examples: int, rows: int, length: int, packed: bool) -> ba
   def ids(n: int) -> tuple[int, ...]:
     return tuple(rng.integers(3, config.vocab, max(n, 1)).tolist())
 
-  sft = types.SimpleNamespace(prompt_weight=0.0, denominator="weights")
   return batches.Corpus(
     [encode.EncodedExample(f"{n}", ids(p), ids(t)) for n, (p, t) in enumerate(count_N2)],
-    collate.SupervisedCollator(sft, triplet=None, with_triplets=False),
+    collate.SupervisedCollator(
+      settings.Sft(prompt_weight=0.0, denominator="weights"),
+      settings.Triplet(),
+      with_triplets=False,
+    ),
     batch=rows,
     buckets=(length // 4, length // 2, length),
     seed=0,
