@@ -1,4 +1,4 @@
-"""Whether two texts are within some edits of each other, against the whole table."""
+"""The bounded edit distance against the full table."""
 
 import time
 
@@ -9,7 +9,7 @@ from distill_jax.data import edit_distance
 
 
 def table(a: str, b: str) -> int:
-  """The Levenshtein distance, from all of the table."""
+  """The Levenshtein distance from the full table."""
   cells = np.zeros((len(a) + 1, len(b) + 1), int)
   cells[0], cells[:, 0] = range(len(b) + 1), range(len(a) + 1)
   for i in range(1, len(a) + 1):
@@ -20,7 +20,7 @@ def table(a: str, b: str) -> int:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_band_says_what_the_whole_table_says(seed):
+def test_the_band_agrees_with_the_full_table(seed):
   rng = np.random.Generator(np.random.PCG64(seed))
   for _ in range(40):
     a, b = ("".join(rng.choice(list("abc"), rng.integers(0, 14))) for _ in range(2))
@@ -31,14 +31,14 @@ def test_a_band_says_what_the_whole_table_says(seed):
       )
 
 
-def test_no_edits_are_the_same_text():
+def test_a_limit_of_zero_accepts_only_equal_texts():
   assert edit_distance.within("a lamp", "a lamp", 0) and not edit_distance.within(
     "a lamp", "a camp", 0
   )
   assert edit_distance.within("", "", 0) and edit_distance.within("", "abc", 3)
 
 
-def test_long_texts_take_time_of_their_length_and_none_if_they_part_early():
+def test_long_texts_take_linear_time_and_almost_none_if_they_differ_early():
   started = time.process_time()
   assert edit_distance.within("ab" * 10_000, "ba" * 10_000, 10)
   assert not edit_distance.within("a" * 1_000_000, "b" * 1_000_000, 10)

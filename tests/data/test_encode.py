@@ -1,4 +1,4 @@
-"""The drawings of data/encode.py, repeated."""
+"""Token rows: the drawings of data/encode.py, repeated."""
 
 import dataclasses
 import itertools
@@ -45,7 +45,7 @@ def test_a_plain_row_is_as_drawn():
     denominator=3.0)
 
 
-def test_a_row_with_a_contrast_is_as_drawn():
+def test_a_row_with_a_triplet_is_as_drawn():
   assert dataclasses.asdict(tree()) == dataclasses.asdict(plain()) | dict(
     tokens=   [10, 11, 12, 20, 21, 1, 30, 1, 40, 41, 1],
     positions=[ 0,  1,  2,  3,  4, 5,  3, 4,  3,  4, 5],
@@ -57,7 +57,7 @@ def test_a_row_with_a_contrast_is_as_drawn():
     triplets=1)
 
 
-def test_a_detached_row_holds_the_anchor_once_more_and_pools_that_copy():
+def test_a_detached_row_has_a_copy_of_the_anchor_and_pools_that():
   assert dataclasses.asdict(tree(detach=True)) == dataclasses.asdict(plain()) | dict(
     tokens=   [10, 11, 12, 20, 21, 1, 20, 21, 1, 30, 1, 40, 41, 1],
     positions=[ 0,  1,  2,  3,  4, 5,  3,  4, 5,  3, 4,  3,  4, 5],
@@ -86,7 +86,7 @@ def test_a_preference_row_is_as_drawn():
     references=[-3.0, -4.5])
 
 
-def test_pads_behind_the_chosen_side_are_of_no_side():
+def test_pads_after_the_chosen_side_belong_to_no_side():
   row = pair(pads=(0, 0))
   assert row.tokens == [10, 11, 12, 20, 21, 1, 0, 0, 30, 1]
   assert row.where == [2, 3, 4, 5, 6, 2, 8]
@@ -94,7 +94,7 @@ def test_pads_behind_the_chosen_side_are_of_no_side():
   assert row.owners == [0, 0, 0, encode.ANCHORED, encode.ANCHORED, 1, 1]
 
 
-def test_behind_a_start_token_the_prompt_is_the_source():
+def test_with_a_start_token_the_prompt_is_the_source():
   assert plain(start=0) == encode.Row(
     tokens=   [0, 20, 21, 1],
     positions=[0,  1,  2, 3],
@@ -109,10 +109,10 @@ def test_behind_a_start_token_the_prompt_is_the_source():
     denominator=3.0,
     source=         [10, 11, 12],
     source_segments=[ 1,  1,  1])
-  hung = tree(plain(start=0))
-  assert hung.tokens ==    [0, 20, 21, 1, 30, 1, 40, 41, 1]
-  assert hung.positions == [0,  1,  2, 3,  1, 2,  1,  2, 3]
-  assert hung.slots ==     [0,  0,  0, 1,  0, 2,  0,  0, 3]
+  branched = tree(plain(start=0))
+  assert branched.tokens ==    [0, 20, 21, 1, 30, 1, 40, 41, 1]
+  assert branched.positions == [0,  1,  2, 3,  1, 2,  1,  2, 3]
+  assert branched.slots ==     [0,  0,  0, 1,  0, 2,  0,  0, 3]
   sides = pair(start=0)
   assert sides.tokens == [0, 20, 21, 1, 30, 1] and sides.source == list(PROMPT)
   assert sides.where ==  [0,  1,  2, 0,  4]
@@ -128,12 +128,12 @@ def test_a_weighted_prompt_is_learned_from_its_second_token_on():
 
 
 @pytest.mark.parametrize("prompt_weight", [0.0, 0.1, 1.0])
-def test_all_tokens_counts_every_token_that_has_one_before_it(prompt_weight):
+def test_all_tokens_counts_every_token_but_the_first(prompt_weight):
   assert plain(prompt_weight=prompt_weight, denominator="all_tokens").denominator == 5.0
 
 
 @pytest.mark.parametrize("prompt_weight", [0.0, 0.1])
-def test_every_label_is_the_token_after_its_place(prompt_weight):
+def test_every_label_is_the_token_after_its_position(prompt_weight):
   for prompt in ((10,), PROMPT):
     for target in ((1,), TARGET):
       row = plain(prompt, target, prompt_weight=prompt_weight)
@@ -155,15 +155,15 @@ def test_the_mean_pools_every_token_of_a_response_and_no_other():
 def test_shares_of_a_slot_sum_to_one():
   for pool, detach in itertools.product(("last", "mean"), (False, True)):
     row = tree(pool=pool, detach=detach)
-    for places in pooled(row):
-      assert sum(row.shares[i] for i in places) == pytest.approx(1)
-    assert sum(row.shares) == pytest.approx(3), "and nothing else has any"
+    for positions in pooled(row):
+      assert sum(row.shares[i] for i in positions) == pytest.approx(1)
+    assert sum(row.shares) == pytest.approx(3), "and no other token has a share"
 
 
-def test_long_responses_are_cut_for_the_contrast_and_the_target_is_learned_whole():
+def test_long_responses_are_cut_for_the_triplet_and_the_target_is_learned_completely():
   row = tree(max_response=2)
   assert row.tokens == [10, 11, 12, 20, 21, 1, 30, 1, 40, 41]
-  assert pooled(row) == [[4], [7], [9]]  # all three are read as far as 2 tokens
+  assert pooled(row) == [[4], [7], [9]]  # all three are cut after 2 tokens
   assert row.labels == [20, 21, 1]
   copied = tree(max_response=2, detach=True, pool="mean")
   assert copied.tokens == [10, 11, 12, 20, 21, 1, 20, 21, 30, 1, 40, 41]
@@ -175,9 +175,9 @@ def test_each_side_of_a_pair_is_learned_from_the_prompts_end_on():
   for owner, side in enumerate((TARGET, POSITIVE)):
     mine = [n for n, o in enumerate(row.owners) if o == owner]
     assert [row.labels[n] for n in mine] == list(side)
-    first, *behind = (row.where[n] for n in mine)
+    first, *rest = (row.where[n] for n in mine)
     assert first == len(PROMPT) - 1
-    assert [row.tokens[i] for i in behind] == list(side[:-1])
+    assert [row.tokens[i] for i in rest] == list(side[:-1])
 
 
 @pytest.mark.parametrize("start", [None, 0])
@@ -185,7 +185,7 @@ def test_all_tokens_counts_the_same_for_decoders_and_encoder_decoders(start):
   assert plain(denominator="all_tokens", start=start).denominator == 5.0
 
 
-def test_a_source_is_not_learned_and_an_empty_prompt_is_refused():
+def test_a_weighted_source_and_an_empty_prompt_are_rejected():
   with pytest.raises(ValueError, match=r"sft\.prompt_weight"):
     plain(prompt_weight=0.1, start=0)
   for start in (None, 0):
@@ -193,10 +193,10 @@ def test_a_source_is_not_learned_and_an_empty_prompt_is_refused():
       plain(prompt=(), start=start)
 
 
-def test_a_contrast_changes_nothing_of_what_the_row_teaches():
+def test_a_triplet_changes_no_target_of_its_row():
   row = plain(prompt_weight=0.1)
   before = dataclasses.asdict(row)
-  hung = tree(row, detach=True)
+  branched = tree(row, detach=True)
   for name in ("where", "labels", "weights", "denominator"):
-    assert getattr(hung, name) == getattr(row, name)
-  assert dataclasses.asdict(row) == before, "the row it hangs on is left as it was"
+    assert getattr(branched, name) == getattr(row, name)
+  assert dataclasses.asdict(row) == before, "the original row is unchanged"

@@ -1,7 +1,8 @@
-"""Which rows make up a step: laws for any lengths, questions and sizes."""
+"""Row order: laws for any lengths, questions and sizes."""
 
 import collections
 import itertools
+import math
 
 import hypothesis
 import numpy as np
@@ -35,7 +36,7 @@ def order_of(rows, batch: int, seed: int = 0, lengths_of=None):
 
 @often
 @hypothesis.given(rows, sizes, seeds)
-def test_every_row_that_fits_occurs_once_an_epoch(rows, batch, seed):
+def test_every_row_that_fits_occurs_once_per_epoch(rows, batch, seed):
   seen = [n for _, numbers in batches_of(rows, batch, seed) for n in numbers]
   assert sorted(seen) == [n for n, (length, _) in enumerate(rows) if length <= 16]
 
@@ -51,7 +52,7 @@ def test_a_batch_is_not_too_large_its_rows_fit_and_its_questions_differ(rows, ba
 
 @often
 @hypothesis.given(strategies.lists(strategies.integers(1, 16), max_size=60), sizes, seeds)
-def test_where_all_questions_differ_at_most_one_batch_is_incomplete(lengths, batch, seed):
+def test_if_all_questions_differ_at_most_one_batch_is_incomplete(lengths, batch, seed):
   out = batches_of([(length, n) for n, length in enumerate(lengths)], batch, seed)
   assert sum(len(numbers) < batch for _, numbers in out) <= 1
 
@@ -68,7 +69,7 @@ def some_rows(number: int = 50):
   return [(int(rng.integers(1, 17)), int(rng.integers(0, 30))) for _ in range(number)]
 
 
-def test_the_steps_of_an_order_are_its_epochs_one_after_the_other():
+def test_steps_run_through_the_epochs_in_order():
   one = order_of(some_rows(), 4)
   walked = [(e, *rest) for e in range(3) for rest in one.epoch(e)]
   assert [one[n] for n in range(len(walked))] == walked
@@ -76,7 +77,7 @@ def test_the_steps_of_an_order_are_its_epochs_one_after_the_other():
 
 
 def test_the_order_is_a_pure_function_of_seed_and_step():
-  """A fresh order asked at random gives what one gives that is asked step by step."""
+  """A fresh order read in random order equals one that is read step by step."""
   rows = some_rows()
   one = order_of(rows, 4)
   walked = [one[n] for n in range(45)]
@@ -97,30 +98,30 @@ def test_long_and_short_batches_are_mixed():
 
 
 def test_rows_left_over_in_a_short_bucket_move_up_to_a_longer_one():
-  """Three of 4, three of 8, two of 16, in batches of 4: two full batches."""
+  """Three rows of 4, three of 8, two of 16, in batches of 4: two full batches."""
   rows = [(length, n) for n, length in enumerate([4] * 3 + [8] * 3 + [16] * 2)]
   out = batches_of(rows, 4, 0)
   assert sorted((bucket, len(numbers)) for bucket, numbers in out) == [(8, 4), (16, 4)]
   assert collections.Counter(n for _, numbers in out for n in numbers) == dict.fromkeys(range(8), 1)
 
 
-def test_one_question_alone_in_its_epoch_gives_batches_of_one():
+def test_a_single_question_gives_batches_of_one():
   assert [len(numbers) for _, numbers in batches_of([(3, 7)] * 5, 4, 0)] == [1] * 5
 
 
-def test_each_epoch_is_laid_out_by_its_own_lengths():
+def test_each_epoch_uses_its_own_lengths():
   one = order_of([(0, n) for n in range(8)], 4, lengths_of=lambda epoch: [3 + 4 * epoch] * 8)
   assert [one[n][:2] for n in range(4)] == [(0, 4), (0, 4), (1, 8), (1, 8)]
 
 
 @pytest.mark.parametrize("rows", [[], [(17, 0), (99, 1)]])
-def test_an_order_of_nothing_has_no_step(rows):
+def test_an_empty_order_has_no_step(rows):
   assert batches_of(rows, 4, 0) == []
   with pytest.raises(ValueError, match="no row"):
     order_of(rows, 4)[0]
 
 
-def test_a_bucket_holds_what_is_as_long_as_it_is():
+def test_a_bucket_holds_rows_up_to_its_own_length():
   assert [row_order.bucket_of(n, BUCKETS) for n in (1, 4, 5, 16, 17)] == [4, 4, 8, 16, None]
 
 
@@ -133,7 +134,7 @@ def of_stages(counts):
 
 @often
 @hypothesis.given(stages, sizes)
-def test_every_batch_of_every_stage_has_its_turn_once_and_in_its_order(counts, interval):
+def test_interleaving_keeps_every_batch_once_and_each_stage_in_order(counts, interval):
   out = row_order.interleave(of_stages(counts), interval=interval)
   for stage, batches in enumerate(of_stages(counts)):
     assert [b for b in out if b[0] == stage] == batches
@@ -141,12 +142,12 @@ def test_every_batch_of_every_stage_has_its_turn_once_and_in_its_order(counts, i
 
 
 def runs(batches) -> list[tuple[int, int]]:
-  """(stage, how many of it) one after the other."""
+  """(stage, number of consecutive batches), in order."""
   return [(stage, len([*some])) for stage, some in itertools.groupby(s for s, _ in batches)]
 
 
-def test_a_stage_with_more_batches_has_as_many_times_the_interval():
-  """Two batches of recall, then four times as many of analyze, then two of summarize, and again."""
+def test_a_stage_with_k_times_the_batches_has_k_times_the_interval():
+  """Two batches of recall, four times as many of analyze, two of summarize, and so on."""
   out = row_order.interleave(of_stages((6, 24, 6)), interval=2)
   assert runs(out) == [(0, 2), (1, 8), (2, 2)] * 3
 
@@ -155,11 +156,11 @@ def test_a_stage_with_more_batches_has_as_many_times_the_interval():
 @hypothesis.given(strategies.integers(1, 9), strategies.integers(1, 5), sizes)
 def test_stages_of_proportional_size_all_last_to_the_end(least, times, interval):
   out = row_order.interleave(of_stages((least, times * least)), interval=interval)
-  per_turn = -(-least // interval)
-  assert [stage for stage, _ in runs(out)] == [0, 1] * per_turn
+  rounds = math.ceil(least / interval)
+  assert [stage for stage, _ in runs(out)] == [0, 1] * rounds
 
 
-def test_a_stage_that_ends_early_leaves_its_turns_to_the_others():
+def test_after_a_stage_ends_the_others_continue():
   assert runs(row_order.interleave(of_stages((2, 3)), interval=1)) == [
     (0, 1),
     (1, 2),
@@ -170,7 +171,7 @@ def test_a_stage_that_ends_early_leaves_its_turns_to_the_others():
   assert row_order.interleave([], interval=1) == []
 
 
-def test_interleaving_leaves_what_it_is_given_as_it_is():
+def test_interleaving_does_not_change_its_arguments():
   given = of_stages((2, 4))
   row_order.interleave(given, interval=1)
   assert given == of_stages((2, 4))

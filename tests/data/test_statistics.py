@@ -1,3 +1,5 @@
+"""Intervals and tests against manual calculations, published examples and scipy."""
+
 import math
 
 import numpy as np
@@ -7,7 +9,7 @@ from scipy import stats
 from distill_jax.data import statistics
 
 
-def test_the_interval_of_eight_in_ten_is_the_one_worked_out_by_hand():
+def test_the_interval_of_eight_in_ten_matches_a_manual_calculation():
   """z = 1.959964, z^2 = 3.841459: center (0.8 + 0.192073) / 1.384146 = 0.716740,
   half (1.959964 / 1.384146) * sqrt(0.016 + 0.009604) = 0.226577."""
   low, high = statistics.wilson(8, 10)
@@ -22,7 +24,7 @@ def test_none_of_ten_leaves_room_above_and_all_of_ten_below():
   assert statistics.wilson(10, 10) == (pytest.approx(1 - high), 1.0)
 
 
-def test_the_published_example_is_met():
+def test_the_interval_matches_the_published_example():
   """Newcombe 1998, table I, method 3: 81 of 263 gives 0.2553 to 0.3662."""
   assert statistics.wilson(81, 263) == (
     pytest.approx(0.2553, abs=5e-5),
@@ -30,11 +32,11 @@ def test_the_published_example_is_met():
   )
 
 
-def test_nothing_measured_says_nothing():
+def test_no_trials_give_the_whole_range():
   assert statistics.wilson(0, 0) == (0.0, 1.0)
 
 
-def test_the_share_lies_inside_and_more_trials_say_more():
+def test_the_interval_contains_the_share_and_shrinks_with_more_trials():
   wide, narrow = statistics.wilson(3, 4), statistics.wilson(300, 400)
   assert wide[0] < narrow[0] < 0.75 < narrow[1] < wide[1]
 
@@ -46,7 +48,7 @@ def test_at_its_ends_the_share_is_z_standard_errors_away():
 
 
 @pytest.mark.parametrize("case", [(-1, 5, 0.95), (6, 5, 0.95), (1, 5, 1.0), (1, 5, 0.0)])
-def test_what_is_no_share_is_refused(case):
+def test_invalid_counts_and_levels_are_rejected(case):
   with pytest.raises(ValueError):
     statistics.wilson(*case)
 
@@ -67,8 +69,8 @@ def test_the_bootstrap_of_one_seed_is_the_normal_interval_of_a_share():
 
 
 def test_seeds_that_disagree_widen_the_interval_and_seeds_that_agree_do_not():
-  """Whole rows of ones and zeros: only the draw of seeds matters, and of 2 seeds both are alike in
-  half of the draws, so that the interval is everything."""
+  """Rows are all ones or all zeros, so only the draw of seeds matters. Half of the draws of 2 seeds
+  take one seed twice, so the interval is the whole range."""
   assert statistics.bootstrap([[1.0] * 50, [0.0] * 50]) == (0.0, 1.0)
   assert statistics.bootstrap(np.ones((5, 40))) == (1.0, 1.0)
   one = verdicts(0.5, 1, 300)
@@ -77,7 +79,7 @@ def test_seeds_that_disagree_widen_the_interval_and_seeds_that_agree_do_not():
 
 
 def test_of_three_seeds_that_disagree_the_interval_holds_the_truth_in_about_84_of_100_tables():
-  """Seeds 10 points apart, 300 items each, as the docstring of bootstrap says."""
+  """Seeds that differ by 10 points on 300 items each, as in the docstring of bootstrap."""
   rng, tables, held = np.random.Generator(np.random.PCG64(0)), 300, 0
   for _ in range(tables):
     share_S1 = 0.5 + 0.1 * rng.standard_normal((3, 1))
@@ -87,8 +89,8 @@ def test_of_three_seeds_that_disagree_the_interval_holds_the_truth_in_about_84_o
 
 
 def test_the_spread_over_seeds_and_items_is_the_sum_of_both():
-  """Rows shifted by r_s, columns by c_n, nothing else: the variance of the mean is
-  var(r) / S + var(c) / N, and the interval 2 x 1.96 of its roots wide."""
+  """Rows are shifted by r_s and columns by c_n, so the variance of the mean is
+  var(r) / S + var(c) / N, and the interval is 2 x 1.96 of its roots wide."""
   rng = np.random.Generator(np.random.PCG64(3))
   r_S, c_N = rng.normal(size=30), rng.normal(size=40)
   low, high = statistics.bootstrap(r_S[:, None] + c_N[None, :])
@@ -104,8 +106,8 @@ def test_the_same_table_has_the_same_interval_and_more_confidence_a_wider_one():
   assert wider[0] < low < table.mean() < high < wider[1]
 
 
-def test_pairs_see_what_two_separate_intervals_do_not():
-  """Both rows fail on the same items, and one gains a few: the difference is sure."""
+def test_a_paired_difference_is_clear_where_separate_intervals_overlap():
+  """Both fail on the same items and one gains a few, so the difference is certain."""
   before = verdicts(0.5, 3, 200)
   after = before.copy()
   after[:, :20] = 1.0
@@ -133,7 +135,7 @@ def test_an_empty_table_has_no_interval(table):
     (1, 2, 1.0),
   ],
 )
-def test_mcnemar_counts_the_ways_a_fair_coin_falls(gained, lost, p):
+def test_mcnemar_counts_the_outcomes_of_a_fair_coin(gained, lost, p):
   assert statistics.mcnemar(gained, lost) == p == statistics.mcnemar(lost, gained)
 
 
@@ -141,7 +143,7 @@ def test_mcnemar_of_many_pairs_is_the_chi_square_with_its_correction():
   """(|b - c| - 1)^2 / (b + c) with one degree of freedom: 39^2 / 1000 gives 2 (1 - Phi(1.2333))."""
   z = 39 / math.sqrt(1000)
   assert statistics.mcnemar(520, 480) == pytest.approx(math.erfc(z / math.sqrt(2)), rel=2e-3)
-  assert statistics.mcnemar(5000, 0) == 0.0  # 2^-4999 is no float
+  assert statistics.mcnemar(5000, 0) == 0.0  # 2^-4999 underflows
 
 
 def test_mcnemar_is_the_binomial_test():
@@ -150,6 +152,6 @@ def test_mcnemar_is_the_binomial_test():
     assert statistics.mcnemar(gained, lost) == pytest.approx(expected, rel=1e-9)
 
 
-def test_no_count_is_negative():
+def test_negative_counts_are_rejected():
   with pytest.raises(ValueError):
     statistics.mcnemar(-1, 3)

@@ -1,4 +1,4 @@
-"""Every text comes back, digits stand alone, and special tokens in text stay plain."""
+"""Text survives encoding, digits are single tokens, and special tokens in text stay plain."""
 
 import json
 
@@ -20,18 +20,18 @@ any_text = strategies.text(strategies.characters(exclude_categories=()), max_siz
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def directory(tmp_path_factory):
   path = tmp_path_factory.mktemp("made") / "tokenizer"
   tokenizer.train(TEXTS, vocab=320, path=path)
   return path
 
 
 @pytest.fixture(scope="module")
-def tok(folder):
-  return tokenizer.Tokenizer(folder)
+def tok(directory):
+  return tokenizer.Tokenizer(directory)
 
 
-def test_any_text_comes_back_whole_but_for_lone_surrogates(tok):
+def test_any_text_is_decoded_unchanged_except_lone_surrogates(tok):
   @often
   @hypothesis.given(any_text)
   @hypothesis.example("a\ud800b")
@@ -56,19 +56,19 @@ def test_special_tokens_in_text_stay_plain(tok):
   law()
 
 
-def test_digits_stand_alone(tok):
+def test_every_digit_is_its_own_token(tok):
   for text in ("31", "140", "1000000", "x31y", "3.14", "-7"):
     pieces = [tok.decode([i]) for i in tok.encode(text)]
     assert "".join(pieces) == text
     assert all(len(piece) == 1 for piece in pieces if any(c.isdigit() for c in piece)), pieces
 
 
-def test_common_words_are_one_token_and_the_vocabulary_is_as_large_as_told(tok):
+def test_common_words_are_one_token_and_the_vocabulary_has_the_requested_size(tok):
   assert len(tok.encode(" apples")) == 1
   assert 258 < tok.vocab <= 320
 
 
-def test_nothing_is_added_and_nothing_is_nothing(tok):
+def test_no_token_is_added_to_a_text(tok):
   assert tok.encode("") == [] and tok.decode([]) == ""
   assert len(tok.encode("a")) == 1
 
@@ -78,37 +78,37 @@ def test_special_ids_leave_no_trace_in_text(tok):
   assert tok.decode([*tok.encode("so 7"), tok.end, tok.pad, tok.pad]) == "so 7"
 
 
-def test_training_on_the_same_texts_gives_the_same_bytes(folder, tmp_path):
+def test_training_on_the_same_texts_gives_the_same_bytes(directory, tmp_path):
   tokenizer.train(iter(TEXTS), vocab=320, path=tmp_path / "again")
-  names = sorted(p.name for p in folder.iterdir())
+  names = sorted(p.name for p in directory.iterdir())
   assert names == sorted(p.name for p in (tmp_path / "again").iterdir())
   for name in names:
-    assert (folder / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
-  assert [p.name for p in tmp_path.iterdir()] == ["again"], "the part is gone"
+    assert (directory / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
+  assert [p.name for p in tmp_path.iterdir()] == ["again"], "no partial directory is left"
 
 
-def test_the_folder_is_a_hugging_face_tokenizer(folder, tok):
-  theirs = transformers.AutoTokenizer.from_pretrained(str(folder))
+def test_the_directory_is_a_hugging_face_tokenizer(directory, tok):
+  theirs = transformers.AutoTokenizer.from_pretrained(str(directory))
   assert (theirs.pad_token, theirs.eos_token) == (tokenizer.PAD, tokenizer.END)
   assert (theirs.pad_token_id, theirs.eos_token_id, len(theirs)) == (tok.pad, tok.end, tok.vocab)
   text = TEXTS[1]
   assert theirs.encode(text, add_special_tokens=False) == tok.encode(text)
 
 
-def test_a_folder_that_is_missing_or_empty_or_broken_is_one_refusal(tmp_path, folder):
+def test_a_missing_empty_or_broken_directory_is_a_one_line_error(tmp_path, directory):
   (tmp_path / "empty").mkdir()
   broken = tmp_path / "broken"
   broken.mkdir()
   for name in ("tokenizer.json", "tokenizer_config.json"):
-    (broken / name).write_bytes((folder / name).read_bytes()[:40])
+    (broken / name).write_bytes((directory / name).read_bytes()[:40])
   for name in ("missing", "empty", "broken"):
-    with pytest.raises(errors.UserError, match=name) as refusal:
+    with pytest.raises(errors.UserError, match=name) as error:
       tokenizer.Tokenizer(tmp_path / name)
-    assert refusal.value.code == errors.DATA and "\n" not in str(refusal.value)
+    assert error.value.code == errors.DATA and "\n" not in str(error.value)
 
 
-def test_a_tokenizer_without_an_end_token_is_refused(folder, tmp_path):
-  for file in folder.iterdir():
+def test_a_tokenizer_without_an_end_token_is_rejected(directory, tmp_path):
+  for file in directory.iterdir():
     (tmp_path / file.name).write_bytes(file.read_bytes())
   settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
   del settings["eos_token"]
@@ -121,45 +121,45 @@ GPT2 = {"model_type": "gpt2"}
 
 
 @pytest.fixture
-def of_a_model(folder, tmp_path):
-  """As the hub has GPT-2: the special tokens are those of its class, and no file names them."""
+def model_directory(directory, tmp_path):
+  """Like GPT-2 on the hub: the special tokens come from its class, and no file names them."""
   source = tmp_path / "model"
   source.mkdir()
-  content = (folder / "tokenizer.json").read_text().replace("<end>", "<|endoftext|>")
+  content = (directory / "tokenizer.json").read_text().replace("<end>", "<|endoftext|>")
   (source / "tokenizer.json").write_text(content)
   (source / "tokenizer_config.json").write_text('{"model_max_length": 1024}')
   return source
 
 
-def test_special_tokens_may_be_those_of_the_models_class(of_a_model, tmp_path):
+def test_special_tokens_may_come_from_the_models_class(model_directory, tmp_path):
   names = ("tokenizer.json", "tokenizer_config.json", "vocab.json")
-  tokenizer.copy(of_a_model, names, tmp_path / "copy", GPT2, max_vocab=320)
+  tokenizer.copy(model_directory, names, tmp_path / "copy", GPT2, max_vocab=320)
   copied = tokenizer.Tokenizer(tmp_path / "copy")
   assert copied.decode([copied.end]) == "" and copied.end == 1
   assert copied.encode("<|endoftext|>") != [1]
 
 
-def test_a_tokenizer_that_cannot_be_used_is_not_copied_and_the_refusal_names_its_folder(
-  of_a_model, tmp_path
+def test_an_unusable_tokenizer_is_not_copied_and_the_error_names_its_directory(
+  model_directory, tmp_path
 ):
   for model, room in (({}, 320), (GPT2, 300)):
-    with pytest.raises(errors.UserError, match=str(of_a_model)):
-      tokenizer.copy(of_a_model, ("tokenizer.json",), tmp_path / "copy", model, max_vocab=room)
+    with pytest.raises(errors.UserError, match=str(model_directory)):
+      tokenizer.copy(model_directory, ("tokenizer.json",), tmp_path / "copy", model, max_vocab=room)
     assert not (tmp_path / "copy").exists()
 
 
-def test_ids_with_a_gap_need_a_model_that_knows_the_largest(of_a_model, tmp_path):
-  content = json.loads((of_a_model / "tokenizer.json").read_text())
+def test_ids_with_a_gap_need_a_model_that_has_the_largest(model_directory, tmp_path):
+  content = json.loads((model_directory / "tokenizer.json").read_text())
   content["model"]["vocab"]["\u0120zz"] = 1000
-  (of_a_model / "tokenizer.json").write_text(json.dumps(content))
+  (model_directory / "tokenizer.json").write_text(json.dumps(content))
   with pytest.raises(errors.UserError, match="ids up to 1000"):
-    tokenizer.copy(of_a_model, ("tokenizer.json",), tmp_path / "copy", GPT2, max_vocab=1000)
-  tokenizer.copy(of_a_model, ("tokenizer.json",), tmp_path / "copy", GPT2, max_vocab=1001)
+    tokenizer.copy(model_directory, ("tokenizer.json",), tmp_path / "copy", GPT2, max_vocab=1000)
+  tokenizer.copy(model_directory, ("tokenizer.json",), tmp_path / "copy", GPT2, max_vocab=1001)
   assert tokenizer.Tokenizer(tmp_path / "copy").vocab == 1001
 
 
-def test_a_special_token_that_is_a_letter_is_refused(of_a_model, tmp_path):
-  config = of_a_model / "tokenizer_config.json"
+def test_a_special_token_that_is_a_letter_is_rejected(model_directory, tmp_path):
+  config = model_directory / "tokenizer_config.json"
   config.write_text(json.dumps({"eos_token": "a", "tokenizer_class": "PreTrainedTokenizerFast"}))
   with pytest.raises(errors.UserError, match="special token 'a' is a letter"):
-    tokenizer.Tokenizer(of_a_model)
+    tokenizer.Tokenizer(model_directory)

@@ -1,14 +1,15 @@
-"""Leads a conversation by hand."""
+"""Runs a conversation with scripted replies."""
 
 from distill_jax import records
 
 
 def rationale(parts=(), text="", answer="7"):
+  """A teacher's rationale with these parts."""
   return records.Rationale("p", text, answer, "teacher", 0, "", 0, 0.7, parts=parts)
 
 
 def lead(conversation, reply):
-  """(turns, text): `reply(turn)` is what each turn is answered."""
+  """Runs a conversation and returns (its turns, its text); `reply(turn)` answers each turn."""
   asked = []
   try:
     turns = next(conversation)
@@ -20,10 +21,11 @@ def lead(conversation, reply):
 
 
 def taught(examples):
-  """A student that learnt these by heart."""
+  """Replies of a student that has memorized these examples."""
   targets = {(x.student, x.prompt): x.target for x in examples}
   return lambda turn: targets[turn.student, turn.prompt]
 
 
 def pairs(examples):
+  """(student, prompt, stage) of each example."""
   return [(x.student, x.prompt, x.stage) for x in examples]

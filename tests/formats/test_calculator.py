@@ -1,4 +1,4 @@
-"""Calculator marks: exact, bounded, and never more than arithmetic."""
+"""Calculator marks are exact and bounded, and evaluate nothing but arithmetic."""
 
 import fractions
 import time
@@ -35,7 +35,7 @@ def test_arithmetic_is_exact(expression, value):
   ["", "3+", "*3", "(3", "3)", "3 4", "2**9", "1/0", "3//4", "a+1", "__import__", "9" * 121]
   + ["(" * 40 + "1" + ")" * 40, "-" * 60 + "1", "3;4", "1e9", "%", "()"],
 )
-def test_what_is_no_expression_or_is_too_much_has_no_value(expression):
+def test_invalid_and_oversized_expressions_have_no_value(expression):
   assert calculator.evaluate(expression) is None
 
 
@@ -78,7 +78,7 @@ def test_random_sums_equal_a_plain_evaluation():
     ("no marks: 3 + 4 = 8", "no marks: 3 + 4 = 8"),
   ],
 )  # fmt: skip
-def test_marks_are_completed_and_put_right(text, right):
+def test_marks_are_completed_and_corrected(text, right):
   assert calculator.correct_marks(text) == right
   assert calculator.correct_marks(right) == right
 

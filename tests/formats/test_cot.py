@@ -1,4 +1,4 @@
-"""Plain chain of thought: what is trained on is what is asked for."""
+"""Plain chain of thought: training and inference use the same prompts."""
 
 import pytest
 
@@ -12,7 +12,7 @@ RATIONALE = "Tom has 3 + 4 = 7 apples."
 
 
 def ended(conversation, text: str) -> str:
-  """What a conversation returns when it is told `text`."""
+  """What a conversation returns after the reply `text`."""
   with pytest.raises(StopIteration) as end:
     conversation.send([text])
   return end.value.value
@@ -24,7 +24,7 @@ def test_prompt_and_target_are_as_drawn():
   assert drawn.splitlines() == [line.strip() for line in cot.__doc__.strip().splitlines()[2:]]
 
 
-def test_worked_examples_stand_in_front_and_a_blank_line_apart():
+def test_worked_examples_come_first_separated_by_a_blank_line():
   shots = [("Q1?", "R1.\nAnswer: 1\n"), ("Q2?", "R2.\nAnswer: 2")]
   assert FORMAT.prompt("Q3?", shots) == (
     "Question: Q1?\nReasoning:\nR1.\nAnswer: 1\n\n"
@@ -34,7 +34,7 @@ def test_worked_examples_stand_in_front_and_a_blank_line_apart():
 
 
 @pytest.mark.parametrize("shots", [(), (("Q?", "R.\nAnswer: 1"),)])
-def test_a_student_is_asked_what_it_is_trained_on(shots):
+def test_a_student_is_prompted_as_it_is_trained(shots):
   conversation = FORMAT.conversation(PROBLEM, QUESTION, shots)
   (turn,) = next(conversation)
   target = FORMAT.target(RATIONALE, "7")
@@ -51,7 +51,7 @@ def test_a_conversation_ends_where_the_next_worked_example_would_begin():
   assert ended(conversation, " a\nAnswer: 7\n\nQuestion: Next?\nAnswer: 9") == "a\nAnswer: 7"
 
 
-def test_a_hint_is_the_answer_and_worked_examples_have_theirs():
+def test_with_a_hint_worked_examples_have_theirs_too():
   assert FORMAT.prompt("Q?", [("Old?", "R.\nAnswer: 1")], hint="7") == (
     "Question: Old?\nHint: The answer is 1.\nReasoning:\nR.\nAnswer: 1\n\n"
     "Question: Q?\nHint: The answer is 7.\nReasoning:\n"
@@ -60,10 +60,10 @@ def test_a_hint_is_the_answer_and_worked_examples_have_theirs():
   assert turn.prompt == FORMAT.prompt("Q?", hint="7")
 
 
-@pytest.mark.parametrize("other", [{"style": "plain"}, {"given": (("recall", "x"),)}])
-def test_what_this_format_has_not_is_not_ignored(other):
-  with pytest.raises(ValueError, match=next(iter(other))):
-    next(FORMAT.conversation(PROBLEM, QUESTION, **other))
+@pytest.mark.parametrize("option", [{"style": "plain"}, {"given": (("recall", "x"),)}])
+def test_unsupported_options_are_rejected(option):
+  with pytest.raises(ValueError, match=next(iter(option))):
+    next(FORMAT.conversation(PROBLEM, QUESTION, **option))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_what_this_format_has_not_is_not_ignored(other):
     ("a\n \nb", "a\n \nb"),
   ],
 )
-def test_what_is_cut(text, kept):
+def test_text_is_cut_at_the_first_blank_line(text, kept):
   assert cot.cut_at_stop(text) == kept
 
 
@@ -99,7 +99,7 @@ CLOSING = [
 
 
 @pytest.mark.parametrize("line", CLOSING)
-def test_a_closing_sentence_gives_way_to_the_answer_line(line):
+def test_a_closing_sentence_is_replaced_by_the_answer_line(line):
   assert cot.is_closing(line) and cot.is_closing(f"  {line} ")
   assert cot.target(f"{RATIONALE}\n{line}", "7") == f"{RATIONALE}\nAnswer: 7"
 
@@ -108,7 +108,7 @@ def test_a_closing_sentence_gives_way_to_the_answer_line(line):
   "line",
   ["So Tom has 7 apples.", "Answering this takes two steps.", "7", "The answers are 3 and 4.", ""],
 )
-def test_a_step_of_the_reasoning_is_no_closing_sentence(line):
+def test_a_step_of_the_reasoning_is_not_a_closing_sentence(line):
   assert not cot.is_closing(line)
   assert cot.target(f"a\n{line}", "7").startswith("a\n" + (line and f"{line}\n"))
 
@@ -121,11 +121,11 @@ def test_a_step_of_the_reasoning_is_no_closing_sentence(line):
     "\n**Question 2:** What is 1 + 1?\n1 + 1 = 2\n**Answer:** 2",
   ],
 )
-def test_what_follows_the_answer_line_is_no_reasoning(after):
+def test_text_after_the_answer_line_is_dropped(after):
   assert cot.target(f"{RATIONALE}\n**Answer:** 7\n{after}", "7") == f"{RATIONALE}\nAnswer: 7"
 
 
-def test_only_the_last_line_can_be_the_closing_one():
+def test_only_the_last_line_can_be_a_closing_sentence():
   text = "The answer is not clear at once.\nStep two."
   assert cot.target(text, "7") == f"{text}\nAnswer: 7"
 
@@ -138,4 +138,4 @@ def test_a_target_has_no_blank_line_ends_in_its_answer_and_survives_the_cut(text
   assert cot.cut_at_stop(target) == target
   assert all(line.strip() for line in target.split("\n"))
   assert target.split("\n")[-1] == "Answer: 7" and "Answer: 9" not in target
-  assert cot.target(target, "7") == target, "made twice is made once"
+  assert cot.target(target, "7") == target, "a target is its own target"

@@ -1,4 +1,4 @@
-"""Instruction, input, response; and the answer alone."""
+"""The instruct format and the answer-only format."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def test_a_record_is_as_drawn():
   assert f"\n{drawn}\n" in instruct.__doc__
 
 
-def test_only_the_elicitation_tells_the_styles_apart():
+def test_the_styles_differ_only_in_the_elicitation():
   assert INSTRUCT.prompt(QUESTION) == INSTRUCT.prompt(QUESTION, style="cot")
   plain = INSTRUCT.prompt(QUESTION, style="plain")
   assert INSTRUCT.prompt(QUESTION) == f"{plain}Let's think step by step.\n"
@@ -27,7 +27,7 @@ def test_only_the_elicitation_tells_the_styles_apart():
 
 
 @pytest.mark.parametrize("style", ["", "cot", "plain"])
-def test_a_conversation_asks_in_the_style_that_is_wanted(style):
+def test_a_conversation_uses_the_given_style(style):
   conversation = INSTRUCT.conversation(PROBLEM, QUESTION, style=style)
   (turn,), text = led.lead(conversation, lambda turn: f"{TEXT}\n\n### Input:\nmore")
   assert (turn.student, turn.prompt) == ("student", INSTRUCT.prompt(QUESTION, style=style))
@@ -35,7 +35,7 @@ def test_a_conversation_asks_in_the_style_that_is_wanted(style):
 
 
 @pytest.mark.parametrize("shape", [INSTRUCT, ANSWER])
-def test_a_student_is_asked_what_it_is_trained_on(shape):
+def test_a_student_is_prompted_as_it_is_trained(shape):
   written = led.rationale(text=shape.target(TEXT, "7"))
   shown = shape.examples(PROBLEM, QUESTION, written)
   asked, text = led.lead(shape.conversation(PROBLEM, QUESTION), led.taught(shown))

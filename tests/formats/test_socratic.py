@@ -1,4 +1,4 @@
-"""Sub-questions and solutions: two students who alternate, or one."""
+"""Sub-questions and solutions: two alternating students, or one."""
 
 import re
 
@@ -17,7 +17,7 @@ STEPS = (
 )
 PROBLEM = records.Problem("p", "train", QUESTION, "3", decomposition=STEPS)
 TASK = task.Task("toy", lambda split: [])
-# StrategyQA: questions without solutions, which point back, and facts.
+# Like StrategyQA: sub-questions without solutions, with references, and facts.
 BOOLEAN = records.Problem(
   *("q", "train", "Would a pear sink in water?", "no", "boolean"),
   decomposition=(
@@ -50,8 +50,8 @@ def shown(shape, problem=PROBLEM, steps=None):
 
 
 def test_prompts_are_as_drawn():
-  found = shown(socratic.Iterative(), steps=STEPS[:1])
-  assert [(x.student, x.prompt, x.target) for x in found] == [
+  examples = shown(socratic.Iterative(), steps=STEPS[:1])
+  assert [(x.student, x.prompt, x.target) for x in examples] == [
     ("decomposer", f"Question: {QUESTION}\nSub-question:\n", "How many has he?"),
     (
       "solver",
@@ -65,8 +65,8 @@ def test_prompts_are_as_drawn():
       "No more questions.",
     ),
   ]
-  (whole,) = shown(socratic.Unified(), steps=STEPS[:1])
-  assert (whole.student, whole.prompt, whole.target) == (
+  (example,) = shown(socratic.Unified(), steps=STEPS[:1])
+  assert (example.student, example.prompt, example.target) == (
     "student",
     f"Question: {QUESTION}\nSteps:\n",
     "Sub-question: How many has he?\nSolution: He has 3 + 4 = 7 apples.\nAnswer: 3",
@@ -75,7 +75,7 @@ def test_prompts_are_as_drawn():
 
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("problem", [PROBLEM, BOOLEAN, CHOICE], ids=lambda p: p.kind)
-def test_students_are_asked_what_they_are_trained_on_and_taught_well_they_are_right(name, problem):
+def test_students_are_prompted_as_they_are_trained_and_perfect_ones_are_right(name, problem):
   shape, examples = SHAPES[name], shown(SHAPES[name], problem)
   asked, text = led.lead(shape.conversation(problem, problem.question), led.taught(examples))
   wanted = led.pairs(examples)
@@ -87,7 +87,7 @@ def test_students_are_asked_what_they_are_trained_on_and_taught_well_they_are_ri
   assert "<<" not in text and text.splitlines()[-1] == f"Answer: {problem.gold}"
 
 
-def test_the_decomposer_sees_solutions_only_if_it_should():
+def test_the_decomposer_sees_solutions_only_if_configured():
   blind = [
     x.prompt for x in shown(socratic.Iterative(solutions=False)) if x.student == "decomposer"
   ]
@@ -96,7 +96,7 @@ def test_the_decomposer_sees_solutions_only_if_it_should():
   assert "Solution: He has 3 + 4 = 7 apples." in seeing[1]
 
 
-def test_the_two_alternate_until_there_are_no_more_questions_or_steps():
+def test_the_students_alternate_until_there_are_no_more_questions_or_steps():
   for limit, ends_at in [(8, 3), (2, 8)]:
     asked = []
 
@@ -108,7 +108,7 @@ def test_the_two_alternate_until_there_are_no_more_questions_or_steps():
     shape = socratic.Iterative(max_steps=limit)
     led.lead(shape.conversation(PROBLEM, QUESTION), reply)
     steps = min(limit, ends_at)
-    assert asked == ["decomposer", "solver"] * steps + ["decomposer"] * (limit > ends_at)
+    assert asked == ["decomposer", "solver"] * steps + (["decomposer"] if limit > ends_at else [])
 
 
 @pytest.mark.parametrize(
@@ -128,37 +128,37 @@ def test_the_two_alternate_until_there_are_no_more_questions_or_steps():
     (CHOICE, "Nothing shines.", None),
   ],
 )
-def test_the_last_solutions_answer_counts_and_no_other(problem, last, answer):
-  said = iter(
+def test_only_the_last_solutions_answer_counts(problem, last, answer):
+  replies = iter(
     ["q1?", "First, yes: the answer is 9. Answer: (A)", "q2?", last, "No more questions."]
   )
   _, text = led.lead(
-    socratic.Iterative().conversation(problem, problem.question), lambda turn: next(said)
+    socratic.Iterative().conversation(problem, problem.question), lambda turn: next(replies)
   )
   assert TASK.read_answer(text, problem) == answer
 
 
-def test_nothing_asked_is_nothing_answered():
+def test_without_a_sub_question_there_is_no_answer():
   _, text = led.lead(socratic.Iterative().conversation(PROBLEM, QUESTION), lambda turn: " ")
   assert text == "" and TASK.read_answer(text, PROBLEM) is None
 
 
-def test_gold_questions_that_are_not_there_are_refused():
+def test_missing_gold_sub_questions_are_rejected():
   bare = records.Problem("p", "test", QUESTION, "3")
   with pytest.raises(errors.UserError, match=r"socratic\.questions"):
     next(socratic.Iterative("gold").conversation(bare, QUESTION))
   assert shown(socratic.Iterative(), bare) == [] == shown(socratic.Unified(), bare)
 
 
-def test_separators_survive_a_tokenizer_that_folds_white_space():
+def test_separators_survive_a_tokenizer_that_collapses_white_space():
   for example in shown(socratic.Iterative()):
     assert "\n" not in example.target
     assert re.search(r"(Sub-question|Solution):$", " ".join(example.prompt.split()))
-  (whole,) = shown(socratic.Unified())
-  assert TASK.read_answer(" ".join(whole.target.split()), PROBLEM) == "3"
+  (example,) = shown(socratic.Unified())
+  assert TASK.read_answer(" ".join(example.target.split()), PROBLEM) == "3"
 
 
-def test_facts_solve_the_questions_they_share_words_with():
+def test_facts_become_solutions_of_the_questions_they_share_words_with():
   solved = decompositions.with_solutions(BOOLEAN, BOOLEAN.decomposition)
   assert [solution for _, solution in solved] == [
     "A pear has a density of 0.59.",
@@ -170,17 +170,17 @@ def test_facts_solve_the_questions_they_share_words_with():
   assert decompositions.with_solutions(PROBLEM, STEPS) == STEPS
 
 
-def test_the_solver_reads_earlier_answers_where_a_question_points_back():
+def test_references_to_earlier_answers_are_resolved_for_the_solver():
   steps = (("What?", "Long is it. Answer: 0.59"), ("And?", "one two three four."))
   asked = ("Is #1 below #2, not #3 nor #12?", "")
-  filled = decompositions.resolve_references(BOOLEAN, [*steps, asked])
-  assert filled[2][0] == "Is 0.59 below (one two three four), not #3 nor #12?"
+  resolved = decompositions.resolve_references(BOOLEAN, [*steps, asked])
+  assert resolved[2][0] == "Is 0.59 below (one two three four), not #3 nor #12?"
   assert decompositions.resolve_references(PROBLEM, [*steps, asked])[2] == asked
 
 
-def test_a_wrong_mark_is_put_right_before_it_is_read():
-  said = iter(["How many?", "He has 3 + 4 = <<3+4=8>>8. Answer: 8", "No more questions."])
+def test_a_wrong_mark_is_corrected_before_it_is_shown():
+  replies = iter(["How many?", "He has 3 + 4 = <<3+4=8>>8. Answer: 8", "No more questions."])
   shape = socratic.Iterative(calculator=True)
-  asked, text = led.lead(shape.conversation(PROBLEM, QUESTION), lambda turn: next(said))
+  asked, text = led.lead(shape.conversation(PROBLEM, QUESTION), lambda turn: next(replies))
   assert text == "Sub-question: How many?\nSolution: He has 3 + 4 = 7.\nAnswer: 7"
   assert "<<3+4=7>>7. Answer: 7" in asked[2].prompt

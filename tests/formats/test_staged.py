@@ -1,4 +1,4 @@
-"""Recall, analyze, summarize: what is trained on is what is asked for, and options are data."""
+"""Recall, analyze, summarize: training and inference use the same prompts, and options are data."""
 
 import itertools
 
@@ -9,7 +9,7 @@ from distill_jax.formats import staged
 from distill_jax.tasks import answers, task
 from tests.formats import led
 
-# OpenBookQA's options have commas, and speak of each other.
+# As in OpenBookQA, options have commas and refer to each other.
 CHOICES = (("A", "such as a tall building, or a cave"), ("B", "a lamp, lit"), ("C", "(A) and (B)"))
 PROBLEM = records.Problem("p", "train", "What gives light?", "B", "choice", choices=CHOICES)
 TASK = task.Task("toy", lambda split: [], kind="choice")
@@ -46,7 +46,7 @@ def test_the_stages_are_as_drawn():
 
 
 @pytest.mark.parametrize("stages", STAGES)
-def test_a_student_is_asked_what_it_is_trained_on(stages):
+def test_a_student_is_prompted_as_it_is_trained(stages):
   shape, shown = staged.Staged(stages), examples(stages)
   asked, text = led.lead(shape.conversation(PROBLEM, QUESTION), led.taught(shown))
   assert asked == [staged.turns.Turn(*x) for x in led.pairs(shown)]
@@ -55,7 +55,7 @@ def test_a_student_is_asked_what_it_is_trained_on(stages):
   assert shape.request_kind == ("stage" if len(stages) > 1 else "")
 
 
-def test_options_are_asked_at_once_and_in_the_problems_order():
+def test_options_are_prompted_together_and_in_the_problems_order():
   conversation = staged.Staged().conversation(PROBLEM, QUESTION)
   assert len(next(conversation)) == 1
   options = conversation.send(["A fact."])
@@ -72,9 +72,9 @@ def test_the_order_of_a_rationales_parts_does_not_matter():
 
 @pytest.mark.parametrize("label", ["A", "B", "C"])
 @pytest.mark.parametrize("reason", [text for _, text in PARTS])
-def test_the_summary_wins_over_what_analyses_say(label, reason):
-  said = {"summarize": staged.summary(label)}
-  reply = lambda turn: said.get(turn.stage, reason)
+def test_the_summary_decides_whatever_the_analyses_say(label, reason):
+  summaries = {"summarize": staged.summary(label)}
+  reply = lambda turn: summaries.get(turn.stage, reason)
   _, text = led.lead(staged.Staged().conversation(PROBLEM, QUESTION), reply)
   assert reason.split()[0] in text and TASK.read_answer(text, PROBLEM) == label
 
@@ -83,49 +83,49 @@ def test_the_summary_wins_over_what_analyses_say(label, reason):
   ("summary", "answer"),
   [("", None), ("So the answer is", None), ("I do not know.", None), ("B", "B"), ("(B)", "B")],
 )
-def test_without_a_summary_there_is_no_answer_whatever_analyses_say(summary, answer):
+def test_without_an_answer_in_the_summary_there_is_none_whatever_the_analyses_say(summary, answer):
   reply = lambda turn: summary if turn.stage == "summarize" else "the answer is option A."
   _, text = led.lead(staged.Staged().conversation(PROBLEM, QUESTION), reply)
   assert TASK.read_answer(text, PROBLEM) == answer == answers.read_choice(summary, ("A", "B", "C"))
 
 
-def test_what_is_given_is_not_asked_for_and_is_seen_by_the_stages_after_it():
+def test_given_parts_are_not_sampled_and_are_seen_by_later_stages():
   shown = examples()
   conversation = staged.Staged().conversation(PROBLEM, QUESTION, given=PARTS[:1])
-  asked, whole = led.lead(conversation, led.taught(shown))
+  asked, transcript = led.lead(conversation, led.taught(shown))
   assert [t.prompt for t in asked] == [x.prompt for x in shown[1:]]
-  assert whole.startswith("Recall: Lamps give light, when lit.\nAnalyze: For option A, it")
+  assert transcript.startswith("Recall: Lamps give light, when lit.\nAnalyze: For option A, it")
   conversation = staged.Staged().conversation(PROBLEM, QUESTION, given=PARTS)
   assert [t.prompt for t in led.lead(conversation, led.taught(shown))[0]] == [shown[-1].prompt]
   with pytest.raises(ValueError, match="D"):
     next(staged.Staged().conversation(PROBLEM, QUESTION, given=(("D", "x"),)))
 
 
-def test_separators_survive_a_tokenizer_that_folds_white_space():
+def test_separators_survive_a_tokenizer_that_collapses_white_space():
   for example in examples():
-    folded = " ".join(example.prompt.split())
+    collapsed = " ".join(example.prompt.split())
     last = example.prompt.splitlines()[-1]
-    assert folded.endswith(last)
+    assert collapsed.endswith(last)
     assert example.target == " ".join(example.target.split()) and "\n" not in example.target
 
 
-def test_a_problem_without_options_is_refused():
+def test_a_problem_without_options_is_rejected():
   bare = records.Problem("p", "train", "How many?", "7")
   with pytest.raises(errors.UserError, match="options"):
     conversation = staged.Staged().conversation(bare, "How many?")
     next(conversation)
 
 
-def test_a_rationale_without_a_part_is_no_example():
+def test_a_rationale_without_a_part_is_rejected():
   with pytest.raises(ValueError, match="C"):
     staged.Staged().examples(PROBLEM, QUESTION, led.rationale(PARTS[:3]))
 
 
-def test_the_released_defects_are_there_to_be_measured():
+def test_the_defects_of_the_released_code_can_be_reproduced():
   garbled = staged.Staged(split_on_commas=True).examples(
     PROBLEM, QUESTION, led.rationale(PARTS, answer="B")
   )
-  assert "(s) h as" not in garbled[0].prompt  # only what stands behind a comma is garbled
+  assert "(s) h as" not in garbled[0].prompt  # only text after a comma is garbled
   assert "(A) such as a tall building\n(o) a cave\n(B) a lamp\n(l) \n" in garbled[0].prompt
   asked, _ = led.lead(
     staged.Staged(split_on_commas=True).conversation(PROBLEM, QUESTION), led.taught(garbled)

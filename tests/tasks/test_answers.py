@@ -1,4 +1,4 @@
-"""The reader: what people, teachers and students write, and what they write to break it."""
+"""Answer readers: texts of people, teachers and students, and texts made to break them."""
 
 import fractions
 import time
@@ -81,7 +81,7 @@ def test_an_answer_is_read_as_it_is_meant(text, answer):
   assert answers.read_number(text) == answer
 
 
-def test_without_a_marker_the_last_number_is_an_option():
+def test_without_a_marker_the_last_number_is_read_unless_disabled():
   assert answers.read_number("3 + 4 = 7") == "7"
   assert answers.read_number("3 + 4 = 7", last_number=False) is None
 
@@ -93,12 +93,12 @@ def test_every_fraction_survives_writing_and_reading(value, currency):
   read = answers.read_number(text)
   assert fractions.Fraction(read) == value
   assert answers.same_number(read, str(value))
-  assert answers.read_number(f"Answer: {read}") == read  # canonical means a fixed point
+  assert answers.read_number(f"Answer: {read}") == read  # a canonical number is a fixed point
 
 
 @SETTINGS
 @hypothesis.given(strategies.integers(0, 10**40), strategies.integers(1, 2**99), strategies.data())
-def test_what_is_read_can_be_read_again(top, bottom, data):
+def test_a_read_number_is_read_again_unchanged(top, bottom, data):
   power = data.draw(strategies.integers(-70, 70))
   for text in (f"{top}/{bottom}", f"{top}e{power}", f"0.{top}e{power}"):
     read = answers.read_number(f"Answer: {text}")
@@ -140,7 +140,7 @@ def test_no_text_raises(text):
   + ["1e", "\\frac{1", "answer: {", "####\n", "*", "Answer: 1\nQ:", "(a", "yes ", "answer:\n\n\n"]
   + ["\\\\", "1.", "answer:1=", "$", "½", "answer 1x "],
 )
-def test_a_megabyte_of_anything_is_read_at_once(piece):
+def test_a_megabyte_of_anything_is_read_quickly(piece):
   text = piece * (1_000_000 // len(piece))
   start = time.process_time()
   answers.read_number(text)
@@ -169,7 +169,7 @@ def test_a_choice_is_the_label_named_last(text, label):
   assert answers.read_choice(text, ("a", "b", "e")) == label
 
 
-def test_labels_come_back_as_they_are_spelt():
+def test_labels_are_returned_as_they_are_spelled():
   assert answers.read_choice("answer is (b)", ("A", "B")) == "B"
   assert answers.read_choice("answer is (b)", ()) is None
 
@@ -184,7 +184,7 @@ def test_labels_come_back_as_they_are_spelt():
     ("The answer is unclear", None),
   ],
 )
-def test_a_boolean_is_read_behind_the_marker(text, verdict):
+def test_a_boolean_is_read_after_the_marker(text, verdict):
   assert answers.read_boolean(text) == verdict
 
 
@@ -198,5 +198,5 @@ def test_a_boolean_is_read_behind_the_marker(text, verdict):
     ("The answer is (b). One may doubt (a) or (e).", "b"),
   ],
 )
-def test_who_names_two_choices_has_chosen_none(text, label):
+def test_a_text_that_names_two_choices_chooses_none(text, label):
   assert answers.read_choice(text, ("a", "b", "e")) == label

@@ -1,4 +1,4 @@
-"""Answers that are LaTeX: what counts as equal, what does not, and that no text can break it."""
+"""LaTeX answers: which are equal, which are not, and that no text breaks the reader."""
 
 import time
 
@@ -64,13 +64,13 @@ def test_two_spellings_of_an_answer_are_equal(a, b):
     ("5x+4=0", "5x-4=0"),
   ],
 )
-def test_what_is_not_the_same_text_in_normal_form_is_not_equal(a, b):
+def test_answers_with_different_normal_forms_are_not_equal(a, b):
   assert expressions.normalize(a) != expressions.normalize(b)
 
 
-@pytest.mark.parametrize("nothing", ["", " ", "$", ".", "1" * 301])
-def test_what_is_blank_or_too_long_has_no_normal_form(nothing):
-  assert expressions.normalize(nothing) is None
+@pytest.mark.parametrize("answer", ["", " ", "$", ".", "1" * 301])
+def test_a_blank_or_too_long_answer_has_no_normal_form(answer):
+  assert expressions.normalize(answer) is None
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_what_is_blank_or_too_long_has_no_normal_form(nothing):
     ("Answer:", None),
   ],
 )
-def test_the_last_marker_with_something_behind_it_names_the_answer(text, answer):
+def test_the_last_marker_with_something_after_it_decides(text, answer):
   assert expressions.read_expression(text) == answer
 
 
@@ -122,7 +122,7 @@ def test_no_text_raises_and_white_space_never_matters(text):
 @pytest.mark.parametrize(
   "piece", [*PIECES, "\\boxed{", "answer is $", "\\text{ a", "^{ \\circ", "\n"]
 )
-def test_a_megabyte_of_anything_is_read_at_once(piece):
+def test_a_megabyte_of_anything_is_read_quickly(piece):
   text = piece * (1_000_000 // len(piece))
   start = time.process_time()
   expressions.read_expression(text)

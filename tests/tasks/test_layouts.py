@@ -1,4 +1,4 @@
-"""Every layout that a data set is published in says the same; what says nothing is refused."""
+"""All published layouts of a data set give the same problems; invalid rows are rejected."""
 
 import json
 import sys
@@ -14,8 +14,8 @@ TEXTS = ("salt, not pepper", "a lamp", "water")  # an option with a comma
 
 def _write(path, rows, lines=True):
   path.parent.mkdir(parents=True, exist_ok=True)
-  whole = "".join(json.dumps(row) + "\n" for row in rows) if lines else json.dumps(rows)
-  path.write_text(whole, encoding="utf-8")
+  text = "".join(json.dumps(row) + "\n" for row in rows) if lines else json.dumps(rows)
+  path.write_text(text, encoding="utf-8")
 
 
 def _science(n, labels="ABC"):
@@ -82,7 +82,8 @@ CHOICE_LAYOUTS = {
 
 
 @pytest.mark.parametrize(
-  ("name", "layout"), [(name, layout) for name, all_ in CHOICE_LAYOUTS.items() for layout in all_]
+  ("name", "layout"),
+  [(name, layout) for name, layouts in CHOICE_LAYOUTS.items() for layout in layouts],
 )
 def test_choices_are_the_same_in_every_layout(tmp_path, name, layout):
   make, train, test, more = layout
@@ -99,7 +100,7 @@ def test_choices_are_the_same_in_every_layout(tmp_path, name, layout):
   assert task.problems("test")[0].question == f"What {COUNT}?"
 
 
-def test_labels_in_a_file_of_their_own_are_joined(tmp_path):
+def test_labels_in_a_separate_file_are_joined(tmp_path):
   _labelled(tmp_path / "siqa", _social, "train", "dev", 2)
   task = tasks.get("social_iqa", path=str(tmp_path / "siqa"))
   assert {problem.gold for problem in task.problems("train")} == {"B"}
@@ -116,16 +117,16 @@ def test_labels_in_a_file_of_their_own_are_joined(tmp_path):
 def test_an_official_validation_split_is_used_and_limited(tmp_path):
   for name, first in (("train", 0), ("dev", COUNT), ("test", 2 * COUNT)):
     _write(tmp_path / f"{name}.jsonl", _rows(_science, first))
-  whole = tasks.get("openbookqa", path=str(tmp_path))
+  full = tasks.get("openbookqa", path=str(tmp_path))
   some = tasks.get("openbookqa", path=str(tmp_path), validation=7)
-  assert len(whole.problems("validation")) == len(whole.problems("train")) == COUNT
+  assert len(full.problems("validation")) == len(full.problems("train")) == COUNT
   assert len(some.problems("validation")) == 7 and len(some.problems("train")) == COUNT
   kept = {problem.question for problem in some.problems("validation")}
   assert kept < {f"What {n}?" for n in range(COUNT, 2 * COUNT)}
 
 
 @pytest.mark.parametrize("name", sorted({"csqa", "arc", "strategyqa", "gsm8k", "aqua", "math500"}))
-def test_one_file_is_cut_into_train_and_test_by_the_questions_alone(tmp_path, name):
+def test_one_file_is_split_into_train_and_test_by_the_questions_alone(tmp_path, name):
   rows = [ROW[name](n) for n in range(100)]
   path = tmp_path / "one.jsonl"
   _write(path, rows)
@@ -169,7 +170,7 @@ ROW = {
 }
 
 
-def test_aqua_options_lose_their_letters_and_the_closing_line_becomes_ours(tmp_path):
+def test_aqua_options_lose_their_letters_and_the_closing_line_is_replaced(tmp_path):
   for name, first in (("train.json", 0), ("dev.json", 20), ("test.json", 40)):
     _write(tmp_path / name, _rows(_aqua, first))
   problem = tasks.get("aqua", path=str(tmp_path)).problems("test")[0]
@@ -177,7 +178,7 @@ def test_aqua_options_lose_their_letters_and_the_closing_line_becomes_ours(tmp_p
   assert problem.rationale == "Two.\nAnswer: C"
 
 
-def test_strategyqa_has_facts_and_sub_questions_and_says_yes_or_no(tmp_path):
+def test_strategyqa_has_facts_sub_questions_and_yes_or_no_answers(tmp_path):
   for name, first in (("train.json", 0), ("dev.json", 20)):
     _write(tmp_path / name, _rows(_strategy, first), lines=False)
   task = tasks.get("strategyqa", path=str(tmp_path))
@@ -188,7 +189,7 @@ def test_strategyqa_has_facts_and_sub_questions_and_says_yes_or_no(tmp_path):
   assert task.is_correct(task.read_answer("So it is true.", problem), problem)
 
 
-def test_socratic_files_are_preferred_where_they_are(tmp_path):
+def test_socratic_files_are_preferred_if_they_exist(tmp_path):
   for split in ("train", "test"):
     plain = [{"question": f"{split} {n}?", "answer": f"It is {n}.\n#### {n}"} for n in range(5)]
     _write(tmp_path / f"{split}.jsonl", plain)
@@ -229,9 +230,9 @@ def _asdiv(*answered):
   return f'<?xml version="1.0" encoding="UTF-8" ?><C><ProblemSet>{"".join(rows)}</ProblemSet></C>'
 
 
-def test_asdiv_keeps_what_has_one_number_and_says_how_many_have_not(tmp_path, capsys):
-  told = ["9 (apples)", "1,200", "2.5 (sq. ft)", "1/3", "Yes", "3:4", "5; 6", "3:30 p.m."]
-  (tmp_path / "ASDiv.xml").write_text(_asdiv(*told), encoding="utf-8")
+def test_asdiv_keeps_answers_with_one_number_and_reports_how_many_have_not(tmp_path, capsys):
+  stated = ["9 (apples)", "1,200", "2.5 (sq. ft)", "1/3", "Yes", "3:4", "5; 6", "3:30 p.m."]
+  (tmp_path / "ASDiv.xml").write_text(_asdiv(*stated), encoding="utf-8")
   task = tasks.get("asdiv", path=str(tmp_path))
   problems = sorted(task.problems("train") + task.problems("test"), key=lambda p: p.id)
   assert [p.gold for p in problems] == ["9", "1200", "2.5", "1/3"]
@@ -249,11 +250,11 @@ def test_asdiv_keeps_what_has_one_number_and_says_how_many_have_not(tmp_path, ca
     ("<a><Problem><Body>b</Body></Problem></a>", "no field 'Question'"),
   ],
 )
-def test_xml_that_is_broken_or_declares_anything_is_refused(tmp_path, text, says):
+def test_broken_xml_and_xml_with_declarations_is_rejected(tmp_path, text, says):
   (tmp_path / "ASDiv.xml").write_text(text, encoding="utf-8")
-  with pytest.raises(errors.UserError, match=says) as refusal:
+  with pytest.raises(errors.UserError, match=says) as error:
     tasks.get("asdiv", path=str(tmp_path))
-  assert "ASDiv.xml" in str(refusal.value) and "\n" not in str(refusal.value)
+  assert "ASDiv.xml" in str(error.value) and "\n" not in str(error.value)
 
 
 HUB = {
@@ -296,14 +297,14 @@ HUB = {
 
 
 @pytest.mark.parametrize("name", sorted(HUB))
-def test_the_hub_s_rows_are_read_as_they_are_there(monkeypatch, name):
+def test_the_layouts_of_the_hub_are_read(monkeypatch, name):
   hub, config, splits, make = HUB[name]
   asked = []
 
   class Datasets:
     @staticmethod
-    def load_dataset(path, theirs, split):
-      asked.append((path, theirs, split))
+    def load_dataset(path, name, split):
+      asked.append((path, name, split))
       first = 1 + 100 * ["train", "validation", "test"].index(split)
       return _rows(make, first)
 
@@ -313,10 +314,10 @@ def test_the_hub_s_rows_are_read_as_they_are_there(monkeypatch, name):
   for split in ("train", "validation", "test"):
     assert task.problems(split)
     for problem in task.problems(split):
-      said = problem.rationale or f"I think.\nAnswer: {problem.gold}"
-      assert task.is_correct(task.read_answer(said, problem), problem)
+      text = problem.rationale or f"I think.\nAnswer: {problem.gold}"
+      assert task.is_correct(task.read_answer(text, problem), problem)
   tasks.get(name, hub=f"{hub}:other", validation=4)
-  assert {theirs for _, theirs, _ in asked} == {config, "other"}
+  assert {name for _, name, _ in asked} == {config, "other"}
 
 
 @pytest.mark.parametrize(
@@ -337,22 +338,22 @@ def test_the_hub_s_rows_are_read_as_they_are_there(monkeypatch, name):
     ("math500", {"problem": "p", "solution": "s", "answer": " "}, "'answer' is empty"),
   ],
 )  # fmt: skip
-def test_a_row_that_says_nothing_is_named_with_file_and_row(tmp_path, name, row, says):
+def test_an_invalid_row_is_reported_with_file_and_row(tmp_path, name, row, says):
   _write(tmp_path / "one.jsonl", [ROW[name](3), row] if name in ROW else [row])
-  with pytest.raises(errors.UserError, match=r"one\.jsonl: row") as refusal:
+  with pytest.raises(errors.UserError, match=r"one\.jsonl: row") as error:
     tasks.get(name, path=str(tmp_path / "one.jsonl"))
-  assert says in str(refusal.value) and "\n" not in str(refusal.value)
+  assert says in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", sorted(set(tasks.LOADERS) - {"arithmetic", "taxonomy"}))
-def test_a_missing_directory_says_what_belongs_there(tmp_path, name):
+def test_a_missing_directory_is_reported_with_the_expected_files(tmp_path, name):
   for path in (tmp_path, tmp_path / "none"):
-    with pytest.raises(errors.UserError, match=r"expected .*json|expected .*xml") as refusal:
+    with pytest.raises(errors.UserError, match=r"expected .*json|expected .*xml") as error:
       tasks.get(name, path=str(path))
-    assert "\n" not in str(refusal.value)
+    assert "\n" not in str(error.value)
 
 
-def test_what_someone_types_is_read_like_a_rendered_problem():
+def test_a_typed_question_is_parsed_like_a_rendered_problem():
   task = tasks.Task("x", lambda split: [], kind="choice")
   problem = task.parse_question("Which (of these)?\n(A) one\n(B) two\n")
   assert problem.question == "Which (of these)?"

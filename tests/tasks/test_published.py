@@ -1,5 +1,4 @@
-"""The published files, where they are at hand: they load whole, and what people wrote is read as
-what they meant."""
+"""The published files, if they are available: all rows load, and answers are read as written."""
 
 import pathlib
 
@@ -24,7 +23,7 @@ SETS = (  # task, file or directory, and the questions in train + validation, te
   ("arc", "arc/ARC-Challenge_train.json", 783, 336),
   ("social_iqa", "social_iqa/test.json", 1368, 586),
 )
-AT_HAND = [row for row in SETS if (PUBLISHED / row[1]).exists()]
+AVAILABLE = [row for row in SETS if (PUBLISHED / row[1]).exists()]
 CLOSINGS = {
   "number": ("Answer: {}", "#### {}", "So the answer is {}.", "\\boxed{{{}}}"),
   "choice": ("Answer: {}", "So the answer is ({}) this.", "The answer is {}."),
@@ -33,7 +32,7 @@ CLOSINGS = {
 }
 
 
-@pytest.mark.parametrize(("name", "path", "training", "testing"), AT_HAND)
+@pytest.mark.parametrize(("name", "path", "training", "testing"), AVAILABLE)
 def test_every_gold_answer_and_every_gold_rationale_is_read_as_gold(name, path, training, testing):
   task = tasks.get(name, path=str(PUBLISHED / path), validation=50)
   sizes = {split: len(task.problems(split)) for split in ("train", "validation", "test")}
@@ -41,16 +40,18 @@ def test_every_gold_answer_and_every_gold_rationale_is_read_as_gold(name, path, 
   assert sizes["validation"] == 50
   for split in sizes:
     for problem in task.problems(split):
-      said = [f"I think.\n{closing.format(problem.gold)}" for closing in CLOSINGS[task.kind]]
-      for text in filter(None, [*said, problem.rationale]):
+      texts = [f"I think.\n{closing.format(problem.gold)}" for closing in CLOSINGS[task.kind]]
+      for text in filter(None, [*texts, problem.rationale]):
         assert task.is_correct(task.read_answer(text, problem), problem)
       assert problem.kind == task.kind and problem.question and problem.gold
       if task.kind == "choice":
         assert task.parse_question(task.render(problem)).choices == problem.choices
 
 
-@pytest.mark.skipif(not (PUBLISHED / "math500").is_dir(), reason="the published file is not here")
-def test_a_math_solution_s_own_end_is_its_answer():
+@pytest.mark.skipif(
+  not (PUBLISHED / "math500").is_dir(), reason="the published file is not available"
+)
+def test_the_end_of_a_math_solution_is_read_as_its_answer():
   task = tasks.get("math500", path=str(PUBLISHED / "math500"))
   missed = []
   for problem in task.problems("train") + task.problems("test"):
@@ -60,7 +61,9 @@ def test_a_math_solution_s_own_end_is_its_answer():
   assert len(missed) == 1 and missed[0].endswith("so our answer is correct.")
 
 
-@pytest.mark.skipif(not (PUBLISHED / "gsm8k").is_dir(), reason="the published file is not here")
+@pytest.mark.skipif(
+  not (PUBLISHED / "gsm8k").is_dir(), reason="the published file is not available"
+)
 def test_socratic_solutions_are_the_plain_ones_with_sub_questions():
   task = tasks.get("gsm8k", path=str(PUBLISHED / "gsm8k"))
   socratic = tasks.get("gsm8k", path=str(PUBLISHED / "gsm8k" / "test_socratic.jsonl"))

@@ -1,4 +1,4 @@
-"""The door to the tasks, and the published files when they are at hand."""
+"""Tasks: loading by name, splits, limits and errors."""
 
 import fractions
 import json
@@ -90,7 +90,7 @@ def test_gsm8k_gold_loses_calculator_marks_and_gains_an_answer_line(tmp_path):
   assert problem.gold == "1002"
 
 
-def test_socratic_gsm8k_gives_sub_questions(tmp_path):
+def test_socratic_gsm8k_has_sub_questions(tmp_path):
   row = {"question": "q", "answer": "Why? ** 1+1 = <<1+1=2>>2\nSo? ** 2*2 = 4\n#### 4"}
   for split in ("train", "test"):
     (tmp_path / f"{split}.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
@@ -99,7 +99,7 @@ def test_socratic_gsm8k_gives_sub_questions(tmp_path):
   assert problem.rationale == "1+1 = 2\n2*2 = 4\nAnswer: 4"
 
 
-def test_validation_is_carved_from_train_whatever_the_order_of_the_file(tmp_path):
+def test_validation_is_held_out_from_train_whatever_the_order_of_the_file(tmp_path):
   path = _gsm8k(tmp_path)
   before = tasks.get("gsm8k", path=path, validation=10, train=12, test=7)
   file = tmp_path / "train.jsonl"
@@ -113,7 +113,7 @@ def test_validation_is_carved_from_train_whatever_the_order_of_the_file(tmp_path
   assert {p.split for p in before.problems("validation")} == {"validation"}
 
 
-def test_copies_of_a_question_stay_on_one_side(tmp_path):
+def test_copies_of_a_question_stay_in_one_split(tmp_path):
   path = _gsm8k(tmp_path)
   file = tmp_path / "train.jsonl"
   file.write_text(file.read_text(encoding="utf-8") * 2, encoding="utf-8")
@@ -145,7 +145,7 @@ def test_svamp_takes_a_directory_or_the_one_published_file(tmp_path):
     assert not set(_questions(task, "train")) & set(_questions(task, "test"))
 
 
-def test_the_hub_is_another_door_to_the_same_problems(tmp_path, monkeypatch):
+def test_the_hub_gives_the_same_problems_as_the_files(tmp_path, monkeypatch):
   from_files = tasks.get("gsm8k", path=_gsm8k(tmp_path), validation=3)
 
   def hub(name, config, split):
@@ -176,10 +176,10 @@ def test_the_hub_is_another_door_to_the_same_problems(tmp_path, monkeypatch):
     ("arithmetic", {**WORLD, "train": -1}, "config.world.train"),
   ],
 )
-def test_what_makes_no_sense_is_refused_in_one_line(name, options, says):
-  with pytest.raises(errors.UserError) as refusal:
+def test_invalid_options_are_rejected_in_one_line(name, options, says):
+  with pytest.raises(errors.UserError) as error:
     tasks.get(name, **options)
-  assert says in str(refusal.value) and "\n" not in str(refusal.value)
+  assert says in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -191,16 +191,16 @@ def test_what_makes_no_sense_is_refused_in_one_line(name, options, says):
     ({"question": "q", "answer": "#### none"}, "#### NUMBER"),
   ],
 )
-def test_a_bad_row_is_named_with_file_row_and_field(tmp_path, row, says):
+def test_an_invalid_row_is_reported_with_file_row_and_field(tmp_path, row, says):
   path = _gsm8k(tmp_path, count=3)
   with (tmp_path / "train.jsonl").open("a", encoding="utf-8") as file:
     file.write(json.dumps(row) + "\n")
-  with pytest.raises(errors.UserError, match=r"train\.jsonl: row 4") as refusal:
+  with pytest.raises(errors.UserError, match=r"train\.jsonl: row 4") as error:
     tasks.get("gsm8k", path=path)
-  assert says in str(refusal.value)
+  assert says in str(error.value)
 
 
-def test_an_unknown_split_and_too_large_a_validation_split_are_refused(tmp_path):
+def test_an_unknown_split_and_too_large_a_validation_split_are_rejected(tmp_path):
   path = _gsm8k(tmp_path)
   with pytest.raises(errors.UserError, match="no split 'dev'"):
     tasks.get("gsm8k", path=path).problems("dev")

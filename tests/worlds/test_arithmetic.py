@@ -1,4 +1,4 @@
-"""The world: exact, deterministic, disjoint, and able to mark an attempt."""
+"""The arithmetic world is exact and deterministic, has disjoint splits, and marks attempts."""
 
 import hashlib
 import os
@@ -58,7 +58,7 @@ def test_every_family_appears_where_it_should(world):
 
 
 @pytest.mark.parametrize("story", stories.SEEN + stories.HELD_OUT, ids=lambda story: story.name)
-def test_every_family_has_a_way_of_every_length_and_uses_all_its_states(story):
+def test_every_family_has_a_path_of_every_length_and_reaches_all_its_states(story):
   for steps in range(1, arithmetic.MOST_STEPS + 1):
     assert drawing._walks(story.name, steps)
   reached = {story.start[0]} | {move.target for move in story.moves}
@@ -83,7 +83,7 @@ def test_every_step_is_exact_and_sensible(world, everything):
   assert met == set("+-*/")
 
 
-def test_a_program_uses_only_what_the_question_says_or_a_step_before_found(world, everything):
+def test_a_program_uses_only_numbers_of_the_question_or_of_earlier_steps(world, everything):
   for problem in everything:
     known = {int(digits) for digits in re.findall(r"[0-9]+", problem.question)}
     for step in world.program(problem.id):
@@ -99,14 +99,14 @@ def test_step_counts_follow_the_settings():
   assert {len(longest.program(p.id)) for p in longest.problems("out_of_domain")} == {4, 5}
 
 
-def test_no_split_shares_a_question_with_another_even_under_other_names(world):
+def test_splits_share_no_question_even_up_to_names(world):
   contents = [{drawing.content(p.question) for p in world.problems(s)} for s in arithmetic.SPLITS]
   for number, mine in enumerate(contents):
     for other in contents[number + 1 :]:
       assert not mine & other
 
 
-def test_names_things_and_asides_do_not_make_another_question():
+def test_names_things_and_distractors_do_not_make_another_question():
   content = drawing.content("Tom has 3 apples in a basket. Ann gives Tom 4 apples.")
   assert content == drawing.content(
     "Eva has 3 plums in a basket. Max is 7 years old. Zoe gives Eva 4 plums."
@@ -120,7 +120,7 @@ def test_questions_of_a_split_are_distinct(world):
     assert len(set(questions)) == len(questions)
 
 
-def test_a_world_that_runs_out_of_questions_repeats_some_instead_of_hanging():
+def test_a_world_without_enough_questions_repeats_some_instead_of_hanging():
   world = _world(families=1, operand_max=6, steps_max=1, distractors=0.0, validation=2000)
   assert len(world.problems("validation")) == 2000
 
@@ -159,7 +159,7 @@ def test_every_wording_is_right_and_they_differ(world, everything):
 
 
 def _mutations(world, problem):
-  """(number of the step that is wrong, the attempt)."""
+  """(number of the wrong step, attempt) pairs."""
   program, lines = world.program(problem.id), problem.rationale.split("\n")
   for n, step in enumerate(program):
     result = str(step.result)
@@ -214,17 +214,17 @@ def test_no_attempt_breaks_the_marking(text):
 
 
 @pytest.mark.parametrize("piece", ["1", "1 + ", "1 + 1 = ", "-", "answer:", " ", "Answer: 1\n"])
-def test_a_megabyte_is_marked_at_once(world, piece):
+def test_a_megabyte_is_marked_quickly(world, piece):
   assert world.first_wrong_step("arithmetic/train/0", piece * (1_000_000 // len(piece)))
 
 
-def test_a_problem_is_found_by_its_question_in_any_white_space(world, everything):
+def test_a_problem_is_found_by_its_question_whatever_the_white_space(world, everything):
   for problem in everything[:: len(everything) // 40]:
     assert world.find("\n " + problem.question.replace(" ", "\n ")) == problem
   assert world.find("How many?") is None
 
 
-def test_a_shorter_split_begins_a_longer_one_and_other_splits_do_not_matter(world):
+def test_a_smaller_split_is_a_prefix_of_a_larger_one_and_other_splits_do_not_matter(world):
   small = _world(train=50, validation=0, test=3)
   assert small.problems("train") == world.problems("train")[:50]
   assert small.problem("test", 2) == world.problem("test", 2)
@@ -252,7 +252,7 @@ def test_a_world_is_the_same_in_every_process(world):
 @pytest.mark.parametrize(
   "name", ["", "arithmetic/train", "arithmetic/train/99999", "arithmetic/train/-1", "gsm8k/train/0"]
 )
-def test_an_unknown_problem_or_split_is_refused(world, name):
+def test_an_unknown_problem_or_split_is_rejected(world, name):
   with pytest.raises(errors.UserError, match="no problem"):
     world.program(name)
   with pytest.raises(errors.UserError, match="no split"):

@@ -1,4 +1,4 @@
-"""The world of kinds: consistent, deterministic, disjoint, fair to nobody who only counts words."""
+"""The taxonomy world is consistent and deterministic, with disjoint splits and no word cues."""
 
 import collections
 import hashlib
@@ -43,7 +43,7 @@ ABLE = {ability: word for word, ability in lore.ABILITIES.items()}
 
 
 def _solve(known, problem) -> list[str]:
-  """The labels that fit, from the question's words and the facts alone."""
+  """The labels that fit, found from the question's words and the facts alone."""
 
   def has(kind, word):
     word = ABLE.get(word, word)
@@ -68,7 +68,7 @@ def _solve(known, problem) -> list[str]:
   return [label for label, text in problem.choices if test(text, word)]
 
 
-def test_gold_is_the_one_option_that_the_facts_make_right(world, everything):
+def test_gold_is_the_only_option_that_the_facts_make_right(world, everything):
   assert all(_solve(world.lore, problem) == [problem.gold] for problem in everything)
   assert {world.query(p.id).form.name for p in everything} == set(queries.FORMS)
 
@@ -86,7 +86,7 @@ def test_knowledge_is_balanced(world):
   assert all(kind != food for kind, food in known.food.items())
 
 
-def test_options_are_distinct_and_as_many_as_was_set(everything):
+def test_options_are_distinct_and_as_many_as_configured(everything):
   for problem in everything:
     assert [label for label, _ in problem.choices] == list("ABCD")
     assert len({text for _, text in problem.choices}) == 4
@@ -95,7 +95,7 @@ def test_options_are_distinct_and_as_many_as_was_set(everything):
     assert {len(problem.choices) for problem in small.problems("train")} == {options}
 
 
-def test_no_split_shares_a_question_with_another_in_whatever_order(world):
+def test_splits_share_no_question_whatever_the_order_of_options(world):
   contents = [[world.query(p.id).content for p in world.problems(s)] for s in taxonomy.SPLITS]
   assert all(len(set(mine)) == len(mine) for mine in contents)
   for number, mine in enumerate(contents):
@@ -130,7 +130,7 @@ def test_out_of_domain_takes_two_hops_and_training_never_does(world):
   assert not any(hops(problem) for problem in world.problems("train"))
 
 
-def test_who_forgets_the_first_hop_does_no_better_than_chance(world):
+def test_skipping_the_first_hop_does_no_better_than_chance(world):
   known = world.lore
   right = 0.0
   for problem in world.problems("out_of_domain"):
@@ -145,15 +145,14 @@ def test_who_forgets_the_first_hop_does_no_better_than_chance(world):
   assert right / 300 == pytest.approx(0.25, abs=0.08)
 
 
-def test_gold_stands_anywhere(world):
+def test_gold_is_equally_likely_at_every_position(world):
   counts = collections.Counter(problem.gold for problem in world.problems("train"))
   assert all(count == pytest.approx(750, abs=4 * math.sqrt(3000 * 3 / 16)) for count in
              counts.values())  # fmt: skip
 
 
-def test_counting_the_words_of_options_is_of_little_use(world):
-  """How often each option was right in training, whatever was asked: the best of four is hardly
-  more often right than chance, 25 %."""
+def test_option_frequencies_hardly_predict_the_answer(world):
+  """Guessing the option that was right most often in training is hardly better than 25 %."""
   shown, right = collections.Counter(), collections.Counter()
   for problem in world.problems("train"):
     for label, text in problem.choices:
@@ -167,7 +166,7 @@ def test_counting_the_words_of_options_is_of_little_use(world):
   assert guessed / 500 < 0.32
 
 
-def test_the_question_without_its_options_tells_no_label(world):
+def test_the_question_without_its_options_does_not_predict_the_label(world):
   votes = collections.defaultdict(collections.Counter)
   for problem in world.problems("train"):
     for word in problem.question.split():
@@ -194,7 +193,7 @@ def test_every_wording_is_right_and_they_differ(world, some):
     assert world.wording(problem.id, len(texts)) == texts[0]
 
 
-def test_who_is_mistaken_is_so_consistently_and_is_found_out(world, some):
+def test_a_mistaken_rationale_is_consistent_and_detected(world, some):
   for problem in some:
     for label, _ in problem.choices:
       for variant in range(4):
@@ -205,8 +204,8 @@ def test_who_is_mistaken_is_so_consistently_and_is_found_out(world, some):
         assert text.count("\n") == problem.rationale.count("\n")
 
 
-def test_all_that_is_told_follows_from_the_facts(world, some):
-  """Chains of thought are read back by the marking; stages and sub-questions say the same lines."""
+def test_every_telling_follows_from_the_facts(world, some):
+  """The grader accepts chains of thought; stages and sub-questions have the same lines."""
   for problem in some:
     for variant in range(4):
       lines = world.wording(problem.id, variant)
@@ -221,7 +220,7 @@ def test_all_that_is_told_follows_from_the_facts(world, some):
     assert world.decomposed(problem.id, 0) == problem.decomposition
 
 
-def test_key_information_is_true_and_does_not_look_at_the_options(world, some):
+def test_key_information_is_true_and_independent_of_the_options(world, some):
   known = world.lore
   for problem in some:
     recall = world.staged(problem.id, 0)[0][1]
@@ -247,7 +246,7 @@ def test_the_first_wrong_step_is_found_and_explained(world, some):
     assert world.first_wrong_step(problem.id, "")[0] == 2
 
 
-def test_a_claim_that_is_not_so_is_named(world):
+def test_a_false_claim_is_named(world):
   problem = next(p for p in world.problems("train") if world.query(p.id).form.name == "member")
   kind = problem.choices[0][1]
   group = world.lore.group[kind]
@@ -262,7 +261,7 @@ def test_a_claim_that_is_not_so_is_named(world):
   assert f"not about {stranger}" in world.first_wrong_step(problem.id, swapped)[1]
 
 
-def test_a_verdict_on_another_word_is_no_verdict_on_the_option(world):
+def test_a_verdict_on_another_word_is_not_a_verdict_on_the_option(world):
   problem = next(p for p in world.problems("train") if world.query(p.id).form.name == "properties")
   word = problem.choices[1][1]
   other = next(w for w in lore.PROPERTIES if w not in dict(problem.choices).values())
@@ -272,7 +271,7 @@ def test_a_verdict_on_another_word_is_no_verdict_on_the_option(world):
 
 
 @pytest.mark.parametrize("piece", ["(A) ", "a zibbo is a ", "answer:", " ", "Answer: A\n", "no "])
-def test_a_megabyte_is_marked_at_once(world, piece):
+def test_a_megabyte_is_marked_quickly(world, piece):
   assert world.first_wrong_step("taxonomy/train/0", piece * (1_000_000 // len(piece)))
 
 
@@ -288,7 +287,7 @@ def test_a_problem_is_found_by_its_question_in_any_layout(world, some):
 
 
 def test_texts_stay_short(world, everything):
-  """Words and marks of a gold chain of thought."""
+  """Counts words and punctuation of gold chains of thought."""
   lengths = [
     len(re.findall(r"\w+|[^\w\s]", problem.rationale))
     for problem in everything
@@ -297,7 +296,7 @@ def test_texts_stay_short(world, everything):
   assert sum(lengths) / len(lengths) <= 65 and max(lengths) <= 120
 
 
-def test_a_shorter_split_begins_a_longer_one_and_other_splits_do_not_matter(world):
+def test_a_smaller_split_is_a_prefix_of_a_larger_one_and_other_splits_do_not_matter(world):
   small = _world(train=50, validation=0, test=3)
   assert small.problems("train") == world.problems("train")[:50]
   assert small.problems("test") == world.problems("test")[:3]
@@ -329,14 +328,14 @@ def test_a_world_is_the_same_in_every_process(world):
     ("train", -1), ("train", 10**9), ("out_of_domain", 10**9),
   ],
 )  # fmt: skip
-def test_a_world_that_cannot_be_is_refused_by_the_setting_s_name(setting, value):
+def test_an_invalid_setting_is_rejected_by_name(setting, value):
   with pytest.raises(errors.UserError, match=rf"taxonomy\.{setting} is {value}, but must be"):
     _world(**{setting: value})
 
 
 @pytest.mark.parametrize("changes", [{"kinds": 20, "options": 5}, {"kinds": 144}, {"exceptions": 1},
                                      {"exceptions": 0}, {"kinds": 41, "options": 3}])  # fmt: skip
-def test_every_size_makes_a_world(changes):
+def test_a_world_of_any_size_is_consistent(changes):
   world = _world(**{"train": 200, "validation": 20, "test": 20, "out_of_domain": 20} | changes)
   for split in taxonomy.SPLITS:
     assert all(_solve(world.lore, p) == [p.gold] for p in world.problems(split))
@@ -345,7 +344,7 @@ def test_every_size_makes_a_world(changes):
 @pytest.mark.parametrize(
   "name", ["", "taxonomy/train", "taxonomy/train/99999", "arithmetic/test/0"]
 )
-def test_an_unknown_problem_or_split_is_refused(world, name):
+def test_an_unknown_problem_or_split_is_rejected(world, name):
   with pytest.raises(errors.UserError, match="no problem"):
     world.wording(name, 0)
   with pytest.raises(errors.UserError, match="no split"):
