@@ -367,7 +367,7 @@ def serve(settings: Settings, *, port: int, log: str) -> None:
     port=port,
     latency=own.latency,
     error_rate=own.error_rate,
-    faults=own.faults,
+    faults_script=own.faults,
     seed=teacher.world_of(settings).seed,
     log=log,
   )

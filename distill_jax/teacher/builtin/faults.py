@@ -1,19 +1,24 @@
-"""What a server may do wrong, as a script: `429:retry_after=1@0.05,500@0.1,cut@0.02`.
+"""Faults that the server injects, as a script: `429:retry_after=1@0.05,500@0.1,cut@0.02`.
 
-KIND[:OPTION=VALUE]...@PROBABILITY, separated by commas. Kinds: any status from 400 to 599, and
+Each entry is KIND[:OPTION=VALUE]...@PROBABILITY. Kinds are the statuses from 400 to 599, and
 
-cut       the body ends in the middle, then the connection closes
-torn      a whole HTTP answer whose JSON ends in the middle
-html      a status page instead of JSON             empty_object  {}
-no_choices  an empty list of choices                close    no answer at all
-hang      nothing, until the client leaves          drip     the body, far too slowly
-refusal, filter, length, empty   a reply that is none, in the protocol's own words
-fewer     one choice, however many were asked for
-spent     a whole reply           double   a whole reply in which `choices` stands twice
+cut           the body ends in the middle, then the connection closes
+torn          a complete HTTP response whose JSON ends in the middle
+html          a status page instead of JSON
+empty_object  {}
+no_choices    an empty list of choices
+close         no response; the connection closes
+hang          no response until the client disconnects
+drip          the second half of the body arrives far too slowly
+refusal, filter, length, empty   an invalid reply, in the protocol's own terms
+fewer         one choice, however many were requested
+spent         a complete reply
+double        a complete reply in which `choices` appears twice
 
 Options of a status: retry_after (seconds), retry_after_ms, retry_date (seconds from now, sent as a
-date), code (of the error, for example insufficient_quota), say (the error's message). Of a status
-and of spent: reset_requests, reset_tokens (6m0s), remaining_requests, remaining_tokens, request_id.
+date), code (of the error, such as insufficient_quota), say (the error's message). Options of a
+status and of `spent`: reset_requests, reset_tokens (6m0s), remaining_requests, remaining_tokens,
+request_id.
 """
 
 import asyncio
@@ -22,15 +27,17 @@ import email.utils
 import hashlib
 import json
 import time
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 from distill_jax import errors
 from distill_jax.teacher.builtin import http
 from distill_jax.teacher.client import verdicts
 
 KINDS = (
-  "cut", "torn", "html", "empty_object", "no_choices", "close", "hang", "drip", "refusal", "filter",
-  "length", "empty", "fewer", "spent", "double",
-)  # fmt: skip
+  *("cut", "torn", "html", "empty_object", "no_choices", "close", "hang", "drip", "refusal"),
+  *("filter", "length", "empty", "fewer", "spent", "double"),
+)
 HEADERS = {
   "retry_after": "Retry-After",
   "retry_after_ms": "Retry-After-Ms",
@@ -43,24 +50,39 @@ HEADERS = {
 WAITS = ("retry_after", "retry_after_ms", "reset_requests", "reset_tokens")
 OPTIONS = (*HEADERS, "retry_date", "code", "say")
 
+HANG = 3600.0  # seconds
+DRIP = 0.2  # seconds per byte
+
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-  kind: str  # one of KINDS, or a status
+  """A fault. `kind` is one of KINDS or a status."""
+
+  kind: str
   options: tuple[tuple[str, str], ...] = ()
 
 
-class Script:
-  """Which fault the request with a given number (from 0) meets: a function of seed and number."""
-
-  def __init__(self, script: str, seed: int):
-    """Raises errors.UserError if the script cannot be read."""
-    self._seed = seed
-    self._shares = [_share(part.strip()) for part in script.split(",") if part.strip()]
-    if sum(share for _, share in self._shares) > 1:
-      raise _refusal(script, "probabilities that sum to 1 at most")
+class FaultSource(Protocol):
+  """Decides which request meets which fault."""
 
   def pick(self, number: int) -> Fault | None:
+    """The fault of request `number` (from 0); None for none."""
+    ...
+
+
+class Script:
+  """Faults drawn at random, as a function of the seed and the number of the request."""
+
+  def __init__(self, script: str, seed: int):
+    """Parses a script. Raises errors.UserError if it is invalid."""
+    self._seed = seed
+    entries = [entry.strip() for entry in script.split(",")]
+    self._shares = [_parse_entry(entry) for entry in entries if entry]
+    if sum(share for _, share in self._shares) > 1:
+      raise _invalid(script, "probabilities that sum to 1 at most")
+
+  def pick(self, number: int) -> Fault | None:
+    """The fault of request `number` (from 0); None for none."""
     drawn = chance(f"fault {self._seed} {number}")
     for fault, share in self._shares:
       drawn -= share
@@ -70,112 +92,147 @@ class Script:
 
 
 class Sequence:
-  """An explicit list: entry k for request k ("" for none), nothing after its end."""
+  """Faults by the number of the request: "" for none, and none after the end of the list."""
 
-  def __init__(self, faults):
-    self._faults = [parse(entry) if entry else None for entry in faults]
+  def __init__(self, entries: Iterable[str]):
+    self._faults = [parse(entry) if entry else None for entry in entries]
 
   def pick(self, number: int) -> Fault | None:
+    """The fault of request `number` (from 0); None for none."""
     return self._faults[number] if number < len(self._faults) else None
 
 
 def parse(text: str) -> Fault:
-  """The fault in `KIND[:OPTION=VALUE]...`. Raises errors.UserError."""
-  kind, *options = text.split(":")
-  status = kind.isascii() and kind.isdecimal() and len(kind) == 3 and kind[0] in "45"
-  if kind not in KINDS and not status:
-    raise _refusal(text, f"a status from 400 to 599, or {', '.join(KINDS)}")
-  pairs = tuple((name, value) for name, _, value in (option.partition("=") for option in options))
-  if any(name not in OPTIONS for name, _ in pairs):
-    raise _refusal(text, f"options {', '.join(OPTIONS)}")
-  for name, value in pairs:
-    date = name == "retry_date" and not value.replace(".", "", 1).isdecimal()
-    if date or (name in WAITS and verdicts.parse_wait(value, 0.0) is None):
-      raise _refusal(text, f"a number for {name}")
-  return Fault(kind, pairs)
+  """Parses `KIND[:OPTION=VALUE]...`. Raises errors.UserError if it is invalid."""
+  kind, *entries = text.split(":")
+  is_status = kind.isascii() and kind.isdecimal() and len(kind) == 3 and kind[0] in "45"
+  if kind not in KINDS and not is_status:
+    raise _invalid(text, f"a status from 400 to 599, or {', '.join(KINDS)}")
+  options = tuple((name, value) for name, _, value in (entry.partition("=") for entry in entries))
+  if any(name not in OPTIONS for name, _ in options):
+    raise _invalid(text, f"options {', '.join(OPTIONS)}")
+  for name, value in options:
+    bad_date = name == "retry_date" and not value.replace(".", "", 1).isdecimal()
+    if bad_date or (name in WAITS and verdicts.parse_wait(value, 0.0) is None):
+      raise _invalid(text, f"a number for {name}")
+  return Fault(kind, options)
 
 
 def chance(text: str) -> float:
-  """A number in [0, 1) that the text decides."""
+  """A pseudo-random number in [0, 1), as a function of `text`."""
   digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
   return int.from_bytes(digest[:7], "big") / 2**56
 
 
-def _share(part: str) -> tuple[Fault, float]:
-  head, at, share = part.rpartition("@")
+def _parse_entry(entry: str) -> tuple[Fault, float]:
+  fault, at, share = entry.rpartition("@")
   if not at or not share.replace(".", "", 1).isdecimal() or float(share) > 1:
-    raise _refusal(part, "KIND@PROBABILITY, such as 500@0.1")
-  return parse(head), float(share)
+    raise _invalid(entry, "KIND@PROBABILITY, such as 500@0.1")
+  return parse(fault), float(share)
 
 
-def _refusal(value: str, allowed: str):
-  do = "--config.teacher.builtin.faults=429:retry_after=1@0.05,500@0.1"
-  return errors.config("teacher.builtin.faults", value, allowed, do)
+def _invalid(value: str, allowed: str) -> errors.UserError:
+  example = "--config.teacher.builtin.faults=429:retry_after=1@0.05,500@0.1"
+  return errors.config("teacher.builtin.faults", value, allowed, example)
 
 
-def _set(**parts):
-  """A change to every choice of a reply."""
-
-  def change(reply: dict) -> None:
-    for choice in reply["choices"]:
-      choice["finish_reason"] = parts.get("finish", "stop")
-      choice["message"]["content"] = parts.get("content", choice["message"]["content"])
-      if "refusal" in parts:
-        choice["message"]["refusal"] = parts["refusal"]
-
-  return change
+def _set_choices(reply: dict[str, Any], *, finish: str = "stop", **message: Any) -> None:
+  for choice in reply["choices"]:
+    choice["finish_reason"] = finish
+    choice["message"] |= message
 
 
-def _fewer(reply: dict) -> None:
+def _refuse(reply: dict[str, Any]) -> None:
+  _set_choices(reply, content=None, refusal="I cannot help with that.")
+
+
+def _filter(reply: dict[str, Any]) -> None:
+  _set_choices(reply, finish="content_filter", content="")
+
+
+def _truncate(reply: dict[str, Any]) -> None:
+  _set_choices(reply, finish="length")
+
+
+def _empty(reply: dict[str, Any]) -> None:
+  _set_choices(reply, content="")
+
+
+def _keep_one(reply: dict[str, Any]) -> None:
   del reply["choices"][1:]
 
 
-SHAPES = {
-  "refusal": _set(content=None, refusal="I cannot help with that."),
-  "filter": _set(content="", finish="content_filter"),
-  "length": _set(finish="length"),
-  "empty": _set(content=""),
-  "fewer": _fewer,
-  "spent": lambda reply: None,
+def _keep(reply: dict[str, Any]) -> None:
+  del reply
+
+
+# Faults that change a reply in place. The response is complete and billed.
+REPLY_FAULTS: dict[str, Callable[[dict[str, Any]], None]] = {
+  "refusal": _refuse,
+  "filter": _filter,
+  "length": _truncate,
+  "empty": _empty,
+  "fewer": _keep_one,
+  "spent": _keep,
 }
 
 
 def headers(fault: Fault) -> dict[str, str]:
-  """What the answer says in its head."""
+  """The response headers that a fault's options ask for."""
   return {HEADERS[name]: value for name, value in fault.options if name in HEADERS}
 
 
-async def commit(writer, fault, reply) -> bool:
-  """Answers as the fault says; whether the connection stays open."""
+async def respond(writer: asyncio.StreamWriter, fault: Fault, reply: Callable[[], Any]) -> bool:
+  """Responds as a fault demands.
+
+  Args:
+    writer: The connection.
+    fault: The fault; not one of REPLY_FAULTS.
+    reply: Makes the JSON object that would have been sent.
+
+  Returns:
+    Whether the connection stays open.
+  """
   if fault.kind.isdecimal():
-    options = dict(fault.options)
-    extra = headers(fault)
-    if "retry_date" in options:
-      when = time.time() + float(options["retry_date"])
-      extra["Retry-After"] = email.utils.formatdate(when, usegmt=True)
-    body = http.error(options.get("say", "an injected fault"), options.get("code"))
-    await http.send(writer, int(fault.kind), body, extra)
+    await _send_status(writer, fault)
     return True
   if fault.kind == "close":
     return False
   if fault.kind == "hang":
-    await asyncio.sleep(3600)
+    await asyncio.sleep(HANG)
     return False
-  bodies = {"html": b"<!doctype html><title>Bad gateway</title>", "empty_object": b"{}"}
-  whole = (
-    bodies.get(fault.kind)
-    or json.dumps(reply() | ({"choices": []} if fault.kind == "no_choices" else {})).encode()
-  )
-  if fault.kind == "double":
-    whole = b'{"choices": [], ' + whole[1:]
-  if fault.kind == "torn":
-    whole = whole[: len(whole) // 2]
-  sent = whole[: len(whole) // 2] if fault.kind in ("cut", "drip") else whole
-  writer.write(http.head(200, len(whole), {}) + sent)
+  body = _body(fault.kind, reply)
+  sent = body[: len(body) // 2] if fault.kind in ("cut", "drip") else body
+  writer.write(http.head(200, len(body), {}) + sent)
   await writer.drain()
   if fault.kind == "drip":
-    for position in range(len(sent), len(whole)):
-      await asyncio.sleep(0.2)
-      writer.write(whole[position : position + 1])
+    for position in range(len(sent), len(body)):
+      await asyncio.sleep(DRIP)
+      writer.write(body[position : position + 1])
       await writer.drain()
   return fault.kind != "cut"
+
+
+async def _send_status(writer: asyncio.StreamWriter, fault: Fault) -> None:
+  options, response_headers = dict(fault.options), headers(fault)
+  if "retry_date" in options:
+    date = time.time() + float(options["retry_date"])
+    response_headers["Retry-After"] = email.utils.formatdate(date, usegmt=True)
+  body = http.error(options.get("say", "an injected fault"), options.get("code"))
+  await http.send(writer, int(fault.kind), body, response_headers)
+
+
+def _body(kind: str, reply: Callable[[], Any]) -> bytes:
+  """The body of a malformed response, before it is cut off."""
+  if kind == "html":
+    return b"<!doctype html><title>Bad gateway</title>"
+  if kind == "empty_object":
+    return b"{}"
+  if kind == "no_choices":
+    return json.dumps(reply() | {"choices": []}).encode()
+  body = json.dumps(reply()).encode()
+  if kind == "double":
+    return b'{"choices": [], ' + body[1:]
+  if kind == "torn":
+    return body[: len(body) // 2]
+  return body

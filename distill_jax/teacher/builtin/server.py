@@ -1,7 +1,7 @@
-"""A small HTTP/1.1 server that speaks OpenAI's chat completions: the built-in teacher and tests.
+"""A small HTTP/1.1 server for OpenAI's chat completions: for the built-in teacher and for tests.
 
-POST /v1/chat/completions    GET /v1/models    GET /stats (server.Stats)
-/v1/files and /v1/batches: batch_server.py
+POST /v1/chat/completions    GET /v1/models    GET /stats (see `Stats`)
+/v1/files and /v1/batches are in `batch_server`.
 """
 
 import asyncio
@@ -12,98 +12,144 @@ import hashlib
 import json
 import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from distill_jax import errors
 from distill_jax.teacher.builtin import batch_server, faults, http
 from distill_jax.teacher.prompts import schema
 
-LIMIT = 64 * 2**20  # bytes of a request body
-LINE = 64 * 2**10  # bytes of a header line
-BYTES_A_TOKEN = 4  # what it bills
+MAX_BODY = 64 * 2**20  # bytes
+MAX_HEADER_LINE = 64 * 2**10  # bytes
+BYTES_PER_TOKEN = 4  # for the usage it reports
 REMEMBERED = 4096  # answers, by their Idempotency-Key
+
+_INVALID = (ValueError, TypeError, KeyError, OverflowError, RecursionError)
+
+# answer(messages, n, temperature, seed) -> n texts; messages are (role, content) pairs.
+Answer = Callable[[Sequence[tuple[str, str]], int, float, int | None], list[str]]
 
 
 @dataclasses.dataclass
 class Stats:
-  """Counts since the start; `paid_twice`: replies to a body that was answered in full before."""
+  """Counts since the start.
+
+  Attributes:
+    requests: HTTP requests for completions, and lines of batches.
+    completed: Replies (choices) sent in full.
+    paid_twice: Replies to a body that was answered in full before.
+    faults: Faults injected.
+    in_flight: Requests being answered.
+    max_in_flight: The most at any time.
+  """
 
   requests: int = 0
-  completed: int = 0  # replies (choices) sent whole
+  completed: int = 0
   paid_twice: int = 0
   faults: int = 0
   in_flight: int = 0
-  most_in_flight: int = 0
+  max_in_flight: int = 0
 
 
 class Server:
-  """Answers with answer(messages, n, temperature, seed) -> n texts; messages are (role, content).
+  """An OpenAI-compatible server on the loopback interface.
 
-  latency  seconds before each answer
-  script   a faults.Script or faults.Sequence
-  log      file that gets one line of JSON for each request answered in full; "" for none
-  idempotent   a request whose Idempotency-Key was answered in full gets that answer, for nothing
+  Attributes:
+    stats: Counts since the start.
+    batches: The files and batches.
+    authorizations: Authorization headers received; in memory only.
   """
 
   def __init__(
-    self, answer, *, port: int, model: str, latency: float, script, log: str, idempotent=True
+    self,
+    answer: Answer,
+    *,
+    port: int,
+    model: str,
+    latency: float,
+    script: faults.FaultSource,
+    log: str,
+    idempotent: bool = True,
   ):
-    self._answers: dict | None = {} if idempotent else None
+    """Creates a server; `running` and `serve_forever` start it.
+
+    Args:
+      answer: Makes the replies.
+      port: TCP port; 0 for a free one.
+      model: Its name of the model.
+      latency: Seconds before each answer.
+      script: Which requests meet which faults.
+      log: File that gets a line of JSON for each request answered in full; "" for none.
+      idempotent: Whether a request whose Idempotency-Key was answered in full gets the same answer
+        again, at no cost.
+    """
+    self._answers: dict[tuple[str, bytes], dict[str, Any]] = {}
     self._answer, self._port, self._model = answer, port, model
     self._latency, self._script, self._log = latency, script, log
+    self._idempotent = idempotent
     self.stats = Stats()
     self.batches = batch_server.BatchService(self.line, latency)
-    self.authorizations: set[str] = set()  # headers seen, in memory only
-    self._completed: collections.Counter = collections.Counter()
-    self._connections: set[asyncio.Task] = set()
+    self.authorizations: set[str] = set()
+    self._completed: collections.Counter[str] = collections.Counter()  # by hash of the body
+    self._connections: set[asyncio.Task[None]] = set()
 
   @contextlib.contextmanager
-  def running(self):
-    """Serves from a thread of its own while the context lasts; yields the base URL."""
-    started, ready = threading.Event(), {}
+  def running(self) -> Iterator[str]:
+    """Serves from a thread while the context lasts; yields the base URL.
 
-    def serve():
+    Raises:
+      errors.UserError: The port cannot be used.
+    """
+    started = threading.Event()
+    state: dict[str, Any] = {}
+
+    def announce(url: str, stop: Callable[[], object]) -> None:
+      state.update(url=url, stop=stop)
+      started.set()
+
+    def serve() -> None:
       try:
-        asyncio.run(self._serve(started, ready))
+        asyncio.run(self._serve(announce))
       except (OSError, OverflowError) as error:
-        ready["error"] = error
+        state["error"] = error
         started.set()
 
     thread = threading.Thread(target=serve, name="teacher server", daemon=True)
     thread.start()
     started.wait()
-    if "error" in ready:
+    if "error" in state:
       thread.join()
-      raise _port_refusal(self._port, ready["error"])
+      raise _port_error(self._port, state["error"])
     try:
-      yield ready["url"]
+      yield state["url"]
     finally:
-      ready["loop"].call_soon_threadsafe(ready["stop"].set)
+      state["stop"]()
       thread.join()
 
-  def serve_forever(self, announce) -> None:
-    """Serves until the process is interrupted; announce(base URL) when it listens."""
+  def serve_forever(self, announce: Callable[[str], None]) -> None:
+    """Serves until the process is interrupted.
+
+    Args:
+      announce: Called with the base URL once the server listens.
+
+    Raises:
+      errors.UserError: The port cannot be used.
+    """
     try:
-      asyncio.run(self._serve(None, {"announce": announce}))
+      asyncio.run(self._serve(lambda url, stop: announce(url)))
     except KeyboardInterrupt:
       pass
     except (OSError, OverflowError) as error:
-      raise _port_refusal(self._port, error) from None
+      raise _port_error(self._port, error) from None
 
-  async def _serve(self, started, ready: dict) -> None:
-    stop = asyncio.Event()
+  async def _serve(self, announce: Callable[[str, Callable[[], object]], None]) -> None:
+    """Serves until stopped. `announce` gets the base URL and a thread-safe function that stops."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
     server = await asyncio.start_server(
-      self._connection, "127.0.0.1", self._port, limit=LINE, backlog=1024
+      self._connection, "127.0.0.1", self._port, limit=MAX_HEADER_LINE, backlog=1024
     )
     port = server.sockets[0].getsockname()[1]
-    ready |= {
-      "loop": asyncio.get_running_loop(),
-      "stop": stop,
-      "url": f"http://127.0.0.1:{port}/v1",
-    }
-    if "announce" in ready:
-      ready["announce"](ready["url"])
-    if started is not None:
-      started.set()
+    announce(f"http://127.0.0.1:{port}/v1", lambda: loop.call_soon_threadsafe(stop.set))
     try:
       await stop.wait()
     finally:
@@ -113,80 +159,87 @@ class Server:
         task.cancel()
       await asyncio.gather(*self._connections, return_exceptions=True)
 
-  async def _connection(self, reader, writer) -> None:
+  async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     task = asyncio.current_task()
+    assert task is not None
     self._connections.add(task)
     try:
       while await self._exchange(reader, writer):
         pass
     except (ConnectionError, asyncio.IncompleteReadError, ValueError, asyncio.CancelledError):
-      pass  # the client left, or sent what is not HTTP, or the server stops
+      pass  # the client disconnected or did not send HTTP, or the server stops
     finally:
       self._connections.discard(task)
       writer.close()
       with contextlib.suppress(ConnectionError, asyncio.CancelledError):
         await writer.wait_closed()
 
-  async def _exchange(self, reader, writer) -> bool:
-    """One request and its answer; whether the connection stays open."""
+  async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    """Answers one request. Returns whether the connection stays open."""
     line = (await reader.readline()).decode("latin-1").split()
     if len(line) != 3:
       return False
+    method, target, _ = line
     headers = {}
     while entry := (await reader.readline()).decode("latin-1").strip():
       name, _, value = entry.partition(":")
       headers[name.lower()] = value.strip()
     length = int(headers.get("content-length", "0"))
-    path = line[1].partition("?")[0]
-    most = batch_server.LIMIT if path == "/v1/files" else LIMIT
-    if not 0 <= length <= most or "transfer-encoding" in headers:
+    path = target.partition("?")[0]
+    max_body = batch_server.MAX_UPLOAD if path == "/v1/files" else MAX_BODY
+    if not 0 <= length <= max_body or "transfer-encoding" in headers:
       await http.send(writer, 413, http.error("the body is too long or has no length"))
       return False
     body = await reader.readexactly(length)
-    if line[0] == "POST" and path == "/v1/chat/completions":
+    if method == "POST" and path == "/v1/chat/completions":
       self.authorizations.add(headers.get("authorization", ""))
       return await self._completion(reader, writer, body, headers.get("idempotency-key", ""))
     if path.startswith(("/v1/files", "/v1/batches")):
       self.authorizations.add(headers.get("authorization", ""))
-      return await self.batches.exchange(writer, line[0], line[1], headers, body)
-    if line[0] == "GET" and path == "/v1/models":
-      await http.send(
-        writer, 200, {"object": "list", "data": [{"id": self._model, "object": "model"}]}
-      )
-    elif line[0] == "GET" and path == "/stats":
+      return await self.batches.exchange(writer, method, target, headers, body)
+    if method == "GET" and path == "/v1/models":
+      models = [{"id": self._model, "object": "model"}]
+      await http.send(writer, 200, {"object": "list", "data": models})
+    elif method == "GET" and path == "/stats":
       await http.send(writer, 200, dataclasses.asdict(self.stats))
     else:
       await http.send(writer, 404, http.error(f"nothing at {path}"))
     return headers.get("connection", "").lower() != "close"
 
-  async def _completion(self, reader, writer, raw: bytes, name: str) -> bool:
-    stats = self.stats
-    number = stats.requests
+  async def _completion(
+    self,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    raw: bytes,
+    idempotency_key: str,
+  ) -> bool:
+    """Answers a request for completions. Returns whether the connection stays open."""
+    number, stats = self.stats.requests, self.stats
     stats.requests += 1
     stats.in_flight += 1
-    stats.most_in_flight = max(stats.most_in_flight, stats.in_flight)
+    stats.max_in_flight = max(stats.max_in_flight, stats.in_flight)
     try:
       if self._latency:
         await asyncio.sleep(self._latency)
-      fault = self._script.pick(number)
-      stats.faults += fault is not None
+      fault = self._next_fault(number)
       try:
-        asked = http.completion(raw)
-      except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        request = http.parse_completion(raw)
+      except _INVALID:
         await http.send(writer, 400, http.error("not a chat completion request"))
         return True
-      if fault is not None and fault.kind not in faults.SHAPES:
-        return await faults.commit(writer, fault, lambda: self._reply(asked, number))
-      known = self._answers.get((name, raw)) if name and self._answers is not None else None
-      reply = known or self._reply(asked, number)
+      if fault is not None and fault.kind not in faults.REPLY_FAULTS:
+        return await faults.respond(writer, fault, lambda: self._reply(request, number))
+      remembers = self._idempotent and bool(idempotency_key)
+      known = self._answers.get((idempotency_key, raw)) if remembers else None
+      reply = known or self._reply(request, number)
       if fault is not None and not known:
-        faults.SHAPES[fault.kind](reply)
+        faults.REPLY_FAULTS[fault.kind](reply)
       if reader.at_eof() or writer.is_closing():
-        return False  # the client left; it pays for nothing
+        return False  # the client disconnected, so it pays nothing
       if not known:
-        self._count(raw, asked, len(reply["choices"]))
-        if name and self._answers is not None:
-          self._answers[name, raw] = reply
+        self._count(raw, request, len(reply["choices"]))
+        if remembers:
+          self._answers[idempotency_key, raw] = reply
           if len(self._answers) > REMEMBERED:
             del self._answers[next(iter(self._answers))]
       await http.send(writer, 200, reply, faults.headers(fault) if fault else None)
@@ -194,32 +247,37 @@ class Server:
     finally:
       stats.in_flight -= 1
 
-  def line(self, raw: bytes) -> tuple[int, dict] | None:
-    """(status, body) of one request of a batch; see batch_server.BatchService."""
+  def line(self, raw: bytes) -> batch_server.LineAnswer | None:
+    """(status, body) of one request of a batch. See `batch_server.BatchService`."""
     number = self.stats.requests
     self.stats.requests += 1
-    fault = self._script.pick(number)
-    self.stats.faults += fault is not None
+    fault = self._next_fault(number)
     try:
-      asked = http.completion(raw)
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+      request = http.parse_completion(raw)
+    except _INVALID:
       return 400, http.error("not a chat completion request")
     if fault is not None and fault.kind.isdecimal():
       options = dict(fault.options)
       return int(fault.kind), http.error(options.get("say", "injected"), options.get("code"))
-    if fault is not None and fault.kind not in faults.SHAPES:
+    if fault is not None and fault.kind not in faults.REPLY_FAULTS:
       return {"empty_object": (200, {}), "close": (0, {})}.get(fault.kind)
-    reply = self._reply(asked, number)
+    reply = self._reply(request, number)
     if fault is not None:
-      faults.SHAPES[fault.kind](reply)
-    self._count(raw, asked, len(reply["choices"]))
+      faults.REPLY_FAULTS[fault.kind](reply)
+    self._count(raw, request, len(reply["choices"]))
     return 200, reply
 
-  def _reply(self, asked: dict, number: int) -> dict:
-    texts = self._answer(asked["messages"], asked["n"], asked["temperature"], asked["seed"])
-    if asked["schema"] in schema.SCHEMAS:
-      texts = [schema.as_json(asked["schema"], text) or text for text in texts]
-    tokens_in = sum(_tokens(content) for _, content in asked["messages"])
+  def _next_fault(self, number: int) -> faults.Fault | None:
+    fault = self._script.pick(number)
+    if fault is not None:
+      self.stats.faults += 1
+    return fault
+
+  def _reply(self, request: http.CompletionRequest, number: int) -> dict[str, Any]:
+    texts = self._answer(request.messages, request.n, request.temperature, request.seed)
+    if request.schema in schema.SCHEMAS:
+      texts = [schema.as_json(request.schema, text) or text for text in texts]
+    tokens_in = sum(_tokens(content) for _, content in request.messages)
     tokens_out = sum(_tokens(text) for text in texts)
     return {
       "id": f"chatcmpl-{number}",
@@ -237,29 +295,25 @@ class Server:
       },
     }
 
-  def _count(self, raw: bytes, asked: dict, replies: int) -> None:
-    """Notes an answer that is about to be sent whole."""
+  def _count(self, raw: bytes, request: http.CompletionRequest, replies: int) -> None:
+    """Counts and logs an answer that is about to be sent in full."""
     name = hashlib.sha256(raw).hexdigest()
     self.stats.completed += replies
-    self.stats.paid_twice += replies if self._completed[name] else 0
+    if self._completed[name]:
+      self.stats.paid_twice += replies
     self._completed[name] += 1
     if self._log:
-      line = {
-        "body": name,
-        "replies": replies,
-        "messages": asked["messages"],
-        "seed": asked["seed"],
-      }
+      line = {"body": name, "replies": replies, "messages": request.messages, "seed": request.seed}
       with open(self._log, "a", encoding="ascii") as file:
         file.write(json.dumps(line) + "\n")
 
 
 def _tokens(text: str) -> int:
-  return max(1, len(text.encode("utf-8", "surrogatepass")) // BYTES_A_TOKEN)
+  return max(1, len(text.encode("utf-8", "surrogatepass")) // BYTES_PER_TOKEN)
 
 
-def _port_refusal(port: int, error: Exception):
-  why = getattr(error, "strerror", None) or error
+def _port_error(port: int, error: Exception) -> errors.UserError:
+  reason = getattr(error, "strerror", None) or error
   return errors.usage(
-    f"cannot listen on port {port} of 127.0.0.1 ({why}); try --port=0 for a free one"
+    f"cannot listen on port {port} of 127.0.0.1 ({reason}); try --port=0 for a free one"
   )

@@ -345,7 +345,7 @@ sys.path.insert(0, ".")
 from distill_jax import tasks
 from distill_jax.teacher.builtin import teacher
 world = tasks.get("arithmetic", **json.loads(sys.argv[1])).world
-teacher.serve(world, port=0, latency=0.0, error_rate=0.0, faults="", seed=0, log="")
+teacher.serve(world, port=0, latency=0.0, error_rate=0.0, faults_script="", seed=0, log="")
 """
 
 

@@ -74,7 +74,7 @@ def test_a_server_that_returns_fewer_choices_is_asked_for_the_rest(serve, connec
 def test_no_more_requests_are_in_flight_than_allowed(serve, connect):
   server = serve(latency=0.01)
   ask(connect(server.url, max_concurrency=5), wanted(30))
-  assert server.stats.most_in_flight == 5
+  assert server.stats.max_in_flight == 5
 
 
 def test_the_ledger_counts_who_paid_first(serve, connect):

@@ -220,7 +220,7 @@ def test_all_workers_wait_when_the_server_asks_one_to(serve, connect, spelling):
   ask(connect(server.url, max_concurrency=3), wanted(40))
   gaps = [b - a for a, b in itertools.pairwise(arrivals)]
   assert max(gaps) >= 0.35 and sum(gap > 0.3 for gap in gaps) == 1
-  assert server.stats.most_in_flight == 3
+  assert server.stats.max_in_flight == 3
 
 
 def test_a_wait_beyond_max_wait_stops_the_run_and_says_how_long(serve, connect):
