@@ -56,10 +56,8 @@ def open_base(settings: Settings, path: pathlib.Path, *, started: bool, vocab: i
     raise errors.config("student.arch", s.arch, f"one of {', '.join(families.BY_TYPE)}")
   if s.init == SCRATCH:
     family = families.of(s.arch or "llama")
-    sizes = dataclasses.asdict(s.scratch) | {
-      "vocab": vocab,
-      "positions": _position_table_length(settings, path),
-    }
+    sizes: dict[str, Any] = dataclasses.asdict(s.scratch)
+    sizes |= {"vocab": vocab, "positions": _position_table_length(settings, path)}
     base = BaseModel(family, family.scratch(ScratchSizes(**sizes)), {})
   else:
     base = _open_copy(settings, path / "base", started)
