@@ -1,56 +1,93 @@
-"""teacher cache show | export | import | prune: what was paid for, told, moved and thrown away."""
+"""`teacher cache` show, export, import and prune: inspects and maintains a teacher cache."""
 
+import contextlib
 import datetime
 import json
 import os
 import pathlib
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 from distill_jax import console, errors, teacher
+from distill_jax.teacher import types
 from distill_jax.teacher.store import cache, jsonl
 
 WORDS = ("show", "export", "import", "prune")
 
+COSTS = (
+  *("run", "round", "phase", "calls", "cached", "retries", "failures"),
+  *("tokens in", "of them cached", "tokens out", "of them reasoning", "dollars"),
+)
+MODELS = ("model", "replies", "tokens in", "tokens out", "dollars", "first", "last")
+FAILURES = (
+  *("run", "round", "phase", "kind", "HTTP", "samples", "asked again", "attempts"),
+  *("last request", "last message"),
+)
 
-def run(word: str, options: dict, rest) -> int:
-  """Does what a word says, with the options of __main__ and what stands beside them."""
+
+def run(word: str, options: dict[str, Any], rest: Sequence[str]) -> int:
+  """Runs one of WORDS.
+
+  Args:
+    word: The command.
+    options: Options of the command line, by name.
+    rest: The other arguments.
+
+  Returns:
+    The exit code.
+
+  Raises:
+    errors.UserError: The arguments are invalid, or a file cannot be read or written.
+  """
   if word == "import":
     if len(rest) != 1:
-      raise errors.usage("teacher cache import wants one FILE, as teacher cache export wrote it")
+      raise errors.usage("teacher cache import needs one FILE, made by teacher cache export")
   elif rest:
-    raise errors.usage(f"{rest[0]!r} is not understood here; options begin with --")
-  path, mine = located(options["workdir"], options["cache"])
+    raise errors.usage(f"unknown argument {rest[0]!r}; options begin with --")
+  path, own_run = locate(options["workdir"], options["cache"])
   if word != "import" and not path.is_file():
-    raise errors.data(f"there is no teacher cache {path}: no teacher was asked there yet")
-  store = cache.ReplyCache(path)
-  try:
+    raise errors.data(f"there is no teacher cache {path}: no teacher has been asked yet")
+  with contextlib.closing(cache.ReplyCache(path)) as store:
     if word == "show":
-      show(store, mine, failures=options["failures"])
+      show(store, own_run, failures=options["failures"])
     elif word == "export":
       export(store, options["out"])
     elif word == "import":
-      read(store, rest[0], options["run"])
+      import_file(store, rest[0], options["run"])
     else:
       prune(
-        store, model=options["model"], days=options["older_than"], run=options["run"],
+        store,
+        model=options["model"],
+        days=options["older_than"],
+        run=options["run"],
         yes=options["yes"],
-      )  # fmt: skip
-  finally:
-    store.close()
+      )
   return 0
 
 
-def located(workdir: str, file: str) -> tuple[pathlib.Path, str]:
-  """(the cache's file, whose numbers are wanted: "" for everyone's)."""
+def locate(workdir: str, file: str) -> tuple[pathlib.Path, str]:
+  """Finds a cache file by run directory or by name.
+
+  Args:
+    workdir: The run directory; "" if `file` is given.
+    file: The cache file; "" if `workdir` is given.
+
+  Returns:
+    (path of the file, the run to show; "" for all of them).
+
+  Raises:
+    errors.UserError: Not exactly one is given, or the run directory has no readable config.
+  """
   if bool(workdir) == bool(file):
-    raise errors.usage("one of --workdir=RUN and --cache=FILE is needed")
+    raise errors.usage("give either --workdir=RUN or --cache=FILE")
   if file:
     return pathlib.Path(file), ""
   config = pathlib.Path(workdir) / "config.json"
   try:
     shared = json.loads(config.read_bytes())["teacher"]["cache"]
   except FileNotFoundError:
-    raise errors.usage(f"{workdir} is no run folder: it has no config.json") from None
+    raise errors.usage(f"{workdir} is not a run directory (no config.json)") from None
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise errors.data(f"{config} cannot be read ({error})") from None
   if shared:
@@ -59,62 +96,73 @@ def located(workdir: str, file: str) -> tuple[pathlib.Path, str]:
 
 
 def show(store: cache.ReplyCache, run: str, *, failures: bool) -> None:
-  """Prints what was paid for, by run, round and phase, and by model; or what has failed."""
+  """Prints costs by run, round and phase, and by model; or the failures. `run`: "" for all."""
   screen = console.Console()
   if failures:
-    _table(screen, FAILED, _failed(store, run))
+    _print_table(screen, FAILURES, _failure_rows(store, run))
     return
-  screen.line(f"{store.path}{f': {run}' if run else ''}")
-  _table(screen, SPENT, _spent(store, run))
+  screen.line(f"{store.path}: {run}" if run else f"{store.path}")
+  _print_table(screen, COSTS, _cost_rows(store, run))
   screen.line()
-  _table(screen, MODELS, _models(store, run))
+  _print_table(screen, MODELS, _model_rows(store, run))
 
 
 def export(store: cache.ReplyCache, out: str) -> None:
-  """Writes JSON lines to a file, or to the standard output."""
+  """Writes all rows as JSON lines to the file `out`, or to standard output if it is ""."""
   if not out:
     jsonl.export(store, sys.stdout)
     return
   target = pathlib.Path(out)
-  own = target.exists() and target.samefile(store.path)
-  if own or target.is_symlink() or (target.exists() and not target.is_file()):
+  is_cache = target.exists() and target.samefile(store.path)
+  if is_cache or target.is_symlink() or (target.exists() and not target.is_file()):
     raise errors.usage(
-      f"--out={out} is {'the cache itself' if own else 'no ordinary file'} and would be replaced;"
-      " name another file, or leave --out away for the standard output"
+      f"--out={out} is {'the cache itself' if is_cache else 'not a regular file'} and would be"
+      " replaced; name another file, or omit --out for standard output"
     )
   with jsonl.new_file(out) as file:
     count = jsonl.export(store, file)
-  console.Console().line(f"{out} has the {count} rows of {store.path}")
+  console.Console().line(f"exported the {count} rows of {store.path} to {out}")
 
 
-def read(store: cache.ReplyCache, file: str, run: str) -> None:
+def import_file(store: cache.ReplyCache, file: str, run: str) -> None:
+  """Imports an exported file; `run` renames its runs, "" keeps their names."""
   new, count = jsonl.import_file(store, file, run)
   console.Console().line(
-    f"{new} of the {count} rows in {file} are new in {store.path}; the others were there"
+    f"imported {new} of the {count} rows in {file} to {store.path}; the others existed"
   )
 
 
 def prune(store: cache.ReplyCache, *, model: str, days: float, run: str, yes: bool) -> None:
-  """Throws replies away, or says how many it would. What they cost stays in the ledger."""
+  """Deletes replies, or prints how many it would delete. Their cost stays in the ledger.
+
+  Args:
+    store: The cache.
+    model: Delete replies of this model; "" for any.
+    days: Delete replies that are at least this old; negative for any age.
+    run: Delete replies that this run paid for; "" for any.
+    yes: Delete, instead of printing.
+  """
   where, values = _condition(model, days, run)
-  matching = f"from replies where {where}"
   if not yes:
     count, tokens, dollars = store.query(
-      f"select count(*), coalesce(sum(tokens_out), 0), coalesce(sum(dollars), 0) {matching}", values
+      "select count(*), coalesce(sum(tokens_out), 0), coalesce(sum(dollars), 0) from replies"
+      f" where {where}",
+      values,
     )[0]
     console.Console().line(
-      f"{count} of {_count(store)} replies in {store.path} would go ({tokens} tokens that cost"
-      f" ${dollars:.4f}, and would again); the same with --yes throws them away"
+      f"{count} of {_count(store)} replies in {store.path} would be deleted ({tokens} tokens that"
+      f" cost ${dollars:.4f}); add --yes to delete them"
     )
     return
-  gone = store.prune(where, values)
+  deleted = store.prune(where, values)
   console.Console().line(
-    f"{gone} replies are gone from {store.path}, {_count(store)} are left; what they cost stays in"
-    " the ledger"
+    f"deleted {deleted} replies from {store.path}, {_count(store)} are left; the cost of deleted"
+    " replies stays in the ledger"
   )
 
 
-def _condition(model: str, days: float, run: str) -> tuple[str, list]:
+def _condition(model: str, days: float, run: str) -> tuple[str, list[str]]:
+  """The SQL condition of `prune`, and its values."""
   parts = []
   if model:
     parts.append(("model = ?", model))
@@ -125,10 +173,10 @@ def _condition(model: str, days: float, run: str) -> tuple[str, list]:
     try:
       before = now - datetime.timedelta(days=days)
     except OverflowError:
-      raise errors.usage(f"--older_than={days:g} days is before there were calendars") from None
+      raise errors.usage(f"--older_than={days:g} days is before the calendar begins") from None
     parts.append(("time < ?", before.isoformat("T", "seconds")))
   if not parts:
-    raise errors.usage("which replies? say --model=NAME, --older_than=DAYS or --run=NAME")
+    raise errors.usage("select replies with --model=NAME, --older_than=DAYS or --run=NAME")
   return " and ".join(part for part, _ in parts), [value for _, value in parts]
 
 
@@ -136,73 +184,73 @@ def _count(store: cache.ReplyCache) -> int:
   return store.query("select count(*) from replies")[0][0]
 
 
-SPENT = (
-  *("run", "round", "phase", "calls", "cached", "retries", "failures"),
-  *("tokens in", "of them cached", "tokens out", "of them reasoning", "dollars"),
-)
-MODELS = ("model", "replies", "tokens in", "tokens out", "dollars", "first", "last")
-FAILED = (
-  *("run", "round", "phase", "kind", "HTTP", "samples", "asked again", "attempts"),
-  *("last request", "last message"),
-)
-
-
-def _spent(store: cache.ReplyCache, run: str) -> list[tuple]:
-  """A row for each run, round and phase, and the sum."""
-  places = store.query(
+def _cost_rows(store: cache.ReplyCache, run: str) -> list[tuple]:
+  """A row for each phase, then the totals of each run."""
+  phases = store.query(
     "select run, round, phase from replies union select run, round, phase from asked"
     " union select run, round, phase from failures union select run, round, phase from sent"
     " union select run, round, phase from pruned order by 1, 2, 3"
   )
-  rows, runs = [], []
-  for place in places:
-    if run in ("", place[0]):
-      rows.append((*place, *_cells(store.totals(*place))))
-      runs.append(place[0])
-  for name in dict.fromkeys(runs):
-    rows.append((name, "all", "", *_cells(store.totals(name))))
+  shown = [phase for phase in phases if run in ("", phase[0])]
+  rows = [(*phase, *_cost_cells(store.totals(*phase))) for phase in shown]
+  for name in dict.fromkeys(phase[0] for phase in shown):
+    rows.append((name, "all", "", *_cost_cells(store.totals(name))))
   return rows
 
 
-def _cells(t) -> tuple:
+def _cost_cells(totals: types.Totals) -> tuple:
   return (
-    t.calls, t.cache_hits, t.retries, t.failures, t.tokens_in, t.tokens_cached, t.tokens_out,
-    t.tokens_reasoning, f"{t.dollars:.4f}",
-  )  # fmt: skip
+    totals.calls,
+    totals.cache_hits,
+    totals.retries,
+    totals.failures,
+    totals.tokens_in,
+    totals.tokens_cached,
+    totals.tokens_out,
+    totals.tokens_reasoning,
+    f"{totals.dollars:.4f}",
+  )
 
 
-def _models(store: cache.ReplyCache, run: str) -> list[tuple]:
+def _model_rows(store: cache.ReplyCache, run: str) -> list[tuple]:
   rows = store.query(
     "select model, count(*), sum(tokens_in), sum(tokens_out), total(dollars), min(time), max(time)"
-    f" from replies {'where run = ?' * bool(run)} group by model order by 2 desc, 1",
+    f" from replies {_of_run(run)} group by model order by 2 desc, 1",
     (run,) if run else (),
   )
   return [(*row[:4], f"{row[4]:.4f}", *row[5:]) for row in rows]
 
 
-def _failed(store: cache.ReplyCache, run: str) -> list[tuple]:
-  """A row for each kind of failure of a round and phase; of the last one, what was said."""
+def _failure_rows(store: cache.ReplyCache, run: str) -> list[tuple]:
+  """A row for each kind of failure of a phase, with the message of the last one."""
   columns = "run, round, phase, kind, status, attempts, request_id, message, time"
-  found = store.query(
+  rows = store.query(
     f"select run, round, phase, kind, status, sum(open), sum(not open), sum(attempts), request_id,"
     f" message, max(time) from (select {columns}, 1 as open from failures union all"
-    f" select {columns}, 0 as open from failed_before) {'where run = ?' * bool(run)}"
-    " group by 1, 2, 3, 4, 5 order by 1, 2, 3, 6 desc, 4, 5",  # bare columns are max(time)'s
+    f" select {columns}, 0 as open from failed_before) {_of_run(run)}"
+    # Columns without an aggregate are those of the row with max(time).
+    " group by 1, 2, 3, 4, 5 order by 1, 2, 3, 6 desc, 4, 5",
     (run,) if run else (),
   )
-  return [(*row[:8], row[8] or "-", row[9]) for row in found]
+  return [(*row[:8], row[8] or "-", row[9]) for row in rows]
 
 
-def _table(screen, names, rows) -> None:
-  """Aligned columns; numbers to the right."""
+def _of_run(run: str) -> str:
+  return "where run = ?" if run else ""
+
+
+def _print_table(
+  screen: console.Console, names: Sequence[str], rows: Sequence[Sequence[Any]]
+) -> None:
+  """Prints aligned columns, numbers to the right."""
   if not rows:
     screen.line("nothing")
     return
-  cells = [names, *([_one_line(value) for value in row] for row in rows)]
+  cells = [list(names), *([_cell(value) for value in row] for row in rows)]
   screen.columns(cells, right=[isinstance(value, int) for value in rows[0]])
 
 
-def _one_line(value) -> str:
+def _cell(value: Any) -> str:
   if type(value) is int:
     return f"{value:,}"
   return " ".join(console.plain(str(value)).split())

@@ -1,4 +1,4 @@
-"""teacher cache: what was paid for is shown, moved without loss, thrown away only when asked."""
+"""teacher cache: show, export and import without loss, and prune only on request."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from distill_jax.teacher import types
 from distill_jax.teacher.store import cache, jsonl
 
 HERE = cache.RunPhase("this run", 0, "0_demonstrate")
-THERE = cache.RunPhase("/runs/\u00e9", 2, "1_feedback")
+OTHER = cache.RunPhase("/runs/\u00e9", 2, "1_feedback")
 HOSTILE = (
   "lone \ud800 surrogate \udfff", "null \0 byte", "\x1b[31mred\x1b[0m\nand\u2028lines\r\n",
   "x" * 100_000,
@@ -31,14 +31,14 @@ def reply(text, model="m"):
 
 @pytest.fixture
 def full(tmp_path):
-  """The path of a cache with a row of everything."""
+  """The path of a cache with rows in every table."""
   store = cache.ReplyCache(tmp_path / "full.sqlite")
   for n, text in enumerate(HOSTILE):
-    store.store(REQUEST, {(n, key(n)): reply(text)}, (HERE, THERE)[n % 2])
+    store.store(REQUEST, {(n, key(n)): reply(text)}, (HERE, OTHER)[n % 2])
   lost = types.Failure("refusal", HOSTILE[0], 2, 9, 8, 0.25, 200, "req-\udc80", 1, 1)
   store.store_many([(REQUEST, {(9, key(9)): lost}, HERE)] * 2)
   store.store(REQUEST, {(8, key(8)): types.Failure("gave_up", "HTTP 500", 6, status=500)}, HERE)
-  store.record_asked([key(n) for n in range(10)], THERE)
+  store.record_asked([key(n) for n in range(10)], OTHER)
   store.record_sent(HERE, 5, 2)
   store.store(REQUEST, {(7, key(7)): reply("old", "gone")}, HERE)
   store.prune("model = ?", ["gone"])
@@ -47,10 +47,11 @@ def full(tmp_path):
 
 
 def rows(path):
+  """{table: its rows}."""
   store = cache.ReplyCache(path)
-  found = {name: sorted(map(repr, store.query(f"select * from {name}"))) for name in jsonl.TABLES}
+  tables = {name: sorted(map(repr, store.query(f"select * from {name}"))) for name in jsonl.TABLES}
   store.close()
-  return found
+  return tables
 
 
 def run(*words):
@@ -62,7 +63,7 @@ def exported(full, tmp_path):
   return tmp_path / "all.jsonl"
 
 
-def test_what_is_exported_and_imported_is_the_same_to_the_last_surrogate(full, tmp_path):
+def test_an_imported_export_equals_the_original_to_the_last_surrogate(full, tmp_path):
   file = exported(full, tmp_path)
   assert file.read_bytes().isascii()
   assert run("import", file, f"--cache={tmp_path / 'copy.sqlite'}") == 0
@@ -70,14 +71,14 @@ def test_what_is_exported_and_imported_is_the_same_to_the_last_surrogate(full, t
   assert all(rows(full).values())
 
 
-def test_an_import_leaves_what_is_there_and_can_be_repeated(full, tmp_path, capsys):
+def test_an_import_leaves_existing_rows_and_can_be_repeated(full, tmp_path, capsys):
   before = rows(full)
   assert run("import", exported(full, tmp_path), f"--cache={full}") == 0
   assert rows(full) == before
   assert "0 of the" in capsys.readouterr().out
 
 
-def test_imported_replies_can_be_another_runs(full, tmp_path):
+def test_imported_replies_can_be_given_to_another_run(full, tmp_path):
   copy = tmp_path / "copy.sqlite"
   assert run("import", exported(full, tmp_path), f"--cache={copy}", "--run=before") == 0
   store = cache.ReplyCache(copy)
@@ -153,8 +154,8 @@ def test_a_damaged_or_foreign_file_is_one_clear_error_and_changes_nothing(
   before = rows(tmp_path / "copy.sqlite")
   capsys.readouterr()
   code = run("import", tmp_path / "bad.jsonl", f"--cache={tmp_path / 'copy.sqlite'}")
-  said = capsys.readouterr()
-  assert code == errors.DATA and said.err.count("\n") == 1 and "bad.jsonl" in said.err
+  err = capsys.readouterr().err
+  assert code == errors.DATA and err.count("\n") == 1 and "bad.jsonl" in err
   assert rows(tmp_path / "copy.sqlite") == before
 
 
@@ -187,7 +188,7 @@ def test_an_export_that_fails_leaves_the_last_one(full, tmp_path):
   assert file.read_bytes() == before and not list(tmp_path.glob("*.part"))
 
 
-def test_prune_counts_first_and_throws_away_when_told(full, capsys):
+def test_prune_counts_first_and_deletes_only_with_yes(full, capsys):
   store = cache.ReplyCache(full)
   spent = store.totals("this run")
   store.close()
@@ -195,7 +196,7 @@ def test_prune_counts_first_and_throws_away_when_told(full, capsys):
   assert "2 of 4 replies" in capsys.readouterr().out
   assert len(rows(full)["replies"]) == 4
   assert run("prune", f"--cache={full}", "--model=m", "--run=this run", "--yes") == 0
-  assert "2 replies are gone" in capsys.readouterr().out
+  assert "deleted 2 replies" in capsys.readouterr().out
   assert len(rows(full)["replies"]) == 2
   store = cache.ReplyCache(full)
   left = store.totals("this run")
@@ -210,7 +211,7 @@ def test_prune_by_age(full, capsys):
   db.commit()
   db.close()
   assert run("prune", f"--cache={full}", "--older_than=30", "--yes") == 0
-  assert "1 replies are gone" in capsys.readouterr().out and len(rows(full)["replies"]) == 3
+  assert "deleted 1 replies" in capsys.readouterr().out and len(rows(full)["replies"]) == 3
 
 
 @pytest.mark.parametrize(
@@ -221,57 +222,57 @@ def test_prune_by_age(full, capsys):
     ["prune", "--cache=F", "--older_than=1e9"], ["show", "--cache=F", "--nothing=1"],
   ],
 )  # fmt: skip
-def test_words_that_make_no_sense_are_one_line(full, capsys, words):
+def test_invalid_arguments_are_one_line(full, capsys, words):
   assert run(*[word.replace("=F", f"={full}") for word in words]) == errors.USAGE
   assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_what_is_not_there_is_said_and_not_made(tmp_path, capsys):
+def test_a_missing_cache_is_reported_and_not_created(tmp_path, capsys):
   for word in ("show", "export", "prune"):
     assert run(word, f"--cache={tmp_path / 'none.sqlite'}", "--model=m") == errors.DATA
-  assert "no teacher was asked" in capsys.readouterr().err and not list(tmp_path.iterdir())
+  assert "no teacher has been asked" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
-def test_show_tells_what_was_spent_where(full, capsys):
+def test_show_prints_what_each_phase_has_spent(full, capsys):
   assert run("show", f"--cache={full}") == 0
   lines = [line.split() for line in capsys.readouterr().out.splitlines()]
   assert lines[0] == [str(full)]
   spent = next(line for line in lines if line[:4] == ["this", "run", "0", "0_demonstrate"])
   assert spent[4:8] == ["3", "0", "2", "2"]  # calls, cached, retries, failures
-  there = next(line for line in lines if line[:3] == ["/runs/\u00e9", "2", "1_feedback"])
-  assert there[3:5] == ["2", "2"]
+  feedback = next(line for line in lines if line[:3] == ["/runs/\u00e9", "2", "1_feedback"])
+  assert feedback[3:5] == ["2", "2"]
   assert ["m", "4", "120", "80", "1.2000"] in [line[:5] for line in lines]
 
 
-def test_show_of_a_run_folder_shows_that_run_of_a_shared_cache(full, tmp_path, capsys):
-  folder = tmp_path / "folder"
-  folder.mkdir()
-  (folder / "config.json").write_text(json.dumps({"teacher": {"cache": str(full)}}))
+def test_show_of_a_run_directory_shows_that_run_of_a_shared_cache(full, tmp_path, capsys):
+  run_dir = tmp_path / "run"
+  run_dir.mkdir()
+  (run_dir / "config.json").write_text(json.dumps({"teacher": {"cache": str(full)}}))
   store = cache.ReplyCache(full)
-  place = cache.RunPhase(str(folder.resolve()), 0, "0_demonstrate")
-  store.store(REQUEST, {(30, key(30)): reply("ours")}, place)
+  run_phase = cache.RunPhase(str(run_dir.resolve()), 0, "0_demonstrate")
+  store.store(REQUEST, {(30, key(30)): reply("ours")}, run_phase)
   store.close()
-  assert run("show", f"--workdir={folder}") == 0
-  said = capsys.readouterr().out
-  assert "this run" not in said and str(folder) in said
+  assert run("show", f"--workdir={run_dir}") == 0
+  out = capsys.readouterr().out
+  assert "this run" not in out and str(run_dir) in out
 
 
-def test_failures_are_told_by_kind_with_their_last_words(full, capsys):
+def test_failures_are_shown_by_kind_with_the_last_message(full, capsys):
   assert run("show", f"--cache={full}", "--failures") == 0
-  said = capsys.readouterr().out
-  refused = next(line for line in said.splitlines() if " refusal " in line)
+  out = capsys.readouterr().out
+  refused = next(line for line in out.splitlines() if " refusal " in line)
   assert refused.split()[4:9] == ["refusal", "200", "1", "1", "4"] and "surrogate" in refused
-  assert "\ud800" not in said and "HTTP 500" in said
+  assert "\ud800" not in out and "HTTP 500" in out
 
 
-def test_nothing_but_prune_throws_replies_away():
+def test_only_prune_deletes_replies():
   package = pathlib.Path(cache.__file__).parents[2]
   sources = [file.read_text(encoding="utf-8").lower() for file in package.rglob("*.py")]
   assert sum(text.count("delete from replies") for text in sources) == 1
   assert not any("drop table" in text or "replace into replies" in text for text in sources)
 
 
-def test_an_export_replaces_neither_the_cache_nor_what_is_no_file(full, tmp_path, capsys):
+def test_an_export_replaces_neither_the_cache_nor_a_special_file(full, tmp_path, capsys):
   before, pipe, link = full.read_bytes(), tmp_path / "pipe", tmp_path / "link"
   os.mkfifo(pipe)
   link.symlink_to(full)
