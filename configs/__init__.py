@@ -1,0 +1,1 @@
+"""Recipes: base.py has every key, each other file changes some of them."""

@@ -1,6 +1,8 @@
-"""The student learns to say the answer, without reasoning and without a teacher.
+"""The answer alone, without reasoning and without a teacher: the baseline for chains of thought.
 
-python -m distill_jax run --config=configs/answer_only.py --workdir=runs/answer_only
+  distill-jax run --config=answer_only --workdir=runs/answer_only
+
+The student is trained on the gold answers. There are no rounds.
 """
 
 from ml_collections import ConfigDict
@@ -9,6 +11,7 @@ from distill_jax.config import recipes
 
 
 def get_config() -> ConfigDict:
+  """Returns the config of the recipe."""
   c = recipes.load("cot")
   c.recipe = "answer_only"
   c.format, c.demonstrate.source = "answer_only", "gold"

@@ -1,8 +1,9 @@
 """One-shot distillation of chains of thought: the baseline of all recipes.
 
-  python -m distill_jax run --config=configs/cot.py --workdir=runs/cot
+  distill-jax run --config=cot --workdir=runs/cot
 
-The teacher writes for every training question, the student trains on it; no rounds.
+The teacher annotates every training question, and the student trains on the rationales. There are
+no rounds.
 """
 
 from ml_collections import ConfigDict
@@ -11,6 +12,7 @@ from distill_jax.config import recipes
 
 
 def get_config() -> ConfigDict:
+  """Returns the config of the recipe."""
   c = recipes.load("base")
   c.recipe = "cot"
   c.opening, c.each_round, c.rounds = ("demonstrate", "train"), (), 0

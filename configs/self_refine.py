@@ -1,30 +1,31 @@
-"""Self-refine instruction tuning (Ranaldi & Freitas 2024, arXiv:2405.00402): instruction tuning on
-a teacher's demonstrations, then DPO on what the student itself answers.
+"""Self-refine instruction tuning (Ranaldi & Freitas 2024, arXiv:2405.00402).
 
-  python -m distill_jax run --config=configs/self_refine.py --workdir=runs/self_refine
-  python -m distill_jax run --config=configs/self_refine.py:quick --workdir=runs/self_refine_quick
+  distill-jax run --config=self_refine --workdir=runs/self_refine
+  distill-jax run --config=self_refine:quick --workdir=runs/self_refine_quick
 
-Round 0: the teacher annotates the training questions with chains of thought; the student is tuned
-on (instruction, input, chain of thought). Round 1: the instructed student answers training
-questions, asked for a chain of thought and asked plainly; pairs of its answers; DPO against the
-instructed student.
+Round 0: the teacher annotates the training questions with chains of thought. The student is tuned
+on (instruction, input, chain of thought).
+Round 1: the tuned student answers training questions twice, asked for a chain of thought and asked
+plainly. Pairs of its answers train it with DPO against the tuned student.
 
-From the paper: 4 epochs of tuning, cosine schedule (its warm-up of 3 % is train.warmup steps here);
-one refinement, 100 warm-up steps, batch 128, at most 1,000 steps. Its learning rates, for students
-of 7 and 13 billion parameters, are 2e-5 and then 1e-6, its weight decay 1e-4. It leaves open
-(Appendix B was not released as text): how many samples are drawn, at which temperature (ours: 4 at
-1.0); beta (0.1, as Rafailov et al.); which of the two prompts a pair hangs on (the one that asks
-for a chain of thought: it is what is scored); and what makes a chain of thought the better answer.
-Ours is policy="both", right chains of thought over wrong plain answers, since a wrong chain of
-thought is no better than a right short answer; pair.policy=cot_over_plain is the condition on style
-alone. The paper keeps the checkpoint with the lowest validation loss; here each round has one.
+From the paper: 4 epochs of tuning with a cosine schedule; one refinement with 100 warm-up steps,
+batch 128 and at most 1,000 steps. Its learning rates, for students of 7 and 13 billion parameters,
+are 2e-5 for tuning and 1e-6 for DPO; its weight decay is 1e-4. Its warm-up of 3 % is train.warmup
+steps here. It keeps the checkpoint with the lowest validation loss; here each round has one
+student.
+
+Ours, because the paper leaves it open (its Appendix B was not released as text): 4 samples per
+question at temperature 1; beta 0.1, as in Rafailov et al. 2023; a pair belongs to the prompt that
+asks for a chain of thought, because that one is scored; and pair.policy=both prefers a right chain
+of thought over a wrong plain answer, since a wrong chain of thought is no better than a right short
+answer. pair.policy=cot_over_plain prefers by style alone.
 
 Tuning only:       --config.rounds=0
 DPO only:          --config.opening="('exam','pair','prefer')" --config.rounds=0
-Cross self-refine: --config.cross.name=svamp --config.cross.path=DIR
-Ablate:            --config.pair.policy=right_over_wrong   --config.prefer.loss=ipo
+Cross self-refine: --config.cross.name=svamp --config.cross.path=DIRECTORY
+Ablations:         --config.pair.policy=right_over_wrong   --config.prefer.loss=ipo
                    --config.world.train=500                --config.prefer.nll_weight=0.5
-LoRA (as theirs):  --config.student.lora.rank=8; the weights beneath are stored once
+LoRA, as theirs:   --config.student.lora.rank=8 (the frozen base weights are stored once)
 """
 
 from ml_collections import ConfigDict
@@ -51,6 +52,7 @@ SIZES = {
 
 
 def get_config(size: str = "full") -> ConfigDict:
+  """Returns the config of the recipe in one of SIZES."""
   c = recipes.load("base")
   c.recipe = "self_refine"
   c.format = "instruct"

@@ -1,25 +1,25 @@
-"""Socratic CoT (Shridhar et al. 2023, arXiv:2212.00193): one student splits the problem into
-sub-questions, another answers them, by turns and without the teacher.
+"""Socratic CoT (Shridhar et al. 2023, arXiv:2212.00193): sub-questions and their solutions.
 
-  python -m distill_jax run --config=configs/socratic.py --workdir=runs/socratic
-  python -m distill_jax run --config=configs/socratic.py:quick --workdir=runs/socratic_quick
+  distill-jax run --config=socratic --workdir=runs/socratic
+  distill-jax run --config=socratic:quick --workdir=runs/socratic_quick
 
-The teacher splits each training question into sub-questions with their solutions; what does not end
-in the right answer is dropped. A decomposer learns to ask, a solver to answer; both begin as the
-same model. At the end they alternate, until the decomposer says that it is done.
+The teacher splits each training question into sub-questions with their solutions. Decompositions
+that do not end in the right answer are dropped. A decomposer learns to ask and a solver learns to
+answer; both start from the same model. At inference they alternate, without the teacher, until the
+decomposer says that there are no more questions.
 
-The paper has no released code, and leaves open: whether the decomposer sees the solutions so far
-(it does: socratic.solutions=False for all at once from the problem alone), the masks of the prompt
-(only targets are trained on), optimiser, learning rate, epochs, decoding (greedy) and when to stop
-(an end mark, or max_steps).
+Ours, because the paper leaves it open and released no code: the decomposer sees the solutions so
+far (socratic.solutions=False asks all sub-questions from the problem alone); only target tokens are
+trained on; optimizer, learning rate, epochs and greedy decoding; and asking ends with an end mark
+or after socratic.max_steps.
 
-Ablate: --config.socratic.mode=unified    one student writes questions and solutions in one text
-        --config.format=cot               the chain-of-thought student it is compared with
-        --config.format=answer_only --config.demonstrate.source=gold         the answer alone
-        --config.demonstrate.source=gold  the data set's own decompositions (gsm8k Socratic, ...)
-        --config.socratic.calculator=True
+Ablations: --config.socratic.mode=unified    one student writes questions and solutions in one text
+           --config.format=cot               the chain-of-thought baseline
+           --config.format=answer_only --config.demonstrate.source=gold         the answer alone
+           --config.demonstrate.source=gold  the data set's own decompositions (gsm8k Socratic, ...)
+           --config.socratic.calculator=True
 The upper bound, with the problem's own sub-questions, from a finished run:
-  python -m distill_jax evaluate --workdir=runs/socratic --config.socratic.questions=gold
+  distill-jax evaluate --workdir=runs/socratic --config.socratic.questions=gold
 """
 
 from ml_collections import ConfigDict
@@ -41,6 +41,7 @@ SIZES = {
 
 
 def get_config(size: str = "full") -> ConfigDict:
+  """Returns the config of the recipe in one of SIZES."""
   c = recipes.load("base")
   c.recipe = "socratic"
   c.format = "socratic"

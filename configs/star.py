@@ -1,14 +1,15 @@
-"""STaR, the self-taught reasoner (Zelikman et al. 2022, arXiv:2203.14465): no teacher but the
-right answers.
+"""STaR, the self-taught reasoner (Zelikman et al. 2022, arXiv:2203.14465).
 
-  python -m distill_jax run --config=configs/star.py --workdir=runs/star \
-    --config.student.init=FOLDER_OR_HUB_NAME --config.train.lr=1e-5
-  python -m distill_jax run --config=configs/star.py:quick --workdir=runs/star_quick
+  distill-jax run --config=star --workdir=runs/star \
+    --config.student.init=DIRECTORY_OR_HUB_NAME --config.train.lr=1e-5
+  distill-jax run --config=star:quick --workdir=runs/star_quick
 
-Each round the student solves the training questions greedily; what it gets wrong it tries again
-with the right answer as a hint; what is right then is what it trains on, from the base's weights
-each time. Wants a student that can reason a little after three worked examples. One from scratch
-cannot: at the quick setting it first sees a teacher's rationales for a few questions.
+There is no teacher, only gold answers. In each round the student solves the training questions
+greedily. It tries the ones it gets wrong again, with the right answer as a hint. Then the base
+model is trained on everything that is right.
+
+The full size needs a student that can reason a little after three worked examples. A student from
+scratch cannot, so the quick size first trains on a teacher's rationales for a few questions.
 """
 
 from ml_collections import ConfigDict
@@ -36,6 +37,7 @@ SIZES = {
 
 
 def get_config(size: str = "full") -> ConfigDict:
+  """Returns the config of the recipe in one of SIZES."""
   c = recipes.load("base")
   c.recipe = "star"
   c.opening = c.each_round = ("exam", "rationalize", "train")

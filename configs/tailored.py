@@ -1,25 +1,28 @@
 """Tailored learning (Wang et al. 2023, arXiv:2310.13332): rounds of exam, feedback and training.
 
-  python -m distill_jax run --config=configs/tailored.py --workdir=runs/tailored
-  python -m distill_jax run --config=configs/tailored.py:quick --workdir=runs/tailored_quick
+  distill-jax run --config=tailored --workdir=runs/tailored
+  distill-jax run --config=tailored:quick --workdir=runs/tailored_quick
 
-Round 0: the teacher annotates every training question, blindly; the untrained student sits the
-exam, so that there are wrong answers to contrast with; the student trains. Then, each round: the
-student sits the exam, the teacher sees its mistakes and writes rationales for them, the student
-trains on those (SFT) and on its own mistakes (self-reflection, the triplet loss).
+Round 0: the teacher annotates every training question without seeing the student. The untrained
+student takes the exam, which gives wrong answers to contrast with. The student trains.
+Rounds 1 to 3: the student takes the exam, the teacher sees its mistakes and writes rationales for
+them, and the student trains on those (SFT) and on its own mistakes (self-reflection: the triplet
+loss).
 
-From the authors' code: 4 samples at temperature 1, SFT + 0.5 x triplet with margin 1, up to 10
-positives and 4 negatives a question, prompt weight 0.1 over all tokens, responses of at most 192
-tokens on a prompt whose keys and values are detached, AdamW, batch 16, 10 epochs, 100 warm-up steps
-then a constant rate, 3 rounds, each from the last one's weights. Ours, since the paper and its code
-leave it open: the prompts; whether rationales accumulate (they do: accumulate_rationales=True); when to stop
-(two rounds without a gain on validation); how many rationales a question gets at first (one: with
-demonstrate.rationales=2 the triplet loss has a second right text already in round 0); and, for the
-student that starts from scratch, its size and learning rate (theirs, 7e-6, is for GPT-J 6B).
+From the paper and its code: 4 samples at temperature 1; SFT + 0.5 * triplet with margin 1; up to 10
+positives and 4 negatives per question; prompt weight 0.1 over all tokens; responses of at most 192
+tokens on a prompt whose keys and values are detached; AdamW, batch 16, 10 epochs, 100 warm-up
+steps, then a constant rate; 3 rounds, each from the previous round's weights.
 
-Ablate: --config.train.losses.triplet=0   --config.feedback.kind=blind   --config.rounds=1
-        --config.contrast.negatives=1     --config.triplet.pool=mean
-        --config.sft.prompt_weight=0
+Ours, because the paper and its code leave it open: the prompts; rationales accumulate
+(accumulate_rationales=True); a run stops after two rounds without a gain on validation; one
+rationale per question at first (demonstrate.rationales=2 gives the triplet loss a second right text
+already in round 0); and, for the student from scratch, its size and learning rate (theirs, 7e-6, is
+for GPT-J 6B).
+
+Ablations: --config.train.losses.triplet=0   --config.feedback.kind=blind   --config.rounds=1
+           --config.contrast.negatives=1     --config.triplet.pool=mean
+           --config.sft.prompt_weight=0
 """
 
 from ml_collections import ConfigDict
@@ -37,6 +40,7 @@ SIZES = {
 
 
 def get_config(size: str = "full") -> ConfigDict:
+  """Returns the config of the recipe in one of SIZES."""
   c = recipes.load("base")
   c.recipe = "tailored"
   c.opening = ("demonstrate", "exam", "train")

@@ -1,35 +1,39 @@
-"""TinyThinker (Piao & Park 2025, arXiv:2412.08024): recall what one has to know, analyze every
-option, summarize; then reflect, by iterated DPO on recalls and analyses.
+"""TinyThinker (Piao & Park 2025, arXiv:2412.08024): recall, analyze, summarize; reflect with DPO.
 
-  python -m distill_jax run --config=configs/tinythinker.py --workdir=runs/tinythinker
-  python -m distill_jax run --config=configs/tinythinker.py:quick --workdir=runs/tinythinker_quick
+  distill-jax run --config=tinythinker --workdir=runs/tinythinker
+  distill-jax run --config=tinythinker:quick --workdir=runs/tinythinker_quick
 
-Round 0: the teacher, told the right answer, writes key information and a verdict on each option;
-one T5 learns the three stages, batches of one stage by turns. Rounds 1 to 5: the student samples
-recalls (the rest greedy), then analyses from every right recall; pairs of what led to right and to
-wrong answers; DPO plus half the likelihood of the chosen side, against the student of the round
-before. Pairs are made anew each round, and not kept for the next.
+Round 0: the teacher, which is shown the right answer, writes key information and a verdict on each
+option. One T5 learns the three stages; a batch holds one stage.
+Rounds 1 to 5: the student samples recalls (the other stages are greedy), then analyses from every
+right recall. Texts that led to right answers are preferred over texts that led to wrong ones: DPO
+plus 0.5 times the NLL of the chosen side, against the previous round's student. Pairs are built
+anew in each round. Summaries are not trained on pairs.
 
-From the authors' code: 8 replies a question at temperature 0.8 and 256 tokens (4 for OpenBookQA and
-StrategyQA), asked again up to 3 times, key information more than 10 edits apart; interval 100,
-batch 64, 10 epochs, AdamW without decay, cosine; 10 samples at temperature 0.7; beta 0.5, alpha
-0.5, learning rate 5e-6, batch 32. Theirs to ours: warm-up is train.warmup and prefer.warmup steps
-(theirs: a tenth of all); every round has the steps of prefer.epochs (they count evaluation
-windows); recall and analyze pairs are mixed (theirs: all recalls, then all analyses); analyses are
-sampled from the student's right recalls, of every question (theirs: from those that a recall pair
-has, a teacher's among them); the student of a round is its last one (theirs: the best of its
-checkpoints by validation); a task has to have options (theirs: StrategyQA, too). Their gold gives
-way to a majority of the replies: here it stays, and demonstrate.relabel=majority is theirs.
-Summarize is not trained on pairs. What their code does otherwise than it should and changes numbers
-is under config.compat.tinythinker.
+From the authors' code: 8 replies per question at temperature 0.8 with 256 tokens (4 for OpenBookQA
+and StrategyQA), requested up to 3 times; key information more than 10 edits apart; interval 100,
+batch 64, 10 epochs, AdamW without weight decay, cosine; 10 samples at temperature 0.7; beta 0.5,
+alpha 0.5, learning rate 5e-6, batch 32.
 
-Scored greedily; --config.evaluate.num_votes=10 lets ten sampled runs vote: the answer given most often,
-of equals the one given first; a run without an answer has no vote.
+What differs from their code:
+  warm-up is a tenth of all steps          train.warmup and prefer.warmup steps here
+  an epoch of DPO is evaluation windows    prefer.epochs passes over the pairs
+  all recall pairs, then all analyses      mixed
+  analyses of recalls that have a pair,    analyses of the student's right recalls of every question
+    a teacher's among them
+  a round's student is the checkpoint      its last checkpoint
+    with the best validation accuracy
+  a majority of the replies replaces gold  gold stays; theirs is demonstrate.relabel=majority
+  StrategyQA, too                          a task must have options
+Defects of their code that change numbers are in config.compat.tinythinker.
 
-Ablate: --config.staged.reflect="('recall',)"   --config.rounds=0
-        --config.staged.interval=0              --config.prefer.nll_weight=0
-        --config.staged.stages="('analyze','summarize')" --config.staged.reflect="('analyze',)"
-        --config.staged.stages="('summarize',)" --config.rounds=0
+Scoring is greedy. With --config.evaluate.num_votes=10 ten sampled attempts vote; ties go to the
+answer given first, and an attempt without an answer has no vote.
+
+Ablations: --config.staged.reflect="('recall',)"   --config.rounds=0
+           --config.staged.interval=0              --config.prefer.nll_weight=0
+           --config.staged.stages="('analyze','summarize')" --config.staged.reflect="('analyze',)"
+           --config.staged.stages="('summarize',)" --config.rounds=0
 """
 
 from ml_collections import ConfigDict
@@ -57,6 +61,7 @@ SIZES = {
 
 
 def get_config(size: str = "full") -> ConfigDict:
+  """Returns the config of the recipe in one of SIZES."""
   c = recipes.load("base")
   c.recipe = "tinythinker"
   c.format = "staged"

@@ -1,14 +1,12 @@
-"""Self-refine (Ranaldi & Freitas 2024): what the preference step adds, and the paper's claims.
+"""Sweep of self-refine (Ranaldi & Freitas 2024): the preference step, and the paper's claims.
 
-  python -m distill_jax ablate --config=configs/sweeps/self_refine.py \
-    --workdir=runs/claims_self_refine
-  python -m distill_jax ablate --config=configs/sweeps/self_refine.py:full \
-    --workdir=runs/full_self_refine
+  distill-jax ablate --config=sweeps/self_refine --workdir=runs/claims_self_refine
+  distill-jax ablate --config=sweeps/self_refine:full --workdir=runs/full_self_refine
 
-`claims` (5 seeds): tuning and DPO against tuning alone, in domain and out of it. `full` (3 seeds):
-which pairs, which loss, how much data. At testbed scale: configs/self_refine.py:quick on fewer
-questions, with fewer steps. A student from scratch has nothing for DPO alone to refine: that claim
-of the paper's wants --config.student.init.
+`claims` (5 seeds) compares tuning and DPO with tuning alone, in domain and out of domain. `full`
+(3 seeds) varies the pairs, the loss and the amount of data. Both are at testbed scale:
+configs/self_refine.py:quick with fewer questions and steps. A student from scratch has nothing that
+DPO alone could refine; testing that claim of the paper needs --config.student.init.
 """
 
 from distill_jax.ablations import sweep
@@ -32,7 +30,7 @@ CLAIMS = {
   "tuning_alone_more_steps": {"rounds": 0, "train.steps": 350},
 }
 
-MEANS = {"prefer.length_normalized": True}  # as the papers of these losses define them
+MEANS = {"prefer.length_normalized": True}  # as in the papers of these losses
 
 FULL = {
   **CLAIMS,
@@ -59,10 +57,12 @@ FULL = {
 ROWS, SEEDS = {"claims": CLAIMS, "full": FULL}, {"claims": 5, "full": 3}
 
 
+def _claim(text: str, worse: str, split: str) -> sweep.Claim:
+  return sweep.Claim(text, "self_refine", worse, split, paper="Ranaldi & Freitas 2024")
+
+
 def get_sweep(which: str = "claims") -> sweep.Sweep:
-  claim = lambda text, worse, split: sweep.Claim(
-    text, "self_refine", worse, split, paper="Ranaldi & Freitas 2024"
-  )
+  """Returns the sweep `which`: claims or full."""
   return sweep.Sweep(
     config="configs/self_refine.py:quick",
     common=COMMON,
@@ -70,8 +70,8 @@ def get_sweep(which: str = "claims") -> sweep.Sweep:
     base="self_refine",
     seeds=tuple(range(SEEDS[which])),
     claims=(
-      claim("Tuning and DPO beat tuning", "tuning_alone", "test"),
-      claim("Tuning and DPO beat tuning with as many steps", "tuning_alone_more_steps", "test"),
-      claim("Tuning and DPO beat tuning out of domain", "tuning_alone", "out_of_domain"),
+      _claim("Tuning and DPO beat tuning", "tuning_alone", "test"),
+      _claim("Tuning and DPO beat tuning with as many steps", "tuning_alone_more_steps", "test"),
+      _claim("Tuning and DPO beat tuning out of domain", "tuning_alone", "out_of_domain"),
     ),
   )

@@ -1,12 +1,13 @@
-"""Socratic CoT (Shridhar et al. 2023): sub-questions against chains of thought and answers alone.
+"""Sweep of Socratic CoT (Shridhar et al. 2023): sub-questions against its baselines.
 
-  python -m distill_jax ablate --config=configs/sweeps/socratic.py --workdir=runs/claims_socratic
-  python -m distill_jax ablate --config=configs/sweeps/socratic.py:full --workdir=runs/full_socratic
+  distill-jax ablate --config=sweeps/socratic --workdir=runs/claims_socratic
+  distill-jax ablate --config=sweeps/socratic:full --workdir=runs/full_socratic
 
-`claims` (5 seeds): Socratic against the students it is compared with. `full` (3 seeds): one student
-or two, whose sub-questions, what the decomposer sees, sizes. At testbed scale:
-configs/socratic.py:quick on fewer and shorter questions, with fewer steps. Each student has as many
-updates; two students together have twice those of one.
+`claims` (5 seeds) compares Socratic with chains of thought and with the answer alone. `full`
+(3 seeds) varies the number of students, the source of the sub-questions, what the decomposer sees,
+and the size. Both are at testbed scale: configs/socratic.py:quick with fewer and shorter questions
+and fewer steps. Every student is trained for the same number of steps, so two students together
+have twice as many.
 """
 
 from distill_jax.ablations import sweep
@@ -47,8 +48,12 @@ FULL = {
 ROWS, SEEDS = {"claims": CLAIMS, "full": FULL}, {"claims": 5, "full": 3}
 
 
+def _claim(text: str, worse: str) -> sweep.Claim:
+  return sweep.Claim(text, "socratic", worse, paper="Shridhar et al. 2023")
+
+
 def get_sweep(which: str = "claims") -> sweep.Sweep:
-  claim = lambda text, worse: sweep.Claim(text, "socratic", worse, paper="Shridhar et al. 2023")
+  """Returns the sweep `which`: claims or full."""
   return sweep.Sweep(
     config="configs/socratic.py:quick",
     common=COMMON,
@@ -56,10 +61,10 @@ def get_sweep(which: str = "claims") -> sweep.Sweep:
     base="socratic",
     seeds=tuple(range(SEEDS[which])),
     claims=(
-      claim("Socratic beats chains of thought for a small student", "chain_of_thought"),
-      claim(
+      _claim("Socratic beats chains of thought for a small student", "chain_of_thought"),
+      _claim(
         "Socratic beats chains of thought with as many updates", "chain_of_thought_twice_the_steps"
       ),
-      claim("Socratic beats the answer alone", "answer_only"),
+      _claim("Socratic beats the answer alone", "answer_only"),
     ),
   )

@@ -1,23 +1,26 @@
-"""Tailored learning (Wang et al. 2023): what each part of it is good for, and the paper's claims.
+"""Sweep of tailored learning (Wang et al. 2023): its parts, and the paper's claims.
 
-  python -m distill_jax ablate --config=configs/sweeps/tailored.py --workdir=runs/claims_tailored
-  python -m distill_jax ablate --config=configs/sweeps/tailored.py:full --workdir=runs/full_tailored
+  distill-jax ablate --config=sweeps/tailored --workdir=runs/claims_tailored
+  distill-jax ablate --config=sweeps/tailored:full --workdir=runs/full_tailored
 
-`claims` (5 seeds): do rounds beat a single one at no fewer replies and equal steps, does
-self-reflection help, does the teacher's view of the mistakes help? `full` (3 seeds): every part
-switched off or turned, one at a time. Both at testbed scale: configs/quickstart.py on fewer
-questions, with fewer steps.
+`claims` (5 seeds): do several rounds beat a single one with at least as many replies and equally
+many steps, does self-reflection help, and does it help that the teacher sees the mistakes? `full`
+(3 seeds) removes or changes every part, one at a time. Both are at testbed scale:
+configs/quickstart.py with fewer questions and steps.
 
-The teacher demonstrates a third of the questions; every exam is on all of them, so that feedback
+The teacher demonstrates a third of the questions, and every exam is on all of them, so feedback
 goes where the student fails. The single round gets its replies in two ways: several rationales of
-the same third, or two each of more questions. How many replies each row came to stands in the
-table. No run stops early, so that all have their steps.
+the same third, or two each of more questions. The table shows how many replies each row used. No
+run stops early, so all rows have equally many steps.
 """
+
+import math
 
 from distill_jax.ablations import sweep
 
 QUESTIONS, ROUNDS, STEPS = 300, 2, 150
-REPLIES = 1350  # of a single round, or more; the three tailored ones of seed 0 came to 1346
+# At least this many replies in the single round; the tailored rounds of seed 0 used 1346.
+REPLIES = 1350
 
 COMMON = {
   "world.train": 3 * QUESTIONS,
@@ -38,7 +41,10 @@ CLAIMS = {
   "tailored": {},
   "without_self_reflection": {"train.losses.triplet": 0.0},
   "blind_teacher": {"feedback.kind": "blind"},
-  "one_round_more_rationales": {**ONE_ROUND, "demonstrate.rationales": -(-REPLIES // QUESTIONS)},
+  "one_round_more_rationales": {
+    **ONE_ROUND,
+    "demonstrate.rationales": math.ceil(REPLIES / QUESTIONS),
+  },
   "one_round_more_questions": {
     **ONE_ROUND,
     "demonstrate.questions": REPLIES // 2,
@@ -91,8 +97,12 @@ FULL = {
 ROWS, SEEDS = {"claims": CLAIMS, "full": FULL}, {"claims": 5, "full": 3}
 
 
+def _claim(text: str, worse: str) -> sweep.Claim:
+  return sweep.Claim(text, "tailored", worse, paper="Wang et al. 2023")
+
+
 def get_sweep(which: str = "claims") -> sweep.Sweep:
-  claim = lambda text, worse: sweep.Claim(text, "tailored", worse, paper="Wang et al. 2023")
+  """Returns the sweep `which`: claims or full."""
   return sweep.Sweep(
     config="configs/quickstart.py",
     common=COMMON,
@@ -100,15 +110,15 @@ def get_sweep(which: str = "claims") -> sweep.Sweep:
     base="tailored",
     seeds=tuple(range(SEEDS[which])),
     claims=(
-      claim(
+      _claim(
         "Tailored rounds beat one round at no fewer replies and equal steps: rationales",
         "one_round_more_rationales",
       ),
-      claim(
+      _claim(
         "Tailored rounds beat one round at no fewer replies and equal steps: questions",
         "one_round_more_questions",
       ),
-      claim("Self-reflection helps", "without_self_reflection"),
-      claim("Rationales written for a mistake beat as many written blindly", "blind_teacher"),
+      _claim("Self-reflection helps", "without_self_reflection"),
+      _claim("Rationales written for a mistake beat as many written blindly", "blind_teacher"),
     ),
   )

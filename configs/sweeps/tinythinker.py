@@ -1,33 +1,32 @@
-"""TinyThinker (Piao & Park 2025): what each stage and the reflection add, and the paper's claims.
+"""Sweep of TinyThinker (Piao & Park 2025): its stages and its reflection, and the paper's claims.
 
-  python -m distill_jax ablate --config=configs/sweeps/tinythinker.py \
-    --workdir=runs/claims_tinythinker
-  python -m distill_jax ablate --config=configs/sweeps/tinythinker.py:full \
-    --workdir=runs/full_tinythinker
+  distill-jax ablate --config=sweeps/tinythinker --workdir=runs/claims_tinythinker
+  distill-jax ablate --config=sweeps/tinythinker:full --workdir=runs/full_tinythinker
 
-`claims` (5 seeds): three steps against fewer, and iterations of reflection against none. `full` (3
-seeds): what is reflected on, how often, and how. At testbed scale, configs/tinythinker.py:quick: on
-a third of its questions no row gets beyond guessing. All rows have as many updates of the first
-phase.
+`claims` (5 seeds) compares three stages with fewer, and rounds of reflection with none. `full`
+(3 seeds) varies what is reflected on, how often, and how. Both use configs/tinythinker.py:quick
+unreduced, because with a third of its questions no row does better than guessing. All rows have
+equally many steps of supervised training.
 """
+
+from typing import Any
 
 from distill_jax.ablations import sweep
 
 COMMON = {"taxonomy.out_of_domain": 200, "stop.patience": 0}
 
-# Without reflection, so that stages are compared with stages.
-STAGES = lambda *stages: {
-  "rounds": 0,
-  "staged.stages": stages,
-  "staged.reflect": stages[:-1] or ("summarize",),
-}
+
+def _stages(*stages: str) -> dict[str, Any]:
+  """Overrides for these stages, without reflection."""
+  return {"rounds": 0, "staged.stages": stages, "staged.reflect": stages[:-1] or ("summarize",)}
+
 
 CLAIMS = {
   "tinythinker": {},
   "without_reflection": {"rounds": 0},
-  "without_recall": STAGES("analyze", "summarize"),
-  "without_analyze": STAGES("recall", "summarize"),
-  "summarize_only": STAGES("summarize"),
+  "without_recall": _stages("analyze", "summarize"),
+  "without_analyze": _stages("recall", "summarize"),
+  "summarize_only": _stages("summarize"),
 }
 
 FULL = {
@@ -49,8 +48,12 @@ FULL = {
 ROWS, SEEDS = {"claims": CLAIMS, "full": FULL}, {"claims": 5, "full": 3}
 
 
+def _claim(text: str, better: str, worse: str) -> sweep.Claim:
+  return sweep.Claim(text, better, worse, paper="Piao & Park 2025")
+
+
 def get_sweep(which: str = "claims") -> sweep.Sweep:
-  claim = lambda text, better, worse: sweep.Claim(text, better, worse, paper="Piao & Park 2025")
+  """Returns the sweep `which`: claims or full."""
   return sweep.Sweep(
     config="configs/tinythinker.py:quick",
     common=COMMON,
@@ -58,9 +61,9 @@ def get_sweep(which: str = "claims") -> sweep.Sweep:
     base="tinythinker",
     seeds=tuple(range(SEEDS[which])),
     claims=(
-      claim("Three steps beat the answer alone", "without_reflection", "summarize_only"),
-      claim("Recall helps", "without_reflection", "without_recall"),
-      claim("Analysis helps", "without_reflection", "without_analyze"),
-      claim("Iterations of reflection help", "tinythinker", "without_reflection"),
+      _claim("Three steps beat the answer alone", "without_reflection", "summarize_only"),
+      _claim("Recall helps", "without_reflection", "without_recall"),
+      _claim("Analysis helps", "without_reflection", "without_analyze"),
+      _claim("Iterations of reflection help", "tinythinker", "without_reflection"),
     ),
   )
