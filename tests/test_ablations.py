@@ -278,8 +278,8 @@ def test_each_job_has_its_own_cores(monkeypatch):
 
 def test_the_last_line_is_the_error_message(tmp_path):
   log = tmp_path / "log"
-  log.write_bytes(b"$ python\nrunning\ndistill_jax: no such thing\nleaving\n\xff\n\n")
-  assert children.last_line(log) == "distill_jax: no such thing"
+  log.write_bytes(b"$ python\nrunning\ndistill-jax: no such thing\nleaving\n\xff\n\n")
+  assert children.last_line(log) == "distill-jax: no such thing"
   log.write_bytes(b"$ python\nTraceback\nKeyError: 1\n")
   assert children.last_line(log) == "KeyError: 1"
 
@@ -301,7 +301,7 @@ def fake_runs(monkeypatch, body: str) -> None:
 
 def test_a_reached_budget_stops_the_sweep(tmp_path, monkeypatch, capsys):
   fake_runs(
-    monkeypatch, "print('distill_jax: enough'); sys.exit(6 if row == 'plain' else time.sleep(60))"
+    monkeypatch, "print('distill-jax: enough'); sys.exit(6 if row == 'plain' else time.sleep(60))"
   )
   started_at = time.monotonic()
   assert run.run_sweep(sweep_file(tmp_path), str(tmp_path / "out"), jobs=2) == errors.BUDGET
@@ -358,7 +358,7 @@ def test_a_sweep_that_is_stopped_and_killed_ends_with_its_table(tmp_path):
       time.sleep(0.01)
     os.killpg(process.pid, signal_number)
     interrupted += process.wait(60) == (75 if signal_number == signal.SIGINT else -9)
-  assert interrupted == 2 and "the same command goes on" in (tmp_path / "out").read_text()
+  assert interrupted == 2 and "Re-run the same command" in (tmp_path / "out").read_text()
   before = {f: f.stat().st_mtime_ns for f in run_dirs[0].rglob("*.jsonl")}
   run_dirs[3].mkdir(parents=True)
   (run_dirs[3] / "config.json").write_text("{")  # rejected by the run itself, and reported

@@ -104,7 +104,7 @@ def last_line(log: pathlib.Path) -> str:
     file.seek(max(os.path.getsize(log) - LOG_TAIL, 0))
     text = file.read().decode("utf-8", "replace")
   lines = [line.strip() for line in text.splitlines() if line.strip()]
-  messages = [line for line in lines[-3:] if line.startswith("distill_jax: ")]
+  messages = [line for line in lines[-3:] if line.startswith("distill-jax: ")]
   return (messages or lines or ["nothing"])[-1]
 
 

@@ -149,7 +149,7 @@ class PhaseDir:
 
 
 def write_json(path: Path, value: object) -> None:
-  """Writes a JSON file with sorted keys, atomically. Raises UserError if the disk refuses."""
+  """Writes a JSON file with sorted keys, atomically. Raises UserError if it cannot."""
   write_bytes(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
 
 

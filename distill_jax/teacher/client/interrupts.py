@@ -84,4 +84,4 @@ def _on_second_signal(*_: object) -> None:
 def _write_stderr(text: str) -> None:
   """Bypasses sys.stderr, which the interrupted code may be writing to."""
   with contextlib.suppress(OSError):
-    os.write(2, f"distill_jax: {text}\n".encode())
+    os.write(2, f"distill-jax: {text}\n".encode())
