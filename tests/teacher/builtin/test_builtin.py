@@ -1,5 +1,6 @@
-"""The built-in teacher: right unless told to slip, and the same whenever it is asked the same."""
+"""The built-in teacher: right unless an error rate is set, and deterministic; its server."""
 
+import dataclasses
 import json
 import os
 import re
@@ -7,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import types
 import urllib.error
 import urllib.request
 
@@ -15,8 +15,8 @@ import pytest
 import scripted
 from scripted import ask
 
-from distill_jax import errors, records, tasks, teacher
-from distill_jax.teacher import types as asking
+from distill_jax import errors, records, settings, tasks, teacher
+from distill_jax.teacher import types
 from distill_jax.teacher.builtin import faults, server
 from distill_jax.teacher.builtin import teacher as builtin
 from distill_jax.teacher.prompts import messages as prompts
@@ -56,14 +56,14 @@ def test_at_temperature_zero_every_sample_is_the_same(task, problems):
   assert len(set(brain(prompts.annotate(problems[0].question), 5, 0.0, 3))) == 1
 
 
-def test_a_sample_does_not_depend_on_what_is_asked_with_it(task, problems):
+def test_a_sample_does_not_depend_on_the_samples_requested_with_it(task, problems):
   brain = builtin.BuiltinTeacher(task.world, error_rate=0.3, seed=0)
   messages = prompts.annotate(problems[1].question)
   assert brain(messages, 6, 0.7) == [brain(messages, 1, 0.7, k)[0] for k in range(6)]
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.2, 1.0])
-def test_the_share_of_wrong_replies_is_the_one_that_was_set(task, problems, rate):
+def test_the_share_of_wrong_replies_is_the_error_rate(task, problems, rate):
   brain = builtin.BuiltinTeacher(task.world, error_rate=rate, seed=0)
   wrong = [
     not right(task, problem, text)
@@ -73,7 +73,7 @@ def test_the_share_of_wrong_replies_is_the_one_that_was_set(task, problems, rate
   assert sum(wrong) / len(wrong) == pytest.approx(rate, abs=0.05)
 
 
-def test_a_spoilt_rationale_is_wrong_in_a_step_too():
+def test_a_corrupted_rationale_is_wrong_in_a_step_too():
   assert builtin.corrupt("2 + 3 = 5.\n5 * 4 = 20 pens.\nAnswer: 20", "x") != (
     "2 + 3 = 5.\n5 * 4 = 20 pens.\nAnswer: 20"
   )
@@ -94,11 +94,11 @@ def test_a_correction_names_the_mistake_and_then_is_right(task, problems):
 
 
 @pytest.mark.parametrize("text", ["", "What is love?", "Answer: 3"])
-def test_what_it_does_not_know_it_does_not_answer(task, problems, text):
+def test_unknown_questions_get_no_answer(task, problems, text):
   brain = builtin.BuiltinTeacher(task.world, error_rate=0.0, seed=0)
-  (said,) = brain(prompts.annotate(text), 1, 0.7)
-  assert task.read_answer(said, problems[0]) is None
-  assert brain((("user", text),), 1, 0.7) == [said]
+  (reply,) = brain(prompts.annotate(text), 1, 0.7)
+  assert task.read_answer(reply, problems[0]) is None
+  assert brain((("user", text),), 1, 0.7) == [reply]
 
 
 def test_an_empty_attempt_is_corrected_like_any_other(task, problems):
@@ -107,7 +107,7 @@ def test_an_empty_attempt_is_corrected_like_any_other(task, problems):
   assert parsing.split_correction(text) is not None
 
 
-def test_an_arithmetic_question_is_taken_apart_and_has_no_options(task, problems):
+def test_an_arithmetic_question_is_decomposed_and_has_no_options(task, problems):
   brain = builtin.BuiltinTeacher(task.world, error_rate=0.0, seed=0)
   for problem in problems[:40]:
     texts = brain(prompts.decompose(problem.question), 4, 0.7)
@@ -117,8 +117,8 @@ def test_an_arithmetic_question_is_taken_apart_and_has_no_options(task, problems
       assert [asked for asked, _ in parts] == [asked for asked, _ in problem.decomposition]
       assert right(task, problem, text)
       assert task.world.first_wrong_step(problem.id, text) is None
-  (said,) = brain(prompts.stage(problems[0].question, (), None), 1, 0.7)
-  assert said == brain(prompts.annotate("What is love?"), 1, 0.7)[0]
+  (reply,) = brain(prompts.stage(problems[0].question, (), None), 1, 0.7)
+  assert reply == brain(prompts.annotate("What is love?"), 1, 0.7)[0]
 
 
 KINDS = {
@@ -133,11 +133,11 @@ def choices():
 
 
 def answer_of(choices, problem, messages, text):
-  """What a reply of any sort takes for the answer; None if it is not in its layout."""
+  """The answer of a reply to any kind of request; None if it is not in its layout."""
   labels = tuple(label for label, _ in problem.choices)
   if messages[0][1] == prompts.STAGE:
-    found = parsing.split_stages(text, labels)
-    return found and found[1]
+    stages = parsing.split_stages(text, labels)
+    return stages and stages[1]
   if messages[0][1] == prompts.DECOMPOSE and parsing.split_steps(text) is None:
     return None
   return choices.read_answer(text, problem)
@@ -155,7 +155,7 @@ def every_message(choices, problem):
   )
 
 
-def test_choices_are_annotated_corrected_judged_and_taken_apart(choices):
+def test_choices_are_annotated_corrected_judged_and_decomposed(choices):
   brain = builtin.BuiltinTeacher(choices.world, error_rate=0.0, seed=0)
   for problem in choices.problems("train")[:60] + choices.problems("out_of_domain"):
     for messages in every_message(choices, problem):
@@ -178,7 +178,7 @@ def test_stages_and_steps_are_read_as_the_world_has_them(choices):
 
 
 @pytest.mark.parametrize("rate", [0.2, 1.0])
-def test_a_wrong_reply_about_choices_takes_a_wrong_option_in_the_right_layout(choices, rate):
+def test_a_wrong_reply_about_choices_argues_for_a_wrong_option_in_the_right_layout(choices, rate):
   brain = builtin.BuiltinTeacher(choices.world, error_rate=rate, seed=0)
   asked = [(p, m) for p in choices.problems("train") for m in every_message(choices, p)]
   given = [
@@ -191,7 +191,7 @@ def test_a_wrong_reply_about_choices_takes_a_wrong_option_in_the_right_layout(ch
   assert wrong == pytest.approx(rate, abs=0.05)
 
 
-def test_a_correction_of_choices_says_what_is_not_so(choices):
+def test_a_correction_of_choices_names_the_mistake(choices):
   brain = builtin.BuiltinTeacher(choices.world, error_rate=0.0, seed=0)
   for problem in choices.problems("train")[:40]:
     attempt = choices.world.wording(problem.id, 1, "A" if problem.gold != "A" else "B")
@@ -201,32 +201,28 @@ def test_a_correction_of_choices_says_what_is_not_so(choices):
     assert right(choices, problem, rationale)
 
 
-def settings(**changes):
-  space = types.SimpleNamespace
+def teacher_settings(**changes):
+  default = settings.Teacher()
   fields = {
-    "kind": "builtin", "model": "builtin", "base_url": "", "key_env": "OPENAI_API_KEY",
-    "key_file": "", "insecure_http": False, "max_tokens_retry_limit": 0, "deadline": 0.0,
-    "requests_per_minute": 0, "tokens_per_minute": 0, "structured": False, "extra_body": "",
-    "pool": (), "by_phase": (), "batch": "", "batch_dir": "",
-    "temperature": 0.7, "max_tokens": 512, "max_tokens_field": "max_tokens", "max_concurrency": 8,
-    "timeout": 5.0, "max_attempts": 6, "max_wait": 30.0,
-    "prices": space(input=0.0, output=0.0, cached=-1.0), "max_dollars": 1.0,
-    "max_requests": 10_000, "cache": "",
-    "builtin": space(error_rate=0.1, latency=0.0, faults=""),
-    "replay": space(path=(), question="question", rationale="rationale"),
-  } | changes  # fmt: skip
-  return space(**fields)
+    "max_concurrency": 8,
+    "timeout": 5.0,
+    "max_wait": 30.0,
+    "max_dollars": 1.0,
+    "max_requests": 10_000,
+    "builtin": dataclasses.replace(default.builtin, error_rate=0.1),
+  }
+  return dataclasses.replace(default, **fields | changes)
 
 
-def opened(task, folder, identity="w", **changes):
+def opened(task, run_dir, identity="w", **changes):
   return teacher.make(
-    settings(**changes), workdir=folder, world=task.world, world_identity=identity, seed=0
+    teacher_settings(**changes), workdir=run_dir, world=task.world, world_identity=identity, seed=0
   )
 
 
 def requests(problems, samples=2):
   return [
-    asking.Request("annotate", p.question, prompts.annotate(p.question), samples) for p in problems
+    types.Request("annotate", p.question, prompts.annotate(p.question), samples) for p in problems
   ]
 
 
@@ -254,14 +250,12 @@ def test_another_world_is_another_teacher(task, problems, tmp_path):
 
 
 def test_a_run_opens_its_own_teacher(task, problems, tmp_path):
-  space = types.SimpleNamespace
-  chosen = space(teacher=settings(), world=space(seed=0), task=space(name="arithmetic"))
-  made = teacher.open(scripted.Run(chosen, tmp_path, task))
+  made = teacher.open(scripted.Run(settings.Settings(teacher=teacher_settings()), tmp_path, task))
   assert ask(made, requests(problems[:1]))[0][0].text
   made.close()
 
 
-def test_a_server_by_address_gives_the_same_replies(task, problems, tmp_path):
+def test_a_server_reached_by_its_address_gives_the_same_replies(task, problems, tmp_path):
   made = builtin.make_server(
     task.world, port=0, latency=0.0, error_rate=0.1, faults_script="", seed=0, log=""
   )
@@ -276,7 +270,7 @@ def test_a_server_by_address_gives_the_same_replies(task, problems, tmp_path):
   assert texts[0] == texts[1]
 
 
-def test_a_port_that_is_taken_is_refused_in_one_line(serve):
+def test_a_port_in_use_is_one_line(serve):
   port = int(re.search(r":(\d+)/", serve().url)[1])
   other = server.Server(None, port=port, model="m", latency=0.0, script=faults.Sequence([]), log="")
   with pytest.raises(errors.UserError, match="--port=0"), other.running():
@@ -286,7 +280,7 @@ def test_a_port_that_is_taken_is_refused_in_one_line(serve):
 @pytest.mark.parametrize(
   "script", ["500", "500@2", "500@0.6,429@0.6", "999@0.1", "maybe@0.1", "429:when=1@0.1", "500@x"]
 )
-def test_a_script_of_faults_that_makes_no_sense_is_refused(script):
+def test_an_invalid_script_of_faults_is_rejected(script):
   with pytest.raises(errors.UserError, match=r"teacher\.builtin\.faults"):
     faults.Script(script, 0)
 
@@ -340,7 +334,7 @@ SERVE = """
 import json
 import signal
 import sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # who tests in the background ignores it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background processes ignore it
 sys.path.insert(0, ".")
 from distill_jax import tasks
 from distill_jax.teacher.builtin import teacher
@@ -349,7 +343,7 @@ teacher.serve(world, port=0, latency=0.0, error_rate=0.0, faults_script="", seed
 """
 
 
-def test_served_by_hand_it_says_where_and_stops_when_interrupted():
+def test_serve_prints_the_url_and_stops_when_interrupted():
   words = [sys.executable, "-c", SERVE, json.dumps(OPTIONS)]
   process = subprocess.Popen(
     words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
@@ -361,5 +355,5 @@ def test_served_by_hand_it_says_where_and_stops_when_interrupted():
   assert (process.returncode, out, err) == (0, "", "")
 
 
-def test_a_question_is_found_by_its_text_alone(task, problems):
+def test_a_problem_is_found_by_the_text_of_its_question(task, problems):
   assert isinstance(task.world.find(problems[0].question), records.Problem)

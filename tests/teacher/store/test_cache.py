@@ -1,4 +1,4 @@
-"""The file of paid replies: sound, readable by anyone, and clear when it is not."""
+"""The teacher cache: lossless, readable by any SQLite tool, and clear about its errors."""
 
 import concurrent.futures
 import contextlib
@@ -37,18 +37,18 @@ def store(tmp_path):
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
-def test_hostile_text_comes_back_as_it_went_in(store, text):
+def test_hostile_text_comes_back_unchanged(store, text):
   store.store("{}", {(0, "k"): reply(text), (1, "f"): types.Failure("refusal", text, 1)}, HERE)
   assert store.get("k", HERE) == reply(text)
   assert store.failure("f", HERE).message == text
 
 
-def test_hostile_text_survives_the_way_through_client_and_server(serve, connect):
+def test_hostile_text_survives_client_and_server(serve, connect):
   server = serve(answer=lambda messages, n, temperature, seed: [messages[-1][1]] * n)
   teacher = connect(server.url)
   requests = [types.Request("annotate", "q", (("user", text),), 1) for text in HOSTILE]
   got = [row[0].text for row in ask(teacher, requests)]
-  sent = [text.encode("utf-8", "replace").decode() for text in HOSTILE]  # surrogates cannot travel
+  sent = [text.encode("utf-8", "replace").decode() for text in HOSTILE]  # surrogates cannot be sent
   assert got == sent
   assert [row[0].text for row in ask(connect(server.url), requests)] == got
 
@@ -58,7 +58,7 @@ def test_lone_surrogates_in_a_reply_are_kept(serve, connect):
   assert ask(connect(server.url), wanted(1))[0][0].text == "a \udc80 b"
 
 
-def test_plain_sqlite_reads_it(serve, connect, tmp_path):
+def test_any_sqlite_tool_reads_the_file(serve, connect, tmp_path):
   ask(connect(serve().url), wanted(1), round=3, phase="feedback")
   db = sqlite3.connect(tmp_path / "teacher.sqlite")
   row = db.execute(
@@ -70,12 +70,12 @@ def test_plain_sqlite_reads_it(serve, connect, tmp_path):
   assert row[1:] == (0, "q0 #0 at 0.5", "stop", 3, 3, "feedback")
 
 
-@pytest.mark.parametrize("harm", ["text", "middle", "version", "folder"])
-def test_a_damaged_file_is_refused_in_one_line(tmp_path, harm):
+@pytest.mark.parametrize("harm", ["text", "middle", "version", "directory"])
+def test_a_damaged_file_is_rejected_in_one_line(tmp_path, harm):
   path = tmp_path / "teacher.sqlite"
   if harm == "text":
-    path.write_bytes(b"this is not a data base\n" * 100)
-  elif harm == "folder":
+    path.write_bytes(b"this is not a database\n" * 100)
+  elif harm == "directory":
     path.mkdir()
   else:
     made = cache.ReplyCache(path)
@@ -89,12 +89,12 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path, harm):
       raw = bytearray(path.read_bytes())
       raw[4096 : len(raw) - 4096] = b"\xee" * (len(raw) - 8192)
       path.write_bytes(raw)
-  with pytest.raises(errors.UserError, match=r"teacher cache .*teacher\.sqlite") as refusal:
+  with pytest.raises(errors.UserError, match=r"teacher cache .*teacher\.sqlite") as error:
     cache.ReplyCache(path)
-  assert refusal.value.code == errors.DATA and "\n" not in str(refusal.value)
+  assert error.value.code == errors.DATA and "\n" not in str(error.value)
 
 
-def test_what_one_call_brought_is_stored_whole_or_not_at_all(store):
+def test_the_outcomes_of_a_call_are_stored_whole_or_not_at_all(store):
   with pytest.raises(AttributeError):
     store.store("{}", {(0, "a"): reply("x"), (1, "b"): "no reply"}, HERE)
   assert store.get("a", HERE) is None
@@ -106,7 +106,7 @@ def test_the_first_reply_stored_stays(store):
   assert store.get("a", HERE).text == "first"
 
 
-def test_sums_do_not_depend_on_the_order_of_payment(tmp_path):
+def test_sums_do_not_depend_on_the_order_of_storage(tmp_path):
   totals = []
   prices = [0.1, 0.2, 0.3, 1e-17, 1e9]
   for order in (prices, prices[::-1]):
@@ -119,7 +119,7 @@ def test_sums_do_not_depend_on_the_order_of_payment(tmp_path):
   assert totals[0] == totals[1]
 
 
-def test_what_is_not_in_the_request_cannot_be_in_the_key():
+def test_each_part_of_a_request_is_in_the_key():
   sampling = {"temperature": 0.5, "max_tokens": 9}
   base = cache.request_text("u", "m", (("user", "q"),), sampling)
   others = [
@@ -257,7 +257,8 @@ def test_a_file_of_version_2_is_migrated_with_nothing_lost(tmp_path):
     assert made.totals("this run", 1, "s").cache_hits == 1
     assert made.requests_sent("this run") == 7 and made.salt() == "SALT"
     with contextlib.closing(batches.BatchRegistry(path, "server")) as registry:
-      assert registry.pending() == [batches.PendingBatch("distill-1", "b-1", "f-1", HERE, 2, 0.5, 9.5)]
+      pending = batches.PendingBatch("distill-1", "b-1", "f-1", HERE, 2, 0.5, 9.5)
+      assert registry.pending() == [pending]
       assert registry.claimed() == {"x": "distill-1", "y": "distill-1"}
     made.close()
   assert all_rows(path) == before
@@ -313,7 +314,7 @@ def test_a_migration_that_fails_midway_leaves_the_file_as_it_was(tmp_path, monke
     assert made.get("k", HERE).text == "text"
 
 
-def test_an_old_file_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
+def test_an_old_read_only_file_is_rejected(tmp_path, monkeypatch):
   path = tmp_path / "teacher.sqlite"
   write_old(path, VERSION_2)
   before = path.read_bytes()
@@ -321,12 +322,12 @@ def test_an_old_file_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
   monkeypatch.setattr(
     cache.sqlite3, "connect", lambda p, **more: connect(f"file:{p}?mode=ro", uri=True, **more)
   )
-  with pytest.raises(errors.UserError, match="cannot be used .*readonly"):
+  with pytest.raises(errors.UserError, match=r"cannot be used .*readonly"):
     cache.ReplyCache(path)
   assert path.read_bytes() == before
 
 
-def test_another_programs_file_is_refused_and_left_alone(tmp_path):
+def test_another_programs_file_is_rejected_and_left_alone(tmp_path):
   path = tmp_path / "teacher.sqlite"
   db = sqlite3.connect(path)
   db.execute("create table bookmarks(url)")
@@ -348,7 +349,7 @@ def test_all_new_columns_come_back(store):
   assert (totals.tokens_out, totals.tokens_reasoning) == (12, 8)
 
 
-def test_what_a_failure_cost_stays_in_the_ledger_when_it_is_asked_again(store):
+def test_the_cost_of_a_failure_stays_in_the_ledger_when_its_sample_is_requested_again(store):
   store.store("{}", {(0, "k"): types.Failure("length", "cut", 1, 5, 4, 0.25, 200, "one")}, HERE)
   store.store("{}", {(0, "k"): types.Failure("length", "cut", 1, 5, 4, 0.25, 200, "two")}, HERE)
   store.store("{}", {(0, "k"): reply("x")}, HERE)
@@ -357,7 +358,7 @@ def test_what_a_failure_cost_stays_in_the_ledger_when_it_is_asked_again(store):
   assert store.failure("k", HERE) is None
 
 
-def test_many_requests_are_counted_at_once(store):
+def test_several_requests_are_counted_at_once(store):
   store.record_sent(HERE, 5, 2)
   store.record_sent(HERE, 1)
   assert store.requests_sent("this run") == 6 and store.totals("this run").retries == 2
@@ -370,7 +371,7 @@ def test_processes_that_open_a_new_file_at_once_all_can(tmp_path):
       made.close()
 
 
-def test_failures_of_unfinished_phases_are_set_aside_to_be_asked_again(store):
+def test_failures_of_unfinished_phases_are_reset(store):
   lost = types.Failure("refusal", "no", 1, 5, 4, 0.25)
   for phase in ("0_done", "1_open"):
     store.store("{}", {(0, "k"): lost}, cache.RunPhase("this run", 0, phase))
@@ -380,18 +381,18 @@ def test_failures_of_unfinished_phases_are_set_aside_to_be_asked_again(store):
   assert store.totals("this run").dollars == 0.5
 
 
-def test_what_a_run_paid_for_a_reply_that_another_had_first_counts_as_spent(store):
-  there = cache.RunPhase("another run", 0, "s")
-  for place in (there, HERE):
-    store.store("{}", {(0, "k"): reply(f"of {place.run}")}, place)
+def test_the_cost_of_a_reply_that_another_run_stored_first_counts_as_spent(store):
+  other = cache.RunPhase("another run", 0, "s")
+  for run_phase in (other, HERE):
+    store.store("{}", {(0, "k"): reply(f"of {run_phase.run}")}, run_phase)
   assert store.get("k", HERE).text == "of another run"
   for run in ("another run", "this run"):
     assert (store.totals(run).dollars, store.totals(run).tokens_out) == (0.5, 4)
-  store.store("{}", {(0, "k"): reply("x")}, there)  # read a second time by who has it
+  store.store("{}", {(0, "k"): reply("x")}, other)  # read a second time by its owner
   assert store.totals("another run").dollars == 0.5
 
 
-def test_bytes_that_are_no_text_are_told_as_damage(tmp_path):
+def test_bytes_that_are_not_text_are_reported_as_damage(tmp_path):
   path = tmp_path / "teacher.sqlite"
   made = cache.ReplyCache(path)
   made.store("{}", {(0, "k"): reply("planted")}, HERE)
@@ -403,9 +404,7 @@ def test_bytes_that_are_no_text_are_told_as_damage(tmp_path):
   made.close()
 
 
-def test_replies_that_are_pruned_while_others_are_asked_for_are_missed_in_one_line(
-  serve, connect, tmp_path
-):
+def test_replies_pruned_during_an_ask_are_one_line(serve, connect, tmp_path):
   def prune(messages, n, temperature, seed):
     if messages[-1][1] == "q1":
       with contextlib.closing(cache.ReplyCache(tmp_path / "teacher.sqlite")) as store:
