@@ -273,3 +273,7 @@ def test_a_recipe_that_exits_is_an_error(tmp_path):
   (tmp_path / "own.py").write_text("import sys\nsys.exit(0)\n")
   with pytest.raises(errors.UserError, match="SystemExit"):
     recipes.load(str(tmp_path / "own.py"))
+
+
+def test_a_name_that_nothing_reads_is_not_among_the_names_that_are_read():
+  assert "lr" in attributes() and "nobody_reads_me" not in attributes()
