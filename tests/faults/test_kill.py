@@ -175,16 +175,20 @@ def test_a_run_killed_in_every_phase_ends_bit_for_bit_the_same_and_pays_nothing_
 
 # The other recipes, with the teacher in the same process: overrides and (phase, sign) of each kill.
 SMALL = (
-  "taxonomy.train=24", "taxonomy.test=4", "taxonomy.out_of_domain=0", "taxonomy.options=3",
-  "world.train=24", "world.test=4", "world.out_of_domain=0", "task.validation=4", "rounds=1",
+  "task.validation=4", "rounds=1",
   "student.scratch.width=32", "student.scratch.head_width=8", "student.scratch.mlp=64",
   "student.scratch.vocab=512", "student.scratch.layers=1",
-  "demonstrate.rationales=1", "demonstrate.passes=1", "exam.samples=2", "exam.temperature=1.0",
-  "exam.max_new_tokens=28", "evaluate.max_new_tokens=28", "rollout.batch=4", "rollout.buckets=160",
+  "demonstrate.rationales=1", "demonstrate.passes=1",
+  "evaluate.max_new_tokens=28", "rollout.batch=4", "rollout.buckets=160",
   "train.buckets=192", "train.batch=8", "train.epochs=0", "train.steps=60", "train.warmup=0",
   "train.lr=0.01", "train.checkpoint_every=5", "train.log_every=2",
-  "prefer.batch=2", "prefer.epochs=0", "prefer.steps=40", "prefer.warmup=0",
 )  # fmt: skip
+WORDS = ("world.train=24", "world.test=4", "world.out_of_domain=0")
+CHOICES = (
+  "taxonomy.train=24", "taxonomy.test=4", "taxonomy.out_of_domain=0", "taxonomy.options=3",
+)  # fmt: skip
+EXAM = ("exam.samples=2", "exam.temperature=1.0", "exam.max_new_tokens=28")
+PREFER = ("prefer.batch=2", "prefer.epochs=0", "prefer.steps=40", "prefer.warmup=0")
 
 
 def exists(directory: str, pattern: str):
@@ -214,7 +218,7 @@ PREFERRED = (
 )
 RECIPES = {
   "tinythinker": (
-    ("student.arch=llama", "staged.interval=1", "train.steps=100"),
+    (*CHOICES, *EXAM, *PREFER, "student.arch=llama", "staged.interval=1", "train.steps=100"),
     (
       ("exam of recalls", contains("round_01/0_exam/attempts.jsonl", '"stage": "recall"')),
       ("exam of analyses", contains("round_01/0_exam/attempts.jsonl", '"stage": "analyze"')),
@@ -222,11 +226,18 @@ RECIPES = {
     ),
   ),
   "self_refine": (
-    ("pair.policy=cot_over_plain", "exam.samples=4", "exam.max_new_tokens=80"),
+    (
+      *WORDS,
+      *EXAM,
+      *PREFER,
+      "pair.policy=cot_over_plain",
+      "exam.samples=4",
+      "exam.max_new_tokens=80",
+    ),
     (("exam", exists("round_01/0_exam", "attempts.jsonl")), *PREFERRED),
   ),
   "socratic": (
-    ("rounds=0", "rollout.buckets=192"),
+    (*WORDS, "rounds=0", "rollout.buckets=192"),
     (
       ("the first student", exists("round_00/1_train/checkpoints", "decomposer/[0-9]*")),
       ("the second student", exists("round_00/1_train/checkpoints", "solver/[0-9]*")),
