@@ -1,4 +1,4 @@
-"""Asks in batches and is killed: a line of JSON in, the end of a child out, until the input ends.
+"""Asks in batches and is killed. Each line of input makes a child; the output is its exit code.
 
 {"url": ..., "path": ..., "moment": [class, method, before | after, which call] or seconds}
 """
@@ -30,33 +30,34 @@ def die() -> None:
   time.sleep(60)
 
 
-def arm(room: str, method: str, when: str, number: int) -> None:
-  """Lets the process die at the `number`-th call of a method, before it or after."""
-  whole, calls = getattr(CLASSES[room], method), []
+def arm(owner: str, method: str, when: str, number: int) -> None:
+  """Makes the process die at the `number`-th call of a method, before it or after."""
+  original, count = getattr(CLASSES[owner], method), 0
 
-  def called(*args, **kwargs):
-    calls.append(method)
-    mine = len(calls) == number
-    if mine and when == "before":
+  def wrapper(*args, **kwargs):
+    nonlocal count
+    count += 1
+    is_last = count == number
+    if is_last and when == "before":
       die()
-    found = whole(*args, **kwargs)
-    if inspect.isawaitable(found):
+    result = original(*args, **kwargs)
+    if inspect.isawaitable(result):
 
       async def awaited():
-        heard = await found
-        if mine:
+        value = await result
+        if is_last:
           die()
-        return heard
+        return value
 
       return awaited()
-    if mine:
+    if is_last:
       die()
-    return found
+    return result
 
-  setattr(CLASSES[room], method, called)
+  setattr(CLASSES[owner], method, wrapper)
 
 
-def play(url: str, path: str, moment) -> None:
+def ask_once(url: str, path: str, moment) -> None:
   results.CALLS_PER_WRITE = 3
   if isinstance(moment, list):
     arm(*moment)
@@ -67,15 +68,15 @@ def play(url: str, path: str, moment) -> None:
 
 def main() -> None:
   for line in sys.stdin:
-    asked = json.loads(line)
+    options = json.loads(line)
     child = os.fork()
     if not child:
       try:
-        play(**asked)
+        ask_once(**options)
       finally:
         os._exit(0)
-    if not isinstance(asked["moment"], list):
-      time.sleep(asked["moment"])
+    if not isinstance(options["moment"], list):
+      time.sleep(options["moment"])
       os.kill(child, signal.SIGKILL)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 

@@ -11,7 +11,7 @@ Parsers return None for anything else; the plain-text parsers may then read it.
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from distill_jax.teacher.prompts import messages, parsing
@@ -72,7 +72,7 @@ def response_format(kind: str) -> dict[str, Any]:
   return {"type": "json_schema", "json_schema": schema}
 
 
-def with_json_instruction(prompt: messages.Messages, kind: str) -> messages.Messages:
+def with_json_instruction(prompt: Sequence[tuple[str, str]], kind: str) -> messages.Messages:
   """Adds an instruction to reply in JSON: not every server shows the schema to its model."""
   (role, content), *rest = prompt
   fields = json.dumps(SCHEMAS[kind]["properties"])

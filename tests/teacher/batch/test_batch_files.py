@@ -1,4 +1,4 @@
-"""Files for a teacher that runs elsewhere: the run stops, says what to type, and goes on."""
+"""Files for a teacher on another machine: the run stops, says what to type, and resumes."""
 
 import contextlib
 import errno
@@ -6,7 +6,7 @@ import json
 import shlex
 
 import pytest
-from batch_scripted import filed, papers, refusal, run_batch
+from batch_scripted import filed, run_batch, unanswered, user_error
 from scripted import ask, echo, wanted
 
 from distill_jax import errors
@@ -17,20 +17,20 @@ from distill_jax.teacher.store import cache
 
 
 @pytest.fixture
-def there(tmp_path):
+def directory(tmp_path):
   return tmp_path / "batches"
 
 
 @pytest.fixture
-def play(tmp_path, there):
-  """play(requests, **terms) -> the replies, or the UserError, of one run of the same command."""
+def play(tmp_path, directory):
+  """play(requests, **options) -> the replies, or the UserError, of one run of the command."""
 
-  def once(requests, **terms):
-    with contextlib.closing(filed(there, tmp_path / "teacher.sqlite", **terms)) as teacher:
+  def once(requests, **options):
+    with contextlib.closing(filed(directory, tmp_path / "teacher.sqlite", **options)) as teacher:
       try:
         return ask(teacher, requests)
-      except errors.UserError as refused:
-        return refused
+      except errors.UserError as error:
+        return error
       finally:
         once.totals = teacher.ledger.of(0)
 
@@ -38,19 +38,19 @@ def play(tmp_path, there):
 
 
 def elsewhere(script=()):
-  """A server that nobody connects to; see batch_scripted.run_batch."""
+  """A server that is not connected; see batch_scripted.run_batch."""
   return server.Server(echo, port=0, model="e", latency=0.0, script=faults.Sequence(script), log="")
 
 
-def test_a_run_stops_with_what_to_type_and_goes_on_with_what_came(play, there):
-  refused = play(wanted(5, samples=3))
-  (path,) = papers(there)
-  result = there / "round_00_s_001.out.jsonl"
-  assert refused.code == errors.PREEMPTED and "15 replies" in str(refused)
+def test_a_run_stops_with_what_to_type_and_resumes_with_the_results(play, directory):
+  error = play(wanted(5, samples=3))
+  (path,) = unanswered(directory)
+  result = directory / "round_00_s_001.out.jsonl"
+  assert error.code == errors.PREEMPTED and "15 replies" in str(error)
   command = f"vllm run-batch -i {shlex.quote(str(path))} -o {shlex.quote(str(result))} --model m"
-  assert command in str(refused) and "\n" not in str(refused)
+  assert command in str(error) and "\n" not in str(error)
   before = path.read_bytes()
-  assert str(play(wanted(5, samples=3))) == str(refused) and papers(there) == [path]
+  assert str(play(wanted(5, samples=3))) == str(error) and unanswered(directory) == [path]
   assert path.read_bytes() == before
   assert run_batch(elsewhere(), path) == result
   found = play(wanted(5, samples=3))
@@ -58,25 +58,25 @@ def test_a_run_stops_with_what_to_type_and_goes_on_with_what_came(play, there):
     [f"q{k} #{s} at 0.5" for s in range(3)] for k in range(5)
   ]
   assert play.totals.calls == 15
-  assert papers(there) == [] and play(wanted(5, samples=3)) == found
+  assert unanswered(directory) == [] and play(wanted(5, samples=3)) == found
 
 
-def test_lines_are_those_of_the_batch_api(play, there):
+def test_lines_are_those_of_the_batch_api(play, directory):
   play(wanted(3, samples=2))
-  rows = [json.loads(raw) for raw in papers(there)[0].read_text().splitlines()]
+  rows = [json.loads(raw) for raw in unanswered(directory)[0].read_text().splitlines()]
   assert {tuple(row) for row in rows} == {("custom_id", "method", "url", "body")}
   assert all(len(row["custom_id"]) == 64 for row in rows) and rows[0]["body"]["n"] == 2
   assert len({row["custom_id"] for row in rows}) == 3
 
 
-def test_what_is_missing_or_failed_stands_in_the_next_file(play, there):
+def test_missing_and_failed_lines_go_into_the_next_file(play, directory):
   vllm = elsewhere(["", "500", "hang", "refusal", "400", "fewer", "empty_object", "close"])
   play(wanted(8, samples=2))
-  run_batch(vllm, papers(there)[0])
-  refused = play(wanted(8, samples=2))
-  (second,) = papers(there)
-  assert second.name == "round_00_s_002.jsonl" and "9 replies" in str(refused)
-  assert "4 earlier requests failed (" in str(refused)  # the fifth came in part
+  run_batch(vllm, unanswered(directory)[0])
+  error = play(wanted(8, samples=2))
+  (second,) = unanswered(directory)
+  assert second.name == "round_00_s_002.jsonl" and "9 replies" in str(error)
+  assert "4 earlier requests failed (" in str(error)  # the fifth was answered in part
   assert len(second.read_text().splitlines()) == 5
   run_batch(vllm, second)
   found = play(wanted(8, samples=2))
@@ -87,26 +87,26 @@ def test_what_is_missing_or_failed_stands_in_the_next_file(play, there):
 
 
 @pytest.mark.parametrize("end", [b"", b'{"id": "vllm-1", "custom'])
-def test_a_result_that_is_being_written_is_waited_for(play, there, end):
+def test_a_result_that_is_being_written_is_awaited(play, directory, end):
   play(wanted(4))
-  path = papers(there)[0]
+  path = unanswered(directory)[0]
   result = run_batch(elsewhere(), path)
-  whole = result.read_bytes()
-  half = whole.splitlines(keepends=True)[0] + end if end else b""
-  result.write_bytes(half)
-  refused = play(wanted(4))
-  assert refused.code == errors.PREEMPTED and f"{3 if end else 4} replies" in str(refused)
-  assert not (there / "round_00_s_002.jsonl").exists() and str(path) in str(refused)
-  result.write_bytes(whole)
+  complete = result.read_bytes()
+  partial = complete.splitlines(keepends=True)[0] + end if end else b""
+  result.write_bytes(partial)
+  error = play(wanted(4))
+  assert error.code == errors.PREEMPTED and f"{3 if end else 4} replies" in str(error)
+  assert not (directory / "round_00_s_002.jsonl").exists() and str(path) in str(error)
+  result.write_bytes(complete)
   assert len(play(wanted(4))) == 4
 
 
-def test_results_in_any_order_with_rubbish_between_them_are_read(play, there):
+def test_results_in_any_order_with_garbage_between_them_are_read(play, directory):
   play(wanted(4))
-  result = run_batch(elsewhere(), papers(there)[0])
+  result = run_batch(elsewhere(), unanswered(directory)[0])
   lines = result.read_bytes().splitlines(keepends=True)
   foreign = json.dumps({"custom_id": "no", "response": None, "error": None}).encode() + b"\n"
-  rubbish = [
+  garbage = [
     b"\n",
     b"\xff\xfe{\n",
     b"[1, 2]\n",
@@ -114,88 +114,87 @@ def test_results_in_any_order_with_rubbish_between_them_are_read(play, there):
     foreign,
     b"[" * 9999 + b"\n",
   ]
-  result.write_bytes(b"".join([*rubbish, *lines[::-1], *lines]))
+  result.write_bytes(b"".join([*garbage, *lines[::-1], *lines]))
   assert [row[0].text for row in play(wanted(4))] == [f"q{k} #0 at 0.5" for k in range(4)]
 
 
-def test_a_line_without_result_in_so_many_files_is_given_up(play, there):
+def test_a_line_without_a_result_in_max_attempts_files_is_given_up(play, directory):
   vllm = elsewhere(["", *["500"] * 9])
   for _ in range(3):
     assert play(wanted(2), max_attempts=3).code == errors.PREEMPTED
-    run_batch(vllm, papers(there)[0])
+    run_batch(vllm, unanswered(directory)[0])
   found = play(wanted(2), max_attempts=3)
   assert isinstance(found[1][0], types.Failure) and found[1][0].kind == "gave_up"
   assert "no result in 3 files (HTTP 500" in found[1][0].message
-  assert found[0][0].text == "q0 #0 at 0.5" and len(list(there.glob("*.jsonl"))) == 6
+  assert found[0][0].text == "q0 #0 at 0.5" and len(list(directory.glob("*.jsonl"))) == 6
 
 
-def test_results_of_which_nothing_can_be_read_are_told_of_by_name(play, there):
+def test_an_unreadable_result_file_is_named(play, directory):
   play(wanted(3))
-  (there / "round_00_s_001.out.jsonl").write_bytes(b"<html>no</html>\n")
-  said = str(play(wanted(3)))
-  assert said.startswith("3 earlier requests failed (round_00_s_001.out.jsonl has no readable result")
-  assert said == str(play(wanted(3))) and "round_00_s_002.jsonl" in said
+  (directory / "round_00_s_001.out.jsonl").write_bytes(b"<html>no</html>\n")
+  message = str(play(wanted(3)))
+  reason = "round_00_s_001.out.jsonl has no readable result for it"
+  assert message.startswith(f"3 earlier requests failed ({reason})")
+  assert message == str(play(wanted(3))) and "round_00_s_002.jsonl" in message
 
 
-def test_a_reply_that_was_cut_is_asked_for_with_a_larger_limit(play, there):
+def test_a_truncated_reply_is_requested_with_a_larger_limit(play, directory):
   vllm = elsewhere(["length", "length"])
   for tokens in (100, 200, 400):
     assert play(wanted(1), max_tokens_retry_limit=400).code == errors.PREEMPTED
-    (path,) = papers(there)
+    (path,) = unanswered(directory)
     assert json.loads(path.read_text())["body"]["max_tokens"] == tokens
     run_batch(vllm, path)
   assert play(wanted(1), max_tokens_retry_limit=400)[0][0].text == "q0 #0 at 0.5"
   assert play.totals.tokens_out == 9
 
 
-def test_several_files_where_one_would_be_too_large(play, there):
-  refused = play(wanted(9), batch_size=2)
-  assert len(papers(there)) == 5 and "likewise for 2 more" in str(refused)
-  for path in papers(there):
+def test_requests_are_split_into_files(play, directory):
+  error = play(wanted(9), batch_size=2)
+  assert len(unanswered(directory)) == 5 and "likewise for 2 more" in str(error)
+  for path in unanswered(directory):
     run_batch(elsewhere(), path)
   assert len(play(wanted(9), batch_size=2)) == 9
 
 
-def test_a_cap_is_checked_before_a_file_is_written(play, there):
+def test_a_cap_is_checked_before_a_file_is_written(play, directory):
   assert play(wanted(3), max_dollars=0.001).code == errors.BUDGET
-  assert papers(there) == []
+  assert unanswered(directory) == []
 
 
-def test_a_model_that_is_not_there_is_told_of_with_the_file(play, there):
+def test_a_missing_model_is_reported_with_the_file(play, directory):
   play(wanted(1))
-  run_batch(elsewhere(["404"]), papers(there)[0])
-  refused = play(wanted(1))
-  assert refused.code == errors.TEACHER and "out.jsonl" in str(refused)
+  run_batch(elsewhere(["404"]), unanswered(directory)[0])
+  error = play(wanted(1))
+  assert error.code == errors.TEACHER and "out.jsonl" in str(error)
 
 
-def test_what_is_no_file_of_requests_is_told_of(play, there):
+def test_a_foreign_file_is_named(play, directory):
   play(wanted(1))
   for line in ('{"question": 1}', "[" * 100_000):
-    (there / "other.jsonl").write_text(f"{line}\n")
+    (directory / "other.jsonl").write_text(f"{line}\n")
     assert "other.jsonl" in str(play(wanted(1)))
 
 
-def test_a_folder_that_cannot_be_is_refused(tmp_path):
+def test_a_directory_that_cannot_be_created_is_an_error(tmp_path):
   (tmp_path / "file").write_text("")
   with contextlib.closing(filed(tmp_path / "file" / "x", tmp_path / "t.sqlite")) as teacher:
-    assert refusal(ask, teacher, wanted(1)).code == errors.DATA
+    assert user_error(ask, teacher, wanted(1)).code == errors.DATA
 
 
-def test_a_full_disk_leaves_no_half_file(play, there, monkeypatch):
+def test_a_full_disk_leaves_no_partial_file(play, directory, monkeypatch):
   def full(_):
     raise OSError(errno.ENOSPC, "No space left on device")
 
   monkeypatch.setattr(files.os, "fsync", full)
   assert "No space left" in str(play(wanted(2)))
-  assert list(there.iterdir()) == []
+  assert list(directory.iterdir()) == []
 
 
 @pytest.mark.parametrize("fault", ["refusal", "empty", "400"])
-def test_what_is_to_be_asked_again_stands_in_the_next_file_and_is_charged_once(
-  play, there, tmp_path, fault
-):
+def test_reset_failures_go_into_the_next_file_and_are_billed_once(play, directory, tmp_path, fault):
   play(wanted(2))
-  run_batch(elsewhere(["", fault]), papers(there)[0])
+  run_batch(elsewhere(["", fault]), unanswered(directory)[0])
   first = play(wanted(2))
   assert isinstance(first[1][0], types.Failure)
   spent = play.totals.dollars
@@ -203,7 +202,7 @@ def test_what_is_to_be_asked_again_stands_in_the_next_file_and_is_charged_once(
   assert store.reset_failures("this run", ()) == 1
   store.close()
   assert play(wanted(2)).code == errors.PREEMPTED and play.totals.dollars == spent
-  (path,) = papers(there)
+  (path,) = unanswered(directory)
   assert len(path.read_text().splitlines()) == 1
   run_batch(elsewhere(), path)
   assert all(isinstance(reply, types.Reply) for (reply,) in play(wanted(2)))

@@ -1,4 +1,4 @@
-"""Whoever asks in batches may be killed at any moment: nothing is submitted twice, nothing lost."""
+"""A process that asks in batches is killed at any moment: nothing is lost or submitted twice."""
 
 import contextlib
 import json
@@ -21,80 +21,80 @@ from distill_jax.teacher.store import batches, cache
 
 VICTIM = pathlib.Path(__file__).parents[2] / "batch_victim.py"
 MOMENTS = {
-  "written down": ["BatchRegistry", "make", "after", 1],
+  "recorded": ["BatchRegistry", "make", "after", 1],
   "uploaded": ["BatchApi", "upload", "after", 1],
-  "about to ask": ["BatchRegistry", "record_attempt", "after", 1],
-  "asked, and its id not known": ["BatchApi", "create", "after", 1],
-  "the second likewise": ["BatchApi", "create", "after", 2],
-  "its id known": ["BatchRegistry", "record_submission", "after", 1],
+  "about to request": ["BatchRegistry", "record_attempt", "after", 1],
+  "requested, id unknown": ["BatchApi", "create", "after", 1],
+  "the second requested, id unknown": ["BatchApi", "create", "after", 2],
+  "id known": ["BatchRegistry", "record_submission", "after", 1],
   "waiting": ["BatchApi", "retrieve", "after", 2],
   "downloaded": ["BatchApi", "download", "after", 1],
-  "half of it stored": ["ReplyCache", "store_many", "after", 1],
-  "all of it stored": ["BatchRegistry", "close_batch", "before", 1],
-  "all of the last stored": ["BatchRegistry", "close_batch", "before", 2],
-  "over": ["BatchRegistry", "close_batch", "after", 1],
-  "the second over": ["BatchRegistry", "close_batch", "after", 2],
+  "partly stored": ["ReplyCache", "store_many", "after", 1],
+  "all stored": ["BatchRegistry", "close_batch", "before", 1],
+  "all of the second stored": ["BatchRegistry", "close_batch", "before", 2],
+  "closed": ["BatchRegistry", "close_batch", "after", 1],
+  "the second closed": ["BatchRegistry", "close_batch", "after", 2],
 }
 
 
 @pytest.fixture(scope="module")
 def victim():
-  """victim(url, path, moment) -> how the process ended."""
+  """victim(url, path, moment) -> exit code of the process."""
   words = [sys.executable, str(VICTIM)]
   pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
   env = os.environ | {"PYTHONPATH": str(VICTIM.parents[1])}
-  with subprocess.Popen(words, env=env, **pipes) as zygote:
+  with subprocess.Popen(words, env=env, **pipes) as parent:
 
     def play(url, path, moment) -> int:
-      zygote.stdin.write(json.dumps({"url": url, "path": str(path), "moment": moment}) + "\n")
-      zygote.stdin.flush()
-      return int(zygote.stdout.readline())
+      parent.stdin.write(json.dumps({"url": url, "path": str(path), "moment": moment}) + "\n")
+      parent.stdin.flush()
+      return int(parent.stdout.readline())
 
     yield play
 
 
-def checked(server, path, undisturbed) -> None:
-  """Asks to the end, and holds what was found against a run that nobody killed."""
+def check_resumed(server, path, undisturbed) -> None:
+  """Asks to the end, and compares the results with those of a run that was not killed."""
   with contextlib.closing(batched(server.url, path, batch_size=7, max_wait=30.0)) as teacher:
-    found, totals = ask(teacher, REQUESTS), teacher.ledger.of(0)
+    replies, totals = ask(teacher, REQUESTS), teacher.ledger.of(0)
     assert teacher.registry.pending() == []
-  assert found == undisturbed[0] and totals == undisturbed[1]
+  assert replies == undisturbed[0] and totals == undisturbed[1]
   assert len(server.batches.batches) == 2 and server.stats.paid_twice == 0
   assert server.stats.completed == 24
 
 
 @pytest.fixture
 def undisturbed(serve, tmp_path):
-  """(replies, totals) of a run that nobody kills."""
+  """(replies, totals) of a run that is not killed."""
   server = serve(["refusal"])
   with contextlib.closing(batched(server.url, tmp_path / "whole.sqlite", batch_size=7)) as teacher:
     return ask(teacher, REQUESTS), teacher.ledger.of(0)
 
 
 @pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS.keys())
-def test_at_every_step_the_next_run_collects(serve, tmp_path, victim, undisturbed, moment):
+def test_after_a_kill_at_any_step_the_next_run_collects(
+  serve, tmp_path, victim, undisturbed, moment
+):
   server, path = serve(["refusal"]), tmp_path / "teacher.sqlite"
   assert victim(server.url, path, moment) == -9
-  checked(server, path, undisturbed)
+  check_resumed(server, path, undisturbed)
 
 
-def test_after_one_kill_upon_another_too(serve, tmp_path, victim, undisturbed):
+def test_after_several_kills_the_next_run_collects(serve, tmp_path, victim, undisturbed):
   server, path = serve(["refusal"]), tmp_path / "teacher.sqlite"
   for moment in MOMENTS.values():
     victim(server.url, path, moment)
-  checked(server, path, undisturbed)
+  check_resumed(server, path, undisturbed)
 
 
-def test_at_any_time(serve, tmp_path, victim, undisturbed):
+def test_after_kills_at_any_time_the_next_run_collects(serve, tmp_path, victim, undisturbed):
   server, path = serve(["refusal"], latency=0.05), tmp_path / "teacher.sqlite"
   for seconds in np.random.Generator(np.random.PCG64(5)).uniform(0.0, 0.5, 6):
     victim(server.url, path, float(seconds))
-  checked(server, path, undisturbed)
+  check_resumed(server, path, undisturbed)
 
 
-def test_a_batch_that_is_only_being_made_when_its_process_dies_is_waited_for(
-  serve, tmp_path, monkeypatch
-):
+def test_a_batch_that_appears_after_its_process_died_is_found(serve, tmp_path, monkeypatch):
   server, path = serve(), tmp_path / "teacher.sqlite"
   teacher = batched(server.url, path)
   monkeypatch.setattr(calls, "LISTING_DELAY", 2.0)
