@@ -95,9 +95,7 @@ def write(ctx: RunContext, rows: list[dict], best: int) -> dict:
   return summary
 
 
-def before_and_after(
-  ctx: RunContext, best: int, count: int = 3
-) -> list[tuple[str, str, str, str]]:
+def before_and_after(ctx: RunContext, best: int, count: int = 3) -> list[tuple[str, str, str, str]]:
   """Returns validation questions that round 0's student got wrong and the best one right.
 
   With several attempts at a question, one that has the voted answer is shown.

@@ -31,7 +31,7 @@ PART_OF |= {"machine": "machine", "run_dir": "run directory"}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "chex"}
 WITHOUT_JAX = {*HOST, *FLOORS[0], "run_dir", "config"}
 # Rooms in which every parameter of a public function or method has a type.
-TYPED_ROOMS = ("machine", "run_dir", "ablations", "console", "errors", "records")
+TYPED_ROOMS = {room for rooms in FLOORS.values() for room in rooms} - set(DEVICE)
 # What an inner package may import from distill_jax, besides itself.
 INNER = {
   "teacher/store": {"errors", "records", "settings", "teacher.types"},

@@ -61,8 +61,8 @@ def test_a_student_leaves_comes_back_and_writes_what_transformers_writes(kind, t
   sampled = rollout.sample(
     config, params, [row[:n].tolist() for row, n in zip(tokens, cases.LENGTHS, strict=True)],
     [np.zeros((1, 2), np.uint32)] * len(tokens), sampling.sampling(0.0),
-    sizes=rollout.sizes(2, 0.5, 1, 1), bucket=max(cases.LENGTHS), max_new_tokens=cases.NEW, eos=(-1,),
-    pad=0,
+    sizes=rollout.sizes(2, 0.5, 1, 1), bucket=max(cases.LENGTHS), max_new_tokens=cases.NEW,
+    eos=(-1,), pad=0,
   )  # fmt: skip
   np.testing.assert_array_equal(greedy, sampled.tokens)
 

@@ -103,7 +103,8 @@ def test_a_run_is_played_with_it_as_teacher(serving, tmp_path):
   url, model = serving
   summary, _ = recipes.run(
     tmp_path / "run", "tailored", demonstrate__source="gold", teacher__kind="openai",
-    teacher__base_url=url, teacher__model=model, teacher__max_tokens=128, teacher__max_concurrency=2,
+    teacher__base_url=url, teacher__model=model, teacher__max_tokens=128,
+    teacher__max_concurrency=2,
     exam__questions=4, teacher__min_reply_rate=0.0,
   )  # fmt: skip
   row = summary["rounds"][1]

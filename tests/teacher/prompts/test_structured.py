@@ -185,7 +185,8 @@ def structured(tmp_path):
 
     def start(url, warned, extra="", structured=True, **terms):
       shape = request_body.RequestShaper(extra=extra, structured=structured, warn=warned.append)
-      terms = {"cache_path": str(tmp_path / "teacher.sqlite"), **CLIENT_OPTIONS, **terms, "shaper": shape}
+      path = str(tmp_path / "teacher.sqlite")
+      terms = {"cache_path": path, **CLIENT_OPTIONS, **terms, "shaper": shape}
       return stack.enter_context(contextlib.closing(client.Client(base_url=url, **terms)))
 
     yield start
