@@ -44,31 +44,33 @@ def right(task, problem, text):
 
 
 def test_annotations_are_right_and_differ(task, problems):
-  brain = builtin.BuiltinTeacher(task.world, error_rate=0.0, seed=0)
+  builtin_teacher = builtin.BuiltinTeacher(task.world, error_rate=0.0, seed=0)
   for problem in problems:
-    texts = brain(prompts.annotate(problem.question), 4, 0.7)
+    texts = builtin_teacher(prompts.annotate(problem.question), 4, 0.7)
     assert len(set(texts)) == 4 and all(right(task, problem, text) for text in texts)
     assert all(text.splitlines()[-1] == f"Answer: {problem.gold}" for text in texts)
 
 
 def test_at_temperature_zero_every_sample_is_the_same(task, problems):
-  brain = builtin.BuiltinTeacher(task.world, error_rate=0.3, seed=0)
-  assert len(set(brain(prompts.annotate(problems[0].question), 5, 0.0, 3))) == 1
+  builtin_teacher = builtin.BuiltinTeacher(task.world, error_rate=0.3, seed=0)
+  assert len(set(builtin_teacher(prompts.annotate(problems[0].question), 5, 0.0, 3))) == 1
 
 
 def test_a_sample_does_not_depend_on_the_samples_requested_with_it(task, problems):
-  brain = builtin.BuiltinTeacher(task.world, error_rate=0.3, seed=0)
+  builtin_teacher = builtin.BuiltinTeacher(task.world, error_rate=0.3, seed=0)
   messages = prompts.annotate(problems[1].question)
-  assert brain(messages, 6, 0.7) == [brain(messages, 1, 0.7, k)[0] for k in range(6)]
+  assert builtin_teacher(messages, 6, 0.7) == [
+    builtin_teacher(messages, 1, 0.7, k)[0] for k in range(6)
+  ]
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.2, 1.0])
 def test_the_share_of_wrong_replies_is_the_error_rate(task, problems, rate):
-  brain = builtin.BuiltinTeacher(task.world, error_rate=rate, seed=0)
+  builtin_teacher = builtin.BuiltinTeacher(task.world, error_rate=rate, seed=0)
   wrong = [
     not right(task, problem, text)
     for problem in problems
-    for text in brain(prompts.annotate(problem.question), 4, 0.7)
+    for text in builtin_teacher(prompts.annotate(problem.question), 4, 0.7)
   ]
   assert sum(wrong) / len(wrong) == pytest.approx(rate, abs=0.05)
 
@@ -84,10 +86,10 @@ def test_a_corrupted_rationale_is_wrong_in_a_step_too():
 
 
 def test_a_correction_names_the_mistake_and_then_is_right(task, problems):
-  brain = builtin.BuiltinTeacher(task.world, error_rate=0.0, seed=0)
+  builtin_teacher = builtin.BuiltinTeacher(task.world, error_rate=0.0, seed=0)
   for problem in problems[:40]:
     attempt = builtin.corrupt(task.world.wording(problem.id, 0), "x")
-    (text,) = brain(prompts.correct(problem.question, attempt, None), 1, 0.7)
+    (text,) = builtin_teacher(prompts.correct(problem.question, attempt, None), 1, 0.7)
     critique, rationale = parsing.split_correction(text)
     _, why = task.world.first_wrong_step(problem.id, attempt)
     assert right(task, problem, rationale) and critique.lower() == why.lower()
@@ -95,30 +97,30 @@ def test_a_correction_names_the_mistake_and_then_is_right(task, problems):
 
 @pytest.mark.parametrize("text", ["", "What is love?", "Answer: 3"])
 def test_unknown_questions_get_no_answer(task, problems, text):
-  brain = builtin.BuiltinTeacher(task.world, error_rate=0.0, seed=0)
-  (reply,) = brain(prompts.annotate(text), 1, 0.7)
+  builtin_teacher = builtin.BuiltinTeacher(task.world, error_rate=0.0, seed=0)
+  (reply,) = builtin_teacher(prompts.annotate(text), 1, 0.7)
   assert task.read_answer(reply, problems[0]) is None
-  assert brain((("user", text),), 1, 0.7) == [reply]
+  assert builtin_teacher((("user", text),), 1, 0.7) == [reply]
 
 
 def test_an_empty_attempt_is_corrected_like_any_other(task, problems):
-  brain = builtin.BuiltinTeacher(task.world, error_rate=0.0, seed=0)
-  (text,) = brain(prompts.correct(problems[0].question, "", "1"), 1, 0.7)
+  builtin_teacher = builtin.BuiltinTeacher(task.world, error_rate=0.0, seed=0)
+  (text,) = builtin_teacher(prompts.correct(problems[0].question, "", "1"), 1, 0.7)
   assert parsing.split_correction(text) is not None
 
 
 def test_an_arithmetic_question_is_decomposed_and_has_no_options(task, problems):
-  brain = builtin.BuiltinTeacher(task.world, error_rate=0.0, seed=0)
+  builtin_teacher = builtin.BuiltinTeacher(task.world, error_rate=0.0, seed=0)
   for problem in problems[:40]:
-    texts = brain(prompts.decompose(problem.question), 4, 0.7)
+    texts = builtin_teacher(prompts.decompose(problem.question), 4, 0.7)
     assert len(set(texts)) == 4
     for text in texts:
       parts = parsing.split_steps(text)
       assert [asked for asked, _ in parts] == [asked for asked, _ in problem.decomposition]
       assert right(task, problem, text)
       assert task.world.first_wrong_step(problem.id, text) is None
-  (reply,) = brain(prompts.stage(problems[0].question, (), None), 1, 0.7)
-  assert reply == brain(prompts.annotate("What is love?"), 1, 0.7)[0]
+  (reply,) = builtin_teacher(prompts.stage(problems[0].question, (), None), 1, 0.7)
+  assert reply == builtin_teacher(prompts.annotate("What is love?"), 1, 0.7)[0]
 
 
 KINDS = {
@@ -156,35 +158,35 @@ def every_message(choices, problem):
 
 
 def test_choices_are_annotated_corrected_judged_and_decomposed(choices):
-  brain = builtin.BuiltinTeacher(choices.world, error_rate=0.0, seed=0)
+  builtin_teacher = builtin.BuiltinTeacher(choices.world, error_rate=0.0, seed=0)
   for problem in choices.problems("train")[:60] + choices.problems("out_of_domain"):
     for messages in every_message(choices, problem):
-      texts = brain(messages, 4, 0.7)
+      texts = builtin_teacher(messages, 4, 0.7)
       assert len(set(texts)) == 4
       for text in texts:
         assert answer_of(choices, problem, messages, text) == problem.gold, text
 
 
 def test_stages_and_steps_are_read_as_the_world_has_them(choices):
-  brain = builtin.BuiltinTeacher(choices.world, error_rate=0.0, seed=0)
+  builtin_teacher = builtin.BuiltinTeacher(choices.world, error_rate=0.0, seed=0)
   for problem in choices.problems("train")[:60] + choices.problems("out_of_domain"):
     labels = tuple(label for label, _ in problem.choices)
     messages = prompts.stage(problem.question, problem.choices, None)
-    staged = [parsing.split_stages(text, labels)[0] for text in brain(messages, 4, 0.7)]
+    staged = [parsing.split_stages(text, labels)[0] for text in builtin_teacher(messages, 4, 0.7)]
     assert set(staged) == {choices.world.staged(problem.id, n) for n in range(4)}
     messages = prompts.decompose(choices.render(problem))
-    steps = [parsing.split_steps(text) for text in brain(messages, 4, 0.7)]
+    steps = [parsing.split_steps(text) for text in builtin_teacher(messages, 4, 0.7)]
     assert set(steps) == {choices.world.decomposed(problem.id, n) for n in range(4)}
 
 
 @pytest.mark.parametrize("rate", [0.2, 1.0])
 def test_a_wrong_reply_about_choices_argues_for_a_wrong_option_in_the_right_layout(choices, rate):
-  brain = builtin.BuiltinTeacher(choices.world, error_rate=rate, seed=0)
+  builtin_teacher = builtin.BuiltinTeacher(choices.world, error_rate=rate, seed=0)
   asked = [(p, m) for p in choices.problems("train") for m in every_message(choices, p)]
   given = [
     (problem, answer_of(choices, problem, messages, text))
     for problem, messages in asked
-    for text in brain(messages, 2, 0.7)
+    for text in builtin_teacher(messages, 2, 0.7)
   ]
   assert None not in {answer for _, answer in given}
   wrong = sum(answer != problem.gold for problem, answer in given) / len(given)
@@ -192,10 +194,10 @@ def test_a_wrong_reply_about_choices_argues_for_a_wrong_option_in_the_right_layo
 
 
 def test_a_correction_of_choices_names_the_mistake(choices):
-  brain = builtin.BuiltinTeacher(choices.world, error_rate=0.0, seed=0)
+  builtin_teacher = builtin.BuiltinTeacher(choices.world, error_rate=0.0, seed=0)
   for problem in choices.problems("train")[:40]:
     attempt = choices.world.wording(problem.id, 1, "A" if problem.gold != "A" else "B")
-    (text,) = brain(prompts.correct(choices.render(problem), attempt, None), 1, 0.7)
+    (text,) = builtin_teacher(prompts.correct(choices.render(problem), attempt, None), 1, 0.7)
     critique, rationale = parsing.split_correction(text)
     assert critique.lower() == choices.world.first_wrong_step(problem.id, attempt)[1].lower()
     assert right(choices, problem, rationale)

@@ -1,4 +1,4 @@
-"""What the teacher is told, and how its corrections are read."""
+"""Prompts for the teacher, and the parsers of its plain-text replies."""
 
 import time
 
@@ -8,7 +8,7 @@ from distill_jax.teacher.prompts import messages as prompts
 from distill_jax.teacher.prompts import parsing
 
 
-def test_data_stands_inside_tags():
+def test_data_is_inside_tags():
   system, user = prompts.correct("2 + 2?", "It is 5.\nAnswer: 5", "4")
   assert (system[0], user[0]) == ("system", "user")
   assert prompts.untag(user[1], "question") == "2 + 2?"
@@ -17,7 +17,7 @@ def test_data_stands_inside_tags():
   assert "2 + 2?" not in system[1]
 
 
-def test_a_hidden_answer_is_nowhere():
+def test_a_withheld_answer_appears_nowhere():
   messages = prompts.correct("How many?", "It is 5.", None)
   assert "<answer>\n" not in messages[1][1] and prompts.untag(messages[1][1], "answer") is None
 
@@ -62,7 +62,7 @@ def test_shots_are_earlier_turns():
     ("", None),
   ],
 )
-def test_a_correction_is_taken_apart(text, parts):
+def test_a_correction_is_parsed_into_critique_and_rationale(text, parts):
   assert parsing.split_correction(text) == parts
 
 
@@ -72,13 +72,13 @@ PARTS += (("C", "that is darkness."),)
 LABELS = ("A", "B", "C")
 
 
-def test_a_layout_is_read_as_it_was_laid():
+def test_parsing_inverts_joining():
   assert parsing.split_stages(prompts.join_stages(PARTS, "B"), LABELS) == (PARTS, "B")
   steps = (("How many?", "3 + 4 = 7."), ("And twice that?", "2 * 7 = 14."))
   assert parsing.split_steps(prompts.join_steps(steps, "14")) == steps
 
 
-def test_options_stand_one_a_line_as_data_and_gold_is_told_if_it_is_given():
+def test_options_are_data_one_per_line_and_gold_is_shown_if_given():
   _, (_, user) = prompts.stage("Which?", CHOICES, "B")
   assert prompts.untag(user, "options").split("\n")[0] == "A. tall things, such as a tower"
   assert (prompts.untag(user, "question"), prompts.untag(user, "answer")) == ("Which?", "B")
@@ -89,7 +89,7 @@ def test_options_stand_one_a_line_as_data_and_gold_is_told_if_it_is_given():
   assert hostile.count("</options>") == 1 and "<answer>" not in hostile
 
 
-def test_worked_replies_are_earlier_turns():
+def test_shots_with_options_or_steps_are_earlier_turns():
   staged = prompts.stage("Which?", CHOICES, "B", [("Old?", CHOICES, "Key Information: x\n")])
   stepwise = prompts.decompose("How?", [("Old?", "Sub-question: x\n")])
   for messages in (staged, stepwise):
@@ -124,7 +124,7 @@ def test_verdicts_come_in_the_order_of_the_options(text):
   assert parsing.split_stages(text, LABELS) == (PARTS, "B")
 
 
-def test_a_reason_may_speak_of_other_options_and_give_several_reasons():
+def test_a_reason_may_mention_other_options_and_give_several_reasons():
   reason = (
     "the answer is not this, although B is correct. Maybe C is incorrect too, because A is wrong "
     "since B is right."
@@ -148,7 +148,7 @@ def test_a_reason_may_speak_of_other_options_and_give_several_reasons():
     f"Key Information:\nExplanations:\n{A}\n{B}\n{C}",
   ],
 )
-def test_what_lacks_a_part_or_has_not_one_right_option_is_no_reply(text):
+def test_a_missing_part_or_not_exactly_one_right_option_is_invalid(text):
   assert parsing.split_stages(text, LABELS) is None
 
 
@@ -189,7 +189,7 @@ def test_sub_questions_come_with_their_solutions(text):
     "Sub-question:\nSolution: 4",
   ],
 )
-def test_sub_questions_without_solutions_are_no_reply(text):
+def test_sub_questions_without_solutions_are_invalid(text):
   assert parsing.split_steps(text) is None
 
 
@@ -210,7 +210,7 @@ def test_sub_questions_without_solutions_are_no_reply(text):
     "\n1. ",
   ],
 )
-def test_a_megabyte_is_read_in_linear_time(piece):
+def test_a_megabyte_is_parsed_in_linear_time(piece):
   text = piece * (1_000_000 // len(piece))
   started = time.process_time()
   prompts.correct(text, text, None)

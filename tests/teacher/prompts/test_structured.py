@@ -1,5 +1,8 @@
-"""Replies as JSON are read into what plain replies are read into; a server that takes no schema, or
-a reply that keeps to none, is read as ever; further body fields arrive, and are part of the key."""
+"""Structured replies, and extra body fields.
+
+JSON replies are parsed to the same results as plain ones. Servers without schemas, and replies that
+do not follow theirs, are handled as plain text. Extra body fields reach the server and the key.
+"""
 
 import contextlib
 import json
@@ -25,7 +28,7 @@ TAXONOMY = {
   "seed": 0, "train": 20, "validation": 2, "test": 2, "out_of_domain": 2, "kinds": 24, "options": 4,
   "exceptions": 0.1,
 }  # fmt: skip
-READERS = {
+PARSERS = {
   "annotate": demonstrate.parse_annotation,
   "correct": feedback.parse_correction,
   "stage": demonstrate.parse_stages,
@@ -34,44 +37,44 @@ READERS = {
 
 
 @pytest.fixture(scope="module")
-def told():
-  """kind -> (brain, [(problem, messages)]): what the built-in teacher can be asked."""
+def prompted():
+  """{kind: (built-in teacher, [(problem, messages)])}."""
   numbers, options = tasks.get("arithmetic", **ARITHMETIC), tasks.get("taxonomy", **TAXONOMY)
-  brains = [builtin.BuiltinTeacher(t.world, error_rate=0.2, seed=0) for t in (numbers, options)]
+  teachers = [builtin.BuiltinTeacher(t.world, error_rate=0.2, seed=0) for t in (numbers, options)]
   sums, choices = numbers.problems("train"), options.problems("train")
   wrong = f"It is 1.\nAnswer: {10**6}"
   return {
-    "annotate": (brains[0], [(p, prompts.annotate(p.question)) for p in sums]),
-    "correct": (brains[0], [(p, prompts.correct(p.question, wrong, p.gold)) for p in sums]),
-    "decompose": (brains[0], [(p, prompts.decompose(p.question)) for p in sums]),
-    "stage": (brains[1], [(p, prompts.stage(p.question, p.choices, p.gold)) for p in choices]),
+    "annotate": (teachers[0], [(p, prompts.annotate(p.question)) for p in sums]),
+    "correct": (teachers[0], [(p, prompts.correct(p.question, wrong, p.gold)) for p in sums]),
+    "decompose": (teachers[0], [(p, prompts.decompose(p.question)) for p in sums]),
+    "stage": (teachers[1], [(p, prompts.stage(p.question, p.choices, p.gold)) for p in choices]),
   }
 
 
-@pytest.mark.parametrize("kind", READERS)
-def test_json_is_read_into_what_the_plain_reply_is_read_into(told, kind):
-  brain, asked = told[kind]
+@pytest.mark.parametrize("kind", PARSERS)
+def test_a_json_reply_is_parsed_to_the_same_result_as_the_plain_one(prompted, kind):
+  builtin_teacher, asked = prompted[kind]
   for problem, messages in asked:
-    for plain in brain(messages, 2, 0.7):
+    for plain in builtin_teacher(messages, 2, 0.7):
       as_json = prompts_schema.as_json(kind, plain)
       assert json.loads(as_json).keys() == prompts_schema.SCHEMAS[kind]["properties"].keys()
-      wanted = READERS[kind](plain, problem)
-      assert wanted is not None and READERS[kind](as_json, problem) == wanted
+      wanted = PARSERS[kind](plain, problem)
+      assert wanted is not None and PARSERS[kind](as_json, problem) == wanted
       fenced = f"```json\n{as_json}\n```\n"
-      assert READERS[kind](fenced, problem) == wanted
+      assert PARSERS[kind](fenced, problem) == wanted
 
 
-@pytest.mark.parametrize("kind", READERS)
-def test_a_word_on_json_changes_nothing_in_what_the_built_in_teacher_means(told, kind):
-  brain, asked = told[kind]
+@pytest.mark.parametrize("kind", PARSERS)
+def test_the_json_instruction_does_not_change_the_built_in_teachers_reply(prompted, kind):
+  builtin_teacher, asked = prompted[kind]
   for _, messages in asked[:10]:
-    assert brain(prompts_schema.with_json_instruction(messages, kind), 2, 0.7) == brain(
-      messages, 2, 0.7
-    )
+    assert builtin_teacher(
+      prompts_schema.with_json_instruction(messages, kind), 2, 0.7
+    ) == builtin_teacher(messages, 2, 0.7)
 
 
-@pytest.mark.parametrize("kind", READERS)
-def test_a_schema_is_what_strict_servers_want(kind):
+@pytest.mark.parametrize("kind", PARSERS)
+def test_a_schema_satisfies_strict_servers(kind):
   def objects(schema):
     if schema["type"] == "object":
       yield schema
@@ -106,7 +109,7 @@ GOOD = {"steps": ["3 + 4 = 7"], "answer": "7"}
     '{"steps": ' + "[" * 100_000,
   ],
 )
-def test_what_keeps_to_no_schema_is_the_plain_readers(reply):
+def test_a_reply_that_does_not_follow_the_schema_is_left_to_the_plain_parsers(reply):
   assert prompts_schema.parse_annotation(reply) is None
   assert demonstrate.parse_annotation(reply, None).text == reply
 
@@ -126,21 +129,21 @@ def test_an_answer_may_come_as_a_number():
     [("A", True), ("B", False), ("C", False)],
   ],
 )
-def test_stages_want_each_option_once_and_one_that_is_correct(rows):
+def test_stages_need_each_option_once_and_exactly_one_correct(rows):
   explained = [{"option": o, "correct": c, "reason": "so"} for o, c in rows]
   reply = json.dumps({"key_information": "k", "explanations": explained})
   assert prompts_schema.parse_stages(reply, ("A", "B")) is None
 
 
-def test_stages_stay_in_the_order_of_the_reply():
+def test_stages_keep_the_order_of_the_reply():
   explained = [{"option": o, "correct": o == "B", "reason": f" {o}\n is "} for o in "BA"]
   reply = json.dumps({"key_information": "k", "explanations": explained})
   parts = (("recall", "k"), ("B", "B is"), ("A", "A is"))
   assert prompts_schema.parse_stages(reply, ("A", "B")) == (parts, "B")
 
 
-@pytest.mark.parametrize("kind", READERS)
-def test_a_megabyte_is_read_in_no_time(kind):
+@pytest.mark.parametrize("kind", PARSERS)
+def test_a_megabyte_is_parsed_quickly(kind):
   started = time.monotonic()
   for text in ('{"steps": [' * 90_000, '{"a": "' + "\\u0041" * 170_000 + '"}', "```" * 300_000):
     prompts_schema.as_json(kind, text)
@@ -149,7 +152,7 @@ def test_a_megabyte_is_read_in_no_time(kind):
 
 
 class Listener(server.Server):
-  """Remembers the bodies; `picky`: a body with a response_format gets 400."""
+  """Records request bodies; if `picky`, a body with a response_format gets status 400."""
 
   bodies: list
   picky = False
@@ -168,9 +171,7 @@ def listening():
   with contextlib.ExitStack() as stack:
 
     def start(answer, picky=False):
-      made = Listener(
-        answer, port=0, model="m", latency=0.0, script=faults.Sequence([]), log=""
-      )  # fmt: skip
+      made = Listener(answer, port=0, model="m", latency=0.0, script=faults.Sequence([]), log="")
       made.bodies, made.picky = [], picky
       made.url = stack.enter_context(made.running())
       return made
@@ -183,11 +184,11 @@ def structured(tmp_path):
   """structured(url, warned, extra="", structured=True, ...) -> a client that asks for JSON."""
   with contextlib.ExitStack() as stack:
 
-    def start(url, warned, extra="", structured=True, **terms):
-      shape = request_body.RequestShaper(extra=extra, structured=structured, warn=warned.append)
-      path = str(tmp_path / "teacher.sqlite")
-      terms = {"cache_path": path, **CLIENT_OPTIONS, **terms, "shaper": shape}
-      return stack.enter_context(contextlib.closing(client.Client(base_url=url, **terms)))
+    def start(url, warned, extra="", structured=True, **options):
+      shaper = request_body.RequestShaper(extra=extra, structured=structured, warn=warned.append)
+      cache_path = str(tmp_path / "teacher.sqlite")
+      options = {"cache_path": cache_path, **CLIENT_OPTIONS, **options, "shaper": shaper}
+      return stack.enter_context(contextlib.closing(client.Client(base_url=url, **options)))
 
     yield start
 
@@ -196,40 +197,42 @@ def requests(asked, kind):
   return [types.Request(kind, p.question, messages, 2) for p, messages in asked]
 
 
-@pytest.mark.parametrize("kind", READERS)
-def test_the_built_in_server_keeps_to_the_schema(told, listening, structured, kind):
-  brain, asked = told[kind]
-  made, warned = listening(brain), []
+@pytest.mark.parametrize("kind", PARSERS)
+def test_the_built_in_server_follows_the_schema(prompted, listening, structured, kind):
+  builtin_teacher, asked = prompted[kind]
+  made, warned = listening(builtin_teacher), []
   replies = ask(structured(made.url, warned), requests(asked[:6], kind))
   assert {body["response_format"]["json_schema"]["name"] for body in made.bodies} == {kind}
   for (problem, messages), row in zip(asked, replies, strict=False):
-    plain = [READERS[kind](text, problem) for text in brain(messages, 2, 0.5)]
-    assert [READERS[kind](reply.text, problem) for reply in row] == plain
+    plain = [PARSERS[kind](text, problem) for text in builtin_teacher(messages, 2, 0.5)]
+    assert [PARSERS[kind](reply.text, problem) for reply in row] == plain
     assert all(reply.text.startswith("{") for reply in row)
   assert warned == []
 
 
-def test_a_server_that_refuses_schemas_is_asked_for_plain_text_with_one_warning(
-  told, listening, structured
+def test_a_server_that_rejects_schemas_is_asked_for_plain_text_with_one_warning(
+  prompted, listening, structured
 ):
-  brain, asked = told["annotate"]
-  made, warned = listening(brain, picky=True), []
+  builtin_teacher, asked = prompted["annotate"]
+  made, warned = listening(builtin_teacher, picky=True), []
   teacher = structured(made.url, warned, max_concurrency=4)
   replies = ask(teacher, requests(asked, "annotate"))
-  assert [[r.text for r in row] for row in replies] == [brain(m, 2, 0.5) for _, m in asked]
+  assert [[r.text for r in row] for row in replies] == [
+    builtin_teacher(m, 2, 0.5) for _, m in asked
+  ]
   assert len(warned) == 1 and "response_format" in warned[0]
-  refused = sum("response_format" in body for body in made.bodies)
-  assert 1 <= refused <= 4 and len(made.bodies) == len(asked) + refused
+  rejected = sum("response_format" in body for body in made.bodies)
+  assert 1 <= rejected <= 4 and len(made.bodies) == len(asked) + rejected
   plain = [body for body in made.bodies if "response_format" not in body]
   assert {body["messages"][0]["content"] for body in plain} == {prompts.ANNOTATE}
-  ask(teacher, requests(asked, "annotate"), round=1)  # all of it is there
+  ask(teacher, requests(asked, "annotate"), round=1)  # everything is stored
   ask(teacher, [types.Request("annotate", "q", prompts.annotate("q"), 1)], round=1)
-  assert len(made.bodies) == len(asked) + refused + 1 and len(warned) == 1
+  assert len(made.bodies) == len(asked) + rejected + 1 and len(warned) == 1
 
 
-def test_a_request_that_is_bad_by_itself_refuses_no_schemas(told, serve, structured):
-  brain, asked = told["annotate"]
-  made, warned = serve(["400", "400"], answer=brain), []
+def test_a_bad_request_does_not_mean_that_schemas_are_rejected(prompted, serve, structured):
+  builtin_teacher, asked = prompted["annotate"]
+  made, warned = serve(["400", "400"], answer=builtin_teacher), []
   teacher = structured(made.url, warned, max_concurrency=1)
   (first, *_), second = ask(teacher, requests(asked[:2], "annotate"))
   assert first.kind == "bad_request" and warned == []
@@ -248,13 +251,13 @@ def test_extra_fields_reach_the_server_and_are_part_of_the_key(listening, struct
   assert first == plain | json.loads(extra) and second == plain | {"top_k": 21}
 
 
-def test_who_wants_neither_has_the_keys_of_old():
+def test_without_either_the_keys_are_the_plain_ones():
   shape = request_body.RequestShaper(extra=" ", structured=False, warn=None)
   assert shape.key("annotate") == {} and shape.body("annotate", shape.schema("annotate")) == {}
 
 
 @pytest.mark.parametrize("extra", ["top_k=3", "[]", "3", '{"model": "x"}', '{"n": 2, "a": 1}'])
-def test_extra_that_is_no_body_fields_of_its_own_is_refused(extra):
+def test_invalid_extra_body_fields_are_rejected(extra):
   with pytest.raises(errors.UserError, match=r"teacher\.extra") as caught:
     request_body.parse_extra_body(extra)
   assert caught.value.code == errors.CONFIG
