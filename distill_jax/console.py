@@ -20,9 +20,11 @@ from rich import text as rich_text
 # Seconds between plain progress lines: a twentieth of the elapsed time, within these limits.
 MIN_INTERVAL, MAX_INTERVAL = 5.0, 600.0
 WIDTH = 140  # columns, if the output is not a terminal
+ROUND_WIDTH = 80  # columns of a round's lines
 
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]")
-_DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+# Invisible characters that are shown as they are: joiners inside words and emoji, soft hyphens.
+_JOINERS = frozenset("\u00ad\u200c\u200d")
 
 # Columns of the table of rounds: key and header.
 COLUMNS = {
@@ -54,14 +56,15 @@ class ProgressBar(Protocol):
 def plain(text: str) -> str:
   """Returns the text without terminal escapes; other control characters become U+FFFD.
 
-  Direction overrides count as control characters. Line ends are kept.
+  Invisible characters, such as those that change the direction of text, count as control
+  characters; joiners do not. Line ends are kept.
   """
   text = _ESCAPES.sub("", text.replace("\r\n", "\n")).expandtabs(2)
   return "".join(c if c == "\n" or not _unprintable(c) else "\ufffd" for c in text)
 
 
 def _unprintable(c: str) -> bool:
-  return unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or c in _DIRECTIONS
+  return unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") and c not in _JOINERS
 
 
 class Console:
@@ -101,12 +104,15 @@ class Console:
       self.line("  ".join(cells).rstrip())
 
   def round_row(self, row: dict[str, Any]) -> None:
-    """Prints one line for a round.
+    """Prints a round: a line with its accuracies, then indented lines with what they cost.
+
+    No line is longer than `ROUND_WIDTH`.
 
     Args:
       row: A round as in summary.json. Parts that are None are omitted.
     """
-    self.line("  ".join([f"round {row['round']}", *filter(None, _parts(row))]))
+    for line in _filled([f"round {row['round']}", *_scores(row)], _costs(row)):
+      self.line(line)
 
   def rounds_table(self, rows: list[dict[str, Any]], best: int | None = None) -> None:
     """Prints a table of all rounds and marks the best one. A narrow terminal loses columns."""
@@ -143,10 +149,10 @@ class Console:
     """
     for number, (question, before, after, gold) in enumerate(examples, 1):
       self.line(f"example {number}")
-      self._block("question", question)
-      self._block("before", before, "red")
-      self._block("after", after, "green")
-      self._block("gold", gold)
+      self.block("question", question)
+      self.block("before", before, "red")
+      self.block("after", after, "green")
+      self.block("gold", gold)
 
   @contextlib.contextmanager
   def progress(self, label: str, total: int, unit: str) -> Iterator[ProgressBar]:
@@ -172,7 +178,8 @@ class Console:
       finally:
         lines.close()
 
-  def _block(self, label: str, text: str, style: str = "") -> None:
+  def block(self, label: str, text: str, style: str = "") -> None:
+    """Prints a text beside its label; further lines are indented below the first."""
     if not self._quiet:
       for n, part in enumerate(plain(text).split("\n")):
         self._print(f"  {label if n == 0 else '':<9} {part}", style)
@@ -282,11 +289,31 @@ def _percent(value: float | None) -> str:
   return "-" if value is None else f"{100 * value:.1f} %"
 
 
-def _parts(row: dict[str, Any]) -> list[str]:
-  """The parts of a round's line, for what the round contains."""
+def _filled(first: list[str], more: list[str]) -> list[str]:
+  """Lines of at most `ROUND_WIDTH` columns: `first`, then `more`, indented. Long parts are cut."""
+  lines = ["  ".join(first)]
+  for part in more:
+    if len(lines) > 1 and len(lines[-1]) + 2 + len(part) <= ROUND_WIDTH:
+      lines[-1] += f"  {part}"
+    else:
+      lines.append(f"  {part}")
+  return [line if len(line) <= ROUND_WIDTH else f"{line[: ROUND_WIDTH - 3]}..." for line in lines]
+
+
+def _scores(row: dict[str, Any]) -> list[str]:
+  """The accuracies of a round, for what the round contains."""
   parts: list[str] = []
   if exam := row.get("exam"):
-    parts.append(f"exam {_percent(exam['accuracy'])} ({exam['mistakes']} mistakes of {exam['n']})")
+    parts.append(f"exam {_percent(exam['accuracy'])} ({exam['mistakes']} of {exam['n']} wrong)")
+  if validation := row.get("validation"):
+    interval = f"[{100 * validation['low']:.1f}, {100 * validation['high']:.1f}]"
+    parts.append(f"validation {_percent(validation['accuracy'])} {interval}")
+  return parts
+
+
+def _costs(row: dict[str, Any]) -> list[str]:
+  """What was requested, kept and trained on in a round, for what the round contains."""
+  parts: list[str] = []
   if teacher := row.get("teacher"):
     parts.append(
       f"teacher {teacher['calls']} calls, {teacher['cache_hits']} cached, "
@@ -297,13 +324,9 @@ def _parts(row: dict[str, Any]) -> list[str]:
     loss = row.get("loss")
     parts.append(
       f"{row['steps']} steps"
-      + (f", {row['contrasts']} triplets" if "contrasts" in row else "")
+      + (f", {row['contrasts']} triplets" if row.get("contrasts") else "")
+      + (f", {row['pairs']} pairs" if row.get("pairs") else "")
       + ("" if loss is None else f", loss {loss:.4f}")
-    )
-  if validation := row.get("validation"):
-    parts.append(
-      f"validation {_percent(validation['accuracy'])} "
-      f"[{100 * validation['low']:.1f}, {100 * validation['high']:.1f}] of {validation['n']}"
     )
   return parts
 

@@ -39,6 +39,19 @@ class Problem:
 
 
 @dataclasses.dataclass(frozen=True)
+class Question:
+  """A question as `questions.jsonl` of a run directory lists it."""
+
+  id: str
+  split: str  # train | validation | test | out_of_domain | cross
+  question: str
+  gold: str
+  kind: str = "number"  # number | choice | boolean | text
+  choices: tuple[tuple[str, str], ...] = ()  # (label, text)
+  decomposition: tuple[tuple[str, str], ...] = ()  # (sub-question, its solution), in order
+
+
+@dataclasses.dataclass(frozen=True)
 class Rationale:
   """A text that ends in an answer, with its author, prompt, sampling and cost."""
 

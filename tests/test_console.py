@@ -51,14 +51,42 @@ def screen(monkeypatch):
   return Screen()
 
 
-def test_a_round_is_one_line_with_all_its_facts(screen):
+def test_a_round_shows_its_accuracies_and_then_their_costs(screen):
   console.Console(file=screen).round_row(ROW)
-  assert screen.getvalue() == (
-    "round 1  exam 41.2 % (588 mistakes of 1000)  "
-    "teacher 300 calls, 12 cached, 41210 tokens, $0.0123  "
-    "kept 288, dropped 12 (wrong_answer 10, duplicate 2)  400 steps, loss 0.1235  "
-    "validation 71.5 % [64.9, 77.3] of 200\n"
-  )
+  assert screen.getvalue().splitlines() == [
+    "round 1  exam 41.2 % (588 of 1000 wrong)  validation 71.5 % [64.9, 77.3]",
+    "  teacher 300 calls, 12 cached, 41210 tokens, $0.0123",
+    "  kept 288, dropped 12 (wrong_answer 10, duplicate 2)  400 steps, loss 0.1235",
+  ]
+
+
+WIDEST = {
+  "round": 12,
+  "exam": {"accuracy": 0.99999, "n": 99999, "mistakes": 99999},
+  "teacher": {"calls": 99999, "cache_hits": 99999, "tokens": 999999999, "dollars": 99999.9999},
+  "kept": 99999,
+  "dropped": {"wrong_answer": 99999, "wrong_form": 99999, "duplicate": 99999, "unreadable": 99999},
+  "contrasts": 99999,
+  "pairs": 99999,
+  "steps": 99999,
+  "loss": 12345.5,
+  "validation": {"accuracy": 1.0, "low": 0.99999, "high": 1.0, "n": 99999},
+}
+
+
+@pytest.mark.parametrize("row", [ROW, BARE, WIDEST, {**WIDEST, "dropped": {}}])
+@pytest.mark.parametrize("terminal", [False, True])
+def test_no_line_of_a_round_is_wider_than_80_columns(screen, row, terminal, monkeypatch):
+  monkeypatch.setenv("COLUMNS", "80")
+  screen._terminal = terminal
+  console.Console(file=screen).round_row(row)
+  lines = screen.getvalue().splitlines()
+  assert max(map(len, lines)) <= 80 and lines[0].startswith(f"round {row['round']}")
+  if row is WIDEST:
+    text = " ".join(lines)
+    for fact in ("(99999 of 99999 wrong)", "validation 100.0 % [100.0, 100.0]", "kept 99999"):
+      assert fact in text
+    assert "99999 steps, 99999 triplets, 99999 pairs, loss 12345.5000" in text
 
 
 @pytest.mark.parametrize("missing", [name for name in ROW if name != "round"])

@@ -17,7 +17,7 @@ from distill_jax.machine import hf_verify
 from distill_jax.phases import evaluate as evaluation
 from distill_jax.run_dir import phase_dir
 from distill_jax.run_dir.run_dir import RunDir, changed_keys
-from distill_jax.runtime import base_model, context, conversations, devices
+from distill_jax.runtime import base_model, context, conversations, devices, overview
 from distill_jax.runtime import export as student_export
 from distill_jax.runtime.context import RunContext
 from distill_jax.settings import WORLDS, Settings
@@ -45,10 +45,12 @@ def run(
   """
   screen, run_dir = console.Console(), RunDir(workdir)
   run_dir.claim(config)
-  _warn_about_prices(settings, screen)
   try:
     with RunContext(settings, run_dir, screen) as ctx:
       check_run(ctx)
+      screen.line(overview.first_line(ctx, rules_teacher.askers(settings)))
+      _warn_about_prices(settings, screen)
+      overview.write_for_readers(ctx)
       finished = rounds.finished_phases(ctx)
       if finished and not (run_dir.path / "summary.json").exists():
         round_index, name = max(finished, key=lambda phase: (phase[0], _position(phase[1])))

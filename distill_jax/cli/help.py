@@ -5,6 +5,7 @@ from typing import Any
 USAGE = """distill-jax COMMAND [options] [--config.a.b=VALUE ...]
 
   run            run every round of a recipe; re-run the same command to resume
+  show           show what a phase wrote, with questions and gold answers
   evaluate       score a run's student on a split of the task
   sample         answer questions with a run's student
   export         export a run's student to Hugging Face format
@@ -13,8 +14,8 @@ USAGE = """distill-jax COMMAND [options] [--config.a.b=VALUE ...]
   teacher cache  show, export, import or prune stored replies
   doctor         check versions, devices, disk and the teacher's key
 
-distill-jax COMMAND --help shows details and examples. Without installation:
-python -m distill_jax COMMAND
+distill-jax COMMAND --help shows details and examples; distill-jax --version shows the version.
+Without installation: python -m distill_jax COMMAND
 """
 
 HELP = {
@@ -30,6 +31,18 @@ HELP = {
 
 All output is written to --workdir, which belongs to one config. Re-run the same command to resume
 after an interruption.""",
+  "show": """Shows what a phase wrote, each row with its question and gold answer.
+
+  distill-jax show --workdir=runs/quickstart --round=2 --phase=exam --filter=wrong
+  distill-jax show --workdir=runs/quickstart --round=1 --phase=feedback --n=1
+  distill-jax show --workdir=runs/quickstart --phase=test --filter=cut --n=0
+  distill-jax show --workdir=runs/quickstart --id=arithmetic/train/7 --n=0 > rows.jsonl
+
+Phases with rows: exam and evaluate (attempts), demonstrate, feedback and rationalize (rationales),
+pair (pairs), train (examples); test, out_of_domain and cross are the final scores. Filters: wrong,
+right, cut (the attempt reached max_new_tokens), unread (no answer could be read), all. In a
+terminal the rows are laid out; otherwise each is one line of JSON. Unfinished runs are shown too;
+nothing is changed.""",
   "evaluate": """Scores a run's student on a split, by default greedily, and prints accuracy and its
 95% Wilson interval as one line of JSON.
 
@@ -99,6 +112,14 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # command -> {name: (default
     "workdir": WORKDIR,
     "dry_run": (False, "show the next requests to the teacher and their cost; send nothing"),
     "retry_failed": (False, "request again what failed in unfinished phases"),
+  },
+  "show": {
+    "workdir": WORKDIR,
+    "round": (-1, "the round; -1 = the last one that has the phase"),
+    "phase": ("", "exam, evaluate, feedback, ..., test or out_of_domain; empty = exam"),
+    "filter": ("all", "wrong, right, cut, unread or all"),
+    "n": (5, "rows, at most; 0 = all"),
+    "id": ("", "the only question to show"),
   },
   "evaluate": {
     "workdir": WORKDIR,

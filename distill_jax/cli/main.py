@@ -1,12 +1,16 @@
 """The commands: words to settings, and settings to the room that does the work."""
 
+import importlib.metadata
 import os
+import pathlib
 import signal
 import sys
 import threading
+import tomllib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import distill_jax
 from distill_jax import errors
 from distill_jax.cli import args
 from distill_jax.cli.help import CONFIG_OPTIONS, HELP, OPTIONS, USAGE
@@ -70,6 +74,23 @@ def export(words: Sequence[str]) -> int:
   return 0
 
 
+def show(words: Sequence[str]) -> int:
+  """Shows what a phase wrote, with questions and gold answers."""
+  _, options, rest = args.parse(words, OPTIONS["show"], config="none")
+  _reject_extra(rest)
+  from distill_jax.cli import show
+
+  show.run(
+    options["workdir"],
+    options["round"],
+    options["phase"],
+    options["filter"],
+    options["n"],
+    options["id"],
+  )
+  return 0
+
+
 def ablate(words: Sequence[str]) -> int:
   """Runs a sweep."""
   if any(word.lstrip("-").startswith("config.") for word in words):
@@ -127,6 +148,7 @@ def doctor(words: Sequence[str]) -> int:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
   "run": run,
+  "show": show,
   "evaluate": evaluate,
   "sample": sample,
   "export": export,
@@ -153,6 +175,9 @@ def main(words: Sequence[str]) -> int:
   if not words or words[0] in ("--help", "-h", "help"):
     print(USAGE)
     return 0 if words else errors.USAGE
+  if words[0] in ("--version", "version"):
+    print(f"distill-jax {version()}")
+    return 0
   name = words[0]
   try:
     if name not in COMMANDS:
@@ -172,6 +197,17 @@ def main(words: Sequence[str]) -> int:
   except KeyboardInterrupt:
     print("distill-jax: Interrupted. Re-run the same command to resume.", file=sys.stderr)
     return errors.PREEMPTED
+
+
+def version() -> str:
+  """The version of the package; in a repository that is not installed, that of pyproject.toml."""
+  try:
+    return importlib.metadata.version("distill_jax")
+  except importlib.metadata.PackageNotFoundError:
+    project = pathlib.Path(distill_jax.__path__[0]).parent / "pyproject.toml"
+    if project.is_file():
+      return tomllib.loads(project.read_text())["project"]["version"]
+    return "of unknown version"
 
 
 def _print_help(name: str) -> None:

@@ -1,0 +1,239 @@
+"""distill-jax show: what a phase wrote, beside its questions and gold answers. Never imports jax.
+
+Works on unfinished runs and changes nothing. In a terminal the text is laid out for a person;
+otherwise each row is one JSON object.
+"""
+
+import dataclasses
+import json
+import pathlib
+import re
+import sys
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from distill_jax import console, errors, records
+from distill_jax.run_dir import questions
+from distill_jax.run_dir.phase_dir import ATTEMPTS, RATIONALES, PhaseDir
+from distill_jax.tasks.task import Task
+
+FILTERS = ("wrong", "right", "cut", "unread", "all")
+EXAM = "exam"  # the phase that is shown if none is named
+FINAL = "final"
+TEXT = "text"  # label of what a student or a teacher wrote
+# Files of rows about questions, and the type of their rows. A phase writes one of them.
+KINDS: dict[str, type[records.Record]] = {
+  ATTEMPTS: records.Attempt,
+  RATIONALES: records.Rationale,
+  "pairs.jsonl": records.PreferencePair,
+  "examples.jsonl": records.Example,
+}
+ROUND_DIR = re.compile(r"round_(\d+)")
+PHASE_DIR = re.compile(r"(\d+)_(\w+)")
+
+
+class Rows(NamedTuple):
+  """A file of rows about questions."""
+
+  round_index: int | None  # None: of the final test
+  phase: str
+  file: pathlib.Path
+
+
+class Shown(NamedTuple):
+  """A row with its question."""
+
+  question: records.Question
+  row: Any  # one of KINDS
+  correct: bool | None  # None: the row has no answer of its own
+
+
+def run(workdir: str, round_index: int, phase: str, which: str, count: int, problem: str) -> None:
+  """Prints rows of a phase.
+
+  Args:
+    workdir: The run directory.
+    round_index: The round; -1 = the last one that has the phase.
+    phase: The phase, or a split of the final test; "" = exam.
+    which: One of FILTERS.
+    count: Rows to show at most; 0 = all.
+    problem: Id of the only question to show; "" = all.
+
+  Raises:
+    UserError: The run has no such round, phase or question, or its rows have nothing to filter by.
+  """
+  if which not in FILTERS:
+    raise errors.usage(f"--filter={which} is unknown; choose one of {', '.join(FILTERS)}")
+  if count < 0:
+    raise errors.usage(f"--n={count} must be 0 (all) or more")
+  if not workdir:
+    raise errors.usage("--workdir=RUN is missing, for example --workdir=runs/quickstart")
+  run_dir = pathlib.Path(workdir)
+  if not (run_dir / "config.json").is_file():
+    raise errors.usage(f"{workdir} is not a run directory (no config.json)")
+  rows = select(run_dir, round_index, phase or EXAM)
+  finished = PhaseDir(rows.file.parent).verify()
+  known = questions.read(run_dir)
+  if problem and problem not in known:
+    raise errors.usage(f"--id={problem}: {run_dir / questions.QUESTIONS} has no such question")
+  shown = join(rows.file, known)
+  if rows.round_index is None and round_index not in (-1, *(item.row.round for item in shown)):
+    raise errors.usage(
+      f"--phase={rows.phase} scores the student of round {shown[0].row.round}; leave out --round"
+      if shown
+      else f"{rows.file} is empty so far"
+    )
+  shown = [item for item in shown if problem in ("", item.question.id)]
+  matching = [item for item in shown if matches(item, which)]
+  listed = matching[: count or len(matching)]
+  if sys.stdout.isatty():
+    rest = "" if len(listed) == len(matching) else f", {len(listed)} shown (--n=0 shows all)"
+    state = "" if finished else " so far"
+    _print_pretty(rows, listed, f"{which}: {len(matching)} of {len(shown)} rows{state}{rest}")
+    return
+  for item in listed:
+    print(json.dumps(_as_json(rows, item)))
+
+
+def select(run_dir: pathlib.Path, round_index: int, phase: str) -> Rows:
+  """Returns the rows of a phase; with round -1, those of the last round that has it.
+
+  Raises:
+    UserError: There is no such round or phase. The message lists what there is.
+  """
+  existing = find(run_dir)
+  fitting = [
+    rows
+    for rows in existing
+    if rows.phase == phase and (rows.round_index is None or round_index in (-1, rows.round_index))
+  ]
+  if fitting:
+    return fitting[-1]
+  wanted = f"phase {phase}" if round_index == -1 else f"phase {phase} in round {round_index}"
+  raise errors.usage(f"{run_dir} has nothing to show of {wanted}; it has {_listed(existing)}")
+
+
+def find(run_dir: pathlib.Path) -> list[Rows]:
+  """Returns every file of rows in a run directory, in the order of rounds and phases."""
+  found: list[tuple[int, int, Rows]] = []
+  for path in run_dir.glob("round_*/*"):
+    directory, place = ROUND_DIR.fullmatch(path.parent.name), PHASE_DIR.fullmatch(path.name)
+    if directory and place and (file := _rows_file(path)):
+      rows = Rows(int(directory[1]), place[2], file)
+      found.append((int(directory[1]), int(place[1]), rows))
+  finals = [
+    Rows(None, path.name, file)
+    for path in sorted((run_dir / FINAL).glob("*"))
+    if (file := _rows_file(path))
+  ]
+  return [rows for *_, rows in sorted(found, key=lambda item: item[:2])] + finals
+
+
+def _rows_file(path: pathlib.Path) -> pathlib.Path | None:
+  return next((path / name for name in KINDS if (path / name).is_file()), None)
+
+
+def _listed(existing: Iterable[Rows]) -> str:
+  """Lists rounds and phases, in one line."""
+  phases: dict[str, list[str]] = {}
+  for rows in existing:
+    place = FINAL if rows.round_index is None else f"round {rows.round_index}"
+    phases.setdefault(place, []).append(rows.phase)
+  return "; ".join(f"{place}: {', '.join(names)}" for place, names in phases.items()) or "none yet"
+
+
+def join(file: pathlib.Path, known: dict[str, records.Question]) -> list[Shown]:
+  """Reads the rows of a file and joins them with their questions.
+
+  Raises:
+    UserError: A row is damaged, or its question is not in questions.jsonl.
+  """
+  rows: list[Any] = questions.read_records(file, KINDS[file.name])
+  if unknown := next((row.problem for row in rows if row.problem not in known), None):
+    raise errors.data(f"{file}: question {unknown} is not in {questions.QUESTIONS}")
+  return [Shown(known[row.problem], row, is_correct(row, known[row.problem])) for row in rows]
+
+
+def is_correct(row: records.Record, question: records.Question) -> bool | None:
+  """Returns whether a row's answer is correct: the verdict of an attempt, as it is recorded.
+
+  The answer of a rationale is compared with the gold. None: the row has no answer.
+  """
+  if isinstance(row, records.Attempt):
+    return row.correct
+  if not isinstance(row, records.Rationale):
+    return None
+  problem = records.Problem(question.id, question.split, "", question.gold, question.kind)
+  return row.answer is not None and Task("", lambda split: []).is_correct(row.answer, problem)
+
+
+def matches(shown: Shown, which: str) -> bool:
+  """Returns whether a row passes a filter.
+
+  Raises:
+    UserError: Rows of this type have nothing to filter by.
+  """
+  row = shown.row
+  if which == "all":
+    return True
+  if shown.correct is None or (which == "cut" and not isinstance(row, records.Attempt)):
+    raise errors.usage(f"--filter={which} does not apply to this phase; use --filter=all")
+  if which == "cut":
+    return row.finish != "stop"
+  if which == "unread":
+    return row.answer is None
+  return shown.correct == (which == "right")
+
+
+def _as_json(rows: Rows, shown: Shown) -> dict[str, Any]:
+  """A row with its question, as one JSON object. `round` is None where a row belongs to none."""
+  question = dataclasses.asdict(shown.question)
+  joined = {"phase": rows.phase, "round": rows.round_index, **dataclasses.asdict(shown.row)}
+  joined |= {name: question[name] for name in ("split", "question", "choices", "gold")}
+  if question["decomposition"]:
+    joined["decomposition"] = question["decomposition"]
+  return joined if shown.correct is None else {**joined, "correct": shown.correct}
+
+
+def _print_pretty(rows: Rows, listed: Iterable[Shown], counts: str) -> None:
+  screen = console.Console()
+  place = FINAL if rows.round_index is None else f"round {rows.round_index}"
+  screen.line(f"{place} {rows.phase}, {counts}")
+  for question, row, correct in listed:
+    screen.line()
+    head = "  ".join([question.id, *_facts(row, correct)])
+    screen.line(" ".join(head.split("\n")))
+    screen.block("question", question.question)
+    for label, text in question.choices:
+      screen.block("", f"({label}) {text}")
+    for label, text in _texts(row):
+      judged = label == TEXT and correct is not None
+      screen.block(label, text, ("green" if correct else "red") if judged else "")
+    screen.block("gold", question.gold)
+
+
+def _facts(row: Any, correct: bool | None) -> list[str]:
+  """What is shown beside the id of a row's question."""
+  facts = [] if correct is None else ["right" if correct else "wrong"]
+  if isinstance(row, records.Attempt | records.Rationale):
+    facts.append("no answer was read" if row.answer is None else f"answer {row.answer}")
+    facts.append(f"sample {row.sample}")
+    facts.append(f"{row.tokens} tokens")
+  if isinstance(row, records.Attempt) and row.finish != "stop":
+    facts.append("cut off")
+  if isinstance(row, records.Rationale):
+    facts.append(f"by {row.writer}")
+  return [*facts, *(getattr(row, name) for name in ("style", "stage") if getattr(row, name, ""))]
+
+
+def _texts(row: Any) -> list[tuple[str, str]]:
+  """(label, text) of the texts of a row that are not empty."""
+  if isinstance(row, records.PreferencePair):
+    labeled = [("prompt", row.prompt), ("chosen", row.chosen), ("rejected", row.rejected)]
+  elif isinstance(row, records.Example):
+    labeled = [("prompt", row.prompt), ("target", row.target)]
+  elif isinstance(row, records.Rationale):
+    labeled = [("corrects", row.corrects), ("critique", row.critique), (TEXT, row.text)]
+  else:
+    return [(TEXT, row.text)]
+  return [(label, text) for label, text in labeled if text]

@@ -1,0 +1,60 @@
+"""README.md of a run directory: what each file is, for a person who opens it."""
+
+import pathlib
+
+from distill_jax.run_dir import phase_dir
+
+README = "README.md"
+TEXT = """# A run of distill_jax
+
+Question, gold answer and what was written about it, side by side:
+
+    distill-jax show --workdir=. --round=1 --phase=exam --filter=wrong
+
+Files of records (`.jsonl`) have one JSON object per line. Files that are not of use to you can be
+ignored, but not removed: re-running the command of the run resumes it from them.
+
+| file | content |
+| --- | --- |
+| `README.md` | this page |
+| `config.json` | every setting of the run |
+| `questions.jsonl` | every question: id, split, question, choices, gold answer, sub-questions |
+| `summary.json` | results: a row per round, and the final scores; written at the end |
+| `teacher.sqlite` | the teacher's replies and what they cost (`distill-jax teacher cache show`) |
+| `batches/` | requests and results of the Batch API or of an offline server |
+| `references.sqlite` | reference log-probabilities of preference pairs |
+| `tokenizer/` | the student's tokenizer |
+| `base/` | config and digest of the model the student starts from, if it is not from scratch |
+| `seconds.json` | run time in seconds, over all restarts |
+| `round_00/`, `round_01/`, ... | the phases of each round, numbered in their order |
+| `final/` | the scores of the best round on the test questions: a directory per split |
+
+Each phase has a directory with some of these files:
+
+| file | phases | content |
+| --- | --- | --- |
+| `manifest.json` | all | written last: results, and the size and SHA-256 of each file |
+| `attempts.jsonl` | exam, evaluate, final | what the student wrote, its answer and its verdict |
+| `verdicts.jsonl` | evaluate, final | the verdict on each question, after the vote |
+| `rationales.jsonl` | demonstrate, feedback, rationalize | what the student is trained on |
+| `hinted.jsonl` | rationalize | attempts of the student that was told the answer |
+| `pairs.jsonl` | pair | preferred and rejected answers, with reference log-probabilities |
+| `examples.jsonl` | train | prompts and targets, as the student was trained on them |
+| `contrasts.jsonl` | train | right and wrong texts for the triplet loss |
+| `metrics.jsonl` | train, prefer | loss and other measures, every few steps |
+| `student/` | train, prefer | the weights after this phase (or `decomposer/` and `solver/`) |
+| `checkpoints/` | train, prefer | the state to resume from, only while the phase runs |
+
+A file named `*.part` or `*.torn` is left over from a process that was killed.
+
+Text in these files was written by a teacher or a student: treat it as untrusted.
+"""
+
+
+def write(run_dir: pathlib.Path) -> None:
+  """Writes README.md, atomically, unless it already has this content."""
+  file = run_dir / README
+  with phase_dir.report_os_errors(file):
+    if file.exists() and file.read_bytes() == TEXT.encode():
+      return
+  phase_dir.write_bytes(file, TEXT.encode())
