@@ -20,7 +20,7 @@ FLOORS = {
   ),
   0: (
     *("settings", "settings_student", "settings_teacher", "settings_training", "declare"),
-    *("plan", "records", "errors", "console"),
+    *("plan", "records", "errors", "console", "disk"),
   ),
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
@@ -34,17 +34,17 @@ WITHOUT_JAX = {*HOST, *FLOORS[0], "run_dir", "config"}
 TYPED_ROOMS = {room for rooms in FLOORS.values() for room in rooms} - set(DEVICE)
 # What an inner package may import from distill_jax, besides itself.
 INNER = {
-  "teacher/store": {"errors", "records", "settings", "teacher.types"},
+  "teacher/store": {"disk", "errors", "records", "settings", "teacher.types"},
   "teacher/prompts": {"records"},
   "teacher/client": {
-    *("errors", "records", "settings"),
+    *("disk", "errors", "records", "settings"),
     *("teacher.types", "teacher.prompts", "teacher.store"),
   },
   "teacher/batch": {
-    *("errors", "records", "settings"),
+    *("disk", "errors", "records", "settings"),
     *("teacher.types", "teacher.client", "teacher.store"),
   },
-  "teacher/builtin": {"errors", "worlds", "teacher.prompts", "teacher.client"},
+  "teacher/builtin": {"disk", "errors", "worlds", "teacher.prompts", "teacher.client"},
 }
 EFFECTS = {
   *("os", "time", "logging", "random", "pathlib", "io", "sys", "shutil", "subprocess", "threading"),

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Generator, Iterable
 
-from distill_jax import errors
+from distill_jax import disk, errors
 from distill_jax.ablations import sweep
 
 POLL_INTERVAL = 0.05  # seconds
@@ -68,8 +68,8 @@ def start(
   planned: sweep.PlannedRun, cores: set[int], environment: dict[str, str]
 ) -> subprocess.Popen[bytes]:
   """Starts a run. Its command and output are appended to its log."""
-  planned.log.parent.mkdir(parents=True, exist_ok=True)
-  with open(planned.log, "ab") as log:
+  disk.make_private_dirs(planned.log.parent)
+  with open(planned.log, "ab", opener=disk.open_private) as log:
     log.write(f"$ {sweep.command_line(planned)}\n".encode())
     log.flush()
     process = subprocess.Popen(

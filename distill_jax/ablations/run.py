@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from distill_jax import errors
+from distill_jax import disk, errors
 from distill_jax.ablations import children, markdown, table
 from distill_jax.ablations.sweep import PlannedRun, Sweep, command_line, load_sweep, plan_runs
 from distill_jax.console import Console, duration
@@ -71,7 +71,7 @@ def locked(workdir: str | os.PathLike[str]) -> Iterator[None]:
   """Locks a sweep's directory. Raises UserError if another process runs a sweep in it."""
   path = pathlib.Path(workdir)
   with phase_dir.report_os_errors(path):
-    path.mkdir(parents=True, exist_ok=True)
+    disk.make_private_dirs(path)
     lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
   try:
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

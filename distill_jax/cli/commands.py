@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from distill_jax import console, errors, plan, records, rounds, summary, teacher
+from distill_jax import console, disk, errors, plan, records, rounds, summary, teacher
 from distill_jax.cli import model_card
 from distill_jax.config import rules_teacher
 from distill_jax.machine import hf_verify
@@ -98,6 +98,7 @@ def check_run(ctx: RunContext) -> None:
       wanted of problems that have none.
   """
   settings = ctx.settings
+  teacher.check_cache(settings.teacher, ctx.workdir)
   if settings.format == "socratic" and settings.socratic.questions == "gold":
     scored = [*ctx.task.problems("validation"), *itertools.chain(*ctx.final_problems().values())]
     if lacking := [problem.id for problem in scored if not problem.decomposition]:
@@ -328,7 +329,7 @@ def read_questions(path: str) -> list[str]:
     UserError: The file cannot be read, a line is malformed, or there is no question.
   """
   try:
-    text = pathlib.Path(path).read_text(encoding="utf-8-sig") if path else sys.stdin.read()
+    text = disk.read_text(path, "utf-8-sig") if path else sys.stdin.read()
   except (OSError, UnicodeDecodeError) as error:
     raise errors.usage(f"--questions={path} cannot be read: {error}") from None
   questions: list[str] = []
@@ -362,7 +363,9 @@ def serve(settings: Settings, *, port: int, log: str) -> None:
     raise errors.config("task.name", settings.task.name, allowed)
   if log:
     with phase_dir.report_os_errors(log):
-      open(log, "a").close()
+      if pathlib.Path(log).exists():
+        disk.check_regular(log)
+      disk.create_private(log)
   own = settings.teacher.builtin
   builtin.serve(
     context.open_task(settings).world,

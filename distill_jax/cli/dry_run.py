@@ -49,6 +49,7 @@ def show(
   """
   screen, run_dir = console.Console(), RunDir(workdir)
   run_dir.check(config)
+  teacher.check_cache(settings.teacher, run_dir.path)
   ctx = RunContext(settings, run_dir, screen)
   round_index = next_round(ctx)
   screen.line("Dry run: nothing is sent, nothing is written")

@@ -218,13 +218,19 @@ def _print_help(name: str) -> None:
     print(f"\n{args.settings_described()}")
 
 
+def watched() -> list[signal.Signals]:
+  """Returns the signals that end a run, without those that are ignored: `nohup` ignores SIGHUP."""
+  signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+  return [number for number in signals if signal.getsignal(number) != signal.SIG_IGN]
+
+
 def interrupted(*_: object) -> None:
-  """Handles Ctrl-C and SIGTERM: ends the process soon, or at once if it happens twice.
+  """Handles Ctrl-C, SIGTERM and SIGHUP: ends the process soon, or at once if it happens twice.
 
   Finished work is on disk. An exception alone is not enough: one that is raised inside a
   compiler's callback is lost.
   """
-  for number in (signal.SIGINT, signal.SIGTERM):
+  for number in watched():
     signal.signal(number, lambda *_: os._exit(errors.PREEMPTED))
   timer = threading.Timer(GRACE, os._exit, (errors.PREEMPTED,))
   timer.daemon = True
@@ -234,6 +240,6 @@ def interrupted(*_: object) -> None:
 
 def entry() -> None:
   """Runs the command line and exits with its code."""
-  signal.signal(signal.SIGINT, interrupted)
-  signal.signal(signal.SIGTERM, interrupted)
+  for number in watched():
+    signal.signal(number, interrupted)
   sys.exit(main(sys.argv[1:]))

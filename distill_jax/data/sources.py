@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 from xml.parsers import expat
 
-from distill_jax import errors
+from distill_jax import disk, errors
 
 _TYPE_NAMES: dict[tuple[type, ...], str] = {
   (dict,): "a JSON object",
@@ -169,14 +169,16 @@ def field(row: dict, name: str, types: tuple[type, ...], where: str) -> Any:
 
 def _read_text(path: pathlib.Path, option: str, expected: str) -> str:
   hint = f"; expected {expected}" if expected else ""
-  if not path.is_file():
-    raise errors.data(f"no file {path}; set --config.{option} to where the files are{hint}")
   try:
-    return path.read_text(encoding="utf-8-sig")
+    if not path.exists():
+      raise errors.data(f"no file {path}; set --config.{option} to where the files are{hint}")
+    return disk.read_text(path, "utf-8-sig")
   except UnicodeDecodeError as error:
     raise errors.data(f"{path}: not UTF-8 at byte {error.start}; convert it to UTF-8") from None
   except OSError as error:
-    raise errors.data(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+    raise errors.data(
+      f"{path}: cannot be read ({error.strerror}); check it and its permissions"
+    ) from None
 
 
 def _parse(text: str) -> Any:

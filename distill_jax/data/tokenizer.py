@@ -76,7 +76,10 @@ def copy(
   shutil.rmtree(part, ignore_errors=True)
   part.mkdir()
   for file in files:
-    shutil.copyfile(file, part / file.name)
+    try:
+      shutil.copyfile(file, part / file.name)
+    except OSError as error:
+      raise errors.data(f"{file} cannot be copied to {part} ({error.strerror or error})") from None
   class_fields = {k: model[k] for k in ("model_type", "tokenizer_class") if k in model}
   (part / "config.json").write_text(json.dumps(class_fields), encoding="utf-8")
   copied = Tokenizer(part, shown_as=source)

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from typing import Self
 
-from distill_jax import errors
+from distill_jax import disk, errors
 
 LOCK_TIMEOUT = 60.0  # seconds to wait for another process that writes
 KEYS_PER_QUERY = 500
@@ -25,7 +25,8 @@ class Scores:
     with self._report_errors(), contextlib.ExitStack() as on_failure:
       self._db = sqlite3.connect(self.path, timeout=LOCK_TIMEOUT, isolation_level=None)
       on_failure.callback(self._db.close)
-      self._db.execute("PRAGMA journal_mode = WAL")
+      disk.prepare_sqlite(self._db, self.path)
+      disk.select_journal(self._db, self.path)
       self._db.execute(
         "CREATE TABLE IF NOT EXISTS scores (key TEXT PRIMARY KEY, chosen REAL, rejected REAL)"
       )

@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from distill_jax import errors, records
+from distill_jax import disk, errors, records
 
 MANIFEST = "manifest.json"
 ATTEMPTS = "attempts.jsonl"
@@ -71,9 +71,9 @@ class PhaseDir:
       return
     file = self.path / name
     with report_os_errors(file):
-      self.path.mkdir(parents=True, exist_ok=True)
+      disk.make_private_dirs(self.path)
       is_new = not file.exists()
-      fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+      fd = disk.open_private(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
       size = os.fstat(fd).st_size
       try:
         _write_all(fd, lines)
@@ -96,7 +96,7 @@ class PhaseDir:
     """
     file = self.path / name
     with report_os_errors(file):
-      content = file.read_bytes() if file.exists() else b""
+      content = disk.read_bytes(file) if file.exists() else b""
     complete, end, torn = content.rpartition(b"\n")
     if torn:
       self._set_aside(name, len(complete + end), torn)
@@ -113,7 +113,7 @@ class PhaseDir:
     Subdirectories are not listed: they hold manifests of their own.
     """
     with report_os_errors(self.path):
-      self.path.mkdir(parents=True, exist_ok=True)
+      disk.make_private_dirs(self.path)
       files = {
         f.name: {"bytes": f.stat().st_size, "sha256": _sha256(f)}
         for f in self.path.iterdir()
@@ -162,8 +162,8 @@ def write_bytes(path: Path, content: bytes) -> None:
   path = pathlib.Path(path)
   part = path.with_name(path.name + ".part")
   with report_os_errors(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    disk.make_private_dirs(path.parent)
+    fd = disk.open_private(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
       _write_all(fd, content)
       os.fsync(fd)
@@ -176,7 +176,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 def read_json(path: Path) -> Any:
   """Reads a JSON file. Raises UserError if it is unreadable or not JSON."""
   with report_os_errors(path):
-    content = pathlib.Path(path).read_bytes()
+    content = disk.read_bytes(path)
   try:
     return json.loads(content)
   except ValueError as error:
@@ -191,7 +191,7 @@ def report_os_errors(path: Path) -> Iterator[None]:
   try:
     yield
   except OSError as error:
-    reason = os.strerror(error.errno) if error.errno else str(error)
+    reason = error.strerror or str(error)
     if error.errno in DISK_FULL:
       remedy = "free some space and re-run the same command"
     elif error.errno in NO_PERMISSION:

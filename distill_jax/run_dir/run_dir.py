@@ -19,7 +19,7 @@ import pathlib
 import re
 from typing import Any
 
-from distill_jax import declare, errors
+from distill_jax import declare, disk, errors
 from distill_jax.run_dir.phase_dir import Path, PhaseDir, read_json, report_os_errors, write_json
 from distill_jax.settings import Settings
 
@@ -46,8 +46,8 @@ class RunDir:
         config.json is unreadable.
     """
     with report_os_errors(self.path):
-      self.path.mkdir(parents=True, exist_ok=True)
-      self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+      disk.make_private_dirs(self.path)
+      self._lock = disk.open_private(self.path / ".lock", os.O_RDWR | os.O_CREAT)
     try:
       fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

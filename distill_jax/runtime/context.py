@@ -85,7 +85,10 @@ class RunContext:
   @functools.cached_property
   def teacher(self) -> types.Teacher:
     """The teacher of the run; opened on first use."""
-    return teacher.open(self)
+    teacher.check_cache(self.settings.teacher, self.workdir)
+    opened = teacher.open(self)
+    teacher.record_cache(self.settings.teacher, self.workdir)
+    return opened
 
   def student_teacher(self, settings: Teacher, name: str) -> StudentTeacher:
     """Returns the student that acts as teacher `name`, which has these settings."""

@@ -190,6 +190,33 @@ def retry_failed(
     return store.reset_failures(cache_options["run"], finished)
 
 
+def check_cache(settings: TeacherSettings, workdir: Path) -> None:
+  """Checks that the cache of a run is still there. Raises UserError if it was deleted.
+
+  Args:
+    settings: config.teacher.
+    workdir: The run directory.
+  """
+  from distill_jax.teacher.store import marker
+
+  marker.check(workdir, _cache_options(settings, workdir)["cache_path"])
+
+
+def record_cache(settings: TeacherSettings, workdir: Path) -> None:
+  """Records in the run directory which cache holds its replies; the cache exists.
+
+  Args:
+    settings: config.teacher.
+    workdir: The run directory.
+
+  Raises:
+    UserError: It is not the file that the run has used before.
+  """
+  from distill_jax.teacher.store import marker
+
+  marker.record(workdir, _cache_options(settings, workdir)["cache_path"])
+
+
 class _CacheOptions(TypedDict):
   cache_path: str
   run: str  # name of the run in the cache

@@ -19,7 +19,7 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from distill_jax import errors
+from distill_jax import disk, errors
 from distill_jax.teacher import types
 from distill_jax.teacher.batch import format, results
 from distill_jax.teacher.client import client, request_jobs
@@ -90,7 +90,7 @@ class FileTeacher(client.Client):
     attempts: Attempts = collections.Counter()
     reasons: dict[str, str] = {}  # {line name: why it is requested again}
     with self._disk_errors():
-      self._directory.mkdir(parents=True, exist_ok=True)
+      disk.make_private_dirs(self._directory)
       files = self._request_files({key for job in jobs for key in job.missing.values()})
       for file in files:
         failures += self._read(file, jobs, run_phase, attempts, reasons)
@@ -126,7 +126,7 @@ class FileTeacher(client.Client):
       if path.name.endswith(RESULT_SUFFIX):
         continue
       try:
-        rows = [json.loads(raw) for raw in path.read_bytes().split(b"\n") if raw.strip()]
+        rows = [json.loads(raw) for raw in disk.read_bytes(path).split(b"\n") if raw.strip()]
         requests = {(row["custom_id"], row["body"][self._config.max_tokens_field]) for row in rows}
       except (ValueError, TypeError, KeyError, RecursionError):
         raise errors.data(f"{path} is not a file of requests; move it elsewhere") from None
@@ -165,7 +165,7 @@ class FileTeacher(client.Client):
       self._redact,
       attempts=lambda line: attempts[line.name, line.limit],
     )
-    reader.read(path.read_bytes(), {line.name: line for line, _ in lines})
+    reader.read(disk.read_bytes(path), {line.name: line for line, _ in lines})
     if reader.abort is not None:
       raise errors.teacher(
         f"{path}: {reader.abort.reason}; {reader.abort.advice}, and remove {path}"
@@ -281,7 +281,7 @@ def _is_complete(path: pathlib.Path) -> bool:
   """Whether the file exists and its last line is complete."""
   if not path.exists() or not path.stat().st_size:
     return False
-  with open(path, "rb") as file:
+  with disk.open_regular(path) as file:
     file.seek(-1, os.SEEK_END)
     return file.read() == b"\n"
 
@@ -291,7 +291,7 @@ def _write_file(directory: pathlib.Path, stem: str, content: bytes) -> pathlib.P
   part = directory / f".{stem}.{os.getpid()}"
   path = part
   try:
-    with open(part, "wb") as file:
+    with open(part, "wb", opener=disk.open_private) as file:
       file.write(content)
       file.flush()
       os.fsync(file.fileno())

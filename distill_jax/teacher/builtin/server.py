@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from distill_jax import errors
+from distill_jax import disk, errors
 from distill_jax.teacher.builtin import batch_server, faults, http
 from distill_jax.teacher.prompts import schema
 
@@ -304,7 +304,7 @@ class Server:
     self._completed[name] += 1
     if self._log:
       line = {"body": name, "replies": replies, "messages": request.messages, "seed": request.seed}
-      with open(self._log, "a", encoding="ascii") as file:
+      with open(self._log, "a", encoding="ascii", opener=disk.open_private) as file:
         file.write(json.dumps(line) + "\n")
 
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from distill_jax import errors
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stoppable(Protocol):
@@ -32,7 +32,7 @@ _active: set[tuple[asyncio.AbstractEventLoop, Stoppable]] = set()
 
 @contextlib.contextmanager
 def stop_on_signals(ask: Stoppable) -> Iterator[None]:
-  """Within this context, a first SIGINT or SIGTERM stops `ask`, a second ends the process.
+  """Within this context, a first signal of SIGNALS stops `ask`, a second ends the process.
 
   Signals reach the main thread only. They stop an `ask` of another thread if the main thread is
   inside `handle_signals`, or inside an `ask` of its own.
@@ -48,11 +48,11 @@ def stop_on_signals(ask: Stoppable) -> Iterator[None]:
 
 @contextlib.contextmanager
 def handle_signals() -> Iterator[None]:
-  """Within this context, SIGINT and SIGTERM stop every `ask` under way."""
+  """Within this context, every signal of `watched` stops every `ask` under way."""
   if threading.current_thread() is not threading.main_thread():
     yield
     return
-  previous = {number: signal.signal(number, _on_first_signal) for number in SIGNALS}
+  previous = {number: signal.signal(number, _on_first_signal) for number in watched()}
   try:
     yield
   finally:
@@ -60,8 +60,13 @@ def handle_signals() -> Iterator[None]:
       signal.signal(number, handler)
 
 
+def watched() -> list[signal.Signals]:
+  """Returns SIGNALS without those that are ignored: `nohup` ignores SIGHUP."""
+  return [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+
+
 def _on_first_signal(*_: object) -> None:
-  for number in SIGNALS:
+  for number in watched():
     signal.signal(number, _on_second_signal)
   in_flight = sum(ask.in_flight for _, ask in list(_active))
   _write_stderr(

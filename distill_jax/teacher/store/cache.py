@@ -15,9 +15,9 @@ import pathlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from distill_jax import errors
+from distill_jax import disk, errors
 from distill_jax.teacher import types
-from distill_jax.teacher.store import rows, tables
+from distill_jax.teacher.store import marker, rows, tables
 
 KEY_VERSION = 1  # part of every key: a new version finds no old reply
 KEYS_PER_QUERY = 500
@@ -75,10 +75,15 @@ class ReplyCache:
   def __init__(self, path: str | pathlib.Path):
     self.path = pathlib.Path(path)
     try:
-      self.path.parent.mkdir(parents=True, exist_ok=True)
+      disk.make_private_dirs(self.path.parent)
+      if not self.path.exists():
+        disk.create_private(self.path)  # SQLite gives its other files the same mode
+      disk.check_regular(self.path)
+      self._network = disk.is_network(self.path)
+      self._file = disk.identity(self.path, network=self._network)
     except OSError as error:
       raise errors.data(
-        f"teacher cache {self.path} cannot be created ({error.strerror}); {_OTHER_FILE}"
+        f"teacher cache {self.path} cannot be created or opened ({error.strerror}); {_OTHER_FILE}"
       ) from None
     with self._sqlite_errors():
       self._db = sqlite3.connect(
@@ -140,11 +145,7 @@ class ReplyCache:
   def salt(self) -> str:
     """A random text, made once, that tells this file's requests from those of other files."""
     with self.transaction() as db:
-      db.execute("create table if not exists salt(text text)")
-      db.execute(
-        "insert into salt select hex(randomblob(16)) where not exists (select * from salt)"
-      )
-      return db.execute("select text from salt").fetchone()[0]
+      return tables.salt(db)
 
   def record_asked(self, keys: Iterable[str], run_phase: RunPhase) -> None:
     """Records that a phase asks for these replies."""
@@ -276,15 +277,13 @@ class ReplyCache:
   def _prepare(self) -> None:
     with self._sqlite_errors():
       self._db.text_factory = lambda raw: raw.decode("utf-8", "surrogatepass")
+      disk.prepare_sqlite(self._db, self.path)
       problem = self._db.execute("pragma quick_check(1)").fetchone()[0]
       if problem != "ok":
         raise sqlite3.DatabaseError(problem)
       with self.reading():  # version and tables from one snapshot
         version = self._version()
-      try:
-        self._db.execute("pragma journal_mode = wal")
-      except sqlite3.OperationalError:  # file systems without shared memory
-        self._db.execute("pragma journal_mode = truncate")
+      disk.select_journal(self._db, self.path)
       self._db.execute("pragma synchronous = full")
       if version != tables.VERSION:
         self._migrate()
@@ -330,6 +329,16 @@ class ReplyCache:
           self._db.execute("rollback")
         raise
       self._db.execute("commit")
+    self._check_present()
+
+  def _check_present(self) -> None:
+    """Checks that the open file still has its name: otherwise it is lost when it is closed."""
+    try:
+      present = disk.identity(self.path, network=self._network) == self._file
+    except OSError:
+      present = False
+    if not present:
+      raise marker.rescue(self._db, self.path)
 
   @contextlib.contextmanager
   def reading(self) -> Iterator[sqlite3.Connection]:

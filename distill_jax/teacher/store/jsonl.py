@@ -15,7 +15,7 @@ import sqlite3
 from collections.abc import Iterator
 from typing import IO
 
-from distill_jax import errors
+from distill_jax import disk, errors
 from distill_jax.teacher import types
 from distill_jax.teacher.store import cache, rows, tables
 
@@ -55,14 +55,15 @@ def export(store: cache.ReplyCache, out: IO[str]) -> int:
 def new_file(path: str | pathlib.Path) -> Iterator[IO[str]]:
   """Yields a text file that appears under `path` when the context ends without an error.
 
-  The file is written under a temporary name, fsynced and renamed.
+  The file is written under a temporary name, fsynced and renamed. Only its owner can read it.
 
   Raises:
     errors.UserError: The file cannot be written.
   """
   part = _part(path)
   try:
-    with open(part, "w", encoding="ascii", newline="\n") as file:
+    part.unlink(missing_ok=True)
+    with open(part, "w", encoding="ascii", newline="\n", opener=disk.open_private) as file:
       yield file
       file.flush()
       os.fsync(file.fileno())
@@ -99,7 +100,7 @@ def import_file(store: cache.ReplyCache, path: str | pathlib.Path, run: str) -> 
   """
   columns = _columns(store)
   try:
-    with open(path, "rb") as file, store.transaction() as db:
+    with disk.open_regular(path) as file, store.transaction() as db:
       before, count, ended, version = db.total_changes, 0, False, 0
       for number, line in enumerate(file, 1):
         where = f"{path}:{number}"

@@ -70,6 +70,13 @@ _SUMMED = ("replies", *COST.split(", "))
 ADD_PRUNED = f"on conflict do update set {', '.join(f'{n} = {n} + excluded.{n}' for n in _SUMMED)}"
 
 
+def salt(db: sqlite3.Connection) -> str:
+  """Returns the salt of a file, within a transaction. The first call makes it."""
+  db.execute("create table if not exists salt(text text)")
+  db.execute("insert into salt select hex(randomblob(16)) where not exists (select * from salt)")
+  return db.execute("select text from salt").fetchone()[0]
+
+
 def migrate(db: sqlite3.Connection, version: int) -> None:
   """Brings the tables from `version` (0 for an empty file) to VERSION, within a transaction."""
   if version == 1:
