@@ -16,8 +16,10 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from distill_jax import errors
-from distill_jax.config import recipes, values
+from distill_jax import disk, errors
+from distill_jax.config import recipes, typed, values
+from distill_jax.settings import Settings
+from distill_jax.teacher import pool
 
 Options = dict[str, tuple[Any, str]]  # name -> (default, help)
 TUPLES = {key.path: key for key in values.KEYS if isinstance(key.default, tuple)}
@@ -41,6 +43,7 @@ def parse(
   Raises:
     UserError: Unknown words (exit code 2), or an invalid recipe or override (exit code 3).
   """
+  _reject_absl_options(words)
   recipe, words = _take(words, "config") if config != "none" else (None, list(words))
   original = _original(words, recipe, config)
   parsed = flags.FlagValues()
@@ -56,8 +59,16 @@ def parse(
     rest = parsed(argv)[1:]
     final = None if original is None else parsed.config.to_dict()
   if original is not None and final is not None:
+    typed.build(Settings, pool.merge_teachers(original))  # names the group that is missing
     final = reset_unread(copy.deepcopy(original), final)
   return final, {name: parsed[name].value for name in options}, rest
+
+
+def _reject_absl_options(words: Sequence[str]) -> None:
+  """Rejects the options that absl adds: --flagfile reads a file, --undefok hides typos."""
+  for word in words:
+    if word.startswith("-") and word.lstrip("-").partition("=")[0] in ("flagfile", "undefok"):
+      raise errors.usage(f"Unknown command line flag '{word.lstrip('-').partition('=')[0]}'")
 
 
 def _define(default: Any) -> Any:
@@ -203,11 +214,15 @@ def _stored(words: list[str]) -> dict[str, Any]:
     raise errors.usage("--workdir=RUN (a run directory) or --config=RECIPE is missing")
   file = pathlib.Path(path) / "config.json"
   try:
-    stored = json.loads(file.read_text())
+    stored = json.loads(disk.read_bytes(file))
+    if not isinstance(stored, dict):
+      raise ValueError("not a JSON object")
   except FileNotFoundError:
     raise errors.usage(f"{path} is not a run directory (no config.json)") from None
-  except (OSError, ValueError) as error:
-    raise errors.data(f"{file} cannot be read ({error})") from None
+  except OSError as error:
+    raise errors.data(f"{file} cannot be read ({error.strerror or error})") from None
+  except (ValueError, RecursionError) as error:
+    raise errors.data(f"{file} is damaged ({error}); restore it") from None
   return tuples(stored)
 
 

@@ -11,8 +11,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from distill_jax import console, errors, phases, plan, rounds, tasks, teacher
-from distill_jax.run_dir.phase_dir import PhaseDir
+from distill_jax import console, disk, errors, phases, plan, rounds, tasks, teacher
+from distill_jax.run_dir.phase_dir import PhaseDir, report_os_errors
 from distill_jax.run_dir.run_dir import RunDir
 from distill_jax.runtime.context import RunContext
 from distill_jax.settings import Settings, Teacher
@@ -48,6 +48,8 @@ def show(
     UserError: The run would be rejected before it starts. Devices are not checked.
   """
   screen, run_dir = console.Console(), RunDir(workdir)
+  with report_os_errors(workdir):
+    disk.check_can_be_dir(workdir)
   run_dir.check(config)
   teacher.check_cache(settings.teacher, run_dir.path)
   ctx = RunContext(settings, run_dir, screen)

@@ -12,7 +12,7 @@ from typing import Any
 
 import distill_jax
 from distill_jax import errors
-from distill_jax.cli import args
+from distill_jax.cli import args, process
 from distill_jax.cli.help import CONFIG_OPTIONS, HELP, OPTIONS, USAGE
 
 GRACE = 5.0  # seconds between an interruption and the forced end of the process
@@ -171,7 +171,26 @@ def _reject_extra(rest: Sequence[str]) -> None:
 
 def main(words: Sequence[str]) -> int:
   """Runs a command and returns its exit code; a UserError is printed as one line."""
-  words = list(words)
+  try:
+    process.check_text(words)
+    code = _run_command(list(words))
+    sys.stdout.flush()
+    return code
+  except errors.UserError as error:
+    return process.report(error)
+  except BrokenPipeError:  # the reader of our output has closed it
+    process.drop_output()
+    return 1
+  except KeyboardInterrupt:
+    interruption = "Interrupted. Re-run the same command to resume."
+    return process.report(errors.UserError(interruption, errors.PREEMPTED))
+  except OSError as error:  # a full disk, too many open files, a path that is too long
+    return process.report(process.os_error(error))
+  except MemoryError:
+    return process.report(errors.data("out of memory; no finished work is lost: use smaller sizes"))
+
+
+def _run_command(words: list[str]) -> int:
   if not words or words[0] in ("--help", "-h", "help"):
     print(USAGE)
     return 0 if words else errors.USAGE
@@ -179,24 +198,13 @@ def main(words: Sequence[str]) -> int:
     print(f"distill-jax {version()}")
     return 0
   name = words[0]
-  try:
-    if name not in COMMANDS:
-      raise errors.usage(f"no command {name!r}; choose one of {', '.join(COMMANDS)}")
-    if {"--help", "-h"} & set(words):
-      _print_help("teacher cache" if words[:2] == ["teacher", "cache"] else name)
-      return 0
-    code = COMMANDS[name](words[1:])
-    sys.stdout.flush()
-    return code
-  except errors.UserError as error:
-    print(f"distill-jax: {error}", file=sys.stderr)
-    return error.code
-  except BrokenPipeError:  # the reader of our output has closed it
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 1
-  except KeyboardInterrupt:
-    print("distill-jax: Interrupted. Re-run the same command to resume.", file=sys.stderr)
-    return errors.PREEMPTED
+  if name not in COMMANDS:
+    raise errors.usage(f"no command {name!r}; choose one of {', '.join(COMMANDS)}")
+  if {"--help", "-h"} & set(words):
+    _print_help("teacher cache" if words[:2] == ["teacher", "cache"] else name)
+    return 0
+  process.raise_open_files()
+  return COMMANDS[name](words[1:])
 
 
 def version() -> str:

@@ -5,6 +5,7 @@ the package, `tailored` or `tailored:quick`.
 """
 
 import inspect
+import os
 import pathlib
 import runpy
 from typing import Any, cast
@@ -12,7 +13,7 @@ from typing import Any, cast
 from ml_collections import ConfigDict  # pyright: ignore[reportMissingTypeStubs]
 
 import distill_jax
-from distill_jax import errors
+from distill_jax import disk, errors
 
 
 def directory() -> pathlib.Path:
@@ -66,6 +67,8 @@ def call(recipe: str, function: str) -> Any:
   if function not in program:
     raise errors.UserError(f"{file} has no function {function}()", errors.CONFIG)
   made = program[function]
+  if not callable(made):
+    raise errors.UserError(f"{file}: {function} is not a function", errors.CONFIG)
   if size and not inspect.signature(made).parameters:
     raise errors.UserError(f"{name} has one size: leave :{size} out", errors.CONFIG)
   sizes: object = program.get("SIZES") or program.get("ROWS")
@@ -76,7 +79,9 @@ def call(recipe: str, function: str) -> Any:
     return made(size) if size else made()
   except errors.UserError:
     raise
-  except (Exception, SystemExit) as error:
+  except KeyboardInterrupt:
+    raise
+  except BaseException as error:
     raise _failed(file, error) from None
 
 
@@ -87,14 +92,20 @@ def path_of(name: str) -> pathlib.Path:
     UserError: There is no such file, nor a recipe of that name.
   """
   file = pathlib.Path(name)
-  if file.is_file():
+  try:
+    disk.check_regular(file)
     return file
+  except FileNotFoundError:
+    problem = "no such file"
+  except IsADirectoryError:
+    problem = "is a directory"
+  except OSError as error:  # a name that is too long, a FIFO
+    problem = error.strerror or str(error)
   known = directory() / f"{name}.py"
-  if not name.endswith(".py") and known.is_file():
+  if not name.endswith(".py") and os.path.isfile(known):
     return known
-  if file.suffix == ".py" or "/" in name:
-    reason = "is a directory" if file.is_dir() else "no such file"
-    raise errors.UserError(f"the config file {name} cannot be read: {reason}", errors.CONFIG)
+  if file.suffix == ".py" or "/" in name or problem not in ("no such file", "is a directory"):
+    raise errors.UserError(f"the config file {name} cannot be read: {problem}", errors.CONFIG)
   raise errors.UserError(
     f"there is no recipe {name!r}; choose one of {', '.join(names())}, or name a file: FILE.py",
     errors.CONFIG,
@@ -109,7 +120,9 @@ def _run(file: pathlib.Path) -> dict[str, Any]:
   except OSError as error:
     message = f"the config file {file} cannot be read: {error.strerror or error}"
     raise errors.UserError(message, errors.CONFIG) from None
-  except (Exception, SystemExit) as error:  # a config file is a program and may fail in any way
+  except KeyboardInterrupt:
+    raise
+  except BaseException as error:  # a config file is a program and may fail in any way
     raise _failed(file, error) from None
 
 

@@ -41,7 +41,8 @@ def merge_teachers(config: dict[str, Any]) -> dict[str, Any]:
     UserError: A teacher has an invalid name, is not a dictionary, or sets one of SHARED.
   """
   others = config["teachers"] if "teachers" in config else None
-  if not isinstance(others, dict) or not isinstance(config["teacher"], dict):
+  main = config["teacher"] if "teacher" in config else None
+  if not isinstance(others, dict) or not isinstance(main, dict):
     return config
   for name, fields in others.items():
     if name == MAIN or not NAME.fullmatch(str(name)):

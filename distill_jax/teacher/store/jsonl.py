@@ -62,7 +62,6 @@ def new_file(path: str | pathlib.Path) -> Iterator[IO[str]]:
   """
   part = _part(path)
   try:
-    part.unlink(missing_ok=True)
     with open(part, "w", encoding="ascii", newline="\n", opener=disk.open_private) as file:
       yield file
       file.flush()
