@@ -6,9 +6,11 @@ import math
 
 import numpy as np
 import pytest
+from ml_collections import config_dict
 
 from distill_jax import records
 from distill_jax.cli import commands
+from distill_jax.config import values
 from distill_jax.config.read import read_settings
 from distill_jax.phases import exam, pair, train
 from distill_jax.run_dir import phase_dir
@@ -35,7 +37,18 @@ def config(recipe: str, **changes) -> dict:
   for rates in (c.train, c.prefer):
     rates.epochs, rates.steps, rates.batch, rates.warmup = 0, 4, 8, 0
   c.train.log_every = 1
-  c.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+  return override(c, changes)
+
+
+def override(c: config_dict.ConfigDict, changes: dict) -> dict:
+  """Applies overrides ("train__steps": 4) to a config and returns it as a dict.
+
+  Values of the config that nothing reads after that become defaults again; overrides stay.
+  """
+  paths = {name.replace("__", "."): value for name, value in changes.items()}
+  c.update_from_flattened_dict(paths)
+  unread = [key for key in values.KEYS if values.unread(c.to_dict(), key)]
+  c.update_from_flattened_dict({key.path: key.default for key in unread if key.path not in paths})
   return c.to_dict()
 
 

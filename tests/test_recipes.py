@@ -259,7 +259,7 @@ def test_missing_gold_sub_questions_are_rejected_before_any_phase_runs(tmp_path)
     (bare,) = [dataclasses.replace(p, decomposition=()) for p in ctx.task.problems("test")[:1]]
     ctx.final_problems = lambda: {"test": [bare]}
     with pytest.raises(
-      errors.UserError, match=r"config\.socratic\.questions.*without sub-questions"
+      errors.UserError, match=r"config\.socratic\.questions.*have no sub-questions"
     ):
       commands.check_run(ctx)
 

@@ -18,6 +18,7 @@ from distill_jax.phases import feedback, train
 from distill_jax.run_dir import phase_dir
 from distill_jax.run_dir.run_dir import RunDir
 from distill_jax.runtime import fit
+from tests.recipes import override
 
 
 def config(**changes) -> dict:
@@ -29,8 +30,7 @@ def config(**changes) -> dict:
   c.exam.questions, c.exam.samples, c.exam.max_new_tokens, c.evaluate.max_new_tokens = 20, 2, 12, 12
   c.rollout.batch, c.rollout.buckets, c.train.buckets = 16, (128,), (192,)
   c.train.steps, c.train.batch, c.train.warmup, c.train.log_every = 4, 8, 2, 2
-  c.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
-  return c.to_dict()
+  return override(c, changes)
 
 
 def run(workdir, **changes) -> tuple[dict, RunDir]:
