@@ -1,7 +1,8 @@
 """Checks the architecture of the package by reading its source.
 
-A room is a module or package directly below distill_jax. Each room is on a floor, and imports from
-its own floor and the floors below. A breach is reported as one line, file:line: text.
+A room is a module or package directly below distill_jax. Each room is in a layer (a floor), and
+imports only from its own layer and the layers below. A breach is reported as one line,
+file:line: text.
 """
 
 import ast
@@ -119,7 +120,7 @@ def _of_imports(file, tree):
   if room == "__init__":
     return
   if room not in FLOOR_OF:
-    yield 1, f"{room} is on no floor; add it to FLOORS in tests/floors.py"
+    yield 1, f"{room} is in no layer; add it to FLOORS in tests/floors.py"
     return
   for line, name in imports(file, tree):
     breaches = (_inside(room, name), _within(file, name), _outside(room, file, name))
@@ -134,9 +135,9 @@ def _inside(room: str, name: str) -> str | None:
     return None
   other = parts[1]
   if other not in FLOOR_OF:
-    return f"imports {name}, which is on no floor"
+    return f"imports {name}, which is in no layer"
   if FLOOR_OF[other] > FLOOR_OF[room]:
-    return f"imports {other}, which is on a higher floor"
+    return f"imports {other}, which is in a higher layer"
   if room in PART_OF and other in PART_OF and PART_OF[room] != PART_OF[other]:
     return f"imports {other}: {PART_OF[room]} code must not import {PART_OF[other]} code"
   if room in DEVICE and other == "console":
@@ -161,7 +162,7 @@ def _outside(room: str, file: pathlib.Path, name: str) -> str | None:
   if name == "import by string":
     return "imports by string, which cannot be checked"
   if _among(name, JAX) and room in WITHOUT_JAX:
-    return f"imports {name}: this room must not import jax"
+    return f"imports {name}: this module must not import jax"
   if _among(name, EFFECTS) and room in DEVICE:
     return f"imports {name}: device code has no side effects"
   if _among(name, NETWORK) and room != "teacher":
