@@ -13,12 +13,13 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, TextIO
 
-from rich import box, progress, table
+from rich import box, live, progress, table
 from rich import console as rich_console
 from rich import text as rich_text
 
 # Seconds between plain progress lines: a twentieth of the elapsed time, within these limits.
 MIN_INTERVAL, MAX_INTERVAL = 5.0, 600.0
+REFRESH = 0.5  # seconds between states of several jobs in a terminal
 WIDTH = 140  # columns, if the output is not a terminal
 ROUND_WIDTH = 80  # columns of a round's lines
 
@@ -155,6 +156,14 @@ class Console:
       self.block("gold", gold)
 
   @contextlib.contextmanager
+  def compiling(self, program: str) -> Iterator[None]:
+    """Announces the first call of a program, which compiles it, and then how long it took."""
+    self.line(f"compiling {program} (first time)")
+    started = self._clock()
+    yield
+    self.line(f"compiled in {self._clock() - started:.1f} s")
+
+  @contextlib.contextmanager
   def progress(self, label: str, total: int, unit: str) -> Iterator[ProgressBar]:
     """Yields a progress bar that counts from 0 to `total`, in `unit` (for example "steps")."""
     if self._quiet:
@@ -177,6 +186,33 @@ class Console:
         yield lines
       finally:
         lines.close()
+
+  @contextlib.contextmanager
+  def status(self) -> Iterator[Callable[[Callable[[], Sequence[str]]], None]]:
+    """Yields a function that shows what several jobs are doing, a line for each.
+
+    The function is called often, with a function that returns the lines. In a terminal the lines
+    replace those before; otherwise they are printed every few seconds, later less often.
+    """
+    started = shown_at = self._clock()
+    in_place = self._rich.is_terminal and not self._quiet
+    view = live.Live(console=self._rich, transient=True, auto_refresh=False)
+
+    def show(lines: Callable[[], Sequence[str]]) -> None:
+      nonlocal shown_at
+      now = self._clock()
+      if now - shown_at < (REFRESH if in_place else _interval(now - started)):
+        return
+      shown_at = now
+      if in_place:
+        text = plain("\n".join(lines()))
+        view.update(rich_text.Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
+      else:
+        for line in lines():
+          self.line(line)
+
+    with view if in_place else contextlib.nullcontext():
+      yield show
 
   def block(self, label: str, text: str, style: str = "") -> None:
     """Prints a text beside its label; further lines are indented below the first."""
@@ -250,8 +286,7 @@ class _Lines:
 
   def _due(self) -> bool:
     now = self._clock()
-    interval = min(max(MIN_INTERVAL, (now - self._started) / 20), MAX_INTERVAL)
-    return now - self._printed_at >= interval
+    return now - self._printed_at >= _interval(now - self._started)
 
   def close(self) -> None:
     self._closed.set()
@@ -272,6 +307,11 @@ class _Lines:
         pace = (self._done - before) / (self._printed_at - since)
         parts.append(f"{duration((self._total - self._done) / pace)} left")
     self._write("  ".join([*parts, self._facts]).rstrip())
+
+
+def _interval(elapsed: float) -> float:
+  """Seconds between plain progress lines, after `elapsed` seconds."""
+  return min(max(MIN_INTERVAL, elapsed / 20), MAX_INTERVAL)
 
 
 def duration(seconds: float) -> str:

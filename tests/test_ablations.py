@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from benchmarks.claims import board
-from distill_jax import errors
+from distill_jax import console, errors
 from distill_jax.ablations import children, markdown, run, sweep, table
 from distill_jax.cli import main as commands
 
@@ -115,12 +115,20 @@ def test_an_invalid_command_is_reported_in_one_line(words, code, message, capsys
   assert not (ROOT / "y").exists()
 
 
-def test_print_lists_the_commands_of_unfinished_runs(tmp_path, capsys):
+def test_print_lists_the_commands_of_unfinished_runs(tmp_path, capsys, monkeypatch):
+  for name in run.environment(tmp_path):
+    monkeypatch.delenv(name, raising=False)
   file, out = sweep_file(tmp_path), tmp_path / "my sweep"
   write_runs(out, small_sweep(), {("plain", 0): [1]})
   words = ["ablate", f"--config={file}", f"--workdir={out}", "--print"]
   assert commands.main(words) == 0
   lines = [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
+  assert lines[0][:3] == [
+    "env",
+    f"JAX_COMPILATION_CACHE_DIR={out / 'compiled'}",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0",
+  ]
+  lines = [line[3:] for line in lines]
   run_dirs = [line[5].removeprefix(f"--workdir={out}/rows/") for line in lines]
   assert run_dirs == ["other/seed_0", "plain/seed_1", "other/seed_1"]
   for line in lines:
@@ -322,6 +330,53 @@ def test_failed_runs_are_reported_and_the_others_run(tmp_path, monkeypatch, caps
   assert "- plain, seed 0: exit code 1: ValueError: no" in page
 
 
+def test_the_table_names_the_directory_that_was_used(tmp_path, monkeypatch):
+  fake_runs(monkeypatch, "sys.exit(1)")
+  file, workdir = sweep_file(tmp_path), str(tmp_path / "my sweep")
+  run.run_sweep(file, workdir, jobs=1)
+  (command,) = re.findall(
+    "^    (python .*)$", (tmp_path / "my sweep" / "table.md").read_text(), re.MULTILINE
+  )
+  assert shlex.split(command)[4:] == [f"--config={file}", f"--workdir={workdir}"]
+
+
+def test_a_shared_compilation_cache_that_is_already_set_is_kept(tmp_path, monkeypatch):
+  monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/elsewhere")
+  assert run.environment(tmp_path)["JAX_COMPILATION_CACHE_DIR"] == "/elsewhere"
+
+
+def test_the_phase_of_a_run_is_read_from_its_log(tmp_path):
+  log = tmp_path / "log"
+  for content, shown in (
+    (b"", "starting"),
+    (b"$ env A=1 python\n", "starting"),
+    (b"0:05  round 0 exam  0/16 attempts\nround 0 train: 1/2 x\n", "round 0 exam  0/16 attempts"),
+    (
+      b"0:05  round 1 train  5/20 steps  3/s\n1:00:10  round 1 train  9/20 steps  3/s  loss 1\n",
+      "round 1 train  9/20 steps",
+    ),
+    (
+      b"0:05  round 0 train  0/20 steps\ncompiling the train step for rows of 96 (first time)\n",
+      "round 0 train  0/20 steps  compiling the train step for rows of 96 (first time)",
+    ),
+    (b"0:05  a  1/2 b\ncompiling x\ncompiled in 3.2 s\n", "a  1/2 b"),
+  ):
+    log.write_bytes(content)
+    assert children.current_phase(log) == shown
+
+
+def test_active_runs_show_their_log_and_their_progress(tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(console, "MIN_INTERVAL", 0.2)
+  body = "print('0:05  round 1 exam  3/16 attempts', flush=True); time.sleep(1); sys.exit(1)"
+  fake_runs(monkeypatch, body)
+  run.run_sweep(sweep_file(tmp_path, seeds=(0,)), str(tmp_path / "out"), jobs=2)
+  out = capsys.readouterr().out
+  for name in ("plain", "other"):
+    log = tmp_path / "out" / "rows" / name / "seed_0.log"
+    assert f"{name}  seed 0  started (log: {log})" in out
+    assert re.search(rf"^{name}  seed 0  0:0\d  round 1 exam  3/16 attempts$", out, re.MULTILINE)
+
+
 def test_two_sweeps_do_not_run_in_one_directory(tmp_path):
   with run.locked(tmp_path), pytest.raises(errors.UserError, match="another process"):
     run.run_sweep(sweep_file(tmp_path), str(tmp_path), jobs=1)
@@ -404,5 +459,6 @@ def test_the_board_shows_the_tables_and_contains_no_path(tmp_path, monkeypatch):
   )
   assert "| never (never over plain) |  | test |  | 1.0 | 0 of 2 | **not run** |" in text
   assert "`python -m distill_jax ablate --config=" in text
+  assert "--workdir=runs/small`" in text and str(tmp_path / "sweep") not in text
   pages = [text, (out / "small.md").read_text(), (out / "small.json").read_text()]
   assert not any("is broken" in page or os.uname().nodename in page for page in pages)

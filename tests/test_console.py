@@ -219,6 +219,26 @@ def test_progress_is_reported_when_an_exception_is_raised(screen):
   assert "4/9 y" in screen.getvalue()
 
 
+def test_a_compilation_is_announced_and_timed(screen):
+  clock = Clock()
+  with console.Console(file=screen, clock=clock).compiling("the train step for rows of 256"):
+    assert screen.getvalue() == "compiling the train step for rows of 256 (first time)\n"
+    clock.now += 3.21
+  assert screen.getvalue().splitlines()[1:] == ["compiled in 3.2 s"]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_state_of_several_jobs_is_shown_now_and_then(screen, terminal):
+  screen._terminal, clock = terminal, Clock()
+  with console.Console(file=screen, clock=clock).status() as show:
+    for n in range(100):
+      clock.now += 1
+      show(lambda n=n: [f"one\x07 {n}", f"two {n}"])
+  text = screen.getvalue()
+  assert "one\ufffd 4\ntwo 4" in text and "two 99" in text and "\x07" not in text
+  assert len(text.splitlines()) == 40 or terminal
+
+
 def test_in_a_terminal_progress_is_a_bar_and_lines_are_printed_above_it(screen):
   screen._terminal = True
   shown = console.Console(file=screen)

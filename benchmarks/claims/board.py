@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from distill_jax.ablations import markdown
+from distill_jax.ablations import markdown, run
 
 HERE = pathlib.Path(__file__).parent
 
@@ -49,6 +49,7 @@ def copy_table(workdir: str | os.PathLike[str], out: pathlib.Path = HERE) -> str
   for failed in table["failed"]:
     failed["said"] = "see the log"  # error messages may contain paths
   name = table["name"]
+  table["command"] = run.command(table["sweep"], f"runs/{name}")  # the path is of one machine
   (out / f"{name}.json").write_text(json.dumps(table, indent=1) + "\n")
   (out / f"{name}.md").write_text(markdown.render(table))
   return name

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 
 from distill_jax import disk, errors
 from distill_jax.ablations import sweep
@@ -16,6 +16,9 @@ from distill_jax.ablations import sweep
 POLL_INTERVAL = 0.05  # seconds
 STOP_TIMEOUT = 3.0  # seconds from SIGTERM to SIGKILL
 LOG_TAIL = 4096  # bytes of a log that are searched for its last line
+
+
+Watch = Callable[[Sequence[tuple[sweep.PlannedRun, float]]], None]  # (run, seconds) of each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +32,15 @@ class Outcome:
 
 
 def run_all(
-  planned: Iterable[sweep.PlannedRun], *, jobs: int, environment: dict[str, str]
+  planned: Iterable[sweep.PlannedRun],
+  *,
+  jobs: int,
+  environment: Mapping[str, str],
+  watch: Watch | None = None,
 ) -> Generator[Outcome]:
   """Runs all of `planned`, up to `jobs` at a time, and yields the outcomes as they come.
+
+  `watch` is called often with the active runs and the seconds since each was started.
 
   When the generator is closed or interrupted, active runs are stopped. They resume when they are
   started again.
@@ -44,6 +53,8 @@ def run_all(
         if waiting and slot not in active:
           run = waiting.pop(0)
           active[slot] = (run, start(run, cores[slot], environment), time.monotonic())
+      if watch is not None:
+        watch([(run, time.monotonic() - started) for run, _, started in active.values()])
       time.sleep(POLL_INTERVAL)
       for slot, (run, process, started) in list(active.items()):
         if process.poll() is not None:
@@ -65,19 +76,19 @@ def core_shares(jobs: int) -> list[set[int]]:
 
 
 def start(
-  planned: sweep.PlannedRun, cores: set[int], environment: dict[str, str]
+  planned: sweep.PlannedRun, cores: set[int], environment: Mapping[str, str]
 ) -> subprocess.Popen[bytes]:
   """Starts a run. Its command and output are appended to its log."""
   disk.make_private_dirs(planned.log.parent)
   with open(planned.log, "ab", opener=disk.open_private) as log:
-    log.write(f"$ {sweep.command_line(planned)}\n".encode())
+    log.write(f"$ {sweep.command_line(planned, environment)}\n".encode())
     log.flush()
     process = subprocess.Popen(
       [sys.executable, "-m", "distill_jax", *planned.arguments],
       stdin=subprocess.DEVNULL,
       stdout=log,
       stderr=log,
-      env={**environment, **os.environ, "PYTHONUNBUFFERED": "1"},
+      env={**os.environ, **environment, "PYTHONUNBUFFERED": "1"},
     )
   if cores:  # set now, before the child imports libraries that count the cores
     with contextlib.suppress(ProcessLookupError):
@@ -98,14 +109,36 @@ def stop(processes: list[subprocess.Popen[bytes]]) -> None:
       process.wait()
 
 
+def current_phase(log: pathlib.Path) -> str:
+  """Returns what a run is doing, from its log: its phase, and how much of it is done.
+
+  A program that is being compiled is named, too.
+  """
+  lines = _last_lines(log)
+  progress = next(filter(None, map(_progress, reversed(lines))), "starting")
+  return f"{progress}  {lines[-1]}" if lines and lines[-1].startswith("compiling ") else progress
+
+
+def _progress(line: str) -> str:
+  """Returns phase and count of a progress line as `Console.progress` prints it, or ""."""
+  fields = line.split("  ")
+  is_progress = len(fields) > 2 and fields[0].replace(":", "").isdecimal() and "/" in fields[2]
+  return "  ".join(fields[1:3]) if is_progress else ""
+
+
 def last_line(log: pathlib.Path) -> str:
   """Returns the error message of a run if its log ends with one, else the last line of the log."""
+  lines = _last_lines(log)
+  messages = [line for line in lines[-3:] if line.startswith("distill-jax: ")]
+  return (messages or lines or ["nothing"])[-1]
+
+
+def _last_lines(log: pathlib.Path) -> list[str]:
+  """Returns the last lines of a log that are not empty."""
   with open(log, "rb") as file:
     file.seek(max(os.path.getsize(log) - LOG_TAIL, 0))
     text = file.read().decode("utf-8", "replace")
-  lines = [line.strip() for line in text.splitlines() if line.strip()]
-  messages = [line for line in lines[-3:] if line.startswith("distill-jax: ")]
-  return (messages or lines or ["nothing"])[-1]
+  return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def reason(code: int) -> str:

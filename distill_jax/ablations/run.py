@@ -3,11 +3,13 @@
 import contextlib
 import datetime
 import fcntl
+import functools
 import os
 import pathlib
 import platform
+import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from distill_jax import disk, errors
@@ -23,7 +25,7 @@ def print_commands(config: str, workdir: str) -> int:
   """Prints the command of every unfinished run, one per line, without running it."""
   for planned in plan_runs(load_sweep(config), workdir):
     if not planned.finished:
-      print(command_line(planned))
+      print(command_line(planned, environment(workdir)))
   return 0
 
 
@@ -46,8 +48,12 @@ def run_sweep(config: str, workdir: str, *, jobs: int) -> int:
     failed: list[children.Outcome] = []
     console.line(f"{len(planned)} runs, {len(planned) - len(unfinished)} already finished")
     results = write_table(config, workdir, sweep, planned, failed)
-    outcomes = children.run_all(unfinished, jobs=jobs, environment=environment(workdir))
-    with contextlib.closing(outcomes):
+    with console.status() as show, contextlib.ExitStack() as stack:
+      watch = functools.partial(watch_runs, console, show, set())
+      outcomes = children.run_all(
+        unfinished, jobs=jobs, environment=environment(workdir), watch=watch
+      )
+      stack.callback(outcomes.close)
       for number, outcome in enumerate(outcomes, 1):
         if outcome.code:
           failed.append(outcome)
@@ -86,11 +92,43 @@ def locked(workdir: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def environment(workdir: str | os.PathLike[str]) -> dict[str, str]:
-  """Returns environment variables for the runs: they share a cache of compiled programs."""
-  return {
+  """Returns environment variables for the runs: they share a cache of compiled programs.
+
+  Values that are set already are kept.
+  """
+  values = {
     "JAX_COMPILATION_CACHE_DIR": str(pathlib.Path(workdir).absolute() / "compiled"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
   }
+  return {name: os.environ.get(name, value) for name, value in values.items()}
+
+
+def watch_runs(
+  console: Console,
+  show: Callable[[Callable[[], Sequence[str]]], None],
+  announced: set[pathlib.Path],
+  active: Sequence[tuple[PlannedRun, float]],
+) -> None:
+  """Announces runs that have started, with their logs, and shows the phase of each active run.
+
+  Args:
+    console: Where runs are announced.
+    show: Shows the phases; see `Console.status`.
+    announced: Logs of the runs that have been announced; new ones are added.
+    active: (run, seconds since it was started) of each.
+  """
+  for run, _ in active:
+    if run.log not in announced:
+      announced.add(run.log)
+      console.line(f"{run.row}  seed {run.seed}  started (log: {run.log})")
+
+  def lines() -> list[str]:
+    return [
+      f"{run.row}  seed {run.seed}  {duration(seconds)}  {children.current_phase(run.log)}"
+      for run, seconds in active
+    ]
+
+  show(lines)
 
 
 def report(console: Console, outcome: children.Outcome, position: str) -> None:
@@ -102,6 +140,13 @@ def report(console: Console, outcome: children.Outcome, position: str) -> None:
     console.warn(f"{label}  {reason}: {outcome.message} (log: {run.log})")
   else:
     console.line(f"{label}  finished")
+
+
+def command(config: str, workdir: str) -> str:
+  """Returns the command that runs a sweep in a directory."""
+  return shlex.join(
+    ["python", "-m", "distill_jax", "ablate", f"--config={config}", f"--workdir={workdir}"]
+  )
 
 
 def write_table(
@@ -120,7 +165,7 @@ def write_table(
   results = {
     "sweep": config,
     "name": name,
-    "command": f"python -m distill_jax ablate --config={config} --workdir=runs/{name}",
+    "command": command(config, str(workdir)),
     "config": sweep.config,
     "common": sweep.common,
     "base": sweep.base,

@@ -10,7 +10,7 @@ import os
 import pathlib
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from distill_jax import errors
@@ -183,9 +183,10 @@ def format_value(value: object) -> str:
   return value if isinstance(value, str) else repr(value)
 
 
-def command_line(planned: PlannedRun) -> str:
-  """Returns the command of a run, quoted for a shell."""
-  return shlex.join(["python", "-m", "distill_jax", *planned.arguments])
+def command_line(planned: PlannedRun, environment: Mapping[str, str]) -> str:
+  """Returns the command of a run with its environment variables, quoted for a shell."""
+  variables = [f"{name}={value}" for name, value in environment.items()]
+  return shlex.join(["env", *variables, "python", "-m", "distill_jax", *planned.arguments])
 
 
 def same_questions(one: dict[str, Any], other: dict[str, Any], split: str) -> bool:

@@ -52,6 +52,7 @@ def sample(
   eos: tuple[int, ...],
   pad: int,
   stopped=None,
+  dispatched=None,
 ) -> Sampled:
   """Continues prompt n by len(keys[n]) rows of at most `max_new_tokens` tokens, which share one reading
   of it; rows come back in the order of `keys`.
@@ -59,6 +60,7 @@ def sample(
   prompts: token lists of 1 to `bucket` tokens; keys: a uint32 [rows, 2] each. A row's tokens depend
   on its prompt and its key alone. stopped(tokens): whether a row that is not done may be left as it
   is; asked now and then, so that what comes back may reach further than where it first was true.
+  dispatched(): called whenever all device programs have been called, and so compiled, at least once.
   """
   if not all(map(len, prompts)):
     raise ValueError("a prompt without tokens cannot be continued")
@@ -76,6 +78,8 @@ def sample(
       state, running = decode_loop.decode(
         config, params, state, holds >= 0, settings, np.int32(wanted), turns, eos=eos
       )
+      if dispatched is not None:
+        dispatched()
       _collect(out, holds, np.asarray(running), state.drawn, stopped)
       continue
     if not unplaced:

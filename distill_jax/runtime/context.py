@@ -97,7 +97,7 @@ class RunContext:
   @functools.cached_property
   def student(self) -> Student:
     """The student's model, tokenizer and devices, without trained weights."""
-    return Student(self.settings, self.tokenizer, self.base)
+    return Student(self.settings, self.tokenizer, self.base, announce=self.console.compiling)
 
   @functools.cached_property
   def base(self) -> base_model.BaseModel:

@@ -1,5 +1,6 @@
 """The training loop that the phases `train` and `prefer` share."""
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ import numpy as np
 import optax
 
 from distill_jax import errors, records, students
+from distill_jax.console import Console
 from distill_jax.data.batches import Corpus
 from distill_jax.learning import objectives, optim, step
 from distill_jax.machine import checkpoint
@@ -37,11 +39,12 @@ class ObjectiveConfig(Protocol):
 
 
 class TrainStep(NamedTuple):
-  """A compiled train step with what it belongs to."""
+  """A train step with what it belongs to."""
 
   optimizer: optax.GradientTransformation
   shardings: step.TrainState  # NamedShardings of the train state
   update: Callable  # (state, batch, frozen) -> (state, metrics)
+  called: set[tuple]  # shapes of the batches that it has been compiled for
 
 
 def fit(
@@ -94,7 +97,9 @@ def fit(
   with ctx.console.progress(label, steps, "steps") as bar, jax.set_mesh(mesh):
     bar.update(int(state.step))
     for n in range(int(state.step), steps):
-      state, metrics = train_step.update(state, put_batch(corpus.batch(n), mesh), student.frozen)
+      arrays = corpus.batch(n)
+      with announce_first_call(ctx.console, train_step, arrays):
+        state, metrics = train_step.update(state, put_batch(arrays, mesh), student.frozen)
       window.append(metrics)
       last, save = n + 1 == steps, (n + 1) % train.checkpoint_every == 0
       if (n + 1) % train.log_every == 0 or save or last:
@@ -108,6 +113,17 @@ def fit(
   out.write(METRICS, others + log)
   weights.save(steps, state.params)
   return steps, log
+
+
+def announce_first_call(
+  console: Console, train_step: TrainStep, arrays: dict[str, np.ndarray]
+) -> contextlib.AbstractContextManager[None]:
+  """Announces and times the compilation of a train step for a batch with new shapes."""
+  shapes = tuple((name, array.shape) for name, array in arrays.items())
+  if shapes in train_step.called:
+    return contextlib.nullcontext()
+  train_step.called.add(shapes)
+  return console.compiling(f"the train step for rows of {arrays['tokens'].shape[1]}")
 
 
 def raise_if_diverged(last: records.Metrics, out: PhaseDir) -> None:
@@ -129,7 +145,7 @@ def build_train_step(
   mesh: jax.sharding.Mesh,
   steps: int,
 ) -> TrainStep:
-  """Builds and compiles the train step; rounds of equal length share it."""
+  """Builds the train step, which its first call compiles; rounds of equal length share it."""
   rate = optim.schedule(
     train.schedule, peak=train.lr, warmup=min(train.warmup, steps // 2), steps=steps
   )
@@ -156,7 +172,7 @@ def build_train_step(
   update = step.make_train_step(
     loss, optimizer, micro=train.grad_accum_steps, whole=parameters.whole
   )
-  return TrainStep(optimizer, shardings, step.compiled(update, mesh, shardings, frozen))
+  return TrainStep(optimizer, shardings, step.compiled(update, mesh, shardings, frozen), set())
 
 
 def restore_or_init(

@@ -7,16 +7,18 @@ loss is log 2. A cache key covers everything that decides a score: the weights, 
 Dimension key: B rows, L tokens of a row, T target positions, D model width, P pairs of a row.
 """
 
+import contextlib
 import functools
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from distill_jax import students
+from distill_jax.console import Console
 from distill_jax.data import batches, collate, encode, row_order
 from distill_jax.learning import objectives
 from distill_jax.machine import scores
@@ -119,17 +121,33 @@ def compute_batch(
     pairs=1,
   )
   batch = jax.device_put(objectives.batch_of(arrays), sharding.batch(student.mesh))
-  side_logprobs = build_scorer(student.trainable, s.student.attention, s.train.logits_chunk)
-  with jax.set_mesh(student.mesh):
-    logp_BP2 = np.asarray(side_logprobs(student.frozen, params, batch))
+  scorer = build_scorer(student.trainable, s.student.attention, s.train.logits_chunk)
+  with jax.set_mesh(student.mesh), scorer.announce_first_call(ctx.console, length):
+    logp_device_BP2 = scorer.side_logprobs(student.frozen, params, batch)
+  logp_BP2 = np.asarray(logp_device_BP2)
   return [(float(chosen), float(rejected)) for chosen, rejected in logp_BP2[: len(pairs), 0]]
 
 
+class Scorer(NamedTuple):
+  """The program that scores a batch, and the lengths of rows it has been compiled for."""
+
+  # (frozen, params, batch) -> log p [B, P, 2] of both sides
+  side_logprobs: Callable[[Params, Params, objectives.Batch], jax.Array]
+  called: set[int]
+
+  def announce_first_call(
+    self, console: Console, length: int
+  ) -> contextlib.AbstractContextManager[None]:
+    """Announces and times the compilation for rows of a new length."""
+    if length in self.called:
+      return contextlib.nullcontext()
+    self.called.add(length)
+    return console.compiling(f"the scoring of pairs for rows of {length}")
+
+
 @functools.lru_cache(maxsize=4)
-def build_scorer(
-  parameters: trainable.Learner, attention: str, chunk: int
-) -> Callable[[Params, Params, objectives.Batch], jax.Array]:
-  """Returns the compiled function (frozen, params, batch) -> log p [B, P, 2] of both sides."""
+def build_scorer(parameters: trainable.Learner, attention: str, chunk: int) -> Scorer:
+  """Builds the scorer, which its first call compiles; phases with equal settings share it."""
   config: Any = parameters.config
   model = students.of(config)
 
@@ -143,4 +161,4 @@ def build_scorer(
     logp_BT = students.token_logprobs(config, merged, at_BTD, batch.labels, chunk=chunk)
     return objectives.sides(logp_BT, batch).logp
 
-  return side_logprobs
+  return Scorer(side_logprobs, set())

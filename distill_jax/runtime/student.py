@@ -6,10 +6,12 @@ devices change a completion.
 """
 
 import bisect
+import contextlib
 import functools
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +26,11 @@ from distill_jax.settings import Settings
 from distill_jax.students import sharding, t5, trainable
 
 Params = Any  # a pytree of arrays, or of abstract arrays
+
+# Announces a program that is compiled by its first call, as `Console.compiling` does.
+Announce = Callable[[str], AbstractContextManager[None]]
+
+_CALLED: set[Hashable] = set()  # decode programs that this process has called
 
 TAIL = 2 * rollout.LOOK  # tokens that contain any stop text that is new since the last look
 
@@ -52,7 +59,15 @@ class Student:
     end_tokens: Tokens that end a completion.
   """
 
-  def __init__(self, settings: Settings, tokenizer: Tokenizer, base: base_model.BaseModel):
+  def __init__(
+    self,
+    settings: Settings,
+    tokenizer: Tokenizer,
+    base: base_model.BaseModel,
+    *,
+    announce: Announce = contextlib.nullcontext,
+  ):
+    """`announce` is called with what is compiled, before the first call of a decode program."""
     lora = settings.student.lora
     self.tokenizer, self.base = tokenizer, base
     self.config, self.mesh = base.config, build_mesh(settings)
@@ -63,7 +78,7 @@ class Student:
       )
     self.shardings = sharding.of_params(self.mesh, self.trainable.axes, self.trainable.shapes)
     self.end_tokens = tuple(sorted({*base.end_tokens, tokenizer.end}))
-    self._settings = settings
+    self._settings, self._announce = settings, announce
 
   @property
   def abstract_params(self) -> Params:
@@ -172,19 +187,26 @@ class Student:
         np.stack([_key_data(settings.seed, requests[n][1]) for n in indices])
         for _, indices in members
       ]
-      with jax.set_mesh(self.mesh):
+      sizes = rollout.sizes(settings.rollout.batch, settings.rollout.refill, samples, parts)
+      compiled_for = (self.trainable, self.mesh, sizes, bucket, max_new_tokens, self.end_tokens)
+      with contextlib.ExitStack() as first_call, jax.set_mesh(self.mesh):
+        if compiled_for not in _CALLED:
+          announced = self._announce(f"the decode programs for prompts of {bucket}")
+          first_call.enter_context(announced)
+          _CALLED.add(compiled_for)
         sampled = rollout.sample(
           self.config,
           merged,
           [tokens for tokens, _ in members],
           keys,
           sampling.sampling(temperature, top_p, top_k),
-          sizes=rollout.sizes(settings.rollout.batch, settings.rollout.refill, samples, parts),
+          sizes=sizes,
           bucket=bucket,
           max_new_tokens=max_new_tokens,
           eos=self.end_tokens,
           pad=self.tokenizer.pad,
           stopped=functools.partial(self._has_stopped, stop=stop) if stop else None,
+          dispatched=first_call.close,
         )
       for row, index in enumerate(n for _, indices in members for n in indices):
         completions[index] = self._completion(sampled, row, stop)

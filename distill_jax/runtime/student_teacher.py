@@ -13,6 +13,7 @@ from collections.abc import Generator, Sequence
 from typing import Protocol
 
 from distill_jax import records, tasks
+from distill_jax.console import Console
 from distill_jax.data import tokenizer
 from distill_jax.formats import turns
 from distill_jax.machine import hf
@@ -43,6 +44,7 @@ class Run(Protocol):
 
   settings: Settings
   run_dir: RunDir
+  console: Console
   task: tasks.Task
 
   @property
@@ -169,4 +171,5 @@ def _open_student(run: Run, settings: Teacher, source: pathlib.Path, name: str) 
     files = base_model.weights_dir(student_settings, base)
     room = base.config.vocab
     tokenizer.copy(files, hf.TOKENIZER, path / "tokenizer", base.fields, max_vocab=room)
-  return Student(student_settings, tokenizer.Tokenizer(path / "tokenizer"), base)
+  opened = tokenizer.Tokenizer(path / "tokenizer")
+  return Student(student_settings, opened, base, announce=run.console.compiling)
