@@ -17,34 +17,16 @@ from rich import box, live, progress, table
 from rich import console as rich_console
 from rich import text as rich_text
 
+from distill_jax import round_text
+
 # Seconds between plain progress lines: a twentieth of the elapsed time, within these limits.
 MIN_INTERVAL, MAX_INTERVAL = 5.0, 600.0
 REFRESH = 0.5  # seconds between states of several jobs in a terminal
 WIDTH = 140  # columns, if the output is not a terminal
-ROUND_WIDTH = 80  # columns of a round's lines
 
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]")
 # Invisible characters that are shown as they are: joiners inside words and emoji, soft hyphens.
 _JOINERS = frozenset("\u00ad\u200c\u200d")
-
-# Columns of the table of rounds: key and header.
-COLUMNS = {
-  "round": "round",
-  "exam": "train\nacc",
-  "mistakes": "mistakes",
-  "calls": "calls",
-  "cached": "cached",
-  "tokens": "tokens",
-  "dollars": "dollars",
-  "kept": "rationales\nkept",
-  "dropped": "rationales\ndropped",
-  "steps": "steps",
-  "loss": "loss",
-  "validation": "validation",
-  "interval": "95% CI",
-}
-# The order in which a narrow terminal loses columns.
-OPTIONAL = ("dollars", "cached", "tokens", "dropped", "calls", "steps", "loss", "mistakes")
 
 
 class ProgressBar(Protocol):
@@ -107,24 +89,26 @@ class Console:
   def round_row(self, row: dict[str, Any]) -> None:
     """Prints a round: a line with its accuracies, then indented lines with what they cost.
 
-    No line is longer than `ROUND_WIDTH`.
+    No line is longer than `round_text.WIDTH`.
 
     Args:
       row: A round as in summary.json. Parts that are None are omitted.
     """
-    for line in _filled([f"round {row['round']}", *_scores(row)], _costs(row)):
+    for line in round_text.lines(row):
       self.line(line)
 
   def rounds_table(self, rows: list[dict[str, Any]], best: int | None = None) -> None:
     """Prints a table of all rounds and marks the best one. A narrow terminal loses columns."""
     if self._quiet:
       return
-    shown = self._table(rows, best, COLUMNS)
+    shown = self._table(rows, best, round_text.COLUMNS)
     unbounded = self._rich.options.update(max_width=1000)
-    for count in range(1, len(OPTIONAL) + 1):
+    for count in range(1, len(round_text.OPTIONAL) + 1):
       if self._rich.measure(shown, options=unbounded).maximum <= self._rich.width:
         break
-      shown = self._table(rows, best, [name for name in COLUMNS if name not in OPTIONAL[:count]])
+      shown = self._table(
+        rows, best, [name for name in round_text.COLUMNS if name not in round_text.OPTIONAL[:count]]
+      )
     self._rich.print(shown)
 
   def _table(
@@ -135,10 +119,10 @@ class Console:
     utf8 = self._encoding.lower() == "utf-8"
     shown = table.Table(box=box.SIMPLE_HEAD if utf8 else box.ASCII_DOUBLE_HEAD)
     for name in names:
-      shown.add_column(COLUMNS[name], justify="right", vertical="bottom", no_wrap=True)
+      shown.add_column(round_text.COLUMNS[name], justify="right", vertical="bottom", no_wrap=True)
     for row in rows:
       style = "bold green" if row["round"] == best else ""
-      cells = _cells(row, best)
+      cells = round_text.cells(row, best)
       shown.add_row(*(rich_text.Text(cells[name], style) for name in names))
     return shown
 
@@ -323,81 +307,3 @@ def duration(seconds: float) -> str:
 
 def _facts(facts: dict[str, Any]) -> str:
   return "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items())
-
-
-def _percent(value: float | None) -> str:
-  return "-" if value is None else f"{100 * value:.1f} %"
-
-
-def _filled(first: list[str], more: list[str]) -> list[str]:
-  """Lines of at most `ROUND_WIDTH` columns: `first`, then `more`, indented. Long parts are cut."""
-  lines = ["  ".join(first)]
-  for part in more:
-    if len(lines) > 1 and len(lines[-1]) + 2 + len(part) <= ROUND_WIDTH:
-      lines[-1] += f"  {part}"
-    else:
-      lines.append(f"  {part}")
-  return [line if len(line) <= ROUND_WIDTH else f"{line[: ROUND_WIDTH - 3]}..." for line in lines]
-
-
-def _scores(row: dict[str, Any]) -> list[str]:
-  """The accuracies of a round, for what the round contains."""
-  parts: list[str] = []
-  if exam := row.get("exam"):
-    parts.append(f"exam {_percent(exam['accuracy'])} ({exam['mistakes']} of {exam['n']} wrong)")
-  if validation := row.get("validation"):
-    interval = f"[{100 * validation['low']:.1f}, {100 * validation['high']:.1f}]"
-    parts.append(f"validation {_percent(validation['accuracy'])} {interval}")
-  return parts
-
-
-def _costs(row: dict[str, Any]) -> list[str]:
-  """What was requested, kept and trained on in a round, for what the round contains."""
-  parts: list[str] = []
-  if teacher := row.get("teacher"):
-    parts.append(
-      f"teacher {teacher['calls']} calls, {teacher['cache_hits']} cached, "
-      f"{teacher['tokens']} tokens, ${teacher['dollars']:.4f}"
-    )
-    parts.append(f"kept {row.get('kept') or 0}{_dropped(row.get('dropped'))}")
-  if row.get("steps"):
-    loss = row.get("loss")
-    parts.append(
-      f"{row['steps']} steps"
-      + (f", {row['contrasts']} triplets" if row.get("contrasts") else "")
-      + (f", {row['pairs']} pairs" if row.get("pairs") else "")
-      + ("" if loss is None else f", loss {loss:.4f}")
-    )
-  return parts
-
-
-def _dropped(reasons: dict[str, int] | None) -> str:
-  if not reasons:
-    return ""
-  listed = ", ".join(
-    f"{name} {n}" for name, n in sorted(reasons.items(), key=lambda r: (-r[1], r[0]))
-  )
-  return f", dropped {sum(reasons.values())} ({listed})"
-
-
-def _cells(row: dict[str, Any], best: int | None) -> dict[str, str]:
-  """{column: text} of a round."""
-  exam, teacher, validation = (row.get(name) or {} for name in ("exam", "teacher", "validation"))
-  interval = "-"
-  if validation:
-    interval = f"{100 * validation['low']:.1f} - {100 * validation['high']:.1f}"
-  return {
-    "round": f"{row['round']} *" if row["round"] == best else str(row["round"]),
-    "exam": _percent(exam["accuracy"]) if exam else "-",
-    "mistakes": str(exam.get("mistakes", "-")),
-    "calls": str(teacher.get("calls", "-")),
-    "cached": str(teacher.get("cache_hits", "-")),
-    "tokens": str(teacher.get("tokens", "-")),
-    "dollars": f"{teacher['dollars']:.4f}" if teacher else "-",
-    "kept": str(row.get("kept") or 0),
-    "dropped": str(sum((row.get("dropped") or {}).values())),
-    "steps": str(row.get("steps") or 0),
-    "loss": "-" if row.get("loss") is None else f"{row['loss']:.4f}",
-    "validation": _percent(validation["accuracy"]) if validation else "-",
-    "interval": interval,
-  }

@@ -21,7 +21,7 @@ FLOORS = {
   ),
   0: (
     *("settings", "settings_student", "settings_teacher", "settings_training", "declare"),
-    *("plan", "records", "errors", "console", "disk"),
+    *("plan", "records", "errors", "console", "disk", "round_text"),
   ),
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
