@@ -10,26 +10,27 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
   c = ConfigDict()
   c.recipe = "base"  # Name in reports.
-  c.seed = 0  # Decides initial weights, order of rows and samples.
+  c.seed = 0  # Seed of the initial weights, the row order and sampling.
   # How a rationale is laid out and how the student is prompted. Choices: cot answer_only instruct
   # staged socratic.
   c.format = "cot"
   # Phases of round 0. Choices: demonstrate exam feedback rationalize pair train prefer.
   c.opening = ("demonstrate", "exam", "train")
-  # Phases of rounds 1 to `rounds`, each from the previous round's student. Choices: demonstrate
-  # exam feedback rationalize pair train prefer.
+  # Phases of rounds 1 to `rounds`; each round starts from the previous round's student. Choices:
+  # demonstrate exam feedback rationalize pair train prefer.
   c.each_round = ("exam", "feedback", "train")
   c.rounds = 3  # Rounds after the opening.
-  # A round trains on all rationales so far; otherwise on those of this round only.
+  # Train on the rationales of all rounds so far, not only on those of the current round.
   c.accumulate_rationales = True
-  # Weights that a round's training starts from: the previous round's student, or the base.
+  # Weights that a round's training starts from: previous (the previous round's student) | base (the
+  # base model).
   c.start_from = "previous"
 
   # When to end before the last round.
   c.stop = ConfigDict()
-  # Rounds in a row without a gain on validation after which the run stops; 0 = never.
+  # Stop after this many rounds in a row without a gain in validation accuracy; 0 = never.
   c.stop.patience = 2
-  c.stop.min_gain = 0.0  # Share of validation questions a round must gain to count as a gain.
+  c.stop.min_gain = 0.0  # Increase in validation accuracy above which a round counts as a gain.
 
   # The questions.
   c.task = ConfigDict()
@@ -37,40 +38,42 @@ def get_config() -> ConfigDict:
   # addsub singleeq aqua math500 csqa openbookqa arc piqa social_iqa strategyqa.
   c.task.name = "arithmetic"
   c.task.path = ""  # Directory (or file) with the published data files.
-  c.task.hub = ""  # Or the data set's name on the Hugging Face hub.
+  c.task.hub = ""  # The data set's name on the Hugging Face hub, instead of task.path.
   c.task.train = 0  # Training questions used; 0 = all.
-  # Validation questions, taken from train where the data set has no such split.
+  # Validation questions; taken from train if the data set has no validation split.
   c.task.validation = 200
   c.task.test = 0  # Test questions used; 0 = all.
 
   # The arithmetic world.
   c.world = ConfigDict()
-  c.world.seed = 0  # Which world: equal seeds give equal problems.
+  c.world.seed = 0  # Seed of the problems; the same seed gives the same problems.
   c.world.train = 2000  # Training questions.
   c.world.test = 500  # Test questions.
   # Questions with more steps, from story families that training never shows.
   c.world.out_of_domain = 200
-  c.world.steps_min = 1  # Fewest reasoning steps, 1 to 5.
-  c.world.steps_max = 2  # Most reasoning steps, steps_min to 5.
+  c.world.steps_min = 1  # Minimum number of reasoning steps, 1 to 5.
+  c.world.steps_max = 2  # Maximum number of reasoning steps, steps_min to 5.
   c.world.operand_max = 12  # Largest number in a question, 6 to 10,000.
   c.world.families = 0  # Story families in training; 0 = all except those kept for out_of_domain.
   c.world.distractors = 0.0  # Share of questions with an irrelevant quantity.
-  c.world.ood_extra_steps = 1  # Steps that out_of_domain has beyond steps_max.
+  # Maximum number of reasoning steps in out_of_domain, beyond steps_max.
+  c.world.ood_extra_steps = 1
 
   # The taxonomy world.
   c.taxonomy = ConfigDict()
-  c.taxonomy.seed = 0  # Which taxonomy: equal seeds give equal questions.
+  c.taxonomy.seed = 0  # Seed of the taxonomy; the same seed gives the same questions.
   c.taxonomy.train = 2000  # Training questions.
   c.taxonomy.test = 500  # Test questions.
   c.taxonomy.out_of_domain = 200  # Questions that need two facts in sequence.
-  c.taxonomy.kinds = 40  # Kinds of things.
-  c.taxonomy.options = 4  # Options of a question, 3 to 5.
+  c.taxonomy.kinds = 40  # Number of kinds of things in the taxonomy.
+  c.taxonomy.options = 4  # Options per question, 3 to 5.
   c.taxonomy.exceptions = 0.1  # Share of kinds that lack a property of their group.
 
   # A second task for the rounds after the opening.
   c.cross = ConfigDict()
-  # As task.name; empty = the same task throughout. Choices: empty arithmetic taxonomy gsm8k svamp
-  # multiarith asdiv addsub singleeq aqua math500 csqa openbookqa arc piqa social_iqa strategyqa.
+  # Task of the rounds after the opening; empty = config.task in all rounds. Choices: empty
+  # arithmetic taxonomy gsm8k svamp multiarith asdiv addsub singleeq aqua math500 csqa openbookqa
+  # arc piqa social_iqa strategyqa.
   c.cross.name = ""
   c.cross.path = ""  # As task.path.
   c.cross.hub = ""  # As task.hub.
@@ -84,30 +87,31 @@ def get_config() -> ConfigDict:
   c.teacher.kind = "builtin"
   # Model name sent to the server; with kind=student, a directory written by export.
   c.teacher.model = "builtin"
-  c.teacher.base_url = ""  # For example https://api.openai.com/v1 or http://localhost:8000/v1.
-  # Environment variable that holds the API key. The key itself never stands in a config.
+  # URL of the API, such as https://api.openai.com/v1 or http://localhost:8000/v1.
+  c.teacher.base_url = ""
+  # Environment variable that holds the API key. Never put the key itself in a config.
   c.teacher.key_env = "OPENAI_API_KEY"
   # File that holds only the API key and that only its owner can read; empty = use key_env.
   c.teacher.key_file = ""
-  # Allow plain http to another machine. The key and all texts then travel unencrypted.
+  # Allow plain http to another machine. The key and all messages are then sent unencrypted.
   c.teacher.insecure_http = False
   c.teacher.temperature = 0.7  # Sampling temperature of replies.
-  c.teacher.max_tokens = 512  # Completion tokens of one reply, at most.
-  # What the server calls that limit. Choices: max_tokens max_completion_tokens.
+  c.teacher.max_tokens = 512  # Maximum completion tokens of one reply.
+  # Name of the request field for max_tokens. Choices: max_tokens max_completion_tokens.
   c.teacher.max_tokens_field = "max_tokens"
-  # A reply cut at max_tokens is requested again with twice the limit, up to this; 0 = it is
-  # recorded as a failure.
+  # Replies cut off at max_tokens are requested again with twice the limit, up to this; 0 = they are
+  # recorded as failures.
   c.teacher.max_tokens_retry_limit = 0
-  # Requests in flight, at most. The number in use adapts to what the server accepts.
+  # Maximum number of requests in flight. The actual number adapts to what the server accepts.
   c.teacher.max_concurrency = 16
-  c.teacher.requests_per_minute = 0  # Known rate limit of the server; 0 = found by trying.
-  # Known token rate limit, prompt and completion together; 0 = found by trying.
+  c.teacher.requests_per_minute = 0  # The server's rate limit, if known; 0 = adapt to 429s.
+  # The server's token rate limit (prompt plus completion), if known; 0 = adapt to 429s.
   c.teacher.tokens_per_minute = 0
   c.teacher.timeout = 60.0  # Seconds for one attempt.
   c.teacher.max_attempts = 6  # Attempts per request.
-  # Seconds that one request may wait for rate limits and retries, all attempts together.
+  # Total seconds that one request may wait for rate limits and between attempts.
   c.teacher.max_wait = 300.0
-  # Seconds that one process may spend on requests, all phases together; 0 = no limit.
+  # Total seconds that one process may spend on requests, in all phases; 0 = no limit.
   c.teacher.deadline = 0.0
 
   # Dollars per million tokens.
@@ -120,21 +124,22 @@ def get_config() -> ConfigDict:
   # SQLite file with every reply ever paid for; empty = teacher.sqlite in the run directory.
   c.teacher.cache = ""
   # Empty (one request at a time) | api (Batch API: cheaper, within a day) | files (JSONL for `vllm
-  # run-batch`, where the model is not on the training machine).
+  # run-batch`, for a model on another machine).
   c.teacher.batch = ""
-  c.teacher.batch_poll = 30.0  # Seconds between two queries of a batch's state.
-  c.teacher.batch_discount = 0.5  # Share of the prices that a batch saves.
-  c.teacher.batch_size = 50_000  # Requests in one file, at most.
+  c.teacher.batch_poll = 30.0  # Seconds between polls of a batch.
+  c.teacher.batch_discount = 0.5  # Discount of batches on the prices, as a share.
+  c.teacher.batch_size = 50_000  # Maximum number of requests per file.
   # Directory of request and result files; empty = `batches` in the run directory.
   c.teacher.batch_dir = ""
-  # Share of a phase's samples that must get a reply; below it the run stops. Replies stay in the
-  # cache.
+  # Minimum share of a phase's samples that must get a reply; below it, the run stops and the
+  # replies stay in the cache.
   c.teacher.min_reply_rate = 0.5
-  c.teacher.structured = False  # Request replies as JSON of a schema, where the server supports it.
+  # Request replies as JSON that follows a schema, if the server supports it.
+  c.teacher.structured = False
   c.teacher.extra_body = ""  # Additional request body fields, as a JSON object: '{"top_k": 20}'.
-  # Weights of this teacher (main) and those of config.teachers, as main=3,cheap=1.
+  # Weights by which main (this teacher) and config.teachers share requests: main=3,cheap=1.
   c.teacher.pool = ()
-  c.teacher.by_phase = ()  # A phase's own teacher, as feedback=strong; the pool has the others.
+  c.teacher.by_phase = ()  # Teachers of single phases: feedback=strong; the pool gets the others.
 
   # The built-in teacher.
   c.teacher.builtin = ConfigDict()
@@ -146,11 +151,12 @@ def get_config() -> ConfigDict:
   # Recorded rationales.
   c.teacher.replay = ConfigDict()
   c.teacher.replay.path = ()  # Recorded files, JSON or JSONL.
-  # File whose row n has the question of row n of all recorded files; empty = they have it.
+  # File with the questions: its row n belongs to row n of the recorded files, which are counted
+  # through; empty = the recorded files contain the questions.
   c.teacher.replay.questions = ""
   c.teacher.replay.question = "question"  # Column with the question.
   c.teacher.replay.rationale = "rationale"  # Column with the rationale.
-  # Further teachers by name, each with the fields that differ from `teacher`:
+  # Additional teachers by name, each with the fields that differ from `teacher`:
   # --config.teachers="{'cheap': {'model': 'MODEL'}}".
   c.teachers = ConfigDict()
 
@@ -160,10 +166,10 @@ def get_config() -> ConfigDict:
   # Model family; empty = llama from scratch, otherwise the family of the loaded model. Choices:
   # empty gpt2 gptj gpt_neo opt llama mistral qwen2 qwen3 gemma2 gemma3_text t5.
   c.student.arch = ""
-  # Of matrix products; trained weights stay float32. Choices: float32 bfloat16.
+  # Dtype of matrix products; trained weights stay float32. Choices: float32 bfloat16.
   c.student.dtype = "float32"
-  # Attention path in training; cudnn needs an NVIDIA GPU, splash a TPU. Choices: auto plain cudnn
-  # splash.
+  # Attention implementation in training; cudnn needs an NVIDIA GPU, splash a TPU. Choices: auto
+  # plain cudnn splash.
   c.student.attention = "auto"
 
   # Low-rank adapters.
@@ -175,10 +181,10 @@ def get_config() -> ConfigDict:
 
   # Sizes of a student from scratch.
   c.student.scratch = ConfigDict()
-  # Tokenizer entries, 260 or more; the tokenizer is trained on the task's text.
+  # Vocabulary size, 260 or more; the tokenizer is trained on the task's text.
   c.student.scratch.vocab = 512
   c.student.scratch.width = 96  # Width of the residual stream.
-  c.student.scratch.layers = 2  # Layers; of the encoder and of the decoder, where there are both.
+  c.student.scratch.layers = 2  # Layers; an encoder-decoder has this many in each half.
   c.student.scratch.heads = 4  # Attention heads.
   c.student.scratch.kv_heads = 2  # Key and value heads, a divisor of heads.
   c.student.scratch.head_width = 24  # Width of a head, even.
@@ -189,9 +195,9 @@ def get_config() -> ConfigDict:
 
   # Devices along each mesh axis.
   c.mesh = ConfigDict()
-  c.mesh.data = -1  # Data parallelism.
-  c.mesh.fsdp = 1  # Fully sharded data parallelism.
-  c.mesh.tensor = 1  # Tensor parallelism.
+  c.mesh.data = -1  # Devices for data parallelism.
+  c.mesh.fsdp = 1  # Devices for fully sharded data parallelism.
+  c.mesh.tensor = 1  # Devices for tensor parallelism.
 
   # Chains of thought.
   c.cot = ConfigDict()
@@ -204,72 +210,78 @@ def get_config() -> ConfigDict:
 
   # Recall, analyze, summarize.
   c.staged = ConfigDict()
-  # The stages; recall and analyze may be left out.
+  # Stages of a rationale; recall and analyze are optional.
   c.staged.stages = ("recall", "analyze", "summarize")
-  # Batches of one stage before the next (analyze in proportion to its examples); 0 = mixed.
+  # Consecutive batches of one stage before those of the next (for analyze, in proportion to its
+  # number of examples); 0 = stages are mixed within a batch.
   c.staged.interval = 100
-  c.staged.repeat = False  # Repeat an option's text where it is analyzed.
-  # Stages that the exam samples and that pairs are made of.
+  c.staged.repeat = False  # Repeat the text of an option at the start of its analysis.
+  # Stages that the exam samples and that preference pairs compare.
   c.staged.reflect = ("recall", "analyze")
-  c.staged.starts = 0  # Right recalls of a question whose analyses are sampled; 0 = all.
+  # Maximum number of correct recalls per question whose analyses are sampled; 0 = all.
+  c.staged.starts = 0
 
   # Sub-questions.
   c.socratic = ConfigDict()
   # iterative (a decomposer and a solver: two students) | unified (one student writes both).
   c.socratic.mode = "iterative"
-  # Whose sub-questions are answered: the model's, or the problem's own (an upper bound). Choices:
-  # model gold.
+  # Source of the sub-questions: model (the decomposer) | gold (the data set: an upper bound).
   c.socratic.questions = "model"
-  c.socratic.max_steps = 8  # Sub-questions of one problem, at most.
-  c.socratic.solutions = True  # The decomposer sees the solutions so far.
-  c.socratic.calculator = False  # Mark equations in training and compute their results in decoding.
+  c.socratic.max_steps = 8  # Maximum number of sub-questions per problem.
+  c.socratic.solutions = True  # Whether the decomposer sees the solutions so far.
+  # Train with <<...>> marks around equations and compute their results in decoding.
+  c.socratic.calculator = False
 
   # Demonstrations.
   c.demonstrate = ConfigDict()
   # teacher | gold (the data set's own rationales or decompositions).
   c.demonstrate.source = "teacher"
-  c.demonstrate.rationales = 1  # Rationales requested for each question, afresh in each round.
+  # Rationales requested for each question; each round requests new ones.
+  c.demonstrate.rationales = 1
   c.demonstrate.questions = 0  # Training questions to annotate; 0 = all.
-  c.demonstrate.show_gold = False  # Show the teacher the right answer.
-  c.demonstrate.passes = 1  # Passes of requests; each asks again for unusable replies.
-  # If replies disagree with gold: keep (drop the replies) | majority (the majority becomes the
-  # answer) | drop (questions whose majority disagrees).
+  c.demonstrate.show_gold = False  # Show the teacher the correct answer.
+  # Passes over the questions; each pass after the first replaces unusable replies.
+  c.demonstrate.passes = 1
+  # If the teacher disagrees with gold: keep (keep gold, drop the replies that disagree) | majority
+  # (the most frequent answer replaces gold) | drop (drop the question if its most frequent answer
+  # is not gold).
   c.demonstrate.relabel = "keep"
-  # Edits by which rationales of a question must differ; 0 = not identical.
+  # Rationales for a question must differ by more than this many edits; 0 = not identical.
   c.demonstrate.distance = 0
 
   # Attempts at training questions.
   c.exam = ConfigDict()
   c.exam.questions = 0  # Training questions in the exam; 0 = all.
   c.exam.samples = 4  # Attempts per question.
-  # Prompt styles; format=instruct has cot and plain, others have one (the empty name).
+  # Prompt styles of the exam; format=instruct has cot and plain, others only '' (one style).
   c.exam.styles = ("",)
   c.exam.temperature = 1.0  # Sampling temperature; 0 = greedy.
   c.exam.top_p = 1.0  # Nucleus sampling; 1 = off.
   c.exam.top_k = 0  # Top-k sampling; 0 = off.
-  c.exam.max_new_tokens = 128  # Tokens of the longest attempt.
+  c.exam.max_new_tokens = 128  # Maximum number of tokens of an attempt.
 
   # Answers to mistakes.
   c.feedback = ConfigDict()
-  # correct (the teacher sees the mistake) | blind (it annotates the question afresh).
+  # correct (the teacher sees and corrects the mistake) | blind (it sees only the question).
   c.feedback.kind = "correct"
-  c.feedback.show_gold = True  # Show the teacher the right answer.
-  c.feedback.mistakes = 1  # Different mistakes of one question that are sent.
+  c.feedback.show_gold = True  # Show the teacher the correct answer.
+  c.feedback.mistakes = 1  # Maximum number of distinct mistakes per question to send.
   c.feedback.rationales = 1  # Rationales requested for each mistake.
 
-  # Texts of the triplet loss.
+  # Positives and negatives.
   c.contrast = ConfigDict()
-  c.contrast.positives = 10  # Right rationales kept per question.
-  c.contrast.negatives = 4  # Wrong attempts kept per question.
+  c.contrast.positives = 10  # Maximum number of correct rationales per question.
+  c.contrast.negatives = 4  # Maximum number of wrong attempts per question.
 
   # Preference pairs.
   c.pair = ConfigDict()
-  # right_over_wrong | cot_over_plain (a chain of thought over a plain answer) | both (a right chain
-  # of thought over a wrong plain answer).
+  # right_over_wrong | cot_over_plain (a chain of thought over a plain answer) | both (a correct
+  # chain of thought over a wrong plain answer).
   c.pair.policy = "right_over_wrong"
-  c.pair.style = "cot"  # Prompt style that both answers of a pair follow. Choices: cot plain.
-  c.pair.max_pairs_per_prompt = 4  # Pairs of one prompt, at most; 0 = all.
-  # Fill up the shorter side: chosen with the teacher's texts, rejected by drawing again.
+  c.pair.style = "cot"  # Style of the prompt that both sides of a pair answer. Choices: cot plain.
+  c.pair.max_pairs_per_prompt = 4  # Maximum number of pairs per prompt; 0 = all.
+  # Fill up the shorter side of a prompt: chosen with the teacher's rationales, rejected by
+  # repetition.
   c.pair.fill = True
   c.pair.cache = ""  # SQLite file with reference log-probabilities; empty = in the run directory.
 
@@ -279,14 +291,15 @@ def get_config() -> ConfigDict:
   c.prefer.beta = 0.1  # Scale of the implicit reward.
   c.prefer.label_smoothing = 0.0  # Share of pairs assumed to be mislabeled.
   c.prefer.gamma = 0.5  # Target margin of SimPO, nats.
-  # Mean log-probability per token instead of the sum; ipo, simpo, orpo are defined so.
+  # Use the mean log-probability per token instead of the sum; set it for ipo, simpo and orpo.
   c.prefer.length_normalized = False
   c.prefer.nll_weight = 0.0  # Weight of the chosen side's negative log-likelihood.
-  c.prefer.steps = 0  # Updates per round, or, if 0, `epochs`.
-  c.prefer.epochs = 1  # Passes over the pairs per round; one of the two is 0.
-  c.prefer.batch = 16  # Pairs of one update.
+  c.prefer.steps = 0  # Optimizer updates per round; 0 = use epochs.
+  c.prefer.epochs = 1  # Passes over the pairs per round; 0 = use steps.
+  c.prefer.batch = 16  # Pairs per update.
   c.prefer.lr = 0.0002  # Peak learning rate.
-  c.prefer.schedule = "constant"  # After warm-up. Choices: constant cosine linear.
+  # Learning-rate schedule after warm-up. Choices: constant cosine linear.
+  c.prefer.schedule = "constant"
   c.prefer.warmup = 20  # Warm-up steps.
 
   # Training.
@@ -295,67 +308,71 @@ def get_config() -> ConfigDict:
   # Weights of the loss terms.
   c.train.losses = ConfigDict()
   c.train.losses.sft = 1.0  # Cross-entropy on targets.
-  c.train.losses.triplet = 0.5  # Triplet loss between right rationales and mistakes.
-  c.train.steps = 0  # Updates per round, or, if 0, `epochs`.
-  c.train.epochs = 10  # Passes over the examples per round; one of the two is 0.
-  c.train.batch = 16  # Rows of one update, from different questions.
-  # Micro-batches of one update, to save memory; the result is the same.
+  c.train.losses.triplet = 0.5  # Triplet loss between correct rationales and mistakes.
+  c.train.steps = 0  # Optimizer updates per round; 0 = use epochs.
+  c.train.epochs = 10  # Passes over the examples per round; 0 = use steps.
+  c.train.batch = 16  # Rows per update, all from different questions.
+  # Micro-batches per update; more save memory and do not change the result.
   c.train.grad_accum_steps = 1
-  # What the backward pass recomputes to save memory: none | dots (all but products) | full.
+  # What the backward pass recomputes to save memory: none | dots (all but matrix products) | full.
   c.train.remat = "none"
-  # Row lengths, tokens. Rows longer than the last are left out and counted.
+  # Row lengths in tokens. Longer rows are left out and counted.
   c.train.buckets = (64, 96, 128, 192, 256, 384, 512, 768, 1024)
   # Fill each row up to the longest bucket with several examples of different questions.
   c.train.packing = False
   # Peak learning rate, for a small student from scratch; use 1e-5 for pretrained ones.
   c.train.lr = 0.002
-  c.train.schedule = "constant"  # After warm-up. Choices: constant cosine linear.
-  c.train.warmup = 100  # Warm-up steps, at most half of a round's.
-  c.train.beta1 = 0.9  # AdamW.
-  c.train.beta2 = 0.999  # AdamW.
-  c.train.eps = 1e-08  # AdamW.
-  c.train.weight_decay = 0.01  # AdamW; applies to matrices only.
-  c.train.grad_clip_norm = 1.0  # Global gradient norm; 0 = no clipping.
-  c.train.checkpoint_every = 200  # Steps between restart points.
+  # Learning-rate schedule after warm-up. Choices: constant cosine linear.
+  c.train.schedule = "constant"
+  c.train.warmup = 100  # Warm-up steps, limited to half of a round's steps.
+  c.train.beta1 = 0.9  # AdamW's decay rate of the first moment.
+  c.train.beta2 = 0.999  # AdamW's decay rate of the second moment.
+  c.train.eps = 1e-08  # AdamW's epsilon.
+  c.train.weight_decay = 0.01  # AdamW's weight decay; applies to matrices only.
+  c.train.grad_clip_norm = 1.0  # Maximum global gradient norm; 0 = no clipping.
+  c.train.checkpoint_every = 200  # Steps between checkpoints.
   c.train.log_every = 10  # Steps between rows of metrics.jsonl.
   c.train.logits_chunk = 256  # Positions that the output head processes at a time.
 
   # Cross-entropy.
   c.sft = ConfigDict()
-  c.sft.prompt_weight = 0.0  # Weight of prompt tokens (0.1 in Wang et al. 2023).
-  # The sum is divided by: weights (their sum) | all_tokens (prompt included).
+  c.sft.prompt_weight = 0.0  # Loss weight of prompt tokens (0.1 in Wang et al. 2023).
+  # What the weighted sum is divided by: weights (the sum of the weights) | all_tokens (the number
+  # of tokens, prompt included).
   c.sft.denominator = "weights"
 
   # The triplet loss.
   c.triplet = ConfigDict()
   c.triplet.margin = 1.0  # Margin of the hinge on cosine distances.
-  c.triplet.pool = "last"  # What represents a response: last (state at its last token) | mean.
-  # No gradient reaches the prompt's keys and values (as in the paper's code).
+  # Hidden state that represents a response: last (at its last token) | mean (over its tokens).
+  c.triplet.pool = "last"
+  # Stop gradients at the prompt's keys and values (as in the paper's code).
   c.triplet.detach_prompt = False
-  c.triplet.max_response = 192  # Tokens of a response that are read, at most.
+  c.triplet.max_response = 192  # Tokens after which a response is cut for pooling.
 
   # Scoring on held-out questions.
   c.evaluate = ConfigDict()
-  c.evaluate.max_new_tokens = 256  # Tokens of the longest answer (of each turn).
-  # Answers per question, of which the most frequent counts; 1 = one greedy answer.
+  c.evaluate.max_new_tokens = 256  # Maximum number of tokens of an answer (of each turn).
+  # Answers per question; the most frequent one is scored. 1 = one greedy answer.
   c.evaluate.num_votes = 1
-  c.evaluate.temperature = 0.7  # Sampling temperature where there are several.
+  c.evaluate.temperature = 0.7  # Sampling temperature if num_votes is above 1.
 
   # Bulk sampling.
   c.rollout = ConfigDict()
   c.rollout.batch = 256  # Rows decoded at a time.
   c.rollout.refill = 0.25  # Share of the rows that must be free before new prompts start in them.
-  c.rollout.buckets = (32, 64, 128, 256, 512, 1024)  # Prompt lengths, tokens.
+  # Padded prompt lengths in tokens; longer prompts are cut.
+  c.rollout.buckets = (32, 64, 128, 256, 512, 1024)
 
   # Deviations of the papers' released code.
   c.compat = ConfigDict()
 
   # TinyThinker's released code.
   c.compat.tinythinker = ConfigDict()
-  # Options are joined and split again at ", ", which breaks those with a comma.
+  # Join the options and split them again at ", ", which breaks options with a comma.
   c.compat.tinythinker.options_split_on_commas = False
-  # Summaries are learned from analyses in the teacher's order.
+  # Train summaries on analyses in the teacher's order of the options.
   c.compat.tinythinker.teachers_order = False
-  # The NLL term is a mean over the chosen side and its padding up to the longest pair.
+  # Average the NLL term over the chosen side and its padding to the longest pair.
   c.compat.tinythinker.nll_on_pads = False
   return c

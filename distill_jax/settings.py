@@ -68,11 +68,13 @@ class Stop:
   """When to end before the last round."""
 
   patience: int = key(
-    2, "Rounds in a row without a gain on validation after which the run stops; 0 = never.", ge=0
+    2,
+    "Stop after this many rounds in a row without a gain in validation accuracy; 0 = never.",
+    ge=0,
   )
   min_gain: float = key(
     0.0,
-    "Share of validation questions a round must gain to count as a gain.",
+    "Increase in validation accuracy above which a round counts as a gain.",
     ge=0,
     when=(ON_PATIENCE,),
   )
@@ -84,10 +86,12 @@ class Task:
 
   name: str = key("arithmetic", "Built-in world or published data set.", choices=TASKS)
   path: str = key("", "Directory (or file) with the published data files.", when=(ON_FILES,))
-  hub: str = key("", "Or the data set's name on the Hugging Face hub.", when=(ON_FILES,))
+  hub: str = key(
+    "", "The data set's name on the Hugging Face hub, instead of task.path.", when=(ON_FILES,)
+  )
   train: int = key(0, "Training questions used; 0 = all.", ge=0, when=(ON_FILES,))
   validation: int = key(
-    200, "Validation questions, taken from train where the data set has no such split.", ge=1
+    200, "Validation questions; taken from train if the data set has no validation split.", ge=1
   )
   test: int = key(0, "Test questions used; 0 = all.", ge=0, when=(ON_FILES,))
 
@@ -96,32 +100,34 @@ class Task:
 class World:
   """The built-in world of arithmetic word problems."""
 
-  seed: int = key(0, "Which world: equal seeds give equal problems.", ge=0)
+  seed: int = key(0, "Seed of the problems; the same seed gives the same problems.", ge=0)
   train: int = key(2000, "Training questions.", ge=1)
   test: int = key(500, "Test questions.", ge=1)
   out_of_domain: int = key(
     200, "Questions with more steps, from story families that training never shows.", ge=0
   )
-  steps_min: int = key(1, "Fewest reasoning steps, 1 to 5.")
-  steps_max: int = key(2, "Most reasoning steps, steps_min to 5.")
+  steps_min: int = key(1, "Minimum number of reasoning steps, 1 to 5.")
+  steps_max: int = key(2, "Maximum number of reasoning steps, steps_min to 5.")
   operand_max: int = key(12, "Largest number in a question, 6 to 10,000.")
   families: int = key(
     0, "Story families in training; 0 = all except those kept for out_of_domain.", ge=0
   )
   distractors: float = key(0.0, "Share of questions with an irrelevant quantity.", ge=0, le=1)
-  ood_extra_steps: int = key(1, "Steps that out_of_domain has beyond steps_max.", ge=0)
+  ood_extra_steps: int = key(
+    1, "Maximum number of reasoning steps in out_of_domain, beyond steps_max.", ge=0
+  )
 
 
 @dataclasses.dataclass(frozen=True)
 class Taxonomy:
   """The built-in world of multiple-choice questions over an invented taxonomy."""
 
-  seed: int = key(0, "Which taxonomy: equal seeds give equal questions.", ge=0)
+  seed: int = key(0, "Seed of the taxonomy; the same seed gives the same questions.", ge=0)
   train: int = key(2000, "Training questions.", ge=1)
   test: int = key(500, "Test questions.", ge=1)
   out_of_domain: int = key(200, "Questions that need two facts in sequence.", ge=0)
-  kinds: int = key(40, "Kinds of things.")
-  options: int = key(4, "Options of a question, 3 to 5.")
+  kinds: int = key(40, "Number of kinds of things in the taxonomy.")
+  options: int = key(4, "Options per question, 3 to 5.")
   exceptions: float = key(0.1, "Share of kinds that lack a property of their group.", ge=0, le=1)
 
 
@@ -130,7 +136,9 @@ class Cross:
   """A second task for the rounds after the opening; its test split is scored too."""
 
   name: str = key(
-    "", "As task.name; empty = the same task throughout.", choices=Table("tasks.LOADERS", ("",))
+    "",
+    "Task of the rounds after the opening; empty = config.task in all rounds.",
+    choices=Table("tasks.LOADERS", ("",)),
   )
   path: str = key("", "As task.path.", when=(CROSS_FILES,))
   hub: str = key("", "As task.hub.", when=(CROSS_FILES,))
@@ -160,21 +168,25 @@ class Staged:
   """Recall, analyze, summarize."""
 
   stages: tuple[str, ...] = key(
-    ("recall", "analyze", "summarize"), "The stages; recall and analyze may be left out."
+    ("recall", "analyze", "summarize"), "Stages of a rationale; recall and analyze are optional."
   )
   interval: int = key(
     100,
-    "Batches of one stage before the next (analyze in proportion to its examples); 0 = mixed.",
+    "Consecutive batches of one stage before those of the next (for analyze, in proportion to its"
+    " number of examples); 0 = stages are mixed within a batch.",
     ge=0,
   )
-  repeat: bool = key(False, "Repeat an option's text where it is analyzed.")
+  repeat: bool = key(False, "Repeat the text of an option at the start of its analysis.")
   reflect: tuple[str, ...] = key(
     ("recall", "analyze"),
-    "Stages that the exam samples and that pairs are made of.",
+    "Stages that the exam samples and that preference pairs compare.",
     when=(ON_EXAM,),
   )
   starts: int = key(
-    0, "Right recalls of a question whose analyses are sampled; 0 = all.", ge=0, when=(ON_EXAM,)
+    0,
+    "Maximum number of correct recalls per question whose analyses are sampled; 0 = all.",
+    ge=0,
+    when=(ON_EXAM,),
   )
 
 
@@ -189,13 +201,19 @@ class Socratic:
   )
   questions: str = key(
     "model",
-    "Whose sub-questions are answered: the model's, or the problem's own (an upper bound).",
+    "Source of the sub-questions: model (the decomposer) | gold (the data set: an upper bound).",
     choices=("model", "gold"),
     when=(ON_ITERATIVE,),
   )
-  max_steps: int = key(8, "Sub-questions of one problem, at most.", ge=1, when=(ON_ITERATIVE,))
-  solutions: bool = key(True, "The decomposer sees the solutions so far.", when=(ON_ITERATIVE,))
-  calculator: bool = key(False, "Mark equations in training and compute their results in decoding.")
+  max_steps: int = key(
+    8, "Maximum number of sub-questions per problem.", ge=1, when=(ON_ITERATIVE,)
+  )
+  solutions: bool = key(
+    True, "Whether the decomposer sees the solutions so far.", when=(ON_ITERATIVE,)
+  )
+  calculator: bool = key(
+    False, "Train with <<...>> marks around equations and compute their results in decoding."
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,23 +226,30 @@ class Demonstrate:
     choices=("teacher", "gold"),
   )
   rationales: int = key(
-    1, "Rationales requested for each question, afresh in each round.", ge=1, when=(ON_TEACHER,)
+    1,
+    "Rationales requested for each question; each round requests new ones.",
+    ge=1,
+    when=(ON_TEACHER,),
   )
   questions: int = key(0, "Training questions to annotate; 0 = all.", ge=0)
-  show_gold: bool = key(False, "Show the teacher the right answer.", when=(ON_TEACHER, ON_GOLD))
+  show_gold: bool = key(False, "Show the teacher the correct answer.", when=(ON_TEACHER, ON_GOLD))
   passes: int = key(
-    1, "Passes of requests; each asks again for unusable replies.", ge=1, when=(ON_TEACHER,)
+    1,
+    "Passes over the questions; each pass after the first replaces unusable replies.",
+    ge=1,
+    when=(ON_TEACHER,),
   )
   relabel: str = key(
     "keep",
-    "If replies disagree with gold: keep (drop the replies) | majority (the majority becomes the"
-    " answer) | drop (questions whose majority disagrees).",
+    "If the teacher disagrees with gold: keep (keep gold, drop the replies that disagree)"
+    " | majority (the most frequent answer replaces gold) | drop (drop the question if its most"
+    " frequent answer is not gold).",
     choices=("keep", "majority", "drop"),
     when=(ON_TEACHER,),
   )
   distance: int = key(
     0,
-    "Edits by which rationales of a question must differ; 0 = not identical.",
+    "Rationales for a question must differ by more than this many edits; 0 = not identical.",
     ge=0,
     when=(ON_TEACHER,),
   )
@@ -238,13 +263,13 @@ class Exam:
   samples: int = key(4, "Attempts per question.", ge=1, when=(ON_EXAM,))
   styles: tuple[str, ...] = key(
     ("",),
-    "Prompt styles; format=instruct has cot and plain, others have one (the empty name).",
+    "Prompt styles of the exam; format=instruct has cot and plain, others only '' (one style).",
     when=(ON_EXAM,),
   )
   temperature: float = key(1.0, "Sampling temperature; 0 = greedy.", ge=0, when=(ON_EXAM,))
   top_p: float = key(1.0, "Nucleus sampling; 1 = off.", ge=0, le=1, when=(ON_EXAM, ON_SAMPLING))
   top_k: int = key(0, "Top-k sampling; 0 = off.", ge=0, when=(ON_EXAM, ON_SAMPLING))
-  max_new_tokens: int = key(128, "Tokens of the longest attempt.", ge=1)
+  max_new_tokens: int = key(128, "Maximum number of tokens of an attempt.", ge=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,50 +278,50 @@ class Feedback:
 
   kind: str = key(
     "correct",
-    "correct (the teacher sees the mistake) | blind (it annotates the question afresh).",
+    "correct (the teacher sees and corrects the mistake) | blind (it sees only the question).",
     choices=("correct", "blind"),
   )
-  show_gold: bool = key(True, "Show the teacher the right answer.", when=(ON_CORRECT,))
-  mistakes: int = key(1, "Different mistakes of one question that are sent.", ge=1)
+  show_gold: bool = key(True, "Show the teacher the correct answer.", when=(ON_CORRECT,))
+  mistakes: int = key(1, "Maximum number of distinct mistakes per question to send.", ge=1)
   rationales: int = key(1, "Rationales requested for each mistake.", ge=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Contrast:
-  """Texts that the triplet loss contrasts."""
+  """The positives and negatives of the triplet loss."""
 
-  positives: int = key(10, "Right rationales kept per question.", ge=0)
-  negatives: int = key(4, "Wrong attempts kept per question.", ge=0)
+  positives: int = key(10, "Maximum number of correct rationales per question.", ge=0)
+  negatives: int = key(4, "Maximum number of wrong attempts per question.", ge=0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
   """Scoring on held-out questions."""
 
-  max_new_tokens: int = key(256, "Tokens of the longest answer (of each turn).", ge=1)
+  max_new_tokens: int = key(256, "Maximum number of tokens of an answer (of each turn).", ge=1)
   num_votes: int = key(
-    1, "Answers per question, of which the most frequent counts; 1 = one greedy answer.", ge=1
+    1, "Answers per question; the most frequent one is scored. 1 = one greedy answer.", ge=1
   )
   temperature: float = key(
-    0.7, "Sampling temperature where there are several.", ge=0, when=(ON_VOTES,)
+    0.7, "Sampling temperature if num_votes is above 1.", ge=0, when=(ON_VOTES,)
   )
 
 
 @dataclasses.dataclass(frozen=True)
 class TinyThinkerCompat:
-  """TinyThinker's released code; also demonstrate.relabel=majority, demonstrate.distance=0."""
+  """TinyThinker's released code. It also uses demonstrate.relabel=majority and .distance=0."""
 
   options_split_on_commas: bool = key(
     False,
-    'Options are joined and split again at ", ", which breaks those with a comma.',
+    'Join the options and split them again at ", ", which breaks options with a comma.',
     when=(ON_STAGED,),
   )
   teachers_order: bool = key(
-    False, "Summaries are learned from analyses in the teacher's order.", when=(ON_STAGED,)
+    False, "Train summaries on analyses in the teacher's order of the options.", when=(ON_STAGED,)
   )
   nll_on_pads: bool = key(
     False,
-    "The NLL term is a mean over the chosen side and its padding up to the longest pair.",
+    "Average the NLL term over the chosen side and its padding to the longest pair.",
     when=(Planned("prefer"),),
   )
 
@@ -313,7 +338,7 @@ class Settings:
   """All settings of a run."""
 
   recipe: str = key("base", "Name in reports.")
-  seed: int = key(0, "Decides initial weights, order of rows and samples.", ge=0)
+  seed: int = key(0, "Seed of the initial weights, the row order and sampling.", ge=0)
   format: str = key(
     "cot",
     "How a rationale is laid out and how the student is prompted.",
@@ -324,16 +349,17 @@ class Settings:
   )
   each_round: tuple[str, ...] = key(
     ("exam", "feedback", "train"),
-    "Phases of rounds 1 to `rounds`, each from the previous round's student.",
+    "Phases of rounds 1 to `rounds`; each round starts from the previous round's student.",
     choices=PHASES,
   )
   rounds: int = key(3, "Rounds after the opening.", ge=0)
   accumulate_rationales: bool = key(
-    True, "A round trains on all rationales so far; otherwise on those of this round only."
+    True, "Train on the rationales of all rounds so far, not only on those of the current round."
   )
   start_from: str = key(
     "previous",
-    "Weights that a round's training starts from: the previous round's student, or the base.",
+    "Weights that a round's training starts from: previous (the previous round's student) | base"
+    " (the base model).",
     choices=("previous", "base"),
   )
   stop: Stop = group(Stop, "When to end before the last round.")
@@ -343,7 +369,7 @@ class Settings:
   cross: Cross = group(Cross, "A second task for the rounds after the opening.")
   teacher: Teacher = group(Teacher, "The teacher.")
   teachers: dict[str, Teacher] = mapping(
-    "Further teachers by name, each with the fields that differ from `teacher`:"
+    "Additional teachers by name, each with the fields that differ from `teacher`:"
     " --config.teachers=\"{'cheap': {'model': 'MODEL'}}\"."
   )
   student: Student = group(Student, "The student.")
@@ -355,7 +381,7 @@ class Settings:
   demonstrate: Demonstrate = group(Demonstrate, "Demonstrations.", when=(Planned("demonstrate"),))
   exam: Exam = group(Exam, "Attempts at training questions.")
   feedback: Feedback = group(Feedback, "Answers to mistakes.", when=(Planned("feedback"),))
-  contrast: Contrast = group(Contrast, "Texts of the triplet loss.", when=(ON_TRIPLET,))
+  contrast: Contrast = group(Contrast, "Positives and negatives.", when=(ON_TRIPLET,))
   pair: Pair = group(Pair, "Preference pairs.", when=(Planned("pair"),))
   prefer: Prefer = group(Prefer, "Preference training.", when=(Planned("prefer"),))
   train: Train = group(Train, "Training.")

@@ -30,10 +30,10 @@ class Scratch:
   """Sizes of a student from scratch."""
 
   vocab: int = key(
-    512, "Tokenizer entries, 260 or more; the tokenizer is trained on the task's text.", ge=260
+    512, "Vocabulary size, 260 or more; the tokenizer is trained on the task's text.", ge=260
   )
   width: int = key(96, "Width of the residual stream.", ge=1)
-  layers: int = key(2, "Layers; of the encoder and of the decoder, where there are both.", ge=1)
+  layers: int = key(2, "Layers; an encoder-decoder has this many in each half.", ge=1)
   heads: int = key(4, "Attention heads.", ge=1)
   kv_heads: int = key(2, "Key and value heads, a divisor of heads.", ge=1)
   head_width: int = key(24, "Width of a head, even.", ge=2)
@@ -45,7 +45,7 @@ class Scratch:
 
 @dataclasses.dataclass(frozen=True)
 class Student:
-  """The student: where it starts from and how it computes."""
+  """The student: its initial weights, model family and numerics."""
 
   init: str = key("scratch", "scratch | a Hugging Face directory | a name on the hub.")
   arch: str = key(
@@ -54,11 +54,13 @@ class Student:
     choices=Table("families.BY_TYPE", ("",)),
   )
   dtype: str = key(
-    "float32", "Of matrix products; trained weights stay float32.", choices=("float32", "bfloat16")
+    "float32",
+    "Dtype of matrix products; trained weights stay float32.",
+    choices=("float32", "bfloat16"),
   )
   attention: str = key(
     "auto",
-    "Attention path in training; cudnn needs an NVIDIA GPU, splash a TPU.",
+    "Attention implementation in training; cudnn needs an NVIDIA GPU, splash a TPU.",
     choices=("auto", "plain", "cudnn", "splash"),
   )
   lora: Lora = group(Lora, "Low-rank adapters.")
@@ -69,9 +71,9 @@ class Student:
 class Mesh:
   """Devices along each mesh axis; at most one is -1, which takes all that are left."""
 
-  data: int = key(-1, "Data parallelism.")
-  fsdp: int = key(1, "Fully sharded data parallelism.")
-  tensor: int = key(1, "Tensor parallelism.")
+  data: int = key(-1, "Devices for data parallelism.")
+  fsdp: int = key(1, "Devices for fully sharded data parallelism.")
+  tensor: int = key(1, "Devices for tensor parallelism.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,4 +84,6 @@ class Rollout:
   refill: float = key(
     0.25, "Share of the rows that must be free before new prompts start in them.", gt=0, le=1
   )
-  buckets: tuple[int, ...] = key((32, 64, 128, 256, 512, 1024), "Prompt lengths, tokens.")
+  buckets: tuple[int, ...] = key(
+    (32, 64, 128, 256, 512, 1024), "Padded prompt lengths in tokens; longer prompts are cut."
+  )

@@ -60,7 +60,9 @@ class Replay:
 
   path: tuple[str, ...] = key((), "Recorded files, JSON or JSONL.")
   questions: str = key(
-    "", "File whose row n has the question of row n of all recorded files; empty = they have it."
+    "",
+    "File with the questions: its row n belongs to row n of the recorded files, which are counted"
+    " through; empty = the recorded files contain the questions.",
   )
   question: str = key("question", "Column with the question.")
   rationale: str = key("rationale", "Column with the rationale.")
@@ -68,7 +70,7 @@ class Replay:
 
 @dataclasses.dataclass(frozen=True)
 class Teacher:
-  """Who teaches, how it is reached, and what it may cost."""
+  """The teacher: its kind, how to reach it, and what it may cost."""
 
   kind: str = key(
     "builtin",
@@ -83,11 +85,13 @@ class Teacher:
     when=(ASKED, ON_MODEL),
   )
   base_url: str = key(
-    "", "For example https://api.openai.com/v1 or http://localhost:8000/v1.", when=OPENAI
+    "",
+    "URL of the API, such as https://api.openai.com/v1 or http://localhost:8000/v1.",
+    when=OPENAI,
   )
   key_env: str = key(
     "OPENAI_API_KEY",
-    "Environment variable that holds the API key. The key itself never stands in a config.",
+    "Environment variable that holds the API key. Never put the key itself in a config.",
     mutable=True,
     when=OPENAI,
   )
@@ -99,41 +103,41 @@ class Teacher:
   )
   insecure_http: bool = key(
     False,
-    "Allow plain http to another machine. The key and all texts then travel unencrypted.",
+    "Allow plain http to another machine. The key and all messages are then sent unencrypted.",
     mutable=True,
     when=OPENAI,
   )
   temperature: float = key(0.7, "Sampling temperature of replies.", ge=0, when=(ASKED,))
   max_tokens: int = key(
-    512, "Completion tokens of one reply, at most.", ge=1, when=(ASKED, ON_WRITER)
+    512, "Maximum completion tokens of one reply.", ge=1, when=(ASKED, ON_WRITER)
   )
   max_tokens_field: str = key(
     "max_tokens",
-    "What the server calls that limit.",
+    "Name of the request field for max_tokens.",
     choices=("max_tokens", "max_completion_tokens"),
     when=CLIENT,
   )
   max_tokens_retry_limit: int = key(
     0,
-    "A reply cut at max_tokens is requested again with twice the limit, up to this; 0 = it is"
-    " recorded as a failure.",
+    "Replies cut off at max_tokens are requested again with twice the limit, up to this; 0 = they"
+    " are recorded as failures.",
     ge=0,
     mutable=True,
     when=CLIENT,
   )
   max_concurrency: int = key(
     16,
-    "Requests in flight, at most. The number in use adapts to what the server accepts.",
+    "Maximum number of requests in flight. The actual number adapts to what the server accepts.",
     ge=1,
     mutable=True,
     when=CLIENT,
   )
   requests_per_minute: int = key(
-    0, "Known rate limit of the server; 0 = found by trying.", ge=0, mutable=True, when=CLIENT
+    0, "The server's rate limit, if known; 0 = adapt to 429s.", ge=0, mutable=True, when=CLIENT
   )
   tokens_per_minute: int = key(
     0,
-    "Known token rate limit, prompt and completion together; 0 = found by trying.",
+    "The server's token rate limit (prompt plus completion), if known; 0 = adapt to 429s.",
     ge=0,
     mutable=True,
     when=CLIENT,
@@ -142,14 +146,14 @@ class Teacher:
   max_attempts: int = key(6, "Attempts per request.", ge=1, mutable=True, when=CLIENT)
   max_wait: float = key(
     300.0,
-    "Seconds that one request may wait for rate limits and retries, all attempts together.",
+    "Total seconds that one request may wait for rate limits and between attempts.",
     ge=0,
     mutable=True,
     when=CLIENT,
   )
   deadline: float = key(
     0.0,
-    "Seconds that one process may spend on requests, all phases together; 0 = no limit.",
+    "Total seconds that one process may spend on requests, in all phases; 0 = no limit.",
     ge=0,
     mutable=True,
     when=CLIENT,
@@ -175,28 +179,24 @@ class Teacher:
   batch: str = key(
     "",
     "Empty (one request at a time) | api (Batch API: cheaper, within a day) | files (JSONL for"
-    " `vllm run-batch`, where the model is not on the training machine).",
+    " `vllm run-batch`, for a model on another machine).",
     choices=("", "api", "files"),
     mutable=True,
     when=OPENAI,
   )
   batch_poll: float = key(
-    30.0,
-    "Seconds between two queries of a batch's state.",
-    gt=0,
-    mutable=True,
-    when=(*OPENAI, IN_BATCH_API),
+    30.0, "Seconds between polls of a batch.", gt=0, mutable=True, when=(*OPENAI, IN_BATCH_API)
   )
   batch_discount: float = key(
     0.5,
-    "Share of the prices that a batch saves.",
+    "Discount of batches on the prices, as a share.",
     ge=0,
     lt=1,
     mutable=True,
     when=(*OPENAI, IN_BATCH_API),
   )
   batch_size: int = key(
-    50_000, "Requests in one file, at most.", ge=1, mutable=True, when=(*OPENAI, IN_BATCHES)
+    50_000, "Maximum number of requests per file.", ge=1, mutable=True, when=(*OPENAI, IN_BATCHES)
   )
   batch_dir: str = key(
     "",
@@ -206,26 +206,26 @@ class Teacher:
   )
   min_reply_rate: float = key(
     0.5,
-    "Share of a phase's samples that must get a reply; below it the run stops. Replies stay in the"
-    " cache.",
+    "Minimum share of a phase's samples that must get a reply; below it, the run stops and the"
+    " replies stay in the cache.",
     ge=0,
     le=1,
     mutable=True,
     when=(ASKED,),
   )
   structured: bool = key(
-    False, "Request replies as JSON of a schema, where the server supports it.", when=CLIENT
+    False, "Request replies as JSON that follows a schema, if the server supports it.", when=CLIENT
   )
   extra_body: str = key(
     "", "Additional request body fields, as a JSON object: '{\"top_k\": 20}'.", when=CLIENT
   )
   pool: tuple[str, ...] = key(
     (),
-    "Weights of this teacher (main) and those of config.teachers, as main=3,cheap=1.",
+    "Weights by which main (this teacher) and config.teachers share requests: main=3,cheap=1.",
     when=(ASKED,),
   )
   by_phase: tuple[str, ...] = key(
-    (), "A phase's own teacher, as feedback=strong; the pool has the others.", when=(ASKED,)
+    (), "Teachers of single phases: feedback=strong; the pool gets the others.", when=(ASKED,)
   )
   builtin: Builtin = group(Builtin, "The built-in teacher.", when=(ASKED, ON_BUILTIN))
   replay: Replay = group(Replay, "Recorded rationales.", when=(ASKED, ON_REPLAY))

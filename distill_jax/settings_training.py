@@ -23,19 +23,21 @@ class Pair:
 
   policy: str = key(
     "right_over_wrong",
-    "right_over_wrong | cot_over_plain (a chain of thought over a plain answer) | both (a right"
+    "right_over_wrong | cot_over_plain (a chain of thought over a plain answer) | both (a correct"
     " chain of thought over a wrong plain answer).",
     choices=("right_over_wrong", "cot_over_plain", "both"),
   )
   style: str = key(
     "cot",
-    "Prompt style that both answers of a pair follow.",
+    "Style of the prompt that both sides of a pair answer.",
     choices=("cot", "plain"),
     when=(ON_INSTRUCT,),
   )
-  max_pairs_per_prompt: int = key(4, "Pairs of one prompt, at most; 0 = all.", ge=0)
+  max_pairs_per_prompt: int = key(4, "Maximum number of pairs per prompt; 0 = all.", ge=0)
   fill: bool = key(
-    True, "Fill up the shorter side: chosen with the teacher's texts, rejected by drawing again."
+    True,
+    "Fill up the shorter side of a prompt: chosen with the teacher's rationales, rejected by"
+    " repetition.",
   )
   cache: str = key(
     "",
@@ -55,14 +57,15 @@ class Prefer:
   )
   gamma: float = key(0.5, "Target margin of SimPO, nats.", ge=0, when=(ON_SIMPO,))
   length_normalized: bool = key(
-    False, "Mean log-probability per token instead of the sum; ipo, simpo, orpo are defined so."
+    False,
+    "Use the mean log-probability per token instead of the sum; set it for ipo, simpo and orpo.",
   )
   nll_weight: float = key(0.0, "Weight of the chosen side's negative log-likelihood.", ge=0)
-  steps: int = key(0, "Updates per round, or, if 0, `epochs`.", ge=0)
-  epochs: int = key(1, "Passes over the pairs per round; one of the two is 0.", ge=0)
-  batch: int = key(16, "Pairs of one update.", ge=1)
+  steps: int = key(0, "Optimizer updates per round; 0 = use epochs.", ge=0)
+  epochs: int = key(1, "Passes over the pairs per round; 0 = use steps.", ge=0)
+  batch: int = key(16, "Pairs per update.", ge=1)
   lr: float = key(2e-4, "Peak learning rate.", ge=0)
-  schedule: str = key("constant", "After warm-up.", choices=SCHEDULES)
+  schedule: str = key("constant", "Learning-rate schedule after warm-up.", choices=SCHEDULES)
   warmup: int = key(20, "Warm-up steps.", ge=0)
 
 
@@ -71,7 +74,7 @@ class Losses:
   """Weights of the loss terms; 0 = not computed."""
 
   sft: float = key(1.0, "Cross-entropy on targets.", ge=0)
-  triplet: float = key(0.5, "Triplet loss between right rationales and mistakes.", ge=0)
+  triplet: float = key(0.5, "Triplet loss between correct rationales and mistakes.", ge=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,20 +82,21 @@ class Train:
   """Supervised training, and the optimizer of both kinds of training."""
 
   losses: Losses = group(Losses, "Weights of the loss terms.")
-  steps: int = key(0, "Updates per round, or, if 0, `epochs`.", ge=0)
-  epochs: int = key(10, "Passes over the examples per round; one of the two is 0.", ge=0)
-  batch: int = key(16, "Rows of one update, from different questions.", ge=1)
+  steps: int = key(0, "Optimizer updates per round; 0 = use epochs.", ge=0)
+  epochs: int = key(10, "Passes over the examples per round; 0 = use steps.", ge=0)
+  batch: int = key(16, "Rows per update, all from different questions.", ge=1)
   grad_accum_steps: int = key(
-    1, "Micro-batches of one update, to save memory; the result is the same.", ge=1
+    1, "Micro-batches per update; more save memory and do not change the result.", ge=1
   )
   remat: str = key(
     "none",
-    "What the backward pass recomputes to save memory: none | dots (all but products) | full.",
+    "What the backward pass recomputes to save memory: none | dots (all but matrix products) |"
+    " full.",
     choices=("none", "dots", "full"),
   )
   buckets: tuple[int, ...] = key(
     (64, 96, 128, 192, 256, 384, 512, 768, 1024),
-    "Row lengths, tokens. Rows longer than the last are left out and counted.",
+    "Row lengths in tokens. Longer rows are left out and counted.",
   )
   packing: bool = key(
     False, "Fill each row up to the longest bucket with several examples of different questions."
@@ -102,14 +106,14 @@ class Train:
     "Peak learning rate, for a small student from scratch; use 1e-5 for pretrained ones.",
     ge=0,
   )
-  schedule: str = key("constant", "After warm-up.", choices=SCHEDULES)
-  warmup: int = key(100, "Warm-up steps, at most half of a round's.", ge=0)
-  beta1: float = key(0.9, "AdamW.", ge=0, lt=1)
-  beta2: float = key(0.999, "AdamW.", ge=0, lt=1)
-  eps: float = key(1e-8, "AdamW.", gt=0)
-  weight_decay: float = key(0.01, "AdamW; applies to matrices only.", ge=0)
-  grad_clip_norm: float = key(1.0, "Global gradient norm; 0 = no clipping.", ge=0)
-  checkpoint_every: int = key(200, "Steps between restart points.", ge=1)
+  schedule: str = key("constant", "Learning-rate schedule after warm-up.", choices=SCHEDULES)
+  warmup: int = key(100, "Warm-up steps, limited to half of a round's steps.", ge=0)
+  beta1: float = key(0.9, "AdamW's decay rate of the first moment.", ge=0, lt=1)
+  beta2: float = key(0.999, "AdamW's decay rate of the second moment.", ge=0, lt=1)
+  eps: float = key(1e-8, "AdamW's epsilon.", gt=0)
+  weight_decay: float = key(0.01, "AdamW's weight decay; applies to matrices only.", ge=0)
+  grad_clip_norm: float = key(1.0, "Maximum global gradient norm; 0 = no clipping.", ge=0)
+  checkpoint_every: int = key(200, "Steps between checkpoints.", ge=1)
   log_every: int = key(10, "Steps between rows of metrics.jsonl.", ge=1)
   logits_chunk: int = key(256, "Positions that the output head processes at a time.", ge=1)
 
@@ -118,10 +122,13 @@ class Train:
 class Sft:
   """Cross-entropy."""
 
-  prompt_weight: float = key(0.0, "Weight of prompt tokens (0.1 in Wang et al. 2023).", ge=0, le=1)
+  prompt_weight: float = key(
+    0.0, "Loss weight of prompt tokens (0.1 in Wang et al. 2023).", ge=0, le=1
+  )
   denominator: str = key(
     "weights",
-    "The sum is divided by: weights (their sum) | all_tokens (prompt included).",
+    "What the weighted sum is divided by: weights (the sum of the weights) | all_tokens (the number"
+    " of tokens, prompt included).",
     choices=("weights", "all_tokens"),
   )
 
@@ -133,10 +140,10 @@ class Triplet:
   margin: float = key(1.0, "Margin of the hinge on cosine distances.", ge=0)
   pool: str = key(
     "last",
-    "What represents a response: last (state at its last token) | mean.",
+    "Hidden state that represents a response: last (at its last token) | mean (over its tokens).",
     choices=("last", "mean"),
   )
   detach_prompt: bool = key(
-    False, "No gradient reaches the prompt's keys and values (as in the paper's code)."
+    False, "Stop gradients at the prompt's keys and values (as in the paper's code)."
   )
-  max_response: int = key(192, "Tokens of a response that are read, at most.", ge=1)
+  max_response: int = key(192, "Tokens after which a response is cut for pooling.", ge=1)
