@@ -1,4 +1,4 @@
-"""Parses a command line into a config and options. Every mistake is one line.
+"""Parses a command line into a config and options. Every error is one line.
 
 Options and overrides are parsed by absl and ml_collections: `--config=RECIPE`, and
 `--config.a.b=VALUE` for any key, in any order.
@@ -68,7 +68,8 @@ def _reject_absl_options(words: Sequence[str]) -> None:
   """Rejects the options that absl adds: --flagfile reads a file, --undefok hides typos."""
   for word in words:
     if word.startswith("-") and word.lstrip("-").partition("=")[0] in ("flagfile", "undefok"):
-      raise errors.usage(f"Unknown command line flag '{word.lstrip('-').partition('=')[0]}'")
+      name = word.lstrip("-").partition("=")[0]
+      raise errors.usage(f"there is no option --{name}; see --help")
 
 
 def _define(default: Any) -> Any:
@@ -162,7 +163,12 @@ def _one_line(words: list[str]) -> Iterator[None]:
   try:
     yield
   except flags.UnrecognizedFlagError as error:
-    raise errors.usage(str(error)) from None
+    name = str(error.flagname)
+    _, suggested, similar = str(error).partition("Did you mean: ")
+    if any(name in (key.path, key.path.partition(".")[0]) for key in values.KEYS):
+      suggested = similar = f"config.{name}"
+    hint = f"did you mean --{similar.split()[0].rstrip(',?')}?" if suggested else "see --help"
+    raise errors.usage(f"there is no option --{name}; {hint}") from None
   except flags.Error as error:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     message = " ".join(dict.fromkeys((lines[0], lines[-1])))
@@ -171,7 +177,7 @@ def _one_line(words: list[str]) -> Iterator[None]:
     word = next((w for w in words if w.lstrip("-").startswith("config.teachers.")), None)
     if word is not None:
       raise errors.UserError(
-        f"{word}: a teacher that the recipe does not name must be given as a whole:"
+        f"{word}: the recipe has no such teacher; define it as a whole:"
         " --config.teachers=\"{'NAME': {'model': 'MODEL'}}\"",
         errors.CONFIG,
       ) from None

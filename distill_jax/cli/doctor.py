@@ -18,7 +18,7 @@ MIN_FREE = 2 * 2**30  # bytes of free disk space below which a run is likely to 
 
 
 def check(config: dict[str, Any] | None, workdir: str) -> int:
-  """Prints versions, devices, disk space and the teacher's key.
+  """Prints versions, devices, disk space and whether the teacher's key is set.
 
   Args:
     config: A config to check, or None.
@@ -62,7 +62,10 @@ def _disk(workdir: str) -> int:
 
 def _teacher(config: dict[str, Any] | None) -> int:
   if config is None:
-    print(f"teacher          {_key_state('OPENAI_API_KEY')} (give --config to check a teacher)")
+    print(
+      f"teacher          {_key_state('OPENAI_API_KEY')}; only teacher.kind=openai needs a key"
+      " (check with --config)"
+    )
     return 0
   try:
     settings = read_settings(config)

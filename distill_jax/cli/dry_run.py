@@ -54,9 +54,9 @@ def show(
   teacher.check_cache(settings.teacher, run_dir.path)
   ctx = RunContext(settings, run_dir, screen)
   round_index = next_round(ctx)
-  screen.line("Dry run: nothing is sent, nothing is written")
+  screen.line("Dry run: nothing is sent or written")
   if round_index is None:
-    screen.line(f"{run_dir.path} is finished: the teacher would be asked nothing")
+    screen.line(f"{run_dir.path} is finished: no requests are left to send")
     return
   with _open_teacher(ctx, retry_failed) as opened:
     rows = [
@@ -198,7 +198,7 @@ def _show_rows(
   cells.append((str(round_index), "all", AT_MOST if bounded else SURE, *_cells(total)))
   screen.columns([HEADER, *cells], right=[n >= 3 for n in range(len(HEADER))])
   screen.line(
-    "Tokens and dollars are upper bounds (every reply at its longest); retries come on top"
+    "Tokens and dollars are upper bounds: every reply has the maximum length. Retries are extra."
   )
   if spent.calls:
     each = spent.dollars / spent.calls

@@ -5,14 +5,14 @@ from typing import Any
 USAGE = """distill-jax COMMAND [options] [--config.a.b=VALUE ...]
 
   run            run every round of a recipe; re-run the same command to resume
-  show           show what a phase wrote, with questions and gold answers
+  show           show the records of a phase with their questions and gold answers
   evaluate       score a run's student on a split of the task
   sample         answer questions with a run's student
   export         export a run's student to Hugging Face format
   ablate         run a sweep: rows of overrides, several seeds, one table
   teacher serve  serve the built-in teacher to any OpenAI client
   teacher cache  show, export, import or prune stored replies
-  doctor         check versions, devices, disk and the teacher's key
+  doctor         check this machine and, with --config, a recipe and its teacher
 
 distill-jax COMMAND --help shows details and examples; distill-jax --version shows the version.
 Without installation: python -m distill_jax COMMAND
@@ -31,20 +31,20 @@ HELP = {
 
 All output is written to --workdir, which belongs to one config. Re-run the same command to resume
 after an interruption.""",
-  "show": """Shows what a phase wrote, each row with its question and gold answer.
+  "show": """Shows the records of a phase, each with its question and gold answer.
 
   distill-jax show --workdir=runs/quickstart --round=2 --phase=exam --filter=wrong
   distill-jax show --workdir=runs/quickstart --round=1 --phase=feedback --n=1
   distill-jax show --workdir=runs/quickstart --phase=test --filter=cut --n=0
   distill-jax show --workdir=runs/quickstart --id=arithmetic/train/7 --n=0 > rows.jsonl
 
-Phases with rows: exam and evaluate (attempts), demonstrate, feedback and rationalize (rationales),
-pair (pairs), train (examples); test, out_of_domain and cross are the final scores. Filters: wrong,
-right, cut (the attempt reached max_new_tokens), unread (no answer could be read), all. In a
-terminal the rows are laid out; otherwise each is one line of JSON. Unfinished runs are shown too;
-nothing is changed.""",
-  "evaluate": """Scores a run's student on a split, by default greedily, and prints accuracy and its
-95% Wilson interval as one line of JSON.
+Phases with records: exam and evaluate (attempts), demonstrate, feedback and rationalize
+(rationales), pair (preference pairs), train (examples); test, out_of_domain and cross (attempts of
+the final test). Filters: wrong, right, cut (the attempt reached max_new_tokens), unread (no answer
+could be parsed), all. In a terminal, records are formatted as text; otherwise, each is one line of
+JSON. The command works on unfinished runs and changes nothing.""",
+  "evaluate": """Scores a run's student on a split, by default with greedy decoding, and prints the
+accuracy and its 95% Wilson interval as one line of JSON.
 
   distill-jax evaluate --workdir=runs/quickstart
   distill-jax evaluate --workdir=runs/quickstart --round=0 --split=validation
@@ -59,33 +59,32 @@ The config is the run's own; overrides change the task or the decoding.""",
 
 FILE (or standard input) has one question per line, or JSONL with a field "question".""",
   "export": """Exports a run's student to Hugging Face format: config, safetensors, tokenizer and
-model card. The files are read back and compared before the directory gets its name.
+model card. The directory is written under a temporary name, read back, compared and renamed.
 
   distill-jax export --workdir=runs/quickstart --out=exported/quickstart
   distill-jax export --workdir=runs/quickstart --out=exported/round_0 --round=0
   distill-jax export --workdir=runs/quickstart --out=exported/small --dtype=bfloat16
   distill-jax export --workdir=runs/quickstart --out=exported/verified --verify""",
-  "ablate": """Runs a sweep: every row of overrides with every seed. Prints a table of scores with
-intervals, the paired difference to the base row, and a verdict on each claim.
+  "ablate": """Runs a sweep: every row of overrides with every seed. Writes a table of scores with
+intervals, paired differences from the base row, and a verdict on each claim.
 
   distill-jax ablate --config=sweeps/tailored --workdir=runs/claims_tailored
   distill-jax ablate --config=sweeps/tailored:full --workdir=runs/full_tailored --jobs=2
   distill-jax ablate --config=sweeps/tailored:full --workdir=runs/full_tailored --print
 
-Finished runs are skipped; failed ones are reported, and the same command runs them again. Runs
-share teacher replies and compiled programs. --jobs at once divide the cores of a CPU. On an
-accelerator use --jobs=1, or --print: one command per line for a cluster's array job; the same
-command without --print then builds the table. Settings that differ from a sweep's file belong in a
-sweep file of your own.""",
-  "teacher": """Serves the built-in teacher with the OpenAI chat-completions protocol, on loopback
-only.
+Re-run the same command to resume: finished runs are skipped, failed ones are run again. All runs
+share teacher replies and compiled programs. --jobs runs at a time divide the CPU cores. On an
+accelerator, use --jobs=1, or --print to get one command per line for a cluster's array job; then
+run the same command without --print to build the table. A sweep takes no overrides; to change
+settings, copy the sweep's file.""",
+  "teacher": """Serves the built-in teacher through OpenAI's chat-completions API, on loopback only.
 
   distill-jax teacher serve --config=quickstart --port=8899
   distill-jax run --config=quickstart --workdir=runs/by_hand \\
     --config.teacher.kind=openai --config.teacher.base_url=http://127.0.0.1:8899/v1
 
-It answers from the world of the config. Error rate, latency and faults: config.teacher.builtin.
-Stored replies: distill-jax teacher cache --help""",
+It answers questions of the config's built-in world. config.teacher.builtin sets its error rate,
+latency and faults. For stored replies, see: distill-jax teacher cache --help""",
   "teacher cache": """Shows, exports, imports or prunes the replies stored in a teacher cache.
 
   distill-jax teacher cache show --workdir=runs/quickstart
@@ -95,11 +94,13 @@ Stored replies: distill-jax teacher cache --help""",
   distill-jax teacher cache prune --cache=shared.sqlite --model=NAME --older_than=90
   distill-jax teacher cache prune --cache=shared.sqlite --model=NAME --older_than=90 --yes
 
-The file is plain SQLite (tables: distill_jax/teacher/store/tables.py). An import is atomic and
-leaves existing replies as they are; with --run=NAME the imported runs get that name, so that their
-cost does not count here. Prune without --yes only counts. The cost of pruned replies stays in the
-ledger and counts towards the caps.""",
-  "doctor": """Checks versions, devices, disk and the teacher's key (which is never shown).
+The cache is a plain SQLite file (tables: distill_jax/teacher/store/tables.py). An import is atomic
+and does not change existing replies; with --run=NAME, imported replies belong to a run of that
+name, so their cost does not count toward your run's caps. Without --yes, prune only counts the
+replies it would delete. The cost of pruned replies stays in the ledger and counts toward the
+caps.""",
+  "doctor": """Shows versions, devices and free disk space. With --config, also checks the config
+and whether the teacher's API key is set (the key is never shown).
 
   distill-jax doctor
   distill-jax doctor --config=tailored --workdir=runs""",
@@ -118,8 +119,8 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # command -> {name: (default
     "round": (-1, "the round; -1 = the last one that has the phase"),
     "phase": ("", "exam, evaluate, feedback, ..., test or out_of_domain; empty = exam"),
     "filter": ("all", "wrong, right, cut, unread or all"),
-    "n": (5, "rows, at most; 0 = all"),
-    "id": ("", "the only question to show"),
+    "n": (5, "maximum number of records; 0 = all"),
+    "id": ("", "show only the records of this question"),
   },
   "evaluate": {
     "workdir": WORKDIR,
@@ -130,37 +131,37 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # command -> {name: (default
     "workdir": WORKDIR,
     "round": ROUND,
     "question": ("", "one question"),
-    "questions": ("", "a file of questions"),
+    "questions": ("", "file with one question per line"),
     "samples": (1, "answers per question"),
-    "temperature": (0.0, "0 = greedy"),
+    "temperature": (0.0, "sampling temperature; 0 = greedy"),
   },
   "export": {
     "workdir": WORKDIR,
     "round": ROUND,
     "out": ("", "the directory to write"),
-    "dtype": ("float32", "of the weights: float32 or bfloat16"),
+    "dtype": ("float32", "dtype of the weights: float32 or bfloat16"),
     "verify": (False, "compare with transformers and torch, if torch is installed"),
   },
   "ablate": {
     "config": ("", "the sweep: sweeps/NAME, FILE.py or FILE.py:WHICH"),
     "workdir": ("", "the sweep's directory"),
-    "jobs": (1, "runs at once"),
+    "jobs": (1, "number of runs at a time"),
     "print": (False, "print the commands of the remaining runs instead of running them"),
   },
   "teacher": {
-    "port": (8899, "0 = any free port"),
-    "log": ("", "file that gets one line per reply"),
-    "workdir": ("", "instead of --config: the run directory whose config to use"),
+    "port": (8899, "TCP port; 0 = any free port"),
+    "log": ("", "log file, one line per reply"),
+    "workdir": ("", "instead of --config: use the config of this run directory"),
   },
   "teacher cache": {
-    "workdir": ("", "the run directory whose cache to use"),
-    "cache": ("", "or the cache's file"),
+    "workdir": ("", "use the cache of this run directory"),
+    "cache": ("", "use this cache file"),
     "failures": (False, "show: a table of failures by kind"),
     "out": ("", "export: the file to write; empty = standard output"),
-    "model": ("", "prune: replies of this model, as show names it"),
-    "older_than": (-1.0, "prune: replies older than this many days"),
-    "run": ("", "prune: replies this run paid for; import: name of the imported runs"),
-    "yes": (False, "prune: delete"),
+    "model": ("", "prune: only replies of this model (names as in teacher cache show)"),
+    "older_than": (-1.0, "prune: only replies older than this many days"),
+    "run": ("", "prune: only replies this run paid for; import: new name of the imported runs"),
+    "yes": (False, "prune: delete the replies instead of counting them"),
   },
   "doctor": {"workdir": ("runs", "where runs will be written")},
 }

@@ -1,4 +1,4 @@
-"""The commands: words to settings, and settings to the room that does the work."""
+"""The commands: each parses its arguments and calls the module that does the work."""
 
 import importlib.metadata
 import os

@@ -1,7 +1,7 @@
-"""distill-jax show: what a phase wrote, beside its questions and gold answers. Never imports jax.
+"""distill-jax show: the records of a phase with their questions and gold answers.
 
-Works on unfinished runs and changes nothing. In a terminal the text is laid out for a person;
-otherwise each row is one JSON object.
+Works on unfinished runs, changes nothing and never imports jax. In a terminal, records are
+formatted as text; otherwise, each is one JSON object.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""What a run says about itself: its first line, and README.md and questions.jsonl for readers."""
+"""Describes a run to its readers: the first line of output, README.md and questions.jsonl."""
 
 import math
 import urllib.parse
@@ -71,7 +71,7 @@ def _describe_task(ctx: RunContext) -> str:
 
 
 def describe_teacher(teacher: Teacher) -> str:
-  """Describes a teacher in a few words, without passwords that stand in its address."""
+  """Describes a teacher in a few words, without a password that its address may contain."""
   if teacher.kind == "builtin":
     return f"built-in ({teacher.builtin.error_rate:.0%} wrong replies)"
   if teacher.kind == "replay":
