@@ -199,7 +199,7 @@ class Console:
       yield show
 
   def block(self, label: str, text: str, style: str = "") -> None:
-    """Prints a text beside its label; further lines are indented below the first."""
+    """Prints a text next to its label; further lines are indented below the first."""
     if not self._quiet:
       for n, part in enumerate(plain(text).split("\n")):
         self._print(f"  {label if n == 0 else '':<9} {part}", style)
@@ -234,7 +234,7 @@ class _Cell(progress.ProgressColumn):
 
 
 class _Lines:
-  """Prints progress as plain lines: the longer the work takes, the less often; and at the end."""
+  """Prints progress as plain lines, less often the longer the work takes, and at the end."""
 
   def __init__(
     self,

@@ -1,7 +1,6 @@
 """How a setting is declared.
 
-Each key of the configuration is declared once, as a field of a dataclass in `settings.py` or
-`settings_teacher.py`:
+Each key of the configuration is declared once, as a field of a dataclass in `settings*.py`:
 
     max_attempts: int = key(6, "Attempts per request.", ge=1, mutable=True)
 
@@ -33,14 +32,14 @@ Look = Callable[[str], object]  # the value of a key by its dotted path
 
 @dataclasses.dataclass(frozen=True)
 class When:
-  """A condition under which a key is read: the value of another key is one of some values.
+  """A condition under which a key is read: another key has one of the given values.
 
-  In a teacher's group, a path that begins with "teacher." means the teacher that holds the key, so
-  that entries of `config.teachers` are judged by their own values.
+  For a key of `config.teachers.NAME`, a path that begins with "teacher." refers to that same
+  teacher, so each teacher is checked against its own values.
 
   Attributes:
     path: The other key.
-    values: The values that fulfill the condition.
+    values: The values that satisfy the condition.
   """
 
   path: str
@@ -48,17 +47,17 @@ class When:
 
   @property
   def text(self) -> str:
-    """The condition in words, as it continues "is read only ..."."""
+    """The condition in words; completes the sentence "is read only ..."."""
     return f"with {self.path}={' or '.join(map(str, self.values))}"
 
   def holds(self, look: Look) -> bool:
-    """Whether the condition is fulfilled; `look(path)` gives the value of a key."""
+    """Whether the condition is satisfied; `look(path)` returns the value of a key."""
     return look(self.path) in self.values
 
 
 @dataclasses.dataclass(frozen=True)
 class Unless:
-  """The value of another key is none of some values; see `When`."""
+  """A condition: another key has none of the given values; see `When`."""
 
   path: str
   values: tuple[object, ...]
@@ -75,7 +74,7 @@ class Unless:
 
 @dataclasses.dataclass(frozen=True)
 class Above:
-  """The value of another key, a number, is above a limit; see `When`."""
+  """A condition: another key, a number, is above a limit; see `When`."""
 
   path: str
   limit: float = 0
@@ -93,7 +92,7 @@ class Above:
 
 @dataclasses.dataclass(frozen=True)
 class Planned:
-  """A phase is in `opening` or `each_round`."""
+  """A condition: a phase is in `opening` or `each_round`."""
 
   phase: str
 
@@ -110,7 +109,7 @@ class Planned:
 
 @dataclasses.dataclass(frozen=True)
 class AllOf:
-  """All of several conditions hold; `words` replaces their texts."""
+  """A condition: all of `parts` hold. `words`, if set, replaces their texts."""
 
   parts: "tuple[Condition, ...]"
   words: str = ""
@@ -127,7 +126,7 @@ class AllOf:
 
 @dataclasses.dataclass(frozen=True)
 class AnyOf:
-  """At least one of several conditions holds; `words` replaces their texts."""
+  """A condition: at least one of `parts` holds. `words`, if set, replaces their texts."""
 
   parts: "tuple[Condition, ...]"
   words: str = ""
@@ -147,7 +146,7 @@ Condition = When | Unless | Above | Planned | AllOf | AnyOf
 
 @dataclasses.dataclass(frozen=True)
 class Declaration:
-  """What is declared about one key or group.
+  """The declaration of one key or group.
 
   Attributes:
     doc: Meaning and unit, one or two sentences.
@@ -171,7 +170,7 @@ class Declaration:
 
   @property
   def allowed(self) -> str:
-    """The bounds in words, as they continue "must be ..."; "" without bounds."""
+    """The bounds in words; completes the sentence "must be ...". "" without bounds."""
     match (self.ge, self.gt, self.le, self.lt):
       case (None, None, None, None):
         return ""
@@ -207,7 +206,7 @@ def key(default: T, doc: str, **options: Any) -> T:
     **options: The other fields of `Declaration`.
 
   Returns:
-    A dataclass field; it is typed as the default, so that a checker sees the type of the key.
+    A dataclass field, typed as the default so that type checkers see the type of the key.
   """
   metadata = {"declaration": Declaration(doc, **options)}
   return cast(T, dataclasses.field(default=default, metadata=metadata))
@@ -252,7 +251,7 @@ class Key(NamedTuple):
 
 
 class Group(NamedTuple):
-  """One group of keys, as `keys` walks them."""
+  """One group of keys; see `walk`."""
 
   path: str
   type: type

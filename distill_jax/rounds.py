@@ -43,8 +43,8 @@ def run(ctx: RunContext) -> dict:
 def run_round(ctx: RunContext, round_index: int) -> dict:
   """Runs the phases of a round and returns its row of the summary.
 
-  A round whose exam has no mistakes ends there, without an evaluation of its own, unless it does
-  not learn from mistakes.
+  If a round learns from mistakes and its exam has none, it ends after the exam, without an
+  evaluation.
   """
   plan = ctx.settings.opening if round_index == 0 else ctx.settings.each_round
   for position, name in enumerate([*plan, "evaluate"]):
@@ -61,9 +61,9 @@ def run_round(ctx: RunContext, round_index: int) -> dict:
 
 
 def learns_from_mistakes(settings: Settings) -> bool:
-  """Returns whether a round needs mistakes.
+  """Returns whether the rounds after the opening need mistakes to train on.
 
-  Pairs of styles (`cot_over_plain`) do not: one right answer may be preferred to another.
+  Preference pairs by style (`cot_over_plain`) do not: both answers may be correct.
   """
   return "pair" not in settings.each_round or settings.pair.policy != "cot_over_plain"
 
@@ -76,7 +76,8 @@ def run_unfinished(ctx: RunContext, phase: Callable[[PhaseDir], None], out: Phas
       phase(out)
     finally:
       ctx.run_dir.add_seconds(time.monotonic() - start)
-  # The optimizer state is needed only within the phase. A run killed right here leaves it behind.
+  # The optimizer state is needed only within the phase. Removing it outside the `if` also removes
+  # what a run killed right after `phase` left behind.
   shutil.rmtree(out.path / fit.CHECKPOINTS, ignore_errors=True)
 
 

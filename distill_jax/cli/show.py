@@ -213,7 +213,7 @@ def _print_pretty(rows: Rows, listed: Iterable[Shown], counts: str) -> None:
 
 
 def _facts(row: Any, correct: bool | None) -> list[str]:
-  """What is shown beside the id of a row's question."""
+  """What is shown after the ID of a row's question."""
   facts = [] if correct is None else ["right" if correct else "wrong"]
   if isinstance(row, records.Attempt | records.Rationale):
     facts.append("no answer was read" if row.answer is None else f"answer {row.answer}")

@@ -32,8 +32,8 @@ PAGE = """# Configuration
 
 Every key of the configuration. Set a key in a recipe (`c.train.lr = 1e-3`) or on the command line
 (`--config.train.lr=1e-3`; tuples as `--config.train.buckets=64,128`). *Restart* marks keys that may
-change when a run is resumed. A key that nothing reads is rejected if it differs from its default:
-the column *read only* says when it is read.
+change when a run is resumed. The column *read only* says when a key is read. Changing the default
+of a key that nothing reads is an error.
 
 This page is generated from the declarations in `distill_jax/settings*.py` by
 `python -m distill_jax.config.generate`.

@@ -17,7 +17,7 @@ from distill_jax import disk, errors
 
 
 def directory() -> pathlib.Path:
-  """The directory of the recipes: in the installed package, or beside it in the repository."""
+  """The directory of the recipes: in the installed package, or next to it in the repository."""
   package = pathlib.Path(distill_jax.__path__[0])
   installed = package / "configs"
   return installed if installed.is_dir() else package.parent / "configs"

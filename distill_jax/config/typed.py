@@ -62,7 +62,7 @@ def _value(hint: Any, value: object, path: str) -> object:
   if isinstance(value, float) and not math.isfinite(value):
     raise errors.config(path, value, "a finite number")
   if isinstance(value, str) and "\0" in value:
-    raise errors.config(path, value, "a text without null bytes")
+    raise errors.config(path, value, "a string without null bytes")
   if isinstance(value, int) and not -INT_LIMIT <= value <= INT_LIMIT:
-    raise errors.config(path, value, f"at most {INT_LIMIT}: it has to fit 32 bits")
+    raise errors.config(path, value, f"at most {INT_LIMIT}: it must fit in 32 bits")
   return value

@@ -1,4 +1,4 @@
-"""Checks each setting by itself: bounds, choices, and whether anything reads it."""
+"""Checks each setting on its own: bounds, choices, and whether the run reads it."""
 
 from collections.abc import Iterator
 from typing import Any, cast
@@ -34,7 +34,7 @@ def check(settings: Settings) -> None:
 
 
 def _values(settings: Settings, key: Key) -> Iterator[tuple[str, Any]]:
-  """(path, value) of a key; for a key of config.teacher also those of config.teachers."""
+  """(path, value) of a key; a key of config.teacher also yields those of config.teachers."""
   yield key.path, look_up(settings, key.path)
   group, _, rest = key.path.partition(".")
   if group == "teacher":
@@ -63,12 +63,12 @@ def _check_choice(key: Key, path: str, value: Any) -> None:
 
 
 def check_read(settings: Settings, config: dict[str, Any]) -> None:
-  """Checks that every setting that was changed is read.
+  """Checks that the run reads every setting that was changed.
 
   Args:
     settings: The settings.
-    config: The config they were read from, in which `teachers` has only what each teacher sets
-      itself.
+    config: The config they were built from, in which `teachers` has only the fields that each
+      teacher sets.
 
   Raises:
     UserError: A setting differs from its default although nothing reads it.
@@ -88,7 +88,7 @@ def check_read(settings: Settings, config: dict[str, Any]) -> None:
 
 
 def unread(config: dict[str, Any], key: Key) -> bool:
-  """Whether nothing reads a key of a config, a plain nested dict."""
+  """Whether nothing reads a key of `config`, a plain nested dict."""
 
   def look(path: str) -> object:
     value: Any = config
@@ -100,7 +100,7 @@ def unread(config: dict[str, Any], key: Key) -> bool:
 
 
 def _looking_at(settings: Settings, name: str) -> declare.Look:
-  """Looks values up as the teacher `name` has them."""
+  """Returns a function that looks up values, those of config.teacher for the teacher `name`."""
 
   def look(path: str) -> object:
     if path.startswith("teacher."):
@@ -125,7 +125,10 @@ def _is_set(own: Any, names: list[str]) -> bool:
 
 
 def _require_read(key: Key, path: str, look: declare.Look) -> None:
-  """The value is not shown: it may be a key that was typed in the wrong place."""
+  """Raises UserError if nothing reads a key.
+
+  The message does not show the value: it may be an API key that was set in the wrong place.
+  """
   for condition in key.declaration.when:
     if not condition.holds(look):
       raise errors.UserError(

@@ -14,8 +14,9 @@ them (see students/token_rows.py).
   roots       1  1  1 |  1  1  1 |  1  1 |  1  1  1
   where             2    3  4                         positions whose next token is a target
   labels           20   21  1
-  slots                        1       2          3   0: not pooled; 1, 2, 3: anchor, positive,
-  shares                       1       1          1   negative (pool="last"; "mean": all its tokens)
+  slots                        1       2          3   1, 2, 3: anchor, positive, negative; 0: not
+  shares                       1       1          1   pooled. Here pool="last"; "mean" pools all
+                                                      tokens of a branch
 
 A preference row has its two sides as branches. Both are targets, and each target has an owner:
 
@@ -40,14 +41,14 @@ from collections.abc import Sequence
 
 PROMPT, TARGET, POSITIVE, NEGATIVE, ANCHOR = 1, 2, 3, 4, 5  # segment numbers in a supervised row
 CHOSEN, REJECTED = 2, 3  # segment numbers in a preference row
-# Owner of a target that counts toward the NLL of the chosen side (it is even), but toward neither
-# side's log-probability.
+# Owner of a target that counts toward the chosen side's NLL but toward neither side's
+# log-probability. It is even because the owners of chosen targets are even.
 ANCHORED = -2
 
 
 @dataclasses.dataclass(frozen=True)
 class EncodedExample:
-  """An example in tokens. The target and every response end in the end token."""
+  """A tokenized example. The target and every response end in the end token."""
 
   problem: str
   prompt: tuple[int, ...]
@@ -59,7 +60,7 @@ class EncodedExample:
 
 @dataclasses.dataclass(frozen=True)
 class EncodedPair:
-  """A preference pair in tokens. Both sides end in the end token."""
+  """A tokenized preference pair. Both sides end in the end token."""
 
   problem: str
   prompt: tuple[int, ...]
@@ -70,13 +71,13 @@ class EncodedPair:
 
 @dataclasses.dataclass
 class Row:
-  """One example, or several examples one after the other (see pack.py)."""
+  """One example, or several examples packed one after another (see pack.py)."""
 
   tokens: list[int]
   positions: list[int]
   segments: list[int]
   roots: list[int]
-  detached: list[int]  # 1 where the root is seen without gradient
+  detached: list[int]  # 1 where a token attends to the root without gradient
   slots: list[int]  # 0, or 1 + 3 * triplet + (0 anchor, 1 positive, 2 negative)
   shares: list[float]  # weight of this token in the mean of its slot
   where: list[int]
@@ -91,7 +92,7 @@ class Row:
 
   @property
   def length(self) -> int:
-    """Tokens of the row or of its source, whichever is longer."""
+    """Number of tokens of the row or of its source, whichever is longer."""
     return max(len(self.tokens), len(self.source))
 
   @property
@@ -192,9 +193,9 @@ def add_triplet(
     positive: Token ids of the positive.
     negative: Token ids of the negative.
     pool: "last" pools the last token of a response, "mean" all of its tokens.
-    detach: Whether the pooled branches see the root without gradient. The anchor then gets a branch
-      of its own, since the target's branch keeps its gradient.
-    max_response: Number of tokens after which a pooled response is cut.
+    detach: Whether the pooled branches attend to the root without gradient. The anchor then gets
+      its own branch, since the target's branch keeps its gradient.
+    max_response: Number of tokens to which pooled responses are truncated.
   """
   root = row.segments.count(PROMPT)
   target = row.tokens[root:]

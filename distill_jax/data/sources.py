@@ -57,7 +57,9 @@ def read_rows(
     if row is not None:
       rows.append(row)
   if not rows:
-    raise errors.data(f"{path}: no rows in it; expected a JSON list or one JSON object per line")
+    raise errors.data(
+      f"{path}: the file has no rows; expected a JSON list or one JSON object per line"
+    )
   return rows
 
 

@@ -61,7 +61,7 @@ def copy(
     source: Directory with the tokenizer's files.
     names: File names to copy; missing ones are skipped.
     path: Directory to create.
-    model: The config.json beside them. A tokenizer that does not name its class or its special
+    model: The config.json of the model. A tokenizer that does not name its class or its special
       tokens has those of the model's class.
     max_vocab: Vocabulary size of the model.
 

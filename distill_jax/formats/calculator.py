@@ -1,8 +1,8 @@
 """Calculator marks in solutions, as in GSM8K: "3 + 4 = <<3+4=7>>7 apples" (Cobbe et al. 2021).
 
-The official calculator overrides tokens while a model samples. Answers are sampled in bulk here, so
-a mark is completed or corrected after its text is complete: the number after the mark and the final
-answer are corrected with it, the words between them cannot be. Values are exact fractions from a
+The official calculator overrides tokens while a model samples. Here, answers are sampled in bulk,
+so marks are completed or corrected after sampling. The number after a mark and the final answer are
+corrected, too; the words between them cannot be. Values are exact fractions from a
 parser with bounded length and depth: + - * / parentheses, decimals, percent. Nothing is evaluated
 as code.
 """

@@ -36,11 +36,11 @@ class Cot:
 
     Args:
       question: The question.
-      shots: Worked examples, put in front of the question.
+      shots: Worked examples, placed before the question.
       style: Not supported.
-      hint: The right answer, which the student is asked to justify; the worked examples then show
-        their answers as hints, too. Training uses the prompt without the hint (STaR, Zelikman et
-        al. 2022: rationalization).
+      hint: The correct answer, if the student is asked to justify it; the worked examples then also
+        show their answers as hints. Training uses the prompt without the hint (rationalization in
+        STaR, Zelikman et al. 2022).
     """
     turns.reject_unsupported(style=style)
     worked = [
@@ -75,15 +75,15 @@ class Cot:
     rationale: records.Rationale,
     shots: turns.Shots = (),
   ) -> list[records.Example]:
-    """One example, with the rationale unchanged: `target` has laid it out already."""
+    """One example. The rationale is unchanged: `target` has already formatted it."""
     return [records.Example(problem.id, self.prompt(question, shots), rationale.text)]
 
 
 def target(text: str, answer: str) -> str:
-  """The reasoning of a text without blank lines, and one answer line at the end.
+  """The reasoning of a text without blank lines, followed by one answer line.
 
-  A last sentence that only states the answer is replaced by the answer line. If the text has an
-  answer line, whatever follows it is dropped: a next question, pleasantries.
+  A last line that only states the answer is replaced by the answer line. If the text has an answer
+  line, everything after it is dropped, such as another question or a closing remark.
   """
   lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
   answer_line = None

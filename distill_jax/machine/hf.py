@@ -147,7 +147,7 @@ def _weight_files(path: pathlib.Path) -> list[pathlib.Path]:
   names = _read_json(path / INDEX).get("weight_map")
   if not isinstance(names, dict) or not names or not all(map(_is_file_name, names.values())):
     raise errors.data(
-      f"{path / INDEX} has no weight_map from tensors to files beside it; download it again"
+      f"{path / INDEX} has no weight_map from tensors to existing files; download it again"
     )
   files = [path / name for name in sorted(set(names.values()))]
   missing = [file.name for file in files if not file.is_file()]

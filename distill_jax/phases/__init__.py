@@ -15,10 +15,10 @@ from distill_jax.runtime.rationales import TeacherRequest
 def planned_requests(
   name: str, ctx: RunContext, round_index: int
 ) -> tuple[list[TeacherRequest], list[TeacherRequest]]:
-  """Returns what a phase that asks the teacher would send.
+  """Returns the requests that a phase would send to the teacher.
 
   Returns:
-    (requests it is sure to send, further requests it may send depending on what is not known yet).
+    (requests that it will send, requests that it may send, depending on results still unknown).
   """
   return importlib.import_module(f"{__name__}.{name}").planned_requests(ctx, round_index)
 

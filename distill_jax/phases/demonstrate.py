@@ -37,7 +37,7 @@ def run(ctx: RunContext, round_index: int, out: phase_dir.PhaseDir) -> None:
 def planned_requests(
   ctx: RunContext, round_index: int
 ) -> tuple[list[rationales.TeacherRequest], list[rationales.TeacherRequest]]:
-  """See phases.planned_requests. The later passes are not sure: they ask for what is missing."""
+  """See phases.planned_requests. Later passes are not certain: they replace unusable replies."""
   requests = build_requests(ctx, round_index)
   more, last = [], requests
   for _ in range(ctx.settings.demonstrate.passes - 1):

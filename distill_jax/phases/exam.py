@@ -13,19 +13,20 @@ from distill_jax.runtime.context import RunContext
 
 
 class ExamItem(NamedTuple):
-  """A question as it is put to the student."""
+  """A question, and how the student is prompted with it."""
 
   problem: records.Problem
   style: str = ""
-  stage: str = ""  # the one stage that is sampled; "": all of them
-  given: tuple[tuple[str, str], ...] = ()  # (stage, text) of the stages that are fixed
+  stage: str = ""  # the only stage that is sampled; "": all stages
+  given: tuple[tuple[str, str], ...] = ()  # (stage, text) of the stages that are not sampled
 
 
 def run(ctx: RunContext, round_index: int, out: phase_dir.PhaseDir) -> None:
   """Writes attempts.jsonl. Facts: accuracy and n (over all attempts), mistakes, questions.
 
-  In format staged, each stage of config.staged.reflect is sampled in turn: first everything that
-  follows one sampled recall, then sampled analyses for every correct recall (TinyThinker).
+  In format staged, each stage of config.staged.reflect is sampled in turn (TinyThinker): first
+  recalls, each completed greedily; then, for every recall that led to correct answers only, its
+  analyses.
   """
   settings = ctx.settings.exam
   problems = ctx.round_task(round_index).problems("train")
@@ -105,10 +106,10 @@ def sample_attempts(
 ) -> list[records.Attempt]:
   """Samples attempts with the newest students and appends them to attempts.jsonl.
 
-  Each item gets `samples` attempts. For the decoding options see Student.generate; only
-  `sampled_stages` are sampled and the other stages are greedy (None: all are sampled). Attempts are
-  written in parts, as soon as they are graded, from row `first` of the file on; a killed run
-  resumes after the last complete item. `label` names the work in progress bars and warnings.
+  Each item gets `samples` attempts. For the decoding options, see Student.generate. Stages in
+  `sampled_stages` are sampled, the others are greedy (None: all are sampled). Attempts are written
+  in batches, as soon as they are graded, starting at row `first` of the file; a killed run resumes
+  after the last complete item. `label` names the exam in progress bars and warnings.
 
   Returns:
     All attempts, shortest prompt first.
@@ -163,7 +164,7 @@ def sample_attempts(
 
 
 def attempt_name(round_index: int, out: phase_dir.PhaseDir, item: ExamItem, sample: int) -> str:
-  """Returns the unique name that decides the random numbers of an attempt."""
+  """Returns the unique name of an attempt, which seeds its random numbers."""
   optional = [item.style, item.stage, *(text for _, text in item.given)]
   parts = [f"{round_index}/{out.path.name}/{item.problem.id}/{sample}", *filter(None, optional)]
   return "/".join(parts)
@@ -172,9 +173,9 @@ def attempt_name(round_index: int, out: phase_dir.PhaseDir, item: ExamItem, samp
 def resume_attempts(
   out: phase_dir.PhaseDir, first: int, limit: int, samples: int
 ) -> list[records.Attempt]:
-  """Returns up to `limit` attempts that a killed run left from row `first` on.
+  """Returns up to `limit` attempts that a killed run has written, starting at row `first`.
 
-  Attempts of an item that does not have all its samples are removed from the file.
+  If the last item lacks samples, its attempts are removed from the file.
   """
   rows = out.rows(phase_dir.ATTEMPTS, records.Attempt)
   left = rows[first : first + limit]

@@ -1,8 +1,8 @@
 """The teacher reads the student's mistakes and writes rationales tailored to them.
 
 Source: student's feedback and customized feedback of Wang et al. 2023. The paper did not release
-its prompts; ours are in teacher/prompts/messages.py. `kind="blind"` is the ablation: as many
-replies, but the teacher annotates the question afresh, without seeing the mistake.
+its prompts; ours are in teacher/prompts/messages.py. `kind="blind"` is the ablation: the same
+number of replies, but the teacher sees only the question and not the mistake.
 """
 
 from collections import Counter
@@ -21,7 +21,7 @@ BYTES_PER_TOKEN = 4  # of a student's text, about; bounds the length of a mistak
 
 
 class GradedText(Protocol):
-  """What feedback reads of an attempt."""
+  """The fields of an attempt that feedback uses."""
 
   @property
   def problem(self) -> str:
@@ -40,7 +40,7 @@ class GradedText(Protocol):
 
 
 class Mistake(NamedTuple):
-  """A wrong attempt that has not been made: the bound before the exam is over."""
+  """A hypothetical wrong attempt, for the cost bound before the exam is finished."""
 
   problem: str
   text: str

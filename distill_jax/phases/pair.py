@@ -32,7 +32,7 @@ class PairTexts(Protocol):
 
   @property
   def prompt(self) -> str:
-    """What both sides answer."""
+    """The prompt that both sides answer."""
     ...
 
   @property

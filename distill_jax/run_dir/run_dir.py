@@ -1,7 +1,7 @@
-"""The run directory. It is the only state of a run: finished phases are kept, others are redone.
+"""The run directory, which holds all state of a run. Finished phases are kept, others are redone.
 
   runs/name/config.json                 the config that the directory belongs to
-            .lock                       held by the one process that may write
+            .lock                       locked by the process that may write
             seconds.json                run time in seconds, over all restarts
             summary.json
             round_02/1_feedback/        a phase: round 2, second in its plan (counted from 0)
@@ -23,13 +23,13 @@ from distill_jax import declare, disk, errors
 from distill_jax.run_dir.phase_dir import Path, PhaseDir, read_json, report_os_errors, write_json
 from distill_jax.settings import Settings
 
-# Settings that may change between restarts: when replies arrive and what they cost, never what
-# they say.
+# Settings that may change between restarts. They affect when replies arrive and what they cost, but
+# not their content.
 MUTABLE = {f"config.{key.path}" for key in declare.keys(Settings) if key.declaration.mutable}
 
 
 class RunDir:
-  """The directory of one run. It belongs to one config and, while claimed, to one process."""
+  """The directory of one run. It belongs to one config and, while locked, to one process."""
 
   def __init__(self, path: Path):
     self.path = pathlib.Path(path)
@@ -81,7 +81,7 @@ class RunDir:
     return (self.path / "tokenizer").exists() or any(self.path.glob("round_*"))
 
   def release(self) -> None:
-    """Releases the lock. The end of the process does the same."""
+    """Releases the lock. The operating system also releases it when the process ends."""
     if self._lock is not None:
       os.close(self._lock)
       self._lock = None

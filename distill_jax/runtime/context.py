@@ -23,7 +23,7 @@ from distill_jax.runtime.student_teacher import StudentTeacher
 from distill_jax.settings import Cross, Settings, Task, Teacher
 from distill_jax.teacher import types
 
-CALCULATOR_MARKS = "<<3+4=7>>"  # must survive encoding and decoding if the calculator is on
+CALCULATOR_MARKS = "<<3+4=7>>"  # with the calculator, encoding and decoding must preserve this
 
 
 class RunContext:
@@ -34,7 +34,7 @@ class RunContext:
   Attributes:
     settings: All settings of the run.
     run_dir: The run directory.
-    console: Where progress and warnings are shown.
+    console: Shows progress and warnings.
     format: The format of rationales (see formats/).
     task: The task of round 0, of validation and of the final test.
   """
@@ -91,7 +91,12 @@ class RunContext:
     return opened
 
   def student_teacher(self, settings: Teacher, name: str) -> StudentTeacher:
-    """Returns the student that acts as teacher `name`, which has these settings."""
+    """Returns the student that acts as the teacher `name`.
+
+    Args:
+      settings: The settings of this teacher.
+      name: The name of the teacher.
+    """
     return StudentTeacher(self, settings, name)
 
   @functools.cached_property
@@ -114,8 +119,8 @@ class RunContext:
   def tokenizer(self) -> tokenizer.Tokenizer:
     """The student's tokenizer.
 
-    It is the base model's own. A student from scratch gets a new one: it is trained on first use,
-    on the training questions and the rationales that exist by then.
+    A pretrained student uses the tokenizer of its base model. For a student from scratch, a new
+    tokenizer is trained on first use, on the training questions and the rationales that exist then.
     """
     path = self.run_dir.path / "tokenizer"
     if not path.exists() and self.settings.student.init != base_model.SCRATCH:
@@ -138,7 +143,7 @@ class RunContext:
     return opened
 
   def round_task(self, round_index: int) -> tasks.Task:
-    """Returns the task whose training questions a round works on."""
+    """Returns the task whose training questions a round uses."""
     return self.task if round_index == 0 else self._later_task
 
   @functools.cached_property
@@ -150,7 +155,7 @@ class RunContext:
     """Returns the training question with this id.
 
     Raises:
-      UserError: The task has no such question (any more).
+      UserError: The task has no such question, or no longer has it.
     """
     if problem_id not in self._problems:
       raise errors.data(
@@ -182,8 +187,8 @@ class RunContext:
     Args:
       problem: The question.
       style: One of the format's styles.
-      given: (stage, text) of the stages that are fixed.
-      **options: What only some formats have, such as `hint`.
+      given: (stage, text) of the stages that are given and not sampled.
+      **options: Options that only some formats have, such as `hint`.
     """
     question = self.task.render(problem)
     return self.format.conversation(
@@ -241,10 +246,11 @@ class RunContext:
     return {name: (self.student, self._weights(round_index, name)) for name in self.format.students}
 
   def initial_params(self, round_index: int, name: str, phase: str) -> Params:
-    """Returns the weights a training phase starts from.
+    """Returns the weights that a training phase starts from.
 
-    The caller owns them: training consumes (donates) them, so the context forgets them. Only
-    `train` may start from the base again (`start_from`): preferences are about what was trained.
+    The caller owns them: training donates their buffers, so the context drops its reference. With
+    start_from="base", the first `train` of every round starts from the base model. `prefer` never
+    does: its pairs were sampled from the newest weights.
     """
     from_base = self.settings.start_from == "base" and phase == "train"
     restart = from_base and not self._trained(round_index)
@@ -253,7 +259,7 @@ class RunContext:
     return params
 
   def _weights(self, round_index: int, name: str) -> Params:
-    """Returns the newest weights up to a round; -1 is the base. Keeps the last ones loaded."""
+    """Returns the newest weights up to a round; -1 is the base. Caches the last ones loaded."""
     while round_index >= 0 and not self._trained(round_index):
       round_index -= 1
     path = self._trained(round_index)[-1].path / name if round_index >= 0 else None
@@ -263,7 +269,7 @@ class RunContext:
     return self._params[name][1]
 
   def _trained(self, round_index: int) -> list[phase_dir.PhaseDir]:
-    """Returns a round's finished training phases that made a step, in the order of its plan."""
+    """Returns a round's finished training phases that took a step, in the order of its plan."""
     finished = self.run_dir.finished(round_index) if round_index >= 0 else {}
     return [
       phase
@@ -283,7 +289,7 @@ class RunContext:
 
 
 def open_task(settings: Settings, group: str = "task") -> tasks.Task:
-  """Opens the task that config.task (or config.cross, as `group` says) names."""
+  """Opens the task that is named in config.task or, with group="cross", in config.cross."""
   chosen: Task | Cross = settings.cross if group == "cross" else settings.task
   worlds = {"arithmetic": settings.world, "taxonomy": settings.taxonomy}
   validation = settings.task.validation if group == "task" else 0

@@ -1,6 +1,6 @@
 """Runs many conversations of a format with students at once.
 
-In every round of turns, all conversations that wait for the same student are answered in one batch.
+In each step, all conversations that wait for the same student are answered in one batch.
 """
 
 from collections.abc import Collection, Generator, Mapping, Sequence
@@ -11,7 +11,7 @@ from distill_jax.runtime.student import Completion, Params
 
 
 class Responder(Protocol):
-  """What a conversation needs of a student."""
+  """The interface of a student that conversations need."""
 
   def generate(self, *args: Any, **kwargs: Any) -> list[Completion]:
     """See Student.generate."""
@@ -39,7 +39,7 @@ class _Pending(NamedTuple):
   """A turn that waits for its answer."""
 
   turn: Turn
-  name: str  # decides the random numbers
+  name: str  # seeds the random numbers
   conversation: int
 
 

@@ -33,7 +33,9 @@ def check(settings: Settings, base: BaseModel) -> None:
   if DEVICE_OF[path] != device:
     raise errors.config("student.attention", path, f"auto or plain: this device is a {device}")
   batches = [(train.batch // train.grad_accum_steps, train.losses.triplet > 0)]
-  if "prefer" in settings.opening + settings.each_round:  # a pair's rows are trees, too
+  if (
+    "prefer" in settings.opening + settings.each_round
+  ):  # the rows of a preference pair are trees, too
     batches.append((settings.prefer.batch // train.grad_accum_steps, True))
   for (rows, trees), length in itertools.product(batches, train.buckets):
     try:

@@ -164,7 +164,7 @@ class Student:
 
     Args:
       params: The trained weights.
-      requests: Prompts with the names that decide their random numbers.
+      requests: Prompts with the names that seed their random numbers.
       samples: How many neighboring equal prompts share one prefill, at most.
       temperature: 0 is greedy.
       top_p: 1 is off.

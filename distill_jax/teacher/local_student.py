@@ -1,6 +1,6 @@
 """A student as teacher: replies are computed on this machine's devices.
 
-This room knows nothing of devices; `runtime` passes in a StudentBackend.
+This module does not use devices itself; `runtime` passes in a StudentBackend.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

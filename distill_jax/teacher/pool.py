@@ -1,9 +1,9 @@
 """Several teachers in one config.
 
 config.teacher is the teacher called "main"; config.teachers holds the others by name.
-config.teacher.by_phase assigns a phase to one of them, config.teacher.pool divides the remaining
-phases' requests by weight. Which teacher receives a request is a function of the seed and the
-request's text, so a resumed run, or a request for more samples, goes to the same one.
+config.teacher.by_phase assigns a phase to one of them; config.teacher.pool divides the requests of
+the remaining phases by weight. The seed and the text of a request determine its teacher, so a
+resumed run, or a request for more samples, goes to the same teacher.
 """
 
 import dataclasses

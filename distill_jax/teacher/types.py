@@ -216,7 +216,7 @@ class Progress:
   pause: float = 0.0
 
   def facts(self) -> dict[str, int | float | str]:
-    """What a progress bar shows beside `done` and `total`, by label."""
+    """What a progress bar shows besides `done` and `total`, by label."""
     facts: dict[str, int | float | str] = {
       "failures": self.failures,
       "retries": self.retries,
@@ -252,7 +252,7 @@ class Ledger(Protocol):
 
 
 class Teacher(Protocol):
-  """Whoever replies: a server, the built-in teacher, recorded files, a student."""
+  """Anything that replies to requests: a server, the built-in teacher, files or a student."""
 
   @property
   def ledger(self) -> Ledger:

@@ -1,8 +1,8 @@
-"""The arithmetic world: multi-step word problems that know the programs that solve them.
+"""The arithmetic world: multi-step word problems, each with the program that solves it.
 
-A pure function of its settings. The hash of a question's content (without names, things and
-distractors) decides which split it may be used in, so train, validation and test share no question,
-not even up to names. out_of_domain has story families of its own.
+A world is a pure function of its settings. The hash of a question's content (without names, things
+and distractors) determines its split, so train, validation and test share no questions, not even
+questions that differ only in names. out_of_domain uses separate story families.
 """
 
 import random
@@ -13,9 +13,9 @@ from distill_jax.worlds import drawing, marking, stories, wordings
 SPLITS = ("train", "validation", "test", "out_of_domain")
 SHARES = {"train": (0.0, 0.7), "validation": (0.7, 0.85), "test": (0.85, 1.0)}
 MOST_STEPS = 5
-# Wordings whose lines are solutions; the excluded one begins its lines with the question.
+# Wordings whose lines can be used as solutions. The excluded one starts each line with a question.
 SOLUTIONS = tuple(words for words in wordings.WORDINGS if words is not wordings.asked)
-PATIENCE = 100  # draws in search of a new question before a question may be repeated
+PATIENCE = 100  # draws without a new question after which a question may be repeated
 
 
 class ArithmeticWorld:
@@ -52,10 +52,10 @@ class ArithmeticWorld:
       steps_min: Fewest steps of a problem.
       steps_max: Most steps of a problem.
       operand_max: Largest number in a question.
-      families: Number of story families in train, validation and test; 0 for all but the held-out
-        ones.
+      families: Number of story families in train, validation and test; 0 for all except those held
+        out for out_of_domain.
       distractors: Probability that a question has a quantity that no step needs.
-      ood_extra_steps: Steps that out_of_domain problems may have beyond `steps_max`.
+      ood_extra_steps: Maximum number of steps of out_of_domain problems beyond `steps_max`.
 
     Raises:
       errors.UserError: A setting is out of range.

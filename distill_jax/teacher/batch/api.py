@@ -1,9 +1,9 @@
 """Teacher backed by the OpenAI Batch API (about half price, up to 24 h).
 
-Every batch is recorded in the teacher cache before it is sent, and its id before it is waited for
-(`store.batches`). After a kill, the next process finds its batches there or, if the kill came
-between a request for a batch and its response, in the server's list. It collects them, and submits
-nothing twice.
+Every batch is recorded in the teacher cache before it is sent, and its ID as soon as the server
+returns it (`store.batches`). After a kill, the next process finds the pending batches in the cache
+or, if the process was killed before the ID arrived, in the server's list. It collects their results
+and submits nothing twice.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,9 +22,9 @@ class BatchTeacher(client.Client):
   """A teacher that asks in batches.
 
   Attributes:
-    poll: Seconds between two looks at a batch.
+    poll: Seconds between polls of a batch.
     batch_size: Maximum number of requests in a file.
-    registry: The batches under way.
+    registry: The pending batches.
   """
 
   def __init__(
@@ -33,8 +33,8 @@ class BatchTeacher(client.Client):
     """Creates a teacher.
 
     Args:
-      poll: Seconds between two looks at a batch.
-      discount: Share by which batches are cheaper than `prices`.
+      poll: Seconds between polls of a batch.
+      discount: Discount of batches on `prices`, as a share.
       batch_size: Maximum number of requests in a file.
       prices: Prices of ordinary calls.
       **options: Of `client.Client`.
@@ -49,7 +49,7 @@ class BatchTeacher(client.Client):
     super().close()
 
   def _check_not_pending(self, keys: set[str]) -> None:
-    """Batches under way are collected by this teacher, so nothing is wrong with them."""
+    """Accepts pending batches: this teacher collects them."""
 
   def _ask(
     self,

@@ -21,7 +21,7 @@ NO_ROOM = ("token_limit_exceeded", "rate_limit_exceeded")  # the server takes no
 
 
 class BatchAsk:
-  """One `ask`: submits, awaits and stores until nothing is missing.
+  """One `ask`: submits batches, waits for them and stores results until nothing is missing.
 
   Attributes:
     answered: Whether the server has given a valid reply in this run.
@@ -58,7 +58,7 @@ class BatchAsk:
       store: Receives the outcomes.
       registry: The batches under way.
       redact: Removes the API key from a text.
-      poll: Seconds between two looks at a batch.
+      poll: Seconds between polls of a batch.
       batch_size: Maximum number of requests in a file.
       max_dollars: Cap on the run's cost.
       max_requests: Cap on the run's HTTP requests.
@@ -88,7 +88,7 @@ class BatchAsk:
     return sum(batch.samples for batch in self._awaited())
 
   def stop(self, reason: BaseException) -> None:
-    """Sends nothing and waits for nothing from now on; `run` raises the first reason."""
+    """Stops sending and waiting; `run` raises the first reason."""
     self._stop_reason = self._stop_reason or reason
     self._stopping.set()
 
@@ -143,7 +143,7 @@ class BatchAsk:
     return [batch for batch in self._registry.pending() if batch.name in names]
 
   async def _submit(self) -> None:
-    """Submits the missing samples that are not under way."""
+    """Submits the missing samples that are in no pending batch."""
     if self._no_room and self._awaited():
       return
     claimed, rows = self._registry.claimed(), []
@@ -168,7 +168,7 @@ class BatchAsk:
       await self._create(name, b"".join(row.content for row in part))
 
   def _take_stored(self, keys: Iterable[str]) -> None:
-    """Takes over the replies that another run's batch has brought meanwhile."""
+    """Uses the replies that another run's batch has stored in the meantime."""
     for key, outcome in self._store.lookup(keys, self._run_phase).items():
       if isinstance(outcome, types.Reply):
         missing = self._missing.pop(key).missing
@@ -199,7 +199,7 @@ class BatchAsk:
     )
 
   async def _poll(self, awaited: Iterable[batches.PendingBatch], last_collected: float) -> bool:
-    """Looks at each batch once and collects those that have ended. Whether there were any."""
+    """Polls each batch once and collects those that have ended. Returns whether any has ended."""
     collected, self._done = False, {}
     for batch in awaited:
       if not batch.id:  # of another run, which has not sent it yet
@@ -354,7 +354,7 @@ class BatchAsk:
     if state.status == "cancelled" and self._missing:
       replies = sum(isinstance(outcome, types.Reply) for outcome in reader.outcomes.values())
       raise errors.teacher(
-        f"batch {state.id} was cancelled at {self._config.base_url}; {replies} of its replies are"
+        f"batch {state.id} was canceled at {self._config.base_url}; {replies} of its replies are"
         f" stored, {len(self._missing)} are missing: run the same command again to request them"
       )
 

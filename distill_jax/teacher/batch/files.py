@@ -3,8 +3,8 @@
   DIRECTORY/round_00_0_demonstrate_001.jsonl       requests, for `vllm run-batch -i`
   DIRECTORY/round_00_0_demonstrate_001.out.jsonl   results, as its `-o` writes them
 
-An `ask` stops the run (exit code 75) until its results are there. Every result is stored, in
-whatever order they come; lines that are missing or failed go into the next file.
+An `ask` stops the run (exit code 75) until its results exist. Every result is stored; results may
+be in any order. Missing or failed lines go into the next file.
 """
 
 import collections
@@ -53,7 +53,7 @@ class RequestFile:
 
 
 class FileTeacher(client.Client):
-  """A teacher that connects to nothing."""
+  """A teacher that exchanges files and opens no connection."""
 
   def __init__(
     self,
@@ -69,7 +69,7 @@ class FileTeacher(client.Client):
     Args:
       directory: Where the files are.
       batch_size: Maximum number of requests in a file.
-      base_url: Stands for the server in cache keys.
+      base_url: Identifies the server in cache keys.
       identity: As for `client.Client`.
       **options: Of `client.Client`.
     """

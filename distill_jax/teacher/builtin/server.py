@@ -76,7 +76,7 @@ class Server:
     Args:
       answer: Makes the replies.
       port: TCP port; 0 for a free one.
-      model: Its name of the model.
+      model: Name under which the server offers its model.
       latency: Seconds before each answer.
       script: Which requests meet which faults.
       log: File that gets a line of JSON for each request answered in full; "" for none.

@@ -1,7 +1,7 @@
 """The built-in teacher: knows the world its questions come from, and replies like a language model.
 
-Its replies are a function of the messages and the sample's number alone, so a run that was
-interrupted gets the replies it would have got otherwise.
+Its replies are a function of the messages and the sample number, so an interrupted run gets the
+same replies as an uninterrupted one.
 """
 
 import re

@@ -1,8 +1,8 @@
 """Teacher backed by any server that implements OpenAI's chat completions API.
 
-The built-in server included. Nothing is paid for twice: samples in the cache are not requested, and
-every reply is on disk before it is used. The API key is read from the environment or a file, and
-leaves the process in one HTTP header only.
+This includes the built-in server. No reply is paid for twice: samples in the cache are not
+requested, and every reply is on disk before it is used. The API key is read from the environment or
+a file, and leaves the process only in one HTTP header.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """The loop that sends requests: rate limit, budget, retries, and storing of replies.
 
-A worker takes a job, waits for the gate, sends a request for the job's missing samples, classifies
-the response, stores the outcome and repeats. When the run must stop, nothing new is sent; requests
-in flight are awaited and stored, then the reason is raised.
+A worker takes a job, waits at the gate (rate_limit.Gate), sends a request for the job's missing
+samples, classifies the response, stores the outcome and repeats. When the run must stop, no further
+request is sent, the replies in flight are awaited and stored, and then the reason is raised.
 """
 
 import asyncio
@@ -17,16 +17,16 @@ from distill_jax.teacher.client import progress, rate_limit, request_jobs, trans
 from distill_jax.teacher.store import ledger, writer
 
 DEAD_AFTER = (
-  8  # consecutive jobs given up (or one per worker) after which the server counts as down
+  8  # if this many consecutive jobs fail (and at least one per worker), the server counts as down
 )
 NOTHING_LOST = "Replies received so far are saved; re-run the same command"
 
 
 class Dispatcher:
-  """Sends the jobs of one `ask`; lives in one event loop.
+  """Sends the jobs of one `ask`, within one event loop.
 
   Attributes:
-    answered: Whether the server ever gave a valid reply in this run.
+    answered: Whether the server has given a valid reply in this run.
   """
 
   def __init__(
@@ -47,7 +47,7 @@ class Dispatcher:
       http: Sends one request.
       config: How requests are sent.
       store_writer: Writes outcomes to the cache.
-      limiter: Decides when requests may leave.
+      limiter: Decides when requests may be sent.
       budget: The run's caps.
       meter: Reports progress.
       redact: Removes the API key from a text.
@@ -68,10 +68,11 @@ class Dispatcher:
     return self._budget.in_flight
 
   async def run(self, jobs: Sequence[request_jobs.Job], temperature: float) -> None:
-    """Returns when no samples are missing.
+    """Sends requests until no samples are missing.
 
     Raises:
-      UserError: The run cannot continue, or what `stop` was given.
+      UserError: The run cannot continue.
+      BaseException: The reason given to `stop`.
     """
     queue = collections.deque(jobs)
     async with asyncio.TaskGroup() as workers:
@@ -81,7 +82,7 @@ class Dispatcher:
       raise self._stop_reason
 
   def stop(self, reason: BaseException) -> None:
-    """Sends nothing from now on; `run` raises the first reason once nothing is in flight."""
+    """Stops sending; `run` raises the first reason once no request is in flight."""
     self._stop_reason = self._stop_reason or reason
     self._stopping.set()
     self._gate.close()
@@ -98,7 +99,7 @@ class Dispatcher:
   ) -> None:
     """Sends requests until none of the job's samples are missing, or the run stops."""
     sent = 0  # requests since the last completed one
-    tries = 0  # those of them that were not rate limited
+    tries = 0  # failed attempts among them, not counting 429s
     waited = 0.0  # seconds
     while job.missing and self._stop_reason is None:
       tokens_in, tokens_out = request_jobs.max_usage(self._config, job)
@@ -117,7 +118,7 @@ class Dispatcher:
           f" {verdict.advice}"
         )
       elif isinstance(verdict, verdicts.Skip) and verdict.kind == "bad_request" and job.schema:
-        job.schema, job.schema_rejected = False, True  # the schema may be what it rejects
+        job.schema, job.schema_rejected = False, True  # the schema may be the cause: try without
       elif isinstance(verdict, verdicts.Skip):
         await self._skip(job, response, verdict, sent)
       else:
@@ -131,17 +132,17 @@ class Dispatcher:
   async def _send(
     self, job: request_jobs.Job, temperature: float, retry: bool, tokens_in: int, tokens_out: int
   ) -> tuple[transport.Response, float]:
-    """Sends one request for all missing samples; the gate has been passed.
+    """Sends one request for all missing samples, once the gate has admitted it.
 
-    Reserves dollars before, and settles tokens and dollars after.
+    Reserves its highest possible cost first, and returns unused tokens and dollars afterward.
 
     Returns:
-      (the response, when the request left).
+      (the response, when the request was sent).
     """
     reserved, unused = ledger.dollars(self._config.prices, tokens_in, tokens_out), 0
     try:
       await self._budget.reserve(reserved)
-      if self._stop_reason is not None:  # since this request began to wait for the budget
+      if self._stop_reason is not None:  # set while this request waited for the budget
         self._budget.release(reserved, sent=False)
         raise self._stop_reason
     except BaseException:
@@ -220,7 +221,7 @@ class Dispatcher:
   async def _charge(
     self, job: request_jobs.Job, response: transport.Response, verdict: verdicts.Retry, attempt: int
   ) -> None:
-    """Stores the cost of a response that cannot be used: as a failure, until a reply comes."""
+    """Stores the cost of an unusable response as a failure; a later reply replaces the failure."""
     if not any(verdict.tokens):
       return
     tokens_in, tokens_out = verdict.tokens
@@ -263,22 +264,22 @@ class Dispatcher:
     waited: float,
     sent_at: float,
   ) -> float:
-    """Waits before the next attempt, or gives the job up.
+    """Waits before the next attempt, or gives up the job.
 
     Returns:
-      The seconds that count towards `max_wait`.
+      The seconds that count toward `max_wait`.
     """
     config, requested = self._config, verdict.wait
     note = f"({self._redact(verdict.reason)}{_request_note(response)})"
     if requested is not None and waited + requested > config.max_wait:
       raise errors.teacher(
-        f"{config.base_url} asks to wait {requested:g} s {note}, longer than what is left of"
+        f"{config.base_url} asks to wait {requested:g} s {note}, more than what is left of"
         f" config.teacher.max_wait={config.max_wait:g} s. {NOTHING_LOST} later, or raise max_wait"
       )
     if tries >= config.max_attempts:
       await self._give_up(job, response, verdict, attempt)
       return 0.0
-    if verdict.rate_limited:  # every request waits, this one at the gate
+    if verdict.rate_limited:  # all requests wait, at the gate
       seconds = self._limiter.on_rate_limited(sent_at, requested, time.monotonic())
     else:
       seconds = rate_limit.backoff(tries) if requested is None else requested
@@ -321,7 +322,7 @@ class Dispatcher:
     self._meter.done(len(outcomes), len(outcomes), 0)
 
   async def _sleep(self, seconds: float) -> None:
-    """Sleeps, at most until the run stops."""
+    """Sleeps; returns early if the run stops."""
     try:
       async with asyncio.timeout(seconds):
         await self._stopping.wait()
@@ -356,12 +357,12 @@ def _failure(
 
 
 def _request_note(response: transport.Response) -> str:
-  """The server's name for the request, for a report to its operator."""
+  """The server's ID of the request, as a note that users can pass on to its operator."""
   return f" (request {response.request_id})" if response.request_id else ""
 
 
 def _unused_tokens(verdict: verdicts.Verdict, tokens_in: int, tokens_out: int) -> int:
-  """How many of the reserved tokens return to the per-minute allowance."""
+  """The number of reserved tokens that were not used, and return to the per-minute allowance."""
   if isinstance(verdict, verdicts.Completed):
     used_in = tokens_in if verdict.tokens_in is None else verdict.tokens_in
     used_out = tokens_out if verdict.tokens_out is None else verdict.tokens_out

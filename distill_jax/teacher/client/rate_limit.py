@@ -33,7 +33,7 @@ LONG_RUN_FACTOR = 0.97  # of a rate that lasted for LONG_RUN, so is close to the
 SHORT_RUN, LONG_RUN = 2.0, 4.0  # seconds
 CONCURRENCY_STEP = 0.05  # growth of the concurrency limit per round trip, at least one request
 INITIAL_RATE_GROWTH = 0.5  # of the rate per second; halved with each episode
-MIN_RATE_GROWTH = 0.01  # lower bound; used at once close to a rate that lasted for LONG_RUN
+MIN_RATE_GROWTH = 0.01  # lower bound; applies immediately near a rate that lasted for LONG_RUN
 HOLD = 20.0  # seconds (times the wait, if longer than 1 s) before such a rate is probed again
 CEILING_SLACK = 1.04  # a rate this far above the last measured one shows that it was no limit
 MIN_WINDOW = 1.0  # seconds over which an acceptance rate can be measured
@@ -152,7 +152,7 @@ class AdaptiveLimiter:
     return max(0.0, self._paused_until - now)
 
   def on_send(self, tokens: float, now: float) -> None:
-    """A request of at most `tokens` tokens leaves."""
+    """Records that a request of at most `tokens` tokens is sent."""
     self.in_flight += 1
     self._next_at = max(self._next_at, now - CATCH_UP) + 1.0 / self.rate
     if self._requests:
@@ -212,7 +212,7 @@ class AdaptiveLimiter:
     self._rate_bound = False
 
   def pause(self, seconds: float, now: float) -> None:
-    """Holds all requests for `seconds`; afterwards they leave one by one."""
+    """Holds all requests for `seconds`; after that, they are sent one by one."""
     if now + seconds > self._paused_until:
       self._paused_until = now + seconds
       self._next_at = max(self._next_at, self._paused_until)
@@ -266,7 +266,7 @@ class AdaptiveLimiter:
 
 
 class Gate:
-  """Where workers wait for the limiter, first in, first out; lives in one event loop."""
+  """Queue in which workers wait for the limiter, first in, first out; belongs to one event loop."""
 
   def __init__(self, limiter: AdaptiveLimiter, clock: Callable[[], float] = time.monotonic):
     self._limiter, self._clock = limiter, clock
@@ -300,7 +300,7 @@ class Gate:
     self._wake()
 
   def close(self) -> None:
-    """Lets no request leave from now on."""
+    """Closes the gate: no further request may be sent."""
     self._closed = True
     while self._waiting:
       _, turn = self._waiting.popleft()
@@ -310,7 +310,7 @@ class Gate:
       self._timer.cancel()
 
   def _wake(self) -> None:
-    """Lets the requests leave that may, and schedules itself for the next."""
+    """Admits the requests that may be sent now, and schedules itself for the next one."""
     if self._timer is not None:
       self._timer.cancel()
       self._timer = None

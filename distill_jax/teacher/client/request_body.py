@@ -1,4 +1,4 @@
-"""The parts of a request body beside the conversation.
+"""The optional parts of a request body.
 
 Extra body fields (teacher.extra_body) and, for structured replies (teacher.structured), a JSON
 schema, until the server rejects it.

@@ -180,7 +180,7 @@ def classify_status(
 
 
 def requested_wait(headers: Mapping[str, str], now: float) -> float | None:
-  """Seconds that an error response asks to wait, in any spelling; None if it does not say.
+  """Seconds that an error response asks to wait, in any format; None if it does not say.
 
   retry-after-ms and retry-after take precedence; then the resets of the exhausted rate limits, or
   of all of them if the server does not say which are exhausted.
@@ -212,7 +212,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 
 def parse_wait(value: str, now: float) -> float | None:
-  """Seconds from `now` (Unix time) in any spelling that servers use; None if unreadable.
+  """Seconds from `now` (Unix time), in any format that servers use; None if unreadable.
 
   A number of seconds, a Go duration (6m0s, 1.5s, 20ms), an HTTP or ISO 8601 date, or a Unix time in
   seconds or milliseconds.

@@ -45,7 +45,7 @@ class RunLedger:
 class Budget:
   """Hard caps on dollars and HTTP requests.
 
-  Each request reserves its highest possible cost before it is sent, and releases it afterwards.
+  Each request reserves its highest possible cost before it is sent, and releases it afterward.
   Belongs to one event loop.
 
   Attributes:
