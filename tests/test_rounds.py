@@ -12,7 +12,7 @@ import pytest
 
 from configs import quickstart
 from distill_jax import errors, records, rounds, settings, summary
-from distill_jax.cli import commands
+from distill_jax.cli import commands, main, show
 from distill_jax.config.read import read_settings
 from distill_jax.phases import feedback, train
 from distill_jax.run_dir import phase_dir
@@ -210,13 +210,28 @@ def test_evaluate_and_sample_use_the_run(plain, capsys, tmp_path):
   ]
 
 
+def test_every_row_that_a_run_writes_has_its_question(plain, capsys):
+  path = plain[1].path
+  phases = [(rows.round_index, rows.phase) for rows in show.find(path)]
+  assert phases == [
+    *((0, name) for name in ("demonstrate", "exam", "train", "evaluate")),
+    *((1, name) for name in ("exam", "feedback", "train", "evaluate")),
+    *((None, name) for name in ("out_of_domain", "test")),
+  ]
+  for round_index, phase in phases:
+    where = [f"--phase={phase}", *([] if round_index is None else [f"--round={round_index}"])]
+    assert main.main(["show", f"--workdir={path}", "--n=0", *where]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert rows and all(row["question"] and row["gold"] for row in rows)
+
+
 def test_a_run_is_exported_with_a_model_card_of_its_rounds(plain, tmp_path):
   out = tmp_path / "out"
   options = dict(workdir=str(plain[1].path), round=-1, out=str(out))
   commands.export(read_settings(config()), **options, dtype="float32", verify=False)
   card = (out / "README.md").read_text()
   assert "Question: QUESTION\nReasoning:\n```" in card and "n=10)" in card
-  with pytest.raises(errors.UserError, match="is there already"):
+  with pytest.raises(errors.UserError, match="already exists; remove it"):
     commands.export(read_settings(config()), **options, dtype="float32", verify=False)
 
 

@@ -15,6 +15,29 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 # Name: file, text to replace, replacement, and the tests that must fail.
 MUTATIONS = {
+  "show calls wrong attempts right": (
+    "cli/show.py", "return row.correct\n", "return not row.correct\n", "tests/cli/test_show.py",
+  ),
+  "show takes whole attempts for cut ones": (
+    "cli/show.py", 'return row.finish != "stop"', 'return row.finish == "stop"',
+    "tests/cli/test_show.py",
+  ),
+  "a torn last line is read": (
+    "run_dir/questions.py", 'content.split(b"\\n")[:-1]', 'content.split(b"\\n")',
+    "tests/cli/test_show.py",
+  ),
+  "control characters reach the terminal": (
+    "console.py", "not _unprintable(c)", "True", "tests/test_console.py",
+  ),
+  "a round's line is wider than 80 columns": (
+    "round_text.py", "WIDTH = 80", "WIDTH = 120", "tests/test_console.py",
+  ),
+  "compiled decode programs are announced again": (
+    "runtime/student.py", "_CALLED.add(compiled_for)", "pass", "tests/runtime/test_compiling.py",
+  ),
+  "a compiled train step is announced again": (
+    "runtime/fit.py", "train_step.called.add(shapes)", "pass", "tests/runtime/test_compiling.py",
+  ),
   "the triplet's sign is flipped": (
     "learning/losses.py", "margin - gap_B", "margin + gap_B", "tests/learning/test_losses.py",
   ),

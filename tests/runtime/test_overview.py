@@ -4,6 +4,8 @@ import io
 
 import pytest
 
+from distill_jax import errors, rounds
+from distill_jax.cli import main
 from distill_jax.config import recipes, rules_teacher
 from distill_jax.config.read import read_settings
 from distill_jax.console import Console
@@ -37,6 +39,21 @@ def test_the_first_line_names_task_counts_teacher_student_devices_and_directory(
     "student llama from scratch with at most 252,384 parameters; "
     f"8 x cpu; directory {tmp_path / 'run'}"
   )
+
+
+def test_it_is_the_first_line_of_a_run_and_readers_find_their_files(tmp_path, monkeypatch, capsys):
+  def stop(ctx):
+    raise errors.budget("stop here")
+
+  monkeypatch.setattr(rounds, "run", stop)
+  words = [f"--config.{key}={value}" for key, value in SMALL.items()]
+  run_dir = tmp_path / "run"
+  command = ["run", "--config=quickstart", f"--workdir={run_dir}", *words]
+  assert main.main(command) == errors.BUDGET
+  lines = capsys.readouterr().out.splitlines()
+  assert lines[0].startswith("quickstart: task arithmetic (30 train, 5 validation, ")
+  assert lines[0].endswith(f"directory {run_dir}")
+  assert (run_dir / readme.README).exists() and len(questions.read(run_dir)) == 45
 
 
 def test_several_students_and_adapters_are_named(tmp_path):
