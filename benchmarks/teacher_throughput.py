@@ -1,4 +1,4 @@
-"""Requests per second to a teacher on this machine, beside a bare loop over the openai package.
+"""Requests per second to a teacher on this machine, compared with a bare loop over openai.
 
   python -m benchmarks.teacher_throughput
   python -m benchmarks.teacher_throughput --workers=64 --latency=0.2 --requests=2000
@@ -12,7 +12,7 @@ The server is the built-in one, in its own process, with the given latency.
   included.
 - ours, all cached: the same questions again.
 
-They take turns; medians are reported.
+They run alternately; medians are reported.
 """
 
 import argparse

@@ -5,20 +5,21 @@
 
 Round 0: the teacher annotates the training questions with chains of thought. The student is tuned
 on (instruction, input, chain of thought).
-Round 1: the tuned student answers training questions twice, asked for a chain of thought and asked
-plainly. Pairs of its answers train it with DPO against the tuned student.
+Round 1: the tuned student answers each training question with two prompts: one that asks for a
+chain of thought and one that does not. Pairs of its answers train it with DPO; the reference policy
+is the tuned student.
 
-From the paper: 4 epochs of tuning with a cosine schedule; one refinement with 100 warm-up steps,
-batch 128 and at most 1,000 steps. Its learning rates, for students of 7 and 13 billion parameters,
-are 2e-5 for tuning and 1e-6 for DPO; its weight decay is 1e-4. Its warm-up of 3 % is train.warmup
-steps here. It keeps the checkpoint with the lowest validation loss; here each round has one
-student.
+From the paper: 4 epochs of tuning with a cosine schedule; one round of DPO with 100 warm-up steps,
+batch size 128 and at most 1,000 steps. Its learning rates, for students of 7 and 13 billion
+parameters, are 2e-5 for tuning and 1e-6 for DPO; its weight decay is 1e-4. It warms up over 3 % of
+the steps; here, train.warmup is a number of steps. It keeps the checkpoint with the lowest
+validation loss; here, each round keeps its last weights.
 
-Ours, because the paper leaves it open (its Appendix B was not released as text): 4 samples per
-question at temperature 1; beta 0.1, as in Rafailov et al. 2023; a pair belongs to the prompt that
-asks for a chain of thought, because that one is scored; and pair.policy=both prefers a right chain
-of thought over a wrong plain answer, since a wrong chain of thought is no better than a right short
-answer. pair.policy=cot_over_plain prefers by style alone.
+Our choices where the paper is silent (its Appendix B was not released as text): 4 samples per
+question at temperature 1; beta 0.1, as in Rafailov et al. 2023; the prompt of a pair is the one
+that asks for a chain of thought, because evaluation uses that one; and pair.policy=both prefers a
+correct chain of thought over a wrong plain answer, since a wrong chain of thought is no better than
+a correct short answer. pair.policy=cot_over_plain ignores whether the answers are correct.
 
 Tuning only:       --config.rounds=0
 DPO only:          --config.opening="('exam','pair','prefer')" --config.rounds=0

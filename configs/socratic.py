@@ -4,14 +4,14 @@
   distill-jax run --config=socratic:quick --workdir=runs/socratic_quick
 
 The teacher splits each training question into sub-questions with their solutions. Decompositions
-that do not end in the right answer are dropped. A decomposer learns to ask and a solver learns to
+that do not end in the correct answer are dropped. A decomposer learns to ask and a solver learns to
 answer; both start from the same model. At inference they alternate, without the teacher, until the
 decomposer says that there are no more questions.
 
-Ours, because the paper leaves it open and released no code: the decomposer sees the solutions so
-far (socratic.solutions=False asks all sub-questions from the problem alone); only target tokens are
-trained on; optimizer, learning rate, epochs and greedy decoding; and asking ends with an end mark
-or after socratic.max_steps.
+Our choices where the paper is silent (its code was not released): the decomposer sees the solutions
+so far (with socratic.solutions=False, only the problem); only target tokens are trained on;
+optimizer, learning rate, epochs and greedy decoding; and the sub-questions end with an end mark or
+after socratic.max_steps.
 
 Ablations: --config.socratic.mode=unified    one student writes questions and solutions in one text
            --config.format=cot               the chain-of-thought baseline

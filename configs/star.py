@@ -4,12 +4,12 @@
     --config.student.init=DIRECTORY_OR_HUB_NAME --config.train.lr=1e-5
   distill-jax run --config=star:quick --workdir=runs/star_quick
 
-There is no teacher, only gold answers. In each round the student solves the training questions
-greedily. It tries the ones it gets wrong again, with the right answer as a hint. Then the base
-model is trained on everything that is right.
+There is no teacher, only gold answers. In each round, the student solves the training questions
+greedily and retries those that it got wrong with the correct answer as a hint. Then the base model
+is trained on all correct rationales.
 
-The full size needs a student that can reason a little after three worked examples. A student from
-scratch cannot, so the quick size first trains on a teacher's rationales for a few questions.
+The full size needs a pretrained student that can reason from three worked examples. A student from
+scratch cannot, so the quick size first trains it on a teacher's rationales for a few questions.
 """
 
 from ml_collections import ConfigDict

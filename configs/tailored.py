@@ -3,22 +3,24 @@
   distill-jax run --config=tailored --workdir=runs/tailored
   distill-jax run --config=tailored:quick --workdir=runs/tailored_quick
 
-Round 0: the teacher annotates every training question without seeing the student. The untrained
-student takes the exam, which gives wrong answers to contrast with. The student trains.
-Rounds 1 to 3: the student takes the exam, the teacher sees its mistakes and writes rationales for
-them, and the student trains on those (SFT) and on its own mistakes (self-reflection: the triplet
-loss).
+Round 0: the teacher annotates every training question without seeing the student's answers. The
+untrained student takes the exam; its wrong answers are the negatives of the triplet loss. The
+student trains.
+Rounds 1 to 3: the student takes the exam, the teacher sees its mistakes and writes rationales that
+correct them, and the student trains on all rationales so far (SFT) and on its own mistakes
+(self-reflection: the triplet loss).
 
 From the paper and its code: 4 samples at temperature 1; SFT + 0.5 * triplet with margin 1; up to 10
-positives and 4 negatives per question; prompt weight 0.1 over all tokens; responses of at most 192
-tokens on a prompt whose keys and values are detached; AdamW, batch 16, 10 epochs, 100 warm-up
-steps, then a constant rate; 3 rounds, each from the previous round's weights.
+positives and 4 negatives per question; prompt tokens with weight 0.1, and the weighted sum divided
+by the number of all tokens; in the triplet loss, responses of at most 192 tokens and no gradient
+through the prompt's keys and values; AdamW, batch size 16, 10 epochs, 100 warm-up steps, then a
+constant learning rate; 3 rounds, each starting from the previous round's weights.
 
-Ours, because the paper and its code leave it open: the prompts; rationales accumulate
-(accumulate_rationales=True); a run stops after two rounds without a gain on validation; one
-rationale per question at first (demonstrate.rationales=2 gives the triplet loss a second right text
-already in round 0); and, for the student from scratch, its size and learning rate (theirs, 7e-6, is
-for GPT-J 6B).
+Our choices where the paper and its code are silent: the prompts; rationales accumulate
+(accumulate_rationales=True); a run stops after two rounds without a gain in validation accuracy;
+round 0 requests one rationale per question (with demonstrate.rationales=2, the triplet loss already
+has a second correct rationale in round 0); and the size and learning rate of a student from scratch
+(the paper's rate, 7e-6, is for GPT-J 6B).
 
 Ablations: --config.train.losses.triplet=0   --config.feedback.kind=blind   --config.rounds=1
            --config.contrast.negatives=1     --config.triplet.pool=mean

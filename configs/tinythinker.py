@@ -3,32 +3,32 @@
   distill-jax run --config=tinythinker --workdir=runs/tinythinker
   distill-jax run --config=tinythinker:quick --workdir=runs/tinythinker_quick
 
-Round 0: the teacher, which is shown the right answer, writes key information and a verdict on each
-option. One T5 learns the three stages; a batch holds one stage.
-Rounds 1 to 5: the student samples recalls (the other stages are greedy), then analyses from every
-right recall. Texts that led to right answers are preferred over texts that led to wrong ones: DPO
-plus 0.5 times the NLL of the chosen side, against the previous round's student. Pairs are built
-anew in each round. Summaries are not trained on pairs.
+Round 0: the teacher, which is told the correct answer, writes key information and a verdict on each
+option. One T5 learns the three stages; each batch contains examples of one stage.
+Rounds 1 to 5: the student samples recalls (the other stages are greedy), then analyses for recalls
+that led to correct answers. Texts that led to correct answers are preferred over texts that led to
+wrong ones. The loss is DPO plus 0.5 times the NLL of the chosen side; the reference policy is the
+previous round's student. Each round builds new pairs, of recalls and analyses only.
 
 From the authors' code: 8 replies per question at temperature 0.8 with 256 tokens (4 for OpenBookQA
-and StrategyQA), requested up to 3 times; key information more than 10 edits apart; interval 100,
-batch 64, 10 epochs, AdamW without weight decay, cosine; 10 samples at temperature 0.7; beta 0.5,
-alpha 0.5, learning rate 5e-6, batch 32.
+and StrategyQA), requested up to 3 times; key information more than 10 edits apart; SFT with
+interval 100, batch size 64, 10 epochs, AdamW without weight decay, cosine schedule; DPO with 10
+samples at temperature 0.7, beta 0.5, NLL weight (alpha) 0.5, learning rate 5e-6, batch size 32.
 
 What differs from their code:
   warm-up is a tenth of all steps          train.warmup and prefer.warmup steps here
   an epoch of DPO is evaluation windows    prefer.epochs passes over the pairs
   all recall pairs, then all analyses      mixed
-  analyses of recalls that have a pair,    analyses of the student's right recalls of every question
+  analyses of recalls that have a pair,    analyses of the student's correct recalls, all questions
     a teacher's among them
   a round's student is the checkpoint      its last checkpoint
     with the best validation accuracy
   a majority of the replies replaces gold  gold stays; theirs is demonstrate.relabel=majority
-  StrategyQA, too                          a task must have options
-Defects of their code that change numbers are in config.compat.tinythinker.
+  also supports StrategyQA                 a task must have options
+config.compat.tinythinker reproduces defects of their code that affect the results.
 
-Scoring is greedy. With --config.evaluate.num_votes=10 ten sampled attempts vote; ties go to the
-answer given first, and an attempt without an answer has no vote.
+Evaluation is greedy. With --config.evaluate.num_votes=10, ten sampled attempts vote; ties go to the
+answer given first, and an attempt without an answer does not vote.
 
 Ablations: --config.staged.reflect="('recall',)"   --config.rounds=0
            --config.staged.interval=0              --config.prefer.nll_weight=0

@@ -3,15 +3,15 @@
   distill-jax ablate --config=sweeps/tailored --workdir=runs/claims_tailored
   distill-jax ablate --config=sweeps/tailored:full --workdir=runs/full_tailored
 
-`claims` (5 seeds): do several rounds beat a single one with at least as many replies and equally
-many steps, does self-reflection help, and does it help that the teacher sees the mistakes? `full`
-(3 seeds) removes or changes every part, one at a time. Both are at testbed scale:
+`claims` (5 seeds): do several rounds beat a single round with at least as many replies and the same
+number of steps, does self-reflection help, and does it help that the teacher sees the mistakes?
+`full` (3 seeds) removes or changes one part at a time. Both are at testbed scale:
 configs/quickstart.py with fewer questions and steps.
 
-The teacher demonstrates a third of the questions, and every exam is on all of them, so feedback
-goes where the student fails. The single round gets its replies in two ways: several rationales of
-the same third, or two each of more questions. The table shows how many replies each row used. No
-run stops early, so all rows have equally many steps.
+The teacher demonstrates a third of the questions, but every exam covers all of them, so feedback
+goes to the questions that the student gets wrong. The single round gets its replies in two ways:
+several rationales for each question of that third, or two for each of more questions. The table
+shows how many replies each row used. No run stops early, so all rows take the same number of steps.
 """
 
 import math

@@ -4,9 +4,9 @@
   distill-jax ablate --config=sweeps/tinythinker:full --workdir=runs/full_tinythinker
 
 `claims` (5 seeds) compares three stages with fewer, and rounds of reflection with none. `full`
-(3 seeds) varies what is reflected on, how often, and how. Both use configs/tinythinker.py:quick
-unreduced, because with a third of its questions no row does better than guessing. All rows have
-equally many steps of supervised training.
+(3 seeds) varies what is reflected on, how often, and how. Both use configs/tinythinker.py:quick at
+its full size, because with a third of its questions no row beats guessing. All rows take the same
+number of supervised training steps.
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
 """Decompositions of a problem: its steps as (sub-question, solution) pairs.
 
-GSM8K has both. StrategyQA has facts and sub-questions, but no solutions; a sub-question may refer to
-earlier answers ("Is #1 below #2?"). See `with_solutions`.
+GSM8K has both. StrategyQA has facts and sub-questions, but no solutions; a sub-question may refer
+to earlier answers ("Is #1 below #2?"). See `with_solutions`.
 """
 
 import re

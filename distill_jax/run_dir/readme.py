@@ -1,4 +1,4 @@
-"""README.md of a run directory: what each file is, for a person who opens it."""
+"""README.md of a run directory: explains each file."""
 
 import pathlib
 
@@ -7,24 +7,24 @@ from distill_jax.run_dir import phase_dir
 README = "README.md"
 TEXT = """# A run of distill_jax
 
-Question, gold answer and what was written about it, side by side:
+Show the records of a phase with their questions and gold answers:
 
     distill-jax show --workdir=. --round=1 --phase=exam --filter=wrong
 
-Files of records (`.jsonl`) have one JSON object per line. Files that are not of use to you can be
-ignored, but not removed: re-running the command of the run resumes it from them.
+Files of records (`.jsonl`) have one JSON object per line. Do not remove files: the run resumes from
+them when its command is run again.
 
 | file | content |
 | --- | --- |
 | `README.md` | this page |
 | `config.json` | every setting of the run |
-| `questions.jsonl` | every question: id, split, question, choices, gold answer, sub-questions |
+| `questions.jsonl` | every question: ID, split, question, choices, gold answer, sub-questions |
 | `summary.json` | results: a row per round, and the final scores; written at the end |
 | `teacher.sqlite` | the teacher's replies and what they cost (`distill-jax teacher cache show`) |
 | `batches/` | requests and results of the Batch API or of an offline server |
 | `references.sqlite` | reference log-probabilities of preference pairs |
 | `tokenizer/` | the student's tokenizer |
-| `base/` | config and digest of the model the student starts from, if it is not from scratch |
+| `base/` | config and digest of the pretrained model that the student starts from, if any |
 | `seconds.json` | run time in seconds, over all restarts |
 | `round_00/`, `round_01/`, ... | the phases of each round, numbered in their order |
 | `final/` | the scores of the best round on the test questions: a directory per split |
@@ -40,7 +40,7 @@ Each phase has a directory with some of these files:
 | `hinted.jsonl` | rationalize | attempts of the student that was told the answer |
 | `pairs.jsonl` | pair | preferred and rejected answers, with reference log-probabilities |
 | `examples.jsonl` | train | prompts and targets, as the student was trained on them |
-| `contrasts.jsonl` | train | right and wrong texts for the triplet loss |
+| `contrasts.jsonl` | train | correct rationales and wrong attempts for the triplet loss |
 | `metrics.jsonl` | train, prefer | loss and other measures, every few steps |
 | `student/` | train, prefer | the weights after this phase (or `decomposer/` and `solver/`) |
 | `checkpoints/` | train, prefer | the state to resume from, only while the phase runs |
