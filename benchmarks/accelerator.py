@@ -107,7 +107,7 @@ def train(config: decoder.Config, args: argparse.Namespace, facts: dict[str, Any
   """Measures training steps."""
   mesh = sharding.make_mesh(fsdp=args.fsdp)
   arrays = typical_batch(config, rows=args.rows, length=args.length)
-  batch = jax.device_put(objectives.batch_of(arrays), sharding.batch(mesh))
+  batch = jax.device_put(objectives.as_batch(arrays), sharding.batch(mesh))
   update, state = train_step.compiled(config, mesh, remat=facts["remat"], path=args.attention)
   with jax.set_mesh(mesh):
     program = update.lower(state, batch, ()).compile()
@@ -143,21 +143,23 @@ def decode(config: decoder.Config, args: argparse.Namespace, facts: dict[str, An
   """Measures decoding."""
   mesh, rows = sharding.make_mesh(), facts["rows"]
   shapes = decoder.shapes(config)
-  places = sharding.of_params(mesh, decoder.axes(config), shapes)
-  params = jax.jit(lambda key: decoder.init(config, key), out_shardings=places)(jax.random.key(0))
+  shardings = sharding.of_params(mesh, decoder.axes(config), shapes)
+  params = jax.jit(lambda key: decoder.init(config, key), out_shardings=shardings)(
+    jax.random.key(0)
+  )
   rng = np.random.Generator(np.random.PCG64(0))
   prompts = rng.integers(3, config.vocab, (rows, args.prompt), dtype=np.int32)
   every, keys = np.arange(rows, dtype=np.int32), rng.integers(0, 2**32, (rows, 2), dtype=np.uint32)
 
   def prefilled():
     read = decode_loop.prefill(config, params, prompts, np.full(rows, args.prompt, np.int32))
-    state = decode_loop.empty(read, count=rows, max_new_tokens=args.new)
-    return (decode_loop.place(state, read, every, every, keys),)
+    state = decode_loop.empty_state(read, count=rows, max_new_tokens=args.new)
+    return (decode_loop.insert(state, read, every, every, keys),)
 
   def work(state):
     return decode_loop.decode(
       config, params, state, np.ones(rows, bool), sampling.sampling(1.0), np.int32(rows),
-      rollout.FOREVER, eos=(-1,),
+      rollout.UNLIMITED, eos=(-1,),
     )  # fmt: skip
 
   with jax.set_mesh(mesh):

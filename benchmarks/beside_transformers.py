@@ -121,16 +121,18 @@ def sft_step(
   objective = objectives.tailored(
     functools.partial(students.of(config).hidden, config),
     functools.partial(students.token_logprobs, config, chunk=256),
-    share={"sft": 1.0},
+    coefficients={"sft": 1.0},
     margin=1.0,
   )
   rate = optim.schedule("constant", peak=1e-4, warmup=0, steps=1000)
-  decay = dict(beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01, clip=1.0)
+  decay = dict(beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01, grad_clip_norm=1.0)
   optimizer, mesh = optim.adamw(rate, **decay), sharding.make_mesh()
   model = students.of(config)
-  places = step.places(mesh, model.axes(config), model.shapes(config), optimizer)
-  update = step.compiled(step.make_train_step(objective, optimizer, micro=1), mesh, places)
-  state = jax.device_put(step.start(params, optimizer), places)
+  shardings = step.state_shardings(mesh, model.axes(config), model.shapes(config), optimizer)
+  update = step.jit_train_step(
+    step.make_train_step(objective, optimizer, grad_accum_steps=1), mesh, shardings
+  )
+  state = jax.device_put(step.init_state(params, optimizer), shardings)
   made = [
     encode.supervised_row(
       row[:1].tolist(), row[1:].tolist(), prompt_weight=0.0, denominator="weights"
@@ -138,7 +140,7 @@ def sft_step(
     for row in ids
   ]
   arrays = batches.stack(made, batch=rows, length=length, targets=length - 1, pad=0, triplets=0)
-  batch = jax.device_put(objectives.batch_of(arrays), sharding.batch(mesh))
+  batch = jax.device_put(objectives.as_batch(arrays), sharding.batch(mesh))
 
   def run_ours():
     nonlocal state

@@ -55,7 +55,7 @@ def our_step() -> Callable[[], float]:
   hidden = functools.partial(model.hidden, config)
   logprobs = functools.partial(students.token_logprobs, config, chunk=256)
   objective = objectives.preference(
-    hidden, logprobs, loss="dpo", share={"preference": 1.0}, beta=BETA, label_smoothing=0.0,
+    hidden, logprobs, loss="dpo", coefficients={"preference": 1.0}, beta=BETA, label_smoothing=0.0,
     gamma=0.0, length_normalized=False,
   )  # fmt: skip
 
@@ -64,7 +64,7 @@ def our_step() -> Callable[[], float]:
       encode.preference_row(*x, references=y) for x, y in zip(pieces, references, strict=True)
     ]
     length, targets = PROMPT + 2 * SIDE, 2 * SIDE
-    return objectives.batch_of(
+    return objectives.as_batch(
       batches.stack(made, batch=PAIRS, length=length, targets=targets, pad=0, triplets=0, pairs=1)
     )
 
@@ -75,17 +75,19 @@ def our_step() -> Callable[[], float]:
     states = jnp.take_along_axis(
       hidden(params, without_references.rows), without_references.where[..., None], axis=1
     )
-    return objectives.sides(
+    return objectives.sum_sides(
       logprobs(params, states, without_references.labels), without_references
     ).logp[:, 0]
 
   rate = optim.schedule("linear", peak=RATE, warmup=0, steps=1000)
-  decay = dict(beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, clip=1.0)
+  decay = dict(beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, grad_clip_norm=1.0)
   optimizer, mesh = optim.adamw(rate, **decay), sharding.make_mesh()
-  places = step.places(mesh, model.axes(config), model.shapes(config), optimizer)
-  update = step.compiled(step.make_train_step(objective, optimizer, micro=1), mesh, places)
+  shardings = step.state_shardings(mesh, model.axes(config), model.shapes(config), optimizer)
+  update = step.jit_train_step(
+    step.make_train_step(objective, optimizer, grad_accum_steps=1), mesh, shardings
+  )
   ready = jax.device_put(batch(np.asarray(sides(params)).tolist()), sharding.batch(mesh))
-  state = jax.device_put(step.start(params, optimizer), places)
+  state = jax.device_put(step.init_state(params, optimizer), shardings)
 
   def work():
     nonlocal state

@@ -100,7 +100,7 @@ def count(work: Callable[[], Any]) -> tuple[int, int]:
 
   def counting_decode(config, params, state, *args, **kwargs):
     state, running = decode(config, params, state, *args, **kwargs)
-    iterations.append(int(state.turn))
+    iterations.append(int(state.iteration))
     return state, running
 
   decode_loop.decode = counting_decode

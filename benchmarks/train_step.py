@@ -87,7 +87,7 @@ def compiled(config, mesh, *, triplet: bool = False, remat: str = "none", path: 
   objective = objectives.tailored(
     functools.partial(decoder.hidden, config, remat=remat, path=path),
     functools.partial(students.token_logprobs, config, chunk=256),
-    share={"sft": 1.0, "triplet": 0.5 if triplet else 0.0},
+    coefficients={"sft": 1.0, "triplet": 0.5 if triplet else 0.0},
     margin=1.0,
   )
   optimizer = optim.adamw(
@@ -96,15 +96,17 @@ def compiled(config, mesh, *, triplet: bool = False, remat: str = "none", path: 
     beta2=0.999,
     eps=1e-8,
     weight_decay=0.01,
-    clip=1.0,
+    grad_clip_norm=1.0,
   )
-  places = step.places(mesh, decoder.axes(config), decoder.shapes(config), optimizer)
-  train_step = step.compiled(step.make_train_step(objective, optimizer, micro=1), mesh, places)
+  shardings = step.state_shardings(mesh, decoder.axes(config), decoder.shapes(config), optimizer)
+  train_step = step.jit_train_step(
+    step.make_train_step(objective, optimizer, grad_accum_steps=1), mesh, shardings
+  )
 
   def start(key):
-    return step.start(decoder.init(config, key), optimizer)
+    return step.init_state(decoder.init(config, key), optimizer)
 
-  return train_step, jax.jit(start, out_shardings=places)(jax.random.key(0))
+  return train_step, jax.jit(start, out_shardings=shardings)(jax.random.key(0))
 
 
 def time_epoch(config: decoder.Config, args: argparse.Namespace, *, packed: bool) -> None:
@@ -146,7 +148,7 @@ def report(
   """Times one step on each of the batches and prints the total."""
   mesh = sharding.make_mesh()
   train_step, state = compiled(config, mesh, triplet=triplet)
-  placed = [jax.device_put(objectives.batch_of(x), sharding.batch(mesh)) for x in arrays_of_batches]
+  placed = [jax.device_put(objectives.as_batch(x), sharding.batch(mesh)) for x in arrays_of_batches]
 
   def work():
     nonlocal state

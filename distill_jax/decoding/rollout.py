@@ -1,49 +1,63 @@
-"""Many prompts, each continued by one or more rows: who is decoded when.
+"""Bulk sampling: many prompts, each continued by one or more rows.
 
-Rows are decoded together, and a row that has ended makes room: as soon as enough rows are free, the
-next prompts are read and begin in them, so that a long chain holds up nobody but itself.
+Rows are decoded together. As soon as enough rows have ended, the next prompts are prefilled and
+start in them, so a long rationale delays no other.
 """
 
 import collections
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from distill_jax.decoding import decode_loop, sampling
+from distill_jax.students.types import Config, Params
 
-LOOK = 16  # turns between two looks for stop strings
-FOREVER = np.int32(2**30)
+STOP_INTERVAL = 16  # iterations between two calls of `has_stopped`
+UNLIMITED = np.int32(2**30)
 
 
 class Sizes(NamedTuple):
-  """Of the device programs."""
+  """Sizes of the device programs."""
 
   rows: int  # decoded at a time
-  refill: int  # rows that begin at once, and that are waited for until they are free
-  prompts: int  # read at once
+  refill: int  # rows that start at once; new prompts wait until so many are free
+  prompts: int  # prefilled at once
 
 
 class Sampled(NamedTuple):
+  """The rows of a rollout."""
+
   tokens: np.ndarray  # int32 [rows, N], `pad` after the end
-  lengths: np.ndarray  # int32 [rows], the end token included
+  lengths: np.ndarray  # int32 [rows], including the end token
   ended: np.ndarray  # bool [rows]: at an end token; False: cut off after N tokens, or stopped
   logprobs: np.ndarray  # float32 [rows, N], nats at temperature 1, 0 after the end
 
 
 def sizes(batch: int, refill: float, samples: int, parts: int) -> Sizes:
-  """Fixed by the settings, not by how much there is to do. Rows and prompts come in whole shards:
-  multiples of `parts`."""
-  whole = lambda n: -(-n // parts) * parts
-  rows = whole(batch)
-  places = max(round(refill * rows), 1)
-  return Sizes(rows, places, whole(max(places // samples, 1)))
+  """Returns sizes that depend on settings only, not on the amount of work.
+
+  Args:
+    batch: Rows decoded at a time.
+    refill: The share of them that must be free before prompts start.
+    samples: Rows of each prompt.
+    parts: Shards of the batch; rows and prompts are multiples of it.
+  """
+
+  def round_up(n: int) -> int:
+    return math.ceil(n / parts) * parts
+
+  rows = round_up(batch)
+  refilled = max(round(refill * rows), 1)
+  return Sizes(rows, refilled, round_up(max(refilled // samples, 1)))
 
 
 def sample(
-  config,
-  params,
-  prompts,
-  keys,
+  config: Config,
+  params: Params,
+  prompts: Sequence[Sequence[int]],
+  keys: Sequence[np.ndarray],
   settings: sampling.Sampling,
   *,
   sizes: Sizes,
@@ -51,52 +65,77 @@ def sample(
   max_new_tokens: int,
   eos: tuple[int, ...],
   pad: int,
-  stopped=None,
-  dispatched=None,
+  has_stopped: Callable[[list[int]], bool] | None = None,
+  on_dispatch: Callable[[], None] | None = None,
 ) -> Sampled:
-  """Continues prompt n by len(keys[n]) rows of at most `max_new_tokens` tokens, which share one reading
-  of it; rows come back in the order of `keys`.
+  """Continues prompt n by len(keys[n]) rows, which share one prefill.
 
-  prompts: token lists of 1 to `bucket` tokens; keys: a uint32 [rows, 2] each. A row's tokens depend
-  on its prompt and its key alone. stopped(tokens): whether a row that is not done may be left as it
-  is; asked now and then, so that what comes back may reach further than where it first was true.
-  dispatched(): called whenever all device programs have been called, and so compiled, at least once.
+  A row's tokens depend on its prompt and its key alone.
+
+  Args:
+    config: The student's config.
+    params: Its parameters.
+    prompts: Lists of 1 to `bucket` tokens.
+    keys: uint32 [rows, 2] for each prompt: the random keys of its rows.
+    settings: How tokens are chosen.
+    sizes: Sizes of the device programs.
+    bucket: Length that prompts are padded to.
+    max_new_tokens: The most tokens of a row, N.
+    eos: The end tokens.
+    pad: The padding token.
+    has_stopped: (tokens) -> whether a row that has not ended may stop here. It is called every
+      STOP_INTERVAL iterations, so a row may reach beyond the point where it first holds.
+    on_dispatch: Called whenever all device programs have been called, and thus compiled, at least
+      once.
+
+  Returns:
+    The rows in the order of `keys`.
+
+  Raises:
+    ValueError: A prompt has no tokens.
   """
   if not all(map(len, prompts)):
-    raise ValueError("a prompt without tokens cannot be continued")
-  all_keys = np.concatenate([np.zeros((0, 2), np.uint32), *keys])
-  first = np.cumsum([0, *map(len, keys)])
-  out = _nothing(len(all_keys), max_new_tokens, pad)
-  unread, unplaced = collections.deque(range(len(prompts))), collections.deque()
-  holds = np.full(sizes.rows, -1)  # the row of `out` that each row of the device works for
-  left, state = len(all_keys), None
-  while left or (holds >= 0).any():
-    wanted = min(sizes.refill, len(unplaced) or left) if left else sizes.rows
-    vacant = np.flatnonzero(holds < 0)
+    raise ValueError("a prompt has no tokens")
+  row_keys = np.concatenate([np.zeros((0, 2), np.uint32), *keys])
+  first_row = np.cumsum([0, *map(len, keys)])
+  out = _padding_only(len(row_keys), max_new_tokens, pad)
+  unread = collections.deque(range(len(prompts)))
+  waiting: collections.deque[tuple[int, int]] = collections.deque()  # (prefilled prompt, row)
+  row_of = np.full(sizes.rows, -1)  # the row of `out` that a device row computes; -1: free
+  left = len(row_keys)
+  state: Any = None
+  prefilled: Any = None
+  while left or (row_of >= 0).any():
+    wanted = min(sizes.refill, len(waiting) or left) if left else sizes.rows
+    vacant = np.flatnonzero(row_of < 0)
     if not left or len(vacant) < wanted:
-      turns = FOREVER if stopped is None else np.int32(LOOK)
+      iterations = UNLIMITED if has_stopped is None else np.int32(STOP_INTERVAL)
       state, running = decode_loop.decode(
-        config, params, state, holds >= 0, settings, np.int32(wanted), turns, eos=eos
+        config, params, state, row_of >= 0, settings, np.int32(wanted), iterations, eos=eos
       )
-      if dispatched is not None:
-        dispatched()
-      _collect(out, holds, np.asarray(running), state.drawn, stopped)
+      if on_dispatch is not None:
+        on_dispatch()
+      _collect(out, row_of, np.asarray(running), state.samples, has_stopped)
       continue
-    if not unplaced:
+    if not waiting:
       read = [unread.popleft() for _ in range(min(sizes.prompts, len(unread)))]
-      tokens, lengths = _padded([prompts[n] for n in read], sizes.prompts, bucket, pad)
+      tokens, lengths = _pad_prompts([prompts[n] for n in read], sizes.prompts, bucket, pad)
       prefilled = decode_loop.prefill(config, params, tokens, lengths)
-      unplaced.extend((k, row) for k, n in enumerate(read) for row in range(first[n], first[n + 1]))
+      waiting.extend(
+        (index, row)
+        for index, n in enumerate(read)
+        for row in range(first_row[n], first_row[n + 1])
+      )
       if state is None:
-        state = decode_loop.empty(prefilled, count=sizes.rows, max_new_tokens=max_new_tokens)
-    now = [unplaced.popleft() for _ in range(min(sizes.refill, len(vacant), len(unplaced)))]
-    state = _place(state, prefilled, now, vacant, all_keys, sizes)
-    holds[vacant[: len(now)]] = [row for _, row in now]
-    left -= len(now)
+        state = decode_loop.empty_state(prefilled, count=sizes.rows, max_new_tokens=max_new_tokens)
+    starting = [waiting.popleft() for _ in range(min(sizes.refill, len(vacant), len(waiting)))]
+    state = _start_rows(state, prefilled, starting, vacant, row_keys, sizes)
+    row_of[vacant[: len(starting)]] = [row for _, row in starting]
+    left -= len(starting)
   return out
 
 
-def _nothing(rows: int, max_new_tokens: int, pad: int) -> Sampled:
+def _padding_only(rows: int, max_new_tokens: int, pad: int) -> Sampled:
   return Sampled(
     np.full((rows, max_new_tokens), pad, np.int32),
     np.zeros(rows, np.int32),
@@ -105,31 +144,46 @@ def _nothing(rows: int, max_new_tokens: int, pad: int) -> Sampled:
   )
 
 
-def _padded(prompts, count: int, bucket: int, pad: int):
-  """(tokens [count, bucket], lengths [count]); what is missing has length 0."""
+def _pad_prompts(
+  prompts: Sequence[Sequence[int]], count: int, bucket: int, pad: int
+) -> tuple[Any, Any]:
+  """Returns (tokens [count, bucket], lengths [count]); missing prompts have length 0."""
   tokens, lengths = np.full((count, bucket), pad, np.int32), np.zeros(count, np.int32)
   for n, prompt in enumerate(prompts):
     tokens[n, : len(prompt)], lengths[n] = prompt, len(prompt)
   return tokens, lengths
 
 
-def _place(state, prefilled, now, vacant, all_keys, sizes: Sizes):
-  """Begins rows `now`, pairs of (prompt of those read, row of the result), in the first vacant
-  rows."""
+def _start_rows(
+  state: decode_loop.State,
+  prefilled: decode_loop.Prefilled,
+  starting: Sequence[tuple[int, int]],
+  vacant: np.ndarray,
+  row_keys: np.ndarray,
+  sizes: Sizes,
+) -> decode_loop.State:
+  """Starts `starting`, pairs of (prefilled prompt, row of the result), in the first vacant rows."""
+  count = len(starting)
   source, target = np.zeros(sizes.refill, np.int32), np.full(sizes.refill, sizes.rows, np.int32)
   keys = np.zeros((sizes.refill, 2), np.uint32)
-  source[: len(now)], target[: len(now)] = [k for k, _ in now], vacant[: len(now)]
-  keys[: len(now)] = all_keys[[row for _, row in now]]
-  return decode_loop.place(state, prefilled, source, target, keys)
+  source[:count], target[:count] = [index for index, _ in starting], vacant[:count]
+  keys[:count] = row_keys[[row for _, row in starting]]
+  return decode_loop.insert(state, prefilled, source, target, keys)
 
 
-def _collect(out: Sampled, holds, running, drawn: decode_loop.Drawn, stopped) -> None:
-  """Takes what is done off the device, and frees its rows."""
-  tokens, logprobs, lengths, ended = map(np.asarray, drawn)
-  for row in np.flatnonzero(holds >= 0):
+def _collect(
+  out: Sampled,
+  row_of: np.ndarray,
+  running: np.ndarray,
+  samples: decode_loop.Samples,
+  has_stopped: Callable[[list[int]], bool] | None,
+) -> None:
+  """Copies rows that are done from the device into `out`, and frees them in `row_of`."""
+  tokens, logprobs, lengths, ended = map(np.asarray, samples)
+  for row in np.flatnonzero(row_of >= 0):
     n = lengths[row]
-    if not running[row] or (stopped and stopped(tokens[row, :n].tolist())):
-      to = holds[row]
+    if not running[row] or (has_stopped and has_stopped(tokens[row, :n].tolist())):
+      to = row_of[row]
       out.tokens[to, :n], out.logprobs[to, :n] = tokens[row, :n], logprobs[row, :n]
       out.lengths[to], out.ended[to] = n, ended[row]
-      holds[row] = -1
+      row_of[row] = -1

@@ -1,9 +1,10 @@
-"""Drawing a token from logits, without sorting the vocabulary.
+"""Sampling a token from logits, without sorting the vocabulary.
 
-Dimension key: R rows, V vocabulary. All settings are traced scalars: changing them compiles
+Dimension key: R rows, V vocabulary. All settings are traced scalars, so changing them compiles
 nothing.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 
 
 class Sampling(NamedTuple):
-  """temperature 0 is greedy; top_p 1 and top_k 0 switch those filters off."""
+  """Sampling settings: temperature 0 is greedy; top_p 1 and top_k 0 switch the filters off."""
 
   temperature: jax.Array
   top_p: jax.Array
@@ -19,66 +20,83 @@ class Sampling(NamedTuple):
 
 
 def sampling(temperature: float, top_p: float = 1.0, top_k: int = 0) -> Sampling:
+  """Returns the settings as arrays."""
   return Sampling(jnp.float32(temperature), jnp.float32(top_p), jnp.int32(top_k))
 
 
-def _threshold(probs_RV, enough):
-  """The largest t [R, 1] for which `enough(probs >= t)` holds; exact, by bisection over the bits of
-  a float.
+def _threshold(probs_RV: jax.Array, is_enough: Callable[[jax.Array], jax.Array]) -> jax.Array:
+  """Returns the largest t [R, 1] for which `is_enough(probs >= t)` holds; exact.
 
-  Non-negative floats are ordered as their bits are, so 31 halvings find the very element.
+  Bisects over the bits of a float. Non-negative floats are ordered like their bits, so 31 halvings
+  find the element itself.
   """
   low = jnp.zeros((probs_RV.shape[0], 1), jnp.int32)
   high = jnp.full_like(low, 0x7F800000)  # infinity: nothing is kept
-  as_float = lambda bits: jax.lax.bitcast_convert_type(bits, jnp.float32)
 
-  def halve(_, bounds):
+  def as_float(bits: jax.Array) -> jax.Array:
+    return jax.lax.bitcast_convert_type(bits, jnp.float32)
+
+  def halve(_: jax.Array, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
     low, high = bounds
     middle = low + (high - low) // 2
-    ok = enough(probs_RV >= as_float(middle))
+    ok = is_enough(probs_RV >= as_float(middle))
     return jnp.where(ok, middle, low), jnp.where(ok, high, middle)
 
   return as_float(jax.lax.fori_loop(0, 31, halve, (low, high))[0])
 
 
-def keep(probs_RV, settings: Sampling):
-  """Sets to 0 what top-k and then top-p exclude; ties with the last one kept stay in."""
-  count = lambda kept: jnp.sum(kept, axis=-1, keepdims=True)
+def filter_probs(probs_RV: jax.Array, settings: Sampling) -> jax.Array:
+  """Sets to 0 what top-k and then top-p exclude; ties with the last token kept are kept."""
+
+  def total(x_RV: jax.Array) -> jax.Array:
+    return jnp.sum(x_RV, axis=-1, keepdims=True)
+
   k = jnp.where(settings.top_k > 0, settings.top_k, probs_RV.shape[-1])
-  by_k = lambda p: jnp.where(p >= _threshold(p, lambda kept: count(kept) >= k), p, 0.0)
+
+  def by_k(p: jax.Array) -> jax.Array:
+    return jnp.where(p >= _threshold(p, lambda kept: total(kept) >= k), p, 0.0)
+
   probs = jax.lax.cond(settings.top_k > 0, by_k, lambda p: p, probs_RV)
 
-  def by_p(p):
-    least = jnp.finfo(p.dtype).tiny  # top_p 0 keeps the likeliest
-    wanted = jnp.maximum(settings.top_p * count(p), least)
-    return jnp.where(
-      p >= _threshold(p, lambda kept: count(jnp.where(kept, p, 0.0)) >= wanted), p, 0.0
-    )
+  def by_p(p: jax.Array) -> jax.Array:
+    smallest = jnp.finfo(p.dtype).tiny  # top_p 0 keeps the likeliest token
+    wanted = jnp.maximum(settings.top_p * total(p), smallest)
+    threshold = _threshold(p, lambda kept: total(jnp.where(kept, p, 0.0)) >= wanted)
+    return jnp.where(p >= threshold, p, 0.0)
 
   return jax.lax.cond(settings.top_p < 1.0, by_p, lambda p: p, probs)
 
 
-def choose(logits_RV, uniform_R, settings: Sampling):
-  """(token [R], its log-probability at temperature 1 in nats [R]).
+def sample_tokens(
+  logits_RV: jax.Array, uniform_R: jax.Array, settings: Sampling
+) -> tuple[jax.Array, jax.Array]:
+  """Samples by the inverse of the cumulative distribution: one uniform number a row.
 
-  Draws by the inverse of the cumulative distribution: one uniform number a row.
+  Args:
+    logits_RV: The logits.
+    uniform_R: Numbers in [0, 1).
+    settings: The settings.
+
+  Returns:
+    The token [R], and its log-probability at temperature 1 [R], nats.
   """
-  lead_RV = logits_RV - jnp.max(logits_RV, axis=-1, keepdims=True)  # finite at any temperature
+  # At most 0: finite after a division by any temperature.
+  shifted_RV = logits_RV - jnp.max(logits_RV, axis=-1, keepdims=True)
 
-  def draw(lead):
-    probs = keep(jax.nn.softmax(lead / settings.temperature, axis=-1), settings)
+  def draw(shifted: jax.Array) -> jax.Array:
+    probs = filter_probs(jax.nn.softmax(shifted / settings.temperature, axis=-1), settings)
     cumulative = jnp.cumsum(probs, axis=-1)
-    # A parallel sum can rise where nothing is added, so that being above is not enough.
+    # A parallel sum can rise where nothing is added, so being above is not enough.
     above = (cumulative > uniform_R[:, None] * cumulative[:, -1:]) & (probs > 0)
     last = jnp.max(jnp.where(probs > 0, jnp.arange(probs.shape[-1])[None, :], 0), axis=-1)
     return jnp.where(jnp.any(above, axis=-1), _first(above), last)
 
-  token_R = jax.lax.cond(settings.temperature > 0, draw, lambda lead: _first(lead == 0), lead_RV)
-  chosen_R = jnp.take_along_axis(lead_RV, token_R[:, None], axis=-1)[:, 0]
-  return token_R, chosen_R - jnp.log(jnp.sum(jnp.exp(lead_RV), axis=-1))
+  token_R = jax.lax.cond(settings.temperature > 0, draw, lambda x: _first(x == 0), shifted_RV)
+  chosen_R = jnp.take_along_axis(shifted_RV, token_R[:, None], axis=-1)[:, 0]
+  return token_R, chosen_R - jnp.log(jnp.sum(jnp.exp(shifted_RV), axis=-1))
 
 
-def _first(is_RV):
-  """The index of the first True: a minimum, which every device takes faster than an argmax."""
+def _first(is_RV: jax.Array) -> jax.Array:
+  """Returns the index of the first True: by a minimum, which is faster than an argmax."""
   index_V = jnp.arange(is_RV.shape[-1])
   return jnp.min(jnp.where(is_RV, index_V[None, :], is_RV.shape[-1] - 1), axis=-1)

@@ -1,0 +1,1 @@
+"""Training on the device: losses, objectives, the optimizer and the train step."""

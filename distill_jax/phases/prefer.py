@@ -28,7 +28,7 @@ class PreferenceObjective:
       hidden,
       logprobs,
       loss=self.prefer.loss,
-      share={"preference": 1.0, "nll": self.prefer.nll_weight},
+      coefficients={"preference": 1.0, "nll": self.prefer.nll_weight},
       beta=self.prefer.beta,
       label_smoothing=self.prefer.label_smoothing,
       gamma=self.prefer.gamma,

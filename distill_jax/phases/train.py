@@ -28,8 +28,10 @@ class TailoredObjective:
 
   def build(self, hidden: Callable, logprobs: Callable) -> objectives.Objective:
     """See fit.ObjectiveConfig."""
-    share = {"sft": self.losses.sft, "triplet": self.losses.triplet}
-    return objectives.tailored(hidden, logprobs, share=share, margin=self.triplet.margin)
+    coefficients = {"sft": self.losses.sft, "triplet": self.losses.triplet}
+    return objectives.tailored(
+      hidden, logprobs, coefficients=coefficients, margin=self.triplet.margin
+    )
 
 
 def run(ctx: RunContext, round_index: int, out: PhaseDir) -> None:

@@ -58,7 +58,7 @@ def merged_params(student: Student, trained: Params) -> Params:
     return trained
   shapes = students.of(student.config).shapes(student.config)
   base = student.base_params(shapes)
-  return jax.jit(lora.merge)(student.trainable.whole(base, trained))
+  return jax.jit(lora.merge)(student.trainable.merge(base, trained))
 
 
 def verify(ctx: RunContext, out: str) -> float:
@@ -130,7 +130,7 @@ def logits(
   where_BT = np.array([len(s) - 1 for s in starts])[:, None] + np.arange(count + 1)
   states_BLD = students.of(config).hidden(config, params, rows)
   at_BTD = np.take_along_axis(np.asarray(states_BLD), where_BT[..., None], axis=1)
-  return students.logits(config, params, at_BTD)
+  return students.logits(config, params, jnp.asarray(at_BTD))
 
 
 def pad_texts(texts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

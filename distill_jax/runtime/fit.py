@@ -141,7 +141,7 @@ def build_train_step(
   train: Train,
   objective: ObjectiveConfig,
   attention: str,
-  parameters: trainable.Learner,
+  parameters: trainable.Trainable,
   mesh: jax.sharding.Mesh,
   steps: int,
 ) -> TrainStep:
@@ -155,7 +155,7 @@ def build_train_step(
     beta2=train.beta2,
     eps=train.eps,
     weight_decay=train.weight_decay,
-    clip=train.grad_clip_norm,
+    grad_clip_norm=train.grad_clip_norm,
   )
   config: Any = parameters.config
   model = students.of(config)
@@ -165,14 +165,15 @@ def build_train_step(
     ),
     functools.partial(students.token_logprobs, config, chunk=train.logits_chunk),
   )
-  shardings = step.places(mesh, parameters.axes, parameters.shapes, optimizer)
+  shardings = step.state_shardings(mesh, parameters.axes, parameters.shapes, optimizer)
   frozen = ()
   if parameters.rank:
     frozen = sharding.of_params(mesh, model.axes(config), model.shapes(config))
   update = step.make_train_step(
-    loss, optimizer, micro=train.grad_accum_steps, whole=parameters.whole
+    loss, optimizer, grad_accum_steps=train.grad_accum_steps, merge=parameters.merge
   )
-  return TrainStep(optimizer, shardings, step.compiled(update, mesh, shardings, frozen), set())
+  train_step = step.jit_train_step(update, mesh, shardings, frozen)
+  return TrainStep(optimizer, shardings, train_step, set())
 
 
 def restore_or_init(
@@ -188,7 +189,7 @@ def restore_or_init(
   Without a checkpoint, the state starts from `initial_params()` and there are no rows.
   """
   shapes = jax.eval_shape(
-    lambda p: step.start(p, train_step.optimizer), ctx.student.trainable.shapes
+    lambda p: step.init_state(p, train_step.optimizer), ctx.student.trainable.shapes
   )
   shardings = train_step.shardings
   abstract = jax.tree.map(
@@ -200,13 +201,13 @@ def restore_or_init(
     state, at = restored
     ctx.console.line(f"{label}: resuming after step {at}")
     return state, [m for m in log if m.step <= at]
-  start = jax.jit(lambda p: step.start(p, train_step.optimizer), out_shardings=shardings)
+  start = jax.jit(lambda p: step.init_state(p, train_step.optimizer), out_shardings=shardings)
   return start(initial_params()), []
 
 
 def put_batch(arrays: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> objectives.Batch:
   """Puts a batch on the devices, rows split over the data and fsdp axes."""
-  return jax.device_put(objectives.batch_of(arrays), sharding.batch(mesh))
+  return jax.device_put(objectives.as_batch(arrays), sharding.batch(mesh))
 
 
 def mean_metrics(step_index: int, name: str, window: Sequence[dict[str, Any]]) -> records.Metrics:

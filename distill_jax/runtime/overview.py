@@ -96,7 +96,7 @@ def _describe_student(ctx: RunContext) -> str:
     text = f"{kind} from scratch with at most {count}"
   if settings.lora.rank:
     targets = tuple(sorted(settings.lora.targets))
-    adapters = trainable.Learner(base.config, settings.lora.rank, targets=targets)
+    adapters = trainable.Trainable(base.config, settings.lora.rank, targets=targets)
     text += f" and {count_params(adapters.shapes):,} in LoRA adapters"
   if len(names) > 1:
     return f"{len(names)} students ({', '.join(names)}), each {text}"

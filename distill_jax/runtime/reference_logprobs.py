@@ -59,7 +59,7 @@ def score(
   return [known[key] for key in keys]
 
 
-def _describe(t: trainable.Learner) -> str:
+def _describe(t: trainable.Trainable) -> str:
   """Returns what decides how weights are used. Part of the cache key: it must not change."""
   return f"Learner(config={t.config!r}, rank={t.rank!r}, scale={t.scale!r}, targets={t.targets!r})"
 
@@ -120,7 +120,7 @@ def compute_batch(
     triplets=0,
     pairs=1,
   )
-  batch = jax.device_put(objectives.batch_of(arrays), sharding.batch(student.mesh))
+  batch = jax.device_put(objectives.as_batch(arrays), sharding.batch(student.mesh))
   scorer = build_scorer(student.trainable, s.student.attention, s.train.logits_chunk)
   with jax.set_mesh(student.mesh), scorer.announce_first_call(ctx.console, length):
     logp_device_BP2 = scorer.side_logprobs(student.frozen, params, batch)
@@ -146,19 +146,19 @@ class Scorer(NamedTuple):
 
 
 @functools.lru_cache(maxsize=4)
-def build_scorer(parameters: trainable.Learner, attention: str, chunk: int) -> Scorer:
+def build_scorer(parameters: trainable.Trainable, attention: str, chunk: int) -> Scorer:
   """Builds the scorer, which its first call compiles; phases with equal settings share it."""
   config: Any = parameters.config
   model = students.of(config)
 
   @jax.jit
   def side_logprobs(frozen: Params, params: Params, batch: objectives.Batch) -> jax.Array:
-    merged = parameters.whole(frozen, params)
+    merged = parameters.merge(frozen, params)
     states_BLD = model.hidden(
       config, merged, batch.rows, detach=False, remat="none", path=attention
     )
     at_BTD = jnp.take_along_axis(states_BLD, batch.where[..., None], axis=1)
     logp_BT = students.token_logprobs(config, merged, at_BTD, batch.labels, chunk=chunk)
-    return objectives.sides(logp_BT, batch).logp
+    return objectives.sum_sides(logp_BT, batch).logp
 
   return Scorer(side_logprobs, set())

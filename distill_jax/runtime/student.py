@@ -32,7 +32,8 @@ Announce = Callable[[str], AbstractContextManager[None]]
 
 _CALLED: set[Hashable] = set()  # decode programs that this process has called
 
-TAIL = 2 * rollout.LOOK  # tokens that contain any stop text that is new since the last look
+# Tokens that contain any stop text that is new since the last check.
+TAIL = 2 * rollout.STOP_INTERVAL
 
 
 class Completion(NamedTuple):
@@ -71,9 +72,9 @@ class Student:
     lora = settings.student.lora
     self.tokenizer, self.base = tokenizer, base
     self.config, self.mesh = base.config, build_mesh(settings)
-    self.trainable = trainable.Learner(base.config)
+    self.trainable = trainable.Trainable(base.config)
     if lora.rank:
-      self.trainable = trainable.Learner(
+      self.trainable = trainable.Trainable(
         base.config, lora.rank, lora.alpha / lora.rank, tuple(sorted(lora.targets))
       )
     self.shardings = sharding.of_params(self.mesh, self.trainable.axes, self.trainable.shapes)
@@ -89,7 +90,7 @@ class Student:
     """Returns the trained weights before training; every shard is created or read in place."""
     if self.base.copy_dir and not self.trainable.rank:
       return self._load(self.abstract_params)
-    init = jax.jit(self.trainable.fresh, out_shardings=self.shardings)
+    init = jax.jit(self.trainable.init, out_shardings=self.shardings)
     return init(jax.random.key(self._settings.seed))
 
   @functools.cached_property
@@ -180,7 +181,7 @@ class Student:
       tokens = fit_prompt(self.encode_prompt(prompt), len(self.tokenizer.prefix_ids), max(buckets))
       groups[min(b for b in buckets if b >= len(tokens))].append((tokens, indices))
     completions: dict[int, Completion] = {}
-    merged = self.trainable.whole(self.frozen, params)
+    merged = self.trainable.merge(self.frozen, params)
     parts = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
     for bucket, members in sorted(groups.items()):
       keys = [
@@ -205,8 +206,8 @@ class Student:
           max_new_tokens=max_new_tokens,
           eos=self.end_tokens,
           pad=self.tokenizer.pad,
-          stopped=functools.partial(self._has_stopped, stop=stop) if stop else None,
-          dispatched=first_call.close,
+          has_stopped=functools.partial(self._has_stopped, stop=stop) if stop else None,
+          on_dispatch=first_call.close,
         )
       for row, index in enumerate(n for _, indices in members for n in indices):
         completions[index] = self._completion(sampled, row, stop)

@@ -1,25 +1,28 @@
 """A decoder-only student, as pure functions on a tree of parameters.
 
-Dimension key: see layers.py; S slots of the cache. The NNX modules describe the parameters; they
-are split once, and the hot path sees (config, params) only. Layers are stacked: training scans over
-them, decoding slices them out before its loop. Rows and cache: see rows.py.
+Dimension key: see layers.py; S columns of the cache. The NNX modules describe the parameters; they
+are split once, and everything after that works on (config, params). Layers are stacked: training
+scans over them, decoding slices them before its loop. For rows and cache see token_rows.py.
 
-A Config without extras is a Llama. Every other family is a few departures from it
-(families/*.py says which).
+A Config with default options is a Llama. Every other family departs from it in a few fields; see
+families/.
 """
 
-import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from distill_jax.students import attention, layers, logprobs, sharding
-from distill_jax.students import token_rows as students_rows
+from distill_jax.students import attention, layers, logprobs, sharding, token_rows
+from distill_jax.students.decoder_config import Config as Config
+from distill_jax.students.decoder_config import Rotary as Rotary
 from distill_jax.students.token_rows import Cache, Rows
+from distill_jax.students.types import Params
 
-FEW = 4  # layers up to which the scan over them is unrolled: a short loop costs more than it saves
+UNROLLED_LAYERS = 4  # scans over up to so many layers are unrolled: a short loop does not pay
 
 REMAT = {
   "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -27,124 +30,65 @@ REMAT = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Rotary:
-  """Rotary positions: angles position * theta^(-2i/width), for the first `width` of a head."""
-
-  theta: float
-  width: int
-  adjacent: bool = False  # pairs (2i, 2i+1), as in GPT-J, instead of (i, i + width/2)
-  scaling: str = ""  # "" | linear (all angles / factor) | llama3 (only the slow ones)
-  factor: float = 1.0
-  low: float = 1.0  # llama3: turns within the original context below which an angle is slow,
-  high: float = 4.0  # and above which it is fast
-  original: int = 8192  # llama3: the original context, tokens
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-  """Sizes and parts. `dtype` is the compute dtype; parameters stay float32."""
-
-  vocab: int
-  width: int
-  layers: int
-  heads: int
-  kv_heads: int
-  head_width: int
-  mlp: int
-  norm_eps: float
-  tied: bool  # the head is the transposed embedding
-  dtype: str
-  rotary: Rotary | None = None
-  learned: int = 0  # entries of a learned table of positions
-  learned_offset: int = 0  # the entry of position 0 (OPT: 2)
-  norm: str = "rms"  # rms | rms_plus_one (its scale is 1 + weight) | layer
-  # pre | sandwich (norms after, too) | parallel (attention beside MLP) | post (OPT 350M)
-  order: str = "pre"
-  final_norm: bool = True
-  activation: str = "silu"  # silu | relu | gelu | gelu_tanh
-  gated: bool = True
-  qkv_bias: bool = False
-  out_bias: bool = False
-  mlp_bias: bool = False
-  head_bias: bool = False
-  qk_norm: bool = False  # queries and keys are normed, each head by itself
-  attention_scale: float = 0.0  # what scores are multiplied by; 0 = head_width^-0.5
-  attention_softcap: float = 0.0
-  logit_softcap: float = 0.0
-  embed_scale: float = 1.0
-  embed_width: int = 0  # of embedding and head where it is not `width` (OPT 350M)
-  window: int = 0  # how far back local layers see, tokens
-  local: tuple[bool, ...] = ()  # which layers are local; () = none
-  local_rotary: Rotary | None = None  # of local layers, where theirs differ (Gemma 3)
-
-  @property
-  def scale(self) -> float:
-    return self.attention_scale or self.head_width**-0.5
-
-  @property
-  def kinds(self) -> tuple[tuple[int, Rotary | None], ...]:
-    """(window, rotary) of every layer."""
-    local = (self.window, self.local_rotary or self.rotary)
-    return tuple(
-      local if here else (0, self.rotary) for here in self.local or (False,) * self.layers
-    )
-
-
 class Decoder(nnx.Module):
+  """The parameters of a decoder."""
+
   def __init__(self, config: Config, *, rngs: nnx.Rngs):
     @nnx.split_rngs(splits=config.layers)
     @nnx.vmap(in_axes=(0,), out_axes=0)
-    def stack(rngs):
+    def stack(rngs: nnx.Rngs) -> layers.Block:
       return layers.Block(config, rngs=rngs)
 
     c, std = config, config.width**-0.5
-    narrow = c.embed_width or c.width
-    self.embed = layers.weight(rngs, (c.vocab, narrow), ("vocab", "embed"), std)
+    embed_width = c.embed_width or c.width
+    self.embed = layers.weight(rngs, (c.vocab, embed_width), ("vocab", "embed"), std)
     self.blocks = stack(rngs)
     if c.final_norm:
       for name, param in layers.norm_params(c, "norm").items():
         setattr(self, name, param)
     if not c.tied:
-      self.head = layers.weight(rngs, (narrow, c.vocab), ("embed", "vocab"), std)
+      self.head = layers.weight(rngs, (embed_width, c.vocab), ("embed", "vocab"), std)
     if c.head_bias:
       self.head_bias = layers.constant((c.vocab,), ("vocab",), 0.0)
     if c.learned:
       self.positions = layers.weight(rngs, (c.learned, c.width), (None, "embed"), std)
     if c.embed_width:
-      self.widen = layers.weight(rngs, (narrow, c.width), (None, "embed"), narrow**-0.5)
-      self.narrow = layers.weight(rngs, (c.width, narrow), ("embed", None), std)
+      std_widen = embed_width**-0.5
+      self.widen = layers.weight(rngs, (embed_width, c.width), (None, "embed"), std_widen)
+      self.narrow = layers.weight(rngs, (c.width, embed_width), ("embed", None), std)
 
 
 @functools.cache
-def _parts(config: Config):
-  """(graph definition of one block, logical axes of all parameters, their shapes)."""
+def _describe(config: Config) -> tuple[Any, Params, Params]:
+  """Returns (graph definition of one block, logical axes, shapes) of the parameters."""
   model = nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0)))
   block, _ = nnx.split(model.blocks, nnx.Param)
-  return block, *layers.described(model)
+  return block, *layers.axes_and_shapes(model)
 
 
-def init(config: Config, key):
-  """Fresh parameters: a nested dict of float32 arrays, per-layer ones stacked in front."""
+def init(config: Config, key: jax.Array) -> Params:
+  """Returns new parameters: a nested dict of float32 arrays, those of layers stacked on axis 0."""
   return nnx.to_pure_dict(nnx.state(Decoder(config, rngs=nnx.Rngs(key)), nnx.Param))
 
 
-def axes(config: Config):
-  """Logical axis names of every parameter, in the structure of `init`."""
-  return _parts(config)[1]
+def axes(config: Config) -> Params:
+  """Returns the logical axis names of every parameter, in the structure of `init`."""
+  return _describe(config)[1]
 
 
-def shapes(config: Config):
-  """ShapeDtypeStructs in the structure of `init`."""
-  return _parts(config)[2]
+def shapes(config: Config) -> Params:
+  """Returns ShapeDtypeStructs in the structure of `init`."""
+  return _describe(config)[2]
 
 
-def head(config: Config, params):
-  """The output matrix [D, V]."""
+def head(config: Config, params: Params) -> jax.Array:
+  """Returns the output matrix [D, V]."""
   return params["embed"].T if config.tied else params["head"]
 
 
-def _embed(config: Config, params, tokens_BL, positions_BL):
+def _embed(
+  config: Config, params: Params, tokens_BL: jax.Array, positions_BL: jax.Array
+) -> jax.Array:
   table_VD = sharding.constrain(params["embed"].astype(config.dtype), "vocab", None)
   x_BLD = jnp.take(table_VD, tokens_BL, axis=0)
   if config.embed_scale != 1.0:
@@ -157,130 +101,188 @@ def _embed(config: Config, params, tokens_BL, positions_BL):
   return sharding.constrain(x_BLD, "batch", None, None)
 
 
-def _leave(config: Config, params, x_BLD):
-  """From the last layer to what the head reads."""
+def _final_norm(config: Config, params: Params, x_BLD: jax.Array) -> jax.Array:
+  """Returns what the head reads, from the output of the last layer."""
   x = layers.norm(config, params, "norm", x_BLD) if config.final_norm else x_BLD
   return layers.project(x, params["narrow"]) if config.embed_width else x
 
 
-def _turns(config: Config, positions_BL):
-  """Rotary angles by kind of layer."""
-  return {r: layers.turns(r, positions_BL) for _, r in dict.fromkeys(config.kinds) if r is not None}
+def _rope_tables(config: Config, positions_BL: jax.Array) -> dict[Rotary | None, layers.CosSin]:
+  """Returns (cos, sin) of every kind of rotary positions that a layer uses."""
+  kinds = dict.fromkeys(config.layer_kinds)
+  return {r: layers.rope_cos_sin(r, positions_BL) for _, r in kinds if r is not None}
 
 
 def hidden(
   config: Config,
-  params,
+  params: Params,
   rows: Rows,
   *,
   detach: bool = False,
   remat: str = "none",
   path: str = "plain",
-):
-  """Last-layer states after the final norm, [B, L, D]. `detach` honours rows.detached (twice the
-  attention); `remat`: what the backward pass computes again, none | dots | full; `path`: see
-  attention.py."""
-  block, _, _ = _parts(config)
-  kinds = tuple(dict.fromkeys(config.kinds))
-  turns = _turns(config, rows.positions)
+) -> jax.Array:
+  """Returns the last layer's states after the final norm, [B, L, D].
 
-  def of_kind(window, rotary):
-    mask_BLL = students_rows.visible(rows, window)
-    see = functools.partial(
-      attention.over_rows, rows=rows, mask_BLL=mask_BLL, window=window, scale=config.scale,
-      softcap=config.attention_softcap, path=path,
-    )  # fmt: skip
+  Args:
+    config: The config.
+    params: The parameters.
+    rows: The rows.
+    detach: Whether to honor rows.detached; costs a second attention.
+    remat: What the backward pass recomputes: none | dots | full.
+    path: The attention path; see attention.py.
+  """
+  block, _, _ = _describe(config)
+  kinds = tuple(dict.fromkeys(config.layer_kinds))
+  tables = _rope_tables(config, rows.positions)
 
-    def layer(x_BLD, weights):
+  def layer_of_kind(window: int, rotary: Rotary | None) -> Callable[[jax.Array, Any], jax.Array]:
+    attend = functools.partial(
+      attention.over_rows,
+      rows=rows,
+      mask_BLL=token_rows.visible(rows, window),
+      window=window,
+      scale=config.scale,
+      softcap=config.attention_softcap,
+      path=path,
+    )
+
+    def layer(x_BLD: jax.Array, weights: Any) -> jax.Array:
       module = nnx.merge(block, weights)
-      q, k, v = module.queries_keys_values(x_BLD, rotary, turns.get(rotary))
-      out = see(q, k, v)
+      q, k, v = module.queries_keys_values(x_BLD, rotary, tables.get(rotary))
+      out = attend(q, k, v)
       if detach:
-        is_root_BGLK = (rows.segments == rows.root)[:, None, :, None]
-        fixed = lambda y: jnp.where(is_root_BGLK, jax.lax.stop_gradient(y), y)
-        out = jnp.where((rows.detached > 0)[:, :, None, None], see(q, fixed(k), fixed(v)), out)
-      return module.finish(x_BLD, out)
+        is_root_BL = rows.segments == rows.root
+        k, v = _stop_at(is_root_BL, k), _stop_at(is_root_BL, v)
+        out = jnp.where(_is_detached(rows), attend(q, k, v), out)
+      return module.block_output(x_BLD, out)
 
     return layer
 
-  few = config.layers <= FEW
-  which = [of_kind(*kind) for kind in kinds]
+  unroll = config.layers <= UNROLLED_LAYERS
+  branches = [layer_of_kind(*kind) for kind in kinds]
 
-  def layer(x_BLD, xs):
+  def layer(x_BLD: jax.Array, xs: tuple[jax.Array, Any]) -> tuple[jax.Array, None]:
     kind, weights = xs
-    return jax.lax.switch(kind, which, x_BLD, weights), None
+    return jax.lax.switch(kind, branches, x_BLD, weights), None
 
   if remat != "none":
-    layer = jax.checkpoint(layer, policy=REMAT[remat], prevent_cse=few)
-  numbers = jnp.asarray([kinds.index(kind) for kind in config.kinds])
+    layer = jax.checkpoint(layer, policy=REMAT[remat], prevent_cse=unroll)
+  kind_of_layer = jnp.asarray([kinds.index(kind) for kind in config.layer_kinds])
   x_BLD = _embed(config, params, rows.tokens, rows.positions)
-  x_BLD, _ = jax.lax.scan(layer, x_BLD, (numbers, params["blocks"]), unroll=few)
-  return _leave(config, params, x_BLD)
+  x_BLD, _ = jax.lax.scan(layer, x_BLD, (kind_of_layer, params["blocks"]), unroll=unroll)
+  return _final_norm(config, params, x_BLD)
 
 
-def unstacked(config: Config, params):
-  """What decoding reads, made once before any loop: (a module for each layer, the head [D, V])."""
-  block, _, _ = _parts(config)
-  blocks = layers.ready(params["blocks"], config.dtype)
-  pick = lambda n: jax.tree.map(lambda x: x[n], blocks)
-  modules = [nnx.merge(block, pick(n)) for n in range(config.layers)]
+def _stop_at(is_root_BL: jax.Array, y_BGLK: jax.Array) -> jax.Array:
+  """Returns keys or values whose gradient is stopped at tokens of a root segment."""
+  return jnp.where(is_root_BL[:, None, :, None], jax.lax.stop_gradient(y_BGLK), y_BGLK)
+
+
+def _is_detached(rows: Rows) -> jax.Array:
+  if rows.detached is None:
+    raise ValueError("detach needs rows.detached")
+  return (rows.detached > 0)[:, :, None, None]
+
+
+def unstack_layers(config: Config, params: Params) -> tuple[list[Any], jax.Array]:
+  """Returns (one module for each layer, the head [D, V]): what decoding reads.
+
+  Called once, before the decoding loop.
+  """
+  block, _, _ = _describe(config)
+  blocks = layers.cast_for_decode(params["blocks"], config.dtype)
+  modules = [
+    nnx.merge(block, jax.tree.map(lambda x, n=n: x[n], blocks)) for n in range(config.layers)
+  ]
   for module in modules:
-    layers.join(module)
+    layers.fuse_qkv(module)
   return modules, head(config, params).astype(config.dtype)
 
 
-def prefill(config: Config, params, tokens_BL, lengths_B):
-  """Reads prompts padded on the right. Returns the logits after each prompt's last token [B, V], a
-  cache of L columns that hold the prompt from 0 on, and how many of them each row fills."""
+def prefill(
+  config: Config, params: Params, tokens_BL: jax.Array, lengths_B: jax.Array
+) -> tuple[jax.Array, Cache, jax.Array]:
+  """Reads prompts that are padded on the right.
+
+  Returns:
+    The logits after each prompt's last token [B, V]; a cache of L columns that hold the prompt from
+    column 0 on; how many columns each row fills [B].
+  """
   line_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1]), tokens_BL.shape)
   rows = Rows(tokens_BL, line_BL, (line_BL < lengths_B[:, None]).astype(jnp.int32))
   x_BLD, keys, values = _embed(config, params, tokens_BL, line_BL), [], []
-  turns = _turns(config, line_BL)
-  masks = {window: students_rows.visible(rows, window) for window, _ in dict.fromkeys(config.kinds)}
-  modules, matrix = unstacked(config, params)
-  for module, (window, rotary) in zip(modules, config.kinds, strict=True):
-    q, k, v = module.queries_keys_values(x_BLD, rotary, turns.get(rotary))
+  tables = _rope_tables(config, line_BL)
+  masks = {
+    window: token_rows.visible(rows, window) for window, _ in dict.fromkeys(config.layer_kinds)
+  }
+  modules, matrix_DV = unstack_layers(config, params)
+  for module, (window, rotary) in zip(modules, config.layer_kinds, strict=True):
+    q, k, v = module.queries_keys_values(x_BLD, rotary, tables.get(rotary))
     out = attention.over_rows(
-      q, k, v, rows=rows, mask_BLL=masks[window], window=window, scale=config.scale,
-      softcap=config.attention_softcap, path="auto",
-    )  # fmt: skip
-    x_BLD = module.finish(x_BLD, out)
+      q,
+      k,
+      v,
+      rows=rows,
+      mask_BLL=masks[window],
+      window=window,
+      scale=config.scale,
+      softcap=config.attention_softcap,
+      path="auto",
+    )
+    x_BLD = module.block_output(x_BLD, out)
     keys.append(k)
     values.append(v)
   last_B1D = jnp.take_along_axis(x_BLD, (lengths_B - 1)[:, None, None], axis=1)
-  return (
-    logits(config, params, matrix, last_B1D)[:, 0],
-    Cache(tuple(keys), tuple(values)),
-    lengths_B,
-  )
+  logits_B1V = _next_logits(config, params, matrix_DV, last_B1D)
+  return logits_B1V[:, 0], Cache(tuple(keys), tuple(values)), lengths_B
 
 
-def advance(config: Config, params, ready, token_B, position_B, cache: Cache):
-  """One token further: its logits [B, V] and the cache with its column written. `ready` from
-  `unstacked`; position_B is how many tokens precede it."""
-  modules, matrix = ready
+def decode_step(
+  config: Config,
+  params: Params,
+  unstacked: tuple[list[Any], jax.Array],
+  token_B: jax.Array,
+  position_B: jax.Array,
+  cache: Cache,
+) -> tuple[jax.Array, Cache]:
+  """Decodes one token of each row.
+
+  Args:
+    config: The config.
+    params: The parameters.
+    unstacked: The result of `unstack_layers`.
+    token_B: The tokens.
+    position_B: How many tokens precede each of them.
+    cache: The cache.
+
+  Returns:
+    The logits after the token [B, V], and the cache with its column written.
+  """
+  modules, matrix_DV = unstacked
   x_B1D = _embed(config, params, token_B[:, None], position_B[:, None])
-  turns = _turns(config, position_B[:, None])
-  distance_BS = students_rows.distances(position_B, cache.keys[0].shape[2])
+  tables = _rope_tables(config, position_B[:, None])
+  ages_BS = token_rows.column_ages(position_B, cache.keys[0].shape[2])
   keys, values = [], []
-  for n, (module, (window, rotary)) in enumerate(zip(modules, config.kinds, strict=True)):
-    q, k, v = module.queries_keys_values(x_B1D, rotary, turns.get(rotary))
-    keys.append(students_rows.write(cache.keys[n], k, position_B))
-    values.append(students_rows.write(cache.values[n], v, position_B))
-    mask_BS = distance_BS >= 0
+  for n, (module, (window, rotary)) in enumerate(zip(modules, config.layer_kinds, strict=True)):
+    q, k, v = module.queries_keys_values(x_B1D, rotary, tables.get(rotary))
+    keys.append(token_rows.write_column(cache.keys[n], k, position_B))
+    values.append(token_rows.write_column(cache.values[n], v, position_B))
+    mask_BS = ages_BS >= 0
     if window:
-      mask_BS &= distance_BS < window
+      mask_BS &= ages_BS < window
     out = attention.attend(
-      q, keys[n], values[n], mask_BS[:, None], scale=config.scale,
-      softcap=config.attention_softcap,
-    )  # fmt: skip
-    x_B1D = module.finish(x_B1D, out)
-  cache = Cache(tuple(keys), tuple(values))
-  return logits(config, params, matrix, x_B1D)[:, 0], cache
+      q, keys[n], values[n], mask_BS[:, None], scale=config.scale, softcap=config.attention_softcap
+    )
+    x_B1D = module.block_output(x_B1D, out)
+  logits_B1V = _next_logits(config, params, matrix_DV, x_B1D)
+  return logits_B1V[:, 0], Cache(tuple(keys), tuple(values))
 
 
-def logits(config: Config, params, matrix_DV, x_BLD):
-  """Final norm and head, float32 [B, L, V]: for the few positions decoding needs, never for whole
-  rows."""
+def _next_logits(
+  config: Config, params: Params, matrix_DV: jax.Array, x_BLD: jax.Array
+) -> jax.Array:
+  """Returns final norm and head, float32 [B, L, V]; for the few positions that decoding needs."""
   bias_V = params["head_bias"] if config.head_bias else None
-  return logprobs.logits(_leave(config, params, x_BLD), matrix_DV, bias_V, config.logit_softcap)
+  states_BLD = _final_norm(config, params, x_BLD)
+  return logprobs.logits(states_BLD, matrix_DV, bias_V, config.logit_softcap)

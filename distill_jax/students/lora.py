@@ -1,24 +1,30 @@
-"""Low-rank adaptation (Hu et al. 2021): W + alpha / rank * down @ up, on weights that stay as they
-are.
+"""Low-rank adaptation (Hu et al. 2021): W + alpha / rank * down @ up, with W frozen.
 
-The adapters are a small tree of their own: it is what is trained, checkpointed and given to the
-optimizer. `attach` hangs them on the frozen weights, where layers.project finds them; nothing is
-copied, so that the same frozen weights also are the reference of preference losses. `merge` adds
-them in, for export. (Flax's nnx.LoRA wraps modules; our hot path has none, it has trees.)
+The adapters are a small tree of their own, which is trained, checkpointed and given to the
+optimizer. `attach` joins them with the frozen weights, where layers.project finds them. Nothing is
+copied, so the same frozen weights also serve as the reference of preference losses. `merge` adds
+them to the weights, for decoding and export. (Flax's nnx.LoRA wraps modules; the students compute
+on trees.)
 """
 
 import dataclasses
 import math
+from collections.abc import Callable, Collection
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from distill_jax.students.types import Params
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass
 class Adapted:
-  """A frozen weight [in..., out...] and its update: down [in..., R], up [R, out...]; stacked layers
-  lead each."""
+  """A frozen weight [in..., out...] with its update: down [in..., R], up [R, out...].
+
+  Stacked layers add a leading axis to each.
+  """
 
   base: jax.Array
   down: jax.Array
@@ -26,68 +32,82 @@ class Adapted:
   scale: float = dataclasses.field(metadata={"static": True})
 
 
-def axes(model_axes, *, targets):
-  """Logical axes of the adapters of all weights called by a name of `targets`, in the structure of
-  the model's tree."""
+def axes(model_axes: Params, *, targets: Collection[str]) -> Params:
+  """Returns the logical axes of the adapters of all weights named in `targets`.
 
-  def of(weight):
-    before, after = _sides(weight)
-    return {"down": ("layers", *before, None), "up": ("layers", None, *after)}
+  The structure is that of the model's tree, without the other weights.
+  """
 
-  return _chosen(model_axes, targets, of)
+  def adapter_axes(weight_axes: tuple[str | None, ...]) -> Params:
+    inputs, outputs = _split_axes(weight_axes)
+    return {"down": ("layers", *inputs, None), "up": ("layers", None, *outputs)}
+
+  return _map_targets(model_axes, targets, adapter_axes)
 
 
-def init(key, model_axes, model_shapes, *, rank: int, targets):
-  """Fresh adapters: down is normal with variance 1 / inputs, up is 0: nothing changes yet."""
+def init(
+  key: jax.Array, model_axes: Params, model_shapes: Params, *, rank: int, targets: Collection[str]
+) -> Params:
+  """Returns new adapters, float32: `down` normal with variance 1 / inputs, `up` zero."""
   keys = iter(jax.random.split(key, len(jax.tree.leaves(model_shapes))))
 
-  def of(weight, shape):
-    inputs = len(_sides(weight)[0])
-    count, before, after = shape.shape[0], shape.shape[1 : 1 + inputs], shape.shape[1 + inputs :]
-    down = jax.random.normal(next(keys), (count, *before, rank), jnp.float32)
-    return {"down": down * math.prod(before) ** -0.5, "up": jnp.zeros((count, rank, *after))}
+  def adapter(weight_axes: tuple[str | None, ...], weight: jax.ShapeDtypeStruct) -> Params:
+    count = len(_split_axes(weight_axes)[0])
+    layers, inputs, outputs = (
+      weight.shape[0],
+      weight.shape[1 : 1 + count],
+      weight.shape[1 + count :],
+    )
+    down = jax.random.normal(next(keys), (layers, *inputs, rank), jnp.float32)
+    return {"down": down * math.prod(inputs) ** -0.5, "up": jnp.zeros((layers, rank, *outputs))}
 
-  return _chosen(model_axes, targets, of, model_shapes)
+  return _map_targets(model_axes, targets, adapter, model_shapes)
 
 
-def attach(params, adapters, scale: float):
-  """The parameters with the adapters hung on; `scale` is alpha / rank. No adapters, no change."""
+def attach(params: Params, adapters: Params, scale: float) -> Params:
+  """Returns the parameters with adapted weights as `Adapted`; `scale` is alpha / rank."""
 
-  def hang(weights, updates):
+  def join(weights: Any, updates: Params) -> Any:
     if not isinstance(weights, dict):
       return Adapted(weights, **updates, scale=scale)
-    return weights | {name: hang(weights[name], updates[name]) for name in updates}
+    return weights | {name: join(weights[name], updates[name]) for name in updates}
 
-  return hang(params, adapters)
+  return join(params, adapters)
 
 
-def merge(params):
-  """Plain parameters of the same function: what is hung on is added in, in float32."""
+def merge(params: Params) -> Params:
+  """Returns plain parameters of the same function; adapters are added in float32."""
 
-  def plain(x):
+  def merged(x: Any) -> jax.Array:
     if not isinstance(x, Adapted):
       return x
     update = jax.vmap(lambda down, up: jnp.tensordot(down, up, 1))(x.down, x.up)
     return (x.base + x.scale * update).astype(x.base.dtype)
 
-  return jax.tree.map(plain, params, is_leaf=lambda x: isinstance(x, Adapted))
+  return jax.tree.map(merged, params, is_leaf=lambda x: isinstance(x, Adapted))
 
 
-def _sides(weight_axes):
-  """(input axes, output axes) of a stacked weight: what ends in the residual stream has one output,
-  every other weight one input."""
+def _split_axes(
+  weight_axes: tuple[str | None, ...],
+) -> tuple[tuple[str | None, ...], tuple[str | None, ...]]:
+  """Returns (input axes, output axes) of a stacked weight.
+
+  A weight that writes to the residual stream has one output axis, every other one input axis.
+  """
   names = weight_axes[1:]
   return (names[:-1], names[-1:]) if names[-1] == "embed" else (names[:1], names[1:])
 
 
-def _chosen(tree, targets, of, *others):
-  """`of` applied to the stacked weights whose name is one of `targets`; the rest is left out."""
+def _map_targets(
+  tree: Params, targets: Collection[str], function: Callable[..., Params], *others: Params
+) -> Params:
+  """Applies `function` to the stacked weights named in `targets` and drops all others."""
   out = {}
   for name, value in tree.items():
     rest = [other[name] for other in others]
     if isinstance(value, dict):
-      if found := _chosen(value, targets, of, *rest):
-        out[name] = found
+      if inner := _map_targets(value, targets, function, *rest):
+        out[name] = inner
     elif value[0] == "layers" and name in targets:
-      out[name] = of(value, *rest)
+      out[name] = function(value, *rest)
   return out

@@ -1,11 +1,11 @@
-"""What a student reads, and what it remembers while it writes.
+"""The rows that a student reads, and the cache of keys and values.
 
-Rows may be trees: a token sees the earlier tokens of its own segment and of its root segment, so
-that several continuations share one prompt (anchor, positive and negative of a contrast) and still
-cannot see each other. A plain row is one segment that is its own root. Segment 0 is padding.
+Rows may be trees: a token sees the earlier tokens of its own segment and of its root segment.
+Several continuations can thus share one prompt (anchor, positive and negative of a triplet) without
+seeing each other. A plain row is one segment that is its own root. Segment 0 is padding.
 
 A column of the cache is a position: a row at position p writes column p and sees columns up to p,
-however far other rows have come. So what it computes depends on itself alone, to the last bit.
+wherever the other rows are. A row's result therefore depends on that row alone, to the last bit.
 """
 
 from typing import Any, NamedTuple
@@ -15,33 +15,38 @@ import jax.numpy as jnp
 
 
 class Rows(NamedTuple):
-  """Token rows; every array is int32 [B, L], the source's [B, E]."""
+  """Token rows; every array is int32 [B, L], those of the source [B, E]."""
 
   tokens: jax.Array
   positions: jax.Array
   segments: jax.Array
   roots: jax.Array | None = None  # None: no row is a tree, every segment is its own root
   detached: jax.Array | None = None  # 1 where the root is seen without gradient
-  # Encoder-decoders only: a token reads the source whose segment is its root's.
+  # Encoder-decoders only: a token reads the source whose segment is the token's root.
   source: jax.Array | None = None
   source_segments: jax.Array | None = None
 
   @property
   def root(self) -> jax.Array:
+    """The root segment of each token."""
     return self.segments if self.roots is None else self.roots
 
 
 class Cache(NamedTuple):
-  """Keys and values, one array [B, G, S, K] a layer; `fixed` is what else belongs to a row."""
+  """Keys and values, one array [B, G, S, K] a layer; `fixed` is further data of each row."""
 
-  keys: tuple
-  values: tuple
+  keys: tuple[jax.Array, ...]
+  values: tuple[jax.Array, ...]
   fixed: Any = ()
 
 
-def visible(rows: Rows, window: int = 0):
-  """mask [B, L, L]: who sees whom. `window`: how many positions back at most, itself included; 0 is
-  all."""
+def visible(rows: Rows, window: int = 0) -> jax.Array:
+  """Returns the attention mask [B, L, L]: whether a token (axis 1) sees another (axis 2).
+
+  Args:
+    rows: The rows.
+    window: How many positions back a token sees, itself included; 0 is all.
+  """
   order = jnp.arange(rows.tokens.shape[1])
   segments = rows.segments
   seen = segments[:, :, None] == segments[:, None, :]
@@ -53,12 +58,15 @@ def visible(rows: Rows, window: int = 0):
   return seen
 
 
-def write(cache_BGSK, new_BG1K, position_B):
-  """The cache with each row's own column written."""
-  one = lambda x, new, at: jax.lax.dynamic_update_slice_in_dim(x, new, at, axis=1)
-  return jax.vmap(one)(cache_BGSK, new_BG1K, position_B)
+def write_column(cache_BGSK: jax.Array, new_BG1K: jax.Array, position_B: jax.Array) -> jax.Array:
+  """Returns the cache with one column of each row written, the one at the row's position."""
+
+  def write(cache_GSK: jax.Array, new_G1K: jax.Array, position: jax.Array) -> jax.Array:
+    return jax.lax.dynamic_update_slice_in_dim(cache_GSK, new_G1K, position, axis=1)
+
+  return jax.vmap(write)(cache_BGSK, new_BG1K, position_B)
 
 
-def distances(position_B, slots: int):
-  """int32 [B, S]: how many tokens ago each column was written; below 0, it is yet to be."""
-  return position_B[:, None] - jnp.arange(slots)[None, :]
+def column_ages(position_B: jax.Array, columns: int) -> jax.Array:
+  """Returns int32 [B, S]: how many tokens ago each column was written; below 0: not yet."""
+  return position_B[:, None] - jnp.arange(columns)[None, :]

@@ -1,5 +1,7 @@
-"""The sampler with real students: against float64 oracles, against what training computes, and on
-several devices. What a row may depend on is in test_rollout.py."""
+"""The sampler with real students: against float64 oracles, training, and several devices.
+
+test_rollout.py tests what a row may depend on.
+"""
 
 import dataclasses
 import functools
@@ -36,23 +38,25 @@ def params_of(name: str):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _trained_on(config, params, rows):
+def _training_logprobs(config, params, rows):
   states = decoder.hidden(config, params, rows)
   return jax.nn.log_softmax(states @ decoder.head(config, params), axis=-1)[0]
 
 
-def trained_on(config, params, row):
-  """log p(next token) [L, V] from the states that training computes."""
-  return np.asarray(_trained_on(config, params, oracle.plain_rows([row], BUCKET + NEW)))[: len(row)]
+def training_logprobs(config, params, row):
+  """Returns log p(next token) [L, V] from the states that training computes."""
+  return np.asarray(_training_logprobs(config, params, oracle.plain_rows([row], BUCKET + NEW)))[
+    : len(row)
+  ]
 
 
 def expected(name: str, prompt, tokens, params=None):
-  """log p [N, V] at each new token, from a forward pass over the whole chain."""
+  """Returns log p [N, V] at each new token, from a forward pass over the whole row."""
   config, params = CONFIGS[name], params_of(name) if params is None else params
   if name == "t5":
     return oracle_t5.logprobs(config, params, prompt, [config.start, *tokens])[:-1]
-  whole = oracle.logprobs if name == "decoder" else trained_on
-  return whole(config, params, prompt + tokens)[len(prompt) - 1 : -1]
+  logprobs = oracle.logprobs if name == "decoder" else training_logprobs
+  return logprobs(config, params, prompt + tokens)[len(prompt) - 1 : -1]
 
 
 @functools.cache
@@ -155,7 +159,7 @@ def test_log_probabilities_are_those_of_the_full_forward(name, kind):
 def test_log_probabilities_are_those_that_training_computes():
   for row in range(ROWS):
     prompt, tokens = PROMPTS[row // SAMPLES], produced(warm("decoder"), row)
-    logp = trained_on(CONFIGS["decoder"], params_of("decoder"), prompt + tokens)
+    logp = training_logprobs(CONFIGS["decoder"], params_of("decoder"), prompt + tokens)
     want = logp[len(prompt) - 1 : -1][np.arange(len(tokens)), tokens]
     got = warm("decoder").logprobs[row, : len(tokens)]
     allowed = rounding_of("decoder", row, (*tokens,))["chosen"]
@@ -183,11 +187,14 @@ def test_the_number_of_rows_decoded_at_a_time_changes_no_token(name):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_in_other_company_at_other_turns_a_row_is_the_same_to_the_last_bit(name):
-  turned = sample(name, WARM, order=-1)
-  for mine, other in zip(warm(name), turned, strict=True):
-    by_prompt = lambda x: x.reshape(len(PROMPTS), SAMPLES, *x.shape[1:])
-    np.testing.assert_array_equal(by_prompt(mine), by_prompt(other)[::-1])
+def test_among_other_rows_at_other_iterations_a_row_is_the_same_to_the_last_bit(name):
+  reversed_order = sample(name, WARM, order=-1)
+
+  def by_prompt(x):
+    return x.reshape(len(PROMPTS), SAMPLES, *x.shape[1:])
+
+  for one, other in zip(warm(name), reversed_order, strict=True):
+    np.testing.assert_array_equal(by_prompt(one), by_prompt(other)[::-1])
 
 
 def test_samples_of_a_prompt_differ():
@@ -196,17 +203,17 @@ def test_samples_of_a_prompt_differ():
 
 
 def test_the_numbers_a_row_draws_are_new_at_every_token():
-  """At a huge temperature the tokens follow the numbers alone."""
+  """At a huge temperature the tokens depend on the numbers only."""
   out = sample("decoder", sampling.sampling(1e6))
   assert all(len(set(produced(out, row))) > 0.5 * out.lengths[row] for row in range(ROWS))
 
 
 def on_mesh(name: str, sizes):
-  """(mesh, params on it)."""
+  """Returns (mesh, parameters on it)."""
   mesh, config = sharding.make_mesh(*sizes), CONFIGS[name]
   student = students.of(config)
-  places = sharding.of_params(mesh, student.axes(config), student.shapes(config))
-  return mesh, jax.device_put(params_of(name), places)
+  shardings = sharding.of_params(mesh, student.axes(config), student.shapes(config))
+  return mesh, jax.device_put(params_of(name), shardings)
 
 
 @pytest.mark.parametrize(("name", "sizes"), [
@@ -247,21 +254,21 @@ def test_the_reference_of_a_mesh_is_computed_on_one_device_whoever_asks_for_it(
     np.testing.assert_array_equal(got, want)
 
 
-def test_rows_lie_over_the_devices_and_are_placed_without_gathering_them():
+def test_rows_are_split_over_the_devices_and_inserted_without_gathering_them():
   mesh, params = on_mesh("decoder", (2, 2, 2))
   index = np.zeros(2, np.int32)
   with jax.set_mesh(mesh):
     tokens, lengths = np.ones((4, BUCKET), np.int32), np.full(4, 3, np.int32)
     prefilled = decode_loop.prefill(CONFIGS["decoder"], params, tokens, lengths)
-    state = decode_loop.empty(prefilled, count=64, max_new_tokens=NEW)
-    place = (state, prefilled, index, index, np.zeros((2, 2), np.uint32))
-    programs = [decode_loop.place.lower(*place).compile().as_text()]
+    state = decode_loop.empty_state(prefilled, count=64, max_new_tokens=NEW)
+    insert = (state, prefilled, index, index, np.zeros((2, 2), np.uint32))
+    programs = [decode_loop.insert.lower(*insert).compile().as_text()]
     decode = (state, np.ones(64, bool), WARM, np.int32(64), np.int32(9))
     programs.append(
       decode_loop.decode.lower(CONFIGS["decoder"], params, *decode, eos=EOS).compile().as_text()
     )
-  for ring in state.cache.keys + state.cache.values:
-    assert ring.sharding.shard_shape(ring.shape) == (16, 1, BUCKET + NEW, 6)
+  for array in state.cache.keys + state.cache.values:
+    assert array.sharding.shard_shape(array.shape) == (16, 1, BUCKET + NEW, 6)
   for text in programs:
-    assert "[16,1,18,6]" in text, "a device's part of the ring"
+    assert "[16,1,18,6]" in text, "a device's part of the cache"
     assert "[64,1,18,6]" not in text and "[64,2,18,6]" not in text and "[16,2,18,6]" not in text

@@ -1,8 +1,8 @@
-"""A student whose next token follows from every token before it and from its place, in arithmetic
-that is exact in any order: what a row draws shows whether its cache held its chain alone.
+"""A toy student whose next token depends on every token before it and on its position.
 
+Its arithmetic is exact in any order, so a row's tokens show whether its cache held that row alone.
 With `apart` it is shaped like an encoder-decoder: the prompt is one number beside the cache, and
-the cache begins with one start token.
+the cache starts with one start token.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import numpy as np
 from distill_jax.students import token_rows
 from tests.students import oracle
 
-STATES, START = 97, 5  # states of the student; what stands in the first column with `apart`
+STATES, START = 97, 5  # number of states; the first column with `apart`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,18 +25,18 @@ class Config:
 
 
 def params(config: Config, seed: int = 0):
-  """The logits of each state."""
+  """Returns the logits of each state."""
   return np.float32(oracle.rng(seed).normal(size=(STATES, config.vocab)))
 
 
-def weights(places):
-  """How much a place counts for, apart for keys and values."""
-  return (3 * places + 1) % 31, (5 * places + 2) % 29
+def weights(positions):
+  """Returns the weight of each position, for keys and for values."""
+  return (3 * positions + 1) % 31, (5 * positions + 2) % 29
 
 
 def prefill(config, params, tokens_PL, lengths_P):
   inside_PL = jnp.arange(tokens_PL.shape[1])[None, :] < lengths_P[:, None]
-  rubbish_PL = jnp.where(inside_PL, tokens_PL, 1000)
+  garbage_PL = jnp.where(inside_PL, tokens_PL, 1000)
   columns = lambda x_PL: (jnp.float32(x_PL)[:, None, :, None],)
   if config.apart:
     fixed_P = jnp.sum(jnp.where(inside_PL, tokens_PL, 0), axis=1)
@@ -46,29 +46,29 @@ def prefill(config, params, tokens_PL, lengths_P):
       lengths_P * 0 + 1,
     )
   else:
-    cache, filled_P = token_rows.Cache(columns(rubbish_PL), columns(2 * rubbish_PL)), lengths_P
+    cache, filled_P = token_rows.Cache(columns(garbage_PL), columns(2 * garbage_PL)), lengths_P
   seen_PL = jnp.arange(cache.keys[0].shape[2])[None, :] < filled_P[:, None]
-  places_PL = jnp.broadcast_to(jnp.arange(seen_PL.shape[1]), seen_PL.shape)
-  return _logits(params, cache, places_PL, seen_PL), cache, filled_P
+  positions_PL = jnp.broadcast_to(jnp.arange(seen_PL.shape[1]), seen_PL.shape)
+  return _logits(params, cache, positions_PL, seen_PL), cache, filled_P
 
 
-def unstacked(config, params):
+def unstack_layers(config, params):
   return ()
 
 
-def advance(config, params, layers, token_R, position_R, cache):
+def decode_step(config, params, layers, token_R, position_R, cache):
   new = jnp.float32(token_R)[:, None, None, None]
   cache = cache._replace(
-    keys=(token_rows.write(cache.keys[0], new, position_R),),
-    values=(token_rows.write(cache.values[0], 2 * new, position_R),),
+    keys=(token_rows.write_column(cache.keys[0], new, position_R),),
+    values=(token_rows.write_column(cache.values[0], 2 * new, position_R),),
   )
-  places_S = jnp.arange(cache.keys[0].shape[2])
-  places_RS = jnp.broadcast_to(places_S, (len(token_R), *places_S.shape))
-  return _logits(params, cache, places_RS, places_RS <= position_R[:, None]), cache
+  positions_S = jnp.arange(cache.keys[0].shape[2])
+  positions_RS = jnp.broadcast_to(positions_S, (len(token_R), *positions_S.shape))
+  return _logits(params, cache, positions_RS, positions_RS <= position_R[:, None]), cache
 
 
-def _logits(params, cache, places_BS, seen_BS):
-  for_keys, for_values = weights(places_BS)
+def _logits(params, cache, positions_BS, seen_BS):
+  for_keys, for_values = weights(positions_BS)
   sums = cache.keys[0][:, 0, :, 0] * for_keys + cache.values[0][:, 0, :, 0] * for_values
   state_B = jnp.sum(jnp.where(seen_BS, jnp.int32(sums), 0), axis=1)
   for fixed_B in cache.fixed:
@@ -76,8 +76,8 @@ def _logits(params, cache, places_BS, seen_BS):
   return params[state_B % STATES]
 
 
-def chain(config, params, prompt, key, *, temperature, max_new_tokens, eos):
-  """(tokens, ended, logprobs) of one row by itself: a loop over its tokens in NumPy."""
+def sample_row(config, params, prompt, key, *, temperature, max_new_tokens, eos):
+  """Returns (tokens, ended, logprobs) of one row alone: a loop over its tokens in NumPy."""
   held, fixed = ([START], sum(prompt)) if config.apart else (list(prompt), 0)
   out, logprobs = [], []
   while len(out) < max_new_tokens and not (out and out[-1] in eos):
@@ -93,6 +93,8 @@ def chain(config, params, prompt, key, *, temperature, max_new_tokens, eos):
 
 
 def students():
-  """Stands in for the package of students."""
-  here = types.SimpleNamespace(prefill=prefill, unstacked=unstacked, advance=advance)
-  return types.SimpleNamespace(of=lambda config: here)
+  """Returns a stand-in for the package `students`."""
+  module = types.SimpleNamespace(
+    prefill=prefill, unstack_layers=unstack_layers, decode_step=decode_step
+  )
+  return types.SimpleNamespace(of=lambda config: module)

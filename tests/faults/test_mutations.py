@@ -47,8 +47,8 @@ MUTATIONS = {
     "tests/learning/test_step.py",
   ),
   "micro-batches are split along the devices": (
-    "learning/step.py", "x.reshape(-1, micro, *x.shape[1:]).swapaxes(0, 1)",
-    "x.reshape(micro, -1, *x.shape[1:])", "tests/learning/test_step.py",
+    "learning/step.py", "x.reshape(-1, grad_accum_steps, *x.shape[1:]).swapaxes(0, 1)",
+    "x.reshape(grad_accum_steps, -1, *x.shape[1:])", "tests/learning/test_step.py",
   ),
   "targets start one token too early": (
     "data/encode.py", "last = len(root.tokens) - 1\n", "last = len(root.tokens) - 2\n",
@@ -62,24 +62,24 @@ MUTATIONS = {
     "students/sharding.py", '  "mlp": "tensor",\n', "", "tests/students/test_sharding.py",
   ),
   "all rows sample with the same random numbers": (
-    "decoding/decode_loop.py", "(state.keys, drawn.lengths)",
-    "(state.keys[:1].repeat(len(state.keys), 0), drawn.lengths)",
+    "decoding/decode_loop.py", "(state.keys, samples.lengths)",
+    "(state.keys[:1].repeat(len(state.keys), 0), samples.lengths)",
     "tests/decoding/test_rollout.py",
   ),
   "every step samples with the same random numbers": (
-    "decoding/decode_loop.py", "jax.random.wrap_key_data(key_2), number)",
-    "jax.random.wrap_key_data(key_2), 0 * number)", "tests/decoding/test_rollout.py",
+    "decoding/decode_loop.py", "jax.random.wrap_key_data(key_2), index)",
+    "jax.random.wrap_key_data(key_2), 0 * index)", "tests/decoding/test_rollout.py",
   ),
   "a row's random numbers depend on the iteration of its batch": (
-    "decoding/decode_loop.py", "(state.keys, drawn.lengths)",
-    "(state.keys, 0 * drawn.lengths + state.turn)", "tests/decoding/test_rollout.py",
+    "decoding/decode_loop.py", "(state.keys, samples.lengths)",
+    "(state.keys, 0 * samples.lengths + state.iteration)", "tests/decoding/test_rollout.py",
   ),
   "a prompt is placed one column too far": (
     "decoding/decode_loop.py", "filled=take(state.filled, filled_P)",
     "filled=take(state.filled, filled_P + 1)", "tests/decoding/test_rollout.py",
   ),
   "a row that has ended is sampled further": (
-    "decoding/decode_loop.py", "running_R & ~drawn.ended &", "running_R &",
+    "decoding/decode_loop.py", "running_R & ~samples.ended &", "running_R &",
     "tests/decoding/test_rollout.py",
   ),
   "a question may occur twice in a batch": (
@@ -89,8 +89,8 @@ MUTATIONS = {
     "data/pack.py", "above + max(row.segments)", "above", "tests/learning/test_packing.py",
   ),
   "the reference log-probabilities of a pair are ignored": (
-    "learning/objectives.py", "gain = of.logp - of.reference if compared else of.logp",
-    "gain = of.logp", "tests/learning/test_objectives.py",
+    "learning/objectives.py", "gain = side.logp - side.reference if has_reference else side.logp",
+    "gain = side.logp", "tests/learning/test_objectives.py",
   ),
   "a phase is finished before its work is on disk": (
     "run_dir/phase_dir.py", "    os.replace(part, path)\n", "    pass\n",

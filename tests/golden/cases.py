@@ -1,7 +1,7 @@
-"""Tiny models of every family, as config.json says them, with weights that need no file.
+"""Tiny models of every family, as a config.json, with weights that need no file.
 
-A weight is drawn from PCG64 seeded by the sha256 of its Hugging Face name, so that whoever knows
-the name has the weight. Nothing is left at the value a fresh model has.
+A weight is drawn from PCG64 seeded by the sha256 of its Hugging Face name. No weight keeps the
+value of a new model.
 """
 
 import hashlib
@@ -99,7 +99,7 @@ ENCODER_DECODERS = {
   "t5_v1_1": _T5 | {"feed_forward_proj": "gated-gelu", "d_ff": 96, "tie_word_embeddings": False},
 }
 
-# Prompts after which no second token comes near the best one; 0 where it is not said.
+# Seeds of prompts after which no second token comes near the best one; the others use 0.
 SEEDS = {
   "gptj": 1, "gpt_neo": 1, "gpt_neo_untied_local": 1, "mistral": 3, "qwen2": 5, "qwen2_window": 1,
   "gemma3_text_pattern": 1, "t5": 1, "t5_v1_1": 1,
@@ -112,8 +112,10 @@ def _generator(name: str) -> np.random.Generator:
 
 
 def weight(name: str, shape) -> np.ndarray:
-  """Their tensor `name`: matrices keep the scale of activations, vectors are small; scales around
-  1."""
+  """Returns the tensor `name` of a file.
+
+  Matrices keep the scale of activations, biases are small, scales of norms are around 1.
+  """
   draw = _generator(name).normal(size=shape)
   if len(shape) > 1:
     return np.float32(draw * 1.5 * shape[-1] ** -0.5)
@@ -121,15 +123,17 @@ def weight(name: str, shape) -> np.ndarray:
 
 
 def batch(case: str):
-  """tokens and mask int32 [B, L], rows of LENGTHS padded on the right with token 0."""
+  """Returns tokens and mask, int32 [B, L]: rows of LENGTHS, padded on the right with token 0."""
   rng, longest = _generator(f"{case} {SEEDS[case] if case in SEEDS else 0}"), max(LENGTHS)
   mask = np.int32(np.arange(longest)[None] < np.array(LENGTHS)[:, None])
   return rng.integers(0, 40, mask.shape, dtype=np.int32) * mask, mask
 
 
 def targets(case: str):
-  """tokens and mask int32 [B, L] of what a decoder writes behind its start token, padded on the
-  right; the shortest belongs to the longest source."""
+  """Returns tokens and mask, int32 [B, L], of a decoder, padded on the right.
+
+  They begin with the start token; the shortest row belongs to the longest source.
+  """
   tokens, mask = batch(f"{case} targets")
   tokens[:, 0] = ENCODER_DECODERS[case]["decoder_start_token_id"]
   return np.flip(tokens, 0).copy(), np.flip(mask, 0).copy()
@@ -140,7 +144,7 @@ def read(fields: dict):
 
 
 def by_name(model_type: str, config) -> dict[str, list[layout.Tensor]]:
-  """The tensors of a file, each with the parts of ours that it holds."""
+  """Returns the tensors of a file, each with the arrays of ours that it holds."""
   out = {}
   for tensor in families.of(model_type).tensors(config):
     out.setdefault(tensor.name, []).append(tensor)
@@ -148,22 +152,22 @@ def by_name(model_type: str, config) -> dict[str, list[layout.Tensor]]:
 
 
 def ours(model_type: str, config, array_of):
-  """Parameters from their arrays: array_of(name, shape)."""
+  """Returns parameters from the arrays of a file: array_of(name, shape)."""
   params = jax.tree.map(
     lambda x: np.full(x.shape, np.nan, x.dtype), students.of(config).shapes(config)
   )
   for name, tensors in by_name(model_type, config).items():
     array = array_of(name, tensors[0].shape)
     for tensor in tensors:
-      place = params
+      target = params
       for key in tensor.path:
-        place = place[key]
-      place[... if tensor.layer is None else tensor.layer] = layout.to_ours(tensor, array)
+        target = target[key]
+      target[... if tensor.layer is None else tensor.layer] = layout.to_ours(tensor, array)
   return params
 
 
 def theirs(model_type: str, config, params) -> dict[str, np.ndarray]:
-  """The arrays of a file from parameters."""
+  """Returns the arrays of a file from parameters."""
   out = {}
   for name, tensors in by_name(model_type, config).items():
     arrays = []

@@ -1,17 +1,17 @@
-"""Writes <case>.npz beside this file: what transformers says of every model of cases.py.
+"""Writes <case>.npz beside this file: the results of transformers for every model of cases.py.
 
   python -m tests.golden.make       (needs torch and transformers 5; written with 2.13 and 5.23)
-  python -m tests.golden.make t5    (these cases alone)
+  python -m tests.golden.make t5    (only these cases)
 
   config         the text of its config.json
   tokens mask    int32 [B, L], padded on the right
   logits         float32 [B, L, V], 0 at padding
-  greedy         int32 [B, 64], what it writes after each row
+  greedy         int32 [B, 64], the greedy continuation of each row
   logprobs       float64 [B], of each row's tokens after the first, nats
-  source inside  int32 [B, E], of encoder-decoders: their source and its mask. greedy is what they
-                 write after it; tokens begin with the decoder's start token
+  source inside  int32 [B, E], for encoder-decoders: the source and its mask; greedy follows it, and
+                 tokens begin with the decoder's start token
 
-Weights are in no file: tests/golden/cases.py says how a name gives them.
+Weights are not stored: tests/golden/cases.py derives them from their names.
 """
 
 import json
@@ -23,7 +23,7 @@ import numpy as np
 from tests.golden import cases
 from tests.parity import reference
 
-LEAD = 1e-3  # nats by which the best token must win, ten times what logits may be off
+LEAD = 1e-3  # nats by which the best token must win, above the rounding error of logits
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Writes trl.npz beside this file: what TRL and torch say of losses on made-up log-probabilities.
+"""Writes trl.npz beside this file: losses of TRL and torch on made-up log-probabilities.
 
   python -m tests.learning.make_trl      (needs torch and trl; written with torch 2.13 and trl 1.16)
 
@@ -10,8 +10,8 @@
   anchor positive negative   float32 [N, D]
   triplet, triplet.anchor .positive .negative    sum of the loss; its gradients
 
-TRL's own functions are called, with a stand-in for the trainer and the model: the log-probabilities
-are what the model would say.
+TRL's own functions are called, with stand-ins for the trainer and for the model, which returns the
+made-up log-probabilities.
 """
 
 import collections
@@ -24,9 +24,9 @@ import numpy as np
 PAIRS, TOKENS, WIDTH = 6, 9, 5
 BETA, SMOOTHING, GAMMA, ALPHA = 0.3, 0.1, 0.7, 0.4
 MARGIN = 0.8
-POINT = 0.75  # TRL's KTO is told this KL; here both reference points are it
+POINT = 0.75  # the KL that TRL's KTO gets; ours gets it as both reference points
 
-# name -> (loss, its options, length-normalised, weight of the NLL)
+# name -> (loss, its options, length-normalized, weight of the NLL)
 CASES = {
   "dpo": ("dpo", {}, False, 0.0),
   "dpo_normalised": ("dpo", {}, True, 0.0),
@@ -42,7 +42,7 @@ CASES = {
 
 
 def inputs() -> dict[str, np.ndarray]:
-  """Multiples of 1/64, so that sums and differences are exact."""
+  """Returns multiples of 1/64, so sums and differences are exact."""
   rng, out = np.random.Generator(np.random.PCG64(0)), {}
   for side in ("chosen", "rejected"):
     there = np.arange(TOKENS) < rng.integers(2, TOKENS + 1, (PAIRS, 1))
@@ -55,8 +55,8 @@ def inputs() -> dict[str, np.ndarray]:
   return out
 
 
-def said(case: str, given) -> dict[str, np.ndarray]:
-  """{"": mean loss, "chosen", "rejected": its gradients} by TRL."""
+def trl_losses(case: str, given) -> dict[str, np.ndarray]:
+  """Returns TRL's {"": mean loss, "chosen", "rejected": its gradients}."""
   import torch
 
   sides = [torch.tensor(given[side], requires_grad=True) for side in ("chosen", "rejected")]
@@ -69,16 +69,16 @@ def said(case: str, given) -> dict[str, np.ndarray]:
   return dict(zip(("", "chosen", "rejected"), (x.numpy() for x in numbers), strict=True))
 
 
-def said_of_triplets(given, constant: int = 1) -> dict[str, np.ndarray]:
-  """With distance constant - cosine."""
+def torch_triplet_loss(given, constant: int = 1) -> dict[str, np.ndarray]:
+  """Returns torch's loss and gradients, with distance constant - cosine."""
   import torch
 
-  away = lambda x, y: constant - torch.nn.functional.cosine_similarity(x, y)
+  distance = lambda x, y: constant - torch.nn.functional.cosine_similarity(x, y)
   branches = {name: torch.tensor(given[name]) for name in ("anchor", "positive", "negative")}
   for x in branches.values():
     x.requires_grad_()
   loss = torch.nn.TripletMarginWithDistanceLoss(
-    distance_function=away, margin=MARGIN, reduction="sum"
+    distance_function=distance, margin=MARGIN, reduction="sum"
   )
   value = loss(*branches.values())
   value.backward()
@@ -86,7 +86,7 @@ def said_of_triplets(given, constant: int = 1) -> dict[str, np.ndarray]:
 
 
 class _Model:
-  """Says the log-probabilities it was given."""
+  """A model that returns the log-probabilities it was given."""
 
   def __init__(self, logp):
     self.logp = logp
@@ -122,7 +122,7 @@ def _trainer(**fields):
 
 
 def _rows(sides, there):
-  """(log p [2N, T], the inputs of such rows behind a prompt of one token)."""
+  """Returns (log p [2N, T], the inputs of such rows behind a prompt of one token)."""
   import torch
 
   mask = torch.nn.functional.pad(torch.cat(there), (1, 0)).long()
@@ -155,7 +155,10 @@ def _kto(case, sides, there, refs):
 
 
 def _cpo(case, sides, there, refs):
-  """CPO is DPO without a reference: with one, on log-ratios. TRL's DPO has no label smoothing."""
+  """CPO is DPO without a reference, so DPO is CPO on log-ratios.
+
+  TRL's DPO has no label smoothing.
+  """
   cpo = importlib.import_module("trl.experimental.cpo.cpo_trainer")
   kind, smoothing = ("simpo", 0.0) if case == "simpo" else ("sigmoid", SMOOTHING)
   trainer = _trainer(alpha=0.0, loss_type=kind, simpo_gamma=GAMMA)
@@ -176,7 +179,7 @@ def _orpo(case, sides, there, refs):
 
 def main() -> None:
   given = inputs()
-  made = {name: said(name, given) for name in CASES} | {"triplet": said_of_triplets(given)}
+  made = {name: trl_losses(name, given) for name in CASES} | {"triplet": torch_triplet_loss(given)}
   flat = {
     f"{case}.{part}" if part else case: value
     for case, parts in made.items()

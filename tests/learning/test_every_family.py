@@ -1,15 +1,16 @@
-"""What holds for one student holds for all: a step is the same on any mesh, computed again or not,
-whole or by low-rank updates; and what one mesh has stored, another reads."""
+"""Every family: a step is the same on any mesh, with any remat, with or without LoRA.
+
+A checkpoint of one mesh can be restored on another.
+"""
 
 import functools
-import types
 
 import jax
 import numpy as np
 import optax
 import pytest
 
-from distill_jax import students
+from distill_jax import settings, students
 from distill_jax.data import collate
 from distill_jax.learning import objectives, step
 from distill_jax.machine import checkpoint
@@ -33,46 +34,48 @@ LORA = {"rank": 2, "scale": 0.5, "targets": ("down", "o", "q", "up")}
 
 
 @functools.cache
-def taught(name: str, lora: bool = False) -> trainable.Learner:
-  return trainable.Learner(CONFIGS[name], **LORA if lora else {})
+def trainable_of(name: str, lora: bool = False) -> trainable.Trainable:
+  return trainable.Trainable(CONFIGS[name], **LORA if lora else {})
 
 
 @functools.cache
 def weights(name: str, lora: bool):
-  """(frozen, trained), none of them 0."""
-  draw, of = oracle.rng(3), taught(name, lora)
+  """Returns (frozen, trained) parameters, none of them 0."""
+  draw, parameters = oracle.rng(3), trainable_of(name, lora)
   fill = lambda x: np.float32(0.2 * draw.normal(size=x.shape))
-  trained = jax.tree.map(fill, of.shapes)
-  return (jax.tree.map(fill, of.frozen_shapes) if lora else ()), trained
+  trained = jax.tree.map(fill, parameters.shapes)
+  return (jax.tree.map(fill, parameters.frozen_shapes) if lora else ()), trained
 
 
 def rows(name: str):
   start = CONFIGS[name].start if name == "t5" else None
-  sft = types.SimpleNamespace(prompt_weight=0.0, denominator="weights")
+  sft = settings.Sft(prompt_weight=0.0, denominator="weights")
   kind = collate.SupervisedCollator(sft, material.TRIPLET, with_triplets=True, start=start)
   corpus = material.corpus_of(material.examples(24), kind, batch=8)
-  return objectives.batch_of(corpus.batch(0))
+  return objectives.as_batch(corpus.batch(0))
 
 
 def stepped(name: str, *, lora: bool = False, sizes=(1, 1, 1), remat: str = "none"):
-  """(state after a step, metrics)."""
-  of, config = taught(name, lora), CONFIGS[name]
+  """Returns (state after a step, metrics), computed on a mesh of its own."""
+  parameters, config = trainable_of(name, lora), CONFIGS[name]
   model, (frozen, trained) = students.of(config), weights(name, lora)
   count = int(np.prod(sizes))
   mesh = sharding.make_mesh(*sizes, devices=jax.devices()[:count])
   objective = objectives.tailored(
     functools.partial(model.hidden, config, detach=True, remat=remat),
     functools.partial(students.token_logprobs, config, chunk=16),
-    share={"sft": 1.0, "triplet": 0.5},
+    coefficients={"sft": 1.0, "triplet": 0.5},
     margin=1.0,
   )
-  places = step.places(mesh, of.axes, of.shapes, PLAIN)
+  shardings = step.state_shardings(mesh, parameters.axes, parameters.shapes, PLAIN)
   held = sharding.of_params(mesh, model.axes(config), model.shapes(config)) if lora else ()
-  update = step.make_train_step(objective, PLAIN, micro=1, whole=of.whole)
-  state = jax.device_put(step.start(trained, PLAIN), places)
+  update = step.make_train_step(objective, PLAIN, grad_accum_steps=1, merge=parameters.merge)
+  state = jax.device_put(step.init_state(trained, PLAIN), shardings)
   batch = jax.device_put(rows(name), sharding.batch(mesh))
   with jax.set_mesh(mesh):
-    return step.compiled(update, mesh, places, held)(state, batch, jax.device_put(frozen, held))
+    return step.jit_train_step(update, mesh, shardings, held)(
+      state, batch, jax.device_put(frozen, held)
+    )
 
 
 @functools.cache
@@ -81,7 +84,7 @@ def plain(name: str, lora: bool = False):
 
 
 def assert_same(a, b):
-  """To rounding, against the largest number of each array."""
+  """Asserts equality to rounding, relative to the largest number of each array."""
 
   def close(x, y):
     x, y = np.float64(x), np.float64(y)
@@ -91,18 +94,18 @@ def assert_same(a, b):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_the_mesh_changes_no_family(name):
+def test_the_mesh_changes_no_step(name):
   assert_same(jax.device_get(stepped(name, sizes=(2, 2, 2))), plain(name))
 
 
 @pytest.mark.parametrize("remat", ["dots", "full"])
 @pytest.mark.parametrize("name", ["gemma3_text", "t5"])
-def test_computing_again_changes_nothing(name, remat):
+def test_remat_changes_nothing(name, remat):
   assert_same(jax.device_get(stepped(name, remat=remat)), plain(name))
 
 
 @pytest.mark.parametrize("name", ["gptj", "t5"])
-def test_the_mesh_changes_no_low_rank_update(name):
+def test_the_mesh_changes_no_lora_step(name):
   assert_same(jax.device_get(stepped(name, lora=True, sizes=(2, 2, 2))), plain(name, True))
 
 
@@ -111,24 +114,24 @@ def test_every_parameter_of_every_family_learns(name):
   (state, _), (_, before) = plain(name), weights(name, False)
   still = jax.tree.map(lambda x, y: float(np.abs(x - y).max()), state.params, before)
   idle = [jax.tree_util.keystr(p) for p, x in jax.tree.leaves_with_path(still) if x == 0]
-  # A bias on all keys moves all scores of a query alike, which softmax does not see.
+  # A bias on all keys shifts all scores of a query equally, which a softmax ignores.
   assert [name for name in idle if "k_bias" not in name] == []
 
 
 @pytest.mark.parametrize("name", ["qwen3", "t5"])
-def test_what_was_stored_on_one_mesh_is_the_same_on_another(name, tmp_path):
-  of = taught(name)
+def test_a_checkpoint_of_one_mesh_is_restored_on_another(name, tmp_path):
+  parameters = trainable_of(name)
 
   def on(sizes, devices):
     mesh = sharding.make_mesh(*sizes, devices=devices)
-    return sharding.of_params(mesh, of.axes, of.shapes)
+    return sharding.of_params(mesh, parameters.axes, parameters.shapes)
 
   first, second = on((1, 4, 2), jax.devices()), on((2, 1, 2), jax.devices()[:4])
   _, trained = weights(name, False)
   store = checkpoint.Checkpoints(tmp_path, keep=1)
   store.save(1, jax.device_put(trained, first))
   like = jax.tree.map(
-    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), of.shapes, second
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), parameters.shapes, second
   )
   restored, _ = store.restore(like)
   jax.tree.map(np.testing.assert_array_equal, restored, trained)

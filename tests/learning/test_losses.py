@@ -1,4 +1,4 @@
-"""Losses against float64, and where they must be silent."""
+"""Losses against float64, and their edge cases."""
 
 import functools
 
@@ -11,7 +11,7 @@ from distill_jax.learning import losses
 from tests.students import oracle
 
 triplet = jax.jit(losses.triplet, static_argnames="margin")
-slopes = jax.jit(jax.grad(losses.triplet, argnums=(0, 1, 2)), static_argnames="margin")
+grads_of = jax.jit(jax.grad(losses.triplet, argnums=(0, 1, 2)), static_argnames="margin")
 
 
 @functools.cache
@@ -20,7 +20,7 @@ def vectors():
 
 
 def with_distance(anchor, positive, negative, margin):
-  """torch.nn.TripletMarginWithDistanceLoss on 1 - cosine_similarity: a number for each row."""
+  """Returns torch.nn.TripletMarginWithDistanceLoss on 1 - cosine_similarity, for each row."""
   norm = lambda x: np.sqrt((x * x).sum(-1))
   distance = lambda x, y: 1 - (x * y).sum(-1) / np.maximum(norm(x) * norm(y), 1e-8)
   return np.maximum(distance(anchor, positive) - distance(anchor, negative) + margin, 0)
@@ -67,8 +67,8 @@ def test_only_directions_count():
 def test_without_valid_rows_the_triplet_loss_and_all_its_gradients_are_zero():
   none = np.zeros(6, np.float32)
   assert triplet(*map(np.float32, vectors()), none, margin=1.0) == 0
-  for slope in slopes(*map(np.float32, vectors()), none, margin=1.0):
-    assert (np.asarray(slope) == 0).all()
+  for grad in grads_of(*map(np.float32, vectors()), none, margin=1.0):
+    assert (np.asarray(grad) == 0).all()
 
 
 @pytest.mark.parametrize("zero", [0, 1, 2])
@@ -77,7 +77,7 @@ def test_a_zero_vector_gives_finite_numbers_valid_or_not(zero):
   some[zero] = np.zeros((6, 5), np.float32)
   for valid in (np.zeros(6, np.float32), np.ones(6, np.float32)):
     assert np.isfinite(triplet(*some, valid, margin=1.0))
-    assert all(np.isfinite(slope).all() for slope in slopes(*some, valid, margin=1.0))
+    assert all(np.isfinite(grad).all() for grad in grads_of(*some, valid, margin=1.0))
   np.testing.assert_allclose(
     triplet(*some, np.ones(6, np.float32), margin=1.0), with_distance(*some, 1.0).sum(), rtol=1e-5
   )

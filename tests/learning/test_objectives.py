@@ -1,7 +1,6 @@
-"""What objectives read off rows, against plain rows and plain means in float64."""
+"""Objectives on packed rows, against plain rows and plain means in float64."""
 
 import dataclasses
-import types
 
 import jax
 import numpy as np
@@ -25,20 +24,20 @@ def params():
 
 
 def batch(some, *, packed: bool) -> objectives.Batch:
-  """All pairs in one batch."""
+  """Returns all pairs in one batch."""
   corpus = material.corpus_of(some, PREFERENCES, batch=8, buckets=(60,), packed=packed)
   assert len(corpus.batch_order.epoch(0)) == 1
-  return objectives.batch_of(corpus.batch(0))
+  return objectives.as_batch(corpus.batch(0))
 
 
 def logp_of(params, prompt, side) -> float:
-  """log p of a side behind its prompt, float64."""
+  """Returns log p of a side behind its prompt, float64."""
   logp = oracle.logprobs(CONFIG, params, prompt + side)
   return float(sum(logp[len(prompt) - 1 + n, token] for n, token in enumerate(side)))
 
 
 def with_own_references(params, some):
-  """The pairs with the policy itself as reference."""
+  """Returns the pairs with the policy itself as reference."""
   of = lambda x: (logp_of(params, x.prompt, x.chosen), logp_of(params, x.prompt, x.rejected))
   return [dataclasses.replace(x, references=of(x)) for x in some]
 
@@ -68,12 +67,12 @@ def test_the_first_dpo_loss_is_log_2(params, packed):
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_each_side_has_the_log_probability_and_the_length_of_its_own_tokens(packed):
-  """Every token of side s gets log p = -s: sums say whose is whose."""
+  """Every token of side s gets log p = -s, so sums show which side they belong to."""
   some = [
     dataclasses.replace(x, references=(n, n + 0.5)) for n, x in enumerate(material.preferred(7))
   ]
   got = batch(some, packed=packed)
-  sides = objectives.sides(-1.0 - got.owners, got)
+  sides = objectives.sum_sides(-1.0 - got.owners, got)
   there = got.pairs > 0
   lengths = {n: (len(x.chosen), len(x.rejected)) for n, x in enumerate(some)}
   numbers = sides.reference[there][:, 0].astype(int)
@@ -90,13 +89,13 @@ def test_each_side_has_the_log_probability_and_the_length_of_its_own_tokens(pack
 
 @pytest.mark.parametrize("pool", ["last", "mean"])
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_branch_is_represented_by_the_mean_of_what_is_pooled(packed, pool):
-  triplet = types.SimpleNamespace(**(vars(material.TRIPLET) | {"pool": pool}))
+def test_a_branch_is_the_mean_of_its_pooled_states(packed, pool):
+  triplet = dataclasses.replace(material.TRIPLET, pool=pool)
   kind = collate.SupervisedCollator(material.SFT, triplet, with_triplets=True)
   corpus = material.corpus_of(material.examples(7), kind, batch=8, buckets=(60,), packed=packed)
-  got = objectives.batch_of(corpus.batch(0))
+  got = objectives.as_batch(corpus.batch(0))
   states = oracle.rng().normal(size=(8, 60, 5))
-  branches = jax.jit(objectives.pooled)(np.float32(states), got)
+  branches = jax.jit(objectives.pool_branches)(np.float32(states), got)
   seen = 0
   for n, (row, contrast) in enumerate(np.ndindex(got.valid.shape)):
     for branch in range(3):

@@ -1,4 +1,4 @@
-"""Learning rates step by step, and AdamW by hand."""
+"""Learning rates by step, and AdamW computed by hand."""
 
 import math
 
@@ -25,13 +25,13 @@ def rates(kind: str, warmup: int, steps: int = STEPS) -> list[float]:
   return [float(schedule(n)) for n in range(steps + 3)]
 
 
-def test_there_is_a_law_here_for_every_schedule():
+def test_every_schedule_is_tested():
   assert set(SHAPES) == set(optim.SCHEDULES)
 
 
 @pytest.mark.parametrize("kind", SHAPES)
 @pytest.mark.parametrize("warmup", [0, 1, WARMUP])
-def test_a_schedule_rises_to_its_peak_and_then_follows_its_shape(kind, warmup):
+def test_a_schedule_rises_to_its_peak_and_then_has_its_shape(kind, warmup):
   """Step n of the warm-up runs at (n + 1) / warmup of the peak; no step is lost to a rate of 0."""
   rise = [PEAK * (n + 1) / warmup for n in range(warmup)]
   rest = STEPS - warmup
@@ -57,10 +57,10 @@ def params():
   }
 
 
-def test_decay_touches_matrices_only_and_never_a_norm():
-  """With a gradient of 0 the update is the decay alone."""
+def test_decay_applies_to_matrices_only_and_never_to_norms():
+  """With a gradient of 0 the update is the decay only."""
   zeros = jax.tree.map(jnp.zeros_like, params())
-  tx = optim.adamw(lambda _: 0.5, **FIXED, weight_decay=0.1, clip=0.0)
+  tx = optim.adamw(lambda _: 0.5, **FIXED, weight_decay=0.1, grad_clip_norm=0.0)
   out, _ = jax.jit(tx.update)(zeros, jax.jit(tx.init)(params()), params())
   np.testing.assert_allclose(out["embed"], -0.05 * params()["embed"], rtol=1e-6)
   np.testing.assert_allclose(out["blocks"]["q"], -0.05 * params()["blocks"]["q"], rtol=1e-6)
@@ -69,7 +69,7 @@ def test_decay_touches_matrices_only_and_never_a_norm():
 
 
 def by_hand(first, second):
-  """Update 2 of AdamW (rate 1, no decay) in float64."""
+  """Returns the second update of AdamW (rate 1, no decay) in float64."""
   m = 0.1 * (0.9 * first + second) / (1 - 0.9**2)
   v = 0.01 * (0.99 * first**2 + second**2) / (1 - 0.99**2)
   return -m / (np.sqrt(v) + FIXED["eps"])
@@ -80,7 +80,7 @@ def test_clipping_shortens_the_whole_gradient_to_its_norm_and_leaves_short_ones_
   draw = oracle.rng(5)
   first = jax.tree.map(lambda x: draw.normal(size=x.shape), params())
   second = jax.tree.map(lambda x: 100 * draw.normal(size=x.shape), params())
-  tx = optim.adamw(lambda _: 1.0, **FIXED, weight_decay=0.0, clip=clip)
+  tx = optim.adamw(lambda _: 1.0, **FIXED, weight_decay=0.0, grad_clip_norm=clip)
   state, update = jax.jit(tx.init)(params()), jax.jit(tx.update)
   single = lambda tree: jax.tree.map(np.float32, tree)
   _, state = update(single(first), state, params())

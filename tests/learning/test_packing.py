@@ -1,15 +1,15 @@
-"""How examples lie in rows changes no loss and no gradient."""
+"""The packing of examples into rows changes no loss and no gradient."""
 
+import dataclasses
 import functools
 import itertools
-import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from distill_jax import students
+from distill_jax import settings, students
 from distill_jax.data import batches, collate, encode, pack
 from distill_jax.learning import objectives
 from tests import compilations
@@ -18,9 +18,9 @@ from tests.students import oracle, oracle_t5
 
 NUMBER = 12
 TREES = [
-  collate.SupervisedCollator(material.SFT, settings, with_triplets=True)
-  for settings in (
-    types.SimpleNamespace(**(vars(material.TRIPLET) | {"detach_prompt": detach, "pool": pool}))
+  collate.SupervisedCollator(material.SFT, triplet, with_triplets=True)
+  for triplet in (
+    dataclasses.replace(material.TRIPLET, detach_prompt=detach, pool=pool)
     for detach, pool in itertools.product((False, True), ("last", "mean"))
   )
 ]
@@ -29,8 +29,8 @@ CASES = {
   "sft": collate.SupervisedCollator(material.SFT, material.TRIPLET, with_triplets=False),
   "dpo": collate.PreferenceCollator(),
   "t5": collate.SupervisedCollator(
-    types.SimpleNamespace(prompt_weight=0.0, denominator="all_tokens"),
-    types.SimpleNamespace(**(vars(material.TRIPLET) | {"detach_prompt": True})),
+    settings.Sft(prompt_weight=0.0, denominator="all_tokens"),
+    dataclasses.replace(material.TRIPLET, detach_prompt=True),
     with_triplets=True,
     start=oracle_t5.FIRST.start,
   ),
@@ -42,7 +42,7 @@ quick = pytest.fixture(autouse=True, scope="module")(compilations.quick)
 
 @functools.cache
 def model(name: str):
-  """(config, parameters) of a case."""
+  """Returns (config, parameters) of a case."""
   if name == "t5":
     return oracle_t5.FIRST, oracle_t5.params(oracle_t5.FIRST, scale=0.25)
   return oracle.TINY, oracle.params(oracle.TINY, scale=0.25)
@@ -50,38 +50,41 @@ def model(name: str):
 
 def objective(name: str) -> objectives.Objective:
   if name == "dpo":
-    return material.preference(0.3, share={"preference": 1.0, "nll": 0.2})
+    return material.preference(0.3, coefficients={"preference": 1.0, "nll": 0.2})
   kind = CASES[name]
   detach = kind.with_triplets and kind.triplet.detach_prompt
   return material.objective(triplet=0.5 * kind.with_triplets, config=model(name)[0], detach=detach)
 
 
 @functools.cache
-def slope(name: str):
-  """batch -> ((sum of all terms, (counts, sums)), gradient)."""
+def value_and_grad(name: str):
+  """Returns batch -> ((sum of all terms, (counts, sums)), gradient)."""
   of = objective(name)
 
   def total(params, batch):
     sums = of.sums(params, batch)
-    return sum(of.share[term] * sums[term] for term in of.share), (of.counts(batch), sums)
+    return sum(of.coefficients[term] * sums[term] for term in of.coefficients), (
+      of.counts(batch),
+      sums,
+    )
 
   return functools.partial(jax.jit(jax.value_and_grad(total, has_aux=True)), model(name)[1])
 
 
 @functools.cache
 def rows(name: str) -> list[encode.Row]:
-  """The rows of some examples, one each."""
+  """Returns one row for each of some examples."""
   kind, rng = CASES[name], oracle.rng()
   some = material.preferred(NUMBER) if name == "dpo" else material.examples(NUMBER)
   return [kind.row(x, rng, 99) for x in some]
 
 
 def batch(name: str, some, *, length: int, size: int, **other) -> objectives.Batch:
-  """Rows in one batch, with what they need."""
+  """Returns rows in one batch."""
   contrasts = max(max(row.triplets for row in some), 1) if CASES[name].with_triplets else 0
   pairs = max(row.pairs for row in some)
   wide = {"targets": length, "triplets": contrasts, "pairs": pairs, "pad": 0} | other
-  return objectives.batch_of(batches.stack(some, batch=size, length=length, **wide))
+  return objectives.as_batch(batches.stack(some, batch=size, length=length, **wide))
 
 
 def packed(name: str, groups) -> list[encode.Row]:
@@ -90,12 +93,12 @@ def packed(name: str, groups) -> list[encode.Row]:
 
 @functools.cache
 def apart(name: str):
-  """What the examples give one a row."""
-  return slope(name)(batch(name, rows(name), length=48, size=12))
+  """Returns loss and gradient of the examples, one a row."""
+  return value_and_grad(name)(batch(name, rows(name), length=48, size=12))
 
 
 def assert_same(one, other):
-  """Equal to a hundred-thousandth of the largest number of each array."""
+  """Asserts equality to 1e-5 of the largest number of each array."""
   for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
     np.testing.assert_allclose(x, y, rtol=0, atol=1e-5 * float(jnp.abs(y).max()))
 
@@ -106,9 +109,9 @@ def assert_same(one, other):
   [((5, 0, 7), (1, 2, 3, 4), (11, 6), (8,), (9, 10)), (tuple(range(12)),)],
   ids=["some rows", "one row"],
 )
-def test_packed_rows_give_the_losses_and_gradients_of_rows_apart(name, groups):
+def test_packed_rows_give_the_losses_and_gradients_of_separate_rows(name, groups):
   some = packed(name, groups)
-  got = slope(name)(batch(name, some, length=sum(r.length for r in rows(name)), size=5))
+  got = value_and_grad(name)(batch(name, some, length=sum(r.length for r in rows(name)), size=5))
   assert_same(got, apart(name))
   assert all(float(jnp.abs(x).max()) > 1e-3 for x in jax.tree.leaves(got[1]) if x.ndim > 1)
 
@@ -120,13 +123,13 @@ def test_longer_rows_and_wider_targets_change_nothing(name):
   assert longest < 48
   tight = batch(name, rows(name), length=longest, size=NUMBER)
   roomy = batch(name, rows(name), length=61, size=16, targets=50)
-  assert_same(slope(name)(tight), apart(name))
-  assert_same(slope(name)(roomy), apart(name))
+  assert_same(value_and_grad(name)(tight), apart(name))
+  assert_same(value_and_grad(name)(roomy), apart(name))
 
 
 @every_case
-def test_what_is_masked_cannot_matter(name):
-  """Padding, labels without weight, contrasts and pairs that are not there: any numbers do."""
+def test_what_is_masked_changes_nothing(name):
+  """Padding, labels without weight, absent triplets and pairs may hold any numbers."""
   some = packed(name, ((5, 0, 7), (1, 2, 3, 4)))
   most = {"triplets": 7} if CASES[name].with_triplets else {}
   most |= {"pairs": 6} if name == "dpo" else {}
@@ -153,7 +156,7 @@ def test_what_is_masked_cannot_matter(name):
       owners=mess(clean.owners, 12, clean.weights == 0), references=mess(clean.references, 99, gone)
     )
   assert (spoiled.rows.tokens != clean.rows.tokens).any()
-  one, other = slope(name)(clean), slope(name)(spoiled)
+  one, other = value_and_grad(name)(clean), value_and_grad(name)(spoiled)
   jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
@@ -180,21 +183,23 @@ def test_examples_of_one_row_never_see_each_other(name):
   for row in each:
     mine = np.zeros((1, 100), np.float32)
     mine[0, start : start + len(row.tokens)] = 1
-    felt = np.abs(embeddings(mine)).max(axis=1) > 0
-    assert set(np.flatnonzero(felt)) == {*row.tokens, *row.source}
+    has_gradient = np.abs(embeddings(mine)).max(axis=1) > 0
+    assert set(np.flatnonzero(has_gradient)) == {*row.tokens, *row.source}
     start += len(row.tokens)
 
 
 def test_a_training_epoch_of_either_corpus_has_the_same_sums():
-  """From examples to sums, as training does it: packed by the packer, in batches."""
+  """From examples to sums, as in training: packed by the packer, in batches."""
   some, kind = material.examples(30), TREES[0]
   whole = {}
   for is_packed in (False, True):
     corpus = material.corpus_of(some, kind, batch=4, buckets=(24, 64), packed=is_packed)
     steps = len(corpus.batch_order.epoch(0))
-    got = [slope("last-False")(objectives.batch_of(corpus.batch(n)))[0][1] for n in range(steps)]
+    got = [
+      value_and_grad("last-False")(objectives.as_batch(corpus.batch(n)))[0][1] for n in range(steps)
+    ]
     whole[is_packed] = jax.tree.map(lambda *x: np.sum(np.float64(x)), *got), steps
-  assert whole[True][1] < whole[False][1], "or nothing is packed"
+  assert whole[True][1] < whole[False][1], "otherwise nothing is packed"
   jax.tree.map(
     lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), whole[True][0], whole[False][0]
   )
@@ -205,5 +210,5 @@ def test_fifty_packed_steps_compile_one_program():
   run = jax.jit(objective("last-False").sums)
   with compilations.counted() as programs:
     for n in range(50):
-      run(model("last-False")[1], objectives.batch_of(corpus.batch(n)))
+      run(model("last-False")[1], objectives.as_batch(corpus.batch(n)))
   assert len(programs) == 1

@@ -1,4 +1,4 @@
-"""Losses on preference pairs: TRL's numbers, float64, and the laws of the objective around them."""
+"""Losses on preference pairs: against TRL, against float64, and within their objective."""
 
 import dataclasses
 import functools
@@ -30,9 +30,9 @@ def golden():
     return dict(file)
 
 
-def said_here(case: str, given) -> dict:
-  """As make_trl.said."""
-  loss, options, normalised, alpha = make_trl.CASES[case]
+def our_losses(case: str, given) -> dict:
+  """Like make_trl.trl_losses."""
+  loss, options, normalized, alpha = make_trl.CASES[case]
 
   def mean(chosen_NT, rejected_NT):
     scores = []
@@ -40,7 +40,7 @@ def said_here(case: str, given) -> dict:
       score_N = jnp.sum(logp_NT, axis=1)
       if loss not in losses.WITHOUT_REFERENCE:
         score_N -= given[f"ref_{side}"]
-      scores.append(score_N / given[f"{side}_there"].sum(axis=1) if normalised else score_N)
+      scores.append(score_N / given[f"{side}_there"].sum(axis=1) if normalized else score_N)
     if loss == "kto":
       each = losses.kto(*scores, beta=make_trl.BETA, **options)
       return jnp.mean(each)
@@ -55,8 +55,8 @@ def said_here(case: str, given) -> dict:
   return {"": value, "chosen": chosen, "rejected": rejected}
 
 
-def triplets_here(given) -> dict:
-  """As make_trl.said_of_triplets."""
+def our_triplet_loss(given) -> dict:
+  """Like make_trl.torch_triplet_loss."""
   names, valid = ("anchor", "positive", "negative"), np.ones(make_trl.PAIRS, np.float32)
   slopes = jax.value_and_grad(losses.triplet, argnums=(0, 1, 2))
   branches = [given[name] for name in names]
@@ -65,7 +65,7 @@ def triplets_here(given) -> dict:
 
 
 def assert_equal(got: dict, want: dict, there=None):
-  """To 1e-6; gradients of absent tokens, which TRL never looks up, are left out."""
+  """Asserts equality to 1e-6, without gradients of absent tokens, which TRL does not compute."""
   assert set(got) == set(want)
   for name, value in want.items():
     mask = there[f"{name}_there"] if there and name else True
@@ -73,20 +73,20 @@ def assert_equal(got: dict, want: dict, there=None):
 
 
 @pytest.mark.parametrize("case", make_trl.CASES)
-def test_every_loss_and_its_gradients_are_what_trl_says(case):
+def test_every_loss_and_its_gradients_equal_trl(case):
   parts = {"": case, "chosen": f"{case}.chosen", "rejected": f"{case}.rejected"}
   want = {part: golden()[key] for part, key in parts.items()}
-  assert all(np.abs(x).max() > 1e-3 for x in want.values()), "or nothing is compared"
-  assert_equal(said_here(case, golden()), want, golden())
+  assert all(np.abs(x).max() > 1e-3 for x in want.values()), "otherwise nothing is compared"
+  assert_equal(our_losses(case, golden()), want, golden())
 
 
-def test_the_triplet_loss_and_its_gradients_are_what_torch_says():
+def test_the_triplet_loss_and_its_gradients_equal_torch():
   names = ("anchor", "positive", "negative")
   want = {"": golden()["triplet"]} | {name: golden()[f"triplet.{name}"] for name in names}
-  assert_equal(triplets_here(golden()), want)
+  assert_equal(our_triplet_loss(golden()), want)
 
 
-def test_the_golden_inputs_are_those_of_the_script():
+def test_the_golden_inputs_are_those_of_make_trl():
   for name, value in make_trl.inputs().items():
     np.testing.assert_array_equal(golden()[name], value)
 
@@ -100,7 +100,7 @@ def sigmoid(x):
 
 
 def in_float64(loss, c, r, valid, beta):
-  """Each pair's loss, from the papers' formulas."""
+  """Returns each pair's loss, from the papers' formulas."""
   gap, odds = c - r, lambda x: np.log(np.exp(x) / -np.expm1(x))
   z_c, z_r = (max(0, (x * valid).sum() / max(valid.sum(), 1)) for x in (r, c))
   right, wrong = minus_log_sigmoid(beta * gap), minus_log_sigmoid(-beta * gap)
@@ -142,7 +142,7 @@ def test_a_loss_is_the_sum_of_its_formula_over_valid_pairs(loss, shift):
 
 
 @every_loss
-def test_losses_raise_the_chosen_lower_the_rejected_and_leave_alone_what_is_not_valid(loss):
+def test_losses_raise_the_chosen_lower_the_rejected_and_ignore_what_is_not_valid(loss):
   c, r, valid = scores()
   _, (up, down) = summed(loss, 0.1)(np.float32(c), np.float32(r), np.float32(valid))
   assert (up[valid > 0] < 0).all() and (down[valid > 0] > 0).all()
@@ -151,8 +151,8 @@ def test_losses_raise_the_chosen_lower_the_rejected_and_leave_alone_what_is_not_
 
 @every_loss
 @pytest.mark.parametrize("extreme", [0.0, -1e4, 1e4, np.nan])
-def test_no_pair_and_no_extreme_score_gives_anything_but_numbers(loss, extreme):
-  """Where there is no pair anything may stand, even NaN; where there is one, any score."""
+def test_absent_pairs_and_extreme_scores_give_finite_numbers(loss, extreme):
+  """An absent pair may hold anything, even NaN; a pair may have any score."""
   c, r, valid = (np.float32(x) for x in scores())
   c[valid == 0], r[valid == 0] = extreme, extreme
   if np.isfinite(extreme):
@@ -163,7 +163,7 @@ def test_no_pair_and_no_extreme_score_gives_anything_but_numbers(loss, extreme):
   assert out[0] == 0 and all((x == 0).all() for x in out[1])
 
 
-def test_where_policy_and_reference_are_one_dpo_is_log_2_smoothed_or_not():
+def test_where_policy_and_reference_are_equal_dpo_is_log_2_with_and_without_smoothing():
   zero = np.zeros(4, np.float32)
   for options in ({}, {"label_smoothing": 0.3}):
     got = losses.preference("dpo", zero, zero, zero + 1, beta=0.3, **options)
@@ -198,30 +198,32 @@ def batch(some, *, packed=False, size=8) -> objectives.Batch:
   """All pairs in one batch."""
   corpus = material.corpus_of(some, PREFERENCES, batch=size, buckets=(60,), packed=packed)
   assert len(corpus.batch_order.epoch(0)) == 1
-  return objectives.batch_of(corpus.batch(0))
+  return objectives.as_batch(corpus.batch(0))
 
 
-def objective(loss, *, nll=0.2, normalised=False, **other):
-  share = {"preference": 1.0, "nll": nll}
-  fixed = {"length_normalized": normalised, **OWN.get(loss, {}), **other}
-  return material.preference(0.4, loss=loss, share=share, **fixed)
+def objective(loss, *, nll=0.2, normalized=False, **other):
+  coefficients = {"preference": 1.0, "nll": nll}
+  fixed = {"length_normalized": normalized, **OWN.get(loss, {}), **other}
+  return material.preference(0.4, loss=loss, coefficients=coefficients, **fixed)
 
 
 @functools.cache
-def stepper(loss, micro=1, **other):
-  """One plain step: new parameters minus old ones are the gradient itself."""
-  train = step.make_train_step(objective(loss, **other), optax.sgd(1.0), micro=micro)
-  return jax.jit(lambda params, batch: train(step.start(params, optax.sgd(1.0)), batch, ()))
+def stepper(loss, grad_accum_steps=1, **other):
+  """Returns one plain step: old parameters minus new ones are the gradient."""
+  train = step.make_train_step(
+    objective(loss, **other), optax.sgd(1.0), grad_accum_steps=grad_accum_steps
+  )
+  return jax.jit(lambda params, batch: train(step.init_state(params, optax.sgd(1.0)), batch, ()))
 
 
 def assert_same(one, other):
-  """To a hundred-thousandth of the largest number of each array."""
+  """Asserts equality to 1e-5 of the largest number of each array."""
   for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
     np.testing.assert_allclose(x, y, rtol=0, atol=1e-5 * float(jnp.abs(y).max()))
 
 
 def pairs_of(params, some):
-  """float64 (log p [N, 2], reference [N, 2], tokens [N, 2])."""
+  """Returns (log p [N, 2], reference [N, 2], tokens [N, 2]), float64."""
 
   def logp_of(prompt, side):
     logp = oracle.logprobs(oracle.TINY, params, prompt + side)
@@ -233,15 +235,15 @@ def pairs_of(params, some):
 
 
 @every_loss
-@pytest.mark.parametrize("normalised", [False, True])
-def test_all_that_is_reported_equals_the_oracle(params, loss, normalised):
+@pytest.mark.parametrize("normalized", [False, True])
+def test_every_metric_equals_the_oracle(params, loss, normalized):
   some = material.preferred(7)
 
   def reported(given):
     weights, reference = given
     logp, _, tokens = pairs_of(weights, some)
     gain = logp if loss in losses.WITHOUT_REFERENCE else logp - reference
-    score = gain / tokens if normalised else gain
+    score = gain / tokens if normalized else gain
     gap = score[:, 0] - score[:, 1]
     want = {
       "preference": in_float64(loss, score[:, 0], score[:, 1], np.ones(7), 0.4).mean(),
@@ -256,7 +258,7 @@ def test_all_that_is_reported_equals_the_oracle(params, loss, normalised):
       want["kl"] = ((logp - reference) ** 2).mean() / 2
     return want
 
-  made = stepper(loss, normalised=normalised, **({"gamma": 0.7} if loss == "simpo" else {}))
+  made = stepper(loss, normalized=normalized, **({"gamma": 0.7} if loss == "simpo" else {}))
   _, metrics = made(params, batch(some, packed=True))
   metrics = dict(metrics)
   assert metrics.pop("grad_norm") > 0
@@ -266,7 +268,7 @@ def test_all_that_is_reported_equals_the_oracle(params, loss, normalised):
 
 
 @pytest.mark.parametrize("loss", ["orpo", "kto"])  # dpo: tests/learning/test_packing.py
-def test_packing_pads_and_filling_change_nothing(params, loss):
+def test_packing_and_padding_rows_change_nothing(params, loss):
   some = material.preferred(7)
   apart = stepper(loss)(params, batch(some, size=7))
   assert_same(stepper(loss)(params, batch(some, size=8)), apart)
@@ -280,18 +282,18 @@ def test_micro_batches_change_nothing(params, loss):
   assert_same(stepper(loss, 8)(params, rows), stepper(loss)(params, rows))
 
 
-def test_what_couples_rows_is_not_cut_into_parts():
-  with pytest.raises(ValueError, match="micro is 2"):
-    step.make_train_step(objective("kto"), optax.sgd(1.0), micro=2)
+def test_a_coupled_objective_has_no_micro_batches():
+  with pytest.raises(ValueError, match="grad_accum_steps is 2"):
+    step.make_train_step(objective("kto"), optax.sgd(1.0), grad_accum_steps=2)
 
 
-def test_rpo_is_dpo_and_alpha_times_the_likelihood_of_the_chosen_sides(params):
+def test_rpo_is_dpo_plus_alpha_times_the_nll_of_the_chosen_sides(params):
   """Losses and gradients, with pads in the batch."""
   rows = batch(material.preferred(5))
   whole, dpo = stepper("dpo")(params, rows), stepper("dpo", nll=0.0)(params, rows)
-  alone = material.preference(0.4, share={"nll": 1.0})
-  train = step.make_train_step(alone, optax.sgd(1.0), micro=1)
-  nll = jax.jit(lambda p, b: train(step.start(p, optax.sgd(1.0)), b, ()))(params, rows)
+  alone = material.preference(0.4, coefficients={"nll": 1.0})
+  train = step.make_train_step(alone, optax.sgd(1.0), grad_accum_steps=1)
+  nll = jax.jit(lambda p, b: train(step.init_state(p, optax.sgd(1.0)), b, ()))(params, rows)
   grad = lambda out: jax.tree.map(lambda new, old: np.asarray(old - new), out[0].params, params)
   assert_same(grad(whole), jax.tree.map(lambda x, y: x + 0.2 * y, grad(dpo), grad(nll)))
   total = dpo[1]["preference"] + 0.2 * nll[1]["nll"]
@@ -299,8 +301,8 @@ def test_rpo_is_dpo_and_alpha_times_the_likelihood_of_the_chosen_sides(params):
   np.testing.assert_allclose(nll[1]["loss"], nll[1]["nll"], rtol=1e-6)
 
 
-def test_an_anchor_on_pads_is_a_mean_over_them_too_and_moves_nothing_else(params):
-  """TinyThinker's released defect 2, to measure it by."""
+def test_an_nll_over_pads_is_a_mean_over_them_too_and_changes_nothing_else(params):
+  """Reproduces defect 2 of TinyThinker's released code."""
   some = material.preferred(5)
   longest = max(len(x.chosen) for x in some)
   kind = collate.PreferenceCollator(padded=longest, pad=0)
@@ -309,7 +311,7 @@ def test_an_anchor_on_pads_is_a_mean_over_them_too_and_moves_nothing_else(params
     dataclasses.replace(x, chosen=x.chosen + (0,) * (longest - len(x.chosen))) for x in some
   ]
   logp, _, _ = pairs_of(params, padded)
-  made = dict(stepper("dpo")(params, objectives.batch_of(corpus.batch(0)))[1])
+  made = dict(stepper("dpo")(params, objectives.as_batch(corpus.batch(0)))[1])
   fixed = dict(stepper("dpo")(params, batch(some))[1])
   assert any(len(x.chosen) < longest for x in some)
   np.testing.assert_allclose(made["nll"], -logp[:, 0].sum() / (5 * longest), rtol=1e-5)
@@ -317,7 +319,7 @@ def test_an_anchor_on_pads_is_a_mean_over_them_too_and_moves_nothing_else(params
     np.testing.assert_allclose(made[name], fixed[name], rtol=1e-5, err_msg=name)
 
 
-def test_what_has_no_share_is_reported_and_not_optimised(params):
+def test_a_term_without_coefficient_is_reported_and_not_optimized(params):
   rows = batch(material.preferred(5))
   bare = stepper("dpo", nll=0.0)(params, rows)[1]
   np.testing.assert_array_equal(bare["loss"], bare["preference"])
@@ -325,6 +327,6 @@ def test_what_has_no_share_is_reported_and_not_optimised(params):
 
 
 @pytest.mark.parametrize("loss", [x for x in losses.PREFERENCE if x not in ("dpo", "robust")])
-def test_label_smoothing_is_refused_by_losses_that_have_none(loss):
+def test_label_smoothing_is_rejected_by_losses_that_have_none(loss):
   with pytest.raises(ValueError, match="label_smoothing"):
     objective(loss, label_smoothing=0.1)

@@ -1,4 +1,4 @@
-"""The train step: what must change nothing, what it must equal by hand, and what it compiles to."""
+"""The train step: invariances, results computed by hand, and the compiled program."""
 
 import functools
 import re
@@ -22,8 +22,10 @@ quick = pytest.fixture(autouse=True, scope="module")(compilations.quick)
 
 
 @functools.cache
-def stepper(micro: int = 1, sft: float = 1.0, triplet: float = 0.5):
-  train = step.make_train_step(material.objective(sft, triplet), PLAIN, micro=micro)
+def stepper(grad_accum_steps: int = 1, sft: float = 1.0, triplet: float = 0.5):
+  train = step.make_train_step(
+    material.objective(sft, triplet), PLAIN, grad_accum_steps=grad_accum_steps
+  )
   return jax.jit(lambda state, batch: train(state, batch, ()))
 
 
@@ -34,7 +36,7 @@ def params():
 
 @pytest.fixture(scope="module")
 def state(params):
-  return jax.jit(lambda p: step.start(p, PLAIN))(params)
+  return jax.jit(lambda p: step.init_state(p, PLAIN))(params)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def assert_same_step(got, params, batch):
   """`got`, (state, metrics), is one plain step from `params`, as close as rounding allows."""
 
   def stepped(weights):
-    return stepper()(step.start(weights, PLAIN), batch)
+    return stepper()(step.init_state(weights, PLAIN), batch)
 
   with meshes.one_device():
     # The longest sum of products is that of a gradient: over all tokens of the batch.
@@ -59,12 +61,12 @@ def test_the_batch_of_these_tests_is_ragged_and_some_rows_have_no_contrast(batch
   assert len(set(batch.tokens.tolist())) > 4
   assert set(batch.valid.ravel().tolist()) == {0.0, 1.0}
   half = lambda n: (batch.tokens[n::2].sum(), batch.valid[n::2].sum())
-  assert half(0) != half(1), "or a mean of means would be right"
+  assert half(0) != half(1), "otherwise a mean of means would be right"
 
 
-@pytest.mark.parametrize("micro", [2, 8])
-def test_micro_batches_change_nothing(params, state, batch, micro):
-  assert_same_step(stepper(micro)(state, batch), params, batch)
+@pytest.mark.parametrize("grad_accum_steps", [2, 8])
+def test_micro_batches_change_nothing(params, state, batch, grad_accum_steps):
+  assert_same_step(stepper(grad_accum_steps)(state, batch), params, batch)
 
 
 def test_micro_batches_without_any_contrast_or_any_row_change_nothing(params, state):
@@ -79,7 +81,7 @@ def test_rows_that_fill_up_a_batch_change_nothing(params, state):
   assert_same_step(stepper()(state, filled), params, full)
 
 
-def test_a_batch_of_nothing_but_filling_gives_zeros(state, batch):
+def test_a_batch_of_padding_rows_gives_zeros(state, batch):
   nothing = jax.tree.map(np.zeros_like, batch)
   after, metrics = stepper()(state, nothing)
   assert all(float(x) == 0 for x in metrics.values())
@@ -87,7 +89,7 @@ def test_a_batch_of_nothing_but_filling_gives_zeros(state, batch):
 
 
 def test_the_loss_equals_the_oracle(params, state, batch):
-  """Each term over its own denominator, from separate plain rows in float64."""
+  """Each term has its own denominator; computed from separate plain rows in float64."""
   _, metrics = stepper()(state, batch)
   nll, hinge = 0.0, 0.0
   for n in range(8):
@@ -124,16 +126,16 @@ def quadratic():
   return objectives.Objective({"sft": 2.0}, lambda b: {"sft": jnp.sum(b["tokens"])}, sums)
 
 
-@pytest.mark.parametrize("micro", [1, 4])
-def test_updates_by_hand(micro):
-  """Three steps of clipped AdamW with decay and a falling rate, in float64."""
+@pytest.mark.parametrize("grad_accum_steps", [1, 4])
+def test_updates_by_hand(grad_accum_steps):
+  """Three steps of clipped AdamW with weight decay and a decaying rate, in float64."""
   draw = oracle.rng()
   x, tokens, w = draw.normal(size=(8, 3, 2)), draw.integers(1, 9, 8), draw.normal(size=(3, 2))
   rate = optim.schedule("linear", peak=0.1, warmup=1, steps=4)
-  fixed = {"beta1": 0.9, "beta2": 0.95, "eps": 1e-6, "weight_decay": 0.2, "clip": 1.5}
+  fixed = {"beta1": 0.9, "beta2": 0.95, "eps": 1e-6, "weight_decay": 0.2, "grad_clip_norm": 1.5}
   tx = optim.adamw(rate, **fixed)
-  train = jax.jit(step.make_train_step(quadratic(), tx, micro=micro))
-  state = step.start({"w": jnp.float32(w)}, tx)
+  train = jax.jit(step.make_train_step(quadratic(), tx, grad_accum_steps=grad_accum_steps))
+  state = step.init_state({"w": jnp.float32(w)}, tx)
   m, v = np.zeros_like(w), np.zeros_like(w)
   for n, lr in enumerate([0.1, 0.1, 0.1 * 2 / 3], start=1):
     away = w - x
@@ -162,24 +164,26 @@ def test_a_term_of_weight_zero_is_not_computed(state, batch):
   assert all(np.isfinite(x).all() for x in jax.tree.leaves((after, metrics)))
 
 
-def program(micro: int, batch):
-  """The compiled step on a batch split over 8 devices."""
+def program(grad_accum_steps: int, batch):
+  """Returns the compiled step on a batch split over 8 devices."""
   mesh = sharding.make_mesh(8, 1, 1)
-  places = step.places(mesh, decoder.axes(CONFIG), decoder.shapes(CONFIG), PLAIN)
-  train = step.compiled(
-    step.make_train_step(material.objective(), PLAIN, micro=micro), mesh, places
+  shardings = step.state_shardings(mesh, decoder.axes(CONFIG), decoder.shapes(CONFIG), PLAIN)
+  train = step.jit_train_step(
+    step.make_train_step(material.objective(), PLAIN, grad_accum_steps=grad_accum_steps),
+    mesh,
+    shardings,
   )
-  state = jax.eval_shape(lambda p: step.start(p, PLAIN), decoder.shapes(CONFIG))
+  state = jax.eval_shape(lambda p: step.init_state(p, PLAIN), decoder.shapes(CONFIG))
   with jax.set_mesh(mesh):
     return train.lower(state, batch, ()).compile()
 
 
-def test_micro_batches_stay_where_they_are():
-  """No device sends its rows to another, and none does the work of another."""
+def test_micro_batches_move_no_rows_between_devices():
+  """No device sends its rows to another, and all have the same work."""
   batch = material.batch(16, 16)
   one, two = program(1, batch), program(2, batch)
   moves = lambda p: re.findall(r" (all-gather|all-to-all|collective-permute)\w*\(", p.as_text())
-  assert "all-reduce" in one.as_text(), "or this test reads the wrong program"
+  assert "all-reduce" in one.as_text(), "otherwise this test reads the wrong program"
   assert moves(one) == moves(two) == []
   arguments = lambda p: p.memory_analysis().argument_size_in_bytes
   assert arguments(one) == arguments(two)
@@ -188,15 +192,17 @@ def test_micro_batches_stay_where_they_are():
 @pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2), (1, 8, 1)])
 def test_the_mesh_changes_nothing(params, batch, sizes):
   mesh = sharding.make_mesh(*sizes)
-  places = step.places(mesh, decoder.axes(CONFIG), decoder.shapes(CONFIG), PLAIN)
-  train = step.compiled(step.make_train_step(material.objective(), PLAIN, micro=1), mesh, places)
-  fresh = jax.device_put(step.start(params, PLAIN), places)
+  shardings = step.state_shardings(mesh, decoder.axes(CONFIG), decoder.shapes(CONFIG), PLAIN)
+  train = step.jit_train_step(
+    step.make_train_step(material.objective(), PLAIN, grad_accum_steps=1), mesh, shardings
+  )
+  fresh = jax.device_put(step.init_state(params, PLAIN), shardings)
   with jax.set_mesh(mesh):
     after, metrics = train(fresh, jax.device_put(batch, sharding.batch(mesh)), ())
   assert_same_step((after, metrics), params, batch)
   lies = jax.tree.map(lambda x: x.sharding, after)
   same = lambda x, a, b: a.is_equivalent_to(b, x.ndim)
-  assert all(jax.tree.leaves(jax.tree.map(same, after, lies, places))), "the state moved"
+  assert all(jax.tree.leaves(jax.tree.map(same, after, lies, shardings))), "the state moved"
 
 
 def test_the_state_is_donated_and_200_steps_of_three_buckets_compile_three_programs(params):
@@ -204,12 +210,14 @@ def test_the_state_is_donated_and_200_steps_of_three_buckets_compile_three_progr
   mesh = sharding.make_mesh(1, 1, 1, devices=jax.devices()[:1])
   tx = optim.adamw(
     optim.schedule("cosine", peak=1e-3, warmup=5, steps=200),
-    beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0,
+    beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, grad_clip_norm=1.0,
   )  # fmt: skip
-  places = step.places(mesh, decoder.axes(CONFIG), decoder.shapes(CONFIG), tx)
-  train = step.compiled(step.make_train_step(material.objective(), tx, micro=1), mesh, places)
-  state = jax.device_put(step.start(params, tx), places)
-  put = lambda n: jax.device_put(objectives.batch_of(corpus.batch(n)), sharding.batch(mesh))
+  shardings = step.state_shardings(mesh, decoder.axes(CONFIG), decoder.shapes(CONFIG), tx)
+  train = step.jit_train_step(
+    step.make_train_step(material.objective(), tx, grad_accum_steps=1), mesh, shardings
+  )
+  state = jax.device_put(step.init_state(params, tx), shardings)
+  put = lambda n: jax.device_put(objectives.as_batch(corpus.batch(n)), sharding.batch(mesh))
   lengths = set()
   with jax.set_mesh(mesh), compilations.counted() as programs:
     for n in range(200):

@@ -6,18 +6,18 @@ import transformers
 
 from tests.golden import cases
 
-torch.set_num_threads(1)  # tiny products: threads would only wait for each other
+torch.set_num_threads(1)  # products are tiny: more threads would only wait for each other
 
 
 def model(fields: dict):
-  """transformers' model of a config.json, with the weights of cases.py in all its parameters."""
+  """Returns transformers' model of a config.json, with the weights of cases.py."""
   fields = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None} | fields
   config = transformers.AutoConfig.for_model(**fields)
   config._attn_implementation = "eager"
   kinds = (transformers.AutoModelForCausalLM, transformers.AutoModelForSeq2SeqLM)
   out = kinds[config.is_encoder_decoder].from_config(config).eval()
   if config.is_encoder_decoder and not fields.get("tie_word_embeddings", True):
-    # transformers 5 ties every T5 that comes from no file.
+    # transformers 5 ties every T5 that is not loaded from a file.
     out.lm_head.weight = torch.nn.Parameter(torch.empty_like(out.lm_head.weight))
   with torch.no_grad():
     for name, value in out.named_parameters():
@@ -26,20 +26,22 @@ def model(fields: dict):
 
 
 def to_the_left(tokens, mask):
-  """The batch with its padding moved before the rows."""
-  turns = mask.shape[1] - mask.sum(axis=1)
-  moved = [np.roll(row, turn) for row, turn in zip(tokens, turns, strict=True)]
-  return np.stack(moved), np.stack([np.roll(m, n) for m, n in zip(mask, turns, strict=True)])
+  """Returns the batch with its padding on the left."""
+  shifts = mask.shape[1] - mask.sum(axis=1)
+  moved = [np.roll(row, shift) for row, shift in zip(tokens, shifts, strict=True)]
+  return np.stack(moved), np.stack([np.roll(m, n) for m, n in zip(mask, shifts, strict=True)])
 
 
 @torch.no_grad()
 def logits(model, tokens, mask, source=None, inside=None):
-  """float32 [B, L, V], with the positions that generate() takes from the mask; of an
-  encoder-decoder, which reads a source and its mask [B, E]."""
+  """Returns logits, float32 [B, L, V], with the positions that generate() derives from the mask.
+
+  An encoder-decoder needs a source and its mask [B, E].
+  """
   if source is not None:
-    whole = (source, inside, tokens, mask)
+    arrays = (source, inside, tokens, mask)
     names = ("input_ids", "attention_mask", "decoder_input_ids", "decoder_attention_mask")
-    given = {name: torch.tensor(x).long() for name, x in zip(names, whole, strict=True)}
+    given = {name: torch.tensor(x).long() for name, x in zip(names, arrays, strict=True)}
     return model(**given).logits.float().numpy()
   mask = torch.from_numpy(mask).long()
   positions = (mask.cumsum(-1) - 1).clamp(min=0)
@@ -49,7 +51,7 @@ def logits(model, tokens, mask, source=None, inside=None):
 
 @torch.no_grad()
 def greedy(model, tokens, mask, new: int):
-  """int32 [B, new] and the smallest lead the best token ever had over the second, in nats."""
+  """Returns tokens, int32 [B, new], and the smallest lead of a best token, in nats."""
   tokens, mask = to_the_left(tokens, mask)
   out = model.generate(
     torch.from_numpy(tokens).long(), attention_mask=torch.from_numpy(mask).long(),
@@ -62,7 +64,7 @@ def greedy(model, tokens, mask, new: int):
 
 
 def summed(logits, tokens, mask):
-  """log p of each row's tokens after the first, nats, float64 [B]."""
+  """Returns log p of each row's tokens after the first, nats, float64 [B]."""
   x = np.float64(logits)
   x -= x.max(axis=-1, keepdims=True)
   logp = x - np.log(np.exp(x).sum(axis=-1, keepdims=True))

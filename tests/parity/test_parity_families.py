@@ -32,7 +32,7 @@ def theirs(case: str):
 
 @functools.cache
 def ours(case: str):
-  """(Config, params) read from transformers' own model."""
+  """Returns (Config, params) read from transformers' own model."""
   kind = cases.CASES[case]["model_type"]
   config = cases.read(cases.CASES[case])
   state = {name: value.numpy() for name, value in theirs(case).state_dict().items()}
@@ -45,7 +45,7 @@ def ours(case: str):
 
 
 @every_case
-def test_logits_and_summed_log_probs_are_those_of_transformers_wherever_the_padding_is(case):
+def test_logits_and_summed_log_probs_equal_transformers_with_padding_on_either_side(case):
   from tests.parity import reference
 
   config, params = ours(case)
@@ -68,7 +68,7 @@ def test_greedy_tokens_are_those_of_transformers(case):
 
 
 @every_case
-def test_what_is_written_loads_in_transformers_without_a_complaint_and_reads_back_bit_for_bit(
+def test_a_written_model_loads_in_transformers_without_warning_and_reads_back_bit_for_bit(
   case, tmp_path
 ):
   import transformers

@@ -1,4 +1,4 @@
-"""T5 v1.0 and v1.1 compute here what they compute in transformers and torch.
+"""T5 v1.0 and v1.1 compute what transformers computes.
 
 bash launch/test.sh -m parity        (after: .venv/bin/pip install torch==2.13.0)
 """
@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from distill_jax.decoding import rollout, sampling
-from distill_jax.students import t5
-from distill_jax.students import token_rows as students_rows
+from distill_jax.students import t5, token_rows
 from distill_jax.students.families import layout
 from distill_jax.students.families import t5 as family
 
@@ -26,7 +25,7 @@ SIZES = dict(
   dropout_rate=0.1, is_encoder_decoder=True, pad_token_id=0, eos_token_id=1,
   decoder_start_token_id=0,
 )  # fmt: skip
-MODELS = {  # config.json as the hub spells it, and as transformers 5 does
+MODELS = {  # config.json as on the hub, and as transformers 5 writes it
   "v1.0": dict(),
   "v1.0 again": dict(
     feed_forward_proj="relu", tie_word_embeddings=True, scale_decoder_outputs=True
@@ -36,15 +35,13 @@ MODELS = {  # config.json as the hub spells it, and as transformers 5 does
     feed_forward_proj="gated-gelu", tie_word_embeddings=True, scale_decoder_outputs=False
   ),
 }
-LENGTHS, NEW = (
-  np.int32([30, 7, 1]),
-  64,
-)  # tokens: longer and shorter than the 12 that are told apart
+LENGTHS = np.int32([30, 7, 1])  # tokens: longer and shorter than the relative distance, 12
+NEW = 64
 
 
-def ours(place, arrays):
-  """(Config, parameters) of the directory's config.json and tensors."""
-  config = family.read(json.loads((place / "config.json").read_text()))
+def ours(directory, arrays):
+  """Returns (Config, parameters) from the directory's config.json and tensors."""
+  config = family.read(json.loads((directory / "config.json").read_text()))
   names = {tensor.name for tensor in family.tensors(config)}
   beside = [name for name in arrays if name not in names]
   assert all(re.fullmatch(family.spare(config), name) for name in beside), beside
@@ -61,14 +58,14 @@ def ours(place, arrays):
 
 @pytest.fixture(scope="module", params=MODELS)
 def both(request, tmp_path_factory):
-  """(the model of transformers, our config, our parameters), read from the same directory."""
+  """(transformers' model, our config, our parameters), read from the same directory."""
   import safetensors.numpy
   import safetensors.torch
   import torch
   import transformers
 
   torch.manual_seed(0)
-  place, wanted = tmp_path_factory.mktemp("model"), SIZES | MODELS[request.param]
+  directory, wanted = tmp_path_factory.mktemp("model"), SIZES | MODELS[request.param]
   fresh = transformers.T5ForConditionalGeneration(transformers.T5Config(**wanted))
   arrays = {name: x.clone() for name, x in fresh.state_dict().items()}
   for name, x in arrays.items():  # norms and biases that matter
@@ -76,19 +73,19 @@ def both(request, tmp_path_factory):
       arrays[name] = x + torch.randn(x.shape) * 0.5
   if "v1.1" in request.param:
     arrays["lm_head.weight"] = torch.randn(arrays["lm_head.weight"].shape) * 0.3
-  (place / "config.json").write_text(json.dumps(wanted))
-  safetensors.torch.save_file(arrays, place / "model.safetensors", metadata={"format": "pt"})
+  (directory / "config.json").write_text(json.dumps(wanted))
+  safetensors.torch.save_file(arrays, directory / "model.safetensors", metadata={"format": "pt"})
   theirs, report = transformers.T5ForConditionalGeneration.from_pretrained(
-    place, output_loading_info=True
+    directory, output_loading_info=True
   )
   assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
   assert (theirs.lm_head.weight is theirs.shared.weight) == ("v1.0" in request.param)
-  config, params = ours(place, safetensors.numpy.load_file(place / "model.safetensors"))
+  config, params = ours(directory, safetensors.numpy.load_file(directory / "model.safetensors"))
   return theirs.eval(), config, params
 
 
 def batch(seed: int = 0):
-  """Sources padded on the right, and the decoder's tokens: the start and 39 more."""
+  """Returns sources padded on the right, and the decoder's tokens: the start token and 39 more."""
   draw = np.random.Generator(np.random.PCG64(seed))
   source = draw.integers(2, SIZES["vocab_size"], (len(LENGTHS), LENGTHS.max()), dtype=np.int32)
   inside = np.int32(np.arange(LENGTHS.max())[None] < LENGTHS[:, None])
@@ -99,10 +96,10 @@ def batch(seed: int = 0):
 
 def rows(source, inside, tokens):
   line, ones = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape), np.ones_like(tokens)
-  return students_rows.Rows(tokens, line, ones, source=source, source_segments=inside)
+  return token_rows.Rows(tokens, line, ones, source=source, source_segments=inside)
 
 
-def test_logits_and_log_probabilities_are_those_of_transformers(both):
+def test_logits_and_log_probabilities_equal_transformers(both):
   import torch
 
   theirs, config, params = both
@@ -123,7 +120,7 @@ def test_logits_and_log_probabilities_are_those_of_transformers(both):
   np.testing.assert_allclose(chosen, summed, rtol=1e-5)
 
 
-def test_what_is_written_computes_the_same_in_transformers(both, tmp_path):
+def test_a_written_model_computes_the_same_in_transformers(both, tmp_path):
   import safetensors.numpy
   import torch
   import transformers

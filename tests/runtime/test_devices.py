@@ -60,7 +60,7 @@ def test_what_an_attention_path_supports_is_accepted(anywhere):
 @pytest.mark.parametrize(
   "changes, reason",
   [
-    ({"length": 96}, "no multiple of 128"),
+    ({"length": 96}, "not a multiple of 128"),
     ({"triplet": 0.5}, "trees"),
     ({"plan": ("exam", "pair", "prefer")}, "trees"),
     ({"heads": 2, "kv_heads": 1}, "1 groups cannot be split 2 ways"),

@@ -1,6 +1,6 @@
 """A Llama forward pass in float64 NumPy, one row at a time, and small inputs from PCG64.
 
-Written from the papers, with loops where loops are plainer; it shares no line with the package.
+Written from the papers, with loops where they are clearer. It shares no code with the package.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 def params(config: decoder.Config, seed: int = 0, scale: float = 0.4):
-  """Parameters in the structure of decoder.init: normal, norms around 1."""
+  """Returns parameters in the structure of decoder.init: normal, norms around 1."""
   draw = rng(seed)
 
   def leaf(path, shape):
@@ -43,7 +43,7 @@ def params(config: decoder.Config, seed: int = 0, scale: float = 0.4):
 
 
 def plain_rows(rows, length: int, pad: int = 0) -> Rows:
-  """Token lists as padded plain rows: one segment each, which is its own root."""
+  """Returns token lists as padded plain rows: one segment each, its own root."""
   out = Rows(*(np.zeros((len(rows), length), np.int32) for _ in range(5)))
   out.tokens[:] = pad
   for n, row in enumerate(rows):
@@ -57,11 +57,11 @@ def rms_norm(x, scale, eps: float):
   return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps) * scale
 
 
-def rotate(x_LK, positions_L, theta: float):
-  """Pair (i, i + K/2) as one complex number, turned by position * theta^(-2i/K)."""
+def apply_rope(x_LK, positions_L, theta: float):
+  """Rotates the pair (i, i + K/2), as one complex number, by position * theta^(-2i/K)."""
   half = x_LK.shape[-1] // 2
-  turn = np.exp(1j * np.outer(positions_L, theta ** (-2 * np.arange(half) / x_LK.shape[-1])))
-  z = (x_LK[:, :half] + 1j * x_LK[:, half:]) * turn
+  rotation = np.exp(1j * np.outer(positions_L, theta ** (-2 * np.arange(half) / x_LK.shape[-1])))
+  z = (x_LK[:, :half] + 1j * x_LK[:, half:]) * rotation
   return np.concatenate([z.real, z.imag], axis=-1)
 
 
@@ -76,7 +76,7 @@ def attend(q_LK, k_SK, v_SK, mask_LS):
 
 
 def hidden(config: decoder.Config, weights, tokens):
-  """States after the final norm of one plain row, float64 [L, D]."""
+  """Returns the states of one plain row after the final norm, float64 [L, D]."""
   w = jax.tree.map(np.float64, weights)
   length = len(tokens)
   causal, at = np.tril(np.ones((length, length), bool)), np.arange(length)
@@ -86,8 +86,8 @@ def hidden(config: decoder.Config, weights, tokens):
     h = rms_norm(x, b["attention_norm"], config.norm_eps)
     for head in range(config.heads):
       group = head // (config.heads // config.kv_heads)
-      q = rotate(h @ b["q"][:, head], at, config.rotary.theta)
-      k = rotate(h @ b["k"][:, group], at, config.rotary.theta)
+      q = apply_rope(h @ b["q"][:, head], at, config.rotary.theta)
+      k = apply_rope(h @ b["k"][:, group], at, config.rotary.theta)
       x = x + attend(q, k, h @ b["v"][:, group], causal) @ b["o"][head]
     h = rms_norm(x, b["mlp_norm"], config.norm_eps)
     gate = h @ b["gate"]
@@ -96,7 +96,7 @@ def hidden(config: decoder.Config, weights, tokens):
 
 
 def logprobs(config: decoder.Config, weights, tokens):
-  """log p(next token), float64 [L, V]."""
+  """Returns log p(next token), float64 [L, V]."""
   matrix = np.float64(weights["embed"]).T if config.tied else np.float64(weights["head"])
   logits = hidden(config, weights, tokens) @ matrix
   top = logits.max(axis=-1, keepdims=True)

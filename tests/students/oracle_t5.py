@@ -1,7 +1,7 @@
 """A T5 forward pass in float64 NumPy, one source and one target at a time, and small inputs.
 
-Written from the paper (Raffel et al. 2020, section 2.1, and its released checkpoints), with loops
-where loops are plainer; it shares no line with the package.
+Written from the paper (Raffel et al. 2020, section 2.1) and its released checkpoints, with loops
+where they are clearer. It shares no code with the package.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ SECOND = dataclasses.replace(FIRST, activation="gelu_tanh", gated=True, tied=Fal
 
 
 def params(config: t5.Config, seed: int = 0, scale: float = 0.4):
-  """Parameters in the structure of t5.init: normal, norms around 1."""
+  """Returns parameters in the structure of t5.init: normal, norms around 1."""
   draw = oracle.rng(seed)
 
   def leaf(path, shape):
@@ -44,7 +44,7 @@ def params(config: t5.Config, seed: int = 0, scale: float = 0.4):
 
 
 def bucket(offset: int, buckets: int, distance: int, both_ways: bool) -> int:
-  """Of a key `offset` tokens ahead of its query (behind: negative)."""
+  """Returns the bucket of a key `offset` tokens ahead of its query (behind: negative)."""
   side = buckets // 2 if both_ways else buckets
   d = abs(offset) if both_ways else max(-offset, 0)
   near = side // 2
@@ -60,7 +60,7 @@ def bias(table_NH, length: int, head: int, config: t5.Config, both_ways: bool):
 
 
 def attention(w, x_LD, source_SD, extra):
-  """Added to x: heads of softmax(q k + extra(head)) v, without scale."""
+  """Returns what attention adds to x: softmax(q k + extra(head)) v, without scale."""
   out = np.zeros_like(x_LD)
   for head in range(w["q"].shape[1]):
     q, k, v = x_LD @ w["q"][:, head], source_SD @ w["k"][:, head], source_SD @ w["v"][:, head]
@@ -79,7 +79,7 @@ def mlp(config: t5.Config, w, x):
 
 
 def encoded(config: t5.Config, weights, source):
-  """The encoder's states of one source, float64 [E, D]."""
+  """Returns the encoder's states of one source, float64 [E, D]."""
   w = jax.tree.map(np.float64, weights)
   norm = lambda x, scale: oracle.rms_norm(x, scale, config.norm_eps)
   x = w["embed"][np.asarray(source)]
@@ -93,7 +93,7 @@ def encoded(config: t5.Config, weights, source):
 
 
 def hidden(config: t5.Config, weights, source, tokens):
-  """The decoder's states of one row (its first token is the start), as the head reads them."""
+  """Returns the decoder's states of one row, whose first token is the start token."""
   w = jax.tree.map(np.float64, weights)
   norm = lambda x, scale: oracle.rms_norm(x, scale, config.norm_eps)
   read, x = encoded(config, weights, source), w["embed"][np.asarray(tokens)]
@@ -110,7 +110,7 @@ def hidden(config: t5.Config, weights, source, tokens):
 
 
 def logprobs(config: t5.Config, weights, source, tokens):
-  """log p(next token), float64 [L, V]."""
+  """Returns log p(next token), float64 [L, V]."""
   matrix = np.float64(weights["embed"]).T if config.tied else np.float64(weights["head"])
   logits = hidden(config, weights, source, tokens) @ matrix
   top = logits.max(axis=-1, keepdims=True)

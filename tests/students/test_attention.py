@@ -1,4 +1,4 @@
-"""Every attention path that can run here pays what the plain one pays."""
+"""Every attention path that can run here computes what the plain one computes."""
 
 import functools
 
@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from distill_jax.students import attention, sharding
-from distill_jax.students import token_rows as students_rows
+from distill_jax.students import attention, sharding, token_rows
+from tests import meshes
 from tests.students import oracle
 
 LENGTH = 256
 
 
 def packed_rows(trees: bool = False):
-  """Two rows: three examples and some padding; one example."""
+  """Returns two rows: three examples and padding; one example and padding."""
   segments = np.zeros((2, LENGTH), np.int32)
   segments[0, :60], segments[0, 60:130], segments[0, 130:240] = 1, 2, 3
   segments[1, :200] = 1
@@ -24,7 +24,7 @@ def packed_rows(trees: bool = False):
     for segment in {*row.tolist()} - {0}:
       line[row == segment] = np.arange((row == segment).sum())
   line = jnp.asarray(positions)
-  return students_rows.Rows(line, line, jnp.asarray(segments), line if trees else None)
+  return token_rows.Rows(line, line, jnp.asarray(segments), line if trees else None)
 
 
 def material(dtype=np.float32):
@@ -33,24 +33,24 @@ def material(dtype=np.float32):
   return [jnp.asarray(draw.normal(size=s), dtype) for s in shapes]
 
 
-def paid(path, q, k, v, *, window=0, softcap=0.0):
-  """A number that depends on all that real tokens get, and on nothing else."""
+def attended(path, q, k, v, *, window=0, softcap=0.0):
+  """Returns the result of attention, 0 at padding."""
   rows = packed_rows()
   out = attention.over_rows(
-    q, k, v, rows=rows, mask_BLL=students_rows.visible(rows, window), window=window, scale=0.09,
+    q, k, v, rows=rows, mask_BLL=token_rows.visible(rows, window), window=window, scale=0.09,
     softcap=softcap, path=path,
   )  # fmt: skip
   return jnp.where((rows.segments > 0)[..., None, None], out, 0.0)
 
 
 @pytest.mark.parametrize("window, softcap", [(0, 0.0), (40, 0.0), (0, 5.0)])
-def test_splash_pays_what_the_plain_path_pays_forwards_and_backwards(window, softcap):
+def test_splash_equals_the_plain_path_forwards_and_backwards(window, softcap):
   options = dict(window=window, softcap=softcap)
   inputs, look = material(), oracle.rng(1).normal(size=(2, LENGTH, 4, 128)).astype(np.float32)
-  total = lambda path: lambda *xs: jnp.sum(paid(path, *xs, **options) * look)
+  total = lambda path: lambda *xs: jnp.sum(attended(path, *xs, **options) * look)
   with jax.default_matmul_precision("highest"):
     for path in ("plain", "splash"):
-      out = jax.jit(functools.partial(paid, path, **options))(*inputs)
+      out = jax.jit(functools.partial(attended, path, **options))(*inputs)
       grads = jax.jit(jax.grad(total(path), argnums=(0, 1, 2)))(*inputs)
       if path == "plain":
         want, wanted = out, grads
@@ -59,19 +59,20 @@ def test_splash_pays_what_the_plain_path_pays_forwards_and_backwards(window, sof
     np.testing.assert_allclose(got, expected, atol=2e-4)
 
 
-def test_splash_pays_the_same_on_a_mesh():
+def test_splash_gives_the_same_on_a_mesh():
   mesh = sharding.make_mesh(data=2, fsdp=1, tensor=2, devices=jax.devices()[:4])
-  want = jax.jit(functools.partial(paid, "splash"))(*material())
+  with meshes.one_device():
+    want = jax.jit(functools.partial(attended, "splash"))(*material())
   with jax.set_mesh(mesh):
-    got = jax.jit(functools.partial(paid, "splash"))(*material())
+    got = jax.jit(functools.partial(attended, "splash"))(*material())
   np.testing.assert_allclose(got, want, atol=2e-6)
 
 
-@pytest.mark.skipif(jax.default_backend() != "gpu", reason="cuDNN wants an NVIDIA GPU")
-def test_cudnn_pays_what_the_plain_path_pays():
+@pytest.mark.skipif(jax.default_backend() != "gpu", reason="cuDNN needs an NVIDIA GPU")
+def test_cudnn_equals_the_plain_path():
   inputs = [x.astype(jnp.bfloat16) for x in material()]
   np.testing.assert_allclose(
-    *(np.float32(jax.jit(functools.partial(paid, p))(*inputs)) for p in ("cudnn", "plain")),
+    *(np.float32(jax.jit(functools.partial(attended, p))(*inputs)) for p in ("cudnn", "plain")),
     atol=2e-2,
   )
 
@@ -80,22 +81,22 @@ def test_cudnn_pays_what_the_plain_path_pays():
   "path, dtype, softcap, why",
   [("cudnn", np.float32, 0.0, "16 bits"), ("cudnn", jnp.bfloat16, 5.0, "soft-cap")],
 )
-def test_a_path_that_cannot_says_why(path, dtype, softcap, why):
+def test_a_path_that_cannot_run_says_why(path, dtype, softcap, why):
   with pytest.raises(ValueError, match=why):
-    paid(path, *material(dtype), softcap=softcap)
+    attended(path, *material(dtype), softcap=softcap)
 
 
-def test_splash_refuses_trees_and_rows_that_are_no_whole_blocks():
+def test_splash_rejects_trees_and_rows_that_are_not_whole_blocks():
   q, k, v = material()
   call = lambda q, k, v, rows: attention.over_rows(
     q, k, v, rows=rows, mask_BLL=None, window=0, scale=1.0, softcap=0.0, path="splash"
   )
   with pytest.raises(ValueError, match="trees"):
     call(q, k, v, packed_rows(trees=True))
-  with pytest.raises(ValueError, match="no multiple of 128"):
+  with pytest.raises(ValueError, match="not a multiple of 128"):
     call(q[:, :200], k[:, :, :200], v[:, :, :200], packed_rows())
 
 
 def test_on_this_device_auto_is_the_plain_path():
   inputs = material()
-  np.testing.assert_array_equal(paid("auto", *inputs), paid("plain", *inputs))
+  np.testing.assert_array_equal(attended("auto", *inputs), attended("plain", *inputs))

@@ -1,4 +1,4 @@
-"""The student against a float64 oracle, and the laws of rows that are trees."""
+"""The decoder against a float64 oracle, and rows that are trees."""
 
 import dataclasses
 import functools
@@ -31,7 +31,7 @@ def params():
 
 
 def tree(*, detach: bool, length: int = 24) -> Rows:
-  """One row: a target, a positive and a negative on one prompt."""
+  """Returns one row: a target, a positive and a negative on one prompt."""
   row = encode.supervised_row(PROMPT, TARGET, prompt_weight=0.0, denominator="weights")
   row = encode.add_triplet(row, POSITIVE, NEGATIVE, pool="last", detach=detach, max_response=99)
   out = batches.stack([row], batch=1, length=length, targets=8, pad=0)
@@ -55,22 +55,22 @@ def test_rms_norm_of_small_floats_is_computed_in_large_ones():
   np.testing.assert_array_equal(np.float32(got), np.float32(want))
 
 
-def test_rotary_turns_each_pair_by_position_times_its_frequency():
+def test_rope_rotates_each_pair_by_position_times_its_frequency():
   x, positions = (
     oracle.rng().normal(size=(2, 5, 3, 8)),
     np.array([[0, 1, 2, 3, 4], [7, 3, 3, 90, 0]]),
   )
   rotary = decoder.Rotary(100.0, width=8)
-  got = jax.jit(lambda x, p: layers.rotate(x, rotary, layers.turns(rotary, p)))(
+  got = jax.jit(lambda x, p: layers.apply_rope(x, rotary, layers.rope_cos_sin(rotary, p)))(
     np.float32(x), positions
   )
   for b in range(2):
     for h in range(3):
-      want = oracle.rotate(x[b, :, h], positions[b], 100.0)
+      want = oracle.apply_rope(x[b, :, h], positions[b], 100.0)
       np.testing.assert_allclose(got[b, :, h], want, rtol=1e-5, atol=2e-5)
 
 
-def test_attention_equals_a_softmax_over_what_the_mask_shows_with_keys_shared_by_a_group():
+def test_attention_is_a_softmax_over_what_the_mask_shows_with_keys_shared_by_a_group():
   draw = oracle.rng()
   q, k, v = (draw.normal(size=s) for s in ((2, 5, 4, 6), (2, 2, 7, 6), (2, 2, 7, 6)))
   mask = draw.random((2, 5, 7)) < 0.5
@@ -85,7 +85,7 @@ def test_attention_equals_a_softmax_over_what_the_mask_shows_with_keys_shared_by
 
 
 @pytest.mark.parametrize("config", [TINY, oracle.UNTIED], ids=["tied", "untied"])
-def test_the_whole_student_equals_the_oracle(config):
+def test_the_decoder_equals_the_oracle(config):
   weights, row = oracle.params(config), [3, 1, 4, 1, 5, 9, 2, 6]
   states = hidden(config)(weights, oracle.plain_rows([row], len(row)))[0]
   np.testing.assert_allclose(states, oracle.hidden(config, weights, row), rtol=1e-4, atol=1e-5)
@@ -95,7 +95,7 @@ def test_the_whole_student_equals_the_oracle(config):
 
 
 @pytest.mark.parametrize("config", [TINY, oracle.UNTIED], ids=["tied", "untied"])
-def test_reading_prompts_of_different_lengths_gives_the_logits_after_their_last_tokens(config):
+def test_prefill_of_prompts_of_different_lengths_gives_the_logits_after_their_last_tokens(config):
   weights, prompts = oracle.params(config), [[3, 1, 4, 1, 5], [9, 2]]
   tokens = oracle.plain_rows(prompts, 6).tokens
   read = jax.jit(lambda p, t, n: decoder.prefill(config, p, t, n))
@@ -107,13 +107,13 @@ def test_reading_prompts_of_different_lengths_gives_the_logits_after_their_last_
   np.testing.assert_array_equal(filled, [5, 2])
 
 
-def test_the_tied_head_is_the_embedding_and_the_untied_one_is_its_own():
+def test_the_tied_head_is_the_embedding_and_the_untied_one_is_separate():
   tied, untied = decoder.shapes(TINY), decoder.shapes(oracle.UNTIED)
   assert "head" not in tied and untied["head"].shape == (TINY.width, TINY.vocab)
 
 
-def test_a_token_sees_all_that_is_before_it_and_nothing_after_it(params):
-  """By gradient: all tokens differ, so each has a row of the embedding to itself."""
+def test_a_token_sees_everything_before_it_and_nothing_after_it(params):
+  """By gradient: all tokens differ, so each has its own row of the embedding."""
   tokens = [9, 3, 7, 1, 8, 2]
   rows, look = oracle.plain_rows([tokens], len(tokens)), oracle.rng(1).normal(size=(TINY.width, 1))
 
@@ -126,7 +126,7 @@ def test_a_token_sees_all_that_is_before_it_and_nothing_after_it(params):
   assert (size_LL[np.triu_indices(6, 1)] == 0).all()
 
 
-def test_padding_cannot_matter(params):
+def test_padding_changes_nothing(params):
   row = [3, 1, 4, 1, 5]
   alone = hidden()(params, oracle.plain_rows([row], 9, pad=0))
   spoiled = hidden()(
@@ -141,7 +141,7 @@ def test_padding_cannot_matter(params):
 
 
 @pytest.mark.parametrize("detach", [False, True])
-def test_every_branch_of_a_tree_reads_as_if_it_stood_alone_behind_the_prompt(params, detach):
+def test_every_branch_of_a_tree_equals_its_own_row_behind_the_prompt(params, detach):
   states = hidden(detach=detach)(params, tree(detach=detach))[0]
   at = 4
   branches = [TARGET, *([TARGET] if detach else []), POSITIVE, NEGATIVE]
@@ -157,8 +157,8 @@ def test_detaching_changes_no_value(params):
   np.testing.assert_array_equal(hidden(detach=True)(params, rows), hidden()(params, rows))
 
 
-def test_what_is_detached_sends_no_gradient_to_the_prompt_and_the_target_still_does(params):
-  """Prompt tokens occur nowhere else: their rows of the embedding hold what is sent to them."""
+def test_detached_branches_send_no_gradient_to_the_prompt_and_the_target_still_does(params):
+  """Prompt tokens occur nowhere else, so their rows of the embedding hold their gradient."""
   rows = tree(detach=True)
   segments = rows.segments[0]
 
@@ -189,13 +189,15 @@ def test_computing_in_bfloat16_keeps_parameters_and_gradients_in_float32(params)
   # Sums are accumulated in float32: a product rounds its weights once.
   allowed = rounding.bounds(computed, params, length=1, dtype=jnp.bfloat16)
   rounding.assert_within(np.float32(states), computed(params), allowed)
-  assert np.abs(np.float32(states) - computed(params)).max() > 1e-3, "or nothing is in bfloat16"
+  assert np.abs(np.float32(states) - computed(params)).max() > 1e-3, (
+    "otherwise nothing is in bfloat16"
+  )
   total = lambda p: jnp.sum(decoder.hidden(small, p, rows).astype(jnp.float32) ** 2)
   grads = jax.eval_shape(jax.grad(total), params)
   assert {x.dtype for x in jax.tree.leaves(grads)} == {jnp.dtype("float32")}
 
 
-def test_fresh_parameters_differ_from_layer_to_layer_and_follow_the_key():
+def test_new_parameters_differ_between_layers_and_depend_on_the_key():
   init = jax.jit(functools.partial(decoder.init, TINY))
   fresh, again, other = init(jax.random.key(0)), init(jax.random.key(0)), init(jax.random.key(1))
   jax.tree.map(np.testing.assert_array_equal, fresh, again)

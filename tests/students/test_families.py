@@ -1,10 +1,9 @@
-"""What config.json says and what is refused; which tensor is which of ours; scratch students."""
+"""Families: reading and writing config.json, names of tensors, students from scratch."""
 
 import functools
 import json
 import math
 import re
-import types
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 
 from distill_jax import errors, students
+from distill_jax.runtime import base_model
 from distill_jax.students import decoder, families, token_rows
 from tests import compilations
 from tests.golden import cases
@@ -35,20 +35,20 @@ def changed(case: str, **fields) -> dict:
 
 
 @every_case
-def test_what_is_written_reads_back_as_the_same_config(case):
+def test_a_written_config_reads_back_as_the_same_config(case):
   config = cases.read(cases.CASES[case])
   assert cases.read(families.of(cases.CASES[case]["model_type"]).write(config)) == config
 
 
 @pytest.mark.parametrize("case", ["gpt2", "gptj", "opt", "llama", "qwen2", "gemma3_text"])
-def test_what_is_null_is_what_is_missing(case):
+def test_a_null_field_equals_a_missing_one(case):
   names = ("activation_function", "hidden_act", "hidden_activation", "n_inner", "rope_scaling")
   names += ("tie_word_embeddings", "layer_types", "rope_parameters", "quantization_config")
   fields = {name: None for name in names if name not in cases.CASES[case]}
   assert cases.read(cases.CASES[case] | fields) == cases.read(cases.CASES[case])
 
 
-def test_a_missing_window_is_the_usual_one_and_a_null_is_none():
+def test_a_missing_window_is_the_default_and_a_null_is_none():
   fields = dict(cases.CASES["mistral"])
   assert cases.read(fields | {"sliding_window": None}).local == ()
   del fields["sliding_window"]
@@ -97,12 +97,12 @@ def test_a_missing_window_is_the_usual_one_and_a_null_is_none():
     ),
   ],
 )
-def test_both_spellings_are_one_config(case, four, five):
+def test_transformers_4_and_5_give_the_same_config(case, four, five):
   assert cases.read(changed(case, **four)) == cases.read(changed(case, **five))
 
 
 @pytest.mark.parametrize(
-  ("case", "fields", "said"),
+  ("case", "fields", "name"),
   [
     ("gpt2", dict(scale_attn_by_inverse_layer_idx=True), "scale_attn_by_inverse_layer_idx"),
     ("gpt2", dict(add_cross_attention=True), "add_cross_attention"),
@@ -141,28 +141,28 @@ def test_both_spellings_are_one_config(case, four, five):
     ("gemma3_text", dict(attn_logit_softcapping=50.0), "attn_logit_softcapping"),
   ],
 )
-def test_what_a_student_does_not_compute_is_refused_by_name(case, fields, said):
-  with pytest.raises(errors.UserError, match=rf"^config\.json: {re.escape(said)} is ") as refused:
+def test_what_a_student_does_not_compute_is_rejected_by_name(case, fields, name):
+  with pytest.raises(errors.UserError, match=rf"^config\.json: {re.escape(name)} is ") as rejected:
     cases.read(changed(case, **fields))
-  assert refused.value.code == errors.DATA
+  assert rejected.value.code == errors.DATA
 
 
 @pytest.mark.parametrize("kind", ["gemma3", "mixtral", "qwen2_moe", "bert"])
-def test_other_families_are_refused_with_those_there_are(kind):
+def test_other_families_are_rejected_with_a_list_of_those_there_are(kind):
   with pytest.raises(errors.UserError, match=f"model_type.*{kind}.*gemma3_text"):
     families.of(kind)
 
 
 @every_case
-def test_every_tensor_has_a_place_of_its_own_and_together_they_are_all_of_ours(case):
+def test_the_tensors_of_a_file_cover_every_parameter_exactly_once(case):
   kind, config = cases.CASES[case]["model_type"], cases.read(cases.CASES[case])
   tensors = families.of(kind).tensors(config)
   covered = jax.tree.map(lambda x: np.zeros(x.shape, int), decoder.shapes(config))
   for tensor in tensors:
-    place = functools.reduce(dict.__getitem__, tensor.path, covered)
-    place = place if tensor.layer is None else place[tensor.layer]
-    assert place.shape == tensor.ours, tensor.name
-    place += 1
+    counts = functools.reduce(dict.__getitem__, tensor.path, covered)
+    counts = counts if tensor.layer is None else counts[tensor.layer]
+    assert counts.shape == tensor.ours, tensor.name
+    counts += 1
   assert all((count == 1).all() for count in jax.tree.leaves(covered))
   assert len({(tensor.name, tensor.part) for tensor in tensors}) == len(tensors)
   for parts in cases.by_name(kind, config).values():
@@ -183,7 +183,7 @@ def test_every_tensor_has_a_place_of_its_own_and_together_they_are_all_of_ours(c
     ("llama", "model.layers.21.self_attn.rotary_emb.inv_freq"),
   ],
 )
-def test_buffers_of_older_files_say_nothing(case, name):
+def test_buffers_of_older_files_are_ignored(case, name):
   family, config = families.of(cases.CASES[case]["model_type"]), cases.read(cases.CASES[case])
   assert re.fullmatch(family.spare(config), name)
   assert not re.fullmatch(family.spare(config), name + ".more")
@@ -230,20 +230,19 @@ def llama(kind: str, vocab, width, mlp, layers, heads, kv_heads, tied, **fields)
   ],
   ids=lambda x: x["model_type"] if isinstance(x, dict) else f"{x:_}",
 )
-def test_released_models_have_the_parameters_they_are_known_for(fields, parameters):
+def test_released_models_have_their_known_numbers_of_parameters(fields, parameters):
   shapes = jax.tree.leaves(decoder.shapes(cases.read(fields)))
   assert sum(math.prod(shape.shape) for shape in shapes) == parameters
 
 
 def sizes(**other):
-  usual = dict(vocab=30, width=24, layers=2, heads=4, kv_heads=4, head_width=6, mlp=32)
-  usual |= dict(rope_theta=0.0, norm_eps=0.0, tied=True, positions=24)
-  return types.SimpleNamespace(**usual | other)
+  default = dict(vocab=30, width=24, layers=2, heads=4, kv_heads=4, head_width=6, mlp=32)
+  return base_model.ScratchSizes(**default | dict(positions=24) | other)
 
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("kind", DECODERS)
-def test_what_comes_from_scratch_is_of_the_family(kind, tied):
+def test_a_student_from_scratch_belongs_to_the_family(kind, tied):
   family = families.of(kind)
   config = family.scratch(sizes(tied=tied))
   assert cases.read(json.loads(json.dumps(family.write(config)))) == config
@@ -252,7 +251,7 @@ def test_what_comes_from_scratch_is_of_the_family(kind, tied):
 
 
 @pytest.mark.parametrize("kind", DECODERS)
-def test_what_comes_from_scratch_learns_and_writes_and_no_parameter_is_idle(kind):
+def test_a_student_from_scratch_learns_and_decodes_and_every_parameter_has_a_gradient(kind):
   config = families.of(kind).scratch(sizes())
   params = jax.jit(functools.partial(decoder.init, config))(jax.random.key(0))
   tokens, mask = cases.batch("gpt2")
@@ -270,14 +269,14 @@ def test_what_comes_from_scratch_learns_and_writes_and_no_parameter_is_idle(kind
   after, _ = loss(jax.tree.map(lambda p, g: p - 0.1 * g, params, grads))
   assert abs(before - np.log(config.vocab)) < 1.5 and after < before - 0.05
   for path, grad in jax.tree.leaves_with_path(grads):
-    # A bias of all keys alike moves all scores of a query alike, which a softmax does not see.
+    # A bias on all keys shifts all scores of a query equally, which a softmax ignores.
     assert np.abs(grad).max() > 0 or path[-1].key == "k_bias", path
   written = reading.greedy(config, params, tokens, np.int32(cases.LENGTHS), 8)
   assert ((written >= 0) & (written < config.vocab)).all()
 
 
 @pytest.mark.parametrize(
-  ("kind", "other", "said"),
+  ("kind", "other", "name"),
   [
     ("gpt2", dict(kv_heads=2), "kv_heads"),
     ("gpt2", dict(head_width=8), "head_width"),
@@ -293,7 +292,7 @@ def test_what_comes_from_scratch_learns_and_writes_and_no_parameter_is_idle(kind
     ("gemma2", dict(width=22), "heads"),
   ],
 )
-def test_sizes_a_family_cannot_have_are_refused(kind, other, said):
-  with pytest.raises(errors.UserError, match=rf"config\.student\.scratch\.{said} is ") as refused:
+def test_sizes_a_family_cannot_have_are_rejected(kind, other, name):
+  with pytest.raises(errors.UserError, match=rf"config\.student\.scratch\.{name} is ") as rejected:
     families.of(kind).scratch(sizes(**other))
-  assert refused.value.code == errors.CONFIG
+  assert rejected.value.code == errors.CONFIG

@@ -1,4 +1,4 @@
-"""Every family says what transformers said of it once (tests/golden/make.py), without torch."""
+"""Every family equals recorded results of transformers (tests/golden/make.py), without torch."""
 
 import functools
 import json
@@ -13,7 +13,7 @@ from tests.golden import cases
 from tests.students import reading
 
 FILES = sorted(pathlib.Path(cases.__file__).parent.glob("*.npz"))
-# One of each family, and those of another order or another head: tests/parity writes with all.
+# One of each family, and those with another order or head; tests/parity decodes with all.
 WRITERS = [file for file in FILES if file.stem in (*families.BY_TYPE, "opt_350m", "t5_v1_1")]
 
 quick = pytest.fixture(autouse=True, scope="module")(compilations.quick)
@@ -48,7 +48,7 @@ def test_logits_and_summed_log_probs_are_golden(file):
     logits, logp = reading.logits(config, weights, *given)
     return np.asarray(logits)[real], logp
 
-  # transformers computed in float32, too.
+  # transformers computes in float32, too.
   allowed = rounding.bounds(computed, params, length=max(config.mlp, config.vocab))
   rounding.assert_within(computed(params), (want["logits"][real], want["logprobs"]), allowed)
 

@@ -1,4 +1,4 @@
-"""The head operation: right in value and gradient, and never [batch, length, vocabulary]."""
+"""The head: correct in value and gradient, without an array [batch, length, vocabulary]."""
 
 import functools
 import re
@@ -19,7 +19,7 @@ quick = pytest.fixture(autouse=True, scope="module")(compilations.quick)
 
 @functools.cache
 def summed(chunk: int):
-  """A weighted sum of log-probabilities, with all of them beside it; and its gradients."""
+  """Returns a function for the weighted sum of log-probabilities, all of them, and gradients."""
 
   def total(hidden, head, targets, weights):
     logp = logprobs.token_logprobs(hidden, head, targets, chunk=chunk)
@@ -40,7 +40,7 @@ def inputs():
 
 
 def by_hand(hidden, head, targets, weights):
-  """(log-probabilities, gradients by hidden and by head) in float64."""
+  """Returns (log-probabilities, gradients by hidden and by head) in float64."""
   logits = hidden @ head
   shares = oracle.softmax(logits)
   hit = np.eye(V)[targets]
@@ -50,7 +50,7 @@ def by_hand(hidden, head, targets, weights):
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 12, 13, 50])
-def test_every_chunk_size_gives_the_values_and_gradients_of_the_whole(inputs, chunk):
+def test_every_chunk_size_gives_the_same_values_and_gradients(inputs, chunk):
   hidden, head, targets, weights = inputs
   (_, logp), grads = summed(chunk)(
     np.float32(hidden), np.float32(head), np.int32(targets), np.float32(weights)
@@ -69,7 +69,7 @@ def test_logits_of_a_thousand_do_not_overflow(inputs):
   assert (np.asarray(logp) <= 0).all()
 
 
-def test_what_has_weight_zero_cannot_matter(inputs):
+def test_positions_of_weight_zero_change_nothing(inputs):
   hidden, head, targets, weights = (np.array(x) for x in inputs)
   weights[:, 5:] = 0
   spoiled, wrong = hidden.copy(), targets.copy()
@@ -84,7 +84,7 @@ def test_what_has_weight_zero_cannot_matter(inputs):
 
 
 def compiled(chunk: int):
-  """The program of value and gradient for rows of 128 targets and 509 words."""
+  """Compiles value and gradient for rows of 128 targets and a vocabulary of 509."""
   shape = lambda s, kind: jax.ShapeDtypeStruct(s, kind)
   args = (
     shape((2, 128, 16), jnp.float32),
@@ -96,7 +96,7 @@ def compiled(chunk: int):
 
 
 def rows_of_vocabulary(program) -> int:
-  """How many rows the largest array with a dimension of 509 words has."""
+  """Returns the rows of the largest array with a dimension of 509, the vocabulary."""
   shapes = (
     [int(n) for n in dims.split(",")]
     for dims in re.findall(r"\w\d+\[([\d,]+)\]", program.as_text())
@@ -104,9 +104,9 @@ def rows_of_vocabulary(program) -> int:
   return max(int(np.prod(dims)) // 509 for dims in shapes if 509 in dims)
 
 
-def test_batch_by_length_by_vocabulary_never_exists():
+def test_an_array_of_batch_by_length_by_vocabulary_never_exists():
   whole, chunked = compiled(128), compiled(8)
-  assert rows_of_vocabulary(whole) >= 2 * 128, "or this test could not see it"
+  assert rows_of_vocabulary(whole) >= 2 * 128, "otherwise this test could not see it"
   assert rows_of_vocabulary(chunked) <= 2 * 8
-  room = lambda program: program.memory_analysis().temp_size_in_bytes
-  assert room(chunked) < 2 * 128 * 509 * 4 <= room(whole)
+  memory = [p.memory_analysis().temp_size_in_bytes for p in (chunked, whole)]
+  assert memory[0] < 2 * 128 * 509 * 4 <= memory[1]

@@ -1,4 +1,4 @@
-"""Low-rank updates: of nothing at first, of the targets only, and the same attached or merged."""
+"""LoRA adapters: without effect at first, on the targets only, and the same attached or merged."""
 
 import dataclasses
 import functools
@@ -16,12 +16,12 @@ TARGETS = ("down", "o", "q", "up", "v")
 
 
 @functools.cache
-def trained(rank: int = 3) -> trainable.Learner:
-  return trainable.Learner(oracle.TINY, rank, 0.5, TARGETS)
+def trained(rank: int = 3) -> trainable.Trainable:
+  return trainable.Trainable(oracle.TINY, rank, 0.5, TARGETS)
 
 
 def filled(adapters, seed: int = 5):
-  """Adapters that do something."""
+  """Returns adapters that have an effect."""
   draw = oracle.rng(seed)
   return jax.tree.map(lambda x: np.float32(0.3 * draw.normal(size=x.shape)), adapters)
 
@@ -31,15 +31,15 @@ def states(params):
   return jax.jit(functools.partial(decoder.hidden, oracle.TINY))(params, rows)
 
 
-def test_fresh_updates_change_nothing():
+def test_new_adapters_change_nothing():
   weights = oracle.params(oracle.TINY)
-  fresh = trained().fresh(jax.random.key(0))
-  np.testing.assert_array_equal(states(trained().whole(weights, fresh)), states(weights))
+  fresh = trained().init(jax.random.key(0))
+  np.testing.assert_array_equal(states(trained().merge(weights, fresh)), states(weights))
 
 
-def test_attached_updates_compute_what_merged_ones_do():
+def test_attached_adapters_compute_what_merged_ones_do():
   weights, updates = oracle.params(oracle.TINY), filled(trained().shapes)
-  attached = trained().whole(weights, updates)
+  attached = trained().merge(weights, updates)
   merged = lora.merge(attached)
   assert jax.tree.structure(merged) == jax.tree.structure(weights)
   np.testing.assert_allclose(states(attached), states(merged), rtol=1e-4, atol=1e-5)
@@ -48,7 +48,7 @@ def test_attached_updates_compute_what_merged_ones_do():
 
 def test_merging_adds_alpha_over_rank_times_the_product_to_the_targets_and_to_nothing_else():
   weights, updates = oracle.params(oracle.TINY), filled(trained().shapes)
-  merged = lora.merge(trained().whole(weights, updates))["blocks"]
+  merged = lora.merge(trained().merge(weights, updates))["blocks"]
   for name, before in weights["blocks"].items():
     change = np.float64(merged[name]) - before
     if name not in TARGETS:
@@ -59,12 +59,12 @@ def test_merging_adds_alpha_over_rank_times_the_product_to_the_targets_and_to_no
     np.testing.assert_allclose(change, 0.5 * want, atol=1e-6)
 
 
-def test_all_the_gradient_goes_to_the_updates_and_all_updates_get_some():
+def test_all_the_gradient_goes_to_the_adapters_and_all_adapters_get_some():
   weights, updates = oracle.params(oracle.TINY), filled(trained().shapes)
   rows = oracle.plain_rows([[3, 1, 4, 1, 5, 9, 2, 6]], 8)
 
   def total(updates):
-    out = decoder.hidden(oracle.TINY, trained().whole(weights, updates), rows)
+    out = decoder.hidden(oracle.TINY, trained().merge(weights, updates), rows)
     return jnp.sum(out**3)
 
   grads = jax.jit(jax.grad(total))(updates)
@@ -72,7 +72,7 @@ def test_all_the_gradient_goes_to_the_updates_and_all_updates_get_some():
   assert all(np.abs(g).max() > 1e-3 for g in jax.tree.leaves(grads))
 
 
-def test_updates_are_as_small_as_their_rank_says_and_one_tree_of_a_layer_each():
+def test_adapters_have_the_size_of_their_rank_and_are_stacked_by_layer():
   shapes = trained().shapes["blocks"]
   assert set(shapes) == set(TARGETS)
   tiny = oracle.TINY
@@ -85,15 +85,15 @@ def test_updates_are_as_small_as_their_rank_says_and_one_tree_of_a_layer_each():
   assert axes["up"]["up"] == ("layers", None, "mlp")
 
 
-def test_without_a_rank_all_weights_are_trained_and_nothing_is_frozen():
-  whole = trainable.Learner(oracle.TINY)
-  assert whole.shapes == decoder.shapes(oracle.TINY)
-  assert whole.whole((), "everything") == "everything"
+def test_with_rank_0_all_weights_are_trained_and_nothing_is_frozen():
+  everything = trainable.Trainable(oracle.TINY)
+  assert everything.shapes == decoder.shapes(oracle.TINY)
+  assert everything.merge((), {"x": 1}) == {"x": 1}
 
 
-def test_frozen_weights_lie_in_the_compute_dtype_but_for_norms():
+def test_frozen_weights_have_the_compute_dtype_except_norms():
   small = dataclasses.replace(oracle.TINY, dtype="bfloat16")
-  shapes = trainable.Learner(small, 2, 1.0, ("q",)).frozen_shapes
+  shapes = trainable.Trainable(small, 2, 1.0, ("q",)).frozen_shapes
   assert shapes["blocks"]["q"].dtype == jnp.bfloat16
   assert shapes["blocks"]["mlp_norm"].dtype == shapes["norm"].dtype == jnp.float32
 
@@ -106,9 +106,9 @@ def t5_config():
   )  # fmt: skip
 
 
-def test_an_encoder_decoder_has_updates_in_both_stacks_and_in_what_joins_them():
+def test_an_encoder_decoder_has_adapters_in_both_stacks_and_in_cross_attention():
   config = t5_config()
-  both = trainable.Learner(config, 2, 1.0, ("o", "q"))
+  both = trainable.Trainable(config, 2, 1.0, ("o", "q"))
   shapes = both.shapes
   paths = [path for path, _ in jax.tree.leaves_with_path(shapes)]
   assert {"/".join(str(p.key) for p in path[:-1]) for path in paths} == {
@@ -116,12 +116,12 @@ def test_an_encoder_decoder_has_updates_in_both_stacks_and_in_what_joins_them():
     *("decoder/attention/o", "decoder/cross/q", "decoder/cross/o"),
   }  # fmt: skip
   params = students.t5.init(config, jax.random.key(0))
-  merged = lora.merge(both.whole(params, filled(shapes)))
+  merged = lora.merge(both.merge(params, filled(shapes)))
   assert jax.tree.structure(merged) == jax.tree.structure(params)
 
 
 @pytest.mark.parametrize("remat", ["dots", "full"])
-def test_computing_again_in_the_backward_pass_changes_no_gradient(remat):
+def test_recomputing_in_the_backward_pass_changes_no_gradient(remat):
   weights, rows = oracle.params(oracle.TINY), oracle.plain_rows([[3, 1, 4, 1, 5, 9, 2, 6]], 8)
 
   def grads(remat):

@@ -1,4 +1,4 @@
-"""The encoder-decoder student against a float64 oracle, and the laws of its rows, ring and mesh."""
+"""The encoder-decoder student against a float64 oracle: rows, cache and mesh."""
 
 import dataclasses
 import functools
@@ -8,14 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from distill_jax.config import rules
-from distill_jax.students import lora, sharding, t5, t5_layers
-from distill_jax.students import token_rows as students_rows
+from distill_jax.students import lora, sharding, t5, t5_layers, token_rows
 from tests import compilations, meshes, rounding
 from tests.students import oracle, oracle_t5
 
 FIRST, SECOND = oracle_t5.FIRST, oracle_t5.SECOND
 BOTH = pytest.mark.parametrize("config", [FIRST, SECOND], ids=["v1.0", "v1.1"])
+LORA_TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
 LONG = [*oracle.rng(5).integers(2, 32, 17)]  # longer than the distance that buckets tell apart
 SHORT = [5, 6, 7]
 TARGET, POSITIVE, NEGATIVE = [0, 10, 11, 12, 8], [20, 21], [13, 14, 15, 9]
@@ -36,9 +35,11 @@ def assert_oracle(got, oracle_of, config, weights, *given):
 
 
 def rows_of(*packs, length: int, source_length: int, pad: int = 0):
-  """Rows from packs: a pack is a list of (source, target, branches); a branch hangs on the start
-  token, and is detached."""
-  out = students_rows.Rows(
+  """Returns rows from packs: lists of (source, target, branches).
+
+  A branch hangs on the start token and is detached.
+  """
+  out = token_rows.Rows(
     *(np.zeros((len(packs), length), np.int32) for _ in range(5)),
     *(np.zeros((len(packs), source_length), np.int32) for _ in range(2)),
   )
@@ -68,7 +69,7 @@ TREE = rows_of(
 )
 
 
-def test_offsets_fall_in_the_buckets_of_the_paper():
+def test_offsets_have_the_buckets_of_the_paper():
   """32 buckets up to 128 tokens: those of every released T5."""
   offsets = np.arange(-300, 301)
   table = np.float32(np.arange(32))[:, None]
@@ -98,7 +99,7 @@ def test_packed_rows_and_trees_equal_the_oracle_of_each_sequence_alone(config):
   assert_oracle(got, oracle_t5.logprobs, config, weights, SHORT, [*TARGET, *LONG])
 
 
-def test_padding_cannot_matter():
+def test_padding_changes_nothing():
   weights = oracle_t5.params(SECOND)
   spoiled = TREE._replace(
     tokens=np.where(TREE.segments == 0, 31, TREE.tokens),
@@ -111,7 +112,7 @@ def test_padding_cannot_matter():
 
 
 def test_the_encoder_sees_both_ways_and_the_decoder_only_back():
-  """By gradient: all tokens differ, so each has a row of the embedding to itself."""
+  """By gradient: all tokens differ, so each has its own row of the embedding."""
   weights, source, tokens = oracle_t5.params(FIRST), [9, 3, 7], [0, 8, 2, 4]
   rows = rows_of([(source, tokens, [])], length=4, source_length=3)
   look = oracle.rng(1).normal(size=(FIRST.width, 1))
@@ -137,7 +138,7 @@ def test_detaching_changes_no_value():
   np.testing.assert_array_equal(hidden(FIRST, detach=True)(weights, TREE), want)
 
 
-def test_what_the_backward_pass_computes_again_changes_no_gradient():
+def test_recomputing_in_the_backward_pass_changes_no_gradient():
   weights = oracle_t5.params(FIRST)
 
   @functools.partial(jax.jit, static_argnames="remat")
@@ -151,7 +152,7 @@ def test_what_the_backward_pass_computes_again_changes_no_gradient():
   jax.tree.map(close, grads(weights, "full"), want)
 
 
-def test_rows_that_are_no_trees_need_no_roots():
+def test_rows_that_are_not_trees_need_no_roots():
   weights = oracle_t5.params(FIRST)
   packs = [(LONG, TARGET, []), (SHORT, TARGET[:3], [])]
   rows = rows_of(packs, length=9, source_length=21)
@@ -160,7 +161,7 @@ def test_rows_that_are_no_trees_need_no_roots():
   np.testing.assert_array_equal(hidden(FIRST)(weights, plain)[0, :8], want[0, :8])
 
 
-def test_an_attention_path_without_a_relative_bias_is_refused():
+def test_an_attention_path_without_a_relative_bias_is_rejected():
   auto = functools.partial(t5.hidden, FIRST, path="auto")
   jax.eval_shape(auto, t5.shapes(FIRST), TREE)
   for path in ("cudnn", "splash", "fast"):
@@ -168,26 +169,25 @@ def test_an_attention_path_without_a_relative_bias_is_refused():
       t5.hidden(FIRST, t5.shapes(FIRST), TREE, path=path)
 
 
-def test_adapters_that_hang_on_compute_what_merged_ones_compute():
+def test_attached_adapters_compute_what_merged_ones_do():
   weights = jax.tree.map(jnp.asarray, oracle_t5.params(SECOND))
   names, shapes = t5.axes(SECOND), t5.shapes(SECOND)
-  fresh = lora.init(jax.random.key(0), names, shapes, rank=2, targets=rules.LORA_TARGETS)
+  fresh = lora.init(jax.random.key(0), names, shapes, rank=2, targets=LORA_TARGETS)
   assert set(fresh["decoder"]["cross"]) == {"q", "k", "v", "o"}
   trained = jax.tree.map(lambda x: np.float32(0.3 * oracle.rng(2).normal(size=x.shape)), fresh)
-  hung = lora.attach(weights, trained, 2.0)
-  merged, real = lora.merge(hung), TREE.segments > 0
+  attached = lora.attach(weights, trained, 2.0)
+  merged, real = lora.merge(attached), TREE.segments > 0
   states = lambda params: hidden(SECOND)(params, TREE)[real]
   prefill = jax.jit(functools.partial(t5.prefill, SECOND))
   logits = lambda params: prefill(params, np.int32([LONG]), np.int32([17]))[0]
   for computed in (states, logits):
     allowed = rounding.bounds(computed, merged, length=SECOND.mlp)
-    rounding.assert_within(computed(hung), computed(merged), allowed)
+    rounding.assert_within(computed(attached), computed(merged), allowed)
     assert np.abs(computed(merged) - computed(weights)).max() > 0.1
 
 
-def test_what_is_detached_sends_no_gradient_to_its_source_and_its_root_and_the_target_does():
-  """The start token and the source's tokens occur nowhere else: their rows of the embedding hold
-  what is sent to them."""
+def test_detached_branches_send_no_gradient_to_source_and_root_and_the_target_does():
+  """Start and source tokens occur nowhere else, so their embeddings hold their gradient."""
   weights = oracle_t5.params(SECOND)
   rows = rows_of([([3, 4, 5], TARGET, [POSITIVE, NEGATIVE])], length=12, source_length=4)
   prompt = np.array([0, 3, 4, 5])
@@ -209,8 +209,8 @@ def test_what_is_detached_sends_no_gradient_to_its_source_and_its_root_and_the_t
 
 
 @BOTH
-def test_writing_token_by_token_says_what_reading_the_whole_row_says(config):
-  """In columns of rubbish; the second row joins when the first is half done."""
+def test_decoding_token_by_token_equals_reading_the_whole_row(config):
+  """Unused columns hold garbage; the second row starts when the first is half done."""
   weights, late = oracle_t5.params(config), 12
   sources, targets = [LONG, SHORT], [[*oracle.rng(7).integers(2, 32, n)] for n in (20, 15)]
   computed = lambda w: [
@@ -229,8 +229,8 @@ def test_writing_token_by_token_says_what_reading_the_whole_row_says(config):
 
   longer = lambda x: jnp.full((*x.shape[:2], 24, x.shape[3]), 9.0).at[:, :, :1].set(x)
   cache = cache._replace(keys=(*map(longer, cache.keys),), values=(*map(longer, cache.values),))
-  layers = t5.unstacked(config, weights)
-  step = jax.jit(functools.partial(t5.advance, config))
+  layers = t5.unstack_layers(config, weights)
+  step = jax.jit(functools.partial(t5.decode_step, config))
   for n in range(late + 15):
     done = (n, n - late)
     inside = [0 <= at < len(target) for at, target in zip(done, targets, strict=True)]
@@ -243,7 +243,7 @@ def test_writing_token_by_token_says_what_reading_the_whole_row_says(config):
         rounding.assert_within(got[row], want[row][done[row] + 1], allowed[row])
 
 
-def test_an_empty_prompt_is_filler_and_harms_nobody():
+def test_an_empty_prompt_fills_up_the_batch_and_changes_nothing():
   weights = oracle_t5.params(FIRST)
   tokens, read = np.int32([SHORT, SHORT]), jax.jit(functools.partial(t5.prefill, FIRST))
   with_filler, _, _ = read(weights, tokens, np.int32([3, 0]))
@@ -252,7 +252,7 @@ def test_an_empty_prompt_is_filler_and_harms_nobody():
   assert np.isfinite(with_filler).all()
 
 
-def test_fresh_parameters_have_the_scales_of_t5():
+def test_new_parameters_have_the_scales_of_t5():
   config = dataclasses.replace(
     SECOND, vocab=300, width=64, head_width=16, mlp=256, buckets=64, layers=2, decoder_layers=2
   )
@@ -303,12 +303,12 @@ def test_eight_devices_compute_what_one_computes():
   with meshes.one_device():
     one, one_grads = jax.jit(loss_and_grads)(weights, rows)
   mesh = sharding.make_mesh(2, 2, 2)
-  places = sharding.of_params(mesh, t5.axes(SECOND), t5.shapes(SECOND))
-  assert places["encoder"]["attention"]["q"].spec == jax.sharding.PartitionSpec(
+  shardings = sharding.of_params(mesh, t5.axes(SECOND), t5.shapes(SECOND))
+  assert shardings["encoder"]["attention"]["q"].spec == jax.sharding.PartitionSpec(
     None, "fsdp", "tensor", None
   )
   with jax.set_mesh(mesh):
-    placed = jax.tree.map(jax.device_put, weights, places)
+    placed = jax.tree.map(jax.device_put, weights, shardings)
     eight, eight_grads = jax.jit(loss_and_grads)(
       placed, jax.tree.map(lambda x: jax.device_put(x, sharding.batch(mesh)), rows)
     )

@@ -1,12 +1,12 @@
-"""T5 in Hugging Face's words; tests/parity/test_parity_t5.py asks transformers itself."""
+"""T5's config.json and tensor names; tests/parity/test_parity_t5.py compares with transformers."""
 
 import dataclasses
-import types
 
 import jax
 import pytest
 
 from distill_jax import errors
+from distill_jax.runtime import base_model
 from distill_jax.students import t5
 from distill_jax.students.families import t5 as family
 from tests.students import oracle_t5
@@ -18,20 +18,20 @@ FIRST, SECOND = oracle_t5.FIRST, oracle_t5.SECOND
 def test_a_config_survives_its_config_json_and_every_parameter_has_a_tensor(config):
   config = dataclasses.replace(config, distance=20)
   assert family.read(family.write(config)) == config
-  told, names = {}, set()
+  layers_of, names = {}, set()
   for tensor in family.tensors(config):
     names.add(tensor.name)
-    told.setdefault(tensor.path, []).append((tensor.layer, tensor.ours))
+    layers_of.setdefault(tensor.path, []).append((tensor.layer, tensor.ours))
   shapes, _ = jax.tree.flatten_with_path(t5.shapes(config))
-  assert len(names) == sum(map(len, told.values())) and len(shapes) == len(told)
+  assert len(names) == sum(map(len, layers_of.values())) and len(shapes) == len(layers_of)
   for path, array in shapes:
-    layers = told[tuple(key.key for key in path)]
+    layers = layers_of[tuple(key.key for key in path)]
     whole = (len(layers), *layers[0][1]) if layers[0][0] == 0 else layers[0][1]
     assert whole == array.shape and len({ours for _, ours in layers}) == 1
 
 
-def test_a_config_json_of_any_transformers_says_which_t5_it_is():
-  """t5-small as it lies on the hub, and the spellings of Flan-T5 by transformers 4 and 5."""
+def test_a_config_json_of_any_transformers_identifies_the_t5():
+  """t5-small from the hub, and Flan-T5 as transformers 4 and 5 write it."""
   small = dict(
     architectures=["T5ForConditionalGeneration"], d_ff=2048, d_kv=64, d_model=512,
     decoder_start_token_id=0, dropout_rate=0.1, eos_token_id=1, initializer_factor=1.0,
@@ -60,19 +60,19 @@ def test_a_config_json_of_any_transformers_says_which_t5_it_is():
     ("num_heads", 0),
   ],
 )
-def test_what_a_student_does_not_compute_is_refused_by_its_name(field, value):
+def test_what_a_student_does_not_compute_is_rejected_by_its_name(field, value):
   with pytest.raises(errors.UserError, match=f"config.json: {field} is"):
     family.read(family.write(SECOND) | {field: value})
 
 
-def test_a_t5_from_scratch_has_the_sizes_that_were_asked_for():
-  sizes = types.SimpleNamespace(
-    vocab=40, width=16, layers=2, heads=2, kv_heads=2, head_width=8, mlp=24, rope_theta=0.0,
-    norm_eps=0.0, tied=False, positions=64,
+def test_a_t5_from_scratch_has_the_given_sizes():
+  sizes = base_model.ScratchSizes(
+    vocab=40, width=16, layers=2, heads=2, kv_heads=2, head_width=8, mlp=24, tied=False,
+    positions=64,
   )  # fmt: skip
   config = family.scratch(sizes)
   assert (config.layers, config.decoder_layers, config.norm_eps, config.gated) == (2, 2, 1e-6, True)
   assert "head" in t5.shapes(config)
   for name, value in (("kv_heads", 1), ("rope_theta", 1e4)):
     with pytest.raises(errors.UserError, match=f"config.student.scratch.{name} is"):
-      family.scratch(types.SimpleNamespace(**vars(sizes) | {name: value}))
+      family.scratch(dataclasses.replace(sizes, **{name: value}))

@@ -1,23 +1,53 @@
-"""What Hugging Face calls things, one description for each family of students.
+"""The families of students: how each is described in Hugging Face's files."""
 
-A family (a module, or one of several objects of a module) offers
-
-  read(fields) -> Config     of a config.json as transformers 4 or 5 writes it; dtype is float32.
-                             Raises UserError for what a student does not compute, by its name
-  write(config) -> fields    of a config.json that transformers 4 and 5 read; special tokens, dtype
-                             and the longest row of rotary families are left to the caller
-  tensors(config) -> list    layout.Tensor of every parameter; the head only if it is not tied
-  spare(config) -> pattern   of whole names that a file may hold beside them and that say nothing
-  scratch(sizes) -> Config   of vocab width layers heads kv_heads head_width mlp rope_theta norm_eps
-                             tied positions; rope_theta and norm_eps 0 are the family's usual.
-                             Raises UserError for sizes that the family cannot have
-  PREFIX                     of most names, which some files leave out
-"""
+from typing import Any, Protocol
 
 from distill_jax import errors
-from distill_jax.students.families import gemma, gpt2, gpt_neo, gptj, llama, opt, t5
+from distill_jax.students.families import gemma, gpt2, gpt_neo, gptj, layout, llama, opt, t5
+from distill_jax.students.families.hf_config import Fields, Sizes
 
-BY_TYPE = {
+
+class Family(Protocol):
+  """A family: a module, or one of several objects of a module."""
+
+  @property
+  def PREFIX(self) -> str:
+    """The prefix of most tensor names; some files leave it out."""
+    ...
+
+  def read(self, fields: Fields, /) -> Any:
+    """Returns the config of a config.json that transformers 4 or 5 wrote; dtype is float32.
+
+    Raises:
+      UserError: A field is something a student does not compute; the message names it.
+    """
+    ...
+
+  def write(self, config: Any, /) -> Fields:
+    """Returns the fields of a config.json that transformers 4 and 5 read.
+
+    Special tokens, dtype and (for rotary families) the longest row are left to the caller.
+    """
+    ...
+
+  def tensors(self, config: Any, /) -> list[layout.Tensor]:
+    """Returns the tensors of all parameters; the head only if it is not tied."""
+    ...
+
+  def spare(self, config: Any, /) -> str:
+    """Returns a pattern of whole names that a file may hold besides, and that are ignored."""
+    ...
+
+  def scratch(self, sizes: Sizes, /) -> Any:
+    """Returns a config of the given sizes.
+
+    Raises:
+      UserError: The family cannot have such sizes.
+    """
+    ...
+
+
+BY_TYPE: dict[str, Family] = {
   "gpt2": gpt2,
   "gptj": gptj,
   "gpt_neo": gpt_neo,
@@ -32,12 +62,14 @@ BY_TYPE = {
 }
 
 
-def of(model_type):
-  """The family of a config.json's model_type. Raises UserError with those there are."""
+def of(model_type: Any) -> Family:
+  """Returns the family of a config.json's model_type.
+
+  Raises:
+    UserError: There is none; the message lists those there are.
+  """
   if model_type == "gemma3":
-    raise errors.data(
-      "model_type gemma3 also sees pictures; a student can be its text: gemma3_text"
-    )
+    raise errors.data("model_type gemma3 also reads images; use its text model, gemma3_text")
   if not isinstance(model_type, str) or model_type not in BY_TYPE:
-    raise errors.data(f"model_type {model_type!r} is none of {', '.join(BY_TYPE)}")
+    raise errors.data(f"model_type is {model_type!r}, but must be one of {', '.join(BY_TYPE)}")
   return BY_TYPE[model_type]

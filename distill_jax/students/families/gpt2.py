@@ -1,9 +1,12 @@
-"""GPT-2: layer norms, a learned table of positions, biases everywhere. Its weights lie [in, out],
-queries, keys and values in one. Reference: transformers' modeling_gpt2.py."""
+"""GPT-2: layer norms, a learned position table, biases everywhere.
+
+Its weights are stored as [in, out], those of queries, keys and values as one tensor. Reference:
+transformers' modeling_gpt2.py.
+"""
 
 from distill_jax.students import decoder
-from distill_jax.students.families import fields as files
-from distill_jax.students.families import layout
+from distill_jax.students.families import hf_config, layout
+from distill_jax.students.families.hf_config import Fields, Sizes
 
 PREFIX = "transformer."
 TOP = {
@@ -34,34 +37,39 @@ BLOCK = {
 PARTS = {"norm": "layer", "gated": False, "qkv_bias": True, "out_bias": True, "mlp_bias": True}
 
 
-def read(fields: dict) -> decoder.Config:
-  files.supported(fields)
-  files.only(fields, scale_attn_by_inverse_layer_idx=False)
+def read(fields: Fields) -> decoder.Config:
+  """Returns the config of a config.json. Raises UserError for what a student cannot compute."""
+  hf_config.require_plain_decoder(fields)
+  hf_config.require(fields, scale_attn_by_inverse_layer_idx=False)
   return decoder.Config(
     **sizes(fields, tied=True),
-    learned=files.whole(fields, "n_positions", 1024),
-    attention_scale=0.0 if files.flag(fields, "scale_attn_weights", True) else 1.0,
+    learned=hf_config.integer(fields, "n_positions", 1024),
+    attention_scale=0.0 if hf_config.flag(fields, "scale_attn_weights", True) else 1.0,
     **PARTS,
   )
 
 
-def sizes(fields: dict, *, tied: bool) -> dict:
-  """What GPT-J's files say in the same words; `tied` is what tie_word_embeddings is if missing."""
-  width = files.whole(fields, "n_embd")
+def sizes(fields: Fields, *, tied: bool) -> Fields:
+  """Returns what GPT-2 and GPT-J read from the same fields.
+
+  `tied` is the default of tie_word_embeddings.
+  """
+  width = hf_config.integer(fields, "n_embd")
   return {
-    "vocab": files.whole(fields, "vocab_size"),
+    "vocab": hf_config.integer(fields, "vocab_size"),
     "width": width,
-    "layers": files.whole(fields, "n_layer"),
-    **files.whole_heads(width, "n_head", files.whole(fields, "n_head")),
-    "mlp": files.whole(fields, "n_inner", 4 * width),
-    "norm_eps": files.number(fields, "layer_norm_epsilon", 1e-5),
-    "tied": files.flag(fields, "tie_word_embeddings", tied),
+    "layers": hf_config.integer(fields, "n_layer"),
+    **hf_config.full_heads(width, "n_head", hf_config.integer(fields, "n_head")),
+    "mlp": hf_config.integer(fields, "n_inner", 4 * width),
+    "norm_eps": hf_config.number(fields, "layer_norm_epsilon", 1e-5),
+    "tied": hf_config.flag(fields, "tie_word_embeddings", tied),
     "dtype": "float32",
-    "activation": files.activation(fields, "activation_function", "gelu_new"),
+    "activation": hf_config.activation(fields, "activation_function", "gelu_new"),
   }
 
 
-def write(config: decoder.Config) -> dict:
+def write(config: decoder.Config) -> Fields:
+  """Returns the fields of a config.json."""
   return {
     "architectures": ["GPT2LMHeadModel"],
     "model_type": "gpt2",
@@ -72,19 +80,20 @@ def write(config: decoder.Config) -> dict:
     "n_inner": config.mlp,
     "n_positions": config.learned,
     "layer_norm_epsilon": config.norm_eps,
-    "activation_function": files.theirs(config.activation),
+    "activation_function": hf_config.hf_activation(config.activation),
     "scale_attn_weights": config.attention_scale == 0.0,
     "tie_word_embeddings": config.tied,
   }
 
 
 def tensors(config: decoder.Config) -> list[layout.Tensor]:
-  out = files.tensors(config, TOP, BLOCK, "transformer.h.{}.")
-  return [tensor if tensor.layer is None else _turned(tensor) for tensor in out]
+  """Returns the tensors of all parameters."""
+  out = hf_config.tensors(config, TOP, BLOCK, "transformer.h.{}.")
+  return [tensor if tensor.layer is None else _as_stored(tensor) for tensor in out]
 
 
-def _turned(tensor: layout.Tensor) -> layout.Tensor:
-  """Weights lie as ours do, and queries, keys and values are thirds of one tensor."""
+def _as_stored(tensor: layout.Tensor) -> layout.Tensor:
+  """Weights have our layout, and queries, keys and values are thirds of one tensor."""
   kind = tensor.path[-1]
   if kind in ("q", "k", "v"):
     out, into = tensor.split
@@ -98,14 +107,15 @@ def _turned(tensor: layout.Tensor) -> layout.Tensor:
 
 
 def spare(config: decoder.Config) -> str:
-  """The mask of older files, and the head that is the embedding."""
+  """Returns a pattern for the masks of older files, and for a tied head."""
   tied = r"|lm_head\.weight" if config.tied else ""
   return r"(transformer\.)?h\.\d+\.attn\.(bias|masked_bias)" + tied
 
 
-def scratch(sizes) -> decoder.Config:
-  files.fixed(sizes, "rope_theta", 0.0, "gpt2")
-  return files.scratch_whole(
+def scratch(sizes: Sizes) -> decoder.Config:
+  """Returns a config of the given sizes. Raises UserError for those the family cannot have."""
+  hf_config.require_default("rope_theta", sizes.rope_theta, 0.0, "gpt2")
+  return hf_config.from_scratch_full_heads(
     sizes,
     "gpt2",
     norm_eps=sizes.norm_eps or 1e-5,

@@ -1,9 +1,11 @@
-"""GPT-Neo: GPT-2 whose every other layer is local, whose scores are not scaled, and whose queries,
-keys and values have no bias. Reference: transformers' modeling_gpt_neo.py."""
+"""GPT-Neo: like GPT-2, but every other layer is local, and scores are not scaled.
+
+Queries, keys and values have no bias. Reference: transformers' modeling_gpt_neo.py.
+"""
 
 from distill_jax.students import decoder
-from distill_jax.students.families import fields as files
-from distill_jax.students.families import gpt2, layout
+from distill_jax.students.families import gpt2, hf_config, layout
+from distill_jax.students.families.hf_config import Fields, Sizes
 
 PREFIX = gpt2.PREFIX
 BLOCK = gpt2.BLOCK | {
@@ -22,42 +24,44 @@ PARTS = {
 }
 
 
-def read(fields: dict) -> decoder.Config:
-  files.supported(fields)
-  width, layers = files.whole(fields, "hidden_size"), files.whole(fields, "num_layers")
+def read(fields: Fields) -> decoder.Config:
+  """Returns the config of a config.json. Raises UserError for what a student cannot compute."""
+  hf_config.require_plain_decoder(fields)
+  width, layers = hf_config.integer(fields, "hidden_size"), hf_config.integer(fields, "num_layers")
   return decoder.Config(
-    vocab=files.whole(fields, "vocab_size"),
+    vocab=hf_config.integer(fields, "vocab_size"),
     width=width,
     layers=layers,
-    **files.whole_heads(width, "num_heads", files.whole(fields, "num_heads")),
-    mlp=files.whole(fields, "intermediate_size", 4 * width),
-    norm_eps=files.number(fields, "layer_norm_epsilon", 1e-5),
-    tied=files.flag(fields, "tie_word_embeddings", True),
+    **hf_config.full_heads(width, "num_heads", hf_config.integer(fields, "num_heads")),
+    mlp=hf_config.integer(fields, "intermediate_size", 4 * width),
+    norm_eps=hf_config.number(fields, "layer_norm_epsilon", 1e-5),
+    tied=hf_config.flag(fields, "tie_word_embeddings", True),
     dtype="float32",
-    learned=files.whole(fields, "max_position_embeddings", 2048),
-    activation=files.activation(fields, "activation_function", "gelu_new"),
+    learned=hf_config.integer(fields, "max_position_embeddings", 2048),
+    activation=hf_config.activation(fields, "activation_function", "gelu_new"),
     **_windows(fields, layers),
     **PARTS,
   )
 
 
-def _windows(fields: dict, layers: int) -> dict:
-  """attention_types is a list of (kinds, how often they are repeated)."""
+def _windows(fields: Fields, layers: int) -> Fields:
+  """Returns which layers are local. attention_types is a list of (kinds, times repeated)."""
   types = fields.get("attention_types") or [[["global", "local"], 12]]
   try:
     kinds = [kind for repeated, times in types for kind in repeated * times]
   except (TypeError, ValueError):
     kinds = []
   if len(kinds) != layers or not {*kinds} <= {"global", "local"}:
-    raise files.refusal("attention_types", types, f"{layers} times global or local")
+    raise hf_config.unsupported("attention_types", types, f"{layers} times global or local")
   if "local" not in kinds:
     return {}
   local = tuple(kind == "local" for kind in kinds)
-  return {"window": files.whole(fields, "window_size", 256), "local": local}
+  return {"window": hf_config.integer(fields, "window_size", 256), "local": local}
 
 
-def write(config: decoder.Config) -> dict:
-  local = config.local or (False,) * config.layers
+def write(config: decoder.Config) -> Fields:
+  """Returns the fields of a config.json."""
+  kinds = ["local" if is_local else "global" for is_local in config.is_local]
   return {
     "architectures": ["GPTNeoForCausalLM"],
     "model_type": "gpt_neo",
@@ -67,29 +71,31 @@ def write(config: decoder.Config) -> dict:
     "num_heads": config.heads,
     "intermediate_size": config.mlp,
     "max_position_embeddings": config.learned,
-    "attention_types": [[["local" if here else "global"], 1] for here in local],
-    "attention_layers": ["local" if here else "global" for here in local],
+    "attention_types": [[[kind], 1] for kind in kinds],
+    "attention_layers": kinds,
     "window_size": config.window or 256,
     "layer_norm_epsilon": config.norm_eps,
-    "activation_function": files.theirs(config.activation),
+    "activation_function": hf_config.hf_activation(config.activation),
     "tie_word_embeddings": config.tied,
   }
 
 
 def tensors(config: decoder.Config) -> list[layout.Tensor]:
-  return files.tensors(config, gpt2.TOP, BLOCK, "transformer.h.{}.")
+  """Returns the tensors of all parameters."""
+  return hf_config.tensors(config, gpt2.TOP, BLOCK, "transformer.h.{}.")
 
 
 def spare(config: decoder.Config) -> str:
-  """The masks of older files, and the head that is the embedding."""
+  """Returns a pattern for the masks of older files, and for a tied head."""
   tied = r"|lm_head\.weight" if config.tied else ""
   return r"(transformer\.)?h\.\d+\.attn\.attention\.(bias|masked_bias)" + tied
 
 
-def scratch(sizes) -> decoder.Config:
-  files.fixed(sizes, "rope_theta", 0.0, "gpt_neo")
+def scratch(sizes: Sizes) -> decoder.Config:
+  """Returns a config of the given sizes. Raises UserError for those the family cannot have."""
+  hf_config.require_default("rope_theta", sizes.rope_theta, 0.0, "gpt_neo")
   local = tuple(n % 2 == 1 for n in range(sizes.layers))
-  return files.scratch_whole(
+  return hf_config.from_scratch_full_heads(
     sizes,
     "gpt_neo",
     norm_eps=sizes.norm_eps or 1e-5,

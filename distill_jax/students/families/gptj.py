@@ -1,10 +1,12 @@
-"""GPT-J: attention and MLP beside each other behind one layer norm, rotary positions in neighbour
-pairs on the first part of each head, an output matrix with a bias. Reference: transformers'
-modeling_gptj.py."""
+"""GPT-J: attention and MLP in parallel behind one layer norm, and a head with a bias.
+
+Rotary positions rotate adjacent pairs of the first part of each head. Reference: transformers'
+modeling_gptj.py.
+"""
 
 from distill_jax.students import decoder
-from distill_jax.students.families import fields as files
-from distill_jax.students.families import gpt2, layout
+from distill_jax.students.families import gpt2, hf_config, layout
+from distill_jax.students.families.hf_config import Fields, Sizes
 
 PREFIX = "transformer."
 TOP = {
@@ -30,18 +32,20 @@ PARTS = {"norm": "layer", "order": "parallel", "gated": False, "mlp_bias": True,
 THETA = 10_000.0
 
 
-def read(fields: dict) -> decoder.Config:
-  files.supported(fields)
+def read(fields: Fields) -> decoder.Config:
+  """Returns the config of a config.json. Raises UserError for what a student cannot compute."""
+  hf_config.require_plain_decoder(fields)
   sizes = gpt2.sizes(fields, tied=False)
   if "rotary_dim" in fields and fields["rotary_dim"] is None:
-    raise files.refusal("rotary_dim", None, "a part of the head")
-  turned = files.whole(fields, "rotary_dim", 64)
-  if turned % 2 or turned > sizes["head_width"]:
-    raise files.refusal("rotary_dim", turned, f"even numbers up to {sizes['head_width']}")
-  return decoder.Config(**sizes, rotary=decoder.Rotary(THETA, turned, adjacent=True), **PARTS)
+    raise hf_config.unsupported("rotary_dim", None, "a part of the head")
+  width = hf_config.integer(fields, "rotary_dim", 64)
+  if width % 2 or width > sizes["head_width"]:
+    raise hf_config.unsupported("rotary_dim", width, f"even numbers up to {sizes['head_width']}")
+  return decoder.Config(**sizes, rotary=decoder.Rotary(THETA, width, adjacent=True), **PARTS)
 
 
-def write(config: decoder.Config) -> dict:
+def write(config: decoder.Config) -> Fields:
+  """Returns the fields of a config.json."""
   return {
     "architectures": ["GPTJForCausalLM"],
     "model_type": "gptj",
@@ -50,27 +54,29 @@ def write(config: decoder.Config) -> dict:
     "n_layer": config.layers,
     "n_head": config.heads,
     "n_inner": config.mlp,
-    "rotary_dim": config.rotary.width,
+    "rotary_dim": hf_config.rope_of(config).width,
     "layer_norm_epsilon": config.norm_eps,
-    "activation_function": files.theirs(config.activation),
+    "activation_function": hf_config.hf_activation(config.activation),
     "tie_word_embeddings": config.tied,
   }
 
 
 def tensors(config: decoder.Config) -> list[layout.Tensor]:
-  return files.tensors(config, TOP, BLOCK, "transformer.h.{}.")
+  """Returns the tensors of all parameters."""
+  return hf_config.tensors(config, TOP, BLOCK, "transformer.h.{}.")
 
 
 def spare(config: decoder.Config) -> str:
-  """Buffers of older files, and the head that is the embedding."""
+  """Returns a pattern for the buffers of older files, and for a tied head."""
   tied = r"|lm_head\.weight" if config.tied else ""
   return r"(transformer\.)?h\.\d+\.attn\.(bias|masked_bias|embed_positions)" + tied
 
 
-def scratch(sizes) -> decoder.Config:
-  files.even_heads(sizes)
-  files.fixed(sizes, "rope_theta", THETA, "gptj")
-  return files.scratch_whole(
+def scratch(sizes: Sizes) -> decoder.Config:
+  """Returns a config of the given sizes. Raises UserError for those the family cannot have."""
+  hf_config.require_even_heads(sizes)
+  hf_config.require_default("rope_theta", sizes.rope_theta, THETA, "gptj")
+  return hf_config.from_scratch_full_heads(
     sizes,
     "gptj",
     norm_eps=sizes.norm_eps or 1e-5,

@@ -1,15 +1,15 @@
-"""Llama and its closest relatives: Mistral, Qwen2, Qwen3. (SmolLM2 and many others are Llamas.)
+"""Llama and its closest relatives: Mistral, Qwen2 and Qwen3.
 
-One decoder without extras; what departs from it stands in the table below. Reference:
-transformers' modeling_llama.py, modeling_mistral.py, modeling_qwen2.py, modeling_qwen3.py.
+SmolLM2 and many others are Llamas, too. A decoder with default options; the table below lists what
+departs from it. Reference: transformers' modeling_llama.py, modeling_mistral.py, modeling_qwen2.py,
+modeling_qwen3.py.
 """
 
 import dataclasses
-from typing import ClassVar
 
 from distill_jax.students import decoder
-from distill_jax.students.families import fields as files
-from distill_jax.students.families import layout
+from distill_jax.students.families import hf_config, layout
+from distill_jax.students.families.hf_config import Fields, Sizes
 
 TOP = {"embed": "model.embed_tokens.weight", "norm": "model.norm.weight", "head": "lm_head.weight"}
 ATTENTION = {
@@ -39,68 +39,76 @@ LAYER = "model.layers.{}."
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-  """One of the relatives, with what a family module offers (families/__init__.py)."""
+  """One of these families; see families.Family."""
 
   name: str  # model_type
   architecture: str
-  theta: float  # usual, from scratch
-  eps: float
-  biases: bool = False  # attention_bias is a choice (of all four)
-  mlp_biases: bool = False  # mlp_bias is a choice
-  qkv_bias: bool = False  # always on queries, keys and values alone
+  theta: float  # default from scratch
+  eps: float  # default from scratch
+  biases: bool = False  # whether attention_bias can be set (for q, k, v and o together)
+  mlp_biases: bool = False  # whether mlp_bias can be set
+  qkv_bias: bool = False  # whether q, k and v always have a bias
   qk_norm: bool = False
   windows: str = "none"  # which layers can be local: none | all (where sliding_window) | some
-  head_width: int = 0  # what a missing head_dim means; 0 = width / heads
+  head_width: int = 0  # default of head_dim; 0 = width / heads
+  PREFIX: str = "model."  # of tensor names
 
-  PREFIX: ClassVar[str] = "model."
-
-  def read(self, fields: dict) -> decoder.Config:
-    files.supported(fields)
-    width, layers = files.whole(fields, "hidden_size"), files.whole(fields, "num_hidden_layers")
-    heads = files.grouped(fields, width, self.head_width, optional=self.name == "llama")
-    biased = self.biases and files.flag(fields, "attention_bias", False)
-    params = files.mapping(fields, "rope_scaling") or files.mapping(fields, "rope_parameters")
-    theta = files.number(fields, "rope_theta", 10_000.0)
+  def read(self, fields: Fields) -> decoder.Config:
+    """Returns the config of a config.json. Raises UserError for what a student cannot compute."""
+    hf_config.require_plain_decoder(fields)
+    width, layers = (
+      hf_config.integer(fields, "hidden_size"),
+      hf_config.integer(fields, "num_hidden_layers"),
+    )
+    heads = hf_config.grouped_heads(fields, width, self.head_width, optional=self.name == "llama")
+    biased = self.biases and hf_config.flag(fields, "attention_bias", False)
+    params = hf_config.mapping(fields, "rope_scaling") or hf_config.mapping(
+      fields, "rope_parameters"
+    )
+    theta = hf_config.number(fields, "rope_theta", 10_000.0)
     return decoder.Config(
-      vocab=files.whole(fields, "vocab_size"),
+      vocab=hf_config.integer(fields, "vocab_size"),
       width=width,
       layers=layers,
       **heads,
-      mlp=files.whole(fields, "intermediate_size"),
-      norm_eps=files.number(fields, "rms_norm_eps", 1e-6),
-      tied=files.flag(fields, "tie_word_embeddings", False),
+      mlp=hf_config.integer(fields, "intermediate_size"),
+      norm_eps=hf_config.number(fields, "rms_norm_eps", 1e-6),
+      tied=hf_config.flag(fields, "tie_word_embeddings", False),
       dtype="float32",
-      rotary=files.rotary(params, theta, fields, heads["head_width"]),
-      activation=files.activation(fields, "hidden_act", "silu"),
+      rotary=hf_config.rotary(params, theta, fields, heads["head_width"]),
+      activation=hf_config.activation(fields, "hidden_act", "silu"),
       qkv_bias=self.qkv_bias or biased,
       out_bias=biased,
-      mlp_bias=self.mlp_biases and files.flag(fields, "mlp_bias", False),
+      mlp_bias=self.mlp_biases and hf_config.flag(fields, "mlp_bias", False),
       qk_norm=self.qk_norm,
       **self._windows(fields, layers),
     )
 
-  def _windows(self, fields: dict, layers: int) -> dict:
+  def _windows(self, fields: Fields, layers: int) -> Fields:
     if self.windows == "none":
       return {}
     fields = {"sliding_window": 4096} | fields
-    slides = fields["sliding_window"] is not None
+    has_window = fields["sliding_window"] is not None
     if self.windows == "all":
-      files.only(fields, layer_types=())  # transformers warns, and slides in every layer
-      return files.windows(fields, [files.LOCAL if slides else files.GLOBAL] * layers)
-    if not (slides and files.flag(fields, "use_sliding_window", False)):
-      return files.windows(fields | {"sliding_window": None}, [files.GLOBAL] * layers)
-    first = files.whole(fields, "max_window_layers", 28, least=0)
-    kinds = [files.LOCAL if n >= first else files.GLOBAL for n in range(layers)]
-    return files.windows(fields, kinds)
+      hf_config.require(fields, layer_types=())  # transformers warns, and makes every layer local
+      kind = hf_config.LOCAL if has_window else hf_config.GLOBAL
+      return hf_config.windows(fields, [kind] * layers)
+    if not (has_window and hf_config.flag(fields, "use_sliding_window", False)):
+      return hf_config.windows(fields | {"sliding_window": None}, [hf_config.GLOBAL] * layers)
+    first = hf_config.integer(fields, "max_window_layers", 28, minimum=0)
+    kinds = [hf_config.LOCAL if n >= first else hf_config.GLOBAL for n in range(layers)]
+    return hf_config.windows(fields, kinds)
 
-  def write(self, config: decoder.Config) -> dict:
+  def write(self, config: decoder.Config) -> Fields:
+    """Returns the fields of a config.json."""
+    rope = hf_config.rope_of(config)
     out = {
       "architectures": [self.architecture],
       "model_type": self.name,
       **sizes(config),
-      "rope_theta": config.rotary.theta,
-      "rope_scaling": files.rope_scaling(config.rotary),
-      "rope_parameters": files.rope(config.rotary),
+      "rope_theta": rope.theta,
+      "rope_scaling": hf_config.rope_scaling(rope),
+      "rope_parameters": hf_config.rope_parameters(rope),
     }
     if self.biases:
       out["attention_bias"] = config.out_bias
@@ -109,22 +117,25 @@ class Family:
     if self.windows != "none":
       out["sliding_window"] = config.window or None
     if self.windows == "some":
-      types = files.layer_types(config)
-      out |= {"use_sliding_window": files.LOCAL in types, "layer_types": types}
-      out["max_window_layers"] = [*types, files.LOCAL].index(files.LOCAL)
+      types = hf_config.layer_types(config)
+      out |= {"use_sliding_window": hf_config.LOCAL in types, "layer_types": types}
+      out["max_window_layers"] = [*types, hf_config.LOCAL].index(hf_config.LOCAL)
     return out
 
   def tensors(self, config: decoder.Config) -> list[layout.Tensor]:
-    return files.tensors(config, TOP, BLOCK, LAYER)
+    """Returns the tensors of all parameters."""
+    return hf_config.tensors(config, TOP, BLOCK, LAYER)
 
   def spare(self, config: decoder.Config) -> str:
+    """Returns a pattern of tensor names that are ignored."""
     return spare(config)
 
-  def scratch(self, sizes) -> decoder.Config:
-    files.even_heads(sizes)
+  def scratch(self, sizes: Sizes) -> decoder.Config:
+    """Returns a config of the given sizes. Raises UserError for those the family cannot have."""
+    hf_config.require_even_heads(sizes)
     if self.name == "llama":
-      files.divided(sizes, self.name)
-    return files.scratch(
+      hf_config.require_divisible_width(sizes, self.name)
+    return hf_config.from_scratch(
       sizes,
       norm_eps=sizes.norm_eps or self.eps,
       rotary=decoder.Rotary(sizes.rope_theta or self.theta, sizes.head_width),
@@ -133,8 +144,8 @@ class Family:
     )
 
 
-def sizes(config: decoder.Config) -> dict:
-  """What the relatives' files, and Gemma's, have in common."""
+def sizes(config: decoder.Config) -> Fields:
+  """Returns the fields that these families and Gemma share."""
   return {
     "vocab_size": config.vocab,
     "hidden_size": config.width,
@@ -143,14 +154,14 @@ def sizes(config: decoder.Config) -> dict:
     "num_attention_heads": config.heads,
     "num_key_value_heads": config.kv_heads,
     "head_dim": config.head_width,
-    "hidden_act": files.theirs(config.activation),
+    "hidden_act": hf_config.hf_activation(config.activation),
     "rms_norm_eps": config.norm_eps,
     "tie_word_embeddings": config.tied,
   }
 
 
 def spare(config: decoder.Config) -> str:
-  """Buffers of older files, and the head that is the embedding."""
+  """Returns a pattern for the buffers of older files, and for a tied head."""
   tied = r"|lm_head\.weight" if config.tied else ""
   return r"(model\.)?layers\.\d+\.self_attn\.rotary_emb\.inv_freq" + tied
 

@@ -1,10 +1,12 @@
-"""OPT: learned positions that start at entry 2, relu. The one of 350M norms after each part, has no
-final norm, and its embeddings are narrower than the model. Reference: transformers'
-modeling_opt.py."""
+"""OPT: a learned position table whose entries start at 2, and relu.
+
+OPT 350M normalizes after each part, has no final norm, and its embeddings are narrower than the
+model. Reference: transformers' modeling_opt.py.
+"""
 
 from distill_jax.students import decoder
-from distill_jax.students.families import fields as files
-from distill_jax.students.families import layout
+from distill_jax.students.families import hf_config, layout
+from distill_jax.students.families.hf_config import Fields, Sizes
 
 PREFIX = "model."
 TOP = {
@@ -35,30 +37,31 @@ BLOCK = {
   "down_bias": "fc2.bias",
 }
 OFFSET = 2
-EPS = 1e-5  # torch's, not in the file
+EPS = 1e-5  # torch's default; not in the file
 PARTS = {"norm": "layer", "gated": False, "learned_offset": OFFSET, "norm_eps": EPS}
 
 
-def read(fields: dict) -> decoder.Config:
-  files.supported(fields)
-  files.only(fields, layer_norm_elementwise_affine=True)
-  width = files.whole(fields, "hidden_size")
-  heads = files.whole(fields, "num_attention_heads")
-  narrow = files.whole(fields, "word_embed_proj_dim", width)
-  biased = files.flag(fields, "enable_bias", True)
-  before = files.flag(fields, "do_layer_norm_before", True)
+def read(fields: Fields) -> decoder.Config:
+  """Returns the config of a config.json. Raises UserError for what a student cannot compute."""
+  hf_config.require_plain_decoder(fields)
+  hf_config.require(fields, layer_norm_elementwise_affine=True)
+  width = hf_config.integer(fields, "hidden_size")
+  heads = hf_config.integer(fields, "num_attention_heads")
+  narrow = hf_config.integer(fields, "word_embed_proj_dim", width)
+  biased = hf_config.flag(fields, "enable_bias", True)
+  before = hf_config.flag(fields, "do_layer_norm_before", True)
   return decoder.Config(
-    vocab=files.whole(fields, "vocab_size"),
+    vocab=hf_config.integer(fields, "vocab_size"),
     width=width,
-    layers=files.whole(fields, "num_hidden_layers"),
-    **files.whole_heads(width, "num_attention_heads", heads),
-    mlp=files.whole(fields, "ffn_dim"),
-    tied=files.flag(fields, "tie_word_embeddings", True),
+    layers=hf_config.integer(fields, "num_hidden_layers"),
+    **hf_config.full_heads(width, "num_attention_heads", heads),
+    mlp=hf_config.integer(fields, "ffn_dim"),
+    tied=hf_config.flag(fields, "tie_word_embeddings", True),
     dtype="float32",
-    learned=files.whole(fields, "max_position_embeddings", 2048) + OFFSET,
+    learned=hf_config.integer(fields, "max_position_embeddings", 2048) + OFFSET,
     order="pre" if before else "post",
-    final_norm=before and not files.flag(fields, "_remove_final_layer_norm", False),
-    activation=files.activation(fields, "activation_function", "relu"),
+    final_norm=before and not hf_config.flag(fields, "_remove_final_layer_norm", False),
+    activation=hf_config.activation(fields, "activation_function", "relu"),
     qkv_bias=biased,
     out_bias=biased,
     mlp_bias=biased,
@@ -67,7 +70,8 @@ def read(fields: dict) -> decoder.Config:
   )
 
 
-def write(config: decoder.Config) -> dict:
+def write(config: decoder.Config) -> Fields:
+  """Returns the fields of a config.json."""
   before = config.order == "pre"
   return {
     "architectures": ["OPTForCausalLM"],
@@ -83,24 +87,26 @@ def write(config: decoder.Config) -> dict:
     "_remove_final_layer_norm": before and not config.final_norm,
     "enable_bias": config.qkv_bias,
     "layer_norm_elementwise_affine": True,
-    "activation_function": files.theirs(config.activation),
+    "activation_function": hf_config.hf_activation(config.activation),
     "tie_word_embeddings": config.tied,
   }
 
 
 def tensors(config: decoder.Config) -> list[layout.Tensor]:
-  return files.tensors(config, TOP, BLOCK, "model.decoder.layers.{}.")
+  """Returns the tensors of all parameters."""
+  return hf_config.tensors(config, TOP, BLOCK, "model.decoder.layers.{}.")
 
 
 def spare(config: decoder.Config) -> str:
-  """The head that is the embedding."""
+  """Returns a pattern for a tied head; it matches nothing if the head is not tied."""
   return r"lm_head\.weight" if config.tied else r"(?!)"
 
 
-def scratch(sizes) -> decoder.Config:
-  files.fixed(sizes, "rope_theta", 0.0, "opt")
-  files.fixed(sizes, "norm_eps", EPS, "opt")
-  return files.scratch_whole(
+def scratch(sizes: Sizes) -> decoder.Config:
+  """Returns a config of the given sizes. Raises UserError for those the family cannot have."""
+  hf_config.require_default("rope_theta", sizes.rope_theta, 0.0, "opt")
+  hf_config.require_default("norm_eps", sizes.norm_eps, EPS, "opt")
+  return hf_config.from_scratch_full_heads(
     sizes,
     "opt",
     learned=sizes.positions + OFFSET,

@@ -1,14 +1,13 @@
 """T5 v1.0, T5 v1.1 and Flan-T5. Reference: transformers' modeling_t5.py.
 
-v1.0: relu; the head is the embedding, and what it reads is scaled. v1.1: gated gelu; a head of its
-own, nothing is scaled. transformers 4 tells them apart by tie_word_embeddings; 5 writes it as true
-whatever it has, and tells them apart by scale_decoder_outputs.
+v1.0: relu; the head is the embedding, and its input is scaled. v1.1: gated gelu; a separate head,
+without scaling. transformers 4 tells them apart by tie_word_embeddings; transformers 5 always
+writes that as true and tells them apart by scale_decoder_outputs.
 """
 
-from distill_jax import errors
 from distill_jax.students import t5
-from distill_jax.students.families import fields as files
-from distill_jax.students.families import layout
+from distill_jax.students.families import hf_config, layout
+from distill_jax.students.families.hf_config import Fields, Sizes
 
 PREFIX = ""
 FEED_FORWARD = {"relu": ("relu", False), "gated-gelu": ("gelu_tanh", True)}
@@ -26,39 +25,45 @@ THEIRS = {"attention": "SelfAttention", "cross": "EncDecAttention", "mlp": "Dens
 MLP = {"gate": "wi_0", "up": "wi_1", "down": "wo"}
 
 
-def read(fields: dict) -> t5.Config:
-  files.only(fields, quantization_config=(), is_encoder_decoder=True, is_decoder=False)
-  tied = files.flag(fields, "tie_word_embeddings", True)
-  scaled = files.flag(fields, "scale_decoder_outputs", tied)
+def read(fields: Fields) -> t5.Config:
+  """Returns the config of a config.json. Raises UserError for what a student cannot compute."""
+  hf_config.require(fields, quantization_config=(), is_encoder_decoder=True, is_decoder=False)
+  tied = hf_config.flag(fields, "tie_word_embeddings", True)
+  scaled = hf_config.flag(fields, "scale_decoder_outputs", tied)
   if scaled and not tied:
-    raise files.refusal("scale_decoder_outputs", True, "false where the head is not the embedding")
+    raise hf_config.unsupported(
+      "scale_decoder_outputs", True, "false where the head is not the embedding"
+    )
   kind, known = fields.get("feed_forward_proj") or "relu", " or ".join(FEED_FORWARD)
   if not isinstance(kind, str) or kind not in FEED_FORWARD:
-    raise files.refusal("feed_forward_proj", kind, known)
+    raise hf_config.unsupported("feed_forward_proj", kind, known)
   activation, gated = FEED_FORWARD[kind]
-  layers = files.whole(fields, "num_layers")
-  buckets = files.whole(fields, "relative_attention_num_buckets", 32, least=4)
+  layers = hf_config.integer(fields, "num_layers")
+  buckets = hf_config.integer(fields, "relative_attention_num_buckets", 32, minimum=4)
   return t5.Config(
-    vocab=files.whole(fields, "vocab_size"),
-    width=files.whole(fields, "d_model"),
+    vocab=hf_config.integer(fields, "vocab_size"),
+    width=hf_config.integer(fields, "d_model"),
     layers=layers,
-    decoder_layers=files.whole(fields, "num_decoder_layers", layers),
-    heads=files.whole(fields, "num_heads"),
-    head_width=files.whole(fields, "d_kv"),
-    mlp=files.whole(fields, "d_ff"),
+    decoder_layers=hf_config.integer(fields, "num_decoder_layers", layers),
+    heads=hf_config.integer(fields, "num_heads"),
+    head_width=hf_config.integer(fields, "d_kv"),
+    mlp=hf_config.integer(fields, "d_ff"),
     buckets=buckets,
-    distance=files.whole(fields, "relative_attention_max_distance", 128, least=buckets // 2 + 1),
-    norm_eps=files.number(fields, "layer_norm_epsilon", 1e-6),
+    distance=hf_config.integer(
+      fields, "relative_attention_max_distance", 128, minimum=buckets // 2 + 1
+    ),
+    norm_eps=hf_config.number(fields, "layer_norm_epsilon", 1e-6),
     activation=activation,
     gated=gated,
     tied=scaled,
-    start=files.whole(fields, "decoder_start_token_id", least=0),
+    start=hf_config.integer(fields, "decoder_start_token_id", minimum=0),
     dtype="float32",
   )
 
 
-def write(config: t5.Config) -> dict:
-  spelled = {ours: theirs for theirs, ours in FEED_FORWARD.items()}
+def write(config: t5.Config) -> Fields:
+  """Returns the fields of a config.json."""
+  feed_forward = {ours: theirs for theirs, ours in FEED_FORWARD.items()}
   return {
     "architectures": ["T5ForConditionalGeneration"],
     "model_type": "t5",
@@ -73,7 +78,7 @@ def write(config: t5.Config) -> dict:
     "relative_attention_num_buckets": config.buckets,
     "relative_attention_max_distance": config.distance,
     "layer_norm_epsilon": config.norm_eps,
-    "feed_forward_proj": spelled[config.activation, config.gated],
+    "feed_forward_proj": feed_forward[config.activation, config.gated],
     "tie_word_embeddings": config.tied,
     "scale_decoder_outputs": config.tied,
     "decoder_start_token_id": config.start,
@@ -81,7 +86,8 @@ def write(config: t5.Config) -> dict:
 
 
 def tensors(config: t5.Config) -> list[layout.Tensor]:
-  shapes, numbers = t5.shapes(config), {"encoder": config.layers, "decoder": config.decoder_layers}
+  """Returns the tensors of all parameters."""
+  shapes, counts = t5.shapes(config), {"encoder": config.layers, "decoder": config.decoder_layers}
   mlp = MLP if config.gated else MLP | {"up": "wi"}
 
   def name(part: str, ours: str) -> str:
@@ -89,31 +95,32 @@ def tensors(config: t5.Config) -> list[layout.Tensor]:
       return "layer_norm.weight"
     return f"{THEIRS[part]}.{mlp[ours] if part == 'mlp' else ours}.weight"
 
-  top = [n for n in shapes if n not in PARTS]
-  return [files.tensor(TOP[n], (n,), None, shapes[n].shape) for n in top] + [
-    files.tensor(
-      f"{stack}.block.{n}.layer.{place}.{name(part, ours)}", (stack, part, ours), n, array.shape[1:]
+  outside = [n for n in shapes if n not in PARTS]
+  return [hf_config.tensor(TOP[n], (n,), None, shapes[n].shape) for n in outside] + [
+    hf_config.tensor(
+      f"{stack}.block.{n}.layer.{index}.{name(part, ours)}", (stack, part, ours), n, array.shape[1:]
     )
     for stack, parts in PARTS.items()
-    for n in range(numbers[stack])
-    for place, part in enumerate(parts)
+    for n in range(counts[stack])
+    for index, part in enumerate(parts)
     for ours, array in shapes[stack][part].items()
   ]
 
 
 def spare(config: t5.Config) -> str:
-  """The embedding under its other names, and a table of older files that nobody reads."""
+  """Returns a pattern for other names of the embedding, and an unused table of older files."""
   other = r"(encoder|decoder)\.embed_tokens\.weight"
   other += r"|decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight"
   return other + (r"|lm_head\.weight" if config.tied else "")
 
 
-def scratch(sizes) -> t5.Config:
-  """v1.1, but for the head where it shall be tied."""
-  files.fixed(sizes, "rope_theta", 0.0, "t5")
-  if sizes.kv_heads != sizes.heads:
-    at, do = "student.scratch.kv_heads", f"--config.student.scratch.kv_heads={sizes.heads}"
-    raise errors.config(at, sizes.kv_heads, f"heads ({sizes.heads}) in t5", do)
+def scratch(sizes: Sizes) -> t5.Config:
+  """Returns a v1.1 config, apart from the head if it is tied.
+
+  Raises UserError for sizes the family cannot have.
+  """
+  hf_config.require_default("rope_theta", sizes.rope_theta, 0.0, "t5")
+  hf_config.require_own_keys(sizes, "t5")
   return t5.Config(
     vocab=sizes.vocab,
     width=sizes.width,
