@@ -200,9 +200,11 @@ def test_the_mesh_changes_nothing(params, batch, sizes):
   with jax.set_mesh(mesh):
     after, metrics = train(fresh, jax.device_put(batch, sharding.batch(mesh)), ())
   assert_same_step((after, metrics), params, batch)
-  lies = jax.tree.map(lambda x: x.sharding, after)
+  after_shardings = jax.tree.map(lambda x: x.sharding, after)
   same = lambda x, a, b: a.is_equivalent_to(b, x.ndim)
-  assert all(jax.tree.leaves(jax.tree.map(same, after, lies, shardings))), "the state moved"
+  assert all(jax.tree.leaves(jax.tree.map(same, after, after_shardings, shardings))), (
+    "the state moved"
+  )
 
 
 def test_the_state_is_donated_and_200_steps_of_three_buckets_compile_three_programs(params):

@@ -1,5 +1,4 @@
-"""A server nobody here wrote answers: `transformers serve` with a tiny random model, reached by
-base_url alone.
+"""A teacher server of another project: `transformers serve`, with a tiny random model.
 
 bash launch/test.sh -m parity
 (after: .venv/bin/pip install torch==2.13.0 "transformers[serving]")
@@ -28,12 +27,12 @@ quick = pytest.fixture(autouse=True, scope="module")(compilations.quick)
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 
 TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
-ENDS = list(range(1, 40))  # tokens that end a reply, so that most replies have an end
+ENDS = list(range(1, 40))  # end tokens: so many that most replies end
 TERMS = {**scripted.CLIENT_OPTIONS, "max_tokens": 128, "timeout": 60.0, "max_concurrency": 2}
 
 
 def make(path) -> None:
-  """A Llama of 2 layers with random weights, and a tokenizer of 320 entries."""
+  """Writes a Llama of 2 layers with random weights, and a tokenizer of 320 entries."""
   import torch
   import transformers
 
@@ -48,7 +47,7 @@ def make(path) -> None:
     bos_token_id=None, eos_token_id=ENDS,
   )  # fmt: skip
   model = transformers.LlamaForCausalLM(config)
-  model.generation_config.do_sample = True  # as chat models say; else temperature is not read
+  model.generation_config.do_sample = True  # otherwise temperature is ignored
   model.save_pretrained(path)
 
 
@@ -88,18 +87,18 @@ def test_its_replies_are_counted_kept_and_paid_once(serving, tmp_path):
   with contextlib.closing(teacher):
     answers = scripted.ask(teacher, wanted)
     replies = [reply for row in answers for reply in row if isinstance(reply, types.Reply)]
-    assert len(replies) >= 10  # it may end at once, or never
-    assert len({reply.text for reply in replies}) > 2  # samples differ: it takes the seed
+    assert len(replies) >= 10  # a reply may be empty or cut off
+    assert len({reply.text for reply in replies}) > 2  # samples differ: it reads the seed
     assert all(reply.text.strip() and reply.model.startswith(model) for reply in replies)
     assert all(reply.tokens_in > 50 and 0 < reply.tokens_out <= 128 for reply in replies)
     sent = teacher.ledger.requests_sent()
-    assert sent == 15  # it gives one choice a request, whatever n is
+    assert sent == 15  # it returns one choice a request, whatever n is
     again = scripted.ask(teacher, wanted)
     assert again == answers and teacher.ledger.requests_sent() == sent
 
 
 def test_a_run_is_played_with_it_as_teacher(serving, tmp_path):
-  """Of what a random model writes nothing is kept; the round goes on with what there is."""
+  """Nothing that a random model writes is kept; the round continues with gold demonstrations."""
   url, model = serving
   summary, _ = recipes.run(
     tmp_path / "run", "tailored", demonstrate__source="gold", teacher__kind="openai",
