@@ -4,12 +4,12 @@ Every function raises OSError with a message that fits in one line.
 """
 
 import errno
+import io
 import os
 import pathlib
 import re
 import sqlite3
 import stat
-from typing import BinaryIO
 
 PRIVATE_FILE, PRIVATE_DIR = 0o600, 0o700
 # File systems that several machines can mount. SQLite's WAL needs memory shared by all users of a
@@ -46,7 +46,7 @@ def check_regular(path: Path) -> None:
     raise OSError(code, f"is {kind}, not a regular file", os.fspath(path))
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> io.BufferedReader:
   """Opens a regular file to read bytes. Raises OSError for anything else."""
   check_regular(path)
   return open(path, "rb")

@@ -157,8 +157,18 @@ class Metrics:
 
 
 def dump(record: Record) -> str:
-  """Returns the record as one line of JSON, without the line end."""
-  return json.dumps(dataclasses.asdict(record), ensure_ascii=True)
+  """Returns the record as one line of JSON, without the line end.
+
+  Raises:
+    UserError: A number is not finite, which JSON does not have.
+  """
+  try:
+    return json.dumps(dataclasses.asdict(record), ensure_ascii=True, allow_nan=False)
+  except ValueError:
+    raise errors.data(
+      f"a number in {type(record).__name__} is infinite or not a number: the student's weights or"
+      " the loss diverged; lower the learning rate and use a new --workdir"
+    ) from None
 
 
 def load(kind: type[R], line: str, where: str) -> R:
@@ -173,8 +183,8 @@ def load(kind: type[R], line: str, where: str) -> R:
     UserError: The line is not JSON, or its fields do not have the names and types of `kind`.
   """
   try:
-    fields = json.loads(line)
-  except ValueError as error:
+    fields = json.loads(line, parse_constant=_reject_constant)
+  except (ValueError, RecursionError) as error:
     raise errors.data(f"{where}: not JSON ({error}); remove or repair this line") from None
   hints = typing.get_type_hints(kind)
   if not isinstance(fields, dict):
@@ -190,6 +200,11 @@ def load(kind: type[R], line: str, where: str) -> R:
   return kind(
     **{name: _typed(value, hints[name], f"{where}: {name}") for name, value in values.items()}
   )
+
+
+def _reject_constant(name: str) -> float:
+  """Rejects NaN and Infinity, which are not JSON although Python writes them."""
+  raise ValueError(f"{name} is not a number of JSON")
 
 
 def _typed(value: Any, hint: Any, where: str) -> Any:

@@ -5,11 +5,12 @@ and is skipped on restart, so re-running the same command resumes the run. All s
 run directory; nothing is kept in memory between phases.
 """
 
+import contextlib
 import shutil
 import time
 from collections.abc import Callable
 
-from distill_jax import phases, summary
+from distill_jax import errors, phases, summary
 from distill_jax.phases import evaluate
 from distill_jax.run_dir.phase_dir import PhaseDir
 from distill_jax.runtime import fit
@@ -74,8 +75,11 @@ def run_unfinished(ctx: RunContext, phase: Callable[[PhaseDir], None], out: Phas
     start = time.monotonic()
     try:
       phase(out)
-    finally:
-      ctx.run_dir.add_seconds(time.monotonic() - start)
+    except BaseException:
+      with contextlib.suppress(errors.UserError):  # on a full disk, the first error is the cause
+        ctx.run_dir.add_seconds(time.monotonic() - start)
+      raise
+    ctx.run_dir.add_seconds(time.monotonic() - start)
   # The optimizer state is needed only within the phase. Removing it outside the `if` also removes
   # what a run killed right after `phase` left behind.
   shutil.rmtree(out.path / fit.CHECKPOINTS, ignore_errors=True)

@@ -1,6 +1,7 @@
 """The process around a command: its words, its limit on open files, and its last line."""
 
 import contextlib
+import errno
 import os
 import resource
 import sys
@@ -61,8 +62,9 @@ def os_error(error: OSError) -> errors.UserError:
     drop_output()
     return errors.data(f"standard output: {reason}")
   where = f"{error.filename}: " if error.filename else ""
+  remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "fix this"
   return errors.data(
-    f"{where}{reason}; no finished work is lost: fix this and re-run the same command"
+    f"{where}{reason}; no finished work is lost: {remedy} and re-run the same command"
   )
 
 

@@ -28,6 +28,9 @@ def train(texts: Iterable[str], *, vocab: int, path: pathlib.Path) -> None:
     texts: Training texts.
     vocab: Vocabulary size.
     path: Directory to create.
+
+  Raises:
+    errors.UserError: It cannot be written.
   """
   bpe = tokenizers.Tokenizer(models.BPE())
   bpe.pre_tokenizer = pre_tokenizers.Sequence(
@@ -48,8 +51,15 @@ def train(texts: Iterable[str], *, vocab: int, path: pathlib.Path) -> None:
   )
   fast = transformers.PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token=PAD, eos_token=END)
   part = path.with_name(path.name + ".part")
-  fast.save_pretrained(part)
-  _publish(part, path)
+  try:
+    fast.save_pretrained(part)
+    _publish(part, path)
+  except Exception as error:  # one of the two libraries raises no OSError for a full disk
+    reason = getattr(error, "strerror", None) or str(error)
+    raise errors.data(
+      f"{path} could not be written ({reason}); no finished work is lost: free some space and"
+      " re-run the same command"
+    ) from None
 
 
 def copy(

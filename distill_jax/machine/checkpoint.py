@@ -6,23 +6,29 @@
 Orbax restores an array with a flipped bit without complaint. The manifest detects such damage.
 """
 
+import contextlib
 import hashlib
 import json
+import logging
 import os
 import pathlib
+import re
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import jax
-from absl import logging
+import jax.numpy as jnp
+from absl import logging as absl_logging
 from orbax import checkpoint as orbax
 
 from distill_jax import errors
 
 MANIFEST = "MANIFEST.json"
 
-logging.set_verbosity(logging.ERROR)  # Orbax logs every step of its work otherwise
+# Orbax logs every step of its work otherwise, and the trace of every error that it also raises.
+absl_logging.set_verbosity(absl_logging.FATAL)
 
 Tree = TypeVar("Tree")
 
@@ -48,11 +54,16 @@ class Checkpoints:
     Checkpoints of this and later steps are replaced: training resumed from an earlier step.
 
     Raises:
-      UserError: The disk is full or not writable.
+      UserError: The disk is full or not writable, or a number in `state` is not finite.
     """
+    if names := not_finite(state):
+      raise errors.data(
+        f"{self._path / str(step)} is not saved: {names[0]} has values that are infinite or not a "
+        "number; lower the learning rate, and use a new --workdir"
+      )
     try:
       self._clear(step)
-      with self._manager() as manager:
+      with _one_error(), self._manager() as manager:
         manager.save(step, args=_save_args(state), force=True)
         manager.wait_until_finished()
       _write_manifest(self._path / str(step), _arrays(state))
@@ -73,8 +84,8 @@ class Checkpoints:
       with a warning.
 
     Raises:
-      UserError: All checkpoints are damaged, or the arrays have other names, shapes or types than
-        those of `like`.
+      UserError: All checkpoints are damaged, the arrays have other names, shapes or types than
+        those of `like`, or a number in them is not finite.
     """
     damage = []
     for step in reversed(self._steps()):
@@ -105,7 +116,13 @@ class Checkpoints:
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
     )
     with self._manager() as manager:
-      return manager.restore(step, args=_restore_args(shapes))
+      restored = manager.restore(step, args=_restore_args(shapes))
+    if names := not_finite(restored):
+      raise errors.data(
+        f"{path}: {names[0]} has values that are infinite or not a number; remove the phase that "
+        "wrote it and every later one, and train again with a lower learning rate"
+      )
+    return restored
 
   def _manager(self) -> orbax.CheckpointManager:
     options = orbax.CheckpointManagerOptions(enable_async_checkpointing=False, create=True)
@@ -123,6 +140,48 @@ class Checkpoints:
     for entry in self._path.glob("*"):
       if entry.is_dir() and entry.name not in earlier:
         _remove(entry)
+
+
+@contextlib.contextmanager
+def _one_error() -> Iterator[None]:
+  """Drops what is reported about a failed save beside the error that is raised.
+
+  TensorStore's other writes fail later, in its own threads, when nobody waits for them any more.
+  After a failure the process goes on to its end, and these reports stay dropped.
+  """
+  logger, hook = logging.getLogger("asyncio"), sys.unraisablehook
+
+  def is_news(record: logging.LogRecord) -> bool:
+    return "exception was never retrieved" not in record.getMessage()
+
+  def unraisable(args: "sys.UnraisableHookArgs") -> None:
+    if str(args.exc_value) != "Event loop is closed":
+      hook(args)
+
+  logger.addFilter(is_news)
+  sys.unraisablehook = unraisable
+  yield
+  logger.removeFilter(is_news)
+  sys.unraisablehook = hook
+
+
+def not_finite(tree: Any) -> list[str]:
+  """Returns the paths of arrays with a number that is infinite or not a number.
+
+  Every array is read once, where it is, without a copy.
+  """
+  floats = [
+    (jax.tree_util.keystr(path), x)
+    for path, x in jax.tree_util.tree_leaves_with_path(tree)
+    if jnp.issubdtype(x.dtype, jnp.floating)
+  ]
+  finite = jax.device_get(_are_finite([x for _, x in floats]))
+  return [name for (name, _), is_finite in zip(floats, finite, strict=True) if not is_finite]
+
+
+@jax.jit
+def _are_finite(arrays: list[jax.Array]) -> list[jax.Array]:
+  return [jnp.isfinite(x).all() for x in arrays]
 
 
 def _save_args(state: Any) -> Any:
@@ -201,9 +260,13 @@ def _fsync(path: pathlib.Path) -> None:
 
 
 def _save_error(path: pathlib.Path, error: Exception) -> errors.UserError:
-  first = str(error).splitlines()[0] if str(error) else type(error).__name__
-  remedy = "free some space" if "No space left" in str(error) else "fix this"
+  reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+  if isinstance(error, OSError):
+    reason = error.strerror or reason
+  elif number := re.search(r"os_error_code='(\d+)'", str(error)):  # of TensorStore, in a long text
+    reason = os.strerror(int(number[1]))
+  remedy = "free some space" if "No space left" in reason else "fix this"
   return errors.data(
-    f"{path} could not be saved ({first}); no finished work is lost: {remedy} and re-run the same "
+    f"{path} could not be saved ({reason}); no finished work is lost: {remedy} and re-run the same "
     "command"
   )

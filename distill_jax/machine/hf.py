@@ -9,14 +9,16 @@ in torch. Nothing in a directory is executed: no pickle is opened, no repository
 
 import hashlib
 import json
+import math
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import huggingface_hub
 
-from distill_jax import errors
+from distill_jax import disk, errors
+from distill_jax.machine import hf_file
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -28,6 +30,13 @@ CONVERT = (
   'convert it where torch is installed: python -c "import transformers; '
   "transformers.AutoModelForCausalLM.from_pretrained('FROM').save_pretrained('TO')\" "
   "(AutoModelForSeq2SeqLM for T5), and use TO"
+)
+# Fields of config.json in all families: numbers of layers, and dimensions of tensors.
+_LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "num_decoder_layers")
+_SIZES = (
+  *("vocab_size", "hidden_size", "d_model", "n_embd", "word_embed_proj_dim", "head_dim", "d_kv"),
+  *("intermediate_size", "ffn_dim", "n_inner", "d_ff", "num_attention_heads", "num_heads"),
+  *("n_head", "num_key_value_heads", "relative_attention_num_buckets"),
 )
 
 Path = str | os.PathLike[str]
@@ -122,18 +131,48 @@ def describe(directory: Path) -> tuple[dict[str, Any], dict[str, Any], list[path
   return fields, generation, _weight_files(path)
 
 
-def digest(directory: Path) -> str:
-  """Returns the SHA-256 of config.json and the weights, which identifies the model."""
+def digest(directory: Path, finite: Mapping[str, hf_file.Entry] | None = None) -> str:
+  """Returns the SHA-256 of config.json and the weights, which identifies the model.
+
+  Args:
+    directory: The directory.
+    finite: Tensors to check while they are read, by name: their numbers must be finite.
+
+  Raises:
+    UserError: A file cannot be read, or a number is not finite.
+  """
   path, total = pathlib.Path(directory), hashlib.sha256()
   *_, files = describe(path)
   for file in (path / CONFIG, *files):
-    try:
-      with open(file, "rb") as opened:
-        content = hashlib.file_digest(opened, "sha256").digest()
-    except OSError as error:
-      raise errors.data(f"{file} cannot be read ({error.strerror}); download it again") from None
-    total.update(file.name.encode() + b"\0" + content)
+    tensors = {name: entry for name, entry in (finite or {}).items() if entry.file == file}
+    total.update(file.name.encode() + b"\0" + hf_file.digest(file, tensors))
   return total.hexdigest()
+
+
+def check_sizes(directory: Path) -> None:
+  """Checks that no size in config.json is larger than the weight files, before it is built on.
+
+  A model with a million layers would take forever to describe.
+
+  Raises:
+    UserError: It has more layers than there are tensors, or a dimension with more elements than all
+      tensors together.
+  """
+  fields, _, files = describe(directory)
+  entries = [entry for file in files for entry in hf_file.entries(file).values()]
+  elements = sum(math.prod(entry.shape) for entry in entries)
+  for names, most, unit in ((_LAYERS, len(entries), "tensors"), (_SIZES, elements, "numbers")):
+    for name in names:
+      value = fields[name] if name in fields else None
+      if isinstance(value, int) and value > most:
+        raise errors.data(
+          f"{pathlib.Path(directory) / CONFIG}: {name} is {_short(value)}, but the weight files "
+          f"hold only {most} {unit}; weights and config.json must belong to the same model"
+        )
+
+
+def _short(value: int) -> str:
+  return str(value) if abs(value) < 10**15 else f"a number of {value.bit_length()} bits"
 
 
 def _weight_files(path: pathlib.Path) -> list[pathlib.Path]:
@@ -165,7 +204,7 @@ def _is_file_name(value: object) -> bool:
 
 def _read_json(file: pathlib.Path) -> dict[str, Any]:
   try:
-    value = json.loads(file.read_text(encoding="utf-8"))
+    value = json.loads(disk.read_text(file))
   except OSError as error:
     raise errors.data(
       f"{file} cannot be read ({error.strerror}); give the directory of a Hugging Face model"

@@ -19,13 +19,21 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 
-from distill_jax import errors
+from distill_jax import disk, errors
 
 FLOATS: dict[str, np.dtype[Any]] = {
   "F64": np.dtype(np.float64),
   "F32": np.dtype(np.float32),
   "F16": np.dtype(np.float16),
   "BF16": np.dtype(jnp.bfloat16),
+}
+# Per type: an integer of the same size, and the bits of its exponent. A number whose exponent has
+# all bits set is infinite or NaN; comparing bits is as fast as reading, for every type.
+_EXPONENTS: dict[str, tuple[np.dtype[Any], int]] = {
+  "F64": (np.dtype(np.uint64), 0x7FF0_0000_0000_0000),
+  "F32": (np.dtype(np.uint32), 0x7F80_0000),
+  "F16": (np.dtype(np.uint16), 0x7C00),
+  "BF16": (np.dtype(np.uint16), 0x7F80),
 }
 KINDS = {dtype: kind for kind, dtype in FLOATS.items()}
 BLOCK = 4 * 2**20  # bytes per read: large enough to be fast, small enough for the CPU cache
@@ -45,6 +53,7 @@ class Entry(NamedTuple):
 def entries(file: pathlib.Path) -> dict[str, Entry]:
   """Returns the tensors in a file, by name. Raises UserError if it is missing or damaged."""
   try:
+    disk.check_regular(file)
     with safetensors.safe_open(file, framework="np"):  # validates types, shapes and offsets
       pass
     with open(file, "rb") as opened:
@@ -59,6 +68,53 @@ def entries(file: pathlib.Path) -> dict[str, Entry]:
     name: Entry(file, x["dtype"], tuple(x["shape"]), 8 + length + x["data_offsets"][0])
     for name, x in header.items()
   }
+
+
+def check_finite(name: str, entry: Entry, block: np.ndarray) -> None:
+  """Checks that a block of a tensor, in the type of the file, has finite numbers only.
+
+  Raises:
+    UserError: It has not; the message names the tensor.
+  """
+  dtype, exponent = _EXPONENTS[entry.kind]
+  if block.size and (block.view(dtype) & dtype.type(exponent)).max() == exponent:
+    raise errors.data(
+      f"{entry.file}: tensor {name} has values that are infinite or not a number; a student cannot "
+      "start from it: download or train the model again"
+    )
+
+
+def digest(file: pathlib.Path, tensors: Mapping[str, Entry]) -> bytes:
+  """Returns the SHA-256 of a file, read once and in order.
+
+  Args:
+    file: The file.
+    tensors: Tensors in it whose numbers must be finite, by name.
+
+  Raises:
+    UserError: The file cannot be read, or a number is not finite.
+  """
+  total, position = hashlib.sha256(), 0
+  buffer = memoryview(bytearray(BLOCK))
+  by_start = sorted(tensors.items(), key=lambda item: item[1].start)
+  try:
+    with disk.open_regular(file) as opened:
+      for name, entry in by_start:
+        end = entry.start + math.prod(entry.shape) * FLOATS[entry.kind].itemsize
+        for stop, is_tensor in ((entry.start, False), (end, True)):
+          while position < stop:
+            part = buffer[: min(BLOCK, stop - position)]
+            if opened.readinto(part) != len(part):
+              raise errors.data(f"{file} became shorter while it was read; download it again")
+            total.update(part)
+            position += len(part)
+            if is_tensor:
+              check_finite(name, entry, np.frombuffer(part, np.uint8))
+      while count := opened.readinto(buffer):
+        total.update(buffer[:count])
+  except OSError as error:
+    raise errors.data(f"{file} cannot be read ({error.strerror}); download it again") from None
+  return total.digest()
 
 
 def blocks(

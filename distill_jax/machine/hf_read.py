@@ -206,6 +206,7 @@ def _blocks_in_our_layout(
     axis, index = tensor.part
     stored_box[axis], leading = (index, index + 1), (axis,)
   for block_box, block in hf_file.blocks(entry, shape, stored_box):
+    hf_file.check_finite(tensor.name, entry, np.ascontiguousarray(block))
     array = block.transpose((*leading, *tensor.order))
     yield [block_box[axis] for axis in tensor.order], array[0] if leading else array
 

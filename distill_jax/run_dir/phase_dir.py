@@ -150,7 +150,16 @@ class PhaseDir:
 
 def write_json(path: Path, value: object) -> None:
   """Writes a JSON file with sorted keys, atomically. Raises UserError if it cannot."""
-  write_bytes(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+  try:
+    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
+  except ValueError as error:
+    if "not JSON compliant" not in str(error):
+      raise
+    raise errors.data(
+      f"{path}: a number is infinite or not a number, so training diverged; lower the learning rate"
+      " and use a new --workdir"
+    ) from None
+  write_bytes(path, (text + "\n").encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -179,7 +188,7 @@ def read_json(path: Path) -> Any:
     content = disk.read_bytes(path)
   try:
     return json.loads(content)
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise errors.data(
       f"{path} is truncated or not JSON ({error}); restore it, or give another --workdir"
     ) from None

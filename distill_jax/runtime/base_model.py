@@ -15,6 +15,7 @@ from typing import Any
 
 from distill_jax import errors, students
 from distill_jax.machine import hf, hf_read
+from distill_jax.run_dir import phase_dir
 from distill_jax.settings import Scratch, Settings
 from distill_jax.students import families
 
@@ -109,24 +110,29 @@ def _copy_config(source: pathlib.Path, copy_dir: pathlib.Path) -> None:
   """Copies the config of the model in `source`, with a digest of its weights.
 
   Raises:
-    UserError: The model cannot be a student. Then nothing is written.
+    UserError: The model cannot be a student, or its weights are not finite. Then nothing is
+      written.
   """
   fields, generation, _ = hf.describe(source)
+  hf.check_sizes(source)
   family = families.of(fields.get("model_type"))
   config = family.read(fields)
   _end_tokens(fields, generation, config.vocab)
-  hf_read.match(source, family.tensors(config), spare=family.spare(config), prefix=family.PREFIX)
+  stored = hf_read.match(
+    source, family.tensors(config), spare=family.spare(config), prefix=family.PREFIX
+  )
   part = copy_dir.with_name("base.part")
   for path in (part, copy_dir):
     shutil.rmtree(path, ignore_errors=True)
-  part.mkdir()
-  contents = {"config": fields, "generation": generation, "sha256": hf.digest(source)}
-  for name, content in contents.items():
-    with open(part / f"{name}.json", "w", encoding="utf-8") as file:
-      json.dump(content, file, indent=1, sort_keys=True)
-      file.flush()
-      os.fsync(file.fileno())
-  part.rename(copy_dir)
+  contents = {"config": fields, "generation": generation, "sha256": hf.digest(source, stored)}
+  with phase_dir.report_os_errors(copy_dir):
+    part.mkdir()
+    for name, content in contents.items():
+      with open(part / f"{name}.json", "w", encoding="utf-8") as file:
+        json.dump(content, file, indent=1, sort_keys=True)
+        file.flush()
+        os.fsync(file.fileno())
+    part.rename(copy_dir)
 
 
 def _read_copied(file: pathlib.Path) -> Any:

@@ -234,3 +234,17 @@ def test_a_kill_at_any_moment_of_a_save_loses_only_that_save(store, warnings):
       assert_same_bits(restored, state_of(step))
     saved = step
   assert saved and not warnings
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_are_neither_saved_nor_restored(store, value, monkeypatch):
+  state = state_of(1)
+  bad = state._replace(params=state.params | {"bf16": state.params["bf16"].at[3, 1].set(value)})
+  with pytest.raises(errors.UserError, match=r"bf16.* has values that are infinite or not a num"):
+    store.save(1, bad)
+  assert store.latest() is None
+  with monkeypatch.context() as patched:
+    patched.setattr(checkpoint, "not_finite", lambda tree: [])
+    store.save(1, bad)
+  with pytest.raises(errors.UserError, match=r"bf16.* has values that are infinite or not a num"):
+    store.restore(shapes_of(state))

@@ -1,6 +1,7 @@
 """A Hugging Face directory: where it is found, what it describes, and what is rejected."""
 
 import json
+import os
 import pathlib
 import re
 
@@ -175,3 +176,54 @@ def test_a_published_model_is_loaded_as_its_file_stores_it(path):
 def test_an_invalid_path_is_rejected_in_one_line(name):
   with pytest.raises(errors.UserError, match="is not a valid path"):
     hf.fetch(name)
+
+
+def stored_tensors(path, c):
+  family = material.LLAMA
+  return hf_read.match(path, family.tensors(c), spare=family.spare(c), prefix=family.PREFIX)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float16, jax.numpy.bfloat16, np.float64])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_number_that_is_not_finite_is_found_while_the_digest_is_computed(value, kind, tmp_path):
+  c = material.config()
+  arrays = material.random_tensors(material.LLAMA.tensors(c))
+  arrays = {name: x.astype(kind) for name, x in arrays.items()}
+  good = material.write_directory(tmp_path / "good", material.LLAMA, c, arrays, files=2)
+  assert hf.digest(good, stored_tensors(good, c)) == hf.digest(good)
+  name = sorted(arrays)[-1]
+  arrays[name].reshape(-1)[-1] = value
+  bad = material.write_directory(tmp_path / "bad", material.LLAMA, c, arrays, files=2)
+  with pytest.raises(errors.UserError, match=f"tensor {re.escape(name)} has values") as caught:
+    hf.digest(bad, stored_tensors(bad, c))
+  assert caught.value.code == errors.DATA
+  hf.digest(bad)  # a tensor that no student reads may hold anything
+
+
+def test_the_largest_finite_numbers_and_small_ones_are_finite(tmp_path):
+  c = material.config()
+  arrays = material.random_tensors(material.LLAMA.tensors(c))
+  first = next(iter(arrays.values())).reshape(-1)
+  first[:4] = np.finfo(np.float32).max, np.finfo(np.float32).min, 1e-45, -0.0
+  path = material.write_directory(tmp_path / "m", material.LLAMA, c, arrays)
+  hf.digest(path, stored_tensors(path, c))
+
+
+@pytest.mark.parametrize(
+  ("field", "value"),
+  [("num_hidden_layers", 1_000_000), ("vocab_size", 10**9), ("hidden_size", 10**4_000)],
+)
+def test_sizes_beyond_the_weight_files_are_rejected_before_anything_is_built(base, field, value):
+  hf.check_sizes(base)
+  fields = json.loads((base / hf.CONFIG).read_text())
+  (base / hf.CONFIG).write_text(json.dumps(fields | {field: value}))
+  with pytest.raises(errors.UserError, match=f"{field} is .*but the weight files hold only"):
+    hf.check_sizes(base)
+
+
+@pytest.mark.parametrize("name", [hf.CONFIG, hf.GENERATION, hf.WEIGHTS])
+def test_a_fifo_in_a_directory_is_not_read(base, name):
+  (base / name).unlink(missing_ok=True)
+  os.mkfifo(base / name)
+  with pytest.raises(errors.UserError, match="a FIFO, not a regular file"):
+    hf.check_sizes(base)
