@@ -32,7 +32,7 @@ PART_OF |= {"machine": "machine", "run_dir": "run directory"}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "chex"}
 WITHOUT_JAX = {*HOST, *FLOORS[0], "run_dir", "config"}
 # Rooms in which every parameter of a public function or method has a type.
-TYPED_ROOMS = {room for rooms in FLOORS.values() for room in rooms} - set(DEVICE)
+TYPED_ROOMS = {room for rooms in FLOORS.values() for room in rooms}
 # What an inner package may import from distill_jax, besides itself.
 INNER = {
   "teacher/store": {"disk", "errors", "records", "settings", "teacher.types"},

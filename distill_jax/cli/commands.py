@@ -366,9 +366,10 @@ def serve(settings: Settings, *, port: int, log: str) -> None:
       if pathlib.Path(log).exists():
         disk.check_regular(log)
       disk.create_private(log)
-  own = settings.teacher.builtin
+  own, world = settings.teacher.builtin, context.open_task(settings).world
+  assert world is not None  # the task is one of WORLDS
   builtin.serve(
-    context.open_task(settings).world,
+    world,
     port=port,
     latency=own.latency,
     error_rate=own.error_rate,
