@@ -160,11 +160,11 @@ def cut_by_hand(tiny, params, tok):
   return asked, uncut, cut
 
 
-@pytest.mark.parametrize("look", [1, 3, 16, 1000])
+@pytest.mark.parametrize("interval", [1, 3, 16, 1000])
 def test_a_completion_ends_before_the_first_stop_text_whenever_the_host_looks(
-  tiny, params, cut_by_hand, look, monkeypatch
+  tiny, params, cut_by_hand, interval, monkeypatch
 ):
-  monkeypatch.setattr(rollout, "LOOK", look)
+  monkeypatch.setattr(rollout, "STOP_INTERVAL", interval)
   asked, _, cut = cut_by_hand
   assert_same(tiny.generate(params, asked, **LONG, stop=STOP), cut)
 
