@@ -22,6 +22,8 @@ from distill_jax.settings import Settings
 from distill_jax.teacher import pool
 
 Options = dict[str, tuple[Any, str]]  # name -> (default, help)
+# What ast.literal_eval raises for text that is no literal, or is nested too deep.
+NOT_LITERAL = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
 TUPLES = {key.path: key for key in values.KEYS if isinstance(key.default, tuple)}
 
 
@@ -122,7 +124,7 @@ def _with_tuple(word: str) -> str:
   key = TUPLES.get(name.lstrip("-").removeprefix("config."))
   if key is None or not equals or not name.lstrip("-").startswith("config."):
     return word
-  with contextlib.suppress(ValueError, SyntaxError):
+  with contextlib.suppress(*NOT_LITERAL):
     found = ast.literal_eval(value)
     if isinstance(found, tuple | list):
       return word
@@ -133,7 +135,7 @@ def _with_tuple(word: str) -> str:
 def _literal(text: str) -> object:
   try:
     return ast.literal_eval(text)
-  except (ValueError, SyntaxError):
+  except NOT_LITERAL:
     return text
 
 
@@ -173,6 +175,11 @@ def _one_line(words: list[str]) -> Iterator[None]:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     message = " ".join(dict.fromkeys((lines[0], lines[-1])))
     raise errors.UserError(message, errors.CONFIG) from None
+  except (RecursionError, MemoryError, ValueError, SyntaxError) as error:
+    raise errors.UserError(
+      f"a value cannot be parsed ({type(error).__name__}): it is too long or nested too deep",
+      errors.CONFIG,
+    ) from None
   except (AttributeError, KeyError, TypeError) as error:
     word = next((w for w in words if w.lstrip("-").startswith("config.teachers.")), None)
     if word is not None:

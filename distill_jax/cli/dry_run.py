@@ -155,8 +155,12 @@ def _open_teacher(ctx: RunContext, retry_failed: bool) -> Iterator[types.Teacher
 
 
 def _copy_database(source: pathlib.Path, copy: pathlib.Path) -> None:
-  if not source.exists():
-    return
+  try:
+    if not source.exists():
+      return
+    disk.check_regular(source)
+  except OSError as error:
+    raise errors.data(f"teacher cache {source} cannot be read ({error.strerror})") from None
   # A reader of a file that no process has open would leave an empty journal behind.
   idle = not source.with_name(f"{source.name}-wal").exists()
   address = f"{source.absolute().as_uri()}?{'immutable=1' if idle else 'mode=ro'}"

@@ -6,7 +6,7 @@ import pathlib
 import stat
 import urllib.parse
 
-from distill_jax import errors
+from distill_jax import disk, errors
 
 MAX_KEY_BYTES = 4096  # with surrounding white space
 _EXAMPLE = "--config.teacher.base_url=https://HOST/v1"
@@ -95,13 +95,13 @@ def check_name(key_env: str) -> None:
 def _read_file(name: str) -> str:
   subject = f"the key file {name} (config.teacher.key_file)"
   try:
-    with open(pathlib.Path(name).expanduser(), "rb") as file:
+    with disk.open_regular(pathlib.Path(name).expanduser()) as file:
       mode = os.fstat(file.fileno()).st_mode
-      raw = file.read(MAX_KEY_BYTES + 1) if stat.S_ISREG(mode) else b""
-  except (OSError, ValueError) as error:
+      raw = file.read(MAX_KEY_BYTES + 1)
+  except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: no such ~user
     reason = getattr(error, "strerror", None) or "invalid file name"
     raise _error(f"{subject} cannot be read ({reason})", "name an existing file") from None
-  if stat.S_ISREG(mode) and mode & (stat.S_IROTH | stat.S_IWOTH):
+  if mode & (stat.S_IROTH | stat.S_IWOTH):
     raise _error(f"{subject} is accessible to everyone on this machine", f"chmod 600 {name}")
   found = raw.decode("latin-1").strip()
   if not found or len(raw) > MAX_KEY_BYTES:
