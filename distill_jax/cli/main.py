@@ -229,7 +229,7 @@ def _print_help(name: str) -> None:
 def watched() -> list[signal.Signals]:
   """Returns the signals that end a run, without those that are ignored: `nohup` ignores SIGHUP."""
   signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-  return [number for number in signals if signal.getsignal(number) != signal.SIG_IGN]
+  return [n for n in signals if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
 
 
 def interrupted(*_: object) -> None:

@@ -62,7 +62,7 @@ def handle_signals() -> Iterator[None]:
 
 def watched() -> list[signal.Signals]:
   """Returns SIGNALS without those that are ignored: `nohup` ignores SIGHUP."""
-  return [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+  return [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
 
 
 def _on_first_signal(*_: object) -> None:
