@@ -116,7 +116,8 @@ def test_the_version_has_an_entry_in_the_changelog():
   headings = [
     line for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line.startswith("## ")
   ]
-  assert headings[0].startswith(f"## {project['version']}")
+  released = [heading for heading in headings if heading != "## Unreleased"]
+  assert released[0].startswith(f"## {project['version']} - ")
 
 
 def test_the_installed_command_runs_a_recipe_by_name_from_any_directory(environment, tmp_path):

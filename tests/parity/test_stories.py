@@ -24,7 +24,7 @@ STORY = (
 )
 CHANGES = {
   "rounds": 0, "train__buckets": (320,), "rollout__buckets": (192,), "train__steps": 30,
-  "train__log_every": 5, "train__lr": 3e-3, "student__scratch__vocab": 320,
+  "train__log_every": 5, "train__lr": 3e-3,
 }  # fmt: skip
 
 

@@ -19,8 +19,7 @@ from distill_jax.data import tokenizer
 from distill_jax.teacher import types
 from distill_jax.teacher.client import client
 from distill_jax.teacher.prompts import messages
-from tests import compilations, recipes
-from tests.teacher import scripted
+from tests import compilations, recipes, scripted
 
 quick = pytest.fixture(autouse=True, scope="module")(compilations.quick)
 
