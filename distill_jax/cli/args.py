@@ -6,7 +6,6 @@ Options and overrides are parsed by absl and ml_collections: `--config=RECIPE`, 
 
 import ast
 import contextlib
-import copy
 import json
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -62,7 +61,7 @@ def parse(
     final = None if original is None else parsed.config.to_dict()
   if original is not None and final is not None:
     typed.build(Settings, pool.merge_teachers(original))  # names the group that is missing
-    final = reset_unread(copy.deepcopy(original), final)
+    final = reset_unread(original, final)
   return final, {name: parsed[name].value for name in options}, rest
 
 

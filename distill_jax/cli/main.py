@@ -14,6 +14,7 @@ import distill_jax
 from distill_jax import errors
 from distill_jax.cli import args, process
 from distill_jax.cli.help import CONFIG_OPTIONS, HELP, OPTIONS, USAGE
+from distill_jax.teacher.client import interrupts
 
 GRACE = 5.0  # seconds between an interruption and the forced end of the process
 
@@ -226,19 +227,13 @@ def _print_help(name: str) -> None:
     print(f"\n{args.settings_described()}")
 
 
-def watched() -> list[signal.Signals]:
-  """Returns the signals that end a run, without those that are ignored: `nohup` ignores SIGHUP."""
-  signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-  return [n for n in signals if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
-
-
 def interrupted(*_: object) -> None:
   """Handles Ctrl-C, SIGTERM and SIGHUP: ends the process soon, or at once if it happens twice.
 
   Finished work is on disk. An exception alone is not enough: one that is raised inside a
   compiler's callback is lost.
   """
-  for number in watched():
+  for number in interrupts.watched():
     signal.signal(number, lambda *_: os._exit(errors.PREEMPTED))
   timer = threading.Timer(GRACE, os._exit, (errors.PREEMPTED,))
   timer.daemon = True
@@ -248,6 +243,6 @@ def interrupted(*_: object) -> None:
 
 def entry() -> None:
   """Runs the command line and exits with its code."""
-  for number in watched():
+  for number in interrupts.watched():
     signal.signal(number, interrupted)
   sys.exit(main(sys.argv[1:]))

@@ -1,5 +1,6 @@
 """Checks each setting on its own: bounds, choices, and whether the run reads it."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -11,10 +12,20 @@ from distill_jax.settings import Settings
 KEYS = declare.keys(Settings)
 
 
-def look_up(settings: Settings, path: str) -> Any:
-  """The value of a key by its dotted path."""
+def look_up(settings: Settings, path: str, teacher: str = "") -> Any:
+  """The value of a key by its dotted path.
+
+  Args:
+    settings: The settings.
+    path: The key.
+    teacher: An entry of config.teachers, whose values are meant by paths that begin with
+      "teacher."; empty = config.teacher.
+  """
   value: Any = settings
-  for name in path.split("."):
+  names = path.split(".")
+  if teacher and names[0] == "teacher":
+    value, names = settings.teachers[teacher], names[1:]
+  for name in names:
     value = getattr(value, name)
   return value
 
@@ -36,14 +47,14 @@ def check(settings: Settings) -> None:
 def _values(settings: Settings, key: Key) -> Iterator[tuple[str, Any]]:
   """(path, value) of a key; a key of config.teacher also yields those of config.teachers."""
   yield key.path, look_up(settings, key.path)
-  group, _, rest = key.path.partition(".")
-  if group == "teacher":
+  if key.path.startswith("teacher."):
     for name in settings.teachers:
-      path = f"teachers.{name}.{rest}"
-      value: Any = settings.teachers[name]
-      for part in rest.split("."):
-        value = getattr(value, part)
-      yield path, value
+      yield _path_in(name, key), look_up(settings, key.path, name)
+
+
+def _path_in(teacher: str, key: Key) -> str:
+  """The path of a key of config.teacher in an entry of config.teachers."""
+  return f"teachers.{teacher}.{key.path.removeprefix('teacher.')}"
 
 
 def _check_choice(key: Key, path: str, value: Any) -> None:
@@ -73,18 +84,14 @@ def check_read(settings: Settings, config: dict[str, Any]) -> None:
   Raises:
     UserError: A setting differs from its default although nothing reads it.
   """
-
-  def look(path: str) -> object:
-    return look_up(settings, path)
-
   for key in KEYS:
-    if look(key.path) != key.default:
-      _require_read(key, key.path, look)
+    if look_up(settings, key.path) != key.default:
+      _require_read(key, key.path, functools.partial(look_up, settings))
   for name, own in config["teachers"].items():
     for key in KEYS:
-      path = f"teachers.{name}.{key.path.removeprefix('teacher.')}"
       if key.path.startswith("teacher.") and _is_set(own, key.path.split(".")[1:]):
-        _require_read(key, path, _looking_at(settings, name))
+        look = functools.partial(look_up, settings, teacher=name)
+        _require_read(key, _path_in(name, key), look)
 
 
 def unread(config: dict[str, Any], key: Key) -> bool:
@@ -97,23 +104,6 @@ def unread(config: dict[str, Any], key: Key) -> bool:
     return tuple(cast("list[object]", value)) if isinstance(value, list) else value
 
   return not all(condition.holds(look) for condition in key.declaration.when)
-
-
-def _looking_at(settings: Settings, name: str) -> declare.Look:
-  """Returns a function that looks up values, those of config.teacher for the teacher `name`."""
-
-  def look(path: str) -> object:
-    if path.startswith("teacher."):
-      return _in(settings.teachers[name], path)
-    return look_up(settings, path)
-
-  return look
-
-
-def _in(teacher: Any, path: str) -> Any:
-  for name in path.split(".")[1:]:
-    teacher = getattr(teacher, name)
-  return teacher
 
 
 def _is_set(own: Any, names: list[str]) -> bool:
@@ -132,7 +122,7 @@ def _require_read(key: Key, path: str, look: declare.Look) -> None:
   for condition in key.declaration.when:
     if not condition.holds(look):
       raise errors.UserError(
-        f"config.{path} is set, but nothing reads it: it is read only {condition.text}; leave it"
-        " out, or change that",
+        f"config.{path} is set, but nothing reads it: it is read only {condition.text};"
+        " remove it, or change the config so that it is read",
         errors.CONFIG,
       )

@@ -1,4 +1,4 @@
-"""What makes no sense is refused at the door, in one line that names the field."""
+"""Invalid settings are rejected in one line that names the field."""
 
 import importlib
 
@@ -23,7 +23,7 @@ def changed(**changes) -> dict:
   return config
 
 
-def refusal(config: dict) -> errors.UserError:
+def rejection(config: dict) -> errors.UserError:
   with pytest.raises(errors.UserError) as caught:
     read_settings(config)
   assert caught.value.code == errors.CONFIG
@@ -36,10 +36,10 @@ def test_the_quickstart_passes():
 
 
 def test_an_unknown_and_a_missing_key_are_named():
-  assert "config.train.lrr" in refusal(changed(train__lrr=1.0))
+  assert "config.train.lrr" in rejection(changed(train__lrr=1.0))
   config = changed()
   del config["train"]["lr"]
-  assert "config.train.lr is missing" in refusal(config)
+  assert "config.train.lr is missing" in rejection(config)
 
 
 @pytest.mark.parametrize(
@@ -55,8 +55,8 @@ def test_an_unknown_and_a_missing_key_are_named():
     ("task__path", None),
   ],
 )
-def test_a_wrong_type_is_refused(field, value):
-  assert field.replace("__", ".") in refusal(changed(**{field: value}))
+def test_a_wrong_type_is_rejected(field, value):
+  assert field.replace("__", ".") in rejection(changed(**{field: value}))
 
 
 @pytest.mark.parametrize(
@@ -124,44 +124,48 @@ def test_a_wrong_type_is_refused(field, value):
     ({"teacher__prices__cached": -2.0}, "config.teacher.prices.cached"),
   ],
 )
-def test_what_makes_no_sense_is_refused_by_name(changes, named):
-  assert named in refusal(changed(**changes))
+def test_an_invalid_value_is_rejected_by_name(changes, named):
+  assert named in rejection(changed(**changes))
 
 
-def test_a_vendor_without_a_key_is_refused_before_anything_is_paid(monkeypatch):
+def test_a_vendor_without_a_key_is_rejected_before_anything_is_paid(monkeypatch):
   monkeypatch.delenv("NO_SUCH_KEY", raising=False)
   changes = {
     "teacher__kind": "openai",
     "teacher__base_url": "https://example.com/v1",
     "teacher__key_env": "NO_SUCH_KEY",
   }
-  assert "export NO_SUCH_KEY" in refusal(changed(**changes))
+  assert "export NO_SUCH_KEY" in rejection(changed(**changes))
   monkeypatch.setenv("NO_SUCH_KEY", "x")
   assert read_settings(changed(**changes)).teacher.kind == "openai"
 
 
-def test_a_password_in_the_address_is_refused_and_not_repeated():
-  said = refusal(changed(teacher__kind="openai", teacher__base_url="http://me:secret@localhost/v1"))
+def test_a_password_in_the_address_is_rejected_and_not_repeated():
+  said = rejection(
+    changed(teacher__kind="openai", teacher__base_url="http://me:secret@localhost/v1")
+  )
   assert "config.teacher.base_url" in said and "secret" not in said
 
 
-def test_the_key_itself_in_a_config_is_refused_and_not_repeated(monkeypatch):
+def test_an_api_key_in_a_config_is_rejected_and_not_repeated(monkeypatch):
   monkeypatch.delenv("OPENAI_API_KEY", raising=False)
   key = "sk-proj-0123456789abcdefghij"
-  assert key not in refusal(changed(teacher__key_env=key))  # whoever teaches
-  assert key not in refusal(changed(teacher__key=key))
+  assert key not in rejection(changed(teacher__key_env=key))  # whoever teaches
+  assert key not in rejection(changed(teacher__key=key))
   vendor = {"teacher__kind": "openai", "teacher__base_url": "https://example.com/v1"}
-  said = refusal(changed(**vendor, teacher__key_file="/nowhere/key"))
+  said = rejection(changed(**vendor, teacher__key_file="/nowhere/key"))
   assert "/nowhere/key" in said and "No such file" in said
-  assert "insecure_http" in refusal(changed(**vendor | {"teacher__base_url": "http://10.0.0.1/v1"}))
+  assert "insecure_http" in rejection(
+    changed(**vendor | {"teacher__base_url": "http://10.0.0.1/v1"})
+  )
 
 
-def test_a_refusal_is_one_printable_line_whatever_it_quotes():
+def test_an_error_is_one_printable_line_whatever_it_quotes():
   said = str(errors.data("column \x1b[31mred\r\nsecond line \u2028 \ud800"))
   assert said.isprintable() and "second line" in said
 
 
-def test_looking_at_a_run_needs_no_key(monkeypatch):
+def test_reading_a_run_needs_no_key(monkeypatch):
   monkeypatch.delenv("NO_SUCH_KEY", raising=False)
   changes = {"teacher__kind": "openai", "teacher__base_url": "https://example.com/v1"}
   config = changed(**changes, teacher__key_env="NO_SUCH_KEY")
@@ -265,10 +269,8 @@ def of_recipe(recipe: str, **changes) -> dict:
     ("star", {"each_round": ("rationalize", "train")}, "config.each_round"),
   ],
 )
-def test_a_plan_that_makes_no_sense_is_refused_by_the_name_of_what_to_change(
-  recipe, changes, named
-):
-  assert named in refusal(of_recipe(recipe, **changes))
+def test_an_invalid_combination_is_rejected_by_the_name_of_what_to_change(recipe, changes, named):
+  assert named in rejection(of_recipe(recipe, **changes))
 
 
 @pytest.mark.parametrize(
@@ -284,13 +286,13 @@ def test_a_plan_that_makes_no_sense_is_refused_by_the_name_of_what_to_change(
     ("socratic", {"format": "answer_only", "demonstrate__source": "gold"}),
   ],
 )
-def test_what_the_recipes_say_can_be_changed_can_be(recipe, changes):
+def test_the_changes_that_recipes_document_are_valid(recipe, changes):
   words = [f"--config.{k.replace('__', '.')}={v}" for k, v in changes.items()]
   config, _, _ = args.parse([f"--config={recipe}", *words], {}, config="required")
   assert read_settings(config).recipe == recipe
 
 
-def test_stages_want_a_task_with_options_in_the_later_rounds_too(tmp_path):
+def test_stages_need_a_task_with_options_in_the_later_rounds_too(tmp_path):
   config = of_recipe("tinythinker", task__name="taxonomy", cross__name="arithmetic")
   config["world"] |= {"train": 4, "test": 1, "out_of_domain": 0}
   config["task"]["validation"] = 1
@@ -301,12 +303,12 @@ def test_stages_want_a_task_with_options_in_the_later_rounds_too(tmp_path):
 @pytest.mark.parametrize(
   "field", ["max_tokens_retry_limit", "requests_per_minute", "tokens_per_minute", "deadline"]
 )
-def test_a_teachers_allowances_are_not_negative(field):
+def test_a_teachers_limits_are_not_negative(field):
   value = -1.0 if field == "deadline" else -1
-  assert f"config.teacher.{field} is {value}" in refusal(changed(**{f"teacher__{field}": value}))
+  assert f"config.teacher.{field} is {value}" in rejection(changed(**{f"teacher__{field}": value}))
 
 
-def test_what_a_cut_reply_may_grow_to_is_no_less_than_what_it_was_cut_at():
-  said = refusal(changed(teacher__max_tokens=512, teacher__max_tokens_retry_limit=256))
+def test_the_retry_limit_of_tokens_is_at_least_the_first_limit():
+  said = rejection(changed(teacher__max_tokens=512, teacher__max_tokens_retry_limit=256))
   assert "config.teacher.max_tokens_retry_limit" in said and "512" in said
   read_settings(changed(teacher__max_tokens=512, teacher__max_tokens_retry_limit=512))

@@ -61,7 +61,7 @@ def handle_signals() -> Iterator[None]:
 
 
 def watched() -> list[signal.Signals]:
-  """Returns SIGNALS without those that are ignored: `nohup` ignores SIGHUP."""
+  """Returns the signals that end a run: SIGNALS, but not a SIGHUP that is ignored (`nohup`)."""
   return [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
 
 

@@ -12,6 +12,7 @@ import pytest
 from scripted import ask, wanted
 
 from distill_jax import errors
+from distill_jax.teacher.client import interrupts
 
 ROOT = pathlib.Path(__file__).parents[3]
 CLIENT = """
@@ -20,9 +21,10 @@ sys.path[:0] = ["tests", "."]
 import scripted
 from distill_jax import errors
 from distill_jax.cli import main as commands
-from distill_jax.teacher.client import client
-signal.signal(signal.SIGINT, commands.interrupted)
-signal.signal(signal.SIGTERM, commands.interrupted)
+from distill_jax.teacher.client import client, interrupts
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
+for number in interrupts.watched():
+  signal.signal(number, commands.interrupted)
 def command(words):
   made = client.Client(base_url=sys.argv[1], cache_path=sys.argv[2], **scripted.CLIENT_OPTIONS)
   scripted.ask(made, scripted.wanted(60))
@@ -51,7 +53,7 @@ def interrupted(server, path, number, times):
   return process.returncode, stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_sends_nothing_more_and_keeps_the_replies_in_flight(
   serve, connect, tmp_path, number
 ):
@@ -71,6 +73,19 @@ def test_a_second_interrupt_exits_at_once(serve, tmp_path):
   assert code == errors.PREEMPTED and "Exiting" in stderr
   assert stored(tmp_path / "teacher.sqlite") == 4
   assert time.monotonic() - begun < 20
+
+
+def test_only_an_ignored_sighup_is_not_watched():
+  before = {number: signal.getsignal(number) for number in interrupts.SIGNALS}
+  try:
+    for number in interrupts.SIGNALS:
+      signal.signal(number, signal.SIG_IGN)
+    assert set(interrupts.watched()) == {signal.SIGINT, signal.SIGTERM}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    assert set(interrupts.watched()) == {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)
 
 
 def test_after_an_ask_the_signal_handlers_are_restored(serve, connect):
