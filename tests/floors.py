@@ -21,7 +21,7 @@ FLOORS = {
   ),
   0: (
     *("settings", "settings_student", "settings_teacher", "settings_training", "declare"),
-    *("plan", "records", "errors", "console", "disk", "round_text"),
+    *("plan", "records", "errors", "console", "disk", "round_text", "thinking"),
   ),
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
@@ -35,11 +35,14 @@ WITHOUT_JAX = {*HOST, *FLOORS[0], "run_dir", "config"}
 TYPED_ROOMS = {room for rooms in FLOORS.values() for room in rooms}
 # What an inner package may import from distill_jax, besides itself.
 INNER = {
-  "teacher/store": {"disk", "errors", "records", "settings", "teacher.types"},
+  "teacher/store": {
+    *("disk", "errors", "records", "settings"),
+    *("teacher.reply", "teacher.types"),
+  },
   "teacher/prompts": {"records"},
   "teacher/client": {
     *("disk", "errors", "records", "settings"),
-    *("teacher.types", "teacher.prompts", "teacher.store"),
+    *("teacher.reply", "teacher.types", "teacher.prompts", "teacher.store"),
   },
   "teacher/batch": {
     *("disk", "errors", "records", "settings"),

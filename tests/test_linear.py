@@ -18,7 +18,7 @@ import time
 import pytest
 
 import distill_jax
-from distill_jax import console
+from distill_jax import console, thinking
 from distill_jax.data import edit_distance
 from distill_jax.formats import calculator, cot
 from distill_jax.tasks import answers, expressions
@@ -194,12 +194,18 @@ READERS = {
   "calculator.remove_marks": calculator.remove_marks,
   "plain": console.plain,
   "verdicts.excerpt": verdicts.excerpt,
+  "thinking.split": thinking.split,
+  "thinking.split, open": lambda text: thinking.split(f"<think>{text}"),
+  "thinking.split, wrapped": lambda text: thinking.split(f"</think>{text}"),
+  "thinking.split, harmony": lambda text: thinking.split(f"<|channel|>final<|message|>{text}"),
+  "thinking.end": lambda text: thinking.end(f"<think>{text}"),
   "distance": lambda text: edit_distance.within(text, f"{text}b", 3),
 }
 HOSTILE = (
   "a", " ", "\n", "7", "7,", "answer: ", "answer: 7\n", "1+1=2 ", "<<1+1=", "((((((((1+",
   "(A) or ", "A is incorrect. Because ", "Sub-question: a\nSolution: b\n", "</question>", "<",
-  "\x1b[", "\\boxed{", "Mistake:\n", "\x00", "\ud800", "\u2028",
+  "\x1b[", "\\boxed{", "Mistake:\n", "\x00", "\ud800", "\u2028", "<think>", "</think>", "<think ",
+  "</answer>", "<|channel|>", "<|channel|>a<|message|>b", "<|start|>", "◁think▷", "<think></think>",
 )  # fmt: skip
 
 

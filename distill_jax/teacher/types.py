@@ -54,6 +54,8 @@ class Reply:
     cached: It was paid for by an earlier phase or another run.
     tokens_cached: The part of `tokens_in` that the server had cached, which may cost less.
     tokens_reasoning: The part of `tokens_out` spent on hidden reasoning.
+    thinking: The thinking that came with it, without marks. A reply that is about to be stored has
+      the text as it came, with any thinking that is marked in it.
   """
 
   text: str
@@ -65,6 +67,7 @@ class Reply:
   cached: bool
   tokens_cached: int = 0
   tokens_reasoning: int = 0
+  thinking: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

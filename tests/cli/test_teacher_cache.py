@@ -10,7 +10,7 @@ import pytest
 from distill_jax import errors
 from distill_jax.cli import main as commands
 from distill_jax.teacher import types
-from distill_jax.teacher.store import cache, jsonl
+from distill_jax.teacher.store import cache, jsonl, tables
 
 HERE = cache.RunPhase("this run", 0, "0_demonstrate")
 OTHER = cache.RunPhase("/runs/\u00e9", 2, "1_feedback")
@@ -87,27 +87,37 @@ def test_imported_replies_can_be_given_to_another_run(full, tmp_path):
   store.close()
 
 
-def as_version_2(lines):
-  """An exported file as version 2 wrote it: the column is called `stage` there."""
-  assert '"version": 3' in lines[0] and any('"phase": ' in line for line in lines)
-  return [
-    lines[0].replace('"version": 3', '"version": 2'),
-    *(line.replace('"phase": ', '"stage": ', 1) for line in lines[1:]),
+CURRENT = f'"version": {tables.VERSION}'
+
+
+def as_version(number, lines):
+  """An exported file as an older version wrote it.
+
+  Version 2 calls the column `phase` `stage`; versions 2 and 3 have no column `thinking`.
+  """
+  assert CURRENT in lines[0] and any('"phase": ' in line for line in lines)
+  assert any(', "thinking": ""' in line for line in lines)
+  lines = [
+    lines[0].replace(CURRENT, f'"version": {number}'),
+    *(line.replace(', "thinking": ""', "") for line in lines[1:]),
   ]
+  return [line.replace('"phase": ', '"stage": ', 1) for line in lines] if number == 2 else lines
 
 
-def test_an_export_of_version_2_can_still_be_imported(full, tmp_path):
+@pytest.mark.parametrize("number", [2, 3])
+def test_an_export_of_an_older_version_can_still_be_imported(full, tmp_path, number):
   lines = exported(full, tmp_path).read_text().splitlines()
-  (tmp_path / "old.jsonl").write_text("\n".join(as_version_2(lines)) + "\n")
+  (tmp_path / "old.jsonl").write_text("\n".join(as_version(number, lines)) + "\n")
   assert run("import", tmp_path / "old.jsonl", f"--cache={tmp_path / 'copy.sqlite'}") == 0
   assert rows(tmp_path / "copy.sqlite") == rows(full) and all(rows(full).values())
 
 
-@pytest.mark.parametrize("stated", [2, 3])
+@pytest.mark.parametrize("stated", [2, 3, tables.VERSION])
 def test_rows_have_the_columns_of_the_version_that_the_file_states(full, tmp_path, capsys, stated):
   lines = exported(full, tmp_path).read_text().splitlines()
-  old = as_version_2(lines)
-  mixed = [old[0], *lines[1:]] if stated == 2 else [lines[0], *old[1:]]
+  old = as_version(2, lines)
+  header = lines[0].replace(CURRENT, f'"version": {stated}')
+  mixed = [header, *(lines if stated < tables.VERSION else old)[1:]]
   (tmp_path / "mixed.jsonl").write_text("\n".join(mixed) + "\n")
   copy = tmp_path / "copy.sqlite"
   assert run("import", tmp_path / "mixed.jsonl", f"--cache={copy}") == errors.DATA
@@ -128,7 +138,7 @@ def harmed(lines, harm):
   if harm == "binary":
     return ["\x00\xff"]
   if harm == "version":
-    return [lines[0].replace('"version": 3', '"version": 9'), *lines[1:]]
+    return [lines[0].replace(CURRENT, '"version": 99'), *lines[1:]]
   row = json.loads(lines[1])
   row |= {
     "cut": {"finish": "length"}, "blank": {"text": " \n"}, "type": {"tokens_in": "3"},

@@ -195,7 +195,14 @@ class Dispatcher:
     for (sample, choice), cost in zip(taken, costs, strict=True):
       key = job.missing.pop(sample)
       if not choice.failure:
-        outcome = types.Reply(choice.text, choice.finish, completed.model, cached=False, **cost)
+        outcome = types.Reply(
+          choice.text,
+          choice.finish,
+          completed.model,
+          cached=False,
+          thinking=choice.thinking,
+          **cost,
+        )
         self.answered = True
       elif choice.failure == "length":
         message = types.truncated_message(job.limit)

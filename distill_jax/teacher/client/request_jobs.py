@@ -142,7 +142,9 @@ def sample_costs(
     completed: The server's response.
     taken: The (sample number, choice) pairs that are kept.
   """
-  sizes = [len(choice.text.encode("utf-8", "surrogatepass")) for _, choice in taken]
+  sizes = [
+    len((choice.text + choice.thinking).encode("utf-8", "surrogatepass")) for _, choice in taken
+  ]
   tokens_in, tokens_out = completed.tokens_in, completed.tokens_out
   if tokens_in is None:
     tokens_in = math.ceil(job.prompt_bytes / BYTES_PER_TOKEN)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from distill_jax.teacher import types
+from distill_jax.teacher import reply, types
 
 MAX_TOKEN_COUNT = 10**9  # of one response; larger counts are not believed
 QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
@@ -23,12 +23,21 @@ _PART = re.compile(r"(?<![0-9.])([0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(ms|us|µs|ns|
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-  """One sample. `failure` is "" for a complete reply, else one of `types.SETTLED`."""
+  """One sample.
+
+  Attributes:
+    text: The reply as it came; see `reply.Raw`.
+    finish: The server's finish reason.
+    failure: "" for a complete reply, else one of `types.SETTLED`.
+    message: Why it is a failure.
+    thinking: The thinking that came apart from the text.
+  """
 
   text: str
   finish: str
   failure: str
   message: str
+  thinking: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +143,9 @@ def parse_body(raw: bytes, model: str) -> Completed | Retry:
 def redact(completed: Completed, redactor: Callable[[str], str]) -> Completed:
   """Applies `redactor` to every text of a response: a server may echo the API key."""
   choices = tuple(
-    Choice(redactor(c.text), redactor(c.finish), c.failure, redactor(c.message))
+    Choice(
+      redactor(c.text), redactor(c.finish), c.failure, redactor(c.message), redactor(c.thinking)
+    )
     for c in completed.choices
   )
   return dataclasses.replace(completed, choices=choices, model=redactor(completed.model))
@@ -282,24 +293,23 @@ def _parse_choice(choice: Any) -> Choice | None:
   message = choice.get("message") if isinstance(choice, dict) else None
   if not isinstance(message, dict):
     return None
-  text, refusal = message.get("content"), message.get("refusal")
-  finish = choice.get("finish_reason")
-  if not isinstance(text, str | None) or not isinstance(refusal, str | None):
+  raw, finish = reply.read_message(message), choice.get("finish_reason")
+  if raw is None:
     return None
   finish = finish if isinstance(finish, str) else "stop"
   if finish in types.ABORTED:
     return None
-  text = text or ""
   failure, reason = "", ""
   if finish == "content_filter":
     failure, reason = "filtered", "the server's content filter ended the reply"
-  elif refusal:
-    failure, reason = "refusal", excerpt(refusal)
+  elif raw.refusal:
+    failure, reason = "refusal", excerpt(raw.refusal)
   elif finish == "length":
     failure, reason = "length", "the reply was truncated at teacher.max_tokens"
-  elif not text.strip():
-    failure, reason = "empty", f"the reply has no text (finish reason {excerpt(finish)})"
-  return Choice(text, finish, failure, reason)
+  elif not reply.separate(raw.text).text.strip():
+    only = "only thinking and no answer" if raw.text.strip() else "no text"
+    failure, reason = "empty", f"the reply has {only} (finish reason {excerpt(finish)})"
+  return Choice(raw.text, finish, failure, reason, raw.thinking)
 
 
 def _token_count(value: Any) -> int | None:

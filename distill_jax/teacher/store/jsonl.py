@@ -20,7 +20,7 @@ from distill_jax.teacher import types
 from distill_jax.teacher.store import cache, rows, tables
 
 KIND = "teacher cache"
-READABLE = (2, tables.VERSION)  # versions that `import_file` reads; 2 has `stage` for `phase`
+READABLE = (2, 3, tables.VERSION)  # versions that `import_file` reads; see `_current_columns`
 TABLES = ("replies", "asked", "failures", "failed_before", "sent", "pruned")
 
 _ORDER = {
@@ -116,7 +116,7 @@ def import_file(store: cache.ReplyCache, path: str | pathlib.Path, run: str) -> 
               " imported"
             )
         else:
-          _insert(db, columns, _current_names(row, version), where, run)
+          _insert(db, columns, _current_columns(row, version), where, run)
           count += 1
       if not ended:
         raise errors.data(
@@ -157,13 +157,15 @@ def _version(header: dict, path: str | pathlib.Path) -> int:
   if header["version"] not in READABLE:
     raise errors.data(
       f"{path} has version {header['version']!r}, but this program reads versions"
-      f" {' and '.join(map(str, READABLE))}; nothing was imported"
+      f" {', '.join(map(str, READABLE))}; nothing was imported"
     )
   return header["version"]
 
 
-def _current_names(row: dict, version: int) -> dict:
-  """The row with the current column names. Version 2 has `stage` for `phase`, and no `phase`."""
+def _current_columns(row: dict, version: int) -> dict:
+  """The row with the current columns. Version 2 has `stage` for `phase`; 3 has no `thinking`."""
+  if version < 4 and row.get("table") == "replies":
+    row = {**row, "thinking": "" if "thinking" not in row else None}  # None is rejected
   if version > 2:
     return row
   current = {"stage": "phase", "phase": ""}  # "" is no column, so the row is rejected

@@ -6,6 +6,7 @@ Text is bound as bytes and cast to text, because sqlite3 cannot bind lone surrog
 import sqlite3
 from collections.abc import Sequence
 
+from distill_jax.teacher import reply as reply_reader
 from distill_jax.teacher import types
 from distill_jax.teacher.store import tables
 
@@ -15,12 +16,14 @@ PhaseColumns = tuple[str, int, str]  # run, round, phase
 def reply(row: Sequence, asking: PhaseColumns) -> types.Reply:
   """The reply in a row of `tables.REPLY` and the paying phase, as the phase `asking` sees it.
 
-  A reply that another phase paid for costs nothing and counts as cached.
+  A reply that another phase paid for costs nothing and counts as cached. Thinking is separated from
+  the text here, so that replies stored by older versions are read as new ones are.
   """
   text, finish, model, tokens_in, tokens_out, dollars, tokens_cached, tokens_reasoning = row[:8]
-  cached = tuple(row[8:]) != asking
+  found = reply_reader.separate(text, row[8])
+  cached = tuple(row[9:]) != asking
   return types.Reply(
-    text=text,
+    text=found.text,
     finish=finish,
     model=model,
     tokens_in=tokens_in,
@@ -29,6 +32,7 @@ def reply(row: Sequence, asking: PhaseColumns) -> types.Reply:
     cached=cached,
     tokens_cached=tokens_cached,
     tokens_reasoning=tokens_reasoning,
+    thinking=found.thinking,
   )
 
 
@@ -55,8 +59,8 @@ def insert_reply(
     raise ValueError(f"an incomplete reply cannot be stored: {why}")
   inserted = db.execute(
     f"insert or ignore into replies(key, request, sample, {tables.REPLY}, run, round, phase, time)"
-    " values (?, ?, ?, cast(? as text), cast(? as text), cast(? as text), ?, ?, ?, ?, ?, ?, ?, ?,"
-    " ?)",
+    " values (?, ?, ?, cast(? as text), cast(? as text), cast(? as text), ?, ?, ?, ?, ?,"
+    " cast(? as text), ?, ?, ?, ?)",
     (
       *identity,
       encode(reply.text),
@@ -67,6 +71,7 @@ def insert_reply(
       reply.dollars,
       reply.tokens_cached,
       reply.tokens_reasoning,
+      encode(reply.thinking),
       *phase,
       time,
     ),

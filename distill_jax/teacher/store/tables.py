@@ -1,7 +1,7 @@
 """Schema of the teacher cache (SQLite) and the migration of older versions.
 
-replies        one row per reply: request (JSON), text, finish reason, model, tokens, dollars, the
-               phase that paid for it, time
+replies        one row per reply: request (JSON), text as it came, finish reason, model, tokens,
+               dollars, the phase that paid for it, time, thinking that came apart from the text
 asked          replies that a phase asked for, paid by it or found in the cache
 failures       samples without a reply
 failed_before  failures whose sample was asked for again; their cost stays in the ledger
@@ -15,7 +15,7 @@ A phase is identified by the columns run, round, phase. `batches` adds its own t
 
 import sqlite3
 
-VERSION = 3
+VERSION = 4
 APPLICATION = 0x64617465  # application_id in the file header; marks the file as ours
 
 _FAILURE_COLUMNS = """(
@@ -28,7 +28,7 @@ STATEMENTS = (
   key text primary key, request text, sample integer, text text, finish text, model text,
   tokens_in integer, tokens_out integer, dollars real,
   run text, round integer, phase text, time text,
-  tokens_cached integer default 0, tokens_reasoning integer default 0)""",
+  tokens_cached integer default 0, tokens_reasoning integer default 0, thinking text default '')""",
   """create table if not exists asked(
   run text, round integer, phase text, key text,
   primary key (run, round, phase, key)) without rowid""",
@@ -59,7 +59,9 @@ _ADDED_IN_2 = (
 _RENAMED_IN_3 = ("replies", "asked", "failures", "failed_before", "sent", "pruned", "batches")
 
 # Column lists, in the order of the fields of types.Reply and types.Failure.
-REPLY = "text, finish, model, tokens_in, tokens_out, dollars, tokens_cached, tokens_reasoning"
+REPLY = (
+  "text, finish, model, tokens_in, tokens_out, dollars, tokens_cached, tokens_reasoning, thinking"
+)
 FAILURE = (
   "kind, message, attempts, tokens_in, tokens_out, dollars, status, request_id, tokens_cached,"
   " tokens_reasoning"
@@ -86,6 +88,9 @@ def migrate(db: sqlite3.Connection, version: int) -> None:
     columns = {row[1] for row in db.execute(f"pragma table_info({table})")}
     if "stage" in columns:
       db.execute(f"alter table {table} rename column stage to phase")
+  columns = {row[1] for row in db.execute("pragma table_info(replies)")}
+  if columns and "thinking" not in columns:
+    db.execute("alter table replies add column thinking text default ''")
   for statement in STATEMENTS:
     db.execute(statement)
   db.execute(f"pragma application_id = {APPLICATION}")

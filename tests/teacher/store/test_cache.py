@@ -261,9 +261,11 @@ def test_a_file_of_version_2_is_migrated_with_nothing_lost(tmp_path):
       assert registry.pending() == [pending]
       assert registry.claimed() == {"x": "distill-1", "y": "distill-1"}
     made.close()
-  assert all_rows(path) == before
+  after = all_rows(path)
+  after["replies"] = [row.replace(", '')", ")") for row in after["replies"]]  # the new thinking
+  assert after == before
   with contextlib.closing(sqlite3.connect(path)) as db:
-    assert db.execute("pragma user_version").fetchone() == (3,)
+    assert db.execute("pragma user_version").fetchone() == (tables.VERSION,)
 
 
 @pytest.mark.parametrize("script", [VERSION_1, VERSION_2], ids=["1", "2"])
