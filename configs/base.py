@@ -136,6 +136,10 @@ def get_config() -> ConfigDict:
   c.teacher.min_reply_rate = 0.5
   # Request replies as JSON that follows a schema, if the server supports it.
   c.teacher.structured = False
+  # What a student learns of the thinking that comes with a reply: drop (nothing) | keep (it is laid
+  # out before the rationale, in the marks of the student's chat template, else in <think>).
+  # Thinking is never read as an answer.
+  c.teacher.thinking = "drop"
   c.teacher.extra_body = ""  # Additional request body fields, as a JSON object: '{"top_k": 20}'.
   # Weights by which main (this teacher) and config.teachers share requests: main=3,cheap=1.
   c.teacher.pool = ()

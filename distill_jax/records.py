@@ -69,6 +69,7 @@ class Rationale:
   critique: str = ""  # the teacher's critique of that attempt
   tokens: int = 0  # completion tokens
   dollars: float = 0.0
+  thinking: str = ""  # what the writer thought before the text, without marks
 
 
 @dataclasses.dataclass(frozen=True)

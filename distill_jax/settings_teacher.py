@@ -32,6 +32,7 @@ ON_WRITER = Unless("teacher.kind", ("replay",))
 IN_BATCH_API = When("teacher.batch", ("api",))
 IN_BATCHES = When("teacher.batch", ("api", "files"))
 IN_FILES = When("teacher.batch", ("files",))
+WITH_THINKING = When("format", ("cot", "instruct"))
 CLIENT = (ASKED, ON_CLIENT)
 OPENAI = (ASKED, ON_OPENAI)
 
@@ -215,6 +216,14 @@ class Teacher:
   )
   structured: bool = key(
     False, "Request replies as JSON that follows a schema, if the server supports it.", when=CLIENT
+  )
+  thinking: str = key(
+    "drop",
+    "What a student learns of the thinking that comes with a reply: drop (nothing) | keep (it is"
+    " laid out before the rationale, in the marks of the student's chat template, else in"
+    " <think>). Thinking is never read as an answer.",
+    choices=("drop", "keep"),
+    when=(ASKED, WITH_THINKING),
   )
   extra_body: str = key(
     "", "Additional request body fields, as a JSON object: '{\"top_k\": 20}'.", when=CLIENT

@@ -119,6 +119,7 @@ class Tokenizer:
     vocab: Largest id plus 1.
     prefix_ids: Ids that the tokenizer itself puts before a text, e.g. a start token (Llama).
     suffix_ids: Ids that it puts after a text, e.g. an end token (T5).
+    chat_template: Its default chat template; "" without one.
   """
 
   def __init__(self, path: str | pathlib.Path, *, shown_as: str | pathlib.Path | None = None):
@@ -140,6 +141,10 @@ class Tokenizer:
       )
     self.end: int = self._fast.eos_token_id
     self.pad: int = self._fast.pad_token_id if self._fast.pad_token_id is not None else self.end
+    template = self._fast.chat_template
+    if isinstance(template, dict):
+      template = template.get("default")
+    self.chat_template: str = template if isinstance(template, str) else ""
     self.vocab = max(self._fast.get_vocab().values()) + 1  # ids may have gaps
     bare, framed = self._encode_plain("a"), self._fast.encode("a")
     starts = [n for n in range(len(framed)) if framed[n : n + len(bare)] == bare]

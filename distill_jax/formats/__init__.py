@@ -7,7 +7,7 @@ object does both, so training and inference use the same prompts. Get one with `
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from distill_jax import records
+from distill_jax import records, thinking
 from distill_jax.formats import answer_only, cot, instruct, socratic, staged, turns
 from distill_jax.settings import Settings
 
@@ -64,6 +64,10 @@ class Format(Protocol):
     """The text with its answer replaced by `answer`, as the student should write it."""
     ...
 
+  def written(self, rationale: records.Rationale) -> str:
+    """The rationale as the student should write it in one turn, with thinking that is kept."""
+    ...
+
   def examples(
     self,
     problem: records.Problem,
@@ -75,9 +79,18 @@ class Format(Protocol):
     ...
 
 
-def get(settings: Settings) -> Format:
-  """Returns the format that `settings.format` names; distill_jax.config has checked the name."""
-  return MAKERS[settings.format](settings)
+def get(settings: Settings, template: Callable[[], str] = lambda: "") -> Format:
+  """Returns the format that `settings.format` names; distill_jax.config has checked the name.
+
+  Args:
+    settings: The settings.
+    template: Returns the chat template of the student, "" for none. It is called only if thinking
+      is laid out, in the marks of that template.
+  """
+  made = MAKERS[settings.format](settings)
+  if settings.teacher.thinking == "keep" and isinstance(made, cot.Cot):
+    made.thinking_marks = lambda: thinking.marks_of(template())
+  return made
 
 
 def _cot(settings: Settings) -> Format:

@@ -23,6 +23,10 @@ class AnswerOnly(cot.Cot):
     """The answer line, whatever the text."""
     return f"Answer: {answer}"
 
+  def written(self, rationale: records.Rationale) -> str:
+    """The text of the rationale; thinking is left out."""
+    return rationale.text
+
   def examples(
     self,
     problem: records.Problem,

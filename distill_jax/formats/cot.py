@@ -7,9 +7,9 @@ Answer: 7
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from distill_jax import records
+from distill_jax import records, thinking
 from distill_jax.formats import turns
 
 STOP = "\n\n"  # ends an answer: worked examples are separated by a blank line
@@ -24,12 +24,18 @@ _MARKDOWN = " *_#"  # may surround a label, as in "**Answer:**"
 
 
 class Cot:
-  """The student writes its reasoning and an answer line in one turn."""
+  """The student writes its reasoning and an answer line in one turn.
+
+  Attributes:
+    thinking_marks: Returns the marks in which thinking is laid out before a rationale; None if the
+      student does not learn any thinking.
+  """
 
   students = ("student",)
   stages = ("",)
   stop = (STOP,)
   request_kind = "annotate"
+  thinking_marks: Callable[[], thinking.Marks] | None = None
 
   def prompt(self, question: str, shots: turns.Shots = (), style: str = "", hint: str = "") -> str:
     """The student's prompt.
@@ -68,6 +74,12 @@ class Cot:
     """The reasoning of `text` and one answer line; see the function `target`."""
     return target(text, answer)
 
+  def written(self, rationale: records.Rationale) -> str:
+    """The rationale, unchanged, since `target` has formatted it; after its thinking if kept."""
+    if self.thinking_marks is None or not rationale.thinking:
+      return rationale.text
+    return thinking.lay_out(rationale.thinking, rationale.text, self.thinking_marks())
+
   def examples(
     self,
     problem: records.Problem,
@@ -75,8 +87,8 @@ class Cot:
     rationale: records.Rationale,
     shots: turns.Shots = (),
   ) -> list[records.Example]:
-    """One example. The rationale is unchanged: `target` has already formatted it."""
-    return [records.Example(problem.id, self.prompt(question, shots), rationale.text)]
+    """One example; see `written`."""
+    return [records.Example(problem.id, self.prompt(question, shots), self.written(rationale))]
 
 
 def target(text: str, answer: str) -> str:
@@ -105,8 +117,14 @@ def is_closing(line: str) -> bool:
 
 
 def cut_at_stop(text: str) -> str:
-  """A student's answer up to STOP, where the next worked example would begin."""
-  return text.split(STOP, 1)[0].strip()
+  """A student's answer up to STOP, where the next worked example would begin.
+
+  Blank lines in thinking before the answer end nothing.
+  """
+  start = thinking.end(text)
+  if start is None:
+    return text.strip()
+  return (text[:start] + text[start:].split(STOP, 1)[0]).strip()
 
 
 def _prompt(question: str, hint: str) -> str:

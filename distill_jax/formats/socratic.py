@@ -97,6 +97,10 @@ class Iterative:
     """The lines of `text` with `answer` at the end."""
     return cot.target(text, answer)
 
+  def written(self, rationale: records.Rationale) -> str:
+    """The text of the rationale; thinking is left out."""
+    return rationale.text
+
   def examples(
     self,
     problem: records.Problem,
@@ -174,6 +178,10 @@ class Unified:
   def target(self, text: str, answer: str) -> str:
     """The lines of `text` with `answer` at the end."""
     return cot.target(text, answer)
+
+  def written(self, rationale: records.Rationale) -> str:
+    """The text of the rationale; thinking is left out."""
+    return rationale.text
 
   def examples(
     self,

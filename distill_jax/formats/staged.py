@@ -103,6 +103,10 @@ class Staged:
     """The transcript `text` with a summary that states `answer`."""
     return f"{text.partition('Summarize:')[0]}Summarize: {summary(answer)}"
 
+  def written(self, rationale: records.Rationale) -> str:
+    """The text of the rationale; thinking is left out."""
+    return rationale.text
+
   def examples(
     self,
     problem: records.Problem,

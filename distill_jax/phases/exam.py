@@ -6,7 +6,7 @@ Source: the exam of Wang et al. 2023.
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from distill_jax import records, tasks
+from distill_jax import records, tasks, thinking
 from distill_jax.run_dir import phase_dir
 from distill_jax.runtime import conversations
 from distill_jax.runtime.context import RunContext
@@ -194,7 +194,7 @@ def grade(
 ) -> records.Attempt:
   """Returns the attempt with its verdict."""
   problem = item.problem
-  answer = task.read_answer(transcript.text, problem)
+  answer = task.read_answer(thinking.split(transcript.text).text, problem)
   return records.Attempt(
     problem=problem.id,
     text=transcript.text,

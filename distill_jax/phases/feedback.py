@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
-from distill_jax import records
+from distill_jax import records, thinking
 from distill_jax.phases import demonstrate
 from distill_jax.run_dir import phase_dir
 from distill_jax.runtime import rationales
@@ -86,7 +86,9 @@ def build_requests(
   mistakes = select_mistakes(attempts, feedback.mistakes)
   if feedback.kind == "blind":
     return blind_requests(ctx, round_index, [ctx.problem(m.problem) for m in mistakes])
-  return [correction_request(ctx, ctx.problem(m.problem), m.text) for m in mistakes]
+  return [
+    correction_request(ctx, ctx.problem(m.problem), thinking.split(m.text).text) for m in mistakes
+  ]
 
 
 def parse_correction(text: str, problem: records.Problem) -> rationales.ParsedReply | None:

@@ -6,7 +6,7 @@ answer as a hint. With start_from="base", every round then trains the base on wh
 
 from collections.abc import Iterable, Sequence
 
-from distill_jax import records
+from distill_jax import records, thinking
 from distill_jax.phases import exam
 from distill_jax.run_dir import phase_dir
 from distill_jax.runtime import conversations
@@ -76,10 +76,10 @@ def rationale_from_attempt(
   ctx: RunContext, attempt: records.Attempt, prompt: str
 ) -> records.Rationale:
   """Returns an attempt as a rationale of the student; `prompt` is "" or "hint"."""
-  problem = ctx.problem(attempt.problem)
+  problem, written = ctx.problem(attempt.problem), thinking.split(attempt.text)
   return records.Rationale(
     problem=problem.id,
-    text=ctx.format.target(attempt.text, problem.gold),
+    text=ctx.format.target(written.text, problem.gold),
     answer=attempt.answer,
     writer="student",
     round=attempt.round,
@@ -87,4 +87,5 @@ def rationale_from_attempt(
     sample=attempt.sample,
     temperature=0.0 if prompt else ctx.settings.exam.temperature,
     tokens=attempt.tokens,
+    thinking=written.thinking,
   )

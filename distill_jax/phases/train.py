@@ -99,7 +99,7 @@ def build_examples(
   positives: dict[str, dict[str, None]] = {}  # problem -> distinct texts, in order
   negatives: dict[str, dict[str, None]] = {}
   for rationale in rationales:
-    positives.setdefault(rationale.problem, {})[rationale.text] = None
+    positives.setdefault(rationale.problem, {})[ctx.format.written(rationale)] = None
   for attempt in ctx.contrast_attempts(round_index):
     if not attempt.correct and attempt.text:
       negatives.setdefault(attempt.problem, {})[attempt.text] = None

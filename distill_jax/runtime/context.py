@@ -41,7 +41,7 @@ class RunContext:
 
   def __init__(self, settings: Settings, run_dir: RunDir, console: Console):
     self.settings, self.run_dir, self.console = settings, run_dir, console
-    self.format = formats.get(settings)
+    self.format = formats.get(settings, self._chat_template)
     self.task = open_task(settings)
     # The task of the rounds after the opening.
     self._later_task = open_task(settings, "cross") if settings.cross.name else self.task
@@ -129,7 +129,7 @@ class RunContext:
       tokenizer.copy(source, hf.TOKENIZER, path, self.base.fields, max_vocab=room)
     if not path.exists():
       problems = self.task.problems("train")
-      rationales = [r.text for r in self.training_rationales(0)]
+      rationales = [self.format.written(r) for r in self.training_rationales(0)]
       tokenizer.train(
         [self.prompt(p) for p in problems] + (rationales or [p.rationale for p in problems]),
         vocab=self.settings.student.scratch.vocab,
@@ -141,6 +141,11 @@ class RunContext:
       allowed = f"False: this student's tokenizer turns {CALCULATOR_MARKS} into {decoded!r}"
       raise errors.config("socratic.calculator", True, allowed)
     return opened
+
+  def _chat_template(self) -> str:
+    """The student's chat template; "" without one. A student from scratch has none."""
+    scratch = self.settings.student.init == base_model.SCRATCH
+    return "" if scratch else self.tokenizer.chat_template
 
   def round_task(self, round_index: int) -> tasks.Task:
     """Returns the task whose training questions a round uses."""

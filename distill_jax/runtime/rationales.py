@@ -238,4 +238,5 @@ def build_rationale(
     critique=parsed.critique,
     tokens=reply.tokens_out,
     dollars=reply.dollars,
+    thinking=reply.thinking,
   )

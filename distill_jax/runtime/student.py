@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from distill_jax import errors, students
+from distill_jax import errors, students, thinking
 from distill_jax.data.tokenizer import Tokenizer
 from distill_jax.decoding import rollout, sampling
 from distill_jax.machine import hf_read
@@ -277,8 +277,14 @@ def fit_prompt(tokens: list[int], start: int, limit: int) -> list[int]:
 
 
 def text_before(text: str, stop: Sequence[str]) -> str | None:
-  """Returns the text before the first of the texts `stop`; None if it contains none of them."""
-  positions = [position for s in stop if (position := text.find(s)) >= 0]
+  """Returns the text before the first of the texts `stop`; None if it contains none of them.
+
+  Stop texts within thinking that the text begins with do not count.
+  """
+  start = thinking.end(text)
+  if start is None:
+    return None
+  positions = [position for s in stop if (position := text.find(s, start)) >= 0]
   return text[: min(positions)] if positions else None
 
 

@@ -28,6 +28,7 @@ SHARED = (
   "max_dollars",
   "max_requests",
   "min_reply_rate",
+  "thinking",
 )
 
 

@@ -7,7 +7,7 @@ either name the choices as well, in order and behind any labels ("Q: ... Answer 
 B: ..."), or be those of the bare question.
 
 This repository's own rationales.jsonl works once a question is joined to each line (columns
-question and text).
+question and text). Thinking is taken from marks in the text, or from a column `thinking`.
 """
 
 import bisect
@@ -16,9 +16,9 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from distill_jax import errors
+from distill_jax import errors, thinking
 from distill_jax.data import sources
-from distill_jax.teacher import types
+from distill_jax.teacher import reply, types
 from distill_jax.teacher.prompts import parsing
 from distill_jax.teacher.store import cache, ledger
 
@@ -133,12 +133,19 @@ class ReplayTeacher:
     keys = [cache.key(f"{key_text} {offset}", sample) for sample in range(request.samples)]
     outcomes: list[types.Outcome]
     if texts:
-      chosen = [texts[(offset + sample) % len(texts)] for sample in range(request.samples)]
-      if request.kind == "correct":
-        chosen = [_as_correction(text) for text in chosen]
+      samples = range(request.samples)
+      chosen = [reply.separate(texts[(offset + sample) % len(texts)]) for sample in samples]
       outcomes = [
-        types.Reply(text, "stop", "recorded", tokens_in=0, tokens_out=0, dollars=0.0, cached=True)
-        for text in chosen
+        types.Reply(
+          _as_correction(found.text) if request.kind == "correct" else found.text,
+          *("stop", "recorded"),
+          tokens_in=0,
+          tokens_out=0,
+          dollars=0.0,
+          cached=True,
+          thinking=found.thinking,
+        )
+        for found in chosen
       ]
     else:
       message = f"no recorded rationale for this question in {', '.join(self._files)}"
@@ -182,12 +189,16 @@ class ReplayTeacher:
     for (question_at, question_row), (row_at, row) in zip(question_rows, rows, strict=True):
       question_text = _column(question_row, question, "question", question_at, str)
       text = row if isinstance(row, str) else _column(row, rationale, "rationale", row_at, object)
-      self._add(question_text, text)
+      thought = row.get("thinking") if isinstance(row, dict) else ""
+      self._add(question_text, text, thought if isinstance(thought, str) else "")
 
-  def _add(self, question: str, text: Any) -> None:
-    text = _NEXT_QUESTION.split(text, maxsplit=1)[0].strip() if isinstance(text, str) else ""
+  def _add(self, question: str, text: Any, thought: str) -> None:
+    """Adds a text. Its thinking, apart or in marks, is kept before it, in marks."""
+    found = reply.separate(text if isinstance(text, str) else "", thought)
+    text = _NEXT_QUESTION.split(found.text, maxsplit=1)[0].strip()
     if not text:
       return
+    text = thinking.lay_out(found.thinking, text)
     for index, key in (
       (self._by_text, _normalize_space(question)),
       (self._by_words, _words(question)),

@@ -318,7 +318,7 @@ def test_rate_limiting_for_longer_than_max_wait_stops_the_run(serve, connect):
 
 def test_the_cost_of_a_malformed_response_is_counted_and_capped(serve, connect, monkeypatch):
   read, usage = verdicts.parse_body, {"prompt_tokens": 10, "completion_tokens": 20}
-  broken = {"choices": [{"message": {"content": ["x"]}}], "usage": usage}
+  broken = {"choices": [{"message": {"content": 7}}], "usage": usage}
   bodies = [json.dumps(broken).encode()] * 2
   monkeypatch.setattr(
     verdicts, "parse_body", lambda raw, model: read(bodies.pop() if bodies else raw, model)

@@ -41,7 +41,7 @@ def test_every_spelling_of_retry_after_is_read(headers, seconds):
   "raw",
   [
     b"", b"<html>", b"{}", b"[]", b"null", b'"text"', b'{"choices": null}', b'{"choices": {}}',
-    b'{"choices": [1]}', b'{"choices": [{}]}', b'{"choices": [{"message": {"content": ["x"]}}]}',
+    b'{"choices": [1]}', b'{"choices": [{}]}', b'{"choices": [{"message": {"content": 7}}]}',
     b'{"error": {"message": "no"}}', b"\xff\xfe", b"[" * 100_000,
     b'{"choices": [{"message": {"content": "x"',
   ],
