@@ -186,6 +186,7 @@ READERS = {
   "split_stages": lambda text: parsing.split_stages(f"Key information: {text}", LABELS),
   "split_steps": parsing.split_steps,
   "a prompt": lambda text: messages.correct(text, text, text),
+  "structured in text": lambda text: schema.broken("annotate", f'{{"steps" "answer" {text}'),
   "structured": lambda text: schema.parse_correction(f'{{"mistake": "{text}"'),
   "cot.target": lambda text: cot.target(text, "7"),
   "cot.cut_at_stop": cot.cut_at_stop,
@@ -205,6 +206,8 @@ HOSTILE = (
   "a", " ", "\n", "7", "7,", "answer: ", "answer: 7\n", "1+1=2 ", "<<1+1=", "((((((((1+",
   "(A) or ", "A is incorrect. Because ", "Sub-question: a\nSolution: b\n", "</question>", "<",
   "\x1b[", "\\boxed{", "Mistake:\n", "\x00", "\ud800", "\u2028", "<think>", "</think>", "<think ",
+ 
+  '{"', '{"a":', '{"a":1}', '{"a', "{", '{"a":{"steps":', '[{"a":', '{"\\',
   "</answer>", "<|channel|>", "<|channel|>a<|message|>b", "<|start|>", "◁think▷", "<think></think>",
 )  # fmt: skip
 

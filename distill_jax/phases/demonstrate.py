@@ -100,8 +100,10 @@ def parser(ctx: RunContext) -> rationales.Parser:
   return parse_stages_or_recall
 
 
-def parse_annotation(text: str, problem: records.Problem) -> rationales.ParsedReply:
-  """Parses a rationale: any text is one."""
+def parse_annotation(text: str, problem: records.Problem) -> rationales.ParsedReply | None:
+  """Parses a rationale: any text is one, except JSON that cannot be read."""
+  if schema.broken("annotate", text):
+    return None
   return rationales.ParsedReply(schema.parse_annotation(text) or text)
 
 

@@ -6,18 +6,26 @@
               "explanations": [{"option": "A", "correct": false, "reason": "It is dark."}, ...]}
   decompose  {"steps": [{"sub_question": "How many?", "solution": "3 + 4 = 7"}], "answer": "7"}
 
-Parsers return None for anything else; the plain-text parsers may then read it.
+The object may stand in a fence, in prose or in another object, and may have further fields. If
+several have the required ones, the last counts: models correct themselves. Parsers return None for
+anything else; the plain-text parsers may then read it, unless it is `broken`.
 """
 
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from distill_jax.teacher.prompts import messages, parsing
 
 VERSION = 1  # of the schemas; part of the cache key
 
+MAX_WORK = 8  # characters read for each character of a reply, at most
+DEEP = 2**16  # characters that count as read for an object that is nested too deep
+
+# An answer may come as a number; a step may hold line ends.
+_DECODER = json.JSONDecoder(parse_int=str, parse_float=str, strict=False)
+_OBJECT = re.compile(r'\{(?=\s{0,99}")')
 _ANSWER = re.compile(r"Answer: (.+)")
 _VERDICT = re.compile(r"(\S{1,9}) is (in)?correct\. Because (.+)")
 
@@ -158,24 +166,56 @@ def _stages_as_json(text: str) -> str | None:
   return json.dumps({"key_information": key, "explanations": explanations})
 
 
+def broken(kind: str, text: str) -> bool:
+  """Whether a text has all fields of a reply as JSON, but cannot be read as one."""
+  names = SCHEMAS[kind]["properties"]
+  named = "{" in text and all(f'"{name}"' in text for name in names)
+  return named and _fields(kind, text) is None
+
+
 def _fields(kind: str, text: str) -> dict[str, Any] | None:
-  """The fields of a reply; None unless it follows the schema and none is empty."""
-  text = text.strip()
-  if text.startswith("```"):
-    text = text.partition("\n")[2].removesuffix("```").strip()
-  if not text.startswith("{"):
-    return None
-  try:
-    fields = json.loads(text, parse_int=str, parse_float=str)  # an answer may come as a number
-  except (ValueError, RecursionError):
-    return None
-  return fields if _follows(SCHEMAS[kind], fields) else None
+  """The fields of the last object in a text that follows the schema; None if there is none."""
+  found = [
+    fields
+    for value in _objects(text)
+    for fields in _nested(value)
+    if _follows(SCHEMAS[kind], fields)
+  ]
+  return found[-1] if found else None
+
+
+def _objects(text: str) -> Iterator[dict[str, Any]]:
+  """The JSON objects in a text that are in no other one. Takes linear time: the work is limited."""
+  at, work = 0, MAX_WORK * len(text)
+  while work > 0 and (start := _OBJECT.search(text, at)):
+    try:
+      value, end = _DECODER.raw_decode(text, start.start())
+    except json.JSONDecodeError as error:
+      at, work = start.end(), work - max(error.pos - start.start(), 1)
+    except RecursionError:
+      at, work = start.end(), work - DEEP
+    else:
+      at = end
+      yield value
+
+
+def _nested(value: Any) -> Iterator[dict[str, Any]]:
+  """An object and the objects in it; inner ones come first."""
+  waiting, found = [value], list[dict[str, Any]]()
+  while waiting:
+    value = waiting.pop()
+    if isinstance(value, dict):
+      found.append(value)
+      waiting += value.values()
+    elif isinstance(value, list):
+      waiting += value
+  yield from reversed(found)
 
 
 def _follows(schema: dict[str, Any], value: Any) -> bool:
   if schema["type"] == "object":
     fields = schema["properties"]
-    same = isinstance(value, dict) and value.keys() == fields.keys()
+    same = isinstance(value, dict) and value.keys() >= fields.keys()
     return same and all(_follows(fields[name], value[name]) for name in fields)
   if schema["type"] == "array":
     items = schema["items"]

@@ -98,20 +98,61 @@ GOOD = {"steps": ["3 + 4 = 7"], "answer": "7"}
     "{",
     "[]",
     "7",
-    json.dumps(GOOD | {"steps": []}),
-    json.dumps(GOOD | {"steps": "3 + 4 = 7"}),
-    json.dumps(GOOD | {"steps": [["3 + 4 = 7"]]}),
-    json.dumps(GOOD | {"answer": " "}),
-    json.dumps(GOOD | {"answer": None}),
-    json.dumps(GOOD | {"answer": True}),
-    json.dumps(GOOD | {"more": "x"}),
     json.dumps({"answer": "7"}),
+    "The set is {1, 2}.\nAnswer: 2",
     '{"steps": ' + "[" * 100_000,
   ],
 )
 def test_a_reply_that_does_not_follow_the_schema_is_left_to_the_plain_parsers(reply):
   assert prompts_schema.parse_annotation(reply) is None
   assert demonstrate.parse_annotation(reply, None).text == reply
+
+
+@pytest.mark.parametrize(
+  "reply",
+  [
+    json.dumps(GOOD | {"steps": []}),
+    json.dumps(GOOD | {"steps": "3 + 4 = 7"}),
+    json.dumps(GOOD | {"steps": [["3 + 4 = 7"]]}),
+    json.dumps(GOOD | {"answer": " "}),
+    json.dumps(GOOD | {"answer": None}),
+    json.dumps(GOOD | {"answer": True}),
+    json.dumps(GOOD)[:-1],
+    json.dumps(GOOD).replace('"7"', '"7",'),
+  ],
+)
+def test_json_that_cannot_be_read_is_no_rationale(reply):
+  assert prompts_schema.parse_annotation(reply) is None
+  assert demonstrate.parse_annotation(reply, None) is None
+
+
+AROUND = {
+  "prose": "Here is the JSON:\n{}\nI hope this helps! {{smile}}",
+  "fence in prose": "Sure. The set {{1, 2}} is used.\n```json\n{}\n```\nAnswer: 999",
+  "fence without a language": "```\n{}\n```",
+  "braces before": 'f(x) = {{x}} and {{ "a": }} then {}',
+  "quote before": 'He said "{{" and left. {}',
+  "draft before": '{{"steps": ["9"], "answer": "9"}} is wrong.\n{}',
+  "schema before": '{{"properties": {{"steps": {{"type": "array"}}}}}}\n{}',
+  "other object after": '{}\n{{"confidence": 0.9, "answer": "999"}}',
+  "in an object": '{{"response": {}, "answer": "999"}}',
+  "in a list": "[{}]",
+  "long": "x {{ " * 1000 + "{}",
+}
+
+
+@pytest.mark.parametrize("name", AROUND)
+@pytest.mark.parametrize(
+  "more", [{}, {"confidence": 0.5}, {"nested": {"steps": [], "answer": {}}}, {"a": '}}{ " \\'}]
+)
+def test_the_object_in_a_text_is_read_and_unknown_fields_are_ignored(name, more):
+  reply = AROUND[name].format(json.dumps({**more, **GOOD}))
+  assert demonstrate.parse_annotation(reply, None).text == "3 + 4 = 7\nAnswer: 7"
+
+
+def test_line_ends_in_strings_and_an_object_over_several_lines_are_read():
+  reply = '{\n  "steps": ["a\nb"],\n  "answer": "7"\n}'
+  assert prompts_schema.parse_annotation(reply) == "a\nb\nAnswer: 7"
 
 
 def test_an_answer_may_come_as_a_number():
