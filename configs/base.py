@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
   # Phases of rounds 1 to `rounds`; each round starts from the previous round's student. Choices:
   # demonstrate exam feedback rationalize pair train prefer.
   c.each_round = ("exam", "feedback", "train")
-  c.rounds = 3  # Rounds after the opening.
+  c.rounds = 3  # Rounds after the opening; a larger number extends a finished run.
   # Train on the rationales of all rounds so far, not only on those of the current round.
   c.accumulate_rationales = True
   # Weights that a round's training starts from: previous (the previous round's student) | base (the
@@ -37,7 +37,8 @@ def get_config() -> ConfigDict:
   # Built-in world or published data set. Choices: arithmetic taxonomy gsm8k svamp multiarith asdiv
   # addsub singleeq aqua math500 csqa openbookqa arc piqa social_iqa strategyqa.
   c.task.name = "arithmetic"
-  c.task.path = ""  # Directory (or file) with the published data files.
+  # Directory (or file) with the published data files. They may move, but not change.
+  c.task.path = ""
   c.task.hub = ""  # The data set's name on the Hugging Face hub, instead of task.path.
   c.task.train = 0  # Training questions used; 0 = all.
   # Validation questions; taken from train if the data set has no validation split.
@@ -89,6 +90,9 @@ def get_config() -> ConfigDict:
   c.teacher.model = "builtin"
   # URL of the API, such as https://api.openai.com/v1 or http://localhost:8000/v1.
   c.teacher.base_url = ""
+  # Name of the server in the keys of stored replies; empty = the base_url that the run was started
+  # with. Replies stored under another address are found with that address here.
+  c.teacher.identity = ""
   # Environment variable that holds the API key. Never put the key itself in a config.
   c.teacher.key_env = "OPENAI_API_KEY"
   # File that holds only the API key and that only its owner can read; empty = use key_env.

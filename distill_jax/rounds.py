@@ -5,15 +5,14 @@ and is skipped on restart, so re-running the same command resumes the run. All s
 run directory; nothing is kept in memory between phases.
 """
 
-import contextlib
 import shutil
 import time
 from collections.abc import Callable
 
-from distill_jax import errors, phases, summary
+from distill_jax import phases, summary
 from distill_jax.phases import evaluate
 from distill_jax.run_dir.phase_dir import PhaseDir
-from distill_jax.runtime import fit
+from distill_jax.runtime import fit, results
 from distill_jax.runtime.context import RunContext
 from distill_jax.settings import Settings, Stop
 
@@ -37,7 +36,9 @@ def run(ctx: RunContext) -> dict:
     def score(out: PhaseDir, split=split, problems=problems) -> None:
       evaluate.score(ctx, out, problems, split, round_index=best)
 
-    run_unfinished(ctx, score, ctx.run_dir.final(split))
+    out = ctx.run_dir.final(split)
+    evaluate.discard_outdated(ctx, out, problems, best)
+    run_unfinished(ctx, score, out)
   return summary.write(ctx, rows, best)
 
 
@@ -50,15 +51,17 @@ def run_round(ctx: RunContext, round_index: int) -> dict:
   plan = ctx.settings.opening if round_index == 0 else ctx.settings.each_round
   for position, name in enumerate([*plan, "evaluate"]):
     out = ctx.run_dir.phase(round_index, position, name)
+    if name == "evaluate" and out.path.exists():
+      evaluate.discard_outdated(ctx, out, ctx.task.problems("validation"), round_index)
 
     def phase(out: PhaseDir, name=name) -> None:
       phases.run_phase(name, ctx, round_index, out)
 
     run_unfinished(ctx, phase, out)
-    no_mistakes = name == "exam" and out.facts["mistakes"] == 0
+    no_mistakes = name == "exam" and results.exam(out)["mistakes"] == 0
     if round_index and no_mistakes and learns_from_mistakes(ctx.settings):
-      return summary.row(ctx, round_index, no_mistakes=True)
-  return summary.row(ctx, round_index)
+      return summary.row(ctx.run_dir, round_index, no_mistakes=True)
+  return summary.row(ctx.run_dir, round_index)
 
 
 def learns_from_mistakes(settings: Settings) -> bool:
@@ -75,11 +78,9 @@ def run_unfinished(ctx: RunContext, phase: Callable[[PhaseDir], None], out: Phas
     start = time.monotonic()
     try:
       phase(out)
-    except BaseException:
-      with contextlib.suppress(errors.UserError):  # on a full disk, the first error is the cause
-        ctx.run_dir.add_seconds(time.monotonic() - start)
-      raise
-    ctx.run_dir.add_seconds(time.monotonic() - start)
+    finally:
+      ctx.run_dir.add_seconds(time.monotonic() - start)
+    ctx.run_dir.seal()
   # The optimizer state is needed only within the phase. Removing it outside the `if` also removes
   # what a run killed right after `phase` left behind.
   shutil.rmtree(out.path / fit.CHECKPOINTS, ignore_errors=True)

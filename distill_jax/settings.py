@@ -7,23 +7,18 @@ what cannot work. After a change, regenerate what is derived from them:
 
 import dataclasses
 
-from distill_jax.declare import (
-  Above,
-  AllOf,
-  AnyOf,
-  Planned,
-  Table,
-  Unless,
-  When,
-  group,
-  key,
-  mapping,
-)
+from distill_jax.declare import Above, AllOf, Planned, Table, Unless, When, group, key, mapping
 from distill_jax.settings_student import Lora as Lora
 from distill_jax.settings_student import Mesh as Mesh
 from distill_jax.settings_student import Rollout as Rollout
 from distill_jax.settings_student import Scratch as Scratch
 from distill_jax.settings_student import Student as Student
+from distill_jax.settings_task import ON_ARITHMETIC, ON_TAXONOMY
+from distill_jax.settings_task import WORLDS as WORLDS
+from distill_jax.settings_task import Cross as Cross
+from distill_jax.settings_task import Task as Task
+from distill_jax.settings_task import Taxonomy as Taxonomy
+from distill_jax.settings_task import World as World
 from distill_jax.settings_teacher import Prices as Prices
 from distill_jax.settings_teacher import Teacher as Teacher
 from distill_jax.settings_training import ON_INSTRUCT, ON_SFT, ON_TRIPLET
@@ -34,14 +29,8 @@ from distill_jax.settings_training import Sft as Sft
 from distill_jax.settings_training import Train as Train
 from distill_jax.settings_training import Triplet as Triplet
 
-WORLDS = ("arithmetic", "taxonomy")  # tasks that are generated, not read
-PHASES, TASKS = Table("plan.PHASES"), Table("tasks.LOADERS")
+PHASES = Table("plan.PHASES")
 
-
-ON_FILES = Unless("task.name", WORLDS)
-CROSS_FILES = Unless("cross.name", ("", *WORLDS))
-ON_ARITHMETIC = AnyOf((When("task.name", ("arithmetic",)), When("cross.name", ("arithmetic",))))
-ON_TAXONOMY = AnyOf((When("task.name", ("taxonomy",)), When("cross.name", ("taxonomy",))))
 ON_SHOTS = When("format", ("cot", "answer_only"))
 ON_STAGED = When("format", ("staged",))
 ON_SOCRATIC = When("format", ("socratic",))
@@ -78,72 +67,6 @@ class Stop:
     ge=0,
     when=(ON_PATIENCE,),
   )
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-  """The questions."""
-
-  name: str = key("arithmetic", "Built-in world or published data set.", choices=TASKS)
-  path: str = key("", "Directory (or file) with the published data files.", when=(ON_FILES,))
-  hub: str = key(
-    "", "The data set's name on the Hugging Face hub, instead of task.path.", when=(ON_FILES,)
-  )
-  train: int = key(0, "Training questions used; 0 = all.", ge=0, when=(ON_FILES,))
-  validation: int = key(
-    200, "Validation questions; taken from train if the data set has no validation split.", ge=1
-  )
-  test: int = key(0, "Test questions used; 0 = all.", ge=0, when=(ON_FILES,))
-
-
-@dataclasses.dataclass(frozen=True)
-class World:
-  """The built-in world of arithmetic word problems."""
-
-  seed: int = key(0, "Seed of the problems; the same seed gives the same problems.", ge=0)
-  train: int = key(2000, "Training questions.", ge=1)
-  test: int = key(500, "Test questions.", ge=1)
-  out_of_domain: int = key(
-    200, "Questions with more steps, from story families that training never shows.", ge=0
-  )
-  steps_min: int = key(1, "Minimum number of reasoning steps, 1 to 5.")
-  steps_max: int = key(2, "Maximum number of reasoning steps, steps_min to 5.")
-  operand_max: int = key(12, "Largest number in a question, 6 to 10,000.")
-  families: int = key(
-    0, "Story families in training; 0 = all except those kept for out_of_domain.", ge=0
-  )
-  distractors: float = key(0.0, "Share of questions with an irrelevant quantity.", ge=0, le=1)
-  ood_extra_steps: int = key(
-    1, "Maximum number of reasoning steps in out_of_domain, beyond steps_max.", ge=0
-  )
-
-
-@dataclasses.dataclass(frozen=True)
-class Taxonomy:
-  """The built-in world of multiple-choice questions over an invented taxonomy."""
-
-  seed: int = key(0, "Seed of the taxonomy; the same seed gives the same questions.", ge=0)
-  train: int = key(2000, "Training questions.", ge=1)
-  test: int = key(500, "Test questions.", ge=1)
-  out_of_domain: int = key(200, "Questions that need two facts in sequence.", ge=0)
-  kinds: int = key(40, "Number of kinds of things in the taxonomy.")
-  options: int = key(4, "Options per question, 3 to 5.")
-  exceptions: float = key(0.1, "Share of kinds that lack a property of their group.", ge=0, le=1)
-
-
-@dataclasses.dataclass(frozen=True)
-class Cross:
-  """A second task for the rounds after the opening; its test split is scored too."""
-
-  name: str = key(
-    "",
-    "Task of the rounds after the opening; empty = config.task in all rounds.",
-    choices=Table("tasks.LOADERS", ("",)),
-  )
-  path: str = key("", "As task.path.", when=(CROSS_FILES,))
-  hub: str = key("", "As task.hub.", when=(CROSS_FILES,))
-  train: int = key(0, "As task.train.", ge=0, when=(CROSS_FILES,))
-  test: int = key(0, "As task.test.", ge=0, when=(CROSS_FILES,))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -337,7 +260,7 @@ class Compat:
 class Settings:
   """All settings of a run."""
 
-  recipe: str = key("base", "Name in reports.")
+  recipe: str = key("base", "Name in reports.", mutable=True)
   seed: int = key(0, "Seed of the initial weights, the row order and sampling.", ge=0)
   format: str = key(
     "cot",
@@ -352,7 +275,9 @@ class Settings:
     "Phases of rounds 1 to `rounds`; each round starts from the previous round's student.",
     choices=PHASES,
   )
-  rounds: int = key(3, "Rounds after the opening.", ge=0)
+  rounds: int = key(
+    3, "Rounds after the opening; a larger number extends a finished run.", ge=0, mutable=True
+  )
   accumulate_rationales: bool = key(
     True, "Train on the rationales of all rounds so far, not only on those of the current round."
   )
@@ -362,7 +287,7 @@ class Settings:
     " (the base model).",
     choices=("previous", "base"),
   )
-  stop: Stop = group(Stop, "When to end before the last round.")
+  stop: Stop = group(Stop, "When to end before the last round.", mutable=True)
   task: Task = group(Task, "The questions.")
   world: World = group(World, "The arithmetic world.", when=(ON_ARITHMETIC,))
   taxonomy: Taxonomy = group(Taxonomy, "The taxonomy world.", when=(ON_TAXONOMY,))
@@ -387,6 +312,6 @@ class Settings:
   train: Train = group(Train, "Training.")
   sft: Sft = group(Sft, "Cross-entropy.", when=(ON_SFT,))
   triplet: Triplet = group(Triplet, "The triplet loss.", when=(ON_TRIPLET,))
-  evaluate: Evaluate = group(Evaluate, "Scoring on held-out questions.")
+  evaluate: Evaluate = group(Evaluate, "Scoring on held-out questions.", mutable=True)
   rollout: Rollout = group(Rollout, "Bulk sampling.")
   compat: Compat = group(Compat, "Deviations of the papers' released code.")

@@ -80,9 +80,13 @@ class Mesh:
 class Rollout:
   """Bulk sampling."""
 
-  batch: int = key(256, "Rows decoded at a time.", ge=1)
+  batch: int = key(256, "Rows decoded at a time.", ge=1, mutable=True)
   refill: float = key(
-    0.25, "Share of the rows that must be free before new prompts start in them.", gt=0, le=1
+    0.25,
+    "Share of the rows that must be free before new prompts start in them.",
+    gt=0,
+    le=1,
+    mutable=True,
   )
   buckets: tuple[int, ...] = key(
     (32, 64, 128, 256, 512, 1024), "Padded prompt lengths in tokens; longer prompts are cut."

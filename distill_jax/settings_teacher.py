@@ -51,7 +51,7 @@ class Builtin:
   """The built-in teacher."""
 
   error_rate: float = key(0.05, "Share of replies with a wrong answer.", ge=0, le=1)
-  latency: float = key(0.0, "Seconds before each reply.", ge=0)
+  latency: float = key(0.0, "Seconds before each reply.", ge=0, mutable=True)
   faults: str = key("", "Injected faults for tests: kind@probability,... (builtin/faults.py).")
 
 
@@ -88,6 +88,14 @@ class Teacher:
   base_url: str = key(
     "",
     "URL of the API, such as https://api.openai.com/v1 or http://localhost:8000/v1.",
+    mutable=True,
+    when=OPENAI,
+  )
+  identity: str = key(
+    "",
+    "Name of the server in the keys of stored replies; empty = the base_url that the run was"
+    " started with. Replies stored under another address are found with that address here.",
+    mutable=True,
     when=OPENAI,
   )
   key_env: str = key(
@@ -116,6 +124,7 @@ class Teacher:
     "max_tokens",
     "Name of the request field for max_tokens.",
     choices=("max_tokens", "max_completion_tokens"),
+    mutable=True,
     when=CLIENT,
   )
   max_tokens_retry_limit: int = key(

@@ -42,6 +42,7 @@ class Pair:
   cache: str = key(
     "",
     "SQLite file with reference log-probabilities; empty = in the run directory.",
+    mutable=True,
     when=(ON_REFERENCE,),
   )
 
@@ -113,8 +114,8 @@ class Train:
   eps: float = key(1e-8, "AdamW's epsilon.", gt=0)
   weight_decay: float = key(0.01, "AdamW's weight decay; applies to matrices only.", ge=0)
   grad_clip_norm: float = key(1.0, "Maximum global gradient norm; 0 = no clipping.", ge=0)
-  checkpoint_every: int = key(200, "Steps between checkpoints.", ge=1)
-  log_every: int = key(10, "Steps between rows of metrics.jsonl.", ge=1)
+  checkpoint_every: int = key(200, "Steps between checkpoints.", ge=1, mutable=True)
+  log_every: int = key(10, "Steps between rows of metrics.jsonl.", ge=1, mutable=True)
   logits_chunk: int = key(256, "Positions that the output head processes at a time.", ge=1)
 
 

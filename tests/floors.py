@@ -20,7 +20,14 @@ FLOORS = {
     "run_dir",
   ),
   0: (
-    *("settings", "settings_student", "settings_teacher", "settings_training", "declare"),
+    *(
+      "settings",
+      "settings_student",
+      "settings_task",
+      "settings_teacher",
+      "settings_training",
+      "declare",
+    ),
     *("plan", "records", "errors", "console", "disk", "round_text", "thinking"),
   ),
 }

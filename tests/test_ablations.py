@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,9 +17,10 @@ import numpy as np
 import pytest
 
 from benchmarks.claims import board
-from distill_jax import console, errors
+from distill_jax import console, errors, records
 from distill_jax.ablations import children, markdown, run, sweep, table
 from distill_jax.cli import main as commands
+from distill_jax.run_dir import run_dir
 
 ROOT = pathlib.Path(__file__).parents[1]
 SPLITS = ("test", "out_of_domain")
@@ -142,21 +144,26 @@ def test_print_lists_the_commands_of_unfinished_runs(tmp_path, capsys, monkeypat
 # The table, from run directories written by hand.
 
 
-def write_runs(workdir, swept: sweep.Sweep, verdicts: dict, *, file="attempts.jsonl") -> None:
+def write_runs(workdir, swept: sweep.Sweep, verdicts: dict) -> None:
   """Writes directories of finished runs. `verdicts`: {(row, seed): verdicts on every split}."""
   for p in sweep.plan_runs(swept, workdir):
     if (p.row, p.seed) not in verdicts:
       continue
-    rounds = [{"teacher": {"calls": 3, "cache_hits": 4}, "steps": 10}] * 2
+    directory = run_dir.RunDir(p.run_dir)
+    directory.claim(p.config)
+    for index in (0, 1):
+      asked, trained = directory.phase(index, 0, "feedback"), directory.phase(index, 1, "train")
+      asked.finish({"teacher": {"calls": 3, "cache_hits": 4}, "kept": 0, "dropped": {}})
+      trained.write("metrics.jsonl", [records.Metrics(step=10, loss=1.0, grad_norm=1.0)])
+      trained.finish({"steps": 10, "loss": 1.0, "weights": {"student": f"{p.row} {index}"}})
+    marks = verdicts[p.row, p.seed]
     for split in swept.splits:
-      phase_dir = p.run_dir / "final" / split
-      phase_dir.mkdir(parents=True)
-      marks = verdicts[p.row, p.seed]
-      lines = [json.dumps({"problem": f"q{n}", "correct": bool(v)}) for n, v in enumerate(marks)]
-      (phase_dir / file).write_text("".join(line + "\n" for line in lines))
-      (phase_dir / "manifest.json").write_text("{}")
-    (p.run_dir / "config.json").write_text(json.dumps(p.config))
-    (p.run_dir / "summary.json").write_text(json.dumps({"rounds": rounds, "seconds": 2.0}))
+      tested = directory.final(split)
+      rows = [records.Verdict(f"q{n}", "1", bool(v)) for n, v in enumerate(marks)]
+      tested.write("verdicts.jsonl", rows)
+      tested.finish({"measured": {"round": 1, "weights": {"student": f"{p.row} 1"}}})
+    directory.write_json("summary.json", {})
+    directory.release()
 
 
 def build(workdir, swept: sweep.Sweep) -> dict:
@@ -212,13 +219,32 @@ def header(swept: sweep.Sweep) -> dict:
 def test_the_vote_is_read_instead_of_several_attempts(tmp_path):
   swept = small_sweep(seeds=(0,))
   write_runs(tmp_path, swept, {("plain", 0): [1, 0]})
-  phase_dir = sweep.plan_runs(swept, tmp_path)[0].run_dir / "final" / "test"
-  lines = (phase_dir / "attempts.jsonl").read_text()
-  (phase_dir / "attempts.jsonl").write_text(lines * 3)
+  tested = run_dir.RunDir(sweep.plan_runs(swept, tmp_path)[0].run_dir).final("test")
+  verdicts, facts = tested.rows("verdicts.jsonl", records.Verdict), tested.facts
+  tested.write("attempts.jsonl", verdicts * 3)
+  tested.finish(facts)
+  assert row(build(tmp_path, swept), "plain")["mean"] == 0.5
+  tested.write("verdicts.jsonl", verdicts * 3)
+  tested.finish(facts)
   with pytest.raises(errors.UserError, match="a second verdict on"):
     build(tmp_path, swept)
-  (phase_dir / "verdicts.jsonl").write_text(lines)
-  assert row(build(tmp_path, swept), "plain")["mean"] == 0.5
+
+
+def test_a_table_is_not_made_of_damaged_or_foreign_results(tmp_path):
+  swept = small_sweep(seeds=(0,))
+  write_runs(tmp_path, swept, {("plain", 0): [1, 0], ("other", 0): [1, 1]})
+  plain, other = (run_dir.RunDir(p.run_dir) for p in sweep.plan_runs(swept, tmp_path))
+  verdicts = plain.final("test").path / "verdicts.jsonl"
+  content = verdicts.read_bytes()
+  verdicts.write_bytes(content.replace(b"q1", b"q2"))
+  with pytest.raises(errors.UserError, match=r"verdicts\.jsonl has changed.*remove"):
+    build(tmp_path, swept)
+  verdicts.write_bytes(content)
+  build(tmp_path, swept)
+  plain.final("test").discard()
+  shutil.copytree(other.final("test").path, plain.final("test").path)
+  with pytest.raises(errors.UserError, match="measured with other weights"):
+    build(tmp_path, swept)
 
 
 def test_rows_with_other_questions_are_not_paired(tmp_path):

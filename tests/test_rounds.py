@@ -262,7 +262,7 @@ def test_blind_feedback_in_the_opening_asks_for_new_samples_too():
 def test_a_round_without_a_teacher_paid_nothing_for_one(tmp_path):
   run_dir = RunDir(tmp_path)
   run_dir.phase(0, 0, "exam").finish({"accuracy": 0.5, "n": 4, "mistakes": 2})
-  row = summary.row(types.SimpleNamespace(run_dir=run_dir), 0)
+  row = summary.row(run_dir, 0)
   assert row["teacher"] == {"calls": 0, "cache_hits": 0, "tokens": 0, "dollars": 0.0}
   assert row["kept"] == 0 and row["dropped"] == {}
 
@@ -360,7 +360,7 @@ def test_a_round_without_a_mistake_ends_where_it_would_learn_from_them(
     out.finish({"mistakes": 0})
 
   monkeypatch.setattr(rounds.phases, "run_phase", run_phase)
-  monkeypatch.setattr(summary, "row", lambda ctx, round_index, no_mistakes=False: no_mistakes)
+  monkeypatch.setattr(summary, "row", lambda run, round_index, no_mistakes=False: no_mistakes)
   pair = types.SimpleNamespace(policy=policy)
   ctx = types.SimpleNamespace(
     settings=types.SimpleNamespace(each_round=plan, pair=pair), run_dir=RunDir(tmp_path)

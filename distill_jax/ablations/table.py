@@ -8,7 +8,6 @@ where a seed affects many questions at once.
 Shape suffixes: S seeds, N questions.
 """
 
-import json
 import math
 import pathlib
 from collections.abc import Sequence
@@ -16,24 +15,32 @@ from typing import Any
 
 import numpy as np
 
-from distill_jax import errors
+from distill_jax import errors, plan, records
 from distill_jax.ablations.sweep import Claim, PlannedRun, Sweep, same_questions
 from distill_jax.data import statistics
+from distill_jax.run_dir.run_dir import RunDir
+from distill_jax.runtime import results
 
-VERDICT_FILES = ("verdicts.jsonl", "attempts.jsonl")  # the first that exists is read
 HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not run"
 
 Verdicts = dict[str, bool]  # {problem: correct?}
 
 
 def build(sweep: Sweep, planned: Sequence[PlannedRun]) -> dict[str, Any]:
-  """Returns the results of the finished runs.
+  """Returns the results of the finished runs, counted from their records.
+
+  Every file of these runs is compared with its digest first, once in this process.
 
   Returns:
     {"rows": [{row, overrides, seeds, missing, replies, steps, seconds, splits}], "claims": [...]},
     where `splits` maps each split to its accuracy and difference, or to None.
+
+  Raises:
+    UserError: A file of a run is damaged.
   """
   done = {(run.row, run.seed): run for run in planned if run.finished}
+  for run in done.values():
+    RunDir(run.run_dir).verify()
   configs = {run.row: run.config for run in planned}
   verdicts = {
     (row, seed, split): read_verdicts(run.run_dir, split)
@@ -75,24 +82,23 @@ def read_verdicts(run_dir: pathlib.Path, split: str) -> Verdicts:
   """Returns {problem: correct?} of a finished run on a split; {} if it was not evaluated.
 
   Raises:
-    UserError: A question has several attempts, and no file has the result of their vote.
+    UserError: The file is invalid, or the test was of other weights than those of its round.
   """
-  phase_dir = pathlib.Path(run_dir) / "final" / split
-  if not (phase_dir / "manifest.json").exists():
+  phase = RunDir(run_dir).final(split)
+  if not phase.finished:
     return {}
-  file = next((f for name in VERDICT_FILES if (f := phase_dir / name).exists()), None)
-  if file is None:
-    return {}
+  measured = phase.facts[results.MEASURED]
+  if measured["weights"] != results.weights(RunDir(run_dir), measured["round"]):
+    raise errors.data(
+      f"{phase.path} was measured with other weights than those of round {measured['round']}; "
+      f"remove {phase.path} and re-run"
+    )
   verdicts: Verdicts = {}
-  for number, text in enumerate(file.read_text("ascii").splitlines(), 1):
-    try:
-      row = json.loads(text)
-      problem, correct = row["problem"], row["correct"]
-    except (ValueError, KeyError, TypeError):
-      raise errors.data(f"{file}:{number}: not a verdict; remove {phase_dir} and re-run") from None
-    if problem in verdicts:
-      raise errors.data(f"{file}:{number}: a second verdict on {problem}; remove the wrong one")
-    verdicts[problem] = bool(correct)
+  for number, row in enumerate(phase.rows(results.VERDICTS, records.Verdict), 1):
+    if row.problem in verdicts:
+      where = f"{phase.path / results.VERDICTS}:{number}"
+      raise errors.data(f"{where}: a second verdict on {row.problem}; remove the wrong one")
+    verdicts[row.problem] = row.correct
   return verdicts
 
 
@@ -103,12 +109,15 @@ def costs(run_dirs: Sequence[pathlib.Path]) -> dict[str, float]:
   """
   if not run_dirs:
     return {}
-  summaries = [json.loads((path / "summary.json").read_bytes()) for path in run_dirs]
-  replies = [
-    sum(r["teacher"]["calls"] + r["teacher"]["cache_hits"] for r in s["rounds"]) for s in summaries
-  ]
-  steps = [sum(r["steps"] for r in s["rounds"]) for s in summaries]
-  values = {"replies": replies, "steps": steps, "seconds": [s["seconds"] for s in summaries]}
+  runs = [RunDir(path) for path in run_dirs]
+  replies, steps = [], []
+  for run in runs:
+    phases = [p for p in run.phases() if p.finished]
+    use = [p.facts["teacher"] for p in phases if "teacher" in p.facts]
+    replies.append(sum(u["calls"] + u["cache_hits"] for u in use))
+    trained = [p for p in phases if p.path.name.partition("_")[2] in plan.TRAINERS]
+    steps.append(sum(results.training(p)["steps"] for p in trained))
+  values = {"replies": replies, "steps": steps, "seconds": [run.seconds for run in runs]}
   return {name: round(math.fsum(v) / len(v), 1) for name, v in values.items()}
 
 

@@ -1,6 +1,5 @@
 """What the commands do with a run directory: run, evaluate, sample, export, serve."""
 
-import dataclasses
 import itertools
 import json
 import math
@@ -10,14 +9,23 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from distill_jax import console, disk, errors, plan, records, rounds, summary, teacher
+from distill_jax import console, disk, errors, records, rounds, summary, teacher
 from distill_jax.cli import model_card
+from distill_jax.cli.open_run import open_run, select_round
 from distill_jax.config import rules_teacher
 from distill_jax.machine import hf_verify
 from distill_jax.phases import evaluate as evaluation
 from distill_jax.run_dir import phase_dir
-from distill_jax.run_dir.run_dir import RunDir, changed_keys
-from distill_jax.runtime import base_model, context, conversations, devices, overview
+from distill_jax.run_dir.run_dir import SUMMARY, RunDir
+from distill_jax.runtime import (
+  base_model,
+  context,
+  conversations,
+  devices,
+  overview,
+  results,
+  resume,
+)
 from distill_jax.runtime import export as student_export
 from distill_jax.runtime.context import RunContext
 from distill_jax.settings import WORLDS, Settings
@@ -46,13 +54,16 @@ def run(
   screen, run_dir = console.Console(), RunDir(workdir)
   run_dir.claim(config)
   try:
+    settings = resume.name_servers(settings, run_dir)
     with RunContext(settings, run_dir, screen) as ctx:
+      resume.check_start(ctx)
       check_run(ctx)
       screen.line(overview.first_line(ctx, rules_teacher.askers(settings)))
       _warn_about_prices(settings, screen)
       overview.write_for_readers(ctx)
+      run_dir.seal()
       finished = rounds.finished_phases(ctx)
-      if finished and not (run_dir.path / "summary.json").exists():
+      if finished and not (run_dir.path / SUMMARY).exists():
         round_index, name = max(finished, key=lambda phase: (phase[0], _position(phase[1])))
         screen.line(f"Resuming after round {round_index}, phase {name.partition('_')[2]}")
       if retry_failed:
@@ -70,7 +81,7 @@ def run(
         f"({score['low']:.1%} to {score['high']:.1%}, n={score['n']}), "
         f"student of round {result['best_round']}"
       )
-  screen.line(f"Run directory: {run_dir.path}; summary: {run_dir.path / 'summary.json'}")
+  screen.line(f"Run directory: {run_dir.path}; summary: {run_dir.path / SUMMARY}")
   return result
 
 
@@ -117,68 +128,6 @@ def check_run(ctx: RunContext) -> None:
     return
   devices.check(settings, ctx.base)
   _ = ctx.tokenizer
-
-
-def open_run(settings: Settings, workdir: str) -> RunContext:
-  """Opens a run directory to read from it; messages go to standard error.
-
-  Raises:
-    UserError: It is not a run directory, or the settings describe another student than the run's.
-  """
-  path = pathlib.Path(workdir)
-  if not (path / "config.json").exists():
-    raise errors.usage(f"{workdir or '--workdir'} is not a run directory (no config.json)")
-  check_same_student(settings, phase_dir.read_json(path / "config.json"))
-  return RunContext(settings, RunDir(path), console.Console(file=sys.stderr))
-
-
-def check_same_student(settings: Settings, stored: dict[str, Any]) -> None:
-  """Checks that the settings describe the student of a run.
-
-  How the student computes, and where the model it started from is stored, may differ.
-
-  Args:
-    settings: The settings.
-    stored: The run's config.
-
-  Raises:
-    UserError: They describe another student.
-  """
-  given = json.loads(json.dumps(dataclasses.asdict(settings)))  # tuples become lists, as stored
-  free = {f"config.student.{name}" for name in ("dtype", "attention")}
-  inits = {stored["student"]["init"], settings.student.init}
-  if base_model.SCRATCH not in inits:
-    free.add("config.student.init")
-  other = {key for key in changed_keys(stored, given) if key.startswith("config.student.")}
-  scratch_lora = inits == {base_model.SCRATCH} and settings.student.lora.rank > 0
-  if scratch_lora and stored["seed"] != settings.seed:
-    other.add("config.seed")  # it decides the frozen weights below the adapters
-  if other - free:
-    raise errors.UserError(
-      f"{', '.join(sorted(other - free))} must be as in the training of this student: leave it"
-      " out, or train another student in another --workdir",
-      errors.CONFIG,
-    )
-
-
-def select_round(ctx: RunContext, round_index: int) -> int:
-  """Resolves --round: a finished round, or with -1 the best one by validation accuracy.
-
-  Raises:
-    UserError: The round is not finished.
-  """
-  scores: dict[int, float] = {}
-  for index in range(ctx.settings.rounds + 1):
-    finished = ctx.run_dir.finished(index)
-    if "evaluate" in finished and set(plan.TRAINERS) & set(finished):
-      scores[index] = finished["evaluate"].facts["accuracy"]
-  if not scores:
-    raise errors.data(f"{ctx.run_dir.path} has no finished round yet")
-  if round_index == -1:
-    return max(scores, key=lambda index: (scores[index], -index))
-  if round_index not in scores:
-    raise errors.usage(f"--round={round_index} is not finished; choose one of {sorted(scores)}")
-  return round_index
 
 
 def evaluate(settings: Settings, *, workdir: str, round: int, split: str) -> dict[str, Any]:
@@ -273,12 +222,11 @@ def export(
     hf_verify.require_torch()
   with open_run(settings, workdir) as ctx:
     round_index = select_round(ctx, round)
-    rows = [summary.row(ctx, index) for index in range(round_index + 1)]
-    best = round_index == select_round(ctx, -1)  # the final scores are those of the best student
+    rows = [summary.row(ctx.run_dir, index) for index in range(round_index + 1)]
     finals = {
-      split: directory.facts
+      split: scores  # only of the student that was tested
       for split in summary.FINALS
-      if best and (directory := ctx.run_dir.final(split)).finished
+      if (scores := results.final(ctx.run_dir, split, round_index))
     }
     names = ctx.format.students
     for name, directory in zip(names, _directories(out, names), strict=True):

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from distill_jax import console, disk, errors, phases, plan, rounds, tasks, teacher
 from distill_jax.run_dir.phase_dir import PhaseDir, report_os_errors
-from distill_jax.run_dir.run_dir import RunDir
+from distill_jax.run_dir.run_dir import SUMMARY, RunDir
+from distill_jax.runtime import resume
 from distill_jax.runtime.context import RunContext
 from distill_jax.settings import Settings, Teacher
 from distill_jax.teacher import local_student, types
@@ -50,10 +51,13 @@ def show(
   screen, run_dir = console.Console(), RunDir(workdir)
   with report_os_errors(workdir):
     disk.check_can_be_dir(workdir)
-  run_dir.check(config)
+  run_dir.verify()
+  same = run_dir.check(config)
   teacher.check_cache(settings.teacher, run_dir.path)
-  ctx = RunContext(settings, run_dir, screen)
-  round_index = next_round(ctx)
+  ctx = RunContext(resume.name_servers(settings, run_dir), run_dir, screen)
+  if run_dir.started:
+    resume.check_questions(ctx)
+  round_index = next_round(ctx) if same else first_unfinished(ctx)
   screen.line("Dry run: nothing is sent or written")
   if round_index is None:
     screen.line(f"{run_dir.path} is finished: no requests are left to send")
@@ -74,8 +78,11 @@ def show(
 
 def next_round(ctx: RunContext) -> int | None:
   """The first round with an unfinished phase; None if the run is finished."""
-  if (ctx.run_dir.path / "summary.json").exists():
-    return None
+  return None if (ctx.run_dir.path / SUMMARY).exists() else first_unfinished(ctx)
+
+
+def first_unfinished(ctx: RunContext) -> int | None:
+  """The first round with an unfinished phase, also if the run has stopped before it; or None."""
   for round_index in range(ctx.settings.rounds + 1):
     names = [*_plan(ctx, round_index), "evaluate"]
     directories = [ctx.run_dir.phase(round_index, k, name) for k, name in enumerate(names)]

@@ -57,7 +57,7 @@ def build_requests(ctx: RunContext, round_index: int) -> list[rationales.Teacher
   settings = ctx.settings.demonstrate
   if settings.source == "gold" or not ctx.format.request_kind:
     return []
-  first = round_index * settings.rationales * settings.passes
+  first = first_sample(ctx, round_index)
   return [
     rationales.TeacherRequest(
       problem,
@@ -71,6 +71,26 @@ def build_requests(ctx: RunContext, round_index: int) -> list[rationales.Teacher
     )
     for problem in select_problems(ctx)
   ]
+
+
+def first_sample(ctx: RunContext, round_index: int) -> int:
+  """Returns the number of a round's first sample of a question.
+
+  Each round has numbers of its own, which do not depend on how many rounds there are. If blind
+  feedback asks the same request, its samples follow those of the round's demonstrations.
+  """
+  demonstrated, feedback = ctx.settings.demonstrate, ctx.settings.feedback
+  each = demonstrated.rationales * demonstrated.passes
+  if shares_samples(ctx):
+    each += feedback.mistakes * feedback.rationales
+  return round_index * each
+
+
+def shares_samples(ctx: RunContext) -> bool:
+  """Whether later rounds ask for demonstrations and for blind feedback: samples of one request."""
+  s = ctx.settings
+  blind = "feedback" in s.opening + s.each_round and s.feedback.kind == "blind"
+  return blind and "demonstrate" in s.each_round
 
 
 def build_messages(ctx: RunContext, problem: records.Problem) -> tuple[tuple[str, str], ...]:

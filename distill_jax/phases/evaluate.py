@@ -1,20 +1,55 @@
 """Held-out accuracy with its confidence interval: one greedy answer per question, or a vote."""
 
+import dataclasses
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from distill_jax import records
-from distill_jax.data import statistics
 from distill_jax.phases import exam
-from distill_jax.run_dir.phase_dir import PhaseDir
+from distill_jax.run_dir.phase_dir import PhaseDir, write_json
+from distill_jax.runtime import results, resume
 from distill_jax.runtime.context import RunContext
 
-VERDICTS = "verdicts.jsonl"
+VERDICTS = results.VERDICTS
+MEASURED = f"{results.MEASURED}.json"  # of an evaluation that may not be finished yet
 
 
 def run(ctx: RunContext, round_index: int, out: PhaseDir) -> None:
   """Validates the student that the round ends with."""
   score(ctx, out, ctx.task.problems("validation"), "validation", round_index=round_index)
+
+
+def measured(
+  ctx: RunContext, problems: Sequence[records.Problem], round_index: int
+) -> dict[str, Any]:
+  """Returns what decides the result of an evaluation: round, weights, data, evaluate settings."""
+  return {
+    "round": round_index,
+    "weights": results.weights(ctx.run_dir, round_index),
+    "data": resume.digest(problems),
+    "evaluate": dataclasses.asdict(ctx.settings.evaluate),
+  }
+
+
+def discard_outdated(
+  ctx: RunContext, out: PhaseDir, problems: Sequence[records.Problem], round_index: int
+) -> None:
+  """Removes an evaluation, finished or not, of other weights, data or settings."""
+  if not out.path.exists():
+    return
+  if out.finished:
+    stored = out.facts[results.MEASURED]
+  else:
+    try:
+      stored = json.loads((out.path / MEASURED).read_bytes())
+    except (OSError, ValueError):
+      stored = None
+  if stored != measured(ctx, problems, round_index):
+    name = out.path.relative_to(ctx.run_dir.path)
+    ctx.console.line(f"{name} was measured with another student or other settings: measuring again")
+    out.discard()
 
 
 def score(
@@ -27,9 +62,11 @@ def score(
 ) -> None:
   """Scores a round's student on `problems`; writes attempts.jsonl and verdicts.jsonl.
 
-  Facts: split, accuracy, correct, n, low and high (95% Wilson interval). Accuracy, low and high are
-  fractions.
+  Facts: split, accuracy, correct, n, low and high (95% Wilson interval), and `measured`. Accuracy,
+  low and high are fractions.
   """
+  about = measured(ctx, problems, round_index)
+  write_json(out.path / MEASURED, about)
   settings = ctx.settings.evaluate
   style = "cot" if ctx.settings.format == "instruct" else ""
   # TinyThinker votes over sampled recalls and analyses; its summaries stay greedy.
@@ -54,18 +91,8 @@ def score(
     correct = answer is not None and ctx.task.is_correct(answer, problem)
     verdicts.append(records.Verdict(problem.id, answer, correct))
   out.write(VERDICTS, verdicts)
-  correct = sum(v.correct for v in verdicts)
-  low, high = statistics.wilson(correct, len(verdicts))
-  out.finish(
-    {
-      "split": split,
-      "accuracy": correct / max(len(verdicts), 1),
-      "correct": correct,
-      "n": len(verdicts),
-      "low": low,
-      "high": high,
-    }
-  )
+  scores = results.scores([v.correct for v in verdicts])
+  out.finish({"split": split, **scores, results.MEASURED: about})
 
 
 def vote(answers: Iterable[str | None]) -> str | None:

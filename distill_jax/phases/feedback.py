@@ -128,11 +128,12 @@ def blind_requests(
 ) -> list[rationales.TeacherRequest]:
   """Returns one request per mistake, for samples that no earlier phase has asked for."""
   feedback, demonstrated = ctx.settings.feedback, ctx.settings.demonstrate
-  # Rounds with feedback before this one, and all rounds that may demonstrate.
-  earlier = round_index if "feedback" in ctx.settings.opening else round_index - 1
-  demonstrations = 1 + (ctx.settings.rounds if "demonstrate" in ctx.settings.each_round else 0)
-  first = demonstrations * demonstrated.rationales * demonstrated.passes
-  first += earlier * feedback.mistakes * feedback.rationales
+  first = demonstrate.first_sample(ctx, round_index)
+  first += demonstrated.rationales * demonstrated.passes
+  if not demonstrate.shares_samples(ctx):  # only round 0 demonstrates
+    earlier = round_index if "feedback" in ctx.settings.opening else round_index - 1
+    first = demonstrated.rationales * demonstrated.passes
+    first += earlier * feedback.mistakes * feedback.rationales
   drawn, requests = Counter(), []
   for problem in problems:
     question = ctx.task.render(problem)

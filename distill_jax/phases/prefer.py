@@ -39,8 +39,8 @@ class PreferenceObjective:
 def run(ctx: RunContext, round_index: int, out: PhaseDir) -> None:
   """Trains from the newest weights on the round's pairs; writes metrics.jsonl and the weights.
 
-  Facts: pairs, too_long, steps, loss (at the end), first_loss. A round without pairs leaves the
-  student unchanged (steps 0).
+  Facts: pairs, too_long, steps, loss (at the end), first_loss, weights (digests). A round without
+  pairs leaves the student unchanged (steps 0).
   """
   pairs = ctx.run_dir.find(round_index, "pair").rows(pair.PAIRS, records.PreferencePair)
   if not pairs:
@@ -59,7 +59,8 @@ def run(ctx: RunContext, round_index: int, out: PhaseDir) -> None:
   )
   name = ctx.format.students[0]
   objective = PreferenceObjective(prefer)
-  steps, log = fit.fit(ctx, round_index, out, corpus, name=name, train=train, objective=objective)
+  fitted = fit.fit(ctx, round_index, out, corpus, name=name, train=train, objective=objective)
+  log = fitted.log
   chosen = [row.chosen for row in log if row.chosen is not None]
   if is_falling(chosen):
     ctx.console.warn(
@@ -67,8 +68,9 @@ def run(ctx: RunContext, round_index: int, out: PhaseDir) -> None:
       f"to {chosen[-1]:.1f} nats). A higher prefer.nll_weight or prefer.beta or a lower prefer.lr "
       "counters this"
     )
-  facts = {"pairs": len(pairs), "too_long": corpus.too_long, "steps": steps}
-  out.finish({**facts, "loss": log[-1].loss, "first_loss": log[0].loss})
+  facts = {"pairs": len(pairs), "too_long": corpus.too_long, "steps": fitted.steps}
+  facts |= {"loss": log[-1].loss, "first_loss": log[0].loss, "weights": {name: fitted.weights}}
+  out.finish(facts)
 
 
 def build_corpus(

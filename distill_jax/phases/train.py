@@ -39,9 +39,9 @@ def run(ctx: RunContext, round_index: int, out: PhaseDir) -> None:
 
   Writes examples.jsonl, contrasts.jsonl, metrics.jsonl and the students' weights.
 
-  Facts: steps and loss (of several students: their sum, their mean), examples, contrasts, too_long,
-  lost_contrasts (rows without room for theirs). A round with nothing to train on leaves the student
-  unchanged (steps 0).
+  Facts: steps and loss (of several students: their sum, their mean), weights (their digests),
+  examples, contrasts, too_long, lost_contrasts (rows without room for theirs). A round with nothing
+  to train on leaves the student unchanged (steps 0).
 
   Raises:
     UserError: There is nothing to train on in the opening.
@@ -69,13 +69,15 @@ def run(ctx: RunContext, round_index: int, out: PhaseDir) -> None:
       "loss is 0"
     )
   objective = TailoredObjective(train.losses, ctx.settings.triplet)
-  total_steps, losses = 0, []
+  total_steps, losses, weights = 0, [], {}
   for name, corpus in corpora.items():
-    steps, log = fit.fit(ctx, round_index, out, corpus, name=name, train=train, objective=objective)
-    total_steps += steps
-    losses.append(log[-1].loss)
+    fitted = fit.fit(ctx, round_index, out, corpus, name=name, train=train, objective=objective)
+    total_steps += fitted.steps
+    losses.append(fitted.log[-1].loss)
+    weights[name] = fitted.weights
   facts["lost_contrasts"] = sum(corpus.lost_triplets for corpus in corpora.values())
-  out.finish({**facts, "steps": total_steps, "loss": sum(losses) / len(losses)})
+  loss = sum(losses) / len(losses)
+  out.finish({**facts, "steps": total_steps, "loss": loss, "weights": weights})
 
 
 def _dropped(ctx: RunContext, round_index: int) -> str:

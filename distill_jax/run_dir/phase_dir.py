@@ -3,14 +3,15 @@
 import contextlib
 import errno
 import functools
-import hashlib
 import json
 import os
 import pathlib
+import shutil
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from distill_jax import disk, errors, records
+from distill_jax.run_dir import digests
 
 MANIFEST = "manifest.json"
 ATTEMPTS = "attempts.jsonl"
@@ -32,9 +33,10 @@ class PhaseDir:
     file = self.path / MANIFEST
     if not file.exists():
       return None
-    manifest = read_json(file)
-    if not isinstance(manifest, dict) or set(manifest) != {"facts", "files"}:
-      raise errors.data(f"{file} is not a manifest; {self._remedy()}")
+    with report_os_errors(file):
+      manifest = digests.decode(disk.read_bytes(file))
+    if manifest is None:
+      raise errors.data(f"{file} is damaged; {self._remedy()}")
     return manifest
 
   @property
@@ -42,12 +44,12 @@ class PhaseDir:
     """Whether there is a manifest.
 
     Raises:
-      UserError: The manifest is unreadable, or a listed file is missing or has another size.
+      UserError: The manifest is damaged, or a listed file is missing or has another size.
     """
     return self._check(hashes=False)
 
   def verify(self) -> bool:
-    """Returns `finished`, and also checks the hash of every listed file.
+    """Returns `finished`, and also checks the hash of every listed file (see `digests`).
 
     Raises:
       UserError: As `finished`, or the content of a listed file has changed.
@@ -67,24 +69,8 @@ class PhaseDir:
 
   def append(self, name: str, rows: Iterable[records.Record]) -> None:
     """Appends records to a file and fsyncs it. A kill can leave a torn last line."""
-    if not (lines := _encode(rows)):
-      return
-    file = self.path / name
-    with report_os_errors(file):
-      disk.make_private_dirs(self.path)
-      is_new = not file.exists()
-      fd = disk.open_private(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-      size = os.fstat(fd).st_size
-      try:
-        _write_all(fd, lines)
-        os.fsync(fd)
-      except OSError:
-        os.ftruncate(fd, size)  # else the next append would continue a partial line
-        raise
-      finally:
-        os.close(fd)
-      if is_new:
-        _fsync_dir(self.path)
+    if lines := _encode(rows):
+      append_bytes(self.path / name, lines)
 
   def rows(self, name: str, kind: type[records.R]) -> list[records.R]:
     """Reads the records of a file; a missing file has none.
@@ -115,31 +101,37 @@ class PhaseDir:
     with report_os_errors(self.path):
       disk.make_private_dirs(self.path)
       files = {
-        f.name: {"bytes": f.stat().st_size, "sha256": _sha256(f)}
+        f.name: digests.entry(f)
         for f in self.path.iterdir()
         if f.is_file() and not _is_internal(f.name)
       }
-    write_json(self.path / MANIFEST, {"facts": facts, "files": files})
+    write_bytes(self.path / MANIFEST, digests.encode(facts, files))
+    self.__dict__.pop("_manifest", None)
+
+  def discard(self) -> None:
+    """Removes the directory; the manifest first, so that a kill leaves an unfinished phase."""
+    with report_os_errors(self.path):
+      (self.path / MANIFEST).unlink(missing_ok=True)
+      if self.path.exists():
+        _fsync_dir(self.path)
+        shutil.rmtree(self.path)
     self.__dict__.pop("_manifest", None)
 
   def _check(self, *, hashes: bool) -> bool:
     if self._manifest is None:
       return False
-    for name, known in self._manifest["files"].items():
-      file = self.path / name
-      if not file.exists():
-        raise errors.data(f"{file} is missing; {self._remedy()}")
-      if file.stat().st_size != known["bytes"]:
-        raise errors.data(
-          f"{file} has {file.stat().st_size} bytes, but its manifest says {known['bytes']}; "
-          f"{self._remedy()}"
-        )
-      if hashes and _sha256(file) != known["sha256"]:
-        raise errors.data(f"{file} has changed since its phase finished; {self._remedy()}")
+    for name, entry in self._manifest["files"].items():
+      with report_os_errors(self.path / name):
+        damage = digests.damage(self.path / name, entry, hashes=hashes)
+      if damage:
+        raise errors.data(f"{damage}; {self._remedy()}")
     return True
 
   def _remedy(self) -> str:
-    return f"restore it, or remove {self.path} and all later phases, and re-run"
+    return (
+      f"restore it, or remove {self.path} and all later phases and re-run the same command: "
+      "replies that were paid for are still in the teacher's cache"
+    )
 
   def _set_aside(self, name: str, complete: int, torn: bytes) -> None:
     """Moves the torn end of a file to NAME.torn; the first `complete` bytes stay."""
@@ -180,6 +172,26 @@ def write_bytes(path: Path, content: bytes) -> None:
       os.close(fd)
     os.replace(part, path)
     _fsync_dir(path.parent)
+
+
+def append_bytes(path: Path, lines: bytes) -> None:
+  """Appends lines to a file and fsyncs it. Raises UserError if it cannot; no part is left then."""
+  path = pathlib.Path(path)
+  with report_os_errors(path):
+    disk.make_private_dirs(path.parent)
+    is_new = not path.exists()
+    fd = disk.open_private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    size = os.fstat(fd).st_size
+    try:
+      _write_all(fd, lines)
+      os.fsync(fd)
+    except OSError:
+      os.ftruncate(fd, size)  # else the next append would continue a partial line
+      raise
+    finally:
+      os.close(fd)
+    if is_new:
+      _fsync_dir(path.parent)
 
 
 def read_json(path: Path) -> Any:
@@ -234,11 +246,6 @@ def _fsync_dir(path: pathlib.Path) -> None:
     os.fsync(fd)
   finally:
     os.close(fd)
-
-
-def _sha256(file: pathlib.Path) -> str:
-  with open(file, "rb") as opened:
-    return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _is_internal(name: str) -> bool:

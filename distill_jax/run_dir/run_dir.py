@@ -1,6 +1,8 @@
 """The run directory, which holds all state of a run. Finished phases are kept, others are redone.
 
   runs/name/config.json                 the config that the directory belongs to
+            manifest.json               size and SHA-256 of the run's own files; digests of the data
+            changes.jsonl               settings that were changed, when, and what was finished then
             .lock                       locked by the process that may write
             seconds.json                run time in seconds, over all restarts
             summary.json
@@ -9,22 +11,41 @@
               manifest.json             written last: facts, size and SHA-256 of each file
             final/test/                 a phase after the last round
 
-Files are written under a temporary name, fsynced and renamed. Lines are appended and fsynced.
+Files are written under a temporary name, fsynced and renamed. Lines are appended and fsynced. When
+a run is opened, all files that a manifest lists are compared with it.
 """
 
+import contextlib
+import datetime
 import fcntl
 import json
+import math
 import os
 import pathlib
 import re
 from typing import Any
 
 from distill_jax import declare, disk, errors
-from distill_jax.run_dir.phase_dir import Path, PhaseDir, read_json, report_os_errors, write_json
+from distill_jax.run_dir import digests
+from distill_jax.run_dir.phase_dir import (
+  MANIFEST,
+  Path,
+  PhaseDir,
+  append_bytes,
+  read_json,
+  report_os_errors,
+  write_bytes,
+  write_json,
+)
 from distill_jax.settings import Settings
 
-# Settings that may change between restarts. They affect when replies arrive and what they cost, but
-# not their content.
+CONFIG, CHANGES, SUMMARY, SECONDS = "config.json", "changes.jsonl", "summary.json", "seconds.json"
+QUESTIONS = "questions.jsonl"  # see questions.py
+# The run's own files that decide results. The manifest of the run directory lists those that exist.
+SEALED = (CONFIG, QUESTIONS, *(f"{d}/**/*" for d in ("tokenizer", "base", "teachers")))
+
+# Settings that may change between restarts: how long a run is, how it is scored and shown, where
+# its data and its teacher are, when replies arrive and what they cost; never what is learned from.
 MUTABLE = {f"config.{key.path}" for key in declare.keys(Settings) if key.declaration.mutable}
 
 
@@ -36,14 +57,14 @@ class RunDir:
     self._lock: int | None = None
 
   def claim(self, config: dict[str, Any]) -> None:
-    """Locks the directory for this process and binds it to `config`.
+    """Locks the directory for this process, checks its files, and binds it to `config`.
 
-    Settings in `MUTABLE` (teacher access, pacing and budget) may change between restarts. All
+    Settings in `MUTABLE` may change between restarts; a change is recorded in changes.jsonl. All
     others are fixed once a phase has written output.
 
     Raises:
-      UserError: Another process holds the lock, the run was started with a different config, or
-        config.json is unreadable.
+      UserError: Another process holds the lock, the run was started with a different config, or a
+        file is damaged.
     """
     with report_os_errors(self.path):
       disk.make_private_dirs(self.path)
@@ -56,11 +77,59 @@ class RunDir:
         f"{self.path} is in use by another process; wait for it, stop it, or give another --workdir"
       ) from None
     try:
-      if not self.check(config):
-        self.write_json("config.json", _as_stored(config))
-    except errors.UserError:
+      self.verify()
+      self._bind(config)
+    except BaseException:
       self.release()
       raise
+
+  def _bind(self, config: dict[str, Any]) -> None:
+    """Stores the config; in a started run, with a record of what has changed."""
+    same = self.check(config)
+    if not self.started:
+      with report_os_errors(self.path / QUESTIONS):
+        (self.path / QUESTIONS).unlink(missing_ok=True)  # they may be those of another config
+      self._write_manifest({}, {CONFIG: [digests.entry_of(_json_bytes(_as_stored(config)))]})
+      write_bytes(self.path / CONFIG, _json_bytes(_as_stored(config)))
+      return
+    if not same:
+      self._change_config(_as_stored(config))
+    self.seal()
+
+  def _change_config(self, new: dict[str, Any]) -> None:
+    """Replaces the config of a started run. A kill at any point leaves a valid directory."""
+    old_values, new_values = _flatten(read_json(self.path / CONFIG)), _flatten(new)
+    time = datetime.datetime.now(datetime.UTC).isoformat("T", "seconds")
+    finished = [str(p.path.relative_to(self.path)) for p in self.phases() if p.finished]
+    lines = [
+      json.dumps(
+        {
+          "time": time,
+          "key": key,
+          "old": _parsed(old_values.get(key)),
+          "new": _parsed(new_values.get(key)),
+          "finished": finished,
+        }
+      )
+      for key in sorted(_changed(old_values, new_values))
+    ]
+    with report_os_errors(self.path / SUMMARY):
+      (self.path / SUMMARY).unlink(missing_ok=True)  # it is about the run under other settings
+    self._append_lines(lines)
+    content = _json_bytes(new)
+    facts, files = self.facts, self._manifest()["files"]
+    entry = digests.entry_of(content)
+    self._write_manifest(facts, {**files, CONFIG: [*files[CONFIG], entry]})
+    write_bytes(self.path / CONFIG, content)
+    self._write_manifest(facts, {**files, CONFIG: [entry]})
+
+  def _append_lines(self, lines: list[str]) -> None:
+    """Appends to changes.jsonl, on a line of its own if a kill has torn the last one."""
+    file = self.path / CHANGES
+    with report_os_errors(file):
+      content = file.read_bytes() if file.exists() else b""
+    start = "" if not content or content.endswith(b"\n") else "\n"
+    append_bytes(file, (start + "".join(f"{line}\n" for line in lines)).encode())
 
   def check(self, config: dict[str, Any]) -> bool:
     """Returns whether the stored config equals `config`.
@@ -68,7 +137,7 @@ class RunDir:
     Raises:
       UserError: The run was started with a config that differs in a setting that must not change.
     """
-    new, file = _as_stored(config), self.path / "config.json"
+    new, file = _as_stored(config), self.path / CONFIG
     stored = read_json(file) if file.exists() else None
     if stored != new and file.exists() and self.started:
       if not all(map(_is_mutable, changed_keys(stored, new))):
@@ -80,15 +149,93 @@ class RunDir:
     """Whether the directory holds output that depends on the config."""
     return (self.path / "tokenizer").exists() or any(self.path.glob("round_*"))
 
+  @property
+  def claimed(self) -> bool:
+    """Whether this process may write in the directory."""
+    return self._lock is not None
+
   def release(self) -> None:
     """Releases the lock. The operating system also releases it when the process ends."""
     if self._lock is not None:
       os.close(self._lock)
       self._lock = None
 
+  def verify(self) -> None:
+    """Compares every file that a manifest lists with its size and SHA-256.
+
+    Each file is read once, and not again by this process unless it has changed.
+
+    Raises:
+      UserError: A file is missing or damaged. The message names it, and what to do.
+    """
+    if self.started and (damage := self._damage() and self._damage()):  # twice: it may be changing
+      raise errors.data(f"{damage}; restore it, or start again with another --workdir")
+    for phase in self.phases():
+      phase.verify()
+
+  def _damage(self) -> str:
+    """Returns what is wrong with one of the run's own files, or ""."""
+    for name, entries in self._manifest()["files"].items():
+      file = self.path / name
+      with report_os_errors(file):
+        found = [digests.damage(file, entry, hashes=True) for entry in entries]
+      if all(found):
+        return found[0]
+    return ""
+
+  def seal(self) -> None:
+    """Adds the run's own files to its manifest, if they are not yet in it.
+
+    Only the process that has claimed the directory does so; otherwise nothing happens.
+    """
+    if self._lock is None:
+      return
+    manifest = self._manifest()
+    files = dict(manifest["files"])
+    for pattern in SEALED:
+      for file in sorted(self.path.glob(pattern)):
+        name = file.relative_to(self.path).as_posix()
+        if file.is_file() and ".part" not in name and name not in files:
+          files[name] = [digests.entry(file)]
+    if files != manifest["files"]:
+      self._write_manifest(manifest["facts"], files)
+
+  @property
+  def facts(self) -> dict[str, Any]:
+    """What is known about the run as a whole; see `note`."""
+    return self._manifest()["facts"] if (self.path / MANIFEST).exists() else {}
+
+  def note(self, name: str, value: object) -> None:
+    """Stores a fact about the run in its manifest."""
+    manifest = self._manifest()
+    if manifest["facts"].get(name) != value:
+      self._write_manifest({**manifest["facts"], name: value}, manifest["files"])
+
+  def _manifest(self) -> dict[str, Any]:
+    file = self.path / MANIFEST
+    with report_os_errors(file):
+      manifest = digests.decode(file.read_bytes()) if file.exists() else None
+    if manifest is None:
+      state = "damaged" if file.exists() else "missing"
+      raise errors.data(f"{file} is {state}; restore it, or start again with another --workdir")
+    return manifest
+
+  def _write_manifest(self, facts: dict[str, Any], files: dict[str, Any]) -> None:
+    write_bytes(self.path / MANIFEST, digests.encode(facts, files))
+
   def write_json(self, name: str, value: object) -> None:
     """Writes a JSON file in the directory, atomically."""
     write_json(self.path / name, value)
+
+  def phases(self) -> list[PhaseDir]:
+    """Returns the directories of all phases, finished or not, in the order of the run."""
+    by_round: list[tuple[int, int, pathlib.Path]] = []
+    for path in self.path.glob("round_*/*_*"):
+      round_name, position = path.parent.name.removeprefix("round_"), path.name.partition("_")[0]
+      if round_name.isdigit() and position.isdigit() and path.is_dir():
+        by_round.append((int(round_name), int(position), path))
+    finals = sorted(path for path in self.path.glob("final/*") if path.is_dir())
+    return [PhaseDir(path) for path in [*(path for *_, path in sorted(by_round)), *finals]]
 
   def phase(self, round_index: int, position: int, name: str) -> PhaseDir:
     """Returns the directory of the phase at a position (from 0) of a round's plan."""
@@ -122,23 +269,37 @@ class RunDir:
 
   @property
   def seconds(self) -> float:
-    """Run time in seconds, over all restarts."""
-    file = self.path / "seconds.json"
-    return read_json(file)["seconds"] if file.exists() else 0.0
+    """Run time in seconds, over all restarts. Only shown: a damaged seconds.json counts as 0."""
+    try:
+      stored = json.loads((self.path / SECONDS).read_bytes())
+      seconds = float(stored["seconds"])
+      intact = stored["sha256"] == digests.of_text(repr(seconds))
+    except (OSError, ValueError, KeyError, TypeError):
+      return 0.0
+    return seconds if intact and math.isfinite(seconds) else 0.0
 
   def add_seconds(self, seconds: float) -> None:
-    """Adds to the run time."""
-    self.write_json("seconds.json", {"seconds": self.seconds + seconds})
+    """Adds to the run time. What cannot be written is not counted."""
+    total = self.seconds + seconds
+    with contextlib.suppress(errors.UserError):
+      self.write_json(SECONDS, {"seconds": total, "sha256": digests.of_text(repr(total))})
 
 
 def changed_keys(old: object, new: object) -> set[str]:
   """Returns the dotted keys in which two configs differ."""
-  old_values, new_values = _flatten(old), _flatten(new)
-  return {
-    key
-    for key in old_values.keys() | new_values.keys()
-    if old_values.get(key, _ABSENT) != new_values.get(key, _ABSENT)
-  }
+  return _changed(_flatten(old), _flatten(new))
+
+
+def _changed(old: dict[str, str], new: dict[str, str]) -> set[str]:
+  return {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
+
+
+def _parsed(value: str | None) -> object:
+  return None if value is None else json.loads(value)
+
+
+def _json_bytes(value: object) -> bytes:
+  return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
 
 
 def _as_stored(config: dict[str, Any]) -> dict[str, Any]:

@@ -16,10 +16,12 @@ from typing import Any
 from distill_jax import errors, students
 from distill_jax.machine import hf, hf_read
 from distill_jax.run_dir import phase_dir
+from distill_jax.run_dir.run_dir import RunDir
 from distill_jax.settings import Scratch, Settings
 from distill_jax.students import families
 
 SCRATCH = "scratch"
+POSITIONS = "positions"  # fact of a run: the entries of a learned position table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,15 +71,7 @@ def open_base(settings: Settings, path: pathlib.Path, *, started: bool, vocab: i
 
 def _position_table_length(settings: Settings, path: pathlib.Path) -> int:
   """Returns the entries of a learned position table, as the run's first config wants it."""
-  file = path / "config.json"
-  if not file.exists():
-    return max_row_length(settings)
-  stored = json.loads(file.read_bytes())
-  return _row_length(
-    stored["train"]["buckets"],
-    stored["rollout"]["buckets"],
-    max(stored["exam"]["max_new_tokens"], stored["evaluate"]["max_new_tokens"]),
-  )
+  return RunDir(path).facts.get(POSITIONS) or max_row_length(settings)
 
 
 def max_row_length(settings: Settings) -> int:

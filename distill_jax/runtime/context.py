@@ -20,6 +20,7 @@ from distill_jax.run_dir.run_dir import RunDir
 from distill_jax.runtime import base_model
 from distill_jax.runtime.student import Params, Student
 from distill_jax.runtime.student_teacher import StudentTeacher
+from distill_jax.runtime.weights import digest
 from distill_jax.settings import Cross, Settings, Task, Teacher
 from distill_jax.teacher import types
 
@@ -135,6 +136,7 @@ class RunContext:
         vocab=self.settings.student.scratch.vocab,
         path=path,
       )
+    self.run_dir.seal()
     opened = tokenizer.Tokenizer(path)
     decoded = opened.decode(opened.encode(CALCULATOR_MARKS))
     if self.settings.socratic.calculator and CALCULATOR_MARKS not in decoded:
@@ -267,10 +269,12 @@ class RunContext:
     """Returns the newest weights up to a round; -1 is the base. Caches the last ones loaded."""
     while round_index >= 0 and not self._trained(round_index):
       round_index -= 1
-    path = self._trained(round_index)[-1].path / name if round_index >= 0 else None
+    trained = self._trained(round_index)[-1] if round_index >= 0 else None
+    path = trained.path / name if trained else None
     if name not in self._params or self._params[name][0] != path:
       self._params.pop(name, None)  # free the old weights before loading new ones
-      self._params[name] = (path, self._load(path) if path else self.student.init_params())
+      params = self._load(trained, name) if trained else self.student.init_params()
+      self._params[name] = (path, params)
     return self._params[name][1]
 
   def _trained(self, round_index: int) -> list[phase_dir.PhaseDir]:
@@ -282,13 +286,20 @@ class RunContext:
       if name in plan.TRAINERS and phase.facts["steps"] > 0
     ]
 
-  def _load(self, path: pathlib.Path) -> Params:
+  def _load(self, trained: phase_dir.PhaseDir, name: str) -> Params:
+    """Loads the weights of a finished training phase. Raises UserError if they are not its own."""
+    path = trained.path / name
     checkpoints = checkpoint.Checkpoints(path, keep=1, warn=self.console.warn)
     restored = checkpoints.restore(self.student.abstract_params)
     if restored is None:
       raise errors.data(
         f"{path}: the student's weights are missing; remove {path.parent} and every phase after "
         "it, and run again"
+      )
+    if digest(restored[0]) != trained.facts["weights"][name]:
+      raise errors.data(
+        f"{path} does not hold the weights that this training ended with; restore them, or remove "
+        f"{path.parent} and every phase after it, and run again"
       )
     return restored[0]
 

@@ -18,6 +18,7 @@ from distill_jax.machine import checkpoint
 from distill_jax.run_dir.phase_dir import PhaseDir
 from distill_jax.runtime.context import RunContext
 from distill_jax.runtime.student import Params
+from distill_jax.runtime.weights import digest
 from distill_jax.settings import Train
 from distill_jax.students import sharding, trainable
 
@@ -47,6 +48,14 @@ class TrainStep(NamedTuple):
   called: set[tuple]  # shapes of the batches that it has been compiled for
 
 
+class Fitted(NamedTuple):
+  """A trained student."""
+
+  steps: int  # optimizer steps taken
+  log: list[records.Metrics]  # its rows of metrics.jsonl
+  weights: str  # digest of its weights
+
+
 def fit(
   ctx: RunContext,
   round_index: int,
@@ -56,7 +65,7 @@ def fit(
   name: str,
   train: Train,
   objective: ObjectiveConfig,
-) -> tuple[int, list[records.Metrics]]:
+) -> Fitted:
   """Trains one student on `corpus`, resuming from its latest checkpoint.
 
   Returns immediately if this student has already been trained in this phase.
@@ -70,9 +79,6 @@ def fit(
     train: Optimizer and schedule settings, with the phase's overrides applied.
     objective: The loss.
 
-  Returns:
-    (number of optimizer steps taken, metrics rows of this student).
-
   Raises:
     UserError: The loss or the gradient norm became non-finite. No checkpoint is written.
   """
@@ -81,8 +87,10 @@ def fit(
   others = [m for m in saved if m.student != name]
   log = [m for m in saved if m.student == name]
   weights = checkpoint.Checkpoints(out.path / name, keep=1, warn=ctx.console.warn)
-  if log and weights.latest() == log[-1].step:
-    return log[-1].step, log
+  if (
+    log and weights.latest() == log[-1].step and (done := weights.restore(student.abstract_params))
+  ):
+    return Fitted(log[-1].step, log, digest(done[0]))
   steps = train.steps or sum(len(corpus.batch_order.epoch(e)) for e in range(train.epochs))
   attention = ctx.settings.student.attention
   train_step = build_train_step(train, objective, attention, student.trainable, mesh, steps)
@@ -112,7 +120,7 @@ def fit(
         store.save(n + 1, state)
   out.write(METRICS, others + log)
   weights.save(steps, state.params)
-  return steps, log
+  return Fitted(steps, log, digest(state.params))
 
 
 def announce_first_call(

@@ -24,6 +24,7 @@ from distill_jax.learning import objectives
 from distill_jax.machine import scores
 from distill_jax.runtime.context import RunContext
 from distill_jax.runtime.student import Params, Student
+from distill_jax.runtime.weights import digest
 from distill_jax.students import sharding, trainable
 
 CACHE = "references.sqlite"  # in the run directory, unless config.pair.cache names another file
@@ -68,16 +69,6 @@ def cache_key(prefix: str, pair: encode.EncodedPair, student: Student) -> str:
   """Returns the cache key of a pair's scores."""
   text = f"{prefix} {student.decoder_start} {pair.prompt} {pair.chosen} {pair.rejected}"
   return hashlib.sha256(text.encode()).hexdigest()
-
-
-def digest(tree: Params) -> str:
-  """Returns the sha256 of a pytree of arrays: paths, types, shapes and values."""
-  total = hashlib.sha256()
-  for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-    value = np.ascontiguousarray(jax.device_get(leaf))
-    total.update(f"{jax.tree_util.keystr(path)} {value.dtype} {value.shape}".encode())
-    total.update(value.view(np.uint8).data if value.ndim else value.tobytes())
-  return total.hexdigest()
 
 
 def batches_by_bucket(

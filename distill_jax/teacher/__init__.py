@@ -164,7 +164,7 @@ def make(
     key_env=settings.key_env,
     key_file=settings.key_file,
     insecure_http=settings.insecure_http,
-    identity="",
+    identity=settings.identity.rstrip("/"),
   )
 
 

@@ -59,6 +59,9 @@ def merge_teachers(config: dict[str, Any]) -> dict[str, Any]:
       allowed = f"left out: config.teacher.{field} applies to all teachers together"
       raise errors.config(f"teachers.{name}.{field}", fields[field], allowed)
   merged = {name: _merge(config["teacher"], fields) for name, fields in others.items()}
+  for name, fields in others.items():
+    if "base_url" in fields and "identity" not in fields:
+      merged[name] = merged[name] | {"identity": ""}  # another server has another name
   return {**config, "teachers": merged}
 
 

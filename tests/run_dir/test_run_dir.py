@@ -45,16 +45,16 @@ def test_a_run_directory_can_be_claimed_again_with_the_same_config(directory):
 def test_a_different_config_is_rejected_with_its_keys_and_both_values(directory, phase):
   phase.write("rows.jsonl", ROWS)
   directory.release()
-  other = {"rounds": 4, "train": {"lr": 0.001, "buckets": [64]}, "seed": 1}
+  other = {"rounds": 4, "train": {"lr": 0.002, "buckets": [64]}, "seed": 1}
   error = rejection(run_dir.RunDir(directory.path).claim, other)
   assert error.code == errors.CONFIG
   for part in (
-    "config.rounds: 3 there, 4 now",
+    "config.train.lr: 0.001 there, 0.002 now",
     "[64, 96] there, [64] now",
     "config.seed: nothing there, 1 now",
   ):
     assert part in str(error)
-  assert "--workdir" in str(error) and "config.train.lr" not in str(error)
+  assert "--workdir" in str(error) and "config.rounds" not in str(error)
 
 
 def test_a_run_directory_without_phase_output_accepts_another_config(directory):
@@ -66,8 +66,8 @@ def test_a_run_directory_without_phase_output_accepts_another_config(directory):
 def test_the_limit_on_teacher_cost_can_be_raised_between_restarts(tmp_path):
   directory = run_dir.RunDir(tmp_path / "run")
 
-  def capped(dollars, rounds):
-    return {"rounds": rounds, "teacher": {"max_dollars": dollars}}
+  def capped(dollars, seed):
+    return {"seed": seed, "teacher": {"max_dollars": dollars}}
 
   directory.claim(capped(1.0, 3))
   directory.phase(0, 0, "demonstrate").write("rows.jsonl", ROWS)
@@ -76,7 +76,7 @@ def test_the_limit_on_teacher_cost_can_be_raised_between_restarts(tmp_path):
   directory.release()
   assert json.loads((directory.path / "config.json").read_text()) == capped(2.0, 3)
   error = rejection(directory.claim, capped(3.0, 4))
-  assert "config.rounds" in str(error) and "max_dollars" not in str(error)
+  assert "config.seed" in str(error) and "max_dollars" not in str(error)
 
 
 def test_prices_can_be_set_or_changed_between_restarts(tmp_path):

@@ -1,0 +1,108 @@
+"""What the phases of a run came to, counted from their records.
+
+The manifest of a phase repeats some of these numbers. They are not taken from there: what is shown,
+compared and exported is what the records say. Only the use of the teacher and the reasons for which
+replies were dropped are in no record; they are read from the manifest.
+"""
+
+import json
+from typing import Any
+
+from distill_jax import errors, plan, records
+from distill_jax.data import statistics
+from distill_jax.run_dir import phase_dir
+from distill_jax.run_dir.phase_dir import PhaseDir
+from distill_jax.run_dir.run_dir import RunDir
+
+VERDICTS, PAIRS, CONTRASTS = "verdicts.jsonl", "pairs.jsonl", "contrasts.jsonl"
+METRICS = "metrics.jsonl"
+MEASURED = "measured"  # fact of an evaluation: the round, weights, data and settings it is about
+
+
+def exam(phase: PhaseDir) -> dict[str, Any]:
+  """Returns accuracy, n and mistakes over all attempts of an exam."""
+  verdicts = _verdicts(phase, phase_dir.ATTEMPTS)
+  correct = sum(verdicts)
+  return {
+    "accuracy": correct / max(len(verdicts), 1),
+    "n": len(verdicts),
+    "mistakes": len(verdicts) - correct,
+  }
+
+
+def evaluation(phase: PhaseDir) -> dict[str, Any]:
+  """Returns accuracy, correct, low, high (95% Wilson interval) and n of an evaluation."""
+  return scores(_verdicts(phase, VERDICTS))
+
+
+def scores(verdicts: list[bool]) -> dict[str, Any]:
+  """Returns accuracy, correct, low, high (95% Wilson interval) and n of verdicts."""
+  correct, n = sum(verdicts), len(verdicts)
+  low, high = statistics.wilson(correct, n)
+  return {"accuracy": correct / max(n, 1), "correct": correct, "n": n, "low": low, "high": high}
+
+
+def _verdicts(phase: PhaseDir, name: str) -> list[bool]:
+  """Returns the field `correct` of each row, without reading its other fields."""
+  verdicts: list[bool] = []
+  for number, line in enumerate(_lines(phase, name), 1):
+    try:
+      verdicts.append(json.loads(line)["correct"] is True)
+    except (ValueError, KeyError, TypeError):
+      raise errors.data(f"{phase.path / name}:{number}: no verdict; restore the file") from None
+  return verdicts
+
+
+def count(phase: PhaseDir, name: str) -> int:
+  """Returns the number of records in a file of a phase."""
+  return len(_lines(phase, name))
+
+
+def _lines(phase: PhaseDir, name: str) -> list[bytes]:
+  file = phase.path / name
+  with phase_dir.report_os_errors(file):
+    return file.read_bytes().split(b"\n")[:-1] if file.exists() else []
+
+
+def training(phase: PhaseDir) -> dict[str, Any]:
+  """Returns steps (the sum over students) and loss (their mean, at the end; None without steps)."""
+  last = {row.student: row for row in phase.rows(METRICS, records.Metrics)}
+  losses = [row.loss for row in last.values()]
+  return {
+    "steps": sum(row.step for row in last.values()),
+    "loss": sum(losses) / len(losses) if losses else None,
+  }
+
+
+def teacher_use(phases: dict[str, PhaseDir]) -> dict[str, Any]:
+  """Returns calls, cache_hits, tokens and dollars of the teacher in some phases."""
+  used = [phase.facts.get("teacher", {}) for name, phase in phases.items() if name in plan.WRITERS]
+  return sum_by_key([{"calls": 0, "cache_hits": 0, "tokens": 0, "dollars": 0.0}, *used])
+
+
+def sum_by_key(parts: list[dict[str, Any]]) -> dict[str, Any]:
+  """Adds up dictionaries key by key."""
+  total: dict[str, Any] = {}
+  for part in parts:
+    for name, value in part.items():
+      total[name] = total.get(name, 0) + value
+  return total
+
+
+def weights(run_dir: RunDir, round_index: int) -> dict[str, str]:
+  """Returns {student: digest of its weights} at the end of a round; {} for the base."""
+  for index in range(round_index, -1, -1):
+    for name, phase in reversed(run_dir.finished(index).items()):
+      if name in plan.TRAINERS and phase.facts["steps"] > 0:
+        return phase.facts["weights"]
+  return {}
+
+
+def final(run_dir: RunDir, split: str, round_index: int) -> dict[str, Any] | None:
+  """Returns the scores of a round's student in the final test; None if it was not tested."""
+  phase = run_dir.final(split)
+  if not phase.finished:
+    return None
+  measured = phase.facts[MEASURED]
+  of = (round_index, weights(run_dir, round_index))
+  return evaluation(phase) if (measured["round"], measured["weights"]) == of else None

@@ -1,0 +1,97 @@
+"""What a run remembers about its start, in the manifest of its directory, and checks on restarts.
+
+questions   digest of each split: the data may move, but not change
+teachers    name of each server in cache keys: the server may move
+positions   length of a learned position table: evaluate.max_new_tokens may change
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable
+
+from distill_jax import errors, records
+from distill_jax.run_dir.run_dir import RunDir
+from distill_jax.runtime import base_model
+from distill_jax.runtime.context import RunContext
+from distill_jax.settings import Settings, Teacher
+from distill_jax.tasks.task import SPLITS
+from distill_jax.teacher import pool
+
+QUESTIONS, TEACHERS = "questions", "teachers"
+
+
+def check_start(ctx: RunContext) -> None:
+  """Remembers the questions of a new run; compares them if the run was started before.
+
+  Raises:
+    UserError: The data differ from those that the run was started with.
+  """
+  if base_model.POSITIONS not in ctx.run_dir.facts:
+    ctx.run_dir.note(base_model.POSITIONS, base_model.max_row_length(ctx.settings))
+  if QUESTIONS not in ctx.run_dir.facts:
+    ctx.run_dir.note(QUESTIONS, question_digests(ctx))
+  else:
+    check_questions(ctx)
+
+
+def check_questions(ctx: RunContext) -> None:
+  """Compares the questions with those that the run was started with.
+
+  Raises:
+    UserError: They differ.
+  """
+  known, current = ctx.run_dir.facts.get(QUESTIONS, {}), question_digests(ctx)
+  changed = [name for name in known | current if known.get(name) != current.get(name)]
+  if known and changed:
+    task = ctx.settings.task
+    source = task.path or task.hub or task.name
+    if all(name.startswith("cross/") for name in changed):
+      cross = ctx.settings.cross
+      source = cross.path or cross.hub or cross.name
+    raise errors.data(
+      f"{source} does not hold the questions that {ctx.run_dir.path} was started with "
+      f"({', '.join(changed)} differ): restore them, name the right files with "
+      "--config.task.path, or use another --workdir"
+    )
+
+
+def question_digests(ctx: RunContext) -> dict[str, str]:
+  """Returns {split: digest of its questions}, without empty splits."""
+  splits = {name: ctx.task.problems(name) for name in SPLITS}
+  later = ctx.round_task(1)
+  if later is not ctx.task:
+    splits |= {f"cross/{name}": later.problems(name) for name in ("train", "test")}
+  return {name: digest(problems) for name, problems in splits.items() if problems}
+
+
+def digest(problems: Iterable[records.Problem]) -> str:
+  """Returns the SHA-256 of questions with everything that is known about them, in order."""
+  total = hashlib.sha256()
+  for problem in problems:
+    total.update(f"{records.dump(problem)}\n".encode())
+  return total.hexdigest()
+
+
+def name_servers(settings: Settings, run_dir: RunDir) -> Settings:
+  """Returns the settings in which a server that has moved keeps its name in cache keys.
+
+  A server without a `teacher.identity` is named by the address that the run was started with. It is
+  remembered if this process has claimed the directory.
+  """
+  known: dict[str, str] = run_dir.facts.get(TEACHERS, {})
+  teachers = {pool.MAIN: settings.teacher, **settings.teachers}
+  addresses = {name: _address(t) for name, t in teachers.items() if t.kind == "openai"}
+  if run_dir.claimed and (new := addresses | known) != known:
+    run_dir.note(TEACHERS, new)
+  named = {
+    name: dataclasses.replace(teacher, identity=known[name])
+    for name, teacher in teachers.items()
+    if name in addresses and known.get(name, addresses[name]) != addresses[name]
+    if not teacher.identity
+  }
+  main = named.pop(pool.MAIN, settings.teacher)
+  return dataclasses.replace(settings, teacher=main, teachers={**settings.teachers, **named})
+
+
+def _address(teacher: Teacher) -> str:
+  return teacher.base_url.rstrip("/") or ("files" if teacher.batch == "files" else "")
