@@ -69,10 +69,11 @@ def damage(file: pathlib.Path, entry: dict[str, Any], *, hashes: bool) -> str:
 
 
 def encode(facts: dict[str, Any], files: dict[str, Any]) -> bytes:
-  """Returns a manifest, with a digest of its own content."""
+  """Returns a manifest, with a digest of its own content. Raises ValueError for infinite facts."""
   content = {"facts": facts, "files": files}
-  digest = of_text(json.dumps(content, sort_keys=True))
-  return (json.dumps(content | {"sha256": digest}, indent=1, sort_keys=True) + "\n").encode()
+  digest = of_text(json.dumps(content, sort_keys=True, allow_nan=False))
+  text = json.dumps(content | {"sha256": digest}, indent=1, sort_keys=True, allow_nan=False)
+  return f"{text}\n".encode()
 
 
 def decode(content: bytes) -> dict[str, Any] | None:

@@ -105,7 +105,9 @@ class PhaseDir:
         for f in self.path.iterdir()
         if f.is_file() and not _is_internal(f.name)
       }
-    write_bytes(self.path / MANIFEST, digests.encode(facts, files))
+    with _report_infinite(self.path / MANIFEST):
+      content = digests.encode(facts, files)
+    write_bytes(self.path / MANIFEST, content)
     self.__dict__.pop("_manifest", None)
 
   def discard(self) -> None:
@@ -142,15 +144,8 @@ class PhaseDir:
 
 def write_json(path: Path, value: object) -> None:
   """Writes a JSON file with sorted keys, atomically. Raises UserError if it cannot."""
-  try:
+  with _report_infinite(path):
     text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
-  except ValueError as error:
-    if "not JSON compliant" not in str(error):
-      raise
-    raise errors.data(
-      f"{path}: a number is infinite or not a number, so training diverged; lower the learning rate"
-      " and use a new --workdir"
-    ) from None
   write_bytes(path, (text + "\n").encode())
 
 
@@ -220,6 +215,20 @@ def report_os_errors(path: Path) -> Iterator[None]:
     else:
       remedy = "fix this and re-run the same command"
     raise errors.data(f"{path}: {reason}; no finished work is lost: {remedy}") from error
+
+
+@contextlib.contextmanager
+def _report_infinite(path: Path) -> Iterator[None]:
+  """Turns the error of a number that JSON does not have into a UserError."""
+  try:
+    yield
+  except ValueError as error:
+    if "not JSON compliant" not in str(error):
+      raise
+    raise errors.data(
+      f"{path}: a number is infinite or not a number, so training diverged; lower the learning rate"
+      " and use a new --workdir"
+    ) from None
 
 
 def _encode(rows: Iterable[records.Record]) -> bytes:
