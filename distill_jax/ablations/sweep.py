@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from distill_jax import errors
+from distill_jax import disk, errors
 from distill_jax.cli import args
 from distill_jax.config import recipes, values
 from distill_jax.config.read import read_settings
@@ -83,9 +83,9 @@ class PlannedRun:
     if not (self.run_dir / "summary.json").exists():
       return False
     try:
-      stored = json.loads((self.run_dir / "config.json").read_bytes())
+      stored = json.loads(disk.read_bytes(self.run_dir / "config.json"))
       stored["teacher"]["cache"] = self.config["teacher"]["cache"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
       return False
     return stored == self.config
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from distill_jax import console, errors, teacher
+from distill_jax import console, disk, errors, teacher
 from distill_jax.teacher import types
 from distill_jax.teacher.store import cache, jsonl
 
@@ -85,10 +85,10 @@ def locate(workdir: str, file: str) -> tuple[pathlib.Path, str]:
     return pathlib.Path(file), ""
   config = pathlib.Path(workdir) / "config.json"
   try:
-    shared = json.loads(config.read_bytes())["teacher"]["cache"]
+    shared = json.loads(disk.read_bytes(config))["teacher"]["cache"]
   except FileNotFoundError:
     raise errors.usage(f"{workdir} is not a run directory (no config.json)") from None
-  except (OSError, ValueError, KeyError, TypeError) as error:
+  except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
     raise errors.data(f"{config} cannot be read ({error})") from None
   if shared:
     return pathlib.Path(shared), os.path.realpath(workdir)

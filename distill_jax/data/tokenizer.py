@@ -6,7 +6,7 @@ import pathlib
 import shutil
 from collections.abc import Iterable
 
-from distill_jax import errors
+from distill_jax import disk, errors
 
 # transformers otherwise warns at import that torch is missing.
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -131,6 +131,9 @@ class Tokenizer:
     """
     shown_as = shown_as or path
     try:
+      for file in pathlib.Path(path).iterdir():
+        if not file.is_dir():
+          disk.check_regular(file)
       self._fast = transformers.AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)
     except Exception as error:  # two libraries, and whatever the files make them raise
       reason = str(error).strip().splitlines()[:1] or [type(error).__name__]

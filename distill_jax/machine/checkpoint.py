@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from absl import logging as absl_logging
 from orbax import checkpoint as orbax
 
-from distill_jax import errors
+from distill_jax import disk, errors
 
 MANIFEST = "MANIFEST.json"
 
@@ -104,7 +104,7 @@ class Checkpoints:
 
   def _read(self, step: int, like: Tree) -> Tree:
     path = self._path / str(step)
-    saved, expected = json.loads((path / MANIFEST).read_bytes())["arrays"], _arrays(like)
+    saved, expected = json.loads(disk.read_bytes(path / MANIFEST))["arrays"], _arrays(like)
     for name in sorted(saved.keys() | expected.keys()):
       if saved.get(name) != expected.get(name):
         raise errors.data(
@@ -221,9 +221,9 @@ def _write_manifest(step_dir: pathlib.Path, arrays: dict[str, str]) -> None:
 def _damage(step_dir: pathlib.Path) -> str | None:
   """What is wrong with a finished checkpoint, or None."""
   try:
-    files = json.loads((step_dir / MANIFEST).read_bytes())["files"]
+    files = json.loads(disk.read_bytes(step_dir / MANIFEST))["files"]
     expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
-  except (OSError, ValueError, KeyError, TypeError, AttributeError):
+  except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
     return f"{step_dir / MANIFEST} is unreadable"
   for name, (size, digest) in expected.items():
     file = step_dir / name

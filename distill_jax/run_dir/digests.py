@@ -11,6 +11,8 @@ import pathlib
 import time
 from typing import Any
 
+from distill_jax import disk
+
 # A file that was changed this recently may change again without a new time stamp.
 CLOCK_TICK = 20_000_000  # nanoseconds; time stamps of local file systems advance by up to 10 ms
 COARSE_TICK = 2_000_000_000  # of file systems that store whole seconds
@@ -20,7 +22,7 @@ _known: dict[tuple[int, ...], str] = {}
 
 def sha256(file: str | os.PathLike[str]) -> str:
   """Returns the SHA-256 of a file; reads the file only if it has changed since the last call."""
-  with open(file, "rb") as opened:
+  with disk.open_regular(file) as opened:
     key = _identity(os.fstat(opened.fileno()))
     if key in _known:
       return _known[key]

@@ -7,7 +7,7 @@ with (`distill-jax show`). No phase reads it.
 import pathlib
 from collections.abc import Iterable
 
-from distill_jax import errors, records
+from distill_jax import disk, errors, records
 from distill_jax.run_dir import phase_dir
 
 QUESTIONS = "questions.jsonl"
@@ -35,7 +35,7 @@ def write(run_dir: pathlib.Path, problems: Iterable[tuple[str, records.Problem]]
   content = "".join(records.dump(question) + "\n" for question in questions).encode("ascii")
   file = run_dir / QUESTIONS
   with phase_dir.report_os_errors(file):
-    if file.exists() and file.read_bytes() == content:
+    if file.exists() and disk.read_bytes(file) == content:
       return
   phase_dir.write_bytes(file, content)
 
@@ -64,7 +64,7 @@ def read_records(file: pathlib.Path, kind: type[records.R]) -> list[records.R]:
     UserError: The file is missing or a line is damaged. The message names file:line.
   """
   with phase_dir.report_os_errors(file):
-    content = file.read_bytes()
+    content = disk.read_bytes(file)
   lines = content.split(b"\n")[:-1]
   return [
     records.load(kind, line.decode("ascii", "backslashreplace"), f"{file}:{number}")

@@ -2,6 +2,7 @@
 
 import pathlib
 
+from distill_jax import disk
 from distill_jax.run_dir import phase_dir
 
 README = "README.md"
@@ -55,6 +56,6 @@ def write(run_dir: pathlib.Path) -> None:
   """Writes README.md, atomically, unless it already has this content."""
   file = run_dir / README
   with phase_dir.report_os_errors(file):
-    if file.exists() and file.read_bytes() == TEXT.encode():
+    if file.exists() and disk.read_bytes(file) == TEXT.encode():
       return
   phase_dir.write_bytes(file, TEXT.encode())

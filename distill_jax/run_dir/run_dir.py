@@ -127,7 +127,7 @@ class RunDir:
     """Appends to changes.jsonl, on a line of its own if a kill has torn the last one."""
     file = self.path / CHANGES
     with report_os_errors(file):
-      content = file.read_bytes() if file.exists() else b""
+      content = disk.read_bytes(file) if file.exists() else b""
     start = "" if not content or content.endswith(b"\n") else "\n"
     append_bytes(file, (start + "".join(f"{line}\n" for line in lines)).encode())
 
@@ -214,7 +214,7 @@ class RunDir:
   def _manifest(self) -> dict[str, Any]:
     file = self.path / MANIFEST
     with report_os_errors(file):
-      manifest = digests.decode(file.read_bytes()) if file.exists() else None
+      manifest = digests.decode(disk.read_bytes(file)) if file.exists() else None
     if manifest is None:
       state = "damaged" if file.exists() else "missing"
       raise errors.data(f"{file} is {state}; restore it, or start again with another --workdir")
@@ -271,10 +271,10 @@ class RunDir:
   def seconds(self) -> float:
     """Run time in seconds, over all restarts. Only shown: a damaged seconds.json counts as 0."""
     try:
-      stored = json.loads((self.path / SECONDS).read_bytes())
+      stored = json.loads(disk.read_bytes(self.path / SECONDS))
       seconds = float(stored["seconds"])
       intact = stored["sha256"] == digests.of_text(repr(seconds))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
       return 0.0
     return seconds if intact and math.isfinite(seconds) else 0.0
 

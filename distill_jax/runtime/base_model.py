@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Sequence
 from typing import Any
 
-from distill_jax import errors, students
+from distill_jax import disk, errors, students
 from distill_jax.machine import hf, hf_read
 from distill_jax.run_dir import phase_dir
 from distill_jax.run_dir.run_dir import RunDir
@@ -131,8 +131,8 @@ def _copy_config(source: pathlib.Path, copy_dir: pathlib.Path) -> None:
 
 def _read_copied(file: pathlib.Path) -> Any:
   try:
-    return json.loads(file.read_bytes())
-  except (OSError, ValueError):
+    return json.loads(disk.read_bytes(file))
+  except (OSError, ValueError, RecursionError):
     raise errors.data(
       f"{file} is missing or damaged: restore it, or start again with another --workdir"
     ) from None

@@ -8,7 +8,7 @@ replies were dropped are in no record; they are read from the manifest.
 import json
 from typing import Any
 
-from distill_jax import errors, plan, records
+from distill_jax import disk, errors, plan, records
 from distill_jax.data import statistics
 from distill_jax.run_dir import phase_dir
 from distill_jax.run_dir.phase_dir import PhaseDir
@@ -48,7 +48,7 @@ def _verdicts(phase: PhaseDir, name: str) -> list[bool]:
   for number, line in enumerate(_lines(phase, name), 1):
     try:
       verdicts.append(json.loads(line)["correct"] is True)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
       raise errors.data(f"{phase.path / name}:{number}: no verdict; restore the file") from None
   return verdicts
 
@@ -61,7 +61,7 @@ def count(phase: PhaseDir, name: str) -> int:
 def _lines(phase: PhaseDir, name: str) -> list[bytes]:
   file = phase.path / name
   with phase_dir.report_os_errors(file):
-    return file.read_bytes().split(b"\n")[:-1] if file.exists() else []
+    return disk.read_bytes(file).split(b"\n")[:-1] if file.exists() else []
 
 
 def training(phase: PhaseDir) -> dict[str, Any]:
