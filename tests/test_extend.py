@@ -184,18 +184,14 @@ def test_data_may_move_but_not_change(tmp_path):
     "opening": ("demonstrate", "train"), "each_round": (), "train__losses__triplet": 0.0,
   }  # fmt: skip
 
-  def run_on(path, **changes):
-    c = test_rounds.config(**options | {"task__path": path} | changes)
-    defaults = test_rounds.quickstart.base.get_config().to_dict()
-    c = {**c, **{name: defaults[name] for name in ("world", "teacher", "feedback", "contrast")}}
-    for group, names in (("exam", ("questions", "samples")), ("triplet", tuple(c["triplet"]))):
-      c[group] = {**c[group], **{name: defaults[group][name] for name in names}}
+  def run_on(path):
+    c = test_rounds.config(**options, task__path=path)
     return commands.run(read_settings(c), c, str(tmp_path / "run"))
 
   first = run_on(gsm8k(tmp_path / "here", 1))
   again = run_on(gsm8k(tmp_path / "there", 1))
   assert again["rounds"] == first["rounds"] and again["test"] == first["test"]
-  with pytest.raises(errors.UserError, match="other.*does not hold the questions.*train"):
+  with pytest.raises(errors.UserError, match=r"other.*does not hold the questions.*train"):
     run_on(gsm8k(tmp_path / "other", 2))
   (tmp_path / "there" / "test.jsonl").write_text(
     (tmp_path / "there" / "test.jsonl").read_text().replace("#### 2", "#### 3")
@@ -226,6 +222,8 @@ def test_sample_numbers_never_meet_and_do_not_depend_on_the_number_of_rounds():
     assert used[3] == used[9]
     taken = [n for first, count in used[3] for n in range(first, first + count)]
     assert len(taken) == len(set(taken))
+    if "demonstrate" not in each_round:
+      assert sorted(taken) == list(range(len(taken)))
 
 
 def served(url, **changes) -> Settings:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from distill_jax import records
+from distill_jax import disk, records
 from distill_jax.phases import exam
 from distill_jax.run_dir.phase_dir import PhaseDir, write_json
 from distill_jax.runtime import results, resume
@@ -43,8 +43,8 @@ def discard_outdated(
     stored = out.facts[results.MEASURED]
   else:
     try:
-      stored = json.loads((out.path / MEASURED).read_bytes())
-    except (OSError, ValueError):
+      stored = json.loads(disk.read_bytes(out.path / MEASURED))
+    except (OSError, ValueError, RecursionError):
       stored = None
   if stored != measured(ctx, problems, round_index):
     name = out.path.relative_to(ctx.run_dir.path)
