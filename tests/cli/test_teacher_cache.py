@@ -217,7 +217,9 @@ def test_prune_counts_first_and_deletes_only_with_yes(full, capsys):
 
 def test_prune_by_age(full, capsys):
   db = sqlite3.connect(full)
-  db.execute("update replies set time = '2001-01-01T00:00:00+00:00' where sample = 0")
+  db.execute(
+    "update replies set time = '2001-01-01T00:00:00+00:00', digest = null where sample = 0"
+  )
   db.commit()
   db.close()
   assert run("prune", f"--cache={full}", "--older_than=30", "--yes") == 0

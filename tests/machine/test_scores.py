@@ -1,5 +1,6 @@
 """Log-probabilities that were computed once are found again, by this process and by others."""
 
+import contextlib
 import multiprocessing
 import sqlite3
 
@@ -83,6 +84,38 @@ def test_an_invalid_file_is_rejected_with_its_name_and_the_setting(tmp_path, spo
     store.add({"new": (1.0, 2.0)})
   assert caught.value.code == errors.DATA
   assert str(path) in str(caught.value) and "config.pair.cache" in str(caught.value)
+
+
+def test_a_changed_byte_is_noticed_or_has_no_effect(tmp_path):
+  path, entries = tmp_path / "s.sqlite", {"a": (-1.5, -2.5), "b": (-3.25, -4.0)}
+  with scores.Scores(path) as store:
+    store.add(entries)
+  content, noticed = path.read_bytes(), 0
+  for position in [n for n, byte in enumerate(content) if byte][::3]:
+    path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
+    try:
+      with scores.Scores(path) as store:
+        known = store.known("ab")
+    except errors.UserError as error:
+      assert str(path) in str(error)
+      noticed += 1
+    else:
+      assert known.items() <= entries.items()
+  assert noticed > 40
+
+
+def test_an_older_file_gets_digests(tmp_path):
+  path = tmp_path / "s.sqlite"
+  with contextlib.closing(sqlite3.connect(path)) as db, db:
+    db.execute("CREATE TABLE scores (key TEXT PRIMARY KEY, chosen REAL, rejected REAL)")
+    db.execute("INSERT INTO scores VALUES ('a', -1.5, -2)")
+  for _ in range(2):
+    with scores.Scores(path) as store:
+      assert store.known("a") == {"a": (-1.5, -2.0)}
+  with contextlib.closing(sqlite3.connect(path)) as db, db:
+    db.execute("UPDATE scores SET chosen = -1.25")
+  with scores.Scores(path) as store, pytest.raises(errors.UserError, match="pair 'a' have changed"):
+    store.known("a")
 
 
 def test_a_missing_directory_is_rejected_with_the_setting(tmp_path):

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from distill_jax import disk, errors
 from distill_jax.teacher import types
-from distill_jax.teacher.store import marker, rows, tables
+from distill_jax.teacher.store import marker, rows, seals, tables
 
 KEY_VERSION = 1  # part of every key: a new version finds no old reply
 KEYS_PER_QUERY = 500
@@ -151,7 +151,10 @@ class ReplyCache:
     """Records that a phase asks for these replies."""
     phase = run_phase.columns()
     with self.transaction() as db:
-      db.executemany("insert or ignore into asked values (?, ?, ?, ?)", [(*phase, k) for k in keys])
+      db.executemany(
+        "insert or ignore into asked(run, round, phase, key) values (?, ?, ?, ?)",
+        [(*phase, key) for key in keys],
+      )
 
   def store(
     self, request: str, outcomes: Mapping[tuple[int, str], Outcome], run_phase: RunPhase
@@ -180,7 +183,8 @@ class ReplyCache:
     """Counts HTTP requests that are about to be sent, `retries` of them not for the first time."""
     with self.transaction() as db:
       db.execute(
-        "insert into sent values (?, ?, ?, ?, ?) on conflict do update set"
+        "insert into sent(run, round, phase, requests, retries) values (?, ?, ?, ?, ?)"
+        " on conflict do update set"
         " requests = requests + excluded.requests, retries = retries + excluded.retries",
         (*run_phase.columns(), requests, retries),
       )
@@ -278,15 +282,31 @@ class ReplyCache:
     with self._sqlite_errors():
       self._db.text_factory = lambda raw: raw.decode("utf-8", "surrogatepass")
       disk.prepare_sqlite(self._db, self.path)
-      problem = self._db.execute("pragma quick_check(1)").fetchone()[0]
+      seals.prepare(self._db)
+      problem = self._db.execute("pragma integrity_check(1)").fetchone()[0]
       if problem != "ok":
         raise sqlite3.DatabaseError(problem)
       with self.reading():  # version and tables from one snapshot
         version = self._version()
       disk.select_journal(self._db, self.path)
       self._db.execute("pragma synchronous = full")
+      if version:
+        self._check_rows()
       if version != tables.VERSION:
         self._migrate()
+      elif seals.are_missing(self._db):
+        with self.transaction() as db:
+          seals.add(db)
+      seals.install_triggers(self._db)
+
+  def _check_rows(self) -> None:
+    """Compares every row with its digest. Raises UserError if one is damaged."""
+    if row := seals.damage(self._db):
+      raise errors.data(
+        f"teacher cache {self.path} is damaged: a row of {row} has changed since it was written;"
+        f' restore a copy of the file, or run `sqlite3 {self.path} "delete from {row}"` and go on'
+        " without this row"
+      )
 
   def _version(self) -> int:
     """The version of the tables; 0 for an empty file. Raises UserError if the file is not ours."""
@@ -316,6 +336,7 @@ class ReplyCache:
       version = self._version()
       if version != tables.VERSION:  # else another process was first
         tables.migrate(db, version)
+        seals.add(db, refresh=True)
 
   @contextlib.contextmanager
   def transaction(self) -> Iterator[sqlite3.Connection]:

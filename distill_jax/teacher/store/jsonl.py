@@ -17,7 +17,7 @@ from typing import IO
 
 from distill_jax import disk, errors
 from distill_jax.teacher import types
-from distill_jax.teacher.store import cache, rows, tables
+from distill_jax.teacher.store import cache, rows, seals, tables
 
 KIND = "teacher cache"
 READABLE = (2, 3, tables.VERSION)  # versions that `import_file` reads; see `_current_columns`
@@ -100,7 +100,7 @@ def import_file(store: cache.ReplyCache, path: str | pathlib.Path, run: str) -> 
   columns = _columns(store)
   try:
     with disk.open_regular(path) as file, store.transaction() as db:
-      before, count, ended, version = db.total_changes, 0, False, 0
+      new, count, ended, version = 0, 0, False, 0
       for number, line in enumerate(file, 1):
         where = f"{path}:{number}"
         row = _read_line(line, where, is_header=number == 1)
@@ -116,20 +116,24 @@ def import_file(store: cache.ReplyCache, path: str | pathlib.Path, run: str) -> 
               " imported"
             )
         else:
-          _insert(db, columns, _current_columns(row, version), where, run)
+          new += _insert(db, columns, _current_columns(row, version), where, run)
           count += 1
       if not ended:
         raise errors.data(
           f"{path} breaks off after {count} rows; nothing was imported: export it again"
         )
-      return db.total_changes - before, count
+      return new, count
   except OSError as error:
     raise errors.data(f"{path} cannot be read ({error.strerror or error})") from None
 
 
 def _columns(store: cache.ReplyCache) -> Columns:
   return {
-    table: {row[1]: _TYPES[row[2].lower()] for row in store.query(f"pragma table_info({table})")}
+    table: {
+      row[1]: _TYPES[row[2].lower()]
+      for row in store.query(f"pragma table_info({table})")
+      if row[1] != seals.COLUMN
+    }
     for table in TABLES
   }
 
@@ -179,8 +183,12 @@ def _not_an_export(path: str | pathlib.Path) -> errors.UserError:
   )
 
 
-def _insert(db: sqlite3.Connection, columns: Columns, row: dict, where: str, run: str) -> None:
-  """Inserts a row unless it exists. Raises UserError if the row is invalid."""
+def _insert(db: sqlite3.Connection, columns: Columns, row: dict, where: str, run: str) -> int:
+  """Inserts a row unless it exists; returns the number of new rows.
+
+  Raises:
+    UserError: The row is invalid.
+  """
   table = row.pop("table", None)
   types_ = columns.get(table) if isinstance(table, str) else None
   if types_ is None or set(row) != set(types_):
@@ -199,13 +207,13 @@ def _insert(db: sqlite3.Connection, columns: Columns, row: dict, where: str, run
   values = [_bindable(row[name]) for name in types_]
   if table == "failed_before":  # has no primary key
     same = " and ".join(f"{n} is {mark}" for n, mark in zip(types_, marks, strict=True))
-    db.execute(
+    return db.execute(
       f"insert into {table}({names}) select {', '.join(marks)}"
       f" where not exists (select 1 from {table} where {same})",
       (*values, *values),
-    )
-  else:
-    db.execute(f"insert or ignore into {table}({names}) values ({', '.join(marks)})", values)
+    ).rowcount
+  insert = f"insert or ignore into {table}({names}) values ({', '.join(marks)})"
+  return db.execute(insert, values).rowcount
 
 
 def _check_reply(row: dict, where: str) -> None:
