@@ -5,6 +5,7 @@ characters are replaced.
 """
 
 import contextlib
+import json
 import re
 import sys
 import threading
@@ -44,6 +45,14 @@ def plain(text: str) -> str:
   """
   text = _ESCAPES.sub("", text.replace("\r\n", "\n")).expandtabs(2)
   return "".join(c if c == "\n" or not _unprintable(c) else "\ufffd" for c in text)
+
+
+def json_line(value: object) -> str:
+  """Returns a value as one line of valid JSON: infinite numbers and NaN become null."""
+  try:
+    return json.dumps(value, allow_nan=False)
+  except ValueError:
+    return json.dumps(json.loads(json.dumps(value), parse_constant=lambda _: None))
 
 
 def _unprintable(c: str) -> bool:

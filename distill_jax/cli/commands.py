@@ -145,7 +145,7 @@ def evaluate(settings: Settings, *, workdir: str, round: int, split: str) -> dic
     round_index = select_round(ctx, round)
     out = RunDir(scratch).final(split)
     evaluation.score(ctx, out, problems, split, round_index=round_index)
-    print(json.dumps({"round": round_index, "task": ctx.task.name, **out.facts}))
+    print(console.json_line({"round": round_index, "task": ctx.task.name, **out.facts}))
     return out.facts
 
 
@@ -202,7 +202,7 @@ def sample(
       "tokens": transcript.tokens,
       "logprob": transcript.logprob,
     }
-    print(json.dumps(row))
+    print(console.json_line(row))
 
 
 def export(

@@ -5,7 +5,6 @@ formatted as text; otherwise, each is one JSON object.
 """
 
 import dataclasses
-import json
 import pathlib
 import re
 import sys
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 from distill_jax import console, errors, records
 from distill_jax.run_dir import questions
 from distill_jax.run_dir.phase_dir import ATTEMPTS, RATIONALES, PhaseDir
+from distill_jax.run_dir.run_dir import RunDir
 from distill_jax.tasks.task import Task
 
 FILTERS = ("wrong", "right", "cut", "unread", "all")
@@ -60,7 +60,8 @@ def run(workdir: str, round_index: int, phase: str, which: str, count: int, prob
     problem: Id of the only question to show; "" = all.
 
   Raises:
-    UserError: The run has no such round, phase or question, or its rows have nothing to filter by.
+    UserError: The run has no such round, phase or question, its rows cannot be filtered, or a file
+      is damaged.
   """
   if which not in FILTERS:
     raise errors.usage(f"--filter={which} is unknown; choose one of {', '.join(FILTERS)}")
@@ -72,6 +73,7 @@ def run(workdir: str, round_index: int, phase: str, which: str, count: int, prob
   if not (run_dir / "config.json").is_file():
     raise errors.usage(f"{workdir} is not a run directory (no config.json)")
   rows = select(run_dir, round_index, phase or EXAM)
+  RunDir(run_dir).verify_own()
   finished = PhaseDir(rows.file.parent).verify()
   known = questions.read(run_dir)
   if problem and problem not in known:
@@ -92,7 +94,7 @@ def run(workdir: str, round_index: int, phase: str, which: str, count: int, prob
     _print_pretty(rows, listed, f"{which}: {len(matching)} of {len(shown)} rows{state}{rest}")
     return
   for item in listed:
-    print(json.dumps(_as_json(rows, item)))
+    print(console.json_line(_as_json(rows, item)))
 
 
 def select(run_dir: pathlib.Path, round_index: int, phase: str) -> Rows:

@@ -21,7 +21,10 @@ them when its command is run again.
 | `config.json` | every setting of the run |
 | `questions.jsonl` | every question: ID, split, question, choices, gold answer, sub-questions |
 | `summary.json` | results: a row per round, and the final scores; written at the end |
+| `manifest.json` | size and SHA-256 of the run's own files, and digests of its questions |
+| `changes.jsonl` | settings that were changed between restarts: time, key, old and new value |
 | `teacher.sqlite` | the teacher's replies and what they cost (`distill-jax teacher cache show`) |
+| `teacher.json` | which cache holds the replies: without it, a deleted cache would go unnoticed |
 | `batches/` | requests and results of the Batch API or of an offline server |
 | `references.sqlite` | reference log-probabilities of preference pairs |
 | `tokenizer/` | the student's tokenizer |
@@ -36,6 +39,7 @@ Each phase has a directory with some of these files:
 | --- | --- | --- |
 | `manifest.json` | all | written last: results, and the size and SHA-256 of each file |
 | `attempts.jsonl` | exam, evaluate, final | what the student wrote, its answer and its verdict |
+| `measured.json` | evaluate, final | the round, weights, data and settings that are scored |
 | `verdicts.jsonl` | evaluate, final | the verdict on each question, after the vote |
 | `rationales.jsonl` | demonstrate, feedback, rationalize | what the student is trained on |
 | `hinted.jsonl` | rationalize | attempts of the student that was told the answer |

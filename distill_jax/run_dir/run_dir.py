@@ -168,15 +168,21 @@ class RunDir:
     Raises:
       UserError: A file is missing or damaged. The message names it, and what to do.
     """
-    if self.started and (damage := self._damage() and self._damage()):  # twice: it may be changing
-      raise errors.data(f"{damage}; restore it, or start again with another --workdir")
+    self.verify_own()
     for phase in self.phases():
       phase.verify()
+
+  def verify_own(self) -> None:
+    """Does what `verify` does, but only for files that belong to no phase."""
+    if self.started and (damage := self._damage() and self._damage()):  # twice: it may be changing
+      raise errors.data(f"{damage}; restore it, or start again with another --workdir")
 
   def _damage(self) -> str:
     """Returns what is wrong with one of the run's own files, or ""."""
     for name, entries in self._manifest()["files"].items():
       file = self.path / name
+      if name == QUESTIONS and not file.exists():
+        continue  # the run writes it again
       with report_os_errors(file):
         found = [digests.damage(file, entry, hashes=True) for entry in entries]
       if all(found):

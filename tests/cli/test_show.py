@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from distill_jax import errors, records
+from distill_jax import console, errors, records
 from distill_jax.cli import main as cli
 from distill_jax.run_dir import questions, readme
 from distill_jax.run_dir.run_dir import RunDir
@@ -48,10 +48,12 @@ EXAMPLE = records.Example("t/train/1", "Q", "A")
 def run_dir(tmp_path) -> RunDir:
   """An unfinished run with rows of every kind."""
   run = RunDir(tmp_path / "run")
-  run.write_json("config.json", {})
+  run.claim({})
   questions.write(run.path, [(p.split, p) for p in PROBLEMS])
   run.phase(0, 1, "exam").write("attempts.jsonl", ATTEMPTS[1:2])
   run.phase(0, 1, "exam").finish({})
+  run.seal()
+  run.release()
   run.phase(1, 0, "exam").write("attempts.jsonl", ATTEMPTS)
   run.phase(1, 1, "feedback").write("rationales.jsonl", [RATIONALE])
   run.phase(1, 2, "pair").write("pairs.jsonl", [PAIR])
@@ -204,6 +206,25 @@ def test_a_damaged_row_of_a_finished_phase_is_an_error(run_dir, capsys):
   assert str(file) in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["questions.jsonl", "config.json", "manifest.json"])
+def test_a_damaged_file_of_the_run_is_an_error(run_dir, capsys, name):
+  file = run_dir.path / name
+  content = bytearray(file.read_bytes())
+  content[len(content) // 2] ^= 1
+  file.write_bytes(content)
+  assert cli.main(["show", f"--workdir={run_dir.path}"]) == errors.DATA
+  assert str(file) in capsys.readouterr().err
+
+
+def test_a_number_that_json_does_not_have_is_not_passed_on(run_dir, capsys):
+  file = run_dir.path / "round_01" / "0_exam" / "attempts.jsonl"
+  file.write_bytes(file.read_bytes().replace(b"-1.5", b"NaN", 1))
+  assert cli.main(["show", f"--workdir={run_dir.path}"]) == errors.DATA
+  captured = capsys.readouterr()
+  assert f"{file}:1: not JSON" in captured.err and captured.out == ""
+  assert console.json_line({"a": [float("nan"), 1.5]}) == '{"a": [null, 1.5]}'
+
+
 def test_show_does_not_import_jax(run_dir):
   program = (
     "import sys; from distill_jax.cli import main;"
@@ -231,7 +252,8 @@ def test_questions_are_written_once_and_read_back(tmp_path):
 def test_the_readme_names_every_file_that_a_run_writes(tmp_path):
   readme.write(tmp_path)
   text = (tmp_path / readme.README).read_text()
-  for name in ("config.json", "questions.jsonl", "attempts.jsonl", "manifest.json", "round_00/"):
+  names = ("config.json", "questions.jsonl", "attempts.jsonl", "manifest.json", "round_00/")
+  for name in (*names, "changes.jsonl", "teacher.json", "measured.json"):
     assert f"`{name}`" in text
 
 
