@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import re
 import shutil
 import sqlite3
 
@@ -163,6 +164,62 @@ def test_a_damaged_phase_can_be_removed_and_repeated_without_paying_again(copied
   summary, _ = run(copied)
   assert file.read_bytes() == content and replies(copied) == before
   assert summary["rounds"] == finished[0]["rounds"] and summary["test"] == finished[0]["test"]
+
+
+def written(workdir) -> list:
+  """Returns the files that every command checks when it opens a run: one of each kind."""
+  skipped = {"README.md", "summary.json", "seconds.json", "teacher.json", "teacher.sqlite"}
+  found = {}
+  for file in sorted(workdir.rglob("*")):
+    parts = file.relative_to(workdir).parts
+    weights = "student" in parts  # compared with their digests when they are loaded
+    if file.is_file() and file.stat().st_size and not weights and not skipped & set(parts):
+      kind = re.sub(r"\d+", "N", "/".join(parts))
+      found[kind if not file.name.startswith(".") else None] = file
+  found.pop(None, None)
+  return list(found.values())
+
+
+def test_a_flipped_byte_in_any_kind_of_record_is_named_by_every_command(copied):
+  """The same for all kinds of files, weights included: tests/faults/test_flips.py."""
+  c = test_rounds.config(**SMALL)
+  options = {"workdir": str(copied), "round": -1}
+  settings = read_settings(c)
+  commands_of_a_run = (
+    lambda: commands.run(settings, c, str(copied)),
+    lambda: commands.evaluate(settings, split="test", **options),
+    lambda: commands.sample(
+      settings, question="2 + 2?", questions="", samples=1, temperature=0.0, **options
+    ),
+    lambda: commands.export(
+      settings, out=str(copied / "out"), dtype="float32", verify=False, **options
+    ),
+  )
+  files = written(copied)
+  names = {file.name for file in files}
+  assert names >= {"config.json", "manifest.json", "questions.jsonl", "tokenizer.json"}
+  assert names >= {"attempts.jsonl", "rationales.jsonl", "metrics.jsonl", "examples.jsonl"}
+  assert names >= {"verdicts.jsonl", "measured.json", "contrasts.jsonl"} and len(files) > 20
+  for file in files:
+    content = file.read_bytes()
+    middle = len(content) // 2
+    file.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    for command in commands_of_a_run:
+      with pytest.raises(errors.UserError, match=re.escape(str(file))) as error:
+        command()
+      assert error.value.code == errors.DATA
+    file.write_bytes(content)
+
+
+def test_a_deleted_cache_is_found_before_anything_is_paid_for(copied, capsys):
+  for path in (*copied.glob("round_01/[1-3]_*"), copied / "final"):
+    shutil.rmtree(path)
+  for file in copied.glob("teacher.sqlite*"):
+    file.unlink()
+  with pytest.raises(errors.UserError, match=r"teacher\.sqlite is missing.*restore") as error:
+    run(copied)
+  assert error.value.code == errors.DATA and not (copied / "teacher.sqlite").exists()
+  assert "round 1" not in capsys.readouterr().out
 
 
 def gsm8k(path, answers):

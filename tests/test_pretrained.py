@@ -227,6 +227,19 @@ def test_a_trained_student_is_not_used_as_another_one(model, tmp_path):
       use()
 
 
+def test_weights_that_are_not_finite_are_found_before_anything_is_paid_for(model, tmp_path):
+  bad = shutil.copytree(model[0], tmp_path / "bad")
+  tensors = safetensors.numpy.load_file(bad / "model.safetensors")
+  name = max(tensors)
+  tensors[name] = tensors[name].copy()
+  tensors[name].reshape(-1)[-1] = np.nan
+  safetensors.numpy.save_file(tensors, bad / "model.safetensors")
+  with pytest.raises(errors.UserError, match=rf"tensor {re.escape(name)} has values") as error:
+    test_rounds.run(tmp_path / "run", student__init=str(bad))
+  assert error.value.code == errors.DATA
+  assert not list((tmp_path / "run").glob("teacher.*")) and not (tmp_path / "run/round_00").exists()
+
+
 def test_lora_adapters_of_a_scratch_model_belong_to_its_seed(tmp_path):
   changes = LORA | {"train__steps": 1}
   _, run_dir = test_rounds.run(tmp_path / "run", **changes)

@@ -19,6 +19,7 @@ from distill_jax.config.read import read_settings
 from distill_jax.run_dir import digests
 from distill_jax.run_dir.run_dir import RunDir
 from tests import compilations, recipes
+from tests.faults import test_kill
 
 quick = pytest.fixture(autouse=True, scope="module")(compilations.quick)
 
@@ -115,6 +116,43 @@ def test_a_changed_byte_in_any_kind_of_file_is_detected_or_has_no_effect(
   assert {f"round_NN/N_exam/{f}" for f in ("attempts.jsonl", "manifest.json")} <= {
     name.replace("round_N", "round_NN") for name in detected
   }
+
+
+def without_the_end(run_dir: pathlib.Path, copy: pathlib.Path) -> pathlib.Path:
+  """Copies a run without the phases after its last exam, as if it had been killed there."""
+  shutil.copytree(run_dir, copy)
+  for path in (*copy.glob("round_01/[1-9]_*"), copy / "final", copy / "summary.json"):
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+  return copy
+
+
+@pytest.mark.heavy
+def test_a_changed_byte_in_an_unfinished_run_is_detected_or_has_no_effect(
+  finished, tmp_path, capsys
+):
+  """Here the teacher's replies and the reference scores are used again."""
+  config, run_dir = finished
+  intact = without_the_end(run_dir, tmp_path / "intact")
+  summary = run_command("resume", config, intact, tmp_path, capsys)
+  records_of_intact = test_kill.contents(intact)
+  detected = set()
+  unfinished = without_the_end(run_dir, tmp_path / "unfinished")
+  for name, file in files(unfinished).items():
+    size = (unfinished / file).stat().st_size
+    parts = range(1, 32) if file.suffix == ".sqlite" else (16,)
+    for part in parts:
+      copy = shutil.copytree(unfinished, tmp_path / "copy")
+      flip(copy / file, size * part // 32)
+      try:
+        output = run_command("resume", config, copy, copy, capsys)
+      except errors.UserError as error:
+        assert str(copy / file) in str(error), (name, part, error)
+        detected.add(name)
+      else:
+        assert output == summary, (name, part)
+        assert test_kill.contents(copy) == records_of_intact, (name, part)
+      shutil.rmtree(copy)
+  assert {"teacher.sqlite", "questions.jsonl"} <= detected
 
 
 def test_every_byte_of_every_manifest_and_record_counts(tmp_path):
