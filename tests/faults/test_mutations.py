@@ -96,6 +96,26 @@ MUTATIONS = {
     "run_dir/phase_dir.py", "    os.replace(part, path)\n", "    pass\n",
     "tests/run_dir/test_run_dir.py",
   ),
+  "a changed byte in a finished phase is not noticed": (
+    "run_dir/phase_dir.py", "return self._check(hashes=True)", "return self._check(hashes=False)",
+    "tests/faults/test_flips.py",
+  ),
+  "a changed file is not hashed again": (
+    "run_dir/digests.py", "return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns,",
+    "return stat.st_dev, stat.st_ino, 0, 0,", "tests/faults/test_flips.py",
+  ),
+  "a manifest is believed without its digest": (
+    "run_dir/digests.py", "return manifest if intact else None", "return manifest",
+    "tests/faults/test_flips.py",
+  ),
+  "a changed row of the teacher cache is used": (
+    "teacher/store/cache.py", "if row := seals.damage(self._db):", 'if row := "":',
+    "tests/teacher/store/test_cache.py",
+  ),
+  "a changed reference score is used": (
+    "machine/scores.py", "if digest != _digest(key, chosen, rejected):", "if False:",
+    "tests/machine/test_scores.py",
+  ),
   "a reply is not stored": (
     "teacher/store/rows.py", "insert or ignore into replies", "insert or ignore into nothing",
     "tests/teacher/client/test_client.py",
