@@ -21,7 +21,7 @@ import distill_jax
 from distill_jax import console, thinking
 from distill_jax.data import edit_distance
 from distill_jax.formats import calculator, cot
-from distill_jax.tasks import answers, expressions
+from distill_jax.tasks import answers, expressions, statements
 from distill_jax.teacher.client import verdicts
 from distill_jax.teacher.prompts import messages, parsing, schema
 
@@ -32,7 +32,7 @@ METHODS = ("search", "match", "fullmatch", "finditer", "findall", "sub", "split"
 # Functions that compile a pattern when they are called. Those that read text from teachers or
 # students are covered by READERS below.
 UNTRUSTED_READERS = {
-  "tasks/answers.py": {"read_choice", "read_boolean"},
+  "tasks/labels.py": {"__init__"},
   "teacher/prompts/parsing.py": {"_verdicts"},
   "formats/calculator.py": {"remove_marks", "_expression_before", "_format_value"},
 }
@@ -147,7 +147,7 @@ def test_a_quadratic_pattern_is_detected_and_a_linear_one_is_not():
 @pytest.mark.heavy
 def test_every_pattern_is_linear():
   found = patterns()
-  assert len(found) > 50 and {p.pattern for p, _ in found.values()} >= {answers.MARKER.pattern}
+  assert len(found) > 50 and {p.pattern for p, _ in found.values()} >= {statements.MARKER.pattern}
   complaints = [
     f"{name} {text}"
     for name, (pattern, methods) in found.items()
@@ -179,7 +179,7 @@ def _compiles(node) -> bool:
 LABELS = ("A", "B", "C")
 READERS = {
   "read_number": answers.read_number,
-  "read_choice": lambda text: answers.read_choice(text, LABELS),
+  "read_choice": lambda text: answers.read_choice(text, LABELS, ("river", "bank", "park")),
   "read_boolean": answers.read_boolean,
   "read expression": expressions.read_expression,
   "split_correction": parsing.split_correction,
@@ -209,6 +209,7 @@ HOSTILE = (
  
   '{"', '{"a":', '{"a":1}', '{"a', "{", '{"a":{"steps":', '[{"a":', '{"\\',
   "</answer>", "<|channel|>", "<|channel|>a<|message|>b", "<|start|>", "◁think▷", "<think></think>",
+  "####", "not ", "twenty ", "Question:\n\n", "A or ",
 )  # fmt: skip
 
 

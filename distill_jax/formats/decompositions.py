@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from distill_jax import records
-from distill_jax.tasks import answers
+from distill_jax.tasks import answers, statements
 
 _REFERENCE = re.compile(r"#([1-9])(?![0-9])")  # "#2": the answer of the second step
 _WORD = re.compile(r"[a-z0-9]{3,40}")
@@ -78,7 +78,7 @@ def resolve_references(
 def strip_answer(solution: str) -> str:
   """A solution without the answer stated at its end."""
   body, mark, stated = solution.rpartition("Answer:")
-  return body.strip() if mark and len(stated) <= answers.LONGEST_LINE else solution
+  return body.strip() if mark and len(stated) <= statements.LONGEST_LINE else solution
 
 
 def read_answer(problem: records.Problem, solution: str) -> str | None:

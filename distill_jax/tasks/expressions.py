@@ -3,13 +3,14 @@ r"""Reads and compares answers that are not numbers: LaTeX as in MATH (Hendrycks
 Nothing is evaluated and no algebra is done: two answers are equal if their normal forms are the
 same text. The normal form
 
-  drops     white space, $ and \( \), \left \right, thin spaces, \displaystyle, a final period,
-            degree, dollar and percent signs, \text{...} around words, a unit after a number
-            (a \text or \mbox that begins with a space), the left side of the only "=" or \in if it
-            is a single letter ("x = 5" is 5), parentheses around a single letter
-  unifies   \dfrac, \tfrac, \frac 12, \frac{1}{2} and 1/2; \sqrt2 and \sqrt{2}; x^{2} and x^2;
-            \cdot and \times; 10,\!080 and 10080; words and letters in upper and lower case
-  computes  the exact value of a number: 0.5, \frac{1}{2} and 2/4 are one answer
+  drops     white space, $ and \( \), \left \right, thin spaces, \displaystyle, a final period, a
+            plus sign in front, degree, dollar and percent signs, \text{...} around words, a unit
+            after a number ("12 cm^2", "5\text{ minutes}"), the left side of the only "=" or \in if
+            it is a single letter ("x = 5" is 5), parentheses around a single letter
+  unifies   \dfrac, \tfrac, \frac 12, \frac{1}{2} and 1/2; \frac{-1}{2} and -\frac{1}{2}; \sqrt2
+            and \sqrt{2}; x^{2} and x^2; \cdot and \times, and none before a letter; 10,\!080 and
+            10080; AM and a.m.; words and letters in upper and lower case
+  computes  the exact value of a number: 0.5, \frac{1}{2} and 2/4, or 10^3 \cdot 1.5, are one answer
 
 Not equal, though mathematically the same: sums, factors and list members in another order, \sqrt{8}
 and 2\sqrt{2}, (x+1)^2 and its expansion, an interval and an inequality.
@@ -17,39 +18,66 @@ and 2\sqrt{2}, (x+1)^2 and its expansion, an interval and an inequality.
 
 import re
 
-from distill_jax.tasks import answers
+from distill_jax.tasks import numbers, statements
 
-LONGEST = answers.LONGEST_LINE  # characters of an answer
+LONGEST = statements.LONGEST_LINE  # characters of an answer
 
 _DOLLARS = re.compile(r"(?<!\\)\$([^$]{1,300})(?<!\\)\$")  # $...$
 _PARENS = re.compile(r"\\[(\[](.{1,300}?)\\[)\]]")  # \(...\) or \[...\]
-_BOXED = re.compile(r"\\boxed *\{")
+_TEXT = r"\\(?:text|mbox|mathrm|textbf|mathbf|textrm|textit|operatorname|rm) ?"
+# Words after a number that are no unit: they join answers, or change their meaning.
+_JOINS = (
+  r"(?i:or|and|to|of|mod|base|if|for|when|where|with|not|more|less|remainder|plus|minus|over"
+  r"|a\.?m|p\.?m|noon|midnight|hundred|thousand|million|billion|trillion|dozen|pi|sqrt|sin"
+  r"|cos|tan|log|ln|exp|inf|infinity|max|min)"
+)
+# A unit: words of letters that join nothing, each at most 15 characters long.
+_UNIT = (
+  rf"(?! *(?:\w{{1,15}} ){{0,4}}{_JOINS}\b)"
+  r"(?:[A-Za-z]{2,15}\.?(?:[ /-](?:per )?[A-Za-z]{1,15}\.?){0,4}|[A-Za-z]{1,3}/[A-Za-z]{1,3})"
+)
 _STEPS = tuple(
   (re.compile(pattern), replacement)
   for pattern, replacement in (
+    # 10{,}000 and 10\,000 become 10,000.
+    (r"(?<=[0-9])(?:\{,\}|\\,)(?=[0-9]{3}(?![0-9]))", ","),
     # Drop \left, \right, \displaystyle, thin spaces, $ and ~, and \( \).
-    (r"\\(?:left|right|displaystyle)(?![A-Za-z])|(?<!\\)\\[!,;: ]|(?<!\\)[$~]|\\[()](?!\w)", ""),
-    # Drop degree (^\circ), percent and dollar signs.
-    (r"\^ ?\{? ?(?:\\circ|°) ?\}?|°|\\?%|\\\$", ""),
-    # Drop a unit after a number or term: 5\text{ cm}^2.
-    (r"(?<=[0-9}a-z)])\\(?:text|mbox|mathrm) ?\{ [^{}]*\}(?:\^\{?[0-9]\}?)?", ""),
-    # Drop a unit at the end, with the space outside: 5 \text{cm}^2.
-    (r"(?<=[0-9}]) \\(?:text|mbox|mathrm) ?\{[^{}]*\}(?:\^\{?[0-9]\}?)?$", ""),
-    # Unwrap other text: \text{east} becomes east.
-    (r"\\(?:text|mbox|mathrm|textbf|mathbf|textrm) ?\{([^{}]*)\}", r"\1"),
+    (r"\\(?:left|right|displaystyle|limits)(?![A-Za-z])|(?<!\\)\\!|(?<!\\)[$]|\\[()](?!\w)", ""),
+    (r"(?<!\\)\\[,;: ]|\\q?quad(?![A-Za-z])|~", " "),
+    # Drop degree (^\circ) and dollar signs, and the percent sign of a number from 1 on.
+    (r"\^ ?\{? ?(?:\\circ|°) ?\}?|°|\\\$", ""),
+    (r" *(?:\\?%|\bpercent\b)", "%"),
+    (r"(?<![0-9.,/}a-z])([1-9][0-9]{0,2}(?:,[0-9]{3})*+|[1-9][0-9]*+)(\.[0-9]++)?+%", r"\1\2"),
+    # \text{ AM} and \text{a.m.} become AM, \text{p.m.} becomes PM.
+    (rf"(?:{_TEXT}\{{)? *(?<![\\A-Za-z])[Aa]\.?[Mm]\b\.?(?: *\}})?", "AM"),
+    (rf"(?:{_TEXT}\{{)? *(?<![\\A-Za-z])[Pp]\.?[Mm]\b\.?(?: *\}})?", "PM"),
+    # A million is six zeros.
+    (rf"(?<=[0-9]) *(?:{_TEXT}\{{)? *\b(million|billion|thousand)\b *\}}?", r" \1"),
+    # Drop a unit after a number or a term: 5\text{ cm}^2, 12\,\text{cm}.
+    (rf"(?<=[0-9}}a-z)])\s*{_TEXT}\{{ *{_UNIT} *\}}(?:\^ ?\{{?[0-9]\}}?)?", ""),
+    # Drop a unit at the end, in plain words: 12 cm^2, 5 minutes, 12\mathrm{ cm}.
+    (rf"(?<=[0-9}}])\s+{_UNIT}(?:\^ ?\{{?[0-9]\}}?)?\s*\.?\s*$", ""),
+    # Other text keeps its words apart from digits: 28\text{ or }5 becomes 28 or 5.
+    (_TEXT + r"\{([^{}]*)\}", r"\1"),
     # \dfrac and \tfrac become \frac.
     (r"\\[dt]frac", r"\\frac"),
     # \times and \cdot become *.
-    (r"\\(?:times|cdot)(?![A-Za-z])", "*"),
-    # 10{,}000 becomes 10,000.
-    (r"(?<=[0-9])\{,\}(?=[0-9])", ","),
+    (r"\\(?:times|cdot)(?![A-Za-z])|×|·", "*"),
     # Drop white space.
     (r"\s+", ""),
     # Add the braces missing in \frac12, \frac1{2}, \frac{1}2 and \sqrt2.
     (r"\\frac([0-9])([0-9])", r"\\frac{\1}{\2}"),
     (r"\\frac([0-9])\{", r"\\frac{\1}{"),
     (r"\\frac\{([^{}]*)\}([0-9])", r"\\frac{\1}{\2}"),
-    (r"\\sqrt([0-9])", r"\\sqrt{\1}"),
+    (r"\\sqrt([0-9a-z])(?![A-Za-z])", r"\\sqrt{\1}"),
+    # A sign in a fraction stands before it: \frac{-1}{2} and \frac{1}{-2} become -\frac{1}{2}.
+    (r"(?<![0-9A-Za-z}])-\\frac\{-([^{}+-]+)\}\{([^{}+-]+)\}", r"\\frac{\1}{\2}"),
+    (r"(?<![-0-9A-Za-z})])\\frac\{-([^{}+-]+)\}\{([^{}+-]+)\}", r"-\\frac{\1}{\2}"),
+    (r"(?<![-0-9A-Za-z})])\\frac\{([^{}+-]+)\}\{-([^{}+-]+)\}", r"-\\frac{\1}{\2}"),
+    # Drop the sign of multiplication before a letter or a bracket: 2\cdot\sqrt{5} is 2\sqrt{5}.
+    (r"(?<=[0-9])\*(?=\\(?!frac)[a-z]|[a-z(])", ""),
+    # Drop a plus sign in front.
+    (r"^\+(?!\()", ""),
     # Drop the braces of a single character: x^{2} becomes x^2.
     (r"([\^_])\{([0-9A-Za-z])\}", r"\1\2"),
     # \frac{1}{2} becomes 1/2, after a space that tells 1\frac{4}{5} from 14/5; the space is dropped
@@ -58,17 +86,19 @@ _STEPS = tuple(
     (r"(?<![0-9]) ", ""),
     # Drop a final period or comma.
     (r"[.,]$", ""),
-    # Drop the left side of the only = or \in if it is a single letter.
-    (r"^[A-Za-z](?:=|\\in)(?=[^=]+$)", ""),
+    # Drop the left side of the only = or \in if it is a single letter, or a function of one.
+    (r"^(?:[A-Za-z]|[A-Za-z]\([a-z]\))(?:=|\\in)(?=[^=]+$)", ""),
     # (B) becomes B.
     (r"^\(([A-Za-z])\)$", r"\1"),
   )
 )
-# A text that is nothing but a number: 1,000.5, 3/4, 1 1/2.
+_ANYTHING = re.compile(r"[0-9A-Za-z\\\\]")
+# A text that is nothing but a number: 1,000.5, 3/4, 1 1/2, 3 million.
 _WHOLE_NUMBER = re.compile(
   r"-?(?:[0-9]{1,3}(?:,[0-9]{3})++|[0-9]*+)(?:\.[0-9]++|(?<=[0-9])\.)?+"
-  r"(?: [0-9]++/[0-9]++|/[0-9]++)?"
+  r"(?: [0-9]++/[0-9]++|/[0-9]++|\*10\^(?:[0-9]{1,3}|\{-?[0-9]{1,3}\})|thousand|million|billion)?"
 )
+_SCALE = re.compile(r"(?=thousand|million|billion)")
 
 
 def read_expression(text: str) -> str | None:
@@ -77,11 +107,11 @@ def read_expression(text: str) -> str | None:
   The last box or other explicit marker with something after it decides ("Answer: ...", "the answer
   is $...$").
   """
-  text = text[-answers.LONGEST_TEXT :].replace("\r", "\n")
-  for mark in reversed(list(answers.MARKER.finditer(text))):
-    tail = answers.text_after(text, mark)
-    if box := _BOXED.search(tail):
-      tail = answers.box_contents(tail[box.end() :])
+  text = statements.without_run_on(statements.plain(text).replace("\u2009", r"\,"), _ANYTHING)
+  for statement in statements.statements(text):
+    tail = statement.text
+    if box := statements.BOX.search(tail):
+      tail = statements.box_contents(tail[box.end() :])
     elif match := _DOLLARS.match(tail) or _PARENS.match(tail):
       tail = match[1]
     if form := normalize(tail):
@@ -93,10 +123,11 @@ def normalize(answer: str) -> str | None:
   """The normal form of an answer; None if it is blank or longer than LONGEST characters."""
   if len(answer) > LONGEST:
     return None
-  form = answer.strip().translate(answers.PLAIN_CHARACTERS).strip()
+  form = answer.strip().translate(statements.PLAIN_CHARACTERS).replace("\u2009", " ").strip()
+  form = statements.superscripts_as_powers(form)
   for pattern, replacement in _STEPS:
     form = pattern.sub(replacement, form)
   if _WHOLE_NUMBER.fullmatch(form):
-    return answers.canonical_number(form) or form or None
+    return numbers.canonical_number(_SCALE.sub(" ", form)) or form or None
   form = form.replace(" ", "")
   return form.lower() if form.isalpha() else form or None

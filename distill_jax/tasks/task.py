@@ -60,20 +60,27 @@ class Task:
       lines.pop()
     return records.Problem("", "", "\n".join(lines), "", self.kind, choices=tuple(choices))
 
-  def read_answer(self, text: str, problem: records.Problem) -> str | None:
+  def read_answer(self, text: str, problem: records.Problem, *, whole: bool = True) -> str | None:
     """Reads the answer of a rationale.
+
+    Args:
+      text: The rationale.
+      problem: Its question.
+      whole: Whether the text ended by itself. A text that was cut off is read only after an
+        explicit marker, never by its last number, label or word.
 
     Returns:
       The answer in canonical form (a number, a label, "yes" or "no", or the normal form of an
       expression); None if the text has none.
     """
     if problem.kind == "choice":
-      return answers.read_choice(text, tuple(label for label, _ in problem.choices))
+      labels, texts = zip(*problem.choices, strict=True) if problem.choices else ((), ())
+      return answers.read_choice(text, labels, texts, last_label=whole)
     if problem.kind == "boolean":
-      return answers.read_boolean(text)
+      return answers.read_boolean(text, last_word=whole)
     if problem.kind == "text":
       return expressions.read_expression(text)
-    return answers.read_number(text)
+    return answers.read_number(text, last_number=whole)
 
   def is_correct(self, answer: str | None, problem: records.Problem) -> bool:
     """Whether `answer`, as returned by `read_answer`, is the problem's gold."""

@@ -38,7 +38,7 @@ SETTINGS = hypothesis.settings(max_examples=150, deadline=None, derandomize=True
     ("Answer: 1,234,567.80", "1234567.8"),
     ("Answer: 10\u202f000", "10000"),
     ("Answer: 1{,}000", "1000"),
-    ("Answer: 1, 2 and 3", "1"),
+    ("Answer: 1, 2 and 3", None),
     ("Answer: $5", "5"),
     ("Answer: -$5", "-5"),
     ("Answer: $-5", "-5"),
