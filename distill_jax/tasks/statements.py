@@ -9,6 +9,8 @@ import unicodedata
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from distill_jax import thinking
+
 LONGEST_TEXT = 20_000  # characters; of a longer text the end is read
 LONGEST_LINE = 300  # characters after a marker in which its answer is searched
 
@@ -41,14 +43,6 @@ PLAIN_CHARACTERS = str.maketrans(
 )
 _SUPERSCRIPTS = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,6}")
 
-# A tag of a block in which a model thinks: <think>, </think>, [THINK], <|begin_of_thought|>.
-_THINKING = re.compile(
-  r"(?P<open>[<\[◁](?:seed:)?(?:think|thinking|thoughts?|reasoning|reflection|scratchpad)[>\]▷]"
-  r"|<\|begin_of_thought\|>|<\|channel\|>analysis<\|message\|>)"
-  r"|[<\[◁]/(?:seed:)?(?:think|thinking|thoughts?|reasoning|reflection|scratchpad)[>\]▷]"
-  r"|<\|end_of_thought\|>|<\|channel\|>final<\|message\|>",
-  re.IGNORECASE,
-)
 # A token that ends a turn or begins the next one, if it was decoded as text.
 _TURN = re.compile(
   r"<\|(?:im_end|im_start|eot_id|end_of_text|endoftext|end|start_header_id|user|assistant|return)\|>"
@@ -144,21 +138,9 @@ class Statement(NamedTuple):
 
 
 def plain(text: str) -> str:
-  """The end of the text with one spelling of its characters, without thinking and chat tokens.
-
-  Thinking blocks are removed, with their tags: of a block that is never closed the rest of the
-  text, of one that is never opened the text before. The reply ends where its turn ends.
-  """
-  text = text[-LONGEST_TEXT:].translate(PLAIN_CHARACTERS)
-  text = superscripts_as_powers(text)
-  kept, start, inside = [], 0, False
-  for tag in _THINKING.finditer(text):
-    if tag["open"] and not inside:
-      kept.append(text[start : tag.start()])
-    elif not tag["open"] and not inside:
-      kept.clear()
-    inside, start = bool(tag["open"]), tag.end()
-  text = "\n".join([*kept, "" if inside else text[start:]]) if start else text
+  """The end of the text with one spelling of its characters, without thinking and chat tokens."""
+  text = thinking.split(text[-LONGEST_TEXT:]).text
+  text = superscripts_as_powers(text.translate(PLAIN_CHARACTERS))
   if lead := _BEFORE_REPLY.match(text):
     text = text[lead.end() :]
   turn = next((m for m in _TURN.finditer(text) if text[: m.start()].strip()), None)
