@@ -65,7 +65,7 @@ def _costs(row: dict[str, Any]) -> list[str]:
   if teacher := row.get("teacher"):
     parts.append(
       f"teacher {teacher['calls']} calls, {teacher['cache_hits']} cached, "
-      f"{teacher['tokens']} tokens, ${teacher['dollars']:.4f}"
+      f"{teacher['tokens']} tokens, ${teacher['dollars']:.4f}{_estimated(teacher)}"
     )
     parts.append(f"kept {row.get('kept') or 0}{_dropped(row.get('dropped'))}")
   if row.get("steps"):
@@ -77,6 +77,12 @@ def _costs(row: dict[str, Any]) -> list[str]:
       + ("" if loss is None else f", loss {loss:.4f}")
     )
   return parts
+
+
+def _estimated(teacher: dict[str, Any]) -> str:
+  """The highest possible cost of requests that were not answered, if there is any."""
+  dollars = teacher.get("dollars_estimated")
+  return f" + at most ${dollars:.4f} unanswered" if dollars else ""
 
 
 def _dropped(reasons: dict[str, int] | None) -> str:

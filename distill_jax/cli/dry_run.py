@@ -69,11 +69,12 @@ def show(
       for row in _estimates(ctx, round_index, opened, name, out)
     ]
     spent, sent = opened.ledger.total(), opened.ledger.requests_sent()
+    unanswered = opened.ledger.unanswered().dollars
   if not rows:
     screen.line(f"Round {round_index}: no remaining phase asks the teacher")
     return
   total = _show_rows(screen, round_index, rows, spent)
-  _show_caps(screen, settings.teacher, total, spent, sent)
+  _show_caps(screen, settings.teacher, total, spent.dollars, unanswered, sent)
 
 
 def next_round(ctx: RunContext) -> int | None:
@@ -226,14 +227,20 @@ def _show_rows(
 
 
 def _show_caps(
-  screen: console.Console, asked: Teacher, total: types.Estimate, spent: types.Totals, sent: int
+  screen: console.Console,
+  asked: Teacher,
+  total: types.Estimate,
+  spent: float,
+  unanswered: float,
+  sent: int,
 ) -> None:
   """Prints how the total compares with the caps."""
+  estimated = f" and at most ${unanswered:.4f} for unanswered requests" if unanswered else ""
   screen.line(
-    f"Spent so far: ${spent.dollars:.4f} of config.teacher.max_dollars={asked.max_dollars:g}, "
+    f"Spent so far: ${spent:.4f}{estimated} of config.teacher.max_dollars={asked.max_dollars:g}, "
     f"{sent} of max_requests={asked.max_requests} requests"
   )
-  if spent.dollars + total.dollars > asked.max_dollars:
+  if spent + unanswered + total.dollars > asked.max_dollars:
     screen.warn("this may reach config.teacher.max_dollars; the run would stop there")
   if sent + total.requests > asked.max_requests:
     screen.warn("this may reach config.teacher.max_requests; the run would stop there")

@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from distill_jax import console, disk, errors, teacher
-from distill_jax.teacher import types
 from distill_jax.teacher.store import cache, jsonl
 
 WORDS = ("show", "export", "import", "prune")
 
 COSTS = (
   *("run", "round", "phase", "calls", "cached", "retries", "failures"),
-  *("tokens in", "of them cached", "tokens out", "of them reasoning", "dollars"),
+  *("tokens in", "of them cached", "tokens out", "of them reasoning", "dollars", "estimated"),
 )
 MODELS = ("model", "replies", "tokens in", "tokens out", "dollars", "first", "last")
 FAILURES = (
@@ -189,16 +188,21 @@ def _cost_rows(store: cache.ReplyCache, run: str) -> list[tuple]:
   phases = store.query(
     "select run, round, phase from replies union select run, round, phase from asked"
     " union select run, round, phase from failures union select run, round, phase from sent"
-    " union select run, round, phase from pruned order by 1, 2, 3"
+    " union select run, round, phase from pruned"
+    " union select run, round, phase from unanswered order by 1, 2, 3"
   )
   shown = [phase for phase in phases if run in ("", phase[0])]
-  rows = [(*phase, *_cost_cells(store.totals(*phase))) for phase in shown]
+  rows = [(*phase, *_cost_cells(store, *phase)) for phase in shown]
   for name in dict.fromkeys(phase[0] for phase in shown):
-    rows.append((name, "all", "", *_cost_cells(store.totals(name))))
+    rows.append((name, "all", "", *_cost_cells(store, name)))
   return rows
 
 
-def _cost_cells(totals: types.Totals) -> tuple:
+def _cost_cells(
+  store: cache.ReplyCache, run: str, round: int | None = None, phase: str | None = None
+) -> tuple:
+  """Measured costs, and the highest possible cost of requests without a reported usage."""
+  totals = store.totals(run, round, phase)
   return (
     totals.calls,
     totals.cache_hits,
@@ -209,6 +213,7 @@ def _cost_cells(totals: types.Totals) -> tuple:
     totals.tokens_out,
     totals.tokens_reasoning,
     f"{totals.dollars:.4f}",
+    f"{store.unanswered(run, round, phase).dollars:.4f}",
   )
 
 

@@ -93,6 +93,7 @@ def collect(
   kept, dropped, relabelled = filter_replies(ctx, round_index, received, relabel, distance)
   out.write(phase_dir.RATIONALES, kept)
   cost = ctx.teacher.ledger.of(round_index, out.path.name)
+  unanswered = ctx.teacher.ledger.unanswered(round_index, out.path.name).dollars
   out.finish(
     {
       "teacher": {
@@ -100,7 +101,8 @@ def collect(
         "cache_hits": cost.cache_hits,
         "tokens": cost.tokens_in + cost.tokens_out,
         "dollars": cost.dollars,
-      },
+      }
+      | ({"dollars_estimated": unanswered} if unanswered else {}),
       "kept": len(kept),
       "dropped": dict(sorted(dropped.items())),
       "relabelled": relabelled,

@@ -145,6 +145,22 @@ class Totals:
 
 
 @dataclasses.dataclass(frozen=True)
+class Unanswered:
+  """Requests whose usage the server has not reported, at the most that they may cost.
+
+  They timed out, were cut off or were in flight when the process was killed; or the reply came
+  without usage. Unlike `Totals`, this depends on interruptions.
+
+  Attributes:
+    requests: How many.
+    dollars: Their highest possible cost, beyond what `Totals` contains.
+  """
+
+  requests: int = 0
+  dollars: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
 class Estimate:
   """What an `ask` would take. Tokens and dollars are upper bounds: every reply at its longest.
 
@@ -193,7 +209,7 @@ class Progress:
     total: All samples.
     failures: Samples without a reply.
     retries: HTTP requests sent again by this `ask`.
-    dollars: Spent by the run so far.
+    dollars: Spent by the run so far, including the estimates of `Unanswered`.
     in_flight: Requests without a response.
     limit: How many may be in flight now; 0 if that does not apply.
     requests_per_second: Recent average.
@@ -247,6 +263,10 @@ class Ledger(Protocol):
 
   def total(self) -> Totals:
     """Totals of the run."""
+    ...
+
+  def unanswered(self, round: int | None = None, phase: str | None = None) -> Unanswered:
+    """The estimated cost of requests without a reported usage: of the run, a round or a phase."""
     ...
 
   def requests_sent(self) -> int:

@@ -40,6 +40,8 @@ def full(tmp_path):
   store.store(REQUEST, {(8, key(8)): types.Failure("gave_up", "HTTP 500", 6, status=500)}, HERE)
   store.record_asked([key(n) for n in range(10)], OTHER)
   store.record_sent(HERE, 5, 2)
+  store.reserve(HERE, [cache.Reservation("a1", 30, 20, 0.5)])
+  store.settle({"a1": (0.25, HOSTILE[0])})
   store.store(REQUEST, {(7, key(7)): reply("old", "gone")}, HERE)
   store.prune("model = ?", ["gone"])
   store.close()

@@ -135,6 +135,7 @@ def check_caps(
     errors.UserError: A cap could be exceeded.
   """
   spent, need = reserved + store.totals(run).dollars, sum(row.dollars for row in rows)
+  spent += store.unanswered(run).dollars
   if spent + need > max_dollars:
     raise errors.budget(
       f"the next {len(rows)} teacher requests may cost ${need:.4f} (all replies at their longest),"

@@ -189,7 +189,7 @@ class Client:
       self._check_not_pending({key for job in jobs for key in job.missing.values()})
       asyncio.run(self._send(jobs, run_phase, temperature, total, on_progress))
     elif on_progress is not None:
-      dollars = self.ledger.total().dollars
+      dollars = self.ledger.spent()
       on_progress(types.Progress(total, total, failures=0, retries=0, dollars=dollars))
     known = self._store.lookup(keys, run_phase)
     if lost := [key for key in keys if key not in known]:
@@ -266,15 +266,22 @@ class Client:
     on_progress: Callable[[types.Progress], None] | None,
   ) -> None:
     """Sends the jobs, and stores what comes back, until nothing is missing."""
-    spent = self.ledger.total().dollars
-    budget = ledger.Budget(
-      spent=spent,
-      requests=self.ledger.requests_sent(),
-      max_dollars=self._max_dollars,
-      max_requests=self._max_requests,
-    )
+    caps = {"max_dollars": self._max_dollars, "max_requests": self._max_requests}
+    with ledger.shared_budget(self._store, self._run, **caps) as budget:
+      await self._dispatch(jobs, run_phase, temperature, total, on_progress, budget)
+
+  async def _dispatch(
+    self,
+    jobs: list[request_jobs.Job],
+    run_phase: cache.RunPhase,
+    temperature: float,
+    total: int,
+    on_progress: Callable[[types.Progress], None] | None,
+    budget: ledger.Budget,
+  ) -> None:
+    """Sends the jobs under a budget."""
     done = total - sum(len(job.missing) for job in jobs)
-    meter = progress.ProgressMeter(total, done, spent, self.limiter, on_progress)
+    meter = progress.ProgressMeter(total, done, budget.spent, self.limiter, on_progress)
     store_writer = writer.StoreWriter(self._store, run_phase)
     http = transport.Transport(
       self._config.base_url,

@@ -8,13 +8,14 @@ request is sent, the replies in flight are awaited and stored, and then the reas
 import asyncio
 import collections
 import dataclasses
+import secrets
 import time
 from collections.abc import Callable, Sequence
 
 from distill_jax import errors
 from distill_jax.teacher import types
 from distill_jax.teacher.client import progress, rate_limit, request_jobs, transport, verdicts
-from distill_jax.teacher.store import ledger, writer
+from distill_jax.teacher.store import cache, ledger, writer
 
 DEAD_AFTER = (
   8  # if this many consecutive jobs fail (and at least one per worker), the server counts as down
@@ -57,6 +58,7 @@ class Dispatcher:
     self._http, self._config, self._writer, self._budget = http, config, store_writer, budget
     self._meter, self._redact = meter, redact
     self._limiter, self._gate = limiter, rate_limit.Gate(limiter)
+    self._overrun = 1.0  # the most that a request has cost, as a multiple of its reservation
     self._given_up = 0  # consecutive jobs
     self._rejected = 0  # bad requests before the first valid reply
     self._stop_reason: BaseException | None = None
@@ -139,28 +141,46 @@ class Dispatcher:
     Returns:
       (the response, when the request was sent).
     """
-    reserved, unused = ledger.dollars(self._config.prices, tokens_in, tokens_out), 0
+    reserved, unused = self._overrun * self._price(tokens_in, tokens_out), 0
     try:
       await self._budget.reserve(reserved)
-      if self._stop_reason is not None:  # set while this request waited for the budget
-        self._budget.release(reserved, sent=False)
-        raise self._stop_reason
+      request = await self._count(cache.Reservation(_id(), tokens_in, tokens_out, reserved), retry)
     except BaseException:
       self._gate.release(tokens_in + tokens_out)
       raise
+    cost = request_jobs.Cost(0.0, reserved, "interrupted")
     try:
-      self._writer.count_request(retry)
       self._meter.sent(retry)
       sent_at = time.monotonic()
       body = request_jobs.body(self._config, job, temperature)
       key = job.idempotency_key(request_jobs.samples_per_request(self._config, job))
       response = await self._http.send(body, self._config.model, key)
+      cost = request_jobs.cost(self._config, job, response.verdict, reserved)
+      if reserved and cost.measured > reserved:
+        self._overrun *= cost.measured / reserved
       unused = _unused_tokens(response.verdict, tokens_in, tokens_out)
       self._update_limiter(response, sent_at)
       return response, sent_at
     finally:
-      self._budget.release(reserved, sent=True)
+      reason = self._redact(cost.reason)
+      self._writer.settle(request.id, (cost.estimate, reason) if reason else None)
+      self._budget.release(reserved, sent=True, cost=cost.measured, estimate=cost.estimate)
+      self._meter.spend(cost.measured + cost.estimate)
       self._gate.release(unused)
+
+  async def _count(self, request: cache.Reservation, retry: bool) -> cache.Reservation:
+    """Records a request before it is sent; raises the reason to stop, if there is one."""
+    try:
+      if self._stop_reason is not None:  # set while this request waited for the budget
+        raise self._stop_reason
+      await self._writer.reserve(request, retry)
+    except BaseException:
+      self._budget.release(request.dollars, sent=False)
+      raise
+    return request
+
+  def _price(self, tokens_in: int, tokens_out: int) -> float:
+    return ledger.dollars(self._config.prices, tokens_in, tokens_out)
 
   def _update_limiter(self, response: transport.Response, sent_at: float) -> None:
     """Tells the limiter about a response; rate limiting is handled in `_back_off`."""
@@ -215,9 +235,6 @@ class Dispatcher:
       outcomes[sample, key] = outcome
       tokens += outcome.tokens_in + outcome.tokens_out
     self._given_up = 0
-    dollars = sum(outcome.dollars for outcome in outcomes.values())
-    self._budget.spend(dollars)
-    self._meter.spend(dollars)
     await self._writer.write(job.request, outcomes)
     if truncated:
       limit = min(2 * job.limit, self._config.max_tokens_retry_limit)
@@ -232,9 +249,6 @@ class Dispatcher:
     if not any(verdict.tokens):
       return
     tokens_in, tokens_out = verdict.tokens
-    dollars = ledger.dollars(self._config.prices, tokens_in, tokens_out)
-    self._budget.spend(dollars)
-    self._meter.spend(dollars)
     failure = _failure(
       "gave_up",
       self._redact(verdict.reason),
@@ -242,7 +256,7 @@ class Dispatcher:
       response,
       tokens_in=tokens_in,
       tokens_out=tokens_out,
-      dollars=dollars,
+      dollars=self._price(tokens_in, tokens_out),
     )
     await self._writer.write(job.request, {min(job.missing.items()): failure})
 
@@ -361,6 +375,11 @@ def _failure(
     tokens_cached=tokens_cached,
     tokens_reasoning=tokens_reasoning,
   )
+
+
+def _id() -> str:
+  """A new name for a request."""
+  return secrets.token_hex(8)
 
 
 def _request_note(response: transport.Response) -> str:

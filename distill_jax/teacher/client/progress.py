@@ -32,7 +32,7 @@ class ProgressMeter:
     spent: float,
     limiter: rate_limit.AdaptiveLimiter,
     on_progress: Callable[[types.Progress], None] | None,
-    clock: Callable[[], float] = time.monotonic,
+    clock: Callable[[], float] | None = None,
   ):
     """Creates a meter.
 
@@ -42,13 +42,14 @@ class ProgressMeter:
       spent: Dollars spent by the run so far.
       limiter: Source of the requests in flight and their limit.
       on_progress: Receives the reports; None for no reports.
-      clock: Seconds.
+      clock: Seconds; None for the time of this process.
     """
     self._total, self._done, self._done_at_start = total, done, done
     self._spent = self._spent_at_start = spent
     self._failures = self._retries = 0
-    self._limiter, self._on_progress, self._clock = limiter, on_progress, clock
-    self._started = self._last_response = clock()
+    self._limiter, self._on_progress = limiter, on_progress
+    self._clock = clock or time.monotonic
+    self._started = self._last_response = self._clock()
     self._last_report = -MIN_INTERVAL
     self._recent: collections.deque[_Event] = collections.deque(maxlen=10_000)
 

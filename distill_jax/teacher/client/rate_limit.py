@@ -268,8 +268,8 @@ class AdaptiveLimiter:
 class Gate:
   """Queue in which workers wait for the limiter, first in, first out; belongs to one event loop."""
 
-  def __init__(self, limiter: AdaptiveLimiter, clock: Callable[[], float] = time.monotonic):
-    self._limiter, self._clock = limiter, clock
+  def __init__(self, limiter: AdaptiveLimiter, clock: Callable[[], float] | None = None):
+    self._limiter, self._clock = limiter, clock or time.monotonic
     self._waiting: collections.deque[tuple[float, asyncio.Future[bool]]] = collections.deque()
     self._timer: asyncio.TimerHandle | None = None
     self._closed = False

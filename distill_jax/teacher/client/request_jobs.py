@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from distill_jax import settings
 from distill_jax.teacher import types
@@ -105,6 +105,50 @@ def max_dollars(config: ClientConfig, job: Job) -> float:
   return ledger.dollars(config.prices, *max_usage(config, job))
 
 
+class Cost(NamedTuple):
+  """What a request has cost.
+
+  Attributes:
+    measured: Dollars, by the server's usage or, where it reports none, by the length of the texts.
+    estimate: Dollars that it may have cost beyond that, up to its reservation.
+    reason: Why there is an estimate; "" if there is none.
+  """
+
+  measured: float
+  estimate: float
+  reason: str
+
+
+def cost(config: ClientConfig, job: Job, verdict: verdicts.Verdict, reserved: float) -> Cost:
+  """What the response to the job's request has cost, before its samples are taken.
+
+  Args:
+    config: Holds the prices.
+    job: The job that was sent.
+    verdict: The response.
+    reserved: The highest possible cost of the request, in dollars.
+  """
+  if isinstance(verdict, verdicts.Completed):
+    taken = list(enumerate(verdict.choices[: samples_per_request(config, job)]))
+    measured = sum(sample["dollars"] for sample in sample_costs(config, job, verdict, taken))
+    most_in, most_out = max_usage(config, job)
+    most = ledger.dollars(
+      config.prices,
+      most_in if verdict.tokens_in is None else verdict.tokens_in,
+      verdict.tokens_out or (0 if verdict.metered else most_out),
+      verdict.tokens_cached,
+      verdict.tokens_written,
+    )
+    if not verdict.metered and most > measured:
+      return Cost(measured, most - measured, "the server reported no usage")
+    return Cost(measured, 0.0, "")
+  if isinstance(verdict, verdicts.Retry):
+    if verdict.may_bill:
+      return Cost(0.0, reserved, verdict.reason)
+    return Cost(ledger.dollars(config.prices, *verdict.tokens), 0.0, "")
+  return Cost(0.0, 0.0, "")
+
+
 def body(config: ClientConfig, job: Job, temperature: float) -> dict[str, Any]:
   """The chat completions request body for the job's missing samples.
 
@@ -151,22 +195,24 @@ def sample_costs(
   if tokens_out is None:
     tokens_out = sum(math.ceil(size / BYTES_PER_TOKEN) for size in sizes)
   equal, reasoning = [1] * len(taken), completed.tokens_reasoning
+  written = split_total(completed.tokens_written, equal)
   parts = zip(
     split_total(tokens_in - completed.tokens_cached, equal),
     split_total(completed.tokens_cached, equal),
     split_total(tokens_out - reasoning, sizes),
     split_total(reasoning, sizes),
+    written,
     strict=True,
   )
   return [
     {
       "tokens_in": fresh + cached,
       "tokens_out": visible + hidden,
-      "dollars": ledger.dollars(config.prices, fresh + cached, visible + hidden, cached),
+      "dollars": ledger.dollars(config.prices, fresh + cached, visible + hidden, cached, stored),
       "tokens_cached": cached,
       "tokens_reasoning": hidden,
     }
-    for fresh, cached, visible, hidden in parts
+    for fresh, cached, visible, hidden, stored in parts
   ]
 
 

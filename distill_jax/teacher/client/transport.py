@@ -16,6 +16,7 @@ from distill_jax import errors
 from distill_jax.teacher.client import verdicts
 
 MAX_BODY_BYTES = 64 * 2**20  # of a response
+NEVER_LEFT = (httpx2.ConnectError, httpx2.ProxyError, httpx2.InvalidURL, httpx2.UnsupportedProtocol)
 SPARE_CONNECTIONS = 8  # beyond those for the requests in flight
 
 
@@ -99,10 +100,11 @@ class Transport:
           raw = await _read_body(response)
     except (TimeoutError, httpx2.TimeoutException) as error:
       if isinstance(error, httpx2.ConnectTimeout) and str(error):  # also covers closed sockets
-        return Response(verdicts.Retry(describe_error(error, self._redact)))
-      return Response(verdicts.Retry(f"no response within {self._timeout:g} s"))
+        return Response(verdicts.Retry(describe_error(error, self._redact), may_bill=True))
+      return Response(verdicts.Retry(f"no response within {self._timeout:g} s", may_bill=True))
     except (httpx2.HTTPError, httpx2.InvalidURL, aiohttp.ClientError, OSError) as error:
-      return Response(verdicts.Retry(describe_error(error, self._redact)))
+      left = not isinstance(error, NEVER_LEFT)
+      return Response(verdicts.Retry(describe_error(error, self._redact), may_bill=left))
     response_headers = redact_headers(response.headers, self._redact)
     if raw is not None:
       raw = redact_bytes(raw, self._redact)
@@ -145,7 +147,8 @@ def _classify(status: int, headers: dict[str, str], raw: bytes | None, model: st
   now = time.time()
   request_id = verdicts.request_id(headers)
   if raw is None:
-    verdict = verdicts.Retry(f"the body is longer than {MAX_BODY_BYTES} bytes")
+    reason = f"the body is longer than {MAX_BODY_BYTES} bytes"
+    verdict = verdicts.Retry(reason, may_bill=status == 200)
     return Response(verdict, status, request_id)
   if status == 200:
     verdict = verdicts.parse_body(raw, model)

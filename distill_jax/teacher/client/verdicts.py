@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from distill_jax.teacher import reply, types
+from distill_jax.teacher.client import usage
 
-MAX_TOKEN_COUNT = 10**9  # of one response; larger counts are not believed
 QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
+CUT_STATUSES = (408, 499, 502, 504, 520, 522, 523, 524)  # of a proxy that lost the server
 REQUEST_ID_HEADERS = ("x-request-id", "request-id", "apim-request-id")
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _PART = re.compile(r"(?<![0-9.])([0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(ms|us|µs|ns|h|m|s)")
@@ -51,6 +52,7 @@ class Completed:
     tokens_out: Completion tokens, likewise.
     tokens_cached: The part of `tokens_in` that the server had cached.
     tokens_reasoning: The part of `tokens_out` spent on hidden reasoning.
+    tokens_written: The part of `tokens_in` that the server wrote to its cache, at a surcharge.
     id: The server's id of the response; "" if it has none.
   """
 
@@ -60,7 +62,15 @@ class Completed:
   tokens_out: int | None
   tokens_cached: int = 0
   tokens_reasoning: int = 0
+  tokens_written: int = 0
   id: str = ""
+
+  @property
+  def metered(self) -> bool:
+    """Whether the server has reported what it bills."""
+    if self.tokens_out is None:  # none, or not reported
+      return self.tokens_in is not None and not any(choice.text for choice in self.choices)
+    return self.tokens_in is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,12 +82,14 @@ class Retry:
     wait: Seconds that the server asks to wait; None if it does not say.
     rate_limited: The server only objects to the rate; this does not count as a failed attempt.
     tokens: (prompt, completion) tokens that are billed nevertheless.
+    may_bill: The server may bill the request, but has not reported for what.
   """
 
   reason: str
   wait: float | None = None
   rate_limited: bool = False
   tokens: tuple[int, int] = (0, 0)
+  may_bill: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,33 +121,29 @@ def parse_body(raw: bytes, model: str) -> Completed | Retry:
   try:
     body = json.loads(raw)
   except (ValueError, RecursionError):
-    return Retry(f"the body is not JSON: {excerpt(raw.decode('utf-8', 'replace'))}")
+    reason = f"the body is not JSON: {excerpt(raw.decode('utf-8', 'replace'))}"
+    return Retry(reason, may_bill=True)
   if not isinstance(body, dict):
-    return Retry(f"the body has no choices: {excerpt(json.dumps(body))}")
-  choices, usage = body.get("choices"), body.get("usage")
-  usage = usage if isinstance(usage, dict) else {}
-  # A server that reports 0 tokens has not counted them.
-  tokens_in = _token_count(usage.get("prompt_tokens")) or None
-  tokens_out = _token_count(usage.get("completion_tokens")) or None
-  billed = (tokens_in or 0, tokens_out or 0)
+    return Retry(f"the body has no choices: {excerpt(json.dumps(body))}", may_bill=True)
+  choices, used = body.get("choices"), usage.read(body)
+  billed = (used.tokens_in or 0, used.tokens_out or 0)
   if not isinstance(choices, list) or not choices:
-    return Retry(f"the body has no choices: {excerpt(json.dumps(body))}", tokens=billed)
+    reason = f"the body has no choices: {excerpt(json.dumps(body))}"
+    return Retry(reason, tokens=billed, may_bill=not any(billed))
   parsed = [_parse_choice(choice) for choice in choices]
   valid = tuple(choice for choice in parsed if choice is not None)
   if len(valid) < len(parsed):
-    return Retry(
-      f"malformed chat message in a choice: {excerpt(json.dumps(choices))}", tokens=billed
-    )
+    reason = f"malformed chat message in a choice: {excerpt(json.dumps(choices))}"
+    return Retry(reason, tokens=billed, may_bill=not any(billed))
   served_model, response_id = body.get("model"), body.get("id")
   return Completed(
     choices=valid,
     model=served_model if isinstance(served_model, str) and served_model else model,
-    tokens_in=tokens_in,
-    tokens_out=tokens_out,
-    tokens_cached=_usage_detail(usage, "prompt_tokens_details", "cached_tokens", tokens_in),
-    tokens_reasoning=_usage_detail(
-      usage, "completion_tokens_details", "reasoning_tokens", tokens_out
-    ),
+    tokens_in=used.tokens_in,
+    tokens_out=used.tokens_out,
+    tokens_cached=used.cached,
+    tokens_reasoning=used.reasoning,
+    tokens_written=used.written,
     id=excerpt(response_id)[:100] if isinstance(response_id, str) else "",
   )
 
@@ -185,7 +193,8 @@ def classify_status(
       reason, "no such model or path; check config.teacher.model and config.teacher.base_url"
     )
   if status in (408, 409, 425, 429) or status >= 500:
-    return Retry(reason, requested_wait(headers, now), rate_limited=status == 429)
+    wait = requested_wait(headers, now)
+    return Retry(reason, wait, rate_limited=status == 429, may_bill=status in CUT_STATUSES)
   filtered = any(code in ("content_filter", "content_policy_violation") for code in codes)
   return Skip("filtered" if filtered else "bad_request", reason)
 
@@ -310,18 +319,6 @@ def _parse_choice(choice: Any) -> Choice | None:
     only = "only thinking and no answer" if raw.text.strip() else "no text"
     failure, reason = "empty", f"the reply has {only} (finish reason {excerpt(finish)})"
   return Choice(raw.text, finish, failure, reason, raw.thinking)
-
-
-def _token_count(value: Any) -> int | None:
-  """A number of tokens; None if the value cannot be one."""
-  return value if type(value) is int and 0 <= value <= MAX_TOKEN_COUNT else None
-
-
-def _usage_detail(usage: dict[str, Any], group: str, name: str, total: int | None) -> int:
-  """A part of the tokens that the server reports separately; never more than the total."""
-  details = usage.get(group)
-  count = _token_count(details.get(name)) if isinstance(details, dict) else None
-  return min(count or 0, total or 0)
 
 
 def excerpt(text: str) -> str:

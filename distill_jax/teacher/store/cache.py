@@ -25,6 +25,8 @@ KEYS_PER_QUERY = 500
 Outcome = types.Reply | types.Failure
 # (canonical JSON of the request, {(sample, key): outcome}, phase that asked)
 StoredCall = tuple[str, Mapping[tuple[int, str], Outcome], "RunPhase"]
+# {id of a request: (dollars, reason) if its usage stays unknown, else None}
+Answers = Mapping[str, tuple[float, str] | None]
 
 _OTHER_FILE = "name another file with --config.teacher.cache=FILE"
 
@@ -40,6 +42,16 @@ class RunPhase:
   def columns(self) -> rows.PhaseColumns:
     """(run, round, phase)."""
     return self.run, self.round, self.phase
+
+
+@dataclasses.dataclass(frozen=True)
+class Reservation:
+  """A request that is about to be sent: the most that it may use and cost."""
+
+  id: str
+  tokens_in: int
+  tokens_out: int
+  dollars: float
 
 
 def request_text(
@@ -168,7 +180,7 @@ class ReplyCache:
     A reply that another process stored first stays; the cost of this one is added to the ledger.
     An earlier failure of the same sample and phase moves to `failed_before`.
     """
-    now = datetime.datetime.now(datetime.UTC).isoformat("T", "seconds")
+    now = _now()
     with self.transaction() as db:
       for request, outcomes, run_phase in calls:
         phase = run_phase.columns()
@@ -182,12 +194,66 @@ class ReplyCache:
   def record_sent(self, run_phase: RunPhase, requests: int = 1, retries: int = 0) -> None:
     """Counts HTTP requests that are about to be sent, `retries` of them not for the first time."""
     with self.transaction() as db:
-      db.execute(
-        "insert into sent(run, round, phase, requests, retries) values (?, ?, ?, ?, ?)"
-        " on conflict do update set"
-        " requests = requests + excluded.requests, retries = retries + excluded.retries",
-        (*run_phase.columns(), requests, retries),
+      self._count_sent(db, run_phase, requests, retries)
+
+  @staticmethod
+  def _count_sent(db: sqlite3.Connection, run_phase: RunPhase, requests: int, retries: int) -> None:
+    db.execute(
+      "insert into sent(run, round, phase, requests, retries) values (?, ?, ?, ?, ?)"
+      " on conflict do update set"
+      " requests = requests + excluded.requests, retries = retries + excluded.retries",
+      (*run_phase.columns(), requests, retries),
+    )
+
+  def reserve(
+    self, run_phase: RunPhase, requests: Iterable[Reservation], *, retries: int = 0
+  ) -> None:
+    """Counts requests that are about to be sent, and their highest possible cost.
+
+    The cost stays in `unanswered` until `settle` is called, also if the process is killed first.
+    Does not wait for the disk: that matters only if the machine itself fails.
+
+    Args:
+      run_phase: The phase that asks.
+      requests: The requests.
+      retries: How many of them are not sent for the first time.
+    """
+    requests, now = list(requests), _now()
+    phase = run_phase.columns()
+    with self._unsynced() as db:
+      self._count_sent(db, run_phase, len(requests), retries)
+      db.executemany(
+        "insert into unanswered(id, run, round, phase, tokens_in, tokens_out, dollars, reason,"
+        " time) values (?, ?, ?, ?, ?, ?, ?, '', ?)",
+        [(r.id, *phase, r.tokens_in, r.tokens_out, r.dollars, now) for r in requests],
       )
+
+  def settle(self, answers: Answers) -> None:
+    """Records the answers to requests that were reserved; does not wait for the disk."""
+    with self._unsynced() as db:
+      rows.settle(db, answers)
+
+  @contextlib.contextmanager
+  def _unsynced(self) -> Iterator[sqlite3.Connection]:
+    """A `transaction` that is safe from a kill of the process, but not from a power failure."""
+    try:
+      with self._sqlite_errors():
+        self._db.execute("pragma synchronous = normal")
+      with self.transaction() as db:
+        yield db
+    finally:
+      with self._sqlite_errors():
+        self._db.execute("pragma synchronous = full")
+
+  def unanswered(
+    self, run: str, round: int | None = None, phase: str | None = None
+  ) -> types.Unanswered:
+    """Requests without a reported usage: of a run, of one of its rounds, or of a phase."""
+    pinned = {"run": run, "round": round, "phase": phase}
+    pinned = {name: value for name, value in pinned.items() if value is not None}
+    where = " and ".join(f"{name} = ?" for name in pinned)
+    found = self.query(f"select dollars from unanswered where {where}", list(pinned.values()))
+    return types.Unanswered(len(found), math.fsum(dollars for (dollars,) in found))
 
   def requests_sent(self, run: str) -> int:
     """Number of HTTP requests a run has sent, retries included."""
@@ -396,3 +462,7 @@ class ReplyCache:
     """The rows that a query selects."""
     with self._sqlite_errors():
       return self._db.execute(sql, values).fetchall()
+
+
+def _now() -> str:
+  return datetime.datetime.now(datetime.UTC).isoformat("T", "seconds")

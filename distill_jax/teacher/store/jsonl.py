@@ -20,8 +20,8 @@ from distill_jax.teacher import types
 from distill_jax.teacher.store import cache, rows, seals, tables
 
 KIND = "teacher cache"
-READABLE = (2, 3, tables.VERSION)  # versions that `import_file` reads; see `_current_columns`
-TABLES = ("replies", "asked", "failures", "failed_before", "sent", "pruned")
+READABLE = (2, 3, 4, tables.VERSION)  # versions that `import_file` reads; see `_current_columns`
+TABLES = ("replies", "asked", "failures", "failed_before", "sent", "pruned", "unanswered")
 
 _ORDER = {
   "replies": "run, round, phase, key",
@@ -30,6 +30,7 @@ _ORDER = {
   "failed_before": "rowid",
   "sent": "run, round, phase",
   "pruned": "run, round, phase",
+  "unanswered": "run, round, phase, id",
 }
 _KEY = re.compile(r"[0-9a-f]{64}")
 _TYPES = {"text": str, "integer": int, "real": float}

@@ -1,14 +1,24 @@
 """Costs of the teacher, computed from the teacher cache, and the caps on them."""
 
 import asyncio
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
 
 from distill_jax import errors, settings
 from distill_jax.teacher import types
 from distill_jax.teacher.store import cache
 
+WRITE_SURCHARGE = 0.25  # of the price of prompt tokens (Anthropic, 5 minutes; pricing of 2025)
+
 
 def dollars(
-  prices: settings.Prices, tokens_in: int, tokens_out: int, tokens_cached: int = 0
+  prices: settings.Prices,
+  tokens_in: int,
+  tokens_out: int,
+  tokens_cached: int = 0,
+  tokens_written: int = 0,
 ) -> float:
   """Price of a call in dollars.
 
@@ -17,9 +27,11 @@ def dollars(
     tokens_in: Prompt tokens, including the cached ones.
     tokens_out: Completion tokens.
     tokens_cached: Prompt tokens that the server had in its own cache.
+    tokens_written: Prompt tokens that the server wrote to it.
   """
   cached_price = prices.input if prices.cached < 0 else prices.cached
   fresh = tokens_in - tokens_cached
+  fresh += WRITE_SURCHARGE * tokens_written
   return (fresh * prices.input + tokens_cached * cached_price + tokens_out * prices.output) / 1e6
 
 
@@ -37,6 +49,14 @@ class RunLedger:
     """Totals of the run."""
     return self._store.totals(self._run)
 
+  def unanswered(self, round: int | None = None, phase: str | None = None) -> types.Unanswered:
+    """The estimated cost of requests without a reported usage: of the run, a round or a phase."""
+    return self._store.unanswered(self._run, round, phase)
+
+  def spent(self) -> float:
+    """Dollars of the run that count toward its cap: measured and estimated."""
+    return self.total().dollars + self.unanswered().dollars
+
   def requests_sent(self) -> int:
     """Number of HTTP requests sent, retries included."""
     return self._store.requests_sent(self._run)
@@ -45,21 +65,31 @@ class RunLedger:
 class Budget:
   """Hard caps on dollars and HTTP requests.
 
-  Each request reserves its highest possible cost before it is sent, and releases it afterward.
-  Belongs to one event loop.
+  Each request reserves its highest possible cost before it is sent; afterward, what it has cost, or
+  may have, replaces the reservation. Several event loops in several threads may share one.
 
   Attributes:
-    spent: Dollars spent by the run.
+    spent: Dollars spent by the run, estimates included.
+    estimated: The part of `spent` that is an estimate; see `types.Unanswered`.
     requests: HTTP requests sent by the run.
     in_flight: Requests with a reservation.
   """
 
-  def __init__(self, *, spent: float, requests: int, max_dollars: float, max_requests: int):
-    self.spent, self.requests = spent, requests
+  def __init__(
+    self,
+    *,
+    spent: float,
+    requests: int,
+    max_dollars: float,
+    max_requests: int,
+    estimated: float = 0.0,
+  ):
+    self.spent, self.requests, self.estimated = spent, requests, estimated
     self.in_flight = 0
     self._max_dollars, self._max_requests = max_dollars, max_requests
     self._reserved = 0.0
-    self._released = asyncio.Event()
+    self._lock = threading.Lock()
+    self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
 
   async def reserve(self, need: float) -> None:
     """Reserves `need` dollars and counts a request.
@@ -69,14 +99,53 @@ class Budget:
     Raises:
       errors.UserError: The request could exceed a cap.
     """
-    while self.in_flight and self.spent + self._reserved + need > self._max_dollars:
-      self._released.clear()
-      await self._released.wait()
+    while True:
+      with self._lock:
+        if not self.in_flight or self.spent + self._reserved + need <= self._max_dollars:
+          self._check(need)
+          self.requests += 1
+          self._reserved += need
+          self.in_flight += 1
+          return
+        loop = asyncio.get_running_loop()
+        released: asyncio.Future[None] = loop.create_future()
+        self._waiting.append((loop, released))
+      await released
+
+  def release(self, need: float, *, sent: bool, cost: float = 0.0, estimate: float = 0.0) -> None:
+    """Replaces a reservation of `need` dollars by what the request has cost.
+
+    Args:
+      need: The reservation.
+      sent: Whether the request was sent; otherwise it is not counted.
+      cost: Dollars that it has cost.
+      estimate: Dollars that it may have cost beyond that.
+    """
+    with self._lock:
+      self.in_flight -= 1
+      if not sent:
+        self.requests -= 1
+      self._reserved = self._reserved - need if self.in_flight else 0.0
+      self.spent += cost + estimate
+      self.estimated += estimate
+      waiting, self._waiting = self._waiting, []
+    for loop, released in waiting:
+      with contextlib.suppress(RuntimeError):  # a loop that was closed has no use for it
+        loop.call_soon_threadsafe(_finish, released)
+
+  def spend(self, dollars: float) -> None:
+    """Adds dollars that were not reserved."""
+    with self._lock:
+      self.spent += dollars
+
+  def _check(self, need: float) -> None:
+    """Raises errors.UserError if another request could exceed a cap."""
     if self.spent + need > self._max_dollars:
+      estimated = f" (${self.estimated:.4f} of it estimated)" if self.estimated else ""
       raise errors.budget(
         f"the next teacher request may cost ${need:.4f}, but ${self.spent:.4f} of"
-        f" ${self._max_dollars:.4f} are spent; nothing is lost: raise --config.teacher.max_dollars"
-        " and run the same command again"
+        f" ${self._max_dollars:.4f} are spent{estimated}; nothing is lost: raise"
+        " --config.teacher.max_dollars and run the same command again"
       )
     if self.requests + 1 > self._max_requests:
       raise errors.budget(
@@ -84,18 +153,46 @@ class Budget:
         f" config.teacher.max_requests is {self._max_requests}; nothing is lost: raise"
         " --config.teacher.max_requests and run the same command again"
       )
-    self.requests += 1
-    self._reserved += need
-    self.in_flight += 1
 
-  def release(self, need: float, *, sent: bool) -> None:
-    """Releases a reservation of `need` dollars. A request that was not sent is not counted."""
-    self.in_flight -= 1
-    if not sent:
-      self.requests -= 1
-    self._reserved = self._reserved - need if self.in_flight else 0.0
-    self._released.set()
 
-  def spend(self, dollars: float) -> None:
-    """Adds what a request has cost."""
-    self.spent += dollars
+def _finish(future: asyncio.Future[None]) -> None:
+  if not future.done():
+    future.set_result(None)
+
+
+_shared: dict[tuple[str, str], tuple[Budget, int]] = {}  # {(file, run): (budget, users)}
+_sharing = threading.Lock()
+
+
+@contextlib.contextmanager
+def shared_budget(
+  store: cache.ReplyCache, run: str, *, max_dollars: float, max_requests: int
+) -> Iterator[Budget]:
+  """Yields the budget of a run; teachers of a pool that ask at the same time get the same one.
+
+  Args:
+    store: Knows what the run has spent.
+    run: The run.
+    max_dollars: Cap on the run's cost.
+    max_requests: Cap on the run's HTTP requests.
+  """
+  name = (os.path.realpath(store.path), run)
+  with _sharing:
+    budget, users = _shared.get(name, (None, 0))
+    if budget is None:
+      estimated = store.unanswered(run).dollars
+      budget = Budget(
+        spent=store.totals(run).dollars + estimated,
+        estimated=estimated,
+        requests=store.requests_sent(run),
+        max_dollars=max_dollars,
+        max_requests=max_requests,
+      )
+    _shared[name] = (budget, users + 1)
+  try:
+    yield budget
+  finally:
+    with _sharing:
+      _, users = _shared.pop(name)
+      if users > 1:
+        _shared[name] = (budget, users - 1)

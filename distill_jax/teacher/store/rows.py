@@ -4,7 +4,7 @@ Text is bound as bytes and cast to text, because sqlite3 cannot bind lone surrog
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from distill_jax.teacher import reply as reply_reader
 from distill_jax.teacher import types
@@ -133,6 +133,24 @@ def archive_failure(db: sqlite3.Connection, key: str, phase: PhaseColumns) -> No
     (*phase, key),
   )
   db.execute(f"delete from failures where {matching}", (*phase, key))
+
+
+def settle(db: sqlite3.Connection, answers: Mapping[str, tuple[float, str] | None]) -> None:
+  """Removes requests from `unanswered`, or records why their cost stays an estimate.
+
+  Args:
+    db: Connection within a transaction.
+    answers: {id of a request: (dollars, reason) if its usage stays unknown, else None}.
+  """
+  for id, estimate in answers.items():
+    if estimate is None:
+      db.execute("delete from unanswered where id = ?", (id,))
+    else:
+      dollars, reason = estimate
+      db.execute(
+        "update unanswered set dollars = ?, reason = cast(? as text) where id = ?",
+        (dollars, encode(reason), id),
+      )
 
 
 def encode(text: str) -> bytes:

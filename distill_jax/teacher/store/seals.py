@@ -8,7 +8,7 @@ was written by an older version, and gets one when the file is opened.
 import hashlib
 import sqlite3
 
-TABLES = ("replies", "asked", "failures", "failed_before", "sent", "pruned")
+TABLES = ("replies", "asked", "failures", "failed_before", "sent", "pruned", "unanswered")
 COLUMN = "digest"
 _WITHOUT_ROWID = ("asked",)
 

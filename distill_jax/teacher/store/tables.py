@@ -6,6 +6,8 @@ asked          replies that a phase asked for, paid by it or found in the cache
 failures       samples without a reply
 failed_before  failures whose sample was asked for again; their cost stays in the ledger
 sent           numbers of HTTP requests and retries
+unanswered     requests whose usage the server has not reported, at their highest possible cost: in
+               flight (no reason), timed out, cut off, or sent by a process that was killed
 pruned         cost of replies that are no longer in `replies`: deleted by `prune`, or paid for at
                the same time as another run, whose reply was stored first
 salt           one random text that tells this file's requests from those of other files
@@ -15,7 +17,7 @@ A phase is identified by the columns run, round, phase. `batches` adds its own t
 
 import sqlite3
 
-VERSION = 4
+VERSION = 5
 APPLICATION = 0x64617465  # application_id in the file header; marks the file as ours
 
 _FAILURE_COLUMNS = """(
@@ -41,6 +43,9 @@ STATEMENTS = (
   run text, round integer, phase text, replies integer, tokens_in integer, tokens_cached integer,
   tokens_reasoning integer, tokens_out integer, dollars real,
   primary key (run, round, phase))""",
+  """create table if not exists unanswered(
+  id text primary key, run text, round integer, phase text, tokens_in integer, tokens_out integer,
+  dollars real, reason text, time text)""",
   "create index if not exists replies_run on replies(run, round, phase)",
   "create index if not exists failed_before_run on failed_before(run, round, phase)",
 )

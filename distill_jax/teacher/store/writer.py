@@ -1,6 +1,7 @@
 """Writes outcomes to the teacher cache from a thread, many with one fsync."""
 
 import asyncio
+from collections.abc import Callable
 
 from distill_jax.teacher.store import cache
 
@@ -9,20 +10,40 @@ class StoreWriter:
   """Batches writes to the cache. Belongs to one event loop.
 
   While one write is in progress, further outcomes wait for the next: an fsync costs about as much
-  for a hundred replies as for one. Request counts are written along, soon after they change, but
-  requests do not wait for them.
+  for a hundred replies as for one.
   """
 
   def __init__(self, store: cache.ReplyCache, run_phase: cache.RunPhase):
     self._store, self._run_phase = store, run_phase
-    self._calls: list[tuple[cache.StoredCall, asyncio.Future[None]]] = []  # for the next write
-    self._requests = self._retries = 0  # not on disk yet
+    # For the next write:
+    self._calls: list[tuple[cache.StoredCall, asyncio.Future[None]]] = []
+    self._requests: list[tuple[cache.Reservation, bool, asyncio.Future[None]]] = []
+    self._answers: dict[str, tuple[float, str] | None] = {}
     self._task: asyncio.Task[None] | None = None
 
-  def count_request(self, retry: bool) -> None:
-    """Counts a request that is about to be sent. Raises the error of an earlier write, if any."""
-    self._requests += 1
-    self._retries += int(retry)
+  async def reserve(self, request: cache.Reservation, retry: bool) -> None:
+    """Returns once a request that is about to be sent is counted, in the file.
+
+    Args:
+      request: The request.
+      retry: Whether it is not sent for the first time.
+
+    Raises:
+      errors.UserError: The cache cannot be written.
+    """
+    counted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    self._requests.append((request, retry, counted))
+    self._wake()
+    await counted
+
+  def settle(self, id: str, estimate: tuple[float, str] | None) -> None:
+    """Records the answer to a reserved request, with the next write.
+
+    Args:
+      id: The request.
+      estimate: (dollars, reason) if the server may bill what it has not reported, else None.
+    """
+    self._answers[id] = estimate
     self._wake()
 
   async def write(self, request: str, outcomes: dict[tuple[int, str], cache.Outcome]) -> None:
@@ -53,23 +74,38 @@ class StoreWriter:
       self._task = asyncio.get_running_loop().create_task(self._run())
 
   async def _run(self) -> None:
-    while self._calls or self._requests or self._retries:
+    await asyncio.sleep(0)  # lets other tasks that are ready add to this write
+    while self._calls or self._requests or self._answers:
+      requests, self._requests = self._requests, []
+      counted = [future for _, _, future in requests]
+      if requests:
+        reservations = [request for request, _, _ in requests]
+        retries = sum(retry for _, retry, _ in requests)
+        await self._in_thread(self._reserve, reservations, retries, futures=counted)
       calls, self._calls = self._calls, []
-      requests, retries = self._requests, self._retries
-      self._requests = self._retries = 0
-      try:
-        await asyncio.to_thread(self._flush, [call for call, _ in calls], requests, retries)
-      except BaseException as error:
-        for _, written in calls:
-          written.set_exception(error)
-        if not calls:
-          raise
-        continue
-      for _, written in calls:
-        written.set_result(None)
+      answers, self._answers = self._answers, {}
+      if calls:
+        stored, written = [call for call, _ in calls], [future for _, future in calls]
+        await self._in_thread(self._store.store_many, stored, futures=written)
+      if answers:  # after the replies: a kill in between counts both
+        await self._in_thread(self._store.settle, answers, futures=[])
 
-  def _flush(self, calls: list[cache.StoredCall], requests: int, retries: int) -> None:
-    if calls:
-      self._store.store_many(calls)
-    if requests:
-      self._store.record_sent(self._run_phase, requests, retries)
+  async def _in_thread(
+    self, work: Callable[..., object], *args: object, futures: list[asyncio.Future[None]]
+  ) -> None:
+    """Runs `work` in a thread; `futures` get its error, or are done. Raises if there are none."""
+    try:
+      await asyncio.to_thread(work, *args)
+    except BaseException as error:
+      for future in futures:
+        if not future.done():
+          future.set_exception(error)
+      if not futures:
+        raise
+      return
+    for future in futures:
+      if not future.done():
+        future.set_result(None)
+
+  def _reserve(self, requests: list[cache.Reservation], retries: int) -> None:
+    self._store.reserve(self._run_phase, requests, retries=retries)

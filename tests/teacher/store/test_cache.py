@@ -268,7 +268,7 @@ def test_a_file_of_version_2_is_migrated_with_nothing_lost(tmp_path):
     made.close()
   after = all_rows(path)
   after["replies"] = [row.replace(", '')", ")") for row in after["replies"]]  # the new thinking
-  assert after == before
+  assert after == {**before, "unanswered": []}
   with contextlib.closing(sqlite3.connect(path)) as db:
     assert db.execute("pragma user_version").fetchone() == (tables.VERSION,)
 
@@ -427,7 +427,9 @@ def content(path) -> tuple:
   """Returns all that a phase reads from a cache."""
   with contextlib.closing(cache.ReplyCache(path)) as store:
     found = store.lookup(["k", "l", "f", "lost"], HERE)
-    return found, store.totals("this run"), store.failed_before(HERE), store.requests_sent(HERE.run)
+    sent = store.requests_sent(HERE.run)
+    spent = store.totals(HERE.run), store.unanswered(HERE.run)
+    return found, spent, store.failed_before(HERE), sent
 
 
 def filled(path) -> None:
@@ -437,7 +439,7 @@ def filled(path) -> None:
     store.record_asked(["k", "l", "lost"], HERE)
     store.record_asked(["k"], there)
     store.record_sent(HERE, 3, 1)
-    store.record_sent(HERE, 1, 0)
+    store.reserve(HERE, [cache.Reservation("a1", 3, 2, 0.5)])
     store.store("{}", {(0, "f"): types.Failure("refusal", "no", 1)}, HERE)
     store.store("{}", {(0, "k"): reply("lone \ud800 \0"), (1, "l"): reply("other")}, HERE)
     store.store("{}", {(0, "k"): reply("late")}, there)

@@ -1,0 +1,122 @@
+"""Reads the tokens that a response was billed for, in every vendor's spelling.
+
+prompt_tokens, completion_tokens, total_tokens    OpenAI and most others
+input_tokens, output_tokens                       Anthropic, Cohere, OpenAI's Responses
+promptTokenCount, candidatesTokenCount,           Gemini; thoughts are not part of the candidates
+  thoughtsTokenCount, totalTokenCount
+prompt_cache_hit_tokens, _miss_tokens             DeepSeek; together they are the prompt
+cache_read_input_tokens, cache_creation_...       Anthropic; neither is part of input_tokens
+
+Numbers are untrusted: what cannot be a number of tokens counts as not reported.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+MAX_TOKEN_COUNT = 10**9  # of one response; larger counts are not believed
+GROUPS = ("usage", "usageMetadata", "usage_metadata", "x_groq")
+_PROMPT = ("prompt_tokens", "input_tokens", "promptTokenCount", "prompt_token_count")
+_COMPLETION = (
+  *("completion_tokens", "output_tokens", "candidatesTokenCount", "candidates_token_count"),
+)
+_TOTAL = ("total_tokens", "totalTokenCount", "total_token_count")
+_CACHED = (
+  *("prompt_tokens_details.cached_tokens", "input_tokens_details.cached_tokens"),
+  *("prompt_cache_hit_tokens", "cachedContentTokenCount", "cached_content_token_count"),
+  *("cached_tokens", "num_cached_tokens", "prompt_tokens_details.cache_read_input_tokens"),
+)
+_REASONING = (
+  *("completion_tokens_details.reasoning_tokens", "output_tokens_details.reasoning_tokens"),
+  *("reasoning_tokens", "thinking_tokens"),
+)
+_THOUGHTS = ("thoughtsTokenCount", "thoughts_token_count")
+_READ, _WRITTEN = "cache_read_input_tokens", "cache_creation_input_tokens"
+
+
+@dataclasses.dataclass(frozen=True)
+class Usage:
+  """What a response was billed for.
+
+  Attributes:
+    tokens_in: Prompt tokens, those below included; None if the server does not report them.
+    tokens_out: Completion tokens, hidden ones included; likewise.
+    cached: The part of `tokens_in` that the server had cached.
+    reasoning: The part of `tokens_out` spent on hidden reasoning.
+    written: The part of `tokens_in` that the server wrote to its cache, at a surcharge.
+  """
+
+  tokens_in: int | None = None
+  tokens_out: int | None = None
+  cached: int = 0
+  reasoning: int = 0
+  written: int = 0
+
+
+def read(body: Mapping[str, Any]) -> Usage:
+  """Reads the usage in the body of a response."""
+  for fields in _groups(body):
+    found = _read_group(fields)
+    if found.tokens_in or found.tokens_out:
+      return found
+  return Usage()
+
+
+def _groups(body: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+  """The parts of a body that may hold its usage."""
+  choices = body.get("choices")
+  first = choices[0] if isinstance(choices, list) and choices else None
+  for holder in (body, first):
+    if not isinstance(holder, Mapping):
+      continue
+    for name in GROUPS:
+      group = holder.get(name)
+      if isinstance(group, Mapping):
+        yield group
+        inner = group.get("usage") or group.get("tokens")
+        if isinstance(inner, Mapping):
+          yield inner
+
+
+def _read_group(fields: Mapping[str, Any]) -> Usage:
+  read = _count(fields.get(_READ)) or 0
+  written = _count(fields.get(_WRITTEN)) or 0
+  cached = _first(fields, _CACHED) or 0
+  prompt, completion = _first(fields, _PROMPT), _first(fields, _COMPLETION)
+  if prompt is not None and "prompt_tokens" not in fields:  # Anthropic's input_tokens
+    prompt += read + written
+  missed = _count(fields.get("prompt_cache_miss_tokens"))
+  if prompt is None and missed is not None:
+    prompt = missed + cached
+  # Zero means that the server has not counted, unless it has counted the other part.
+  prompt = prompt or None
+  cached = min(max(cached, read), prompt or 0)
+  reasoning, thoughts = _first(fields, _REASONING) or 0, _first(fields, _THOUGHTS) or 0
+  if thoughts:
+    completion, reasoning = (completion or 0) + thoughts, max(reasoning, thoughts)
+  elif completion is not None and reasoning > completion:  # so it cannot be a part of it
+    completion += reasoning
+  total = _first(fields, _TOTAL) or 0
+  if total and prompt is not None:  # some vendors leave hidden tokens out of the completion
+    completion = max(completion or 0, total - prompt)
+  elif total and completion:
+    prompt = max(total - completion, 0) or None
+  return Usage(prompt, completion or None, cached, min(reasoning, completion or 0), written)
+
+
+def _first(fields: Mapping[str, Any], names: Iterable[str]) -> int | None:
+  """The first of the fields that holds a number of tokens; a dot leads into a group."""
+  for name in names:
+    group, _, inner = name.rpartition(".")
+    holder = fields.get(group) if group else fields
+    found = _count(holder.get(inner)) if isinstance(holder, Mapping) else None
+    if found is not None:
+      return found
+  return None
+
+
+def _count(value: Any) -> int | None:
+  """A number of tokens; None if the value cannot be one."""
+  if type(value) is float and value.is_integer():
+    value = int(value)
+  return value if type(value) is int and 0 <= value <= MAX_TOKEN_COUNT else None
