@@ -86,14 +86,18 @@ def get_config() -> ConfigDict:
   # builtin (answers from the world) | openai (any compatible server) | replay (recorded files) |
   # student (an exported model on this machine's devices).
   c.teacher.kind = "builtin"
-  # Model name sent to the server; with kind=student, a directory written by export.
+  # Model name sent to the server, or VENDOR/MODEL or VENDOR:URL#MODEL (vendors in
+  # teacher/presets.py), which sets kind, base_url, key_env, max_tokens_field and prices unless they
+  # are set; with kind=student, a directory written by export.
   c.teacher.model = "builtin"
-  # URL of the API, such as https://api.openai.com/v1 or http://localhost:8000/v1.
+  # URL of the API, such as https://api.openai.com/v1 or http://localhost:8000/v1; empty = that of
+  # the model's vendor. If it is set, the model's name is sent as it is.
   c.teacher.base_url = ""
   # Name of the server in the keys of stored replies; empty = the base_url that the run was started
   # with. Replies stored under another address are found with that address here.
   c.teacher.identity = ""
-  # Environment variable that holds the API key. Never put the key itself in a config.
+  # Environment variable that holds the API key; for a vendor's model, the vendor's unless it is
+  # changed. Never put the key itself in a config.
   c.teacher.key_env = "OPENAI_API_KEY"
   # File that holds only the API key and that only its owner can read; empty = use key_env.
   c.teacher.key_file = ""
@@ -101,8 +105,9 @@ def get_config() -> ConfigDict:
   c.teacher.insecure_http = False
   c.teacher.temperature = 0.7  # Sampling temperature of replies.
   c.teacher.max_tokens = 512  # Maximum completion tokens of one reply.
-  # Name of the request field for max_tokens. Choices: max_tokens max_completion_tokens.
-  c.teacher.max_tokens_field = "max_tokens"
+  # Name of the request field for max_tokens; auto = the vendor's, or max_tokens. Choices: auto
+  # max_tokens max_completion_tokens.
+  c.teacher.max_tokens_field = "auto"
   # Replies cut off at max_tokens are requested again with twice the limit, up to this; 0 = they are
   # recorded as failures.
   c.teacher.max_tokens_retry_limit = 0
@@ -120,9 +125,12 @@ def get_config() -> ConfigDict:
 
   # Dollars per million tokens.
   c.teacher.prices = ConfigDict()
-  c.teacher.prices.input = 0.0  # Prompt tokens, dollars per million.
-  c.teacher.prices.output = 0.0  # Completion tokens, dollars per million.
-  c.teacher.prices.cached = -1.0  # Cached prompt tokens, dollars per million; -1 = as `input`.
+  # Prompt tokens, dollars per million; -1 = the known price of the model.
+  c.teacher.prices.input = -1.0
+  # Completion tokens, dollars per million; -1 = the known price of the model.
+  c.teacher.prices.output = -1.0
+  # Cached prompt tokens, dollars per million; -1 = the known price, or as `input` if that is set.
+  c.teacher.prices.cached = -1.0
   c.teacher.max_dollars = 10.0  # Hard cap for the run directory, checked before each request.
   c.teacher.max_requests = 1_000_000  # Hard cap for the run directory, checked before each request.
   # SQLite file with every reply ever paid for; empty = teacher.sqlite in the run directory.

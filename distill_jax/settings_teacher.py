@@ -26,7 +26,10 @@ ASKED = AnyOf(
 ON_BUILTIN = When("teacher.kind", ("builtin",))
 ON_OPENAI = When("teacher.kind", ("openai",))
 ON_REPLAY = When("teacher.kind", ("replay",))
-ON_MODEL = When("teacher.kind", ("openai", "student"))
+ON_MODEL = AnyOf(
+  (When("teacher.kind", ("openai", "student")),),
+  words="with teacher.kind=openai or student, or as VENDOR/MODEL such as openai/gpt-4o-mini",
+)
 ON_CLIENT = When("teacher.kind", ("openai", "builtin"))
 ON_WRITER = Unless("teacher.kind", ("replay",))
 IN_BATCH_API = When("teacher.batch", ("api",))
@@ -41,9 +44,15 @@ OPENAI = (ASKED, ON_OPENAI)
 class Prices:
   """Dollars per million tokens."""
 
-  input: float = key(0.0, "Prompt tokens, dollars per million.", ge=0)
-  output: float = key(0.0, "Completion tokens, dollars per million.", ge=0)
-  cached: float = key(-1.0, "Cached prompt tokens, dollars per million; -1 = as `input`.")
+  input: float = key(-1.0, "Prompt tokens, dollars per million; -1 = the known price of the model.")
+  output: float = key(
+    -1.0, "Completion tokens, dollars per million; -1 = the known price of the model."
+  )
+  cached: float = key(
+    -1.0,
+    "Cached prompt tokens, dollars per million; -1 = the known price, or as `input` if that is"
+    " set.",
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,12 +91,15 @@ class Teacher:
   )
   model: str = key(
     "builtin",
-    "Model name sent to the server; with kind=student, a directory written by export.",
+    "Model name sent to the server, or VENDOR/MODEL or VENDOR:URL#MODEL (vendors in"
+    " teacher/presets.py), which sets kind, base_url, key_env, max_tokens_field and prices unless"
+    " they are set; with kind=student, a directory written by export.",
     when=(ASKED, ON_MODEL),
   )
   base_url: str = key(
     "",
-    "URL of the API, such as https://api.openai.com/v1 or http://localhost:8000/v1.",
+    "URL of the API, such as https://api.openai.com/v1 or http://localhost:8000/v1; empty = that"
+    " of the model's vendor. If it is set, the model's name is sent as it is.",
     mutable=True,
     when=OPENAI,
   )
@@ -100,7 +112,8 @@ class Teacher:
   )
   key_env: str = key(
     "OPENAI_API_KEY",
-    "Environment variable that holds the API key. Never put the key itself in a config.",
+    "Environment variable that holds the API key; for a vendor's model, the vendor's unless it is"
+    " changed. Never put the key itself in a config.",
     mutable=True,
     when=OPENAI,
   )
@@ -121,9 +134,9 @@ class Teacher:
     512, "Maximum completion tokens of one reply.", ge=1, when=(ASKED, ON_WRITER)
   )
   max_tokens_field: str = key(
-    "max_tokens",
-    "Name of the request field for max_tokens.",
-    choices=("max_tokens", "max_completion_tokens"),
+    "auto",
+    "Name of the request field for max_tokens; auto = the vendor's, or max_tokens.",
+    choices=("auto", "max_tokens", "max_completion_tokens"),
     mutable=True,
     when=CLIENT,
   )

@@ -18,7 +18,7 @@ from ml_collections import config_flags
 from distill_jax import disk, errors
 from distill_jax.config import recipes, typed, values
 from distill_jax.settings import Settings
-from distill_jax.teacher import pool
+from distill_jax.teacher import pool, presets
 
 Options = dict[str, tuple[Any, str]]  # name -> (default, help)
 # What ast.literal_eval raises for text that is no literal, or is nested too deep.
@@ -61,7 +61,7 @@ def parse(
     final = None if original is None else parsed.config.to_dict()
   if original is not None and final is not None:
     typed.build(Settings, pool.merge_teachers(original))  # names the group that is missing
-    final = reset_unread(original, final)
+    final = reset_unread(original, presets.choose_kind(final))
   return final, {name: parsed[name].value for name in options}, rest
 
 

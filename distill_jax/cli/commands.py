@@ -31,7 +31,6 @@ from distill_jax.runtime.context import RunContext
 from distill_jax.settings import WORLDS, Settings
 from distill_jax.teacher import pool
 from distill_jax.teacher.builtin import teacher as builtin
-from distill_jax.teacher.client import credentials
 
 
 def run(
@@ -51,6 +50,7 @@ def run(
   Raises:
     UserError: See `errors`; everything that was finished or paid for is kept.
   """
+  rules_teacher.check_prices(settings)
   screen, run_dir = console.Console(), RunDir(workdir)
   run_dir.claim(config)
   try:
@@ -59,7 +59,6 @@ def run(
       resume.check_start(ctx)
       check_run(ctx)
       screen.line(overview.first_line(ctx, rules_teacher.askers(settings)))
-      _warn_about_prices(settings, screen)
       overview.write_for_readers(ctx)
       run_dir.seal()
       finished = rounds.finished_phases(ctx)
@@ -88,17 +87,6 @@ def run(
 def _position(directory: str) -> int:
   """The position of a phase in its plan, from the name of its directory."""
   return int(directory.partition("_")[0])
-
-
-def _warn_about_prices(settings: Settings, screen: console.Console) -> None:
-  for name in pool.teachers_used(settings, rules_teacher.askers(settings)):
-    asked = pool.get(settings, name)
-    unpriced = not asked.prices.input + asked.prices.output and asked.batch != "files"
-    if asked.kind == "openai" and not credentials.is_local(asked.base_url) and unpriced:
-      group = "teacher" if name == pool.MAIN else f"teachers.{name}"
-      screen.warn(
-        f"{group}.prices are 0, so teacher.max_dollars has no effect: set input and output"
-      )
 
 
 def check_run(ctx: RunContext) -> None:

@@ -17,7 +17,7 @@ from distill_jax.run_dir.run_dir import SUMMARY, RunDir
 from distill_jax.runtime import resume
 from distill_jax.runtime.context import RunContext
 from distill_jax.settings import Settings, Teacher
-from distill_jax.teacher import local_student, types
+from distill_jax.teacher import local_student, pool, presets, types
 
 SURE, AT_MOST = "", "at most"
 HEADER = (
@@ -74,6 +74,9 @@ def show(
     screen.line(f"Round {round_index}: no remaining phase asks the teacher")
     return
   total = _show_rows(screen, round_index, rows, spent)
+  for name in pool.teachers_used(settings, [name for name, _ in _teacher_phases(ctx, round_index)]):
+    if prices := presets.describe_prices(pool.get(settings, name)):
+      screen.line(prices)
   _show_caps(screen, settings.teacher, total, spent.dollars, unanswered, sent)
 
 
@@ -245,7 +248,7 @@ def _show_caps(
   if sent + total.requests > asked.max_requests:
     screen.warn("this may reach config.teacher.max_requests; the run would stop there")
   if total.unpriced:
-    screen.warn("config.teacher.prices are 0: the dollars are unknown")
+    screen.warn("the price of the model is not known or 0: set config.teacher.prices")
 
 
 def _cells(estimate: types.Estimate) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ import pathlib
 from distill_jax import errors, plan
 from distill_jax.config.values import look_up
 from distill_jax.settings import WORLDS, Settings, Teacher
-from distill_jax.teacher import pool
+from distill_jax.teacher import pool, presets
 from distill_jax.teacher.builtin import faults
 from distill_jax.teacher.client import credentials, request_body
 
@@ -42,6 +42,24 @@ def check(settings: Settings) -> None:
       raise errors.UserError(message, error.code) from None
 
 
+def check_prices(settings: Settings) -> None:
+  """Checks that the price of every teacher that is asked is known: otherwise no cap can hold.
+
+  Raises:
+    UserError: A price is not known.
+  """
+  for name in pool.teachers_used(settings, askers(settings)):
+    teacher = pool.get(settings, name)
+    if presets.unpriced(teacher):
+      group = "teacher" if name == pool.MAIN else f"teachers.{name}"
+      raise errors.UserError(
+        f"the price of {teacher.model} at {teacher.base_url} is not known, so"
+        f" config.teacher.max_dollars cannot hold; set --config.{group}.prices.input=DOLLARS and"
+        f" --config.{group}.prices.output=DOLLARS per million tokens (0 if nobody charges for it)",
+        errors.CONFIG,
+      )
+
+
 def _check_pool(settings: Settings) -> None:
   for phase in pool.phase_teachers(settings):
     if phase not in plan.ASKERS:
@@ -52,9 +70,11 @@ def _check_pool(settings: Settings) -> None:
 
 
 def _check_values(teacher: Teacher) -> None:
-  if teacher.prices.cached < 0 and teacher.prices.cached != -1:
-    allowed = "0 or more, or -1: as teacher.prices.input"
-    raise errors.config("teacher.prices.cached", teacher.prices.cached, allowed)
+  for name in ("input", "output", "cached"):
+    price = getattr(teacher.prices, name)
+    if price < 0 and price != presets.UNKNOWN:
+      allowed = "0 or more, or -1: the known price of the model"
+      raise errors.config(f"teacher.prices.{name}", price, allowed)
   if 0 < teacher.max_tokens_retry_limit < teacher.max_tokens:
     allowed = f"0, or at least teacher.max_tokens={teacher.max_tokens}, from which it is doubled"
     field = "teacher.max_tokens_retry_limit"

@@ -22,7 +22,8 @@ from typing import Any, Protocol, TypedDict
 
 from distill_jax.settings import Settings, Taxonomy, World
 from distill_jax.settings import Teacher as TeacherSettings
-from distill_jax.teacher import local_student, types
+from distill_jax.settings_teacher import Prices
+from distill_jax.teacher import local_student, presets, types
 from distill_jax.teacher.client import request_body
 
 BATCHES = "batches"  # directory in the run directory, unless config.teacher.batch_dir is set
@@ -133,6 +134,7 @@ def make(
   Raises:
     UserError: The teacher cannot be used as configured.
   """
+  settings = presets.fill_in(settings)
   cache_options = _cache_options(settings, workdir)
   if settings.kind == "replay":
     from distill_jax.teacher import replay
@@ -265,7 +267,7 @@ def _open_client(
     "max_attempts": settings.max_attempts,
     "max_wait": settings.max_wait,
     "deadline": settings.deadline,
-    "prices": settings.prices,
+    "prices": _without_unknown(settings.prices),
     "max_dollars": settings.max_dollars,
     "max_requests": settings.max_requests,
     "send_seed": credentials.is_local(base_url),  # not all vendors accept one
@@ -286,6 +288,11 @@ def _open_client(
 
     return files.FileTeacher(directory=batch_dir, batch_size=settings.batch_size, **options)
   return client.Client(**options)
+
+
+def _without_unknown(prices: Prices) -> Prices:
+  """Prices with 0 for what is not known; a price of cached tokens that is unset stays so."""
+  return dataclasses.replace(prices, input=max(prices.input, 0.0), output=max(prices.output, 0.0))
 
 
 class _LocalServerTeacher:

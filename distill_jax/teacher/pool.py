@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from distill_jax import errors, settings
-from distill_jax.teacher import types
+from distill_jax.teacher import presets, types
 from distill_jax.teacher.store import cache, ledger
 
 MAIN = "main"
@@ -60,7 +60,8 @@ def merge_teachers(config: dict[str, Any]) -> dict[str, Any]:
       raise errors.config(f"teachers.{name}.{field}", fields[field], allowed)
   merged = {name: _merge(config["teacher"], fields) for name, fields in others.items()}
   for name, fields in others.items():
-    if "base_url" in fields and "identity" not in fields:
+    moved = "base_url" in fields or presets.parse(str(fields.get("model", ""))) is not None
+    if moved and "identity" not in fields:
       merged[name] = merged[name] | {"identity": ""}  # another server has another name
   return {**config, "teachers": merged}
 
