@@ -73,6 +73,17 @@ class Rationale:
 
 
 @dataclasses.dataclass(frozen=True)
+class Dropped:
+  """A reply that did not become a rationale, as an example of its reason."""
+
+  problem: str
+  reason: str
+  text: str  # as the teacher wrote it; of a failed request, the message
+  sample: int = 0
+  corrects: str = ""  # the wrong attempt it was shown
+
+
+@dataclasses.dataclass(frozen=True)
 class Attempt:
   """A student's rationale and whether its answer is correct."""
 

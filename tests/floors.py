@@ -10,7 +10,7 @@ import pathlib
 
 FLOORS = {
   5: ("__main__", "cli", "ablations"),
-  4: ("rounds", "summary", "config"),
+  4: ("rounds", "summary", "config", "report"),
   3: ("phases",),
   2: ("runtime",),
   1: (
@@ -37,7 +37,7 @@ PART_OF = {**dict.fromkeys(HOST, "host"), **dict.fromkeys(DEVICE, "device")}
 PART_OF |= {"machine": "machine", "run_dir": "run directory"}
 
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "chex"}
-WITHOUT_JAX = {*HOST, *FLOORS[0], "run_dir", "config"}
+WITHOUT_JAX = {*HOST, *FLOORS[0], "run_dir", "config", "report"}
 # Rooms in which every parameter of a public function or method has a type.
 TYPED_ROOMS = {room for rooms in FLOORS.values() for room in rooms}
 # What an inner package may import from distill_jax, besides itself.

@@ -35,6 +35,10 @@ BAD = [
   ("data/x.py", "def f():\n  import flax", "must not import jax"),
   ("run_dir/x.py", "from orbax import checkpoint", "must not import jax"),
   ("config/x.py", "import jax", "must not import jax"),
+  ("report/x.py", "import jax", "must not import jax"),
+  ("report/x.py", "from distill_jax.cli import show", "higher layer"),
+  ("report/x.py", "import http.server", "only teacher/"),
+  ("runtime/x.py", "from distill_jax.report import load", "higher layer"),
   ("console.py", "import optax", "must not import jax"),
   *[
     ("learning/x.py", f"import {effect}", "no side effects")

@@ -22,6 +22,7 @@ from distill_jax.run_dir.run_dir import RunDir
 from distill_jax.runtime import reference_logprobs
 from tests import recipes
 from tests.recipes import PAIRED, attempts, config, examples, metrics, pairs, recipe_run, rows, run
+from tests.report import report_numbers
 
 quick, shared = recipes.quick, recipes.shared
 
@@ -55,6 +56,12 @@ def test_a_recipe_runs_to_its_end_and_its_summary_has_a_row_per_round(name, plan
     assert row["validation"]["n"] == 4
     assert (row["pairs"] > 0) == ("pair" in names)
   assert summary["rounds"][0]["steps"] > 0 and summary["rounds"][0]["kept"] > 0
+
+
+@pytest.mark.parametrize("name", ("self_refine", "tinythinker", "socratic", "star", "cot"))
+def test_a_report_has_the_numbers_of_the_summary(name, request):
+  summary, run_dir = request.getfixturevalue(name)
+  report_numbers.assert_equal(summary, run_dir)
 
 
 # Preference training starts at the reference policy.

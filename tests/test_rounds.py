@@ -19,6 +19,7 @@ from distill_jax.run_dir import phase_dir
 from distill_jax.run_dir.run_dir import RunDir
 from distill_jax.runtime import fit
 from tests.recipes import override
+from tests.report import report_numbers
 
 
 def config(**changes) -> dict:
@@ -68,6 +69,21 @@ def test_the_summary_has_the_format_that_other_tools_rely_on(plain):
   assert summary["test"]["n"] == 10 and summary["out_of_domain"]["n"] == 6
   assert summary["best_round"] in (0, 1) and summary["seconds"] > 0
   assert summary["config"]["train"]["steps"] == 4 and "jax" in summary["versions"]
+
+
+def test_the_report_has_the_numbers_of_the_summary_and_of_evaluate(plain, capsys):
+  summary, run_dir = plain
+  page = report_numbers.assert_equal(summary, run_dir)
+  best = f"--round={summary['best_round']}"
+  assert main.main(["evaluate", f"--workdir={run_dir.path}", best, "--split=test"]) == 0
+  scored = json.loads(capsys.readouterr().out)
+  assert (
+    f"{100 * scored['accuracy']:.1f} %" in page
+    and scored["accuracy"] == summary["test"]["accuracy"]
+  )
+  dropped = records_of(run_dir, 0, "demonstrate", phase_dir.DROPPED, records.Dropped)
+  reasons = summary["rounds"][0]["dropped"]
+  assert {d.reason for d in dropped} == {name for name, n in reasons.items() if n}
 
 
 def test_everything_kept_is_right_and_everything_sent_was_wrong(plain):

@@ -16,6 +16,7 @@ from distill_jax import disk, errors
 from distill_jax.ablations import children, markdown, table
 from distill_jax.ablations.sweep import PlannedRun, Sweep, command_line, load_sweep, plan_runs
 from distill_jax.console import Console, duration
+from distill_jax.report import write as run_report
 from distill_jax.run_dir import phase_dir
 
 FAILED = 1  # exit code: some runs failed; the others are in the table
@@ -64,6 +65,7 @@ def run_sweep(config: str, workdir: str, *, jobs: int) -> int:
           break
   console.line(markdown.render(results))
   console.line(f"Table: {pathlib.Path(workdir) / 'table.md'} (and table.json)")
+  run_report.write_at_end(workdir, console)
   if failed:
     console.warn(f"{len(failed)} runs failed; re-run the same command to retry them")
   codes = {outcome.code for outcome in failed}

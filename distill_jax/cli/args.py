@@ -74,7 +74,12 @@ def _reject_absl_options(words: Sequence[str]) -> None:
 
 
 def _define(default: Any) -> Any:
-  kinds = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float}
+  kinds: dict[type, Any] = {
+    bool: flags.DEFINE_bool,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    list: flags.DEFINE_multi_string,
+  }
   return kinds.get(type(default), flags.DEFINE_string)
 
 
@@ -143,7 +148,7 @@ def described(options: Options) -> str:
   lines: list[str] = []
   for name, (default, text) in options.items():
     word = f"--{name}" if default is False else f"--{name}={_type_name(default)}"
-    shown = "" if default is False or default == "" else f" [{default}]"
+    shown = "" if default is False or default in ("", []) else f" [{default}]"
     lines.append(f"  {word:20} {text}{shown}")
   return "\n".join(["Options:", *lines])
 
@@ -155,7 +160,7 @@ def settings_described() -> str:
 
 
 def _type_name(default: Any) -> str:
-  return "TEXT" if isinstance(default, str) else type(default).__name__.upper()
+  return "TEXT" if isinstance(default, str | list) else type(default).__name__.upper()
 
 
 @contextlib.contextmanager

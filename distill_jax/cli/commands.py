@@ -15,6 +15,7 @@ from distill_jax.cli.open_run import open_run, select_round
 from distill_jax.config import rules_teacher
 from distill_jax.machine import hf_verify
 from distill_jax.phases import evaluate as evaluation
+from distill_jax.report import write as run_report
 from distill_jax.run_dir import phase_dir
 from distill_jax.run_dir.run_dir import SUMMARY, RunDir
 from distill_jax.runtime import (
@@ -80,6 +81,7 @@ def run(
         f"({score['low']:.1%} to {score['high']:.1%}, n={score['n']}), "
         f"student of round {result['best_round']}"
       )
+  run_report.write_at_end(run_dir.path, screen)
   screen.line(f"Run directory: {run_dir.path}; summary: {run_dir.path / SUMMARY}")
   return result
 

@@ -6,6 +6,7 @@ USAGE = """distill-jax COMMAND [options] [--config.a.b=VALUE ...]
 
   run            run every round of a recipe; re-run the same command to resume
   show           show the records of a phase with their questions and gold answers
+  report         write a run or sweep as one page: curves, costs, mistakes
   evaluate       score a run's student on a split of the task
   sample         answer questions with a run's student
   export         export a run's student to Hugging Face format
@@ -43,6 +44,17 @@ Phases with records: exam and evaluate (attempts), demonstrate, feedback and rat
 the final test). Filters: wrong, right, cut (the attempt reached max_new_tokens), unread (no answer
 could be parsed), all. In a terminal, records are formatted as text; otherwise, each is one line of
 JSON. The command works on unfinished runs and changes nothing.""",
+  "report": """Writes a run or a sweep as one HTML page that needs no network and no server.
+
+  distill-jax report --workdir=runs/quickstart
+  distill-jax report --workdir=runs/quickstart --with=runs/no_triplet \\
+    --out=compared.html
+  distill-jax report --workdir=runs/claims_tailored
+  distill-jax report --workdir=runs/quickstart --markdown
+
+Every run and every sweep writes report.html when it ends; this command rewrites it, also for an
+unfinished run. Each --with names a further run to compare the run with. --markdown
+prints the main tables for a model card or a pull request; with --out, it writes them.""",
   "evaluate": """Scores a run's student on a split, by default with greedy decoding, and prints the
 accuracy and its 95% Wilson interval as one line of JSON.
 
@@ -121,6 +133,12 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # command -> {name: (default
     "filter": ("all", "wrong, right, cut, unread or all"),
     "n": (5, "maximum number of records; 0 = all"),
     "id": ("", "show only the records of this question"),
+  },
+  "report": {
+    "workdir": ("", "the run directory, or the directory of a sweep"),
+    "with": ([], "a further run directory to compare with; may be repeated"),
+    "out": ("", "the file to write; empty = report.html in --workdir"),
+    "markdown": (False, "write Markdown tables instead of HTML"),
   },
   "evaluate": {
     "workdir": WORKDIR,

@@ -92,6 +92,16 @@ def show(words: Sequence[str]) -> int:
   return 0
 
 
+def report(words: Sequence[str]) -> int:
+  """Writes the report of a run or a sweep."""
+  _, options, rest = args.parse(words, OPTIONS["report"], config="none")
+  _reject_extra(rest)
+  from distill_jax.cli import report
+
+  report.run(options["workdir"], options["with"], options["out"], markdown=options["markdown"])
+  return 0
+
+
 def ablate(words: Sequence[str]) -> int:
   """Runs a sweep."""
   if any(word.lstrip("-").startswith("config.") for word in words):
@@ -150,6 +160,7 @@ def doctor(words: Sequence[str]) -> int:
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
   "run": run,
   "show": show,
+  "report": report,
   "evaluate": evaluate,
   "sample": sample,
   "export": export,

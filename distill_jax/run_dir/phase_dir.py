@@ -16,6 +16,7 @@ from distill_jax.run_dir import digests
 MANIFEST = "manifest.json"
 ATTEMPTS = "attempts.jsonl"
 RATIONALES = "rationales.jsonl"
+DROPPED = "dropped.jsonl"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 

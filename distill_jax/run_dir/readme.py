@@ -42,6 +42,7 @@ Each phase has a directory with some of these files:
 | `measured.json` | evaluate, final | the round, weights, data and settings that are scored |
 | `verdicts.jsonl` | evaluate, final | the verdict on each question, after the vote |
 | `rationales.jsonl` | demonstrate, feedback, rationalize | what the student is trained on |
+| `dropped.jsonl` | demonstrate, feedback | examples of replies that were dropped, with reasons |
 | `hinted.jsonl` | rationalize | attempts of the student that was told the answer |
 | `pairs.jsonl` | pair | preferred and rejected answers, with reference log-probabilities |
 | `examples.jsonl` | train | prompts and targets, as the student was trained on them |

@@ -15,6 +15,8 @@ from distill_jax.run_dir import phase_dir
 from distill_jax.runtime.context import RunContext
 from distill_jax.teacher import reply_rate, types
 
+EXAMPLES = 20  # dropped replies that are kept to be read, of each reason
+
 
 class TeacherRequest(NamedTuple):
   """One request to the teacher and what it is about."""
@@ -56,7 +58,7 @@ def collect(
   relabel: str = "keep",
   distance: int = 0,
 ) -> None:
-  """Asks the teacher, filters the replies, and writes rationales.jsonl.
+  """Asks the teacher, filters the replies, and writes rationales.jsonl and dropped.jsonl.
 
   Finishes the phase with the facts teacher (calls, cache_hits, tokens, dollars), kept, dropped (by
   reason) and relabelled (questions whose gold the teacher overruled).
@@ -90,8 +92,9 @@ def collect(
     phase=out.path.name,
     workdir=ctx.run_dir.path,
   )
-  kept, dropped, relabelled = filter_replies(ctx, round_index, received, relabel, distance)
-  out.write(phase_dir.RATIONALES, kept)
+  filtered = filter_replies(ctx, round_index, received, relabel, distance)
+  out.write(phase_dir.RATIONALES, filtered.kept)
+  out.write(phase_dir.DROPPED, filtered.examples)
   cost = ctx.teacher.ledger.of(round_index, out.path.name)
   unanswered = ctx.teacher.ledger.unanswered(round_index, out.path.name).dollars
   out.finish(
@@ -103,9 +106,9 @@ def collect(
         "dollars": cost.dollars,
       }
       | ({"dollars_estimated": unanswered} if unanswered else {}),
-      "kept": len(kept),
-      "dropped": dict(sorted(dropped.items())),
-      "relabelled": relabelled,
+      "kept": len(filtered.kept),
+      "dropped": dict(sorted(filtered.dropped.items())),
+      "relabelled": filtered.relabelled,
     }
   )
 
@@ -142,34 +145,53 @@ def request_more(source: TeacherRequest, count: int) -> TeacherRequest:
   return source._replace(request=dataclasses.replace(source.request, samples=count, first=first))
 
 
+class Filtered(NamedTuple):
+  """What became of the replies of a phase."""
+
+  kept: list[records.Rationale]
+  dropped: Counter[str]  # by reason
+  examples: list[records.Dropped]  # the first EXAMPLES of each reason
+  relabelled: int  # questions whose gold the teacher overruled
+
+
 def filter_replies(
   ctx: RunContext, round_index: int, received: Sequence[ReceivedReply], relabel: str, distance: int
-) -> tuple[list[records.Rationale], Counter[str], int]:
-  """Turns replies into rationales and drops those that cannot be used.
-
-  Returns:
-    (rationales kept, how many were dropped by reason, how many questions got another gold).
-  """
+) -> Filtered:
+  """Turns replies into rationales and drops those that cannot be used."""
   gold = accepted_answers(ctx, received, relabel)
   seen = defaultdict(list)  # problem -> distinguishing texts of its rationales, old and new
   for r in ctx.training_rationales(round_index):
     seen[r.problem].append(distinguishing_text(r.parts, r.text))
-  kept, dropped = [], Counter()
+  kept, examples, dropped = [], [], Counter()
+
+  def drop(reply: ReceivedReply, reason: str) -> None:
+    dropped[reason] += 1
+    if dropped[reason] <= EXAMPLES:
+      examples.append(dropped_example(reply, reason))
+
   for r in received:
     rationale = build_rationale(ctx, round_index, r, gold[r.source.problem.id])
     if isinstance(rationale, str):
-      dropped[rationale] += 1
+      drop(r, rationale)
       continue
     text = distinguishing_text(rationale.parts, rationale.text)
     if not rationale.parts and "\n" not in rationale.text:
-      dropped["no_reasoning"] += 1
+      drop(r, "no_reasoning")
     elif any(edit_distance.within(text, other, distance) for other in seen[rationale.problem]):
-      dropped["duplicate"] += 1
+      drop(r, "duplicate")
     else:
       kept.append(rationale)
       seen[rationale.problem].append(text)
   problems = {r.source.problem for r in received}
-  return kept, dropped, sum(gold[p.id] not in (None, p.gold) for p in problems)
+  relabelled = sum(gold[p.id] not in (None, p.gold) for p in problems)
+  return Filtered(kept, dropped, examples, relabelled)
+
+
+def dropped_example(received: ReceivedReply, reason: str) -> records.Dropped:
+  """Returns a dropped reply as an example of its reason."""
+  reply, source = received.reply, received.source
+  text = reply.message if isinstance(reply, types.Failure) else reply.text
+  return records.Dropped(source.problem.id, reason, text, received.sample, source.corrects)
 
 
 def distinguishing_text(parts: Sequence[tuple[str, str]], text: str) -> str:

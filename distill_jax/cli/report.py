@@ -1,0 +1,28 @@
+"""distill-jax report: a run or a sweep as one page; see `distill_jax.report`."""
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from distill_jax import errors
+from distill_jax.report import write
+
+
+def run(workdir: str, others: Sequence[str], out: str, *, markdown: bool) -> None:
+  """Writes a report and prints where it is, or prints it as Markdown.
+
+  Args:
+    workdir: The directory of a run or a sweep.
+    others: Directories of runs to compare with.
+    out: The file to write; "" = report.html in `workdir`, or standard output for Markdown.
+    markdown: Markdown instead of HTML.
+  """
+  if not workdir:
+    raise errors.usage("--workdir=RUN is missing, for example --workdir=runs/quickstart")
+  content = write.render(workdir, others, as_markdown=markdown)
+  if markdown and not out:
+    sys.stdout.write(content)
+    return
+  target = pathlib.Path(out or pathlib.Path(workdir) / write.REPORT)
+  write.write(target, content)
+  print(f"Report: {target} ({len(content) / 1e6:.1f} MB)")
