@@ -38,6 +38,13 @@ def signed(change: numbers.Difference | None) -> str:
   )
 
 
+def points(change: numbers.Difference | None) -> str:
+  """Formats a paired difference in points with its interval."""
+  if change is None:
+    return "–"
+  return f"{100 * change.mean:+.1f} ({100 * change.low:+.1f} to {100 * change.high:+.1f})"
+
+
 def rendered(question: records.Question | None) -> str:
   """Returns a question with its choices."""
   if question is None:

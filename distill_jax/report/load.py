@@ -8,12 +8,11 @@ from typing import Any
 from distill_jax import errors, records
 from distill_jax.run_dir import phase_dir, questions
 from distill_jax.run_dir.phase_dir import PhaseDir
-from distill_jax.run_dir.run_dir import RunDir
+from distill_jax.run_dir.run_dir import SUMMARY, RunDir
+from distill_jax.runtime import results
 
 ROUND, PHASE = re.compile(r"round_(\d{1,6})"), re.compile(r"(\d{1,6})_(\w{1,80})")
 FINALS = ("test", "out_of_domain", "cross")
-VERDICTS, METRICS = "verdicts.jsonl", "metrics.jsonl"
-SUMMARY = "summary.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,8 +135,8 @@ def _phases(path: pathlib.Path) -> list[tuple[int, str, pathlib.Path]]:
 
 def _phase(path: pathlib.Path, name: str) -> Phase:
   directory = PhaseDir(path)
-  finished = directory.finished
-  verdicts = _rows(path, VERDICTS, records.Verdict)
+  finished = directory.verify()
+  verdicts = _rows(path, results.VERDICTS, records.Verdict)
   return Phase(
     name=name,
     finished=finished,
@@ -146,7 +145,7 @@ def _phase(path: pathlib.Path, name: str) -> Phase:
     verdicts={row.problem: row.correct for row in verdicts},
     rationales=_rows(path, phase_dir.RATIONALES, records.Rationale),
     dropped=_rows(path, phase_dir.DROPPED, records.Dropped),
-    metrics=_rows(path, METRICS, records.Metrics),
+    metrics=_rows(path, results.METRICS, records.Metrics),
   )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from distill_jax import plan, records
 from distill_jax.data import statistics
 from distill_jax.report.load import Phase, Run
+from distill_jax.runtime import results
 
 # Reasons for which a reply is dropped, by how far it got. All others are failed requests.
 UNREADABLE = ("malformed", "no_answer")
@@ -57,10 +58,8 @@ def difference(now: Mapping[str, bool], before: Mapping[str, bool]) -> Differenc
 
 
 def accuracy(verdicts: Mapping[str, bool]) -> dict[str, Any]:
-  """Returns accuracy, correct, low, high (95 % Wilson interval) and n."""
-  correct, n = sum(verdicts.values()), len(verdicts)
-  low, high = statistics.wilson(correct, n)
-  return {"accuracy": correct / max(n, 1), "correct": correct, "low": low, "high": high, "n": n}
+  """Returns accuracy, correct, low, high (95 % Wilson interval) and n, as the summary has them."""
+  return results.scores(list(verdicts.values()))
 
 
 def row(run: Run, index: int) -> dict[str, Any]:
@@ -103,18 +102,12 @@ def _training(phase: Phase) -> tuple[int, float | None]:
 
 def teacher_use(phases: Iterable[Phase]) -> dict[str, Any]:
   """Returns calls, cache_hits, tokens and dollars of some phases."""
-  total: collections.Counter[str] = collections.Counter(calls=0, cache_hits=0, tokens=0, dollars=0)
-  for phase in phases:
-    total.update(phase.facts.get("teacher", {}))
-  return dict(total)
+  return results.sum_by_key([results.NO_USE, *(p.facts.get("teacher", {}) for p in phases)])
 
 
 def dropped(phases: Iterable[Phase]) -> dict[str, int]:
   """Returns how many replies were dropped, by reason."""
-  total: collections.Counter[str] = collections.Counter()
-  for phase in phases:
-    total.update(phase.facts.get("dropped", {}))
-  return dict(total)
+  return results.sum_by_key([phase.facts.get("dropped", {}) for phase in phases])
 
 
 def flow(kept: int, reasons: Mapping[str, int]) -> dict[str, int]:

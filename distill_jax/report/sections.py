@@ -85,15 +85,17 @@ def accuracy(run: Run, rows: Sequence[dict[str, Any]], others: Sequence[Run]) ->
         layout.percent(r["exam"]["accuracy"]) if r["exam"] else "–",
         f"{r['exam']['mistakes']:,} of {r['exam']['n']:,}" if r["exam"] else "–",
         layout.scored(r["validation"]),
-        layout.signed(to_last) if r["round"] else "–",
-        layout.signed(to_first) if r["round"] > 1 else "–",
+        layout.points(to_last),
+        f"{to_last.gained} / {to_last.lost}" if to_last else "–",
+        f"{to_last.p:.2g}" if to_last else "–",
+        layout.points(to_first) if r["round"] != min(run.rounds) else "–",
       )
     )
   head = ("round", "exam", "mistakes", "validation (95% CI)", "change to the round before",
-          "change to round 0")  # fmt: skip
+          "gained / lost", "p", "change to round 0")  # fmt: skip
   note = (
     "The exam of a round asks training questions of the student of the round before. Changes are "
-    "in points, on the same questions; intervals are bootstrap intervals, p is McNemar's test."
+    "in points with 95% bootstrap intervals, on the same questions; p is McNemar's test."
   )
   return layout.section(
     "Accuracy by round",

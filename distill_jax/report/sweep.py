@@ -9,9 +9,9 @@ from distill_jax import errors
 from distill_jax.report import layout, page
 from distill_jax.report.nodes import Child, Html, join, tag
 from distill_jax.run_dir import phase_dir
+from distill_jax.run_dir.run_dir import SUMMARY
 
 TABLE = "table.json"
-SUMMARY = "summary.json"
 
 
 def is_sweep(path: pathlib.Path) -> bool:

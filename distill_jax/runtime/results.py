@@ -16,6 +16,7 @@ from distill_jax.run_dir.run_dir import RunDir
 
 VERDICTS, PAIRS, CONTRASTS = "verdicts.jsonl", "pairs.jsonl", "contrasts.jsonl"
 METRICS = "metrics.jsonl"
+NO_USE = {"calls": 0, "cache_hits": 0, "tokens": 0, "dollars": 0.0}  # of the teacher
 MEASURED = "measured"  # fact of an evaluation: the round, weights, data and settings it is about
 
 
@@ -77,7 +78,7 @@ def training(phase: PhaseDir) -> dict[str, Any]:
 def teacher_use(phases: dict[str, PhaseDir]) -> dict[str, Any]:
   """Returns calls, cache_hits, tokens and dollars of the teacher in some phases."""
   used = [phase.facts.get("teacher", {}) for name, phase in phases.items() if name in plan.WRITERS]
-  return sum_by_key([{"calls": 0, "cache_hits": 0, "tokens": 0, "dollars": 0.0}, *used])
+  return sum_by_key([NO_USE, *used])
 
 
 def sum_by_key(parts: list[dict[str, Any]]) -> dict[str, Any]:
