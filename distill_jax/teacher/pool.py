@@ -6,15 +6,17 @@ the remaining phases by weight. The seed and the text of a request determine its
 resumed run, or a request for more samples, goes to the same teacher.
 """
 
-import dataclasses
+import functools
 import hashlib
 import json
 import re
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from distill_jax import errors, settings
-from distill_jax.teacher import presets, types
+from distill_jax.teacher import local_student, presets, types
+from distill_jax.teacher.client import interrupts
 from distill_jax.teacher.store import cache, ledger
 
 MAIN = "main"
@@ -147,7 +149,8 @@ def choose(weights: Mapping[str, float], seed: int, request: types.Request) -> s
 class Pool:
   """Teacher that divides requests among several teachers over one cache file.
 
-  They are asked one after another, so that the run's caps apply to all of them together.
+  Those behind a server are asked at the same time, in a thread each, under one budget; a student of
+  this machine, which needs its devices, is asked before them.
 
   Attributes:
     ledger: What this run has used and spent.
@@ -187,18 +190,25 @@ class Pool:
   ) -> list[list[types.Outcome]]:
     """See `types.Teacher.ask`; `phase` may carry its position in the plan, as in 1_feedback."""
     outcomes: list[list[types.Outcome]] = [[] for _ in requests]
-    progress = _ProgressSum(on_progress, sum(request.samples for request in requests))
-    for name, indices in self._split(requests, phase).items():
-      progress.start_next()
+    split = self._split(requests, phase)
+    total = sum(request.samples for request in requests)
+    progress = None if on_progress is None else _ProgressSum(on_progress, total, self.ledger.spent)
+
+    def ask_one(name: str) -> None:
       answers = self._teacher(name).ask(
-        [requests[index] for index in indices],
+        [requests[index] for index in split[name]],
         round=round,
         phase=phase,
         temperature=temperature,
-        on_progress=None if on_progress is None else progress.report,
+        on_progress=None if progress is None else functools.partial(progress.report, name),
       )
-      for index, answer in zip(indices, answers, strict=True):
+      for index, answer in zip(split[name], answers, strict=True):
         outcomes[index] = answer
+
+    local = [n for n in split if isinstance(self._teacher(n), local_student.LocalStudentTeacher)]
+    for name in local:
+      ask_one(name)
+    _at_once(ask_one, [name for name in split if name not in local])
     return outcomes
 
   def estimate(
@@ -233,26 +243,73 @@ class Pool:
     return self._teachers[name]
 
 
+def _at_once(ask_one: Callable[[str], None], names: Sequence[str]) -> None:
+  """Asks teachers in a thread each, and waits for all of them.
+
+  An error of one stops the others: they send nothing more, and store what is in flight. A teacher
+  that waits for another machine is no error of the others.
+
+  Raises:
+    BaseException: The first error.
+  """
+  if len(names) == 1:
+    return ask_one(names[0])
+  raised: list[BaseException] = []
+
+  def work(name: str) -> None:
+    try:
+      ask_one(name)
+    except BaseException as error:
+      raised.append(error)
+      if getattr(error, "code", None) != errors.PREEMPTED:
+        interrupts.stop_all(error)
+
+  threads = [threading.Thread(target=work, args=(name,), name=f"teacher {name}") for name in names]
+  with interrupts.handle_signals():
+    for thread in threads:
+      thread.start()
+    for thread in threads:
+      thread.join()
+  if raised:
+    raise raised[0]
+
+
 class _ProgressSum:
-  """Reports the progress of several consecutive asks as that of one."""
+  """Reports the progress of several asks at the same time as that of one."""
 
-  def __init__(self, on_progress: Callable[[types.Progress], None] | None, total: int):
-    self._on_progress, self._total = on_progress, total
-    self._before = self._now = (0, 0, 0)  # done, failures, retries
+  def __init__(
+    self, on_progress: Callable[[types.Progress], None], total: int, spent: Callable[[], float]
+  ):
+    self._on_progress, self._total, self._spent = on_progress, total, spent
+    self._start = spent()
+    self._latest: dict[str, types.Progress] = {}
+    self._lock = threading.Lock()
 
-  def start_next(self) -> None:
-    """The next ask begins; its counts start at 0."""
-    self._before = self._now
-
-  def report(self, progress: types.Progress) -> None:
-    """Adds the progress of the current ask to that of the earlier ones, and reports it."""
-    done, failures, retries = self._before
-    done, failures = done + progress.done, failures + progress.failures
-    retries += progress.retries
-    self._now = (done, failures, retries)
-    if self._on_progress is not None:
+  def report(self, name: str, progress: types.Progress) -> None:
+    """Reports the sum, in which `progress` is now that of the teacher `name`."""
+    with self._lock:
+      self._latest[name] = progress
+      parts = list(self._latest.values())
+      done = sum(part.done for part in parts)
+      finished = done == self._total
+      left = [part.seconds_left for part in parts if part.seconds_left is not None]
       self._on_progress(
-        dataclasses.replace(
-          progress, done=done, failures=failures, retries=retries, total=self._total
+        types.Progress(
+          done=done,
+          total=self._total,
+          failures=sum(part.failures for part in parts),
+          retries=sum(part.retries for part in parts),
+          dollars=self._spent() if finished else self._sum_dollars(parts),
+          in_flight=sum(part.in_flight for part in parts),
+          limit=sum(part.limit for part in parts),
+          requests_per_second=sum(part.requests_per_second for part in parts),
+          tokens_per_second=sum(part.tokens_per_second for part in parts),
+          seconds_left=max(left, default=None),
+          idle=min(part.idle for part in parts),
+          pause=max(part.pause for part in parts),
         )
       )
+
+  def _sum_dollars(self, parts: Sequence[types.Progress]) -> float:
+    """What was spent before, and what each teacher has spent since."""
+    return self._start + sum(max(part.dollars - self._start, 0.0) for part in parts)

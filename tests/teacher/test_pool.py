@@ -6,6 +6,7 @@ apply to all teachers together.
 
 import collections
 import json
+import time
 
 import pytest
 from scripted import CLIENT_OPTIONS, Run, ask
@@ -334,3 +335,48 @@ def test_replies_of_a_correct_and_an_erring_teacher_follow_the_assignment(tmp_pa
   chosen = [pool.choose({"main": 1.0, "wrong": 1.0}, s.seed, request) for request in wanted]
   assert right == [name == "main" for name in chosen] and 0 < sum(right) < len(right)
   assert opened.ledger is not None and (tmp_path / teacher.CACHE).exists()
+
+
+def seconds(work) -> float:
+  started = time.monotonic()
+  work()
+  return time.monotonic() - started
+
+
+def two_slow(serve, tmp_path, run, servers, **options):
+  cache = {"cache_path": str(tmp_path / f"{run}.sqlite"), "run": run}
+  options = {**CLIENT_OPTIONS, "max_concurrency": 1, **cache, **options}
+  return pool.Pool(
+    lambda name: client.Client(base_url=servers[name].url, **options | {"model": name}),
+    lambda phase: {"main": 1.0, "cheap": 1.0},
+    seed=0,
+    **cache,
+  )
+
+
+def test_teachers_are_asked_at_the_same_time(serve, tmp_path):
+  """Each answers one request at a time, after 50 ms."""
+  servers = {name: serve(latency=0.05) for name in ("main", "cheap")}
+  both = two_slow(serve, tmp_path, "both", servers)
+  asked = requests(24)
+  wall = seconds(lambda: ask(both, asked))
+  larger = max(server.stats.requests for server in servers.values())
+  one = client.Client(
+    base_url=servers["main"].url,
+    **CLIENT_OPTIONS | {"max_concurrency": 1, "cache_path": str(tmp_path / "one.sqlite")},
+  )
+  share = seconds(lambda: ask(one, requests(larger)))
+  one.close()
+  both.close()
+  assert wall < 1.5 * share  # 1.2 when the machine is idle; it is about 1.8 one after another
+  assert sum(server.stats.requests for server in servers.values()) == 24 + larger
+
+
+def test_an_error_of_one_teacher_stops_the_others_and_keeps_their_replies(serve, tmp_path):
+  servers = {"main": serve(["401"] * 99), "cheap": serve(latency=0.02)}
+  both = two_slow(serve, tmp_path, "error", servers)
+  with pytest.raises(errors.UserError, match="HTTP 401"):
+    ask(both, requests(400))
+  sent = servers["cheap"].stats.requests
+  assert sent < 100 and both.ledger.total().calls == sent
+  both.close()

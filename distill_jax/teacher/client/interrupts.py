@@ -60,6 +60,13 @@ def handle_signals() -> Iterator[None]:
       signal.signal(number, handler)
 
 
+def stop_all(reason: BaseException) -> None:
+  """Stops every `ask` under way, in whichever thread; each raises `reason`."""
+  for loop, ask in list(_active):
+    with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+      loop.call_soon_threadsafe(ask.stop, reason)
+
+
 def watched() -> list[signal.Signals]:
   """Returns the signals that end a run: SIGNALS, but not a SIGHUP that is ignored (`nohup`)."""
   return [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
@@ -77,8 +84,7 @@ def _on_first_signal(*_: object) -> None:
     "Interrupted. Replies received so far are saved; re-run the same command to resume.",
     errors.PREEMPTED,
   )
-  for loop, ask in list(_active):
-    loop.call_soon_threadsafe(ask.stop, reason)
+  stop_all(reason)
 
 
 def _on_second_signal(*_: object) -> None:
