@@ -182,6 +182,10 @@ def get_config() -> ConfigDict:
   # Model family; empty = llama from scratch, otherwise the family of the loaded model. Choices:
   # empty gpt2 gptj gpt_neo opt llama mistral qwen2 qwen3 gemma2 gemma3_text t5.
   c.student.arch = ""
+  # Prompts of a pretrained student: plain (the text of the format) | chat (messages, laid out by
+  # its chat template) | auto (chat if its tokenizer has a template).
+  c.student.prompt = "auto"
+  c.student.system = ""  # System message of a chat; empty = what the template itself has.
   # Dtype of matrix products; trained weights stay float32. Choices: float32 bfloat16.
   c.student.dtype = "float32"
   # Attention implementation in training; cudnn needs an NVIDIA GPU, splash a TPU. Choices: auto

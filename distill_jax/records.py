@@ -22,6 +22,9 @@ class Record(Protocol):
 
 R = TypeVar("R", bound=Record)
 
+Messages = tuple[tuple[str, str], ...]  # (role, text) of a conversation, the user's last
+Prompt = str | Messages  # of a student: plain text, or what its chat template lays out
+
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
@@ -98,7 +101,8 @@ class Attempt:
   logprob: float  # nats, summed over the sampled tokens, at temperature 1
   style: str = ""  # style of the prompt, for formats with several
   stage: str = ""  # the stage that was sampled; "" if all of them
-  turns: tuple[tuple[str, str, str], ...] = ()  # (stage, prompt, text), if several or of one stage
+  # (stage, prompt, text) of each turn, if there are several or one stage was sampled
+  turns: tuple[tuple[str, Prompt, str], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +119,7 @@ class Example:
   """One supervised example: a prompt and the target to be learned."""
 
   problem: str
-  prompt: str
+  prompt: Prompt
   target: str
   student: str = "student"  # which student it trains, for formats with several
   stage: str = ""
@@ -129,7 +133,7 @@ class PreferencePair:
   """
 
   problem: str
-  prompt: str
+  prompt: Prompt
   chosen: str
   rejected: str
   stage: str
@@ -166,6 +170,13 @@ class Metrics:
   chosen: float | None = None
   rejected: float | None = None
   kl: float | None = None
+
+
+def prompt_text(prompt: Prompt) -> str:
+  """Returns a prompt as text to show: of messages, each with its role."""
+  if isinstance(prompt, str):
+    return prompt
+  return "\n".join(f"[{role}] {text}" for role, text in prompt)
 
 
 def dump(record: Record) -> str:
@@ -223,7 +234,11 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
   """Returns a JSON value as the type `hint`: lists become tuples, and int becomes float."""
   origin = typing.get_origin(hint)
   if origin is types.UnionType:
-    return None if value is None else _typed(value, typing.get_args(hint)[0], where)
+    kinds = typing.get_args(hint)
+    if value is None and types.NoneType in kinds:
+      return None
+    lists = [kind for kind in kinds if typing.get_origin(kind) is tuple]
+    return _typed(value, lists[0] if lists and isinstance(value, list) else kinds[0], where)
   if origin is tuple:
     return _tuple(value, typing.get_args(hint), where)
   if hint is float and type(value) is int:

@@ -5,9 +5,10 @@ Declarations only; see `declare.py`.
 
 import dataclasses
 
-from distill_jax.declare import Above, Table, When, group, key
+from distill_jax.declare import Above, Table, Unless, When, group, key
 
 ON_SCRATCH = When("student.init", ("scratch",))
+ON_PRETRAINED = Unless("student.init", ("scratch",))
 ON_LORA = Above("student.lora.rank")
 
 
@@ -52,6 +53,18 @@ class Student:
     "",
     "Model family; empty = llama from scratch, otherwise the family of the loaded model.",
     choices=Table("families.BY_TYPE", ("",)),
+  )
+  prompt: str = key(
+    "auto",
+    "Prompts of a pretrained student: plain (the text of the format) | chat (messages, laid out by"
+    " its chat template) | auto (chat if its tokenizer has a template).",
+    choices=("auto", "plain", "chat"),
+    when=(ON_PRETRAINED,),
+  )
+  system: str = key(
+    "",
+    "System message of a chat; empty = what the template itself has.",
+    when=(ON_PRETRAINED, Unless("student.prompt", ("plain",))),
   )
   dtype: str = key(
     "float32",

@@ -117,7 +117,7 @@ def check_run(ctx: RunContext) -> None:
     devices.check(settings, base)
     return
   devices.check(settings, ctx.base)
-  _ = ctx.tokenizer
+  _ = ctx.student  # its tokenizer can be loaded, and its chat template lays out a question
 
 
 def evaluate(settings: Settings, *, workdir: str, round: int, split: str) -> dict[str, Any]:
@@ -225,7 +225,9 @@ def export(
         rows,
         round_index=round_index,
         finals=finals,
-        prompt=first_prompt(ctx, name),
+        prompt=records.prompt_text(
+          student_export.first_prompt(ctx, name, "QUESTION", "SUB-QUESTION")
+        ),
         name=pathlib.Path(directory).name,
       )
       student_export.write(ctx, round_index, name, out=directory, dtype=dtype, card=card)
@@ -233,21 +235,6 @@ def export(
       if verify:
         difference = student_export.verify(ctx, directory)
         print(f"Verified with transformers: logits differ by at most {difference:.1g}")
-
-
-def first_prompt(ctx: RunContext, name: str) -> str:
-  """The first prompt of a student about "QUESTION", for its model card.
-
-  A student that does not start the conversation is prompted after another's "SUB-QUESTION".
-  """
-  problem = records.Problem("", "", "QUESTION", "", decomposition=(("SUB-QUESTION", ""),))
-  if name == ctx.format.students[0]:
-    return ctx.prompt(problem)
-  conversation = ctx.conversation(problem)
-  turns = next(conversation)
-  while turns[0].student != name:
-    turns = conversation.send(["SUB-QUESTION"])
-  return turns[0].prompt
 
 
 def _directories(out: str, names: Sequence[str]) -> list[str]:

@@ -231,9 +231,13 @@ def _facts(row: Any, correct: bool | None) -> list[str]:
 def _texts(row: Any) -> list[tuple[str, str]]:
   """(label, text) of the texts of a row that are not empty."""
   if isinstance(row, records.PreferencePair):
-    labeled = [("prompt", row.prompt), ("chosen", row.chosen), ("rejected", row.rejected)]
+    labeled = [
+      ("prompt", records.prompt_text(row.prompt)),
+      ("chosen", row.chosen),
+      ("rejected", row.rejected),
+    ]
   elif isinstance(row, records.Example):
-    labeled = [("prompt", row.prompt), ("target", row.target)]
+    labeled = [("prompt", records.prompt_text(row.prompt)), ("target", row.target)]
   elif isinstance(row, records.Rationale):
     labeled = [("corrects", row.corrects), ("critique", row.critique), (TEXT, row.text)]
   else:

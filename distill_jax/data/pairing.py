@@ -18,7 +18,7 @@ class UnscoredPair(NamedTuple):
   """A preference pair without the log-probabilities under the reference policy."""
 
   problem: str
-  prompt: str
+  prompt: records.Prompt
   chosen: str
   rejected: str
   stage: str
@@ -66,7 +66,7 @@ def match(
 
 def by_outcome(
   attempts: Sequence[records.Attempt],
-  prompt: str,
+  prompt: records.Prompt,
   *,
   spare: Iterable[str] = (),
   stage: str = "",
@@ -95,7 +95,12 @@ def by_outcome(
 
 
 def by_style(
-  attempts: Sequence[records.Attempt], prompt: str, *, outcome: bool, max_pairs: int, fill: bool
+  attempts: Sequence[records.Attempt],
+  prompt: records.Prompt,
+  *,
+  outcome: bool,
+  max_pairs: int,
+  fill: bool,
 ) -> list[UnscoredPair]:
   """Chains of thought over plain answers (Ranaldi & Freitas 2024, DPO_CoT).
 
@@ -175,7 +180,7 @@ def _right(attempts: Iterable[records.Attempt]) -> list[records.Attempt]:
   return [a for a in attempts if a.correct and a.finish == "stop"]
 
 
-def _analyses(attempt: records.Attempt) -> tuple[tuple[str, str], ...]:
+def _analyses(attempt: records.Attempt) -> tuple[tuple[records.Prompt, str], ...]:
   """(prompt, text) of each analysis."""
   return tuple((prompt, text) for stage, prompt, text in attempt.turns if stage == "analyze")
 

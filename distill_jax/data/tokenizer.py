@@ -4,7 +4,7 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from distill_jax import disk, errors
 
@@ -16,6 +16,9 @@ import transformers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 PAD, END = "<pad>", "<end>"
+# Files that hold the vocabulary of a tokenizer.
+VOCABULARIES = ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model")
+PLAIN_MARK = "{#- distill_jax: plain prompt -#}"  # begins the template of a plain student's export
 
 
 def train(texts: Iterable[str], *, vocab: int, path: pathlib.Path) -> None:
@@ -80,7 +83,7 @@ def copy(
       more, which the model does not have.
   """
   files = [source / name for name in names if (source / name).is_file()]
-  if not files:
+  if not any(file.name in VOCABULARIES for file in files):
     raise errors.data(f"{source} holds no tokenizer; put tokenizer.json and its settings there")
   part = path.with_name(path.name + ".part")
   shutil.rmtree(part, ignore_errors=True)
@@ -119,7 +122,8 @@ class Tokenizer:
     vocab: Largest id plus 1.
     prefix_ids: Ids that the tokenizer itself puts before a text, e.g. a start token (Llama).
     suffix_ids: Ids that it puts after a text, e.g. an end token (T5).
-    chat_template: Its default chat template; "" without one.
+    chat_template: Its default chat template; "" without one, and for a template that renders the
+      plain prompt of an exported student.
   """
 
   def __init__(self, path: str | pathlib.Path, *, shown_as: str | pathlib.Path | None = None):
@@ -147,7 +151,8 @@ class Tokenizer:
     template = self._fast.chat_template
     if isinstance(template, dict):
       template = template.get("default")
-    self.chat_template: str = template if isinstance(template, str) else ""
+    is_chat = isinstance(template, str) and not template.startswith(PLAIN_MARK)
+    self.chat_template: str = str(template) if is_chat else ""
     self.vocab = max(self._fast.get_vocab().values()) + 1  # ids may have gaps
     bare, framed = self._encode_plain("a"), self._fast.encode("a")
     starts = [n for n in range(len(framed)) if framed[n : n + len(bare)] == bare]
@@ -155,6 +160,10 @@ class Tokenizer:
     self.prefix_ids, self.suffix_ids = tuple(framed[:start]), tuple(framed[start + len(bare) :])
     # Some vocabularies (T5's) also hold special tokens as ordinary pieces. `encode` splits those.
     special = set(self._fast.all_special_ids)
+    marked = {n: t for n, t in self._fast.added_tokens_decoder.items() if t.special}
+    # Ids with a meaning beyond their text, by id, and the texts that `encode_special` parses.
+    self._special = {n: str(t) for n, t in marked.items() if n != self._fast.unk_token_id}
+    self._parsed = sorted({str(t) for t in marked.values()}, key=len, reverse=True)
     self._splittable = [
       t for t in self._fast.all_special_tokens if special & set(self._encode_plain(t))
     ]
@@ -178,3 +187,76 @@ class Tokenizer:
   def decode(self, ids: Iterable[int]) -> str:
     """Text of ids, without special tokens."""
     return self._fast.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+  def decode_all(self, ids: Iterable[int]) -> str:
+    """Text of ids, with special tokens."""
+    return self._fast.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+  def render_chat(
+    self, messages: Sequence[tuple[str, str]], *, generation: bool, thinking: bool
+  ) -> str:
+    """Renders (role, content) messages with the chat template.
+
+    Args:
+      messages: The messages.
+      generation: Whether to add what begins a reply.
+      thinking: Passed on as `enable_thinking`, which some templates read.
+    """
+    return self._fast.apply_chat_template(
+      [{"role": role, "content": content} for role, content in messages],
+      tokenize=False,
+      add_generation_prompt=generation,
+      enable_thinking=thinking,
+    )
+
+  def mask_special(self, text: str) -> str:
+    """The text with "x" for each character of the special tokens in it."""
+    for token in self._parsed:
+      text = text.replace(token, "x" * len(token))
+    return text
+
+  def encode_special(self, text: str, masked: str) -> list[int]:
+    """Ids of a text whose special tokens are parsed, without any token added.
+
+    Args:
+      text: The text.
+      masked: The same text with other characters in the place of special tokens that stay text.
+    """
+    text, masked = (t.encode("utf-8", "replace").decode("utf-8") for t in (text, masked))
+    if text == masked:
+      return self._fast.encode(text, add_special_tokens=False)
+    whole = self._fast(masked, add_special_tokens=False, return_offsets_mapping=True)
+    ids: list[int] = []
+    position = 0
+    for token, (start, end) in zip(whole["input_ids"], whole["offset_mapping"], strict=True):
+      if token in self._special:
+        ids += [*self._encode_piece(text[position:start], position == 0), token]
+        position = end
+    return ids + self._encode_piece(text[position:], position == 0)
+
+  def _encode_piece(self, text: str, is_first: bool) -> list[int]:
+    """Ids of the text between two special tokens."""
+    if not text:
+      return []
+    backend = self._fast.backend_tokenizer
+    if is_first or getattr(backend.pre_tokenizer, "prepend_scheme", "") != "first":
+      return self.encode(text)
+    backend.pre_tokenizer.prepend_scheme = "never"  # the space before a text's first word
+    try:
+      return self.encode(text)
+    finally:
+      backend.pre_tokenizer.prepend_scheme = "first"
+
+  def first_special(self, text: str) -> tuple[str, int] | None:
+    """The text before the first special token of a text, and that token; None without one."""
+    whole = self._fast(text, add_special_tokens=False, return_offsets_mapping=True)
+    for token, (start, _) in zip(whole["input_ids"], whole["offset_mapping"], strict=True):
+      if token in self._special:
+        return text[:start], token
+    return None
+
+  def after_special(self, text: str) -> str:
+    """The end of a text, after its last special token."""
+    whole = self._fast(text, add_special_tokens=False, return_offsets_mapping=True)
+    pairs = zip(whole["input_ids"], whole["offset_mapping"], strict=True)
+    return text[max((end for token, (_, end) in pairs if token in self._special), default=0) :]

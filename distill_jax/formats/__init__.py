@@ -35,8 +35,10 @@ class Format(Protocol):
     """What a teacher is asked for: annotate, stage or decompose; "" for nothing."""
     ...
 
-  def prompt(self, question: str, shots: turns.Shots = (), style: str = "", hint: str = "") -> str:
-    """The first prompt of an attempt.
+  def prompt(
+    self, question: str, shots: turns.Shots = (), style: str = "", hint: str = ""
+  ) -> records.Prompt:
+    """The first prompt of an attempt: plain text, or the messages of a chat.
 
     Raises:
       ValueError: The format does not support one of the options.
@@ -79,46 +81,51 @@ class Format(Protocol):
     ...
 
 
-def get(settings: Settings, template: Callable[[], str] = lambda: "") -> Format:
+def get(
+  settings: Settings, is_chat: turns.IsChat = turns.never, template: Callable[[], str] = lambda: ""
+) -> Format:
   """Returns the format that `settings.format` names; distill_jax.config has checked the name.
 
   Args:
     settings: The settings.
+    is_chat: Whether the student is prompted with messages; asked when a prompt is made.
     template: Returns the chat template of the student, "" for none. It is called only if thinking
       is laid out, in the marks of that template.
   """
-  made = MAKERS[settings.format](settings)
+  made = MAKERS[settings.format](settings, is_chat)
   if settings.teacher.thinking == "keep" and isinstance(made, cot.Cot):
     made.thinking_marks = lambda: thinking.marks_of(template())
   return made
 
 
-def _cot(settings: Settings) -> Format:
-  return cot.Cot()
+def _cot(settings: Settings, is_chat: turns.IsChat) -> Format:
+  return cot.Cot(is_chat)
 
 
-def _answer_only(settings: Settings) -> Format:
-  return answer_only.AnswerOnly()
+def _answer_only(settings: Settings, is_chat: turns.IsChat) -> Format:
+  return answer_only.AnswerOnly(is_chat)
 
 
-def _instruct(settings: Settings) -> Format:
-  return instruct.Instruct(settings.instruct.instruction, settings.instruct.elicitation)
+def _instruct(settings: Settings, is_chat: turns.IsChat) -> Format:
+  return instruct.Instruct(settings.instruct.instruction, settings.instruct.elicitation, is_chat)
 
 
-def _staged(settings: Settings) -> Format:
+def _staged(settings: Settings, is_chat: turns.IsChat) -> Format:
   s, compat = settings.staged, settings.compat.tinythinker
-  return staged.Staged(s.stages, s.repeat, compat.options_split_on_commas, compat.teachers_order)
+  return staged.Staged(
+    s.stages, s.repeat, compat.options_split_on_commas, compat.teachers_order, is_chat
+  )
 
 
-def _socratic(settings: Settings) -> Format:
+def _socratic(settings: Settings, is_chat: turns.IsChat) -> Format:
   s = settings.socratic
   if s.mode == "iterative":
-    return socratic.Iterative(s.questions, s.max_steps, s.solutions, s.calculator)
-  return socratic.Unified(s.calculator)
+    return socratic.Iterative(s.questions, s.max_steps, s.solutions, s.calculator, is_chat)
+  return socratic.Unified(s.calculator, is_chat)
 
 
 # Every format by name; the names are the choices of config.format.
-MAKERS: dict[str, Callable[[Settings], Format]] = {
+MAKERS: dict[str, Callable[[Settings, turns.IsChat], Format]] = {
   "cot": _cot,
   "answer_only": _answer_only,
   "instruct": _instruct,

@@ -9,15 +9,19 @@ from distill_jax.formats import cot, turns
 
 
 class AnswerOnly(cot.Cot):
-  """The student writes only the answer line."""
+  """The student writes only the answer line. In a chat the user's message is the question."""
 
   request_kind = ""
 
-  def prompt(self, question: str, shots: turns.Shots = (), style: str = "", hint: str = "") -> str:
+  def prompt(
+    self, question: str, shots: turns.Shots = (), style: str = "", hint: str = ""
+  ) -> records.Prompt:
     """The student's prompt. Only the answer line of a worked example is shown."""
     turns.reject_unsupported(style=style, hint=hint)
-    worked = [f"Question: {q}\n{r.strip().splitlines()[-1]}\n\n" for q, r in shots]
-    return "".join(worked) + f"Question: {question}\n"
+    worked = [(q, r.strip().splitlines()[-1]) for q, r in shots]
+    if self._is_chat():
+      return turns.messages(worked, question)
+    return "".join(f"Question: {q}\n{a}\n\n" for q, a in worked) + f"Question: {question}\n"
 
   def target(self, text: str, answer: str) -> str:
     """The answer line, whatever the text."""

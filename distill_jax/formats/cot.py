@@ -26,6 +26,8 @@ _MARKDOWN = " *_#"  # may surround a label, as in "**Answer:**"
 class Cot:
   """The student writes its reasoning and an answer line in one turn.
 
+  In a chat the user's message is the question, and worked examples are earlier turns.
+
   Attributes:
     thinking_marks: Returns the marks in which thinking is laid out before a rationale; None if the
       student does not learn any thinking.
@@ -37,7 +39,13 @@ class Cot:
   request_kind = "annotate"
   thinking_marks: Callable[[], thinking.Marks] | None = None
 
-  def prompt(self, question: str, shots: turns.Shots = (), style: str = "", hint: str = "") -> str:
+  def __init__(self, is_chat: turns.IsChat = turns.never):
+    """`is_chat`: whether the student is prompted with messages."""
+    self._is_chat = is_chat
+
+  def prompt(
+    self, question: str, shots: turns.Shots = (), style: str = "", hint: str = ""
+  ) -> records.Prompt:
     """The student's prompt.
 
     Args:
@@ -49,11 +57,10 @@ class Cot:
         STaR, Zelikman et al. 2022).
     """
     turns.reject_unsupported(style=style)
-    worked = [
-      _prompt(q, r.rpartition("Answer:")[2].strip() if hint else "") + f"{r.strip()}\n\n"
-      for q, r in shots
-    ]
-    return "".join(worked) + _prompt(question, hint)
+    worked = [(q, r.rpartition("Answer:")[2].strip() if hint else "", r.strip()) for q, r in shots]
+    if self._is_chat():
+      return turns.messages([(_user(q, h), r) for q, h, r in worked], _user(question, hint))
+    return "".join(f"{_prompt(q, h)}{r}\n\n" for q, h, r in worked) + _prompt(question, hint)
 
   def conversation(
     self,
@@ -130,3 +137,8 @@ def cut_at_stop(text: str) -> str:
 def _prompt(question: str, hint: str) -> str:
   hint_line = f"Hint: The answer is {hint}.\n" if hint else ""
   return f"Question: {question}\n{hint_line}Reasoning:\n"
+
+
+def _user(question: str, hint: str) -> str:
+  """The user's message of a chat."""
+  return f"{question}\nHint: The answer is {hint}." if hint else question

@@ -12,7 +12,8 @@ Sub-question: | No more questions.
 At each | the student continues, in one line. The last solution ends in "Answer: N"; if a student's
 does not, the answer is read from its text. Parts are separated and the asking is ended by words,
 which every tokenizer preserves. The paper does not say whether its decomposer sees the solutions,
-so that is a setting.
+so that is a setting. In a chat the student's lines are its turns, and the lines between them are
+the user's.
 """
 
 from collections.abc import Iterable, Sequence
@@ -39,6 +40,7 @@ class Iterative:
     max_steps: int = 8,
     solutions: bool = True,
     calculator: bool = False,
+    is_chat: turns.IsChat = turns.never,
   ):
     """Configures the conversation.
 
@@ -47,11 +49,14 @@ class Iterative:
       max_steps: Limit on the decomposer's sub-questions.
       solutions: Whether the decomposer sees the solutions so far.
       calculator: Whether the solver writes calculator marks.
+      is_chat: Whether the students are prompted with messages.
     """
     self._use_gold, self._max_steps = questions == "gold", max_steps
-    self._solutions, self._calculator = solutions, calculator
+    self._solutions, self._calculator, self._is_chat = solutions, calculator, is_chat
 
-  def prompt(self, question: str, shots: turns.Shots = (), style: str = "", hint: str = "") -> str:
+  def prompt(
+    self, question: str, shots: turns.Shots = (), style: str = "", hint: str = ""
+  ) -> records.Prompt:
     """The decomposer's first prompt."""
     turns.reject_unsupported(shots=shots, style=style, hint=hint)
     return self._decomposer_prompt(question, ())
@@ -86,7 +91,7 @@ class Iterative:
       if not sub_question or sub_question.lower().startswith(END.lower().rstrip(".")):
         break
       shown = decompositions.resolve_references(problem, [*steps, (sub_question, "")])
-      (text,) = yield (turns.Turn("solver", _solver_prompt(question, shown)),)
+      (text,) = yield (turns.Turn("solver", self._solver_prompt(question, shown)),)
       solution = turns.one_line(text)
       if self._calculator:
         solution = calculator.correct_marks(solution)
@@ -121,7 +126,7 @@ class Iterative:
       prompt = self._decomposer_prompt(question, steps[:n])
       examples.append(records.Example(problem.id, prompt, sub_question, "decomposer"))
       shown = decompositions.resolve_references(problem, [*steps[:n], (sub_question, "")])
-      prompt = _solver_prompt(question, shown)
+      prompt = self._solver_prompt(question, shown)
       examples.append(records.Example(problem.id, prompt, solution, "solver"))
     last_prompt = self._decomposer_prompt(question, steps)
     return [*examples, records.Example(problem.id, last_prompt, END, "decomposer")]
@@ -136,10 +141,22 @@ class Iterative:
       )
     return gold
 
-  def _decomposer_prompt(self, question: str, steps: Steps) -> str:
+  def _decomposer_prompt(self, question: str, steps: Steps) -> records.Prompt:
     """The decomposer's prompt. It refers to earlier answers as the data set does ("#1")."""
     shown = steps if self._solutions else [(sub_question, "") for sub_question, _ in steps]
+    if self._is_chat():
+      lines = [f"Solution: {solution}\n" if solution else "" for _, solution in shown]
+      cues = [f"{line}Sub-question:" for line in ("", *lines)]
+      asked = [sub_question for sub_question, _ in shown]
+      return turns.after_question(question, list(zip(cues, asked, strict=False)), cues[-1])
     return f"Question: {question}\n{_lines(shown)}Sub-question:\n"
+
+  def _solver_prompt(self, question: str, steps: Steps) -> records.Prompt:
+    """The solver's prompt. The last step has no solution yet."""
+    if self._is_chat():
+      exchanges = [(f"Sub-question: {q}\nSolution:", solution) for q, solution in steps]
+      return turns.after_question(question, exchanges[:-1], exchanges[-1][0])
+    return f"Question: {question}\n{_lines(steps)}Solution:\n"
 
 
 class Unified:
@@ -150,13 +167,22 @@ class Unified:
   stop = (cot.STOP,)
   request_kind = "decompose"
 
-  def __init__(self, calculator: bool = False):
-    """`calculator`: whether the student writes calculator marks."""
-    self._calculator = calculator
+  def __init__(self, calculator: bool = False, is_chat: turns.IsChat = turns.never):
+    """Configures the conversation.
 
-  def prompt(self, question: str, shots: turns.Shots = (), style: str = "", hint: str = "") -> str:
+    Args:
+      calculator: Whether the student writes calculator marks.
+      is_chat: Whether the student is prompted with messages.
+    """
+    self._calculator, self._is_chat = calculator, is_chat
+
+  def prompt(
+    self, question: str, shots: turns.Shots = (), style: str = "", hint: str = ""
+  ) -> records.Prompt:
     """The student's prompt."""
     turns.reject_unsupported(shots=shots, style=style, hint=hint)
+    if self._is_chat():
+      return turns.after_question(question, (), "Steps:")
     return f"Question: {question}\nSteps:\n"
 
   def conversation(
@@ -220,11 +246,6 @@ def _lines(steps: Iterable[tuple[str, str]]) -> str:
     f"Sub-question: {question}\n" + (f"Solution: {solution}\n" if solution else "")
     for question, solution in steps
   )
-
-
-def _solver_prompt(question: str, steps: Steps) -> str:
-  """The solver's prompt. The last step has no solution yet."""
-  return f"Question: {question}\n{_lines(steps)}Solution:\n"
 
 
 def _steps_and_answer(steps: Steps) -> str:

@@ -7,10 +7,12 @@ Analyze: For option A, | it is dark.
 For option B, | it shines.
 Summarize: | So the answer is option B.
 
-At each | the student continues, in one line. An analysis does not see the other analyses. Parts are
-separated by words, so a tokenizer that turns line ends into spaces loses nothing. Options come from
-the problem, in its order, and are never read from a text (the released code does otherwise: defects
-1 and 5).
+At each | the student continues, in one line. In a chat each part is a turn: the user writes the cue
+("Recall:", "Analyze: For option A,", "Summarize:"), after the question in the first turn.
+
+An analysis does not see the other analyses. Parts are separated by words, so a tokenizer that turns
+line ends into spaces loses nothing. Options come from the problem, in its order, and are never read
+from a text (the released code does otherwise: defects 1 and 5).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,6 +34,7 @@ class Staged:
     repeat: bool = False,
     split_on_commas: bool = False,
     teachers_order: bool = False,
+    is_chat: turns.IsChat = turns.never,
   ):
     """Configures the conversation.
 
@@ -41,12 +44,16 @@ class Staged:
         paper does not.
       split_on_commas: Defect 1 of the released code; see config.compat.tinythinker.
       teachers_order: Defect 5 of the released code; see config.compat.tinythinker.
+      is_chat: Whether the student is prompted with messages.
     """
     self.stages, self._repeat = tuple(stages), repeat
     self._split_on_commas, self._teachers_order = split_on_commas, teachers_order
+    self._is_chat = is_chat
     self.request_kind = "stage" if len(self.stages) > 1 else ""
 
-  def prompt(self, question: str, shots: turns.Shots = (), style: str = "", hint: str = "") -> str:
+  def prompt(
+    self, question: str, shots: turns.Shots = (), style: str = "", hint: str = ""
+  ) -> records.Prompt:
     """The first prompt; if that is an analysis, it is the one of option A."""
     turns.reject_unsupported(shots=shots, style=style, hint=hint)
     return self._prompt(question, self.stages[0], (), "A", {})
@@ -161,9 +168,11 @@ class Staged:
     known: Mapping[str, str] | Iterable[tuple[str, str]],
     label: str,
     options: Mapping[str, str],
-  ) -> str:
+  ) -> records.Prompt:
     """The prompt of a stage, given the texts of the parts it may see."""
     known = dict(known)
+    if self._is_chat():
+      return self._messages(question, stage, known, label, options)
     if stage == "recall":
       return f"Question: {question}\nRecall:\n"
     if stage == "analyze":
@@ -171,6 +180,25 @@ class Staged:
       shown = self._transcript(visible, options)
       return f"Question: {question}\n{shown}Analyze: {self._option(label, options)}\n"
     return f"Question: {question}\n{self._transcript(known, options)}Summarize:\n"
+
+  def _messages(
+    self,
+    question: str,
+    stage: str,
+    known: Mapping[str, str],
+    label: str,
+    options: Mapping[str, str],
+  ) -> records.Messages:
+    """The prompt of a stage as messages: each part that it may see is an exchange."""
+    names = {"recall": (), "analyze": ("recall",)}.get(stage, known)
+    exchanges = [(self._cue(name, options), known[name]) for name in names if name in known]
+    part = "recall" if stage == "recall" else label
+    cue = "Summarize:" if stage == "summarize" else self._cue(part, options)
+    return turns.after_question(question, exchanges, cue)
+
+  def _cue(self, part: str, options: Mapping[str, str]) -> str:
+    """The user's text before a part: the recall, or the analysis of an option."""
+    return "Recall:" if part == "recall" else f"Analyze: {self._option(part, options)}"
 
   def _option(self, label: str, options: Mapping[str, str]) -> str:
     """The start of an analysis."""

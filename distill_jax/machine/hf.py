@@ -22,9 +22,10 @@ from distill_jax.machine import hf_file
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+TOKENIZER_CONFIG, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
 TOKENIZER = (
-  *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-  *("vocab.json", "merges.txt", "tokenizer.model", "spiece.model", "chat_template.jinja"),
+  *("tokenizer.json", TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json"),
+  *("vocab.json", "merges.txt", "tokenizer.model", "spiece.model", TEMPLATE),
 )
 CONVERT = (
   'convert it where torch is installed: python -c "import transformers; '

@@ -49,6 +49,7 @@ def export(
   pad: int,
   positions: int,
   card: str,
+  template: str = "",
   dtype: str = "float32",
   max_file_bytes: int = MAX_FILE_BYTES,
 ) -> None:
@@ -66,6 +67,7 @@ def export(
     pad: The id of the padding token.
     positions: The longest row of the student, for families without such a field.
     card: The model card.
+    template: The chat template; "" keeps that of the tokenizer.
     dtype: The type of the stored tensors, a key of DTYPES.
     max_file_bytes: The limit on the tensors in one file.
 
@@ -82,6 +84,8 @@ def export(
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     _copy_tokenizer(pathlib.Path(tokenizer), part)
+    if template:
+      _write_template(part, template)
     ids = {"bos_token_id": bos, "eos_token_id": _eos_field(eos), "pad_token_id": pad}
     _write_texts(part, fields, ids, positions, dtype, card)
     _write_weights(part, _by_name(tensors), to_theirs, params, DTYPES[dtype], max_file_bytes)
@@ -108,6 +112,14 @@ def _copy_tokenizer(source: pathlib.Path, part: pathlib.Path) -> None:
     raise errors.data(f"{source} has no tokenizer; give the directory of the student's tokenizer")
   for file in files:
     shutil.copyfile(file, part / file.name)
+
+
+def _write_template(part: pathlib.Path, template: str) -> None:
+  """Writes the chat template where transformers 5 and where older readers look for it."""
+  (part / hf.TEMPLATE).write_text(template, encoding="utf-8")
+  file = part / hf.TOKENIZER_CONFIG
+  config = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+  file.write_text(_json(config | {"chat_template": template}), encoding="utf-8")
 
 
 def _write_texts(

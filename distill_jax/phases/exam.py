@@ -127,7 +127,7 @@ def sample_attempts(
   work = [(items[n], sample) for n in order for sample in range(samples)]
   attempts = resume_attempts(out, first, len(work), samples)
   size = max(4 * ctx.settings.rollout.batch // samples, 1) * samples
-  later_prompts: set[str] = set()  # prompts that contain the text of earlier turns
+  later_prompts: set[records.Prompt] = set()  # prompts that contain the text of earlier turns
   with ctx.console.progress(label, len(work), "attempts") as bar:
     bar.update(len(attempts))
     for start in range(len(attempts), len(work), size):

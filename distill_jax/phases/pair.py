@@ -31,7 +31,7 @@ class PairTexts(Protocol):
     ...
 
   @property
-  def prompt(self) -> str:
+  def prompt(self) -> records.Prompt:
     """The prompt that both sides answer."""
     ...
 
@@ -111,7 +111,7 @@ def build_pairs(
 def _stage_pairs(
   problem: records.Problem,
   attempts: Sequence[records.Attempt],
-  targets: Mapping[str, Sequence[str]],
+  targets: Mapping[records.Prompt, Sequence[str]],
   rules: Mapping[str, Any],
 ) -> Iterator[pairing.UnscoredPair]:
   """Yields the pairs of one question in format staged."""
@@ -130,7 +130,7 @@ def _stage_pairs(
       yield from pairing.by_outcome(of_stage, prompt, spare=spare, stage=stage, turn=turn, **rules)
 
 
-def _analysis_prompt(attempt: records.Attempt) -> str:
+def _analysis_prompt(attempt: records.Attempt) -> records.Prompt:
   """Returns the prompt of the first analysis, which contains the recall."""
   return next(prompt for stage, prompt, _ in attempt.turns if stage == "analyze")
 
@@ -145,9 +145,9 @@ def _group_by(
   return groups.items()
 
 
-def teacher_targets(ctx: RunContext, round_index: int) -> dict[str, list[str]]:
+def teacher_targets(ctx: RunContext, round_index: int) -> dict[records.Prompt, list[str]]:
   """Returns {prompt: targets the teacher wrote for it}, over all rounds so far."""
-  targets: dict[str, list[str]] = {}
+  targets: dict[records.Prompt, list[str]] = {}
   for example in ctx.examples(ctx.rationales(range(round_index + 1))):
     targets.setdefault(example.prompt, []).append(example.target)
   return targets

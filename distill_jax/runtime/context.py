@@ -42,7 +42,7 @@ class RunContext:
 
   def __init__(self, settings: Settings, run_dir: RunDir, console: Console):
     self.settings, self.run_dir, self.console = settings, run_dir, console
-    self.format = formats.get(settings, self._chat_template)
+    self.format = formats.get(settings, self._is_chat, self._chat_template)
     self.task = open_task(settings)
     # The task of the rounds after the opening.
     self._later_task = open_task(settings, "cross") if settings.cross.name else self.task
@@ -73,6 +73,13 @@ class RunContext:
       raise errors.config(
         "format", "staged", f"one without stages: task {name} has no options to analyze"
       )
+
+  def _is_chat(self) -> bool:
+    """Whether the student is prompted with messages."""
+    s = self.settings.student
+    if s.init == base_model.SCRATCH or s.prompt == "plain":
+      return False  # without opening it
+    return self.student.chat is not None
 
   @property
   def workdir(self) -> pathlib.Path:
@@ -132,7 +139,7 @@ class RunContext:
       problems = self.task.problems("train")
       rationales = [self.format.written(r) for r in self.training_rationales(0)]
       tokenizer.train(
-        [self.prompt(p) for p in problems] + (rationales or [p.rationale for p in problems]),
+        [str(self.prompt(p)) for p in problems] + (rationales or [p.rationale for p in problems]),
         vocab=self.settings.student.scratch.vocab,
         path=path,
       )
@@ -178,7 +185,7 @@ class RunContext:
       splits["cross"] = self._later_task.problems("test")
     return {name: problems for name, problems in splits.items() if problems}
 
-  def prompt(self, problem: records.Problem, style: str = "") -> str:
+  def prompt(self, problem: records.Problem, style: str = "") -> records.Prompt:
     """Returns the student's first prompt for a question, in one of the format's styles."""
     return self.format.prompt(self.task.render(problem), self._shots, style)
 

@@ -6,6 +6,7 @@ In each step, all conversations that wait for the same student are answered in o
 from collections.abc import Collection, Generator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from distill_jax import records
 from distill_jax.formats.turns import Turn
 from distill_jax.runtime.student import Completion, Params
 
@@ -25,7 +26,7 @@ class Transcript(NamedTuple):
   finish: str  # stop | length: length if any of its turns was cut off
   tokens: int  # of all turns
   logprob: float  # nats, summed over all turns
-  turns: tuple[tuple[str, str, str], ...]  # (stage, prompt, text) of each turn, in order
+  turns: tuple[tuple[str, records.Prompt, str], ...]  # (stage, prompt, text) of each, in order
 
 
 class _Exchange(NamedTuple):
@@ -95,7 +96,7 @@ def _complete(
 ) -> list[Completion]:
   """Completes turns, in order. Equal prompts are made neighbors, so they share a prefill."""
   completions: dict[int, Completion] = {}
-  first: dict[str, int] = {}  # prompt -> index of the first turn that has it
+  first: dict[records.Prompt, int] = {}  # prompt -> index of the first turn that has it
   groups: dict[tuple[str, bool], list[int]] = {}
   for index, (turn, _, _) in enumerate(pending):
     first.setdefault(turn.prompt, index)

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_jax import errors, students
+from distill_jax import errors, records, students
+from distill_jax.data import prompt_template as template_source
 from distill_jax.machine import hf_read, hf_verify, hf_write
 from distill_jax.runtime import base_model
 from distill_jax.runtime.context import RunContext
@@ -21,6 +22,7 @@ from distill_jax.students.families import layout
 
 # Fields of the base model's config.json that name its code, its author or its library.
 DROPPED_FIELDS = ("auto_map", "_name_or_path", "transformers_version")
+_SUB_QUESTION = "\ue000sub-question\ue000"  # stands for a sub-question in a prompt
 TOLERANCE = 1e-3  # nats; two summation orders of float32 logits differ by less
 
 
@@ -48,8 +50,51 @@ def write(ctx: RunContext, round_index: int, name: str, *, out: str, dtype: str,
     pad=tokenizer.pad,
     positions=base_model.max_row_length(ctx.settings),
     card=card,
+    template=prompt_template(ctx, name),
     dtype=dtype,
   )
+
+
+def prompt_template(ctx: RunContext, name: str) -> str:
+  """Returns a chat template that renders the prompts of the student `name` from a user's message.
+
+  The message is the question. A student that does not start the conversation is asked with the
+  question and, on the next line, with what it is asked about it: "Sub-question: ...".
+  """
+  student, tokenizer = ctx.student, ctx.student.tokenizer
+  prompt = first_prompt(ctx, name, template_source.QUESTION, _SUB_QUESTION)
+  if student.chat and not isinstance(prompt, str):
+    messages = tuple((role, _join_questions(text)) for role, text in student.chat.full(prompt))
+    return template_source.chat(tokenizer.chat_template, messages)
+  end = () if student.decoder_start is None else tokenizer.suffix_ids
+  return template_source.plain(
+    _join_questions(str(prompt)),
+    start=tokenizer.decode_all(tokenizer.prefix_ids),
+    end=tokenizer.decode_all(end),
+  )
+
+
+def _join_questions(text: str) -> str:
+  """A prompt in which one QUESTION stands for the question and the sub-question after it."""
+  start, end = text.find(template_source.QUESTION), text.find(_SUB_QUESTION)
+  if end < 0:
+    return text
+  return text[:start] + template_source.QUESTION + text[end + len(_SUB_QUESTION) :]
+
+
+def first_prompt(ctx: RunContext, name: str, question: str, sub_question: str) -> records.Prompt:
+  """Returns the first prompt of the student `name` about a question.
+
+  A student that does not start the conversation is prompted after another's `sub_question`.
+  """
+  problem = records.Problem("", "", question, "", decomposition=((sub_question, ""),))
+  if name == ctx.format.students[0]:
+    return ctx.prompt(problem)
+  conversation = ctx.conversation(problem)
+  turns = next(conversation)
+  while turns[0].student != name:
+    turns = conversation.send([sub_question])
+  return turns[0].prompt
 
 
 def merged_params(student: Student, trained: Params) -> Params:

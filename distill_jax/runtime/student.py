@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from distill_jax import errors, students, thinking
+from distill_jax import errors, records, students, thinking
+from distill_jax.data.chat import Chat
 from distill_jax.data.tokenizer import Tokenizer
 from distill_jax.decoding import rollout, sampling
 from distill_jax.machine import hf_read
@@ -52,6 +53,7 @@ class Student:
 
   Attributes:
     tokenizer: The student's tokenizer.
+    chat: The chat template it is prompted with; None with plain text.
     base: The model it starts from.
     config: The config of its model.
     mesh: The devices.
@@ -71,6 +73,7 @@ class Student:
     """`announce` is called with what is compiled, before the first call of a decode program."""
     lora = settings.student.lora
     self.tokenizer, self.base = tokenizer, base
+    self.chat = open_chat(settings, tokenizer)
     self.config, self.mesh = base.config, build_mesh(settings)
     self.trainable = trainable.Trainable(base.config)
     if lora.rank:
@@ -78,7 +81,7 @@ class Student:
         base.config, lora.rank, lora.alpha / lora.rank, tuple(sorted(lora.targets))
       )
     self.shardings = sharding.of_params(self.mesh, self.trainable.axes, self.trainable.shapes)
-    self.end_tokens = tuple(sorted({*base.end_tokens, tokenizer.end}))
+    self.end_tokens = tuple(sorted({*base.end_tokens, tokenizer.end, self.end}))
     self._settings, self._announce = settings, announce
 
   @property
@@ -129,18 +132,35 @@ class Student:
       like=abstract,
     )
 
-  def encode_prompt(self, prompt: str) -> list[int]:
+  @property
+  def end(self) -> int:
+    """The token that ends what the student writes: the end of its turn, or of a text."""
+    return self.chat.end if self.chat else self.tokenizer.end
+
+  def encode_prompt(self, prompt: records.Prompt) -> list[int]:
     """Returns the tokens of a prompt as the student reads it.
 
-    They begin with the tokenizer's start tokens. An encoder's prompt also gets its end tokens.
+    Messages are laid out by the chat template. Plain text begins with the tokenizer's start tokens;
+    that of an encoder also gets its end tokens.
     """
+    if not isinstance(prompt, str):
+      if self.chat is None:
+        raise ValueError("messages for a student that is prompted with plain text")
+      return self.chat.encode(prompt)
     t = self.tokenizer
     after = () if self.decoder_start is None else t.suffix_ids
     return [*t.prefix_ids, *t.encode(prompt), *after]
 
   def encode_target(self, text: str) -> tuple[int, ...]:
     """Returns the tokens of a text the student should write, ending in the end token."""
-    return (*self.tokenizer.encode(text), self.tokenizer.end)
+    if self.chat:
+      return tuple(self.chat.encode_reply(text))
+    return (*self.tokenizer.encode(text), self.end)
+
+  def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
+    """Returns the text of what the student wrote."""
+    text = self.tokenizer.decode(tokens)
+    return self.chat.reply(text) if self.chat else text
 
   @property
   def decoder_start(self) -> int | None:
@@ -150,7 +170,7 @@ class Student:
   def generate(
     self,
     params: Params,
-    requests: Sequence[tuple[str, str]],
+    requests: Sequence[tuple[records.Prompt, str]],
     *,
     samples: int = 1,
     temperature: float,
@@ -161,7 +181,8 @@ class Student:
   ) -> list[Completion]:
     """Completes (prompt, name) pairs, in order.
 
-    Prompts longer than the largest bucket are cut at the front, where the worked examples are.
+    Prompts longer than the largest bucket are cut at the front, where the worked examples are,
+    behind the start tokens or the head of the chat.
 
     Args:
       params: The trained weights.
@@ -175,10 +196,11 @@ class Student:
     """
     settings = self._settings
     buckets = settings.rollout.buckets
+    head = self.chat.head if self.chat else len(self.tokenizer.prefix_ids)
     # bucket -> [(prompt tokens, indices of the requests)]
     groups: defaultdict[int, list[tuple[list[int], list[int]]]] = defaultdict(list)
     for prompt, indices in group_prompts(requests, samples):
-      tokens = fit_prompt(self.encode_prompt(prompt), len(self.tokenizer.prefix_ids), max(buckets))
+      tokens = fit_prompt(self.encode_prompt(prompt), head, max(buckets))
       groups[min(b for b in buckets if b >= len(tokens))].append((tokens, indices))
     completions: dict[int, Completion] = {}
     merged = self.trainable.merge(self.frozen, params)
@@ -218,18 +240,18 @@ class Student:
     return self._contains(tokens[-TAIL:], stop) and self._contains(tokens, stop)
 
   def _contains(self, tokens: Sequence[int] | np.ndarray, stop: Sequence[str]) -> bool:
-    return text_before(self.tokenizer.decode(tokens), stop) is not None
+    return text_before(self.decode(tokens), stop) is not None
 
   def _completion(self, sampled: rollout.Sampled, row: int, stop: Sequence[str]) -> Completion:
     tokens, ended = sampled.tokens[row, : sampled.lengths[row]], sampled.ended[row]
-    text = self.tokenizer.decode(tokens)
+    text = self.decode(tokens)
     if text_before(text, stop) is not None:
       # Cut at the first token that completes a stop text, however far the row has been decoded.
       count = bisect.bisect_left(
         range(len(tokens)), True, key=lambda n: self._contains(tokens[:n], stop)
       )
       tokens, ended = tokens[:count], True
-      text = text_before(self.tokenizer.decode(tokens), stop) or ""
+      text = text_before(self.decode(tokens), stop) or ""
     return Completion(
       text=text,
       finish="stop" if ended else "length",
@@ -244,6 +266,27 @@ def _with_shardings(shapes: Params, shardings: Params) -> Params:
   )
 
 
+def open_chat(settings: Settings, tokenizer: Tokenizer) -> Chat | None:
+  """Returns the chat template that `student.prompt` selects; None for plain text.
+
+  Raises:
+    UserError: There is no template, or it cannot lay out a question and its reply.
+  """
+  s = settings.student
+  if s.init == base_model.SCRATCH or s.prompt == "plain":
+    return None
+  if tokenizer.chat_template:
+    kept = settings.teacher.thinking == "keep" and settings.format in ("cot", "instruct")
+    return Chat(tokenizer, system=s.system, thinking=kept)
+  if s.prompt == "chat":
+    allowed = "plain: the tokenizer of this student has no chat template"
+    raise errors.config("student.prompt", "chat", allowed, "--config.student.prompt=plain")
+  if s.system:
+    allowed = "empty: the tokenizer of this student has no chat template"
+    raise errors.config("student.system", s.system, allowed)
+  return None
+
+
 def build_mesh(settings: Settings) -> jax.sharding.Mesh:
   """Returns the mesh of the settings. Raises UserError if it does not fit the devices."""
   mesh = settings.mesh
@@ -255,13 +298,15 @@ def build_mesh(settings: Settings) -> jax.sharding.Mesh:
     ) from None
 
 
-def group_prompts(requests: Sequence[tuple[str, Any]], limit: int) -> list[tuple[str, list[int]]]:
+def group_prompts(
+  requests: Sequence[tuple[records.Prompt, Any]], limit: int
+) -> list[tuple[records.Prompt, list[int]]]:
   """Groups neighbors that share a prompt.
 
   Returns:
     (prompt, indices of at most `limit` neighboring requests), in order.
   """
-  groups: list[tuple[str, list[int]]] = []
+  groups: list[tuple[records.Prompt, list[int]]] = []
   for index, (prompt, _) in enumerate(requests):
     if groups and groups[-1][0] == prompt and len(groups[-1][1]) < limit:
       groups[-1][1].append(index)

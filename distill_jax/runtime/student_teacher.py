@@ -9,10 +9,10 @@ know. For a format with two students (decomposer, solver), the directory holds o
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
-from distill_jax import records, tasks
+from distill_jax import formats, records, tasks
 from distill_jax.console import Console
 from distill_jax.data import tokenizer
 from distill_jax.formats import turns
@@ -25,20 +25,6 @@ from distill_jax.teacher import local_student
 from distill_jax.teacher.prompts import messages
 
 
-class Format(Protocol):
-  """What a teacher needs of the run's format."""
-
-  @property
-  def students(self) -> tuple[str, ...]:
-    """The names of its students."""
-    ...
-
-  @property
-  def stop(self) -> tuple[str, ...]:
-    """Texts that end a completion."""
-    ...
-
-
 class Run(Protocol):
   """What a teacher needs of the run context."""
 
@@ -46,17 +32,6 @@ class Run(Protocol):
   run_dir: RunDir
   console: Console
   task: tasks.Task
-
-  @property
-  def format(self) -> Format:
-    """The format of the run."""
-    ...
-
-  def conversation(
-    self, problem: records.Problem, style: str = ""
-  ) -> Generator[tuple[turns.Turn, ...], list[str], str]:
-    """Starts a conversation about a question."""
-    ...
 
 
 class StudentTeacher:
@@ -78,7 +53,9 @@ class StudentTeacher:
     """
     self._run, self.batch = run, run.settings.rollout.batch
     source = pathlib.Path(settings.model)
-    names = run.format.students
+    # The run's format, with prompts of the kind that this student was trained on.
+    self._format = formats.get(run.settings, self._is_chat)
+    names = self._format.students
     self._students = {
       who: _open_student(
         run, settings, source if len(names) == 1 else source / who, f"{name}_{who}"
@@ -91,7 +68,18 @@ class StudentTeacher:
     s = run.settings
     identity = (s.format, s.cot, s.instruct, s.staged, s.socratic, s.compat, s.student.dtype)
     digests = [base_model.digest(student.base) for student in self._students.values()]
+    if self._is_chat():
+      digests += [student.tokenizer.chat_template for student in self._students.values()]
     self.identity = f"student:{hashlib.sha256(repr((identity, digests)).encode()).hexdigest()[:16]}"
+
+  def _is_chat(self) -> bool:
+    return next(iter(self._students.values())).chat is not None
+
+  def _conversation(self, problem: records.Problem) -> turns.Conversation:
+    s, task = self._run.settings, self._run.task
+    shots = task.shots[: s.cot.shots]
+    question = task.render(problem)
+    return self._format.conversation(problem, question, shots, style=s.exam.styles[0])
 
   def answer(
     self, requests: Sequence[tuple[str, str, str]], *, temperature: float, max_new_tokens: int
@@ -103,12 +91,12 @@ class StudentTeacher:
     run = self._run
     problems = [run.task.parse_question(question) for _, question, _ in requests]
     transcripts = conversations.run_conversations(
-      [run.conversation(problem, style=run.settings.exam.styles[0]) for problem in problems],
+      [self._conversation(problem) for problem in problems],
       [f"teacher/{name}" for _, _, name in requests],
       students={who: (student, self._weights[who]) for who, student in self._students.items()},
       temperature=temperature,
       max_new_tokens=max_new_tokens,
-      stop=run.format.stop,
+      stop=self._format.stop,
     )
     return [
       self._reply(kind, problem, transcript)
@@ -157,7 +145,12 @@ def _open_student(run: Run, settings: Teacher, source: pathlib.Path, name: str) 
     s,
     seed=0,  # its replies do not depend on the run's seed
     student=dataclasses.replace(
-      s.student, init=str(source), arch="", lora=dataclasses.replace(s.student.lora, rank=0)
+      s.student,
+      init=str(source),
+      arch="",
+      prompt="auto",
+      system="",
+      lora=dataclasses.replace(s.student.lora, rank=0),
     ),
     exam=dataclasses.replace(s.exam, max_new_tokens=settings.max_tokens),
     evaluate=dataclasses.replace(s.evaluate, max_new_tokens=settings.max_tokens),

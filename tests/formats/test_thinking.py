@@ -82,7 +82,8 @@ def test_six_spellings_train_on_no_thinking_or_exactly_on_it_with_equal_verdicts
 
 def kept_format(template):
   teacher = dataclasses.replace(settings.Settings().teacher, thinking="keep")
-  return formats.get(dataclasses.replace(settings.Settings(), teacher=teacher), lambda: template)
+  s = dataclasses.replace(settings.Settings(), teacher=teacher)
+  return formats.get(s, template=lambda: template)
 
 
 @pytest.mark.parametrize(
