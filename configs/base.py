@@ -116,7 +116,11 @@ def get_config() -> ConfigDict:
   c.teacher.requests_per_minute = 0  # The server's rate limit, if known; 0 = adapt to 429s.
   # The server's token rate limit (prompt plus completion), if known; 0 = adapt to 429s.
   c.teacher.tokens_per_minute = 0
-  c.teacher.timeout = 60.0  # Seconds for one attempt.
+  # Seconds to the first byte of a response; each timeout doubles it, up to max_wait.
+  c.teacher.timeout = 60.0
+  c.teacher.connect_timeout = 10.0  # Seconds in which a connection has to be made.
+  # Seconds for a response that keeps coming: a stream, or one that is kept open by blanks.
+  c.teacher.total_timeout = 600.0
   c.teacher.max_attempts = 6  # Attempts per request.
   # Total seconds that one request may wait for rate limits and between attempts.
   c.teacher.max_wait = 300.0

@@ -165,7 +165,23 @@ class Teacher:
     mutable=True,
     when=CLIENT,
   )
-  timeout: float = key(60.0, "Seconds for one attempt.", gt=0, mutable=True, when=CLIENT)
+  timeout: float = key(
+    60.0,
+    "Seconds to the first byte of a response; each timeout doubles it, up to max_wait.",
+    gt=0,
+    mutable=True,
+    when=CLIENT,
+  )
+  connect_timeout: float = key(
+    10.0, "Seconds in which a connection has to be made.", gt=0, mutable=True, when=CLIENT
+  )
+  total_timeout: float = key(
+    600.0,
+    "Seconds for a response that keeps coming: a stream, or one that is kept open by blanks.",
+    gt=0,
+    mutable=True,
+    when=CLIENT,
+  )
   max_attempts: int = key(6, "Attempts per request.", ge=1, mutable=True, when=CLIENT)
   max_wait: float = key(
     300.0,

@@ -22,6 +22,7 @@ from distill_jax.teacher.client import (
   credentials,
   dispatcher,
   interrupts,
+  patience,
   progress,
   rate_limit,
   request_body,
@@ -48,7 +49,7 @@ class Client:
     max_tokens: Maximum completion tokens of one reply.
     max_tokens_field: The server's name for it, one of MAX_TOKENS_FIELDS.
     max_concurrency: Maximum requests in flight; the actual number adapts to the server.
-    timeout: Seconds for one attempt, from sending to the last byte.
+    timeout: Seconds to the first byte of a response; timeouts lengthen it, up to `max_wait`.
     max_attempts: HTTP requests per job before it is given up.
     max_wait: Seconds that one job may wait between attempts, Retry-After included.
     prices: Dollars per million tokens.
@@ -65,6 +66,8 @@ class Client:
       this; 0 for never.
     requests_per_minute: The server's published limit; 0 if unknown.
     tokens_per_minute: Likewise.
+    connect_timeout: Seconds in which a connection has to be made; no more than `timeout`.
+    total_timeout: Seconds for a response that keeps coming; no less than `timeout`.
     deadline: Seconds that all calls of `ask` may take together; 0 for no limit.
 
   Raises:
@@ -101,6 +104,8 @@ class Client:
     requests_per_minute: float = 0,
     tokens_per_minute: float = 0,
     deadline: float = 0.0,
+    connect_timeout: float = 10.0,
+    total_timeout: float = 600.0,
   ):
     credentials.check_address(base_url, insecure_http=insecure_http)
     self._local = credentials.is_local(base_url)
@@ -122,6 +127,7 @@ class Client:
       max_tokens_retry_limit=max(max_tokens, max_tokens_retry_limit),
       max_concurrency=max_concurrency,
       timeout=timeout,
+      connect_timeout=min(connect_timeout, timeout),
       max_attempts=max_attempts,
       max_wait=max_wait,
       prices=prices,
@@ -136,6 +142,8 @@ class Client:
       requests_per_minute=requests_per_minute,
       tokens_per_minute=tokens_per_minute,
     )
+    longest = max(timeout, max_wait)
+    self._waits = patience.Patience(timeout, longest=longest, total=max(timeout, total_timeout))
     self._ask_lock = threading.Lock()
     self._max_dollars, self._max_requests = max_dollars, max_requests
     self._identity, self._run = identity or self._config.base_url, run
@@ -286,7 +294,8 @@ class Client:
     http = transport.Transport(
       self._config.base_url,
       self._key,
-      timeout=self._config.timeout,
+      waits=self._waits,
+      connect_timeout=self._config.connect_timeout,
       local=self._local,
       connections=self._config.max_concurrency,
       redact=self._redact,

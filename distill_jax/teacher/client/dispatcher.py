@@ -186,6 +186,8 @@ class Dispatcher:
     """Tells the limiter about a response; rate limiting is handled in `_back_off`."""
     now, verdict = time.monotonic(), response.verdict
     if isinstance(verdict, verdicts.Retry):
+      if response.timed_out:
+        self._limiter.on_timeout(sent_at, now)
       if not verdict.rate_limited:
         self._limiter.on_server_error()
         self._limiter.pause(verdict.wait or 0.0, now)

@@ -15,7 +15,8 @@ measured when the server answers 429 becomes a rate limit as well. It is held sl
 measurement and probed upwards after a while. The more often the server answers 429 at the same
 rate, the smaller the decrease.
 
-Server errors and timeouts suspend growth. A wait that the server requests applies to all requests.
+Server errors suspend growth. A timeout does too, and halves the concurrency limit. A wait that the
+server requests applies to all requests.
 """
 
 import asyncio
@@ -130,6 +131,8 @@ class AdaptiveLimiter:
     self._rate_bound = False  # whether the rate held a request back since it last grew
     self._accepted: collections.deque[float] = collections.deque(maxlen=100_000)  # times
     self._resumed_at = now  # end of the latest wait
+    self._timeout_at = -math.inf  # the latest timeout that reduced the limit
+    self._answered = False  # whether the server has accepted a request
 
   def delay(self, tokens: float, now: float) -> float:
     """Seconds until a request of `tokens` tokens may leave.
@@ -169,6 +172,7 @@ class AdaptiveLimiter:
   def on_accepted(self, sent_at: float, now: float) -> None:
     """The server accepted a request that left at `sent_at`."""
     self._accepted.append(now)
+    self._answered = True
     if sent_at < self._episode_at:
       return
     self._consecutive = 0
@@ -205,6 +209,17 @@ class AdaptiveLimiter:
       pause = requested or 0.0
     self.pause(pause, now)
     return self.pause_left(now)
+
+  def on_timeout(self, sent_at: float, now: float) -> None:
+    """A request that left at `sent_at` has timed out: too many are in flight.
+
+    The limit is halved once for all requests that left before; it is 1 as long as the server has
+    never answered, since it may handle one request at a time.
+    """
+    if sent_at >= self._timeout_at:
+      self._timeout_at, self._slow_start = now, False
+      self.limit = max(1.0, self.limit / 2) if self._answered else 1.0
+      self._record(now, "timeout")
 
   def on_server_error(self) -> None:
     """The server failed or timed out: nothing grows for one round trip."""

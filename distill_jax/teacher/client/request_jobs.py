@@ -27,6 +27,7 @@ class ClientConfig:
   max_tokens_retry_limit: int
   max_concurrency: int
   timeout: float
+  connect_timeout: float
   max_attempts: int
   max_wait: float
   prices: settings.Prices

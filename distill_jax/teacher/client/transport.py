@@ -13,7 +13,7 @@ import httpx2
 import openai
 
 from distill_jax import errors
-from distill_jax.teacher.client import verdicts
+from distill_jax.teacher.client import patience, verdicts
 
 MAX_BODY_BYTES = 64 * 2**20  # of a response
 NEVER_LEFT = (httpx2.ConnectError, httpx2.ProxyError, httpx2.InvalidURL, httpx2.UnsupportedProtocol)
@@ -29,12 +29,14 @@ class Response:
     status: HTTP status; 0 if there was no response.
     request_id: The server's name for the request; "" if unknown.
     reset: Seconds until a rate limit that this request has exhausted is available again.
+    timed_out: Whether the request was abandoned because the response took too long.
   """
 
   verdict: verdicts.Verdict
   status: int = 0
   request_id: str = ""
   reset: float = 0.0
+  timed_out: bool = False
 
 
 class Transport:
@@ -45,7 +47,8 @@ class Transport:
     base_url: str,
     key: str,
     *,
-    timeout: float,
+    waits: patience.Patience,
+    connect_timeout: float,
     local: bool,
     connections: int,
     redact: Callable[[str], str],
@@ -55,7 +58,8 @@ class Transport:
     Args:
       base_url: Parent of /chat/completions.
       key: API key; "" for none.
-      timeout: Seconds for one request, from sending to the last byte.
+      waits: How long requests wait for their responses.
+      connect_timeout: Seconds in which a connection has to be made.
       local: The server is on this machine: proxies are ignored.
       connections: Maximum concurrent requests.
       redact: Removes the key from a text; applied before anything the server sent is used.
@@ -64,11 +68,12 @@ class Transport:
     self._headers = {"Content-Type": "application/json"}
     if key:
       self._headers["Authorization"] = f"Bearer {key}"
-    self._timeout, self._redact = timeout, redact
+    self._waits, self._redact = waits, redact
     limits = httpx2.Limits(
       max_connections=connections + SPARE_CONNECTIONS, max_keepalive_connections=connections
     )
-    self._http = http_client(local, timeout=None, limits=limits)
+    timeout = httpx2.Timeout(None, connect=connect_timeout)
+    self._http = http_client(local, timeout=timeout, limits=limits)
 
   async def __aenter__(self) -> Self:
     await self._http.__aenter__()
@@ -88,8 +93,9 @@ class Transport:
       idempotency_key: Value of the Idempotency-Key header.
     """
     content = json.dumps(body).encode()
+    began, loop = asyncio.get_running_loop().time(), asyncio.get_running_loop()
     try:
-      async with asyncio.timeout(self._timeout):
+      async with self._waits.wait() as wait:
         async with self._http.stream(
           "POST",
           self._url,
@@ -97,11 +103,15 @@ class Transport:
           # Not a local variable: a traceback may show the locals, and these hold the key.
           headers=self._headers | {"Idempotency-Key": idempotency_key},
         ) as response:
-          raw = await _read_body(response)
+          raw = await self._read_body(response, wait)
+        if response.status_code == 200:
+          self._waits.on_response(wait)
     except (TimeoutError, httpx2.TimeoutException) as error:
       if isinstance(error, httpx2.ConnectTimeout) and str(error):  # also covers closed sockets
-        return Response(verdicts.Retry(describe_error(error, self._redact), may_bill=True))
-      return Response(verdicts.Retry(f"no response within {self._timeout:g} s", may_bill=True))
+        left = not isinstance(error.__cause__, aiohttp.ConnectionTimeoutError)
+        return Response(verdicts.Retry(describe_error(error, self._redact), may_bill=left))
+      reason = f"no response within {loop.time() - began:.3g} s"
+      return Response(verdicts.Retry(reason, may_bill=True), timed_out=True)
     except (httpx2.HTTPError, httpx2.InvalidURL, aiohttp.ClientError, OSError) as error:
       left = not isinstance(error, NEVER_LEFT)
       return Response(verdicts.Retry(describe_error(error, self._redact), may_bill=left))
@@ -109,6 +119,21 @@ class Transport:
     if raw is not None:
       raw = redact_bytes(raw, self._redact)
     return _classify(response.status_code, response_headers, raw, model)
+
+  async def _read_body(self, response: httpx2.Response, wait: patience.Wait) -> bytes | None:
+    """The body; None if it is longer than MAX_BODY_BYTES."""
+    parts, size = [], 0
+    streams = response.headers.get("content-type", "").startswith("text/event-stream")
+    async for part in response.aiter_bytes():
+      if streams or not part.strip():  # blanks keep a connection open while the model thinks
+        self._waits.on_alive(wait)
+      else:
+        self._waits.on_body(wait)
+      parts.append(part)
+      size += len(part)
+      if size > MAX_BODY_BYTES:
+        return None
+    return b"".join(parts)
 
 
 def http_client(local: bool, **options: Any) -> httpx2.AsyncClient:
@@ -160,17 +185,6 @@ def _classify(status: int, headers: dict[str, str], raw: bytes | None, model: st
   except (ValueError, RecursionError):
     body = raw.decode("utf-8", "replace")
   return Response(verdicts.classify_status(status, headers, body, now), status, request_id)
-
-
-async def _read_body(response: httpx2.Response) -> bytes | None:
-  """The body; None if it is longer than MAX_BODY_BYTES."""
-  parts, size = [], 0
-  async for part in response.aiter_bytes():
-    parts.append(part)
-    size += len(part)
-    if size > MAX_BODY_BYTES:
-      return None
-  return b"".join(parts)
 
 
 def describe_error(error: Exception, redact: Callable[[str], str]) -> str:
