@@ -116,7 +116,7 @@ class Dispatcher:
         sent, tries, waited = 0, 0, 0.0
       elif isinstance(verdict, verdicts.Abort):
         raise errors.teacher(
-          f"{self._config.base_url}: {self._redact(verdict.reason)}{_request_note(response)};"
+          f"{self._config.base_url}: {self._redact(verdict.reason)}{response.note};"
           f" {verdict.advice}"
         )
       elif isinstance(verdict, verdicts.Skip) and verdict.kind == "bad_request" and job.schema:
@@ -158,7 +158,7 @@ class Dispatcher:
       cost = request_jobs.cost(self._config, job, response.verdict, reserved)
       if reserved and cost.measured > reserved:
         self._overrun *= cost.measured / reserved
-      unused = _unused_tokens(response.verdict, tokens_in, tokens_out)
+      unused = request_jobs.unused_tokens(response.verdict, tokens_in, tokens_out)
       self._update_limiter(response, sent_at)
       return response, sent_at
     finally:
@@ -228,12 +228,12 @@ class Dispatcher:
         self.answered = True
       elif choice.failure == "length":
         message = types.truncated_message(job.limit)
-        outcome = _failure("length", message, attempt, response, **cost)
+        outcome = response.failure("length", message, attempt, **cost)
         if job.limit < self._config.max_tokens_retry_limit:
           truncated[sample] = key
       else:
         message = self._redact(choice.message)
-        outcome = _failure(choice.failure, message, attempt, response, **cost)
+        outcome = response.failure(choice.failure, message, attempt, **cost)
       outcomes[sample, key] = outcome
       tokens += outcome.tokens_in + outcome.tokens_out
     self._given_up = 0
@@ -251,11 +251,10 @@ class Dispatcher:
     if not any(verdict.tokens):
       return
     tokens_in, tokens_out = verdict.tokens
-    failure = _failure(
+    failure = response.failure(
       "gave_up",
       self._redact(verdict.reason),
       attempt,
-      response,
       tokens_in=tokens_in,
       tokens_out=tokens_out,
       dollars=self._price(tokens_in, tokens_out),
@@ -267,13 +266,13 @@ class Dispatcher:
   ) -> None:
     """Records a rejected request; raises UserError if the server rejects everything."""
     reason = self._redact(verdict.reason)
-    await self._fail(job, _failure(verdict.kind, reason, attempt, response))
+    await self._fail(job, response.failure(verdict.kind, reason, attempt))
     if verdict.kind == "bad_request" and not self.answered:
       self._rejected += 1
       if self._rejected >= DEAD_AFTER:
         raise errors.teacher(
           f"{self._config.base_url} has rejected the first {self._rejected} requests"
-          f" ({reason}{_request_note(response)}); check config.teacher.model, teacher.max_tokens"
+          f" ({reason}{response.note}); check config.teacher.model, teacher.max_tokens"
           " and teacher.max_tokens_field"
         )
 
@@ -293,7 +292,7 @@ class Dispatcher:
       The seconds that count toward `max_wait`.
     """
     config, requested = self._config, verdict.wait
-    note = f"({self._redact(verdict.reason)}{_request_note(response)})"
+    note = f"({self._redact(verdict.reason)}{response.note})"
     if requested is not None and waited + requested > config.max_wait:
       raise errors.teacher(
         f"{config.base_url} asks to wait {requested:g} s {note}, more than what is left of"
@@ -329,7 +328,7 @@ class Dispatcher:
         " running, that config.teacher.base_url is right (most end in /v1) and that no firewall"
         " blocks it"
       )
-    await self._fail(job, _failure("gave_up", reason, attempt, response))
+    await self._fail(job, response.failure("gave_up", reason, attempt))
     self._given_up += 1
     if self._given_up >= max(DEAD_AFTER, self._config.max_concurrency):
       raise errors.teacher(
@@ -353,49 +352,6 @@ class Dispatcher:
       pass
 
 
-def _failure(
-  kind: str,
-  message: str,
-  attempts: int,
-  response: transport.Response,
-  *,
-  tokens_in: int = 0,
-  tokens_out: int = 0,
-  dollars: float = 0.0,
-  tokens_cached: int = 0,
-  tokens_reasoning: int = 0,
-) -> types.Failure:
-  return types.Failure(
-    kind=kind,
-    message=message,
-    attempts=attempts,
-    tokens_in=tokens_in,
-    tokens_out=tokens_out,
-    dollars=dollars,
-    status=response.status,
-    request_id=response.request_id,
-    tokens_cached=tokens_cached,
-    tokens_reasoning=tokens_reasoning,
-  )
-
-
 def _id() -> str:
   """A new name for a request."""
   return secrets.token_hex(8)
-
-
-def _request_note(response: transport.Response) -> str:
-  """The server's ID of the request, as a note that users can pass on to its operator."""
-  return f" (request {response.request_id})" if response.request_id else ""
-
-
-def _unused_tokens(verdict: verdicts.Verdict, tokens_in: int, tokens_out: int) -> int:
-  """The number of reserved tokens that were not used, and return to the per-minute allowance."""
-  if isinstance(verdict, verdicts.Completed):
-    used_in = tokens_in if verdict.tokens_in is None else verdict.tokens_in
-    used_out = tokens_out if verdict.tokens_out is None else verdict.tokens_out
-    return tokens_in + tokens_out - used_in - used_out
-  rejected = isinstance(verdict, verdicts.Skip) or (
-    isinstance(verdict, verdicts.Retry) and verdict.rate_limited
-  )
-  return tokens_in + tokens_out if rejected else 0

@@ -217,6 +217,18 @@ def sample_costs(
   ]
 
 
+def unused_tokens(verdict: verdicts.Verdict, tokens_in: int, tokens_out: int) -> int:
+  """The number of reserved tokens that were not used, and return to the per-minute allowance."""
+  if isinstance(verdict, verdicts.Completed):
+    used_in = tokens_in if verdict.tokens_in is None else verdict.tokens_in
+    used_out = tokens_out if verdict.tokens_out is None else verdict.tokens_out
+    return tokens_in + tokens_out - used_in - used_out
+  rejected = isinstance(verdict, verdicts.Skip) or (
+    isinstance(verdict, verdicts.Retry) and verdict.rate_limited
+  )
+  return tokens_in + tokens_out if rejected else 0
+
+
 def split_total(total: int, weights: list[int]) -> list[int]:
   """Splits `total` into integers roughly proportional to `weights`; they sum to `total`."""
   weights = weights if sum(weights) else [1] * len(weights)

@@ -13,6 +13,7 @@ import httpx2
 import openai
 
 from distill_jax import errors
+from distill_jax.teacher import types
 from distill_jax.teacher.client import patience, verdicts
 
 MAX_BODY_BYTES = 64 * 2**20  # of a response
@@ -37,6 +38,17 @@ class Response:
   request_id: str = ""
   reset: float = 0.0
   timed_out: bool = False
+
+  @property
+  def note(self) -> str:
+    """The server's name for the request, as a note that users can pass on to its operator."""
+    return f" (request {self.request_id})" if self.request_id else ""
+
+  def failure(self, kind: str, message: str, attempts: int, **cost: Any) -> types.Failure:
+    """The failure of a sample of this request; `cost` are its tokens and dollars."""
+    return types.Failure(
+      kind, message, attempts, status=self.status, request_id=self.request_id, **cost
+    )
 
 
 class Transport:
