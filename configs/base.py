@@ -157,6 +157,9 @@ def get_config() -> ConfigDict:
   # Thinking is never read as an answer.
   c.teacher.thinking = "drop"
   c.teacher.extra_body = ""  # Additional request body fields, as a JSON object: '{"top_k": 20}'.
+  # Additional request headers, as a JSON object: '{"OpenAI-Organization": "org-1"}'. A value of the
+  # form $NAME comes from the environment, as every secret must.
+  c.teacher.extra_headers = ""
   # Weights by which main (this teacher) and config.teachers share requests: main=3,cheap=1.
   c.teacher.pool = ()
   c.teacher.by_phase = ()  # Teachers of single phases: feedback=strong; the pool gets the others.

@@ -266,6 +266,13 @@ class Teacher:
   extra_body: str = key(
     "", "Additional request body fields, as a JSON object: '{\"top_k\": 20}'.", when=CLIENT
   )
+  extra_headers: str = key(
+    "",
+    'Additional request headers, as a JSON object: \'{"OpenAI-Organization": "org-1"}\'. A value'
+    " of the form $NAME comes from the environment, as every secret must.",
+    mutable=True,
+    when=OPENAI,
+  )
   pool: tuple[str, ...] = key(
     (),
     "Weights by which main (this teacher) and config.teachers share requests: main=3,cheap=1.",

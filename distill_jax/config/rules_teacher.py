@@ -7,7 +7,7 @@ from distill_jax.config.values import look_up
 from distill_jax.settings import WORLDS, Settings, Teacher
 from distill_jax.teacher import pool, presets
 from distill_jax.teacher.builtin import faults
-from distill_jax.teacher.client import credentials, request_body
+from distill_jax.teacher.client import credentials, headers, request_body
 
 
 def askers(settings: Settings) -> list[str]:
@@ -84,6 +84,7 @@ def _check_values(teacher: Teacher) -> None:
   if teacher.base_url:
     credentials.check_address(teacher.base_url, insecure_http=teacher.insecure_http)
   request_body.parse_extra_body(teacher.extra_body)
+  headers.parse(teacher.extra_headers)
 
 
 def _check_use(settings: Settings, name: str, teacher: Teacher) -> None:
@@ -93,6 +94,7 @@ def _check_use(settings: Settings, name: str, teacher: Teacher) -> None:
   if teacher.kind == "openai" and (teacher.base_url or teacher.batch != "files"):
     credentials.check_address(teacher.base_url, insecure_http=teacher.insecure_http)
     credentials.key(teacher.base_url, key_env=teacher.key_env, key_file=teacher.key_file)
+    headers.resolve(teacher.extra_headers)
   if teacher.kind == "student":
     _check_student(settings, name, teacher)
   if teacher.kind == "replay":

@@ -248,7 +248,7 @@ def _open_client(
   identity: str,
 ) -> types.Teacher:
   """Opens an HTTP client, or one of its batch variants."""
-  from distill_jax.teacher.client import client, credentials
+  from distill_jax.teacher.client import client, credentials, headers
 
   options: dict[str, Any] = {
     "base_url": base_url,
@@ -274,6 +274,7 @@ def _open_client(
     "max_requests": settings.max_requests,
     "send_seed": credentials.is_local(base_url),  # not all vendors accept one
     "shaper": shaper,
+    "extra_headers": headers.resolve(settings.extra_headers),
     **cache_options,
   }
   if settings.batch == "api":

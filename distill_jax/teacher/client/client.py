@@ -21,6 +21,7 @@ from distill_jax.teacher import types
 from distill_jax.teacher.client import (
   credentials,
   dispatcher,
+  headers,
   interrupts,
   patience,
   progress,
@@ -69,6 +70,7 @@ class Client:
     connect_timeout: Seconds in which a connection has to be made; no more than `timeout`.
     total_timeout: Seconds for a response that keeps coming; no less than `timeout`.
     deadline: Seconds that all calls of `ask` may take together; 0 for no limit.
+    extra_headers: Sent with every request.
 
   Raises:
     UserError: The address, the key, a value or the cache file cannot be used.
@@ -104,6 +106,7 @@ class Client:
     requests_per_minute: float = 0,
     tokens_per_minute: float = 0,
     deadline: float = 0.0,
+    extra_headers: headers.Headers = headers.NONE,
     connect_timeout: float = 10.0,
     total_timeout: float = 600.0,
   ):
@@ -120,6 +123,7 @@ class Client:
       if value <= 0:
         raise errors.config(f"teacher.{name}", value, "above 0")
     self._key = credentials.key(base_url, key_env=key_env, key_file=key_file)
+    self._headers = extra_headers
     self._config = request_jobs.ClientConfig(
       base_url=base_url.rstrip("/"),
       model=model,
@@ -299,6 +303,7 @@ class Client:
       local=self._local,
       connections=self._config.max_concurrency,
       redact=self._redact,
+      headers=self._headers.values,
     )
     async with http:
       sender = dispatcher.Dispatcher(
@@ -348,14 +353,15 @@ class Client:
     )
     # The environment's settings may be meant for another server.
     made.organization = made.project = None
-    made._custom_headers = {}
+    made._custom_headers = dict(self._headers.values)
     return made
 
   def _redact(self, text: str) -> str:
-    """Removes the API key from a text, also in its JSON spellings."""
-    if len(self._key) >= MIN_KEY_LENGTH:
-      for spelling in (self._key, json.dumps(self._key)[1:-1], self._key.replace("/", "\\/")):
-        text = text.replace(spelling, "[key]")
+    """Removes the API key and secret headers from a text, also in their JSON spellings."""
+    for secret in (self._key, *self._headers.secrets):
+      if len(secret) >= MIN_KEY_LENGTH:
+        for spelling in (secret, json.dumps(secret)[1:-1], secret.replace("/", "\\/")):
+          text = text.replace(spelling, "[key]")
     return text
 
 

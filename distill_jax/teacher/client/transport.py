@@ -64,6 +64,7 @@ class Transport:
     local: bool,
     connections: int,
     redact: Callable[[str], str],
+    headers: Mapping[str, str] | None = None,
   ):
     """Creates the pool; connects when the first request is sent.
 
@@ -75,11 +76,15 @@ class Transport:
       local: The server is on this machine: proxies are ignored.
       connections: Maximum concurrent requests.
       redact: Removes the key from a text; applied before anything the server sent is used.
+      headers: Sent with every request; they take precedence over the key's.
     """
     self._url = base_url.rstrip("/") + "/chat/completions"
     self._headers = {"Content-Type": "application/json"}
     if key:
       self._headers["Authorization"] = f"Bearer {key}"
+    for name, value in (headers or {}).items():
+      own = next((known for known in self._headers if known.lower() == name.lower()), name)
+      self._headers[own] = value
     self._waits, self._redact = waits, redact
     limits = httpx2.Limits(
       max_connections=connections + SPARE_CONNECTIONS, max_keepalive_connections=connections
