@@ -10,6 +10,7 @@ USAGE = """distill-jax COMMAND [options] [--config.a.b=VALUE ...]
   evaluate       score a run's student on a split of the task
   sample         answer questions with a run's student
   export         export a run's student to Hugging Face format
+  data export    write what a run kept as a data set for other trainers
   ablate         run a sweep: rows of overrides, several seeds, one table
   teacher serve  serve the built-in teacher to any OpenAI client
   teacher cache  show, export, import or prune stored replies
@@ -77,6 +78,22 @@ model card. The directory is written under a temporary name, read back, compared
   distill-jax export --workdir=runs/quickstart --out=exported/round_0 --round=0
   distill-jax export --workdir=runs/quickstart --out=exported/small --dtype=bfloat16
   distill-jax export --workdir=runs/quickstart --out=exported/verified --verify""",
+  "data": """Commands about data sets.
+
+  distill-jax data export --workdir=RUN --format=messages --out=DIR
+
+distill-jax data export --help shows its options.""",
+  "data export": """Writes what a run kept as a data set: JSONL, parquet and a data card.
+
+  distill-jax data export --workdir=runs/quickstart --out=datasets/quickstart
+  distill-jax data export --workdir=runs/quickstart --format=preference --out=datasets/pairs
+  distill-jax data export --workdir=runs/quickstart --format=alpaca --out=datasets/alpaca \\
+    --push=OWNER/NAME
+
+Formats: messages, prompt_completion and preference (TRL and others), sharegpt and alpaca
+(LLaMA-Factory and others). A thinking teacher's thinking is kept apart from the text. Preference
+pairs are the run's own, and corrections over the attempts that they correct. Nothing is uploaded
+without --push; the uploaded data set is private.""",
   "ablate": """Runs a sweep: every row of overrides with every seed. Writes a table of scores with
 intervals, paired differences from the base row, and a verdict on each claim.
 
@@ -159,6 +176,13 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # command -> {name: (default
     "out": ("", "the directory to write"),
     "dtype": ("float32", "dtype of the weights: float32 or bfloat16"),
     "verify": (False, "compare with transformers and torch, if torch is installed"),
+  },
+  "data": {},
+  "data export": {
+    "workdir": WORKDIR,
+    "format": ("messages", "messages, prompt_completion, preference, sharegpt or alpaca"),
+    "out": ("", "the directory to write"),
+    "push": ("", "upload to this data set (OWNER/NAME) on the Hugging Face Hub"),
   },
   "ablate": {
     "config": ("", "the sweep: sweeps/NAME, FILE.py or FILE.py:WHICH"),

@@ -102,6 +102,13 @@ def report(words: Sequence[str]) -> int:
   return 0
 
 
+def data(words: Sequence[str]) -> int:
+  """Runs a command about data sets."""
+  from distill_jax.cli import data
+
+  return data.run(words)
+
+
 def ablate(words: Sequence[str]) -> int:
   """Runs a sweep."""
   if any(word.lstrip("-").startswith("config.") for word in words):
@@ -164,6 +171,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
   "evaluate": evaluate,
   "sample": sample,
   "export": export,
+  "data": data,
   "ablate": ablate,
   "teacher": teacher,
   "doctor": doctor,
@@ -213,7 +221,8 @@ def _run_command(words: list[str]) -> int:
   if name not in COMMANDS:
     raise errors.usage(f"no command {name!r}; choose one of {', '.join(COMMANDS)}")
   if {"--help", "-h"} & set(words):
-    _print_help("teacher cache" if words[:2] == ["teacher", "cache"] else name)
+    both = " ".join(words[:2])
+    _print_help(both if both in HELP else name)
     return 0
   process.raise_open_files()
   return COMMANDS[name](words[1:])

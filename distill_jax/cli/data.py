@@ -1,0 +1,28 @@
+"""distill-jax data: commands about data sets. Each is a function of its words."""
+
+from collections.abc import Callable, Sequence
+
+from distill_jax import errors
+from distill_jax.cli import args
+from distill_jax.cli.help import OPTIONS
+
+
+def export(words: Sequence[str]) -> int:
+  """Writes the kept rationales or pairs of a run as a data set."""
+  _, options, rest = args.parse(words, OPTIONS["data export"], config="none")
+  if rest:
+    raise errors.usage(f"unexpected argument {rest[0]!r}; options begin with --")
+  from distill_jax.cli import data_export
+
+  data_export.run(options["workdir"], options["format"], options["out"], push=options["push"])
+  return 0
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"export": export}
+
+
+def run(words: Sequence[str]) -> int:
+  """Runs `data WORD ...`."""
+  if not words or words[0] not in COMMANDS:
+    raise errors.usage(f"usage: data {{{', '.join(COMMANDS)}}}; see distill-jax data --help")
+  return COMMANDS[words[0]](words[1:])
