@@ -185,7 +185,8 @@ def get_config() -> ConfigDict:
 
   # The student.
   c.student = ConfigDict()
-  c.student.init = "scratch"  # scratch | a Hugging Face directory | a name on the hub.
+  # scratch | a Hugging Face directory | a name on the hub. The same model may move.
+  c.student.init = "scratch"
   # Model family; empty = llama from scratch, otherwise the family of the loaded model. Choices:
   # empty gpt2 gptj gpt_neo opt llama mistral qwen2 qwen3 gemma2 gemma3_text t5.
   c.student.arch = ""

@@ -48,7 +48,11 @@ class Scratch:
 class Student:
   """The student: its initial weights, model family and numerics."""
 
-  init: str = key("scratch", "scratch | a Hugging Face directory | a name on the hub.")
+  init: str = key(
+    "scratch",
+    "scratch | a Hugging Face directory | a name on the hub. The same model may move.",
+    mutable=True,
+  )
   arch: str = key(
     "",
     "Model family; empty = llama from scratch, otherwise the family of the loaded model.",

@@ -203,6 +203,14 @@ def test_until_a_run_has_started_its_base_model_may_change(model, tmp_path):
   assert ctx.base.config.rotary.theta == 5e3
 
 
+def negated(source, path):
+  """Copies a model and changes its weights."""
+  shutil.copytree(source, path)
+  tensors = safetensors.numpy.load_file(path / "model.safetensors")
+  safetensors.numpy.save_file({n: -x for n, x in tensors.items()}, path / "model.safetensors")
+  return path
+
+
 def test_a_trained_student_is_not_used_as_another_one(model, tmp_path):
   changes = LORA | {"student__init": str(model[0]), "train__steps": 1}
   _, run_dir = test_rounds.run(tmp_path / "run", **changes)
@@ -221,6 +229,16 @@ def test_a_trained_student_is_not_used_as_another_one(model, tmp_path):
       use(**{key: value})
   moved = shutil.copytree(model[0], tmp_path / "moved")
   assert use(student__init=str(moved), student__dtype="bfloat16", seed=5)["n"] == 10
+  again = lambda **others: test_rounds.run(tmp_path / "run", **changes | others)
+  (run_dir.path / "summary.json").unlink()
+  again(student__init=str(moved))
+  assert '"config.student.init"' in (run_dir.path / "changes.jsonl").read_text()
+  with pytest.raises(errors.UserError, match=r"student\.init.*there.*now"):
+    again(student__init="scratch", student__lora__rank=0, student__lora__targets=("q", "v"))
+  other = negated(moved, tmp_path / "other")
+  with pytest.raises(errors.UserError, match="other does not hold the model this run started with"):
+    again(student__init=str(other))
+  again(student__init=str(moved))
   for name in ("sha256.json", "generation.json"):
     (run_dir.path / "base" / name).write_text("{")
     with pytest.raises(errors.UserError, match=rf"base/{name} (has|is).*restore it"):

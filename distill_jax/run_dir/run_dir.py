@@ -47,6 +47,8 @@ SEALED = (CONFIG, QUESTIONS, *(f"{d}/**/*" for d in ("tokenizer", "base", "teach
 # Settings that may change between restarts: how long a run is, how it is scored and shown, where
 # its data and its teacher are, when replies arrive and what they cost; never what is learned from.
 MUTABLE = {f"config.{key.path}" for key in declare.keys(Settings) if key.declaration.mutable}
+# Values that a mutable setting can neither leave nor take: between others, it names the same thing.
+FIXED_VALUES = {"config.student.init": json.dumps("scratch")}
 
 
 class RunDir:
@@ -140,8 +142,8 @@ class RunDir:
     new, file = _as_stored(config), self.path / CONFIG
     stored = read_json(file) if file.exists() else None
     if stored != new and file.exists() and self.started:
-      if not all(map(_is_mutable, changed_keys(stored, new))):
-        raise errors.UserError(_differences(self.path, stored, new), errors.CONFIG)
+      if differences := _differences(self.path, stored, new):
+        raise errors.UserError(differences, errors.CONFIG)
     return stored == new
 
   @property
@@ -313,14 +315,19 @@ def _as_stored(config: dict[str, Any]) -> dict[str, Any]:
   return json.loads(json.dumps(config))
 
 
-def _is_mutable(key: str) -> bool:
+def _may_change(key: str, old: str | None, new: str | None) -> bool:
   """Whether a setting may change between restarts. Further teachers follow the same rules."""
-  return re.sub(r"^config\.teachers\.[a-z0-9_]+\.", "config.teacher.", key) in MUTABLE
+  declared = re.sub(r"^config\.teachers\.[a-z0-9_]+\.", "config.teacher.", key)
+  return declared in MUTABLE and FIXED_VALUES.get(key, _ABSENT) not in (old, new)
 
 
 def _differences(path: pathlib.Path, stored: object, new: object) -> str:
+  """Returns why a run cannot go on with the new config; "" if it can."""
   old_values, new_values = _flatten(stored), _flatten(new)
-  keys = sorted(key for key in changed_keys(stored, new) if not _is_mutable(key))
+  changed = sorted(_changed(old_values, new_values))
+  keys = [key for key in changed if not _may_change(key, old_values.get(key), new_values.get(key))]
+  if not keys:
+    return ""
   shown = "; ".join(
     f"{key}: {old_values.get(key, _ABSENT)} there, {new_values.get(key, _ABSENT)} now"
     for key in keys[:8]

@@ -2,6 +2,7 @@
 
 questions   digest of each split: the data may move, but not change
 teachers    name of each server in cache keys: the server may move
+init        where the base model is: it may move, but not change
 positions   length of a learned position table: evaluate.max_new_tokens may change
 """
 
@@ -17,14 +18,15 @@ from distill_jax.settings import Settings, Teacher
 from distill_jax.tasks.task import SPLITS
 from distill_jax.teacher import pool
 
-QUESTIONS, TEACHERS = "questions", "teachers"
+QUESTIONS, TEACHERS, INIT = "questions", "teachers", "init"
 
 
 def check_start(ctx: RunContext) -> None:
   """Remembers the questions of a new run; compares them if the run was started before.
 
   Raises:
-    UserError: The data differ from those that the run was started with.
+    UserError: The data, or the weights of a base model that has moved, differ from those that the
+      run was started with.
   """
   if base_model.POSITIONS not in ctx.run_dir.facts:
     ctx.run_dir.note(base_model.POSITIONS, base_model.max_row_length(ctx.settings))
@@ -32,6 +34,10 @@ def check_start(ctx: RunContext) -> None:
     ctx.run_dir.note(QUESTIONS, question_digests(ctx))
   else:
     check_questions(ctx)
+  init = ctx.settings.student.init
+  if ctx.run_dir.started and ctx.run_dir.facts.get(INIT, init) != init:
+    base_model.weights_dir(ctx.settings, ctx.base)
+  ctx.run_dir.note(INIT, init)
 
 
 def check_questions(ctx: RunContext) -> None:
