@@ -27,7 +27,7 @@ TINY = (
   "rollout.buckets=160", "train.buckets=192", "train.batch=4", "train.steps=4", "train.warmup=0",
   "train.checkpoint_every=2",
 )  # fmt: skip
-LIMIT = 120  # seconds that a run may take
+LIMIT = 600  # seconds that a run may take on a busy machine
 
 
 # Sets the limit and becomes the program: a child of a process with threads must not run Python
