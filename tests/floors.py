@@ -49,7 +49,7 @@ INNER = {
   "teacher/prompts": {"records"},
   "teacher/client": {
     *("disk", "errors", "records", "settings"),
-    *("teacher.reply", "teacher.types", "teacher.prompts", "teacher.store"),
+    *("teacher.finish", "teacher.reply", "teacher.types", "teacher.prompts", "teacher.store"),
   },
   "teacher/batch": {
     *("disk", "errors", "records", "settings"),

@@ -20,7 +20,7 @@ from distill_jax.teacher.client import transport
 class _Jump(selectors.SelectSelector):
   """Never waits: it advances the clock instead."""
 
-  loop: "Loop"
+  loop: "type[Loop]"
 
   def select(self, timeout=None):
     ready = super().select(0)

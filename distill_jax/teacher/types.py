@@ -5,12 +5,13 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
+from distill_jax.teacher import finish as finishes
+
 # Kinds of failures in which the teacher did respond, and may have billed. They are final for their
 # round and phase. All others (bad_request, gave_up, unrecorded) are requested again when the phase
 # runs again.
-SETTLED = ("refusal", "filtered", "length", "empty")
+SETTLED = ("refusal", "filtered", "length", "empty", "cut")
 
-ABORTED = ("error", "abort")  # finish reasons of servers that failed during a reply
 IDLE_NOTICE = 30.0  # seconds without a response after which progress says so
 
 # Stored in caches and parsed by `truncated_at`, so the wording is fixed.
@@ -110,7 +111,7 @@ def truncated_at(failure: Failure) -> int | None:
 
 def incomplete_reason(text: str, finish: str) -> str:
   """Why a reply is incomplete and must not be stored; "" if it is complete."""
-  if finish in ("length", "content_filter", *ABORTED):
+  if finishes.kind(finish) != "whole":
     return f"it was ended by {finish}"
   return "" if text.strip() else "it has no text"
 

@@ -28,6 +28,7 @@ from distill_jax.teacher.client import (
   rate_limit,
   request_body,
   request_jobs,
+  streaks,
   transport,
 )
 from distill_jax.teacher.store import batches, cache, ledger, writer
@@ -128,6 +129,7 @@ class Client:
       base_url=base_url.rstrip("/"),
       model=model,
       max_tokens_field=max_tokens_field,
+      max_tokens=max_tokens,
       max_tokens_retry_limit=max(max_tokens, max_tokens_retry_limit),
       max_concurrency=max_concurrency,
       timeout=timeout,
@@ -199,6 +201,7 @@ class Client:
     total = sum(request.samples for request in requests)
     if jobs:
       self._check_not_pending({key for job in jobs for key in job.missing.values()})
+      self._check_worth_asking(keys, jobs, run_phase)
       asyncio.run(self._send(jobs, run_phase, temperature, total, on_progress))
     elif on_progress is not None:
       dollars = self.ledger.spent()
@@ -210,6 +213,14 @@ class Client:
         " command during this one; run the same command again"
       )
     return [[known[key] for key in sample_keys.values()] for _, sample_keys in request_keys]
+
+  def _check_worth_asking(
+    self, keys: Iterable[str], jobs: Iterable[request_jobs.Job], run_phase: cache.RunPhase
+  ) -> None:
+    """Raises UserError if all outcomes of the phase so far are failures, all alike."""
+    again = {key for job in jobs for key in job.missing.values()}
+    stored = self._store.lookup(set(keys) - again, run_phase)
+    streaks.Streaks(self._config.base_url, self._max_tokens).check_stored(stored.values())
 
   def _check_not_pending(self, keys: set[str]) -> None:
     """Raises UserError if a batch that is under way covers any of these samples."""

@@ -14,7 +14,14 @@ from collections.abc import Callable, Sequence
 
 from distill_jax import errors
 from distill_jax.teacher import types
-from distill_jax.teacher.client import progress, rate_limit, request_jobs, transport, verdicts
+from distill_jax.teacher.client import (
+  progress,
+  rate_limit,
+  request_jobs,
+  streaks,
+  transport,
+  verdicts,
+)
 from distill_jax.teacher.store import cache, ledger, writer
 
 DEAD_AFTER = (
@@ -59,6 +66,7 @@ class Dispatcher:
     self._meter, self._redact = meter, redact
     self._limiter, self._gate = limiter, rate_limit.Gate(limiter)
     self._overrun = 1.0  # the most that a request has cost, as a multiple of its reservation
+    self._streaks = streaks.Streaks(config.base_url, config.max_tokens)
     self._given_up = 0  # consecutive jobs
     self._rejected = 0  # bad requests before the first valid reply
     self._stop_reason: BaseException | None = None
@@ -241,6 +249,11 @@ class Dispatcher:
     if truncated:
       limit = min(2 * job.limit, self._config.max_tokens_retry_limit)
       queue.appendleft(dataclasses.replace(job, missing=truncated, limit=limit))
+    problem = self._streaks.on_response(
+      outcome for (sample, _), outcome in outcomes.items() if sample not in truncated
+    )
+    if problem is not None:
+      raise problem
     failures = sum(isinstance(outcome, types.Failure) for outcome in outcomes.values())
     self._meter.done(len(outcomes) - len(truncated), failures - len(truncated), tokens)
 
@@ -267,6 +280,10 @@ class Dispatcher:
     """Records a rejected request; raises UserError if the server rejects everything."""
     reason = self._redact(verdict.reason)
     await self._fail(job, response.failure(verdict.kind, reason, attempt))
+    if verdict.kind == "bad_request" and self.answered and not verdict.own_fault:
+      problem = self._streaks.on_rejection(reason, response.note)
+      if problem is not None:
+        raise problem
     if verdict.kind == "bad_request" and not self.answered:
       self._rejected += 1
       if self._rejected >= DEAD_AFTER:

@@ -24,6 +24,7 @@ class ClientConfig:
   base_url: str
   model: str
   max_tokens_field: str
+  max_tokens: int
   max_tokens_retry_limit: int
   max_concurrency: int
   timeout: float

@@ -4,22 +4,22 @@ Bodies and headers are untrusted: every part is checked.
 """
 
 import dataclasses
-import datetime
-import email.utils
 import json
-import math
-import re
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from distill_jax.teacher import reply, types
-from distill_jax.teacher.client import usage
+from distill_jax.teacher import finish as finishes
+from distill_jax.teacher import reply
+from distill_jax.teacher.client import refusals, usage
+from distill_jax.teacher.client.waits import exhausted_reset as exhausted_reset
+from distill_jax.teacher.client.waits import parse_wait as parse_wait
+from distill_jax.teacher.client.waits import requested_wait as requested_wait
+from distill_jax.teacher.client.waits import retry_after as retry_after
 
-QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
 CUT_STATUSES = (408, 499, 502, 504, 520, 522, 523, 524)  # of a proxy that lost the server
+NOTHING_LOST = "Replies received so far are saved; re-run the same command to ask for the others"
 REQUEST_ID_HEADERS = ("x-request-id", "request-id", "apim-request-id")
-_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-_PART = re.compile(r"(?<![0-9.])([0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(ms|us|µs|ns|h|m|s)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,10 +94,17 @@ class Retry:
 
 @dataclasses.dataclass(frozen=True)
 class Skip:
-  """This request will never succeed; others may. `kind` is a `types.Failure.kind`."""
+  """This request will never succeed; others may.
+
+  Attributes:
+    kind: A `types.Failure.kind`.
+    reason: What the server says.
+    own_fault: It is about this request only, such as its length.
+  """
 
   kind: str
   reason: str
+  own_fault: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,8 +118,10 @@ class Abort:
 Verdict = Completed | Retry | Skip | Abort
 
 
-def parse_body(raw: bytes, model: str) -> Completed | Retry:
+def parse_body(raw: bytes, model: str) -> Verdict:
   """Parses the body of a 200 response; anything malformed is worth a retry.
+
+  An error in the body stands for the status that it names.
 
   Args:
     raw: The body.
@@ -127,6 +136,11 @@ def parse_body(raw: bytes, model: str) -> Completed | Retry:
     return Retry(f"the body has no choices: {excerpt(json.dumps(body))}", may_bill=True)
   choices, used = body.get("choices"), usage.read(body)
   billed = (used.tokens_in or 0, used.tokens_out or 0)
+  if (error := refusals.embedded(body)) is not None:
+    verdict = classify_status(error.status, {}, error.body, time.time())
+    if isinstance(verdict, Retry) and not verdict.rate_limited:
+      return dataclasses.replace(verdict, tokens=billed, may_bill=not any(billed))
+    return verdict
   if not isinstance(choices, list) or not choices:
     reason = f"the body has no choices: {excerpt(json.dumps(body))}"
     return Retry(reason, tokens=billed, may_bill=not any(billed))
@@ -170,15 +184,12 @@ def classify_status(
     body: Parsed JSON, or text.
     now: Unix time in seconds.
   """
-  error = body.get("error", body) if isinstance(body, dict) else body
-  fields = error if isinstance(error, dict) else {}
-  message = fields.get("message")
-  if not isinstance(message, str):
-    message = json.dumps(error) if error is not None else ""
-  reason = f"HTTP {status}: {excerpt(message)}"
-  codes = (fields.get("code"), fields.get("type"))
-  if status == 402 or any(code in QUOTA_CODES for code in codes):
-    return Abort(reason, "the account has no credit or quota left; top it up")
+  reason, codes = f"HTTP {status}: {excerpt(refusals.text_of(body))}", refusals.codes_of(body)
+  wait = requested_wait(headers, now, body)
+  if refusals.needs_money(status, body, waits=wait is not None):
+    return Abort(reason, f"the account has no credit or quota left; top it up. {NOTHING_LOST}")
+  if refusals.is_gone(status, body):
+    return Abort(reason, f"name another model with config.teacher.model. {NOTHING_LOST}")
   if status == 401:
     return Abort(
       reason, "the key is missing or wrong; set the environment variable config.teacher.key_env"
@@ -193,108 +204,17 @@ def classify_status(
       reason, "no such model or path; check config.teacher.model and config.teacher.base_url"
     )
   if status in (408, 409, 425, 429) or status >= 500:
-    wait = requested_wait(headers, now)
     return Retry(reason, wait, rate_limited=status == 429, may_bill=status in CUT_STATUSES)
   filtered = any(code in ("content_filter", "content_policy_violation") for code in codes)
-  return Skip("filtered" if filtered else "bad_request", reason)
-
-
-def requested_wait(headers: Mapping[str, str], now: float) -> float | None:
-  """Seconds that an error response asks to wait, in any format; None if it does not say.
-
-  retry-after-ms and retry-after take precedence; then the resets of the exhausted rate limits, or
-  of all of them if the server does not say which are exhausted.
-  """
-  wait = retry_after(headers, now)
-  if wait is not None:
-    return wait
-  resets = _rate_limit_resets(headers, now)
-  exhausted = [seconds for seconds, left in resets if left is not None and left <= 0]
-  unknown = [seconds for seconds, left in resets if left is None]
-  return max(exhausted or unknown, default=None)
-
-
-def exhausted_reset(headers: Mapping[str, str], now: float) -> float:
-  """Seconds until a rate limit that an accepted request has exhausted resets; 0 if none is."""
-  resets = _rate_limit_resets(headers, now)
-  return max((seconds for seconds, left in resets if left is not None and left <= 0), default=0.0)
-
-
-def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-  """Seconds in retry-after-ms, or in retry-after; see `parse_wait`."""
-  try:
-    milliseconds = float(headers.get("retry-after-ms", ""))
-  except ValueError:
-    milliseconds = math.nan
-  if math.isfinite(milliseconds):
-    return max(0.0, milliseconds / 1e3)
-  return parse_wait(headers.get("retry-after", ""), now)
-
-
-def parse_wait(value: str, now: float) -> float | None:
-  """Seconds from `now` (Unix time), in any format that servers use; None if unreadable.
-
-  A number of seconds, a Go duration (6m0s, 1.5s, 20ms), an HTTP or ISO 8601 date, or a Unix time in
-  seconds or milliseconds.
-  """
-  value = value.strip()[:64]
-  for parse in (_number, _duration, _http_date, _iso_date):
-    seconds = parse(value, now)
-    if seconds is not None and math.isfinite(seconds):
-      return max(0.0, seconds)
-  return None
+  return Skip(
+    "filtered" if filtered else "bad_request", reason, own_fault=refusals.is_too_long(body)
+  )
 
 
 def request_id(headers: Mapping[str, str]) -> str:
   """The server's id for a request, for a report to its operator; "" if there is none."""
   ids = (headers[name] for name in REQUEST_ID_HEADERS if headers.get(name))
   return next((excerpt(found)[:100] for found in ids), "")
-
-
-def _rate_limit_resets(headers: Mapping[str, str], now: float) -> list[tuple[float, float | None]]:
-  """(seconds until reset, remaining or None) of each rate limit in the headers."""
-  resets = []
-  for suffix in ("-requests", "-tokens", ""):
-    reset = parse_wait(headers.get(f"x-ratelimit-reset{suffix}", ""), now)
-    if reset is not None:
-      try:
-        remaining = float(headers.get(f"x-ratelimit-remaining{suffix}", ""))
-      except ValueError:
-        remaining = None
-      resets.append((reset, remaining))
-  return resets
-
-
-def _number(value: str, now: float) -> float | None:
-  try:
-    number = float(value)
-  except ValueError:
-    return None
-  if number > 1e11:  # Unix time in milliseconds
-    return number / 1e3 - now
-  return number - now if number > 1e9 else number
-
-
-def _duration(value: str, now: float) -> float | None:
-  parts = _PART.findall(value)
-  if not parts or "".join(number + unit for number, unit in parts) != value:
-    return None
-  return sum(float(number) * _UNITS[unit] for number, unit in parts)
-
-
-def _http_date(value: str, now: float) -> float | None:
-  try:
-    return email.utils.parsedate_to_datetime(value).timestamp() - now
-  except (ValueError, TypeError, OverflowError, IndexError):
-    return None
-
-
-def _iso_date(value: str, now: float) -> float | None:
-  try:
-    date = datetime.datetime.fromisoformat(value)
-  except ValueError:
-    return None
-  return (date if date.tzinfo else date.replace(tzinfo=datetime.UTC)).timestamp() - now
 
 
 def _parse_choice(choice: Any) -> Choice | None:
@@ -305,19 +225,22 @@ def _parse_choice(choice: Any) -> Choice | None:
   raw, finish = reply.read_message(message), choice.get("finish_reason")
   if raw is None:
     return None
-  finish = finish if isinstance(finish, str) else "stop"
-  if finish in types.ABORTED:
+  finish = finish if isinstance(finish, str) else "stop" if "finish_reason" not in choice else ""
+  kind, failure, reason = finishes.kind(finish), "", ""
+  if kind == "aborted":
     return None
-  failure, reason = "", ""
-  if finish == "content_filter":
+  if kind == "filtered":
     failure, reason = "filtered", "the server's content filter ended the reply"
-  elif raw.refusal:
-    failure, reason = "refusal", excerpt(raw.refusal)
-  elif finish == "length":
+  elif raw.refusal or kind == "refusal":
+    failure, reason = "refusal", excerpt(raw.refusal or raw.text)
+  elif kind == "length":
     failure, reason = "length", "the reply was truncated at teacher.max_tokens"
   elif not reply.separate(raw.text).text.strip():
     only = "only thinking and no answer" if raw.text.strip() else "no text"
     failure, reason = "empty", f"the reply has {only} (finish reason {excerpt(finish)})"
+  elif kind == "cut":
+    failure = "cut"
+    reason = f"the finish reason {excerpt(finish) or 'null'} is not known to be an end"
   return Choice(raw.text, finish, failure, reason, raw.thinking)
 
 

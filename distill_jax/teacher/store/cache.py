@@ -121,7 +121,7 @@ class ReplyCache(cache_file.CacheFile):
     """
     keys = self.query(
       "select key from failed_before union all select key from failures where kind in"
-      " ('refusal', 'filtered', 'empty') or (kind = 'length' and (run, round, phase) is not"
+      " ('refusal', 'filtered', 'empty', 'cut') or (kind = 'length' and (run, round, phase) is not"
       " (?, ?, ?))",
       run_phase.columns(),
     )

@@ -1,0 +1,180 @@
+"""A run stops before it pays for, or loses, more failures that are all alike."""
+
+import httpx2
+import pytest
+import virtual
+from scripted import ask, wanted
+
+from distill_jax import errors
+from distill_jax.teacher import finish, types
+
+URL = "http://127.0.0.1:1/v1"
+
+
+def choice(text, reason, **message):
+  return {"message": {"content": text, **message}, "finish_reason": reason}
+
+
+def reply(sent, text="Seven.", reason="stop", **message):
+  choices = [choice(text, reason, **message)] * sent.body.get("n", 1)
+  usage = {"prompt_tokens": 5, "completion_tokens": 90 * len(choices)}
+  return httpx2.Response(200, json={"choices": choices, "usage": usage})
+
+
+def refuse(http, message, **fields):
+  return httpx2.Response(http, json={"error": {"message": message, **fields}})
+
+
+def serve(monkeypatch, answer):
+  async def answered(sent):
+    return answer(sent)
+
+  server = virtual.Server(answered)
+  virtual.install(monkeypatch, server)
+  return server
+
+
+ALIKE = {
+  "all tokens went into thinking": (("", "length"), r"max_tokens \(now 100.*reasoning_effort"),
+  "only thinking comes": (("", "stop"), "reasoning_effort"),
+  "the filter ends every reply": (("I", "content_filter"), "filter"),
+  "every reply is refused": (("No.", "refusal"), "another config.teacher.model"),
+  "an end that nobody documents": (("Seven", "model_length"), "model_length"),
+}
+
+
+@pytest.mark.parametrize("name", ALIKE)
+@pytest.mark.parametrize("good", [0, 5])
+def test_billed_failures_that_are_all_alike_stop_the_phase_after_a_dozen(
+  connect, monkeypatch, name, good
+):
+  (text, reason), advice = ALIKE[name]
+  server = serve(
+    monkeypatch, lambda sent: reply(sent) if sent.number < good else reply(sent, text, reason)
+  )
+  with pytest.raises(errors.UserError, match=advice) as error:
+    ask(connect(URL), wanted(300))
+  assert error.value.code == errors.TEACHER
+  assert good + 12 <= len(server.sent) < good + 12 + 4
+  sent = len(server.sent)
+  if not good:  # repeating the command pays for nothing more
+    with pytest.raises(errors.UserError, match=advice):
+      ask(connect(URL), wanted(300))
+    assert len(server.sent) == sent
+
+
+def test_failures_among_replies_do_not_stop_a_run(connect, monkeypatch):
+  bad = lambda sent: sent.number % 10 < 5
+  server = serve(monkeypatch, lambda sent: reply(sent, "", "length") if bad(sent) else reply(sent))
+  rows = ask(connect(URL), wanted(80))
+  assert len(server.sent) == 80 and sum(isinstance(r[0], types.Reply) for r in rows) == 40
+
+
+MONEY = {
+  "Anthropic": (400, "Your credit balance is too low to access the Anthropic API.", {}),
+  "OpenAI": (429, "You exceeded your current quota, please check your plan and billing details.",
+             {"code": "insufficient_quota"}),
+  "DeepSeek": (402, "Insufficient Balance", {}),
+  "OpenRouter": (402, "This request requires more credits, or fewer max_tokens.", {"code": 402}),
+  "xAI": (403, "Your team has either used all available credits or reached its spending limit.",
+          {}),
+  "Alibaba": (400, "Access denied, please make sure your account is in good standing.",
+              {"code": "Arrearage"}),
+  "Groq, a model that was taken down": (
+    400, "The model `llama-3.1-70b` has been decommissioned and is no longer supported.",
+    {"code": "model_decommissioned"}),
+  "OpenAI, a deprecated model": (404, "The model `gpt-4-32k` has been deprecated",
+                                 {"code": "model_not_found"}),
+  "Gemini, a quota per day": (429, "You exceeded your current quota.",
+    {"status": "RESOURCE_EXHAUSTED", "details": [
+      {"violations": [{"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]},
+      {"retryDelay": "17s"}]}),
+  "a uniform 400 that says little": (400, "Bad request 17", {}),
+  "a uniform 422": (422, "Unprocessable", {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MONEY)
+def test_refusals_after_a_good_start_stop_the_run_and_the_rest_is_asked_on_resume(
+  connect, monkeypatch, name
+):
+  status, message, fields = MONEY[name]
+  broken = True
+  server = serve(
+    monkeypatch,
+    lambda sent: refuse(status, message, **fields) if broken and sent.number >= 30 else reply(sent),
+  )
+  with pytest.raises(errors.UserError) as error:
+    ask(connect(URL), wanted(60))
+  assert error.value.code == errors.TEACHER and "re-run the same command" in str(error.value)
+  assert 30 < len(server.sent) <= 30 + 8 + 4
+  broken, before = False, len(server.sent)
+  rows = ask(connect(URL), wanted(60))
+  assert all(isinstance(row[0], types.Reply) for row in rows)
+  assert len(server.sent) - before == 30  # what is missing, and nothing else
+
+
+def test_prompts_that_are_too_long_do_not_stop_a_run(connect, monkeypatch):
+  message = "This model's maximum context length is 8192 tokens."
+  server = serve(monkeypatch, lambda sent: reply(sent) if sent.number < 5 else refuse(400, message))
+  rows = ask(connect(URL), wanted(50))
+  assert len(server.sent) == 50 and sum(isinstance(r[0], types.Failure) for r in rows) == 45
+
+
+FINISHES = {
+  **dict.fromkeys(["stop", "STOP", "end_turn", "eos", "stop_sequence", "COMPLETE"], ""),
+  **dict.fromkeys(["length", "max_tokens", "MAX_TOKENS"], "length"),
+  **dict.fromkeys(["content_filter", "SAFETY", "RECITATION", "sensitive"], "filtered"),
+  **dict.fromkeys(["model_length", "model_context_window_exceeded", "tool_calls", "function_call",
+                   "pause_turn", "unknown", "", None, 7], "cut"),
+  "refusal": "refusal",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("reason", FINISHES)
+def test_only_known_ends_are_whole(connect, monkeypatch, reason):
+  serve(monkeypatch, lambda sent: reply(sent, "It is 12 and then", reason))
+  ((got,),) = ask(connect(URL), wanted(1))
+  assert (got.kind if isinstance(got, types.Failure) else "") == FINISHES[reason]
+
+
+@pytest.mark.parametrize("reason", finish.ABORTED)
+def test_a_server_that_failed_amid_a_reply_is_asked_again(connect, monkeypatch, reason):
+  server = serve(
+    monkeypatch, lambda sent: reply(sent, "It is", reason) if not sent.number else reply(sent)
+  )
+  ((got,),) = ask(connect(URL), wanted(1))
+  assert got.text == "Seven." and len(server.sent) == 2
+
+
+EMBEDDED = {
+  "OpenRouter": ({"error": {"code": 429, "message": "Rate limited"}}, "retried"),
+  "OpenRouter, in a choice": (
+    {"choices": [{"message": {"content": "Sev"}, "finish_reason": "error",
+                  "error": {"code": 502, "message": "Upstream"}}]}, "retried"),
+  "a code in a text": ({"error": {"code": "503", "message": "Overloaded"}}, "retried"),
+  "Anthropic": ({"type": "error", "error": {"type": "overloaded_error"}}, "retried"),
+  "vLLM": ({"object": "error", "message": "oops", "code": 500}, "retried"),
+  "no credit": ({"error": {"message": "Insufficient credits", "code": 402}}, "stops"),
+  "no key": ({"error": {"type": "authentication_error", "message": "invalid x-api-key"}}, "stops"),
+  "MiniMax, a rate": ({"base_resp": {"status_code": 1002, "status_msg": "rate limit"}}, "retried"),
+  "MiniMax, no balance": (
+    {"base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}, "stops"),
+  "a bad request": ({"error": {"type": "invalid_request_error", "message": "no"}}, "skipped"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_an_error_in_a_200_is_the_code_it_names(connect, monkeypatch, name):
+  body, end = EMBEDDED[name]
+  server = serve(
+    monkeypatch, lambda sent: httpx2.Response(200, json=body) if not sent.number else reply(sent)
+  )
+  if end == "stops":
+    with pytest.raises(errors.UserError) as error:
+      ask(connect(URL, max_concurrency=1), wanted(2))
+    assert error.value.code == errors.TEACHER and len(server.sent) == 1
+    return
+  rows = ask(connect(URL, max_concurrency=1), wanted(2))
+  assert isinstance(rows[1][0], types.Reply)
+  assert isinstance(rows[0][0], types.Reply if end == "retried" else types.Failure)
