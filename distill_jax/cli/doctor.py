@@ -75,6 +75,7 @@ def _teacher(config: dict[str, Any] | None) -> int:
   print("config           OK")
   for name in pool.teachers_used(settings, rules_teacher.askers(settings)) or [pool.MAIN]:
     _show_teacher(name, pool.get(settings, name))
+  print("                 nothing was sent; `distill-jax teacher check` sends one real request")
   return 0
 
 

@@ -13,6 +13,7 @@ USAGE = """distill-jax COMMAND [options] [--config.a.b=VALUE ...]
   data export    write what a run kept as a data set for other trainers
   ablate         run a sweep: rows of overrides, several seeds, one table
   teacher serve  serve the built-in teacher to any OpenAI client
+  teacher check  send one real request, and show what a run would make of the reply
   teacher cache  show, export, import or prune stored replies
   doctor         check this machine and, with --config, a recipe and its teacher
 
@@ -114,6 +115,15 @@ settings, copy the sweep's file.""",
 
 It answers questions of the config's built-in world. config.teacher.builtin sets its error rate,
 latency and faults. For stored replies, see: distill-jax teacher cache --help""",
+  "teacher check": """Sends one real request of the recipe's first asking phase to each teacher that
+it asks. Shows the reply as it would be trained on, its usage, price and latency, what the server
+takes (n, seed, temperature, system role, token field, response_format; a few small requests), and
+what the first round costs.
+
+  export OPENAI_API_KEY=...
+  distill-jax teacher check --config=quickstart --config.teacher.model=openai/gpt-4o-mini
+
+Ends with exit code 0 if the reply can be read, else with 5. Nothing is stored.""",
   "teacher cache": """Shows, exports, imports or prunes the replies stored in a teacher cache.
 
   distill-jax teacher cache show --workdir=runs/quickstart
@@ -195,6 +205,7 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # command -> {name: (default
     "log": ("", "log file, one line per reply"),
     "workdir": ("", "instead of --config: use the config of this run directory"),
   },
+  "teacher check": {"workdir": ("", "instead of --config: use the config of this run directory")},
   "teacher cache": {
     "workdir": ("", "use the cache of this run directory"),
     "cache": ("", "use this cache file"),
@@ -210,5 +221,7 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # command -> {name: (default
 
 _RECIPE = "  --config=RECIPE      a recipe by name or file: NAME, NAME:SIZE, FILE.py, FILE.py:SIZE"
 _OVERRIDE = "  --config.a.b=VALUE   any setting (docs/configuration.md)"
-CONFIG_OPTIONS = dict.fromkeys(("run", "teacher", "doctor"), f"{_RECIPE}\n{_OVERRIDE}")
+CONFIG_OPTIONS = dict.fromkeys(
+  ("run", "teacher", "teacher check", "doctor"), f"{_RECIPE}\n{_OVERRIDE}"
+)
 CONFIG_OPTIONS |= dict.fromkeys(("evaluate", "sample", "export"), _OVERRIDE)

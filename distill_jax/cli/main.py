@@ -128,11 +128,13 @@ def ablate(words: Sequence[str]) -> int:
 
 
 def teacher(words: Sequence[str]) -> int:
-  """Serves the built-in teacher, or manages a teacher cache."""
+  """Serves the built-in teacher, checks a teacher, or manages a teacher cache."""
   if words[:1] == ["cache"]:
     return teacher_cache(words[1:])
+  if words[:1] == ["check"]:
+    return teacher_check(words[1:])
   if words[:1] != ["serve"]:
-    raise errors.usage("usage: teacher serve, or teacher cache")
+    raise errors.usage("usage: teacher serve, teacher check, or teacher cache")
   config, options, rest = args.parse(words[1:], OPTIONS["teacher"], config="run")
   _reject_extra(rest)
   from distill_jax.cli import commands
@@ -140,6 +142,17 @@ def teacher(words: Sequence[str]) -> int:
 
   commands.serve(read_settings(_required(config)), port=options["port"], log=options["log"])
   return 0
+
+
+def teacher_check(words: Sequence[str]) -> int:
+  """Sends one real request to the teacher of a recipe."""
+  config, options, rest = args.parse(words, OPTIONS["teacher check"], config="run")
+  del options
+  _reject_extra(rest)
+  from distill_jax.cli import teacher_check
+  from distill_jax.config.read import read_settings
+
+  return teacher_check.check(read_settings(_required(config)))
 
 
 def teacher_cache(words: Sequence[str]) -> int:
