@@ -358,7 +358,11 @@ def get_config() -> ConfigDict:
   c.train.eps = 1e-08  # AdamW's epsilon.
   c.train.weight_decay = 0.01  # AdamW's weight decay; applies to matrices only.
   c.train.grad_clip_norm = 1.0  # Maximum global gradient norm; 0 = no clipping.
-  c.train.checkpoint_every = 200  # Steps between checkpoints.
+  # Steps between checkpoints; 0 = by time only (train.checkpoint_minutes).
+  c.train.checkpoint_every = 200
+  # Minutes after which a checkpoint is saved at the next row of metrics.jsonl, also between those
+  # of train.checkpoint_every; 0 = never.
+  c.train.checkpoint_minutes = 10.0
   c.train.log_every = 10  # Steps between rows of metrics.jsonl.
   c.train.logits_chunk = 256  # Positions that the output head processes at a time.
 

@@ -21,7 +21,7 @@ from rich import text as rich_text
 from distill_jax import round_text
 
 # Seconds between plain progress lines: a twentieth of the elapsed time, within these limits.
-MIN_INTERVAL, MAX_INTERVAL = 5.0, 600.0
+MIN_INTERVAL, MAX_INTERVAL = 5.0, 60.0
 REFRESH = 0.5  # seconds between states of several jobs in a terminal
 WIDTH = 140  # columns, if the output is not a terminal
 

@@ -106,6 +106,17 @@ class Attempt:
 
 
 @dataclasses.dataclass(frozen=True)
+class Completed:
+  """What a student wrote in one turn of an attempt that is not finished."""
+
+  name: str  # of the attempt and the turn
+  text: str
+  finish: str  # stop | length
+  tokens: int
+  logprob: float  # nats, summed over the tokens
+
+
+@dataclasses.dataclass(frozen=True)
 class Verdict:
   """The final answer to a question, after voting if there are several samples."""
 

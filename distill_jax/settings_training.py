@@ -114,7 +114,19 @@ class Train:
   eps: float = key(1e-8, "AdamW's epsilon.", gt=0)
   weight_decay: float = key(0.01, "AdamW's weight decay; applies to matrices only.", ge=0)
   grad_clip_norm: float = key(1.0, "Maximum global gradient norm; 0 = no clipping.", ge=0)
-  checkpoint_every: int = key(200, "Steps between checkpoints.", ge=1, mutable=True)
+  checkpoint_every: int = key(
+    200,
+    "Steps between checkpoints; 0 = by time only (train.checkpoint_minutes).",
+    ge=0,
+    mutable=True,
+  )
+  checkpoint_minutes: float = key(
+    10.0,
+    "Minutes after which a checkpoint is saved at the next row of metrics.jsonl, also between those"
+    " of train.checkpoint_every; 0 = never.",
+    ge=0,
+    mutable=True,
+  )
   log_every: int = key(10, "Steps between rows of metrics.jsonl.", ge=1, mutable=True)
   logits_chunk: int = key(256, "Positions that the output head processes at a time.", ge=1)
 

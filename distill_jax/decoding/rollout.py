@@ -15,7 +15,7 @@ from distill_jax.decoding import decode_loop, sampling
 from distill_jax.students.types import Config, Params
 
 STOP_INTERVAL = 16  # iterations between two calls of `has_stopped`
-UNLIMITED = np.int32(2**30)
+REPORT_INTERVAL = 64  # iterations after which the host looks in any case, and reports
 
 
 class Sizes(NamedTuple):
@@ -33,6 +33,15 @@ class Sampled(NamedTuple):
   lengths: np.ndarray  # int32 [rows], including the end token
   ended: np.ndarray  # bool [rows]: at an end token; False: cut off after N tokens, or stopped
   logprobs: np.ndarray  # float32 [rows, N], nats at temperature 1, 0 after the end
+
+
+class Progress(NamedTuple):
+  """What has happened since the last report."""
+
+  done: list[int]  # rows of the result that are complete
+  tokens: int  # tokens that were sampled
+  running: int  # rows that are being decoded
+  waiting: int  # rows that have not started
 
 
 def sizes(batch: int, refill: float, samples: int, parts: int) -> Sizes:
@@ -67,6 +76,7 @@ def sample(
   pad: int,
   has_stopped: Callable[[list[int]], bool] | None = None,
   on_dispatch: Callable[[], None] | None = None,
+  on_progress: Callable[[Sampled, Progress], None] | None = None,
 ) -> Sampled:
   """Continues prompt n by len(keys[n]) rows, which share one prefill.
 
@@ -87,6 +97,7 @@ def sample(
       STOP_INTERVAL iterations, so a row may reach beyond the point where it first holds.
     on_dispatch: Called whenever all device programs have been called, and thus compiled, at least
       once.
+    on_progress: Called every REPORT_INTERVAL iterations, or more often, with the result so far.
 
   Returns:
     The rows in the order of `keys`.
@@ -105,17 +116,23 @@ def sample(
   left = len(row_keys)
   state: Any = None
   prefilled: Any = None
+  sampled = np.zeros(sizes.rows, np.int32)  # tokens of the device rows, as last reported
   while left or (row_of >= 0).any():
     wanted = min(sizes.refill, len(waiting) or left) if left else sizes.rows
     vacant = np.flatnonzero(row_of < 0)
     if not left or len(vacant) < wanted:
-      iterations = UNLIMITED if has_stopped is None else np.int32(STOP_INTERVAL)
+      iterations = np.int32(REPORT_INTERVAL if has_stopped is None else STOP_INTERVAL)
       state, running = decode_loop.decode(
         config, params, state, row_of >= 0, settings, np.int32(wanted), iterations, eos=eos
       )
       if on_dispatch is not None:
         on_dispatch()
-      _collect(out, row_of, np.asarray(running), state.samples, has_stopped)
+      lengths = np.where(row_of >= 0, np.asarray(state.samples.lengths), 0)
+      done = _collect(out, row_of, np.asarray(running), state.samples, has_stopped)
+      if on_progress is not None:
+        new, busy = int((lengths - sampled).sum()), int((row_of >= 0).sum())
+        on_progress(out, Progress(done, new, busy, left))
+      sampled = np.where(row_of >= 0, lengths, 0)
       continue
     if not waiting:
       read = [unread.popleft() for _ in range(min(sizes.prompts, len(unread)))]
@@ -177,8 +194,13 @@ def _collect(
   running: np.ndarray,
   samples: decode_loop.Samples,
   has_stopped: Callable[[list[int]], bool] | None,
-) -> None:
-  """Copies rows that are done from the device into `out`, and frees them in `row_of`."""
+) -> list[int]:
+  """Copies rows that are done from the device into `out`, and frees them in `row_of`.
+
+  Returns:
+    Their rows in `out`.
+  """
+  done: list[int] = []
   tokens, logprobs, lengths, ended = map(np.asarray, samples)
   for row in np.flatnonzero(row_of >= 0):
     n = lengths[row]
@@ -187,3 +209,5 @@ def _collect(
       out.tokens[to, :n], out.logprobs[to, :n] = tokens[row, :n], logprobs[row, :n]
       out.lengths[to], out.ended[to] = n, ended[row]
       row_of[row] = -1
+      done.append(int(to))
+  return done

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from distill_jax import records, tasks, thinking
 from distill_jax.run_dir import phase_dir
-from distill_jax.runtime import conversations
+from distill_jax.runtime import conversations, journal
 from distill_jax.runtime.context import RunContext
 
 
@@ -109,7 +109,8 @@ def sample_attempts(
   Each item gets `samples` attempts. For the decoding options, see Student.generate. Stages in
   `sampled_stages` are sampled, the others are greedy (None: all are sampled). Attempts are written
   in batches, as soon as they are graded, starting at row `first` of the file; a killed run resumes
-  after the last complete item. `label` names the exam in progress bars and warnings.
+  after the last complete item, with the completions that its journal has stored. `label` names the
+  exam in progress bars and warnings.
 
   Returns:
     All attempts, shortest prompt first.
@@ -128,7 +129,10 @@ def sample_attempts(
   attempts = resume_attempts(out, first, len(work), samples)
   size = max(4 * ctx.settings.rollout.batch // samples, 1) * samples
   later_prompts: set[records.Prompt] = set()  # prompts that contain the text of earlier turns
-  with ctx.console.progress(label, len(work), "attempts") as bar:
+  with (
+    ctx.console.progress(label, len(work), "attempts") as bar,
+    journal.Journal(out, bar) as following,
+  ):
     bar.update(len(attempts))
     for start in range(len(attempts), len(work), size):
       part = work[start : start + size]
@@ -143,6 +147,7 @@ def sample_attempts(
         max_new_tokens=max_new_tokens,
         stop=ctx.format.stop,
         sampled_stages=sampled_stages,
+        watcher=following,
       )
       new = [
         grade(ctx.task, item, sample, round_index, transcript)
@@ -153,7 +158,7 @@ def sample_attempts(
       )
       out.append(phase_dir.ATTEMPTS, new)
       attempts += new
-      bar.update(len(attempts), right=sum(a.correct for a in attempts))
+      following.finished(len(attempts), right=sum(a.correct for a in attempts))
   later_prompts -= set(prompts)
   if count := sum(len(student.encode_prompt(prompt)) > longest for prompt in later_prompts):
     ctx.console.warn(

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -16,6 +17,7 @@ from distill_jax.data.batches import Corpus
 from distill_jax.learning import objectives, optim, step
 from distill_jax.machine import checkpoint
 from distill_jax.run_dir.phase_dir import PhaseDir
+from distill_jax.runtime import stop_request
 from distill_jax.runtime.context import RunContext
 from distill_jax.runtime.student import Params
 from distill_jax.runtime.weights import digest
@@ -68,7 +70,10 @@ def fit(
 ) -> Fitted:
   """Trains one student on `corpus`, resuming from its latest checkpoint.
 
-  Returns immediately if this student has already been trained in this phase.
+  Returns immediately if this student has already been trained in this phase. Metrics are written
+  as they come. Checkpoints are saved at rows of metrics.jsonl, where a resumed training goes on
+  with the same rows as one that was not interrupted: at the steps and after the minutes of the
+  settings, and when the process is asked to stop.
 
   Args:
     ctx: The run context.
@@ -81,6 +86,7 @@ def fit(
 
   Raises:
     UserError: The loss or the gradient norm became non-finite. No checkpoint is written.
+    KeyboardInterrupt: The process was asked to stop; a checkpoint has been saved.
   """
   student, mesh = ctx.student, ctx.student.mesh
   saved = out.rows(METRICS, records.Metrics)
@@ -101,26 +107,46 @@ def fit(
     label += f" {name}"
   initial_params = functools.partial(ctx.initial_params, round_index, name, phase)
   state, log = restore_or_init(ctx, label, log, store, train_step, initial_params)
-  window = []
-  with ctx.console.progress(label, steps, "steps") as bar, jax.set_mesh(mesh):
+  out.write(METRICS, others + log)
+  window: list[dict[str, Any]] = []
+  saved_at = time.monotonic()
+  with (
+    ctx.console.progress(label, steps, "steps") as bar,
+    stop_request.watch() as stop,
+    jax.set_mesh(mesh),
+  ):
     bar.update(int(state.step))
     for n in range(int(state.step), steps):
       arrays = corpus.batch(n)
       with announce_first_call(ctx.console, train_step, arrays):
         state, metrics = train_step.update(state, put_batch(arrays, mesh), student.frozen)
+      if window:  # at most one step is computed while the next is prepared
+        jax.block_until_ready(window[-1])
+        bar.update(n, **facts_of(log))
       window.append(metrics)
-      last, save = n + 1 == steps, (n + 1) % train.checkpoint_every == 0
-      if (n + 1) % train.log_every == 0 or save or last:
-        log.append(mean_metrics(n + 1, name, jax.device_get(window)))
-        window = []
-        raise_if_diverged(log[-1], out)
-        bar.update(n + 1, loss=log[-1].loss)
-      if save and not last:
-        out.write(METRICS, others + log)
+      last = n + 1 == steps
+      save = train.checkpoint_every > 0 and (n + 1) % train.checkpoint_every == 0
+      if not ((n + 1) % train.log_every == 0 or save or last):
+        continue
+      log.append(mean_metrics(n + 1, name, jax.device_get(window)))
+      window = []
+      raise_if_diverged(log[-1], out)
+      out.append(METRICS, log[-1:])
+      bar.update(n + 1, **facts_of(log))
+      minutes = (time.monotonic() - saved_at) / 60
+      due = 0 < train.checkpoint_minutes <= minutes
+      if not last and (save or due or stop.made):
         store.save(n + 1, state)
-  out.write(METRICS, others + log)
+        saved_at = time.monotonic()
+      if not last and stop.made:
+        raise KeyboardInterrupt
   weights.save(steps, state.params)
   return Fitted(steps, log, digest(state.params))
+
+
+def facts_of(log: Sequence[records.Metrics]) -> dict[str, float]:
+  """Returns what the progress bar shows beside the steps."""
+  return {"loss": log[-1].loss} if log else {}
 
 
 def announce_first_call(

@@ -12,7 +12,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -33,6 +33,12 @@ Announce = Callable[[str], AbstractContextManager[None]]
 
 _CALLED: set[Hashable] = set()  # decode programs that this process has called
 
+# Rows decoded at a time on a CPU, at most. More rows make its matrix products no faster, and a row
+# costs the same whether it is used or not: with few rows, few questions cost little. The number is
+# fixed because another number rounds matrix products differently: with it, the tokens of a row do
+# not depend on how many others there are.
+CPU_ROWS = 32
+
 # Tokens that contain any stop text that is new since the last check.
 TAIL = 2 * rollout.STOP_INTERVAL
 
@@ -44,6 +50,22 @@ class Completion(NamedTuple):
   finish: str  # stop | length
   tokens: int
   logprob: float  # nats, summed over the tokens
+
+
+class Watcher(Protocol):
+  """Follows a call of `Student.generate`, and may know completions of an earlier call."""
+
+  def known(self, name: str) -> Completion | None:
+    """Returns the completion of the request with this name, if it has been stored."""
+    ...
+
+  def begin(self, waiting: int) -> None:
+    """Is called with the number of rows that are not known, before they are decoded."""
+    ...
+
+  def progress(self, new: dict[str, Completion], tokens: int, running: int, waiting: int) -> None:
+    """Is called regularly with new completions and tokens, and how many rows run and wait."""
+    ...
 
 
 class Student:
@@ -178,11 +200,13 @@ class Student:
     top_k: int = 0,
     max_new_tokens: int,
     stop: Sequence[str] = (),
+    watcher: Watcher | None = None,
   ) -> list[Completion]:
     """Completes (prompt, name) pairs, in order.
 
     Prompts longer than the largest bucket are cut at the front, where the worked examples are,
-    behind the start tokens or the head of the chat.
+    behind the start tokens or the head of the chat. Of the rows that are decoded
+    together, those of one bucket start before those of the next.
 
     Args:
       params: The trained weights.
@@ -193,47 +217,96 @@ class Student:
       top_k: 0 is off.
       max_new_tokens: Limit of a completion.
       stop: A completion ends before the first of these texts.
+      watcher: Is told of the progress; the completions that it knows are not computed again.
     """
     settings = self._settings
     buckets = settings.rollout.buckets
     head = self.chat.head if self.chat else len(self.tokenizer.prefix_ids)
+    completions: dict[int, Completion] = {}
+    if watcher is not None:
+      found = {n: watcher.known(name) for n, (_, name) in enumerate(requests)}
+      completions = {n: completion for n, completion in found.items() if completion is not None}
+      watcher.begin(len(requests) - len(completions))
+    left = [n for n in range(len(requests)) if n not in completions]
     # bucket -> [(prompt tokens, indices of the requests)]
     groups: defaultdict[int, list[tuple[list[int], list[int]]]] = defaultdict(list)
-    for prompt, indices in group_prompts(requests, samples):
+    for prompt, positions in group_prompts([requests[n] for n in left], samples):
       tokens = fit_prompt(self.encode_prompt(prompt), head, max(buckets))
+      indices = [left[position] for position in positions]
       groups[min(b for b in buckets if b >= len(tokens))].append((tokens, indices))
-    completions: dict[int, Completion] = {}
     merged = self.trainable.merge(self.frozen, params)
-    parts = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+    waiting = len(left)
     for bucket, members in sorted(groups.items()):
-      keys = [
-        np.stack([_key_data(settings.seed, requests[n][1]) for n in indices])
-        for _, indices in members
-      ]
-      sizes = rollout.sizes(settings.rollout.batch, settings.rollout.refill, samples, parts)
-      compiled_for = (self.trainable, self.mesh, sizes, bucket, max_new_tokens, self.end_tokens)
-      with contextlib.ExitStack() as first_call, jax.set_mesh(self.mesh):
-        if compiled_for not in _CALLED:
-          announced = self._announce(f"the decode programs for prompts of {bucket}")
-          first_call.enter_context(announced)
-          _CALLED.add(compiled_for)
-        sampled = rollout.sample(
-          self.config,
-          merged,
-          [tokens for tokens, _ in members],
-          keys,
-          sampling.sampling(temperature, top_p, top_k),
-          sizes=sizes,
-          bucket=bucket,
-          max_new_tokens=max_new_tokens,
-          eos=self.end_tokens,
-          pad=self.tokenizer.pad,
-          has_stopped=functools.partial(self._has_stopped, stop=stop) if stop else None,
-          on_dispatch=first_call.close,
-        )
-      for row, index in enumerate(n for _, indices in members for n in indices):
-        completions[index] = self._completion(sampled, row, stop)
+      order = [n for _, indices in members for n in indices]
+      waiting -= len(order)
+
+      def report(out: rollout.Sampled, now: rollout.Progress, order=order, later=waiting) -> None:
+        for row in now.done:
+          completions[order[row]] = self._completion(out, row, stop)
+        if watcher is not None:
+          new = {requests[order[row]][1]: completions[order[row]] for row in now.done}
+          watcher.progress(new, now.tokens, now.running, now.waiting + later)
+
+      self._sample(
+        merged,
+        [tokens for tokens, _ in members],
+        [
+          np.stack([_key_data(settings.seed, requests[n][1]) for n in indices])
+          for _, indices in members
+        ],
+        sampling.sampling(temperature, top_p, top_k),
+        samples=samples,
+        bucket=bucket,
+        max_new_tokens=max_new_tokens,
+        stop=stop,
+        on_progress=report,
+      )
     return [completions[n] for n in range(len(requests))]
+
+  def _sample(
+    self,
+    merged: Params,
+    prompts: Sequence[list[int]],
+    keys: Sequence[np.ndarray],
+    how: sampling.Sampling,
+    *,
+    samples: int,
+    bucket: int,
+    max_new_tokens: int,
+    stop: Sequence[str],
+    on_progress: Callable[[rollout.Sampled, rollout.Progress], None],
+  ) -> None:
+    """Samples rows of one bucket and announces the programs that their first call compiles."""
+    sizes = self._sizes(samples)
+    compiled_for = (self.trainable, self.mesh, sizes, bucket, max_new_tokens, self.end_tokens)
+    with contextlib.ExitStack() as first_call, jax.set_mesh(self.mesh):
+      if compiled_for not in _CALLED:
+        announced = self._announce(f"the decode programs for prompts of {bucket}")
+        first_call.enter_context(announced)
+        _CALLED.add(compiled_for)
+      rollout.sample(
+        self.config,
+        merged,
+        prompts,
+        keys,
+        how,
+        sizes=sizes,
+        bucket=bucket,
+        max_new_tokens=max_new_tokens,
+        eos=self.end_tokens,
+        pad=self.tokenizer.pad,
+        has_stopped=functools.partial(self._has_stopped, stop=stop) if stop else None,
+        on_dispatch=first_call.close,
+        on_progress=on_progress,
+      )
+
+  def _sizes(self, samples: int) -> rollout.Sizes:
+    """Returns the sizes of the decode programs."""
+    settings, mesh = self._settings.rollout, self.mesh
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    rows = min(settings.batch, CPU_ROWS) if on_cpu else settings.batch
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    return rollout.sizes(rows, settings.refill, samples, parts)
 
   def _has_stopped(self, tokens: Sequence[int] | np.ndarray, *, stop: Sequence[str]) -> bool:
     """Returns whether a row contains a stop text; looks at its last tokens first."""

@@ -132,6 +132,46 @@ def test_an_encoder_decoder_has_the_same_interface(tok):
   assert_same(tiny.generate(params, ASKED[::-1], **DECODING), completions[::-1])
 
 
+class Watcher:
+  """Knows some completions, and keeps what it is told."""
+
+  def __init__(self, known):
+    self._known, self.new, self.tokens, self.waiting = known, {}, 0, []
+
+  def known(self, name):
+    return self._known.get(name)
+
+  def begin(self, waiting):
+    self.waiting.append(waiting)
+
+  def progress(self, new, tokens, running, waiting):
+    assert not self.new.keys() & new.keys() and running + waiting <= self.waiting[0]
+    self.new |= new
+    self.tokens += tokens
+    self.waiting.append(waiting)
+
+
+def test_known_completions_are_not_computed_again_and_the_others_stay_the_same(
+  tiny, params, completions
+):
+  everything = Watcher({})
+  assert_same(tiny.generate(params, ASKED, **DECODING, watcher=everything), completions)
+  assert everything.new == {n: c for (_, n), c in zip(ASKED, completions, strict=True)}
+  assert everything.tokens == sum(c.tokens for c in completions)
+  assert everything.waiting[0] == 12 and everything.waiting[-1] == 0
+  marked = {n: c._replace(text="known") for n, c in list(everything.new.items())[::2]}
+  rest = Watcher(marked)
+  again = tiny.generate(params, ASKED, **DECODING, watcher=rest)
+  assert [c.text == "known" for c in again] == [n in marked for _, n in ASKED]
+  assert_same(again[1::2], completions[1::2])
+  assert rest.new.keys() == everything.new.keys() - marked.keys() and rest.waiting[0] == 6
+
+
+def test_few_questions_do_not_cost_a_whole_batch_on_a_cpu(tok):
+  assert student_of(tok, batch=256)._sizes(1).rows == student.CPU_ROWS
+  assert student_of(tok, batch=8)._sizes(1).rows == 8
+
+
 LONG = {"temperature": 1.0, "max_new_tokens": 40}
 STOP = ("e", "or")
 

@@ -1,0 +1,88 @@
+"""The completions of an unfinished exam or evaluation: shown as they come, and stored.
+
+What a student has written is stored every few minutes, so a killed process loses no more than that.
+A row's tokens do not depend on the other rows, so the rest may be decoded later.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from distill_jax import errors, records
+from distill_jax.console import ProgressBar
+from distill_jax.run_dir.phase_dir import PhaseDir
+from distill_jax.runtime.student import Completion
+
+PARTIAL = "partial.jsonl"  # in the phase's directory, until its attempts are written
+STORE_SECONDS = 120.0  # between two writes
+RATE_SECONDS = 30.0  # over which tokens per second are measured
+
+
+class Journal:
+  """Follows `Student.generate` (see `student.Watcher`); knows what a killed process has stored.
+
+  Use it as a context manager: leaving it by an exception stores what is not stored yet.
+  """
+
+  def __init__(self, out: PhaseDir, bar: ProgressBar, clock: Callable[[], float] = time.monotonic):
+    self._out, self._bar, self._clock = out, bar, clock
+    rows = out.rows(PARTIAL, records.Completed)
+    self._known = {r.name: Completion(r.text, r.finish, r.tokens, r.logprob) for r in rows}
+    self._unsaved: list[records.Completed] = []
+    self._saved_at = clock()
+    self._attempts = 0
+    self._facts: dict[str, float] = {}
+    self._rows = self._done = 0  # of the current call of `generate`
+    self._since, self._tokens = clock(), 0  # of the current measurement of the rate
+    self._rate = 0.0
+
+  def __enter__(self) -> "Journal":
+    return self
+
+  def __exit__(
+    self,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    traceback: TracebackType | None,
+  ) -> None:
+    if error is None:
+      (self._out.path / PARTIAL).unlink(missing_ok=True)
+    else:
+      with contextlib.suppress(errors.UserError):  # on a full disk, the first error is the cause
+        self.store()
+
+  def known(self, name: str) -> Completion | None:
+    """See student.Watcher."""
+    return self._known.get(name)
+
+  def begin(self, waiting: int) -> None:
+    """See student.Watcher."""
+    self._rows, self._done = waiting, 0
+    self._since, self._tokens = self._clock(), 0
+
+  def progress(self, new: dict[str, Completion], tokens: int, running: int, waiting: int) -> None:
+    """Shows the progress; stores completions if the last time was a while ago."""
+    self._unsaved += [records.Completed(name, *completion) for name, completion in new.items()]
+    self._done += len(new)
+    self._tokens += tokens
+    now = self._clock()
+    if not self._rate or now - self._since >= RATE_SECONDS:
+      self._rate = self._tokens / max(now - self._since, 1e-9)
+      self._since, self._tokens = now, 0
+    rows = f"{self._done}/{self._rows} ({running} running, {self._rate:.3g} tokens/s)"
+    self._bar.update(self._attempts, **self._facts, rows=rows)
+    if now - self._saved_at >= STORE_SECONDS:
+      self.store()
+
+  def store(self) -> None:
+    """Stores the completions that are not stored yet."""
+    self._out.append(PARTIAL, self._unsaved)
+    self._unsaved, self._saved_at = [], self._clock()
+
+  def finished(self, attempts: int, **facts: float) -> None:
+    """Shows that so many attempts are in attempts.jsonl; what was stored of them is removed."""
+    self._attempts, self._facts = attempts, facts
+    self._bar.update(attempts, **facts)
+    self._unsaved, self._known, self._saved_at = [], {}, self._clock()
+    (self._out.path / PARTIAL).unlink(missing_ok=True)

@@ -1,0 +1,45 @@
+"""Ctrl-C during a training: the first stops it where it can be resumed, the second at once."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+from distill_jax import errors
+from distill_jax.teacher.client import interrupts
+
+
+class StopRequest:
+  """Whether the process has been asked to stop."""
+
+  def __init__(self) -> None:
+    self.made = False
+
+  def on_signal(self, *_: object) -> None:
+    """Handles the first signal."""
+    self.made = True
+    for number in interrupts.watched():
+      signal.signal(number, lambda *_: os._exit(errors.PREEMPTED))
+    with contextlib.suppress(OSError):  # not sys.stderr, which may be in use
+      os.write(
+        2, b"distill-jax: Interrupted. Saving at the next log row. Interrupt again to exit now.\n"
+      )
+
+
+@contextlib.contextmanager
+def watch() -> Iterator[StopRequest]:
+  """Yields a request that the first signal of `interrupts.watched` makes; a second one exits.
+
+  Signals reach the main thread only: in another thread, no request is ever made.
+  """
+  request = StopRequest()
+  if threading.current_thread() is not threading.main_thread():
+    yield request
+    return
+  previous = {number: signal.signal(number, request.on_signal) for number in interrupts.watched()}
+  try:
+    yield request
+  finally:
+    for number, handler in previous.items():
+      signal.signal(number, handler)
