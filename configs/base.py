@@ -388,6 +388,10 @@ def get_config() -> ConfigDict:
   # Answers per question; the most frequent one is scored. 1 = one greedy answer.
   c.evaluate.num_votes = 1
   c.evaluate.temperature = 0.7  # Sampling temperature if num_votes is above 1.
+  # Validate a pretrained student before training, too: the first row of the table.
+  c.evaluate.base = True
+  # Validate it before training with this many worked examples in the prompt, too; 0 = do not.
+  c.evaluate.base_shots = 0
 
   # Bulk sampling.
   c.rollout = ConfigDict()

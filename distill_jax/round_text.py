@@ -34,7 +34,12 @@ def lines(row: dict[str, Any]) -> list[str]:
   Args:
     row: A round as in summary.json. Parts that are None are omitted.
   """
-  return _filled([f"round {row['round']}", *_scores(row)], _costs(row))
+  return _filled([f"round {_name(row)}", *_scores(row)], _costs(row))
+
+
+def _name(row: dict[str, Any]) -> str:
+  """The number of a round, or `base`, with the number of worked examples in its prompts."""
+  return f"{row['round']}, {shots} shots" if (shots := row.get("shots")) else str(row["round"])
 
 
 def _filled(first: list[str], more: list[str]) -> list[str]:
@@ -101,7 +106,7 @@ def cells(row: dict[str, Any], best: int | None) -> dict[str, str]:
   if validation:
     interval = f"{100 * validation['low']:.1f} - {100 * validation['high']:.1f}"
   return {
-    "round": f"{row['round']} *" if row["round"] == best else str(row["round"]),
+    "round": f"{row['round']} *" if row["round"] == best else _name(row),
     "exam": _percent(exam["accuracy"]) if exam else "-",
     "mistakes": str(exam.get("mistakes", "-")),
     "calls": str(teacher.get("calls", "-")),

@@ -13,6 +13,7 @@ from distill_jax import phases, summary
 from distill_jax.phases import evaluate
 from distill_jax.run_dir.phase_dir import PhaseDir
 from distill_jax.runtime import fit, results
+from distill_jax.runtime.base_model import SCRATCH
 from distill_jax.runtime.context import RunContext
 from distill_jax.settings import Settings, Stop
 
@@ -23,6 +24,7 @@ def run(ctx: RunContext) -> dict:
   Returns:
     The summary, which is also written to summary.json.
   """
+  base = score_untrained(ctx)
   rows = []
   for round_index in range(ctx.settings.rounds + 1):
     rows.append(run_round(ctx, round_index))
@@ -39,7 +41,34 @@ def run(ctx: RunContext) -> dict:
     out = ctx.run_dir.final(split)
     evaluate.discard_outdated(ctx, out, problems, best)
     run_unfinished(ctx, score, out)
-  return summary.write(ctx, rows, best)
+  return summary.write(ctx, rows, best, base)
+
+
+def score_untrained(ctx: RunContext) -> list[dict]:
+  """Validates a pretrained student before training: zero-shot, and with worked examples.
+
+  Returns:
+    The rows that the table of rounds begins with; none of a student from scratch, or if the plan
+    has no training, so that round 0 is this row.
+  """
+  settings = ctx.settings
+  if settings.student.init == SCRATCH or not settings.opening:
+    return []
+  wanted = [0] if settings.evaluate.base else []
+  if settings.evaluate.base_shots:
+    wanted.append(settings.evaluate.base_shots)
+  problems, rows = ctx.task.problems("validation"), []
+  for shots in wanted:
+    out, prompted = ctx.run_dir.untrained(shots), ctx.with_shots(shots)
+
+    def score(out: PhaseDir, prompted=prompted) -> None:
+      evaluate.score(prompted, out, problems, "validation", round_index=-1)
+
+    evaluate.discard_outdated(ctx, out, problems, -1)
+    run_unfinished(ctx, score, out)
+    rows.append(summary.untrained_row(out, shots))
+    ctx.console.round_row(rows[-1])
+  return rows
 
 
 def run_round(ctx: RunContext, round_index: int) -> dict:

@@ -48,6 +48,7 @@ ON_GOLD = When("format", ("staged", "socratic"))
 ON_EXAM = Planned("exam")
 ON_SAMPLING = Above("exam.temperature")
 ON_CORRECT = When("feedback.kind", ("correct",))
+ON_PRETRAINED = Unless("student.init", ("scratch",))
 ON_VOTES = Above("evaluate.num_votes", 1)
 ON_PATIENCE = Above("stop.patience")
 
@@ -227,6 +228,17 @@ class Evaluate:
   )
   temperature: float = key(
     0.7, "Sampling temperature if num_votes is above 1.", ge=0, when=(ON_VOTES,)
+  )
+  base: bool = key(
+    True,
+    "Validate a pretrained student before training, too: the first row of the table.",
+    when=(ON_PRETRAINED,),
+  )
+  base_shots: int = key(
+    0,
+    "Validate it before training with this many worked examples in the prompt, too; 0 = do not.",
+    ge=0,
+    when=(ON_PRETRAINED, ON_SHOTS),
   )
 
 

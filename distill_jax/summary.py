@@ -6,6 +6,7 @@ import platform
 
 from distill_jax import plan, records
 from distill_jax.run_dir import phase_dir
+from distill_jax.run_dir.phase_dir import PhaseDir
 from distill_jax.run_dir.run_dir import SUMMARY, RunDir
 from distill_jax.runtime import results
 from distill_jax.runtime.context import RunContext
@@ -60,13 +61,28 @@ def row(run_dir: RunDir, round_index: int, *, no_mistakes: bool = False) -> dict
   }
 
 
-def write(ctx: RunContext, rows: list[dict], best: int) -> dict:
-  """Writes summary.json and returns its content. `best` is the round that was tested."""
+def untrained_row(phase: PhaseDir, shots: int) -> dict:
+  """Returns the row of a student before training. Keys: round ("base"), shots, validation."""
+  scores = results.evaluation(phase)
+  validation = {n: scores[n] for n in ("accuracy", "low", "high", "n")}
+  return {"round": "base", "shots": shots, "validation": validation}
+
+
+def write(ctx: RunContext, rows: list[dict], best: int, base: list[dict]) -> dict:
+  """Writes summary.json and returns its content.
+
+  Args:
+    ctx: The run context.
+    rows: The rows of the rounds.
+    best: The round that was tested.
+    base: The rows of the student before training.
+  """
   finals = {}
   for split in FINALS:
     finals[split] = results.final(ctx.run_dir, split, best)
   summary = {
     "recipe": ctx.settings.recipe,
+    "base": base,
     "rounds": rows,
     "best_round": best,
     **finals,

@@ -34,6 +34,7 @@ MEANS = {"prefer.length_normalized": True}  # as in the papers of these losses
 
 FULL = {
   **CLAIMS,
+  "prompting_only": {"opening": (), "each_round": (), "rounds": 0},
   "cot_over_plain": {"pair.policy": "cot_over_plain"},
   "right_cot_over_wrong_plain": {"pair.policy": "both"},
   "pairs_on_the_plain_prompt": {"pair.style": "plain"},

@@ -36,6 +36,7 @@ CLAIMS = {
 
 FULL = {
   **CLAIMS,
+  "prompting_only": {"opening": ()},
   "unified": {"socratic.mode": "unified", "evaluate.max_new_tokens": 160},
   "gold_questions": {"socratic.questions": "gold"},
   "gold_annotation": {"demonstrate.source": "gold"},

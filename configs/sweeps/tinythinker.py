@@ -31,6 +31,7 @@ CLAIMS = {
 
 FULL = {
   **CLAIMS,
+  "prompting_only": {"opening": (), "each_round": (), "rounds": 0},
   **{f"iterations_{n}": {"rounds": n} for n in (1, 3, 5)},
   "reflect_on_recall": {"staged.reflect": ("recall",)},
   "reflect_on_analyze": {"staged.reflect": ("analyze",)},

@@ -45,7 +45,7 @@ def parse(
     UserError: Unknown words (exit code 2), or an invalid recipe or override (exit code 3).
   """
   _reject_absl_options(words)
-  recipe, words = _take(words, "config") if config != "none" else (None, list(words))
+  recipe, words = take(words, "config") if config != "none" else (None, list(words))
   original = _original(words, recipe, config)
   parsed = flags.FlagValues()
   for name, (default, text) in options.items():
@@ -205,8 +205,8 @@ def _unknown(error: BaseException) -> str:
   return ": ".join(line.strip() for line in message.splitlines()).replace(": Did", ": did")
 
 
-def _take(words: Sequence[str], option: str) -> tuple[str | None, list[str]]:
-  """The last value of an option, None without one, and the words without the option."""
+def take(words: Sequence[str], option: str) -> tuple[str | None, list[str]]:
+  """Returns the last value of an option, None without one, and the words without the option."""
   value: str | None = None
   rest: list[str] = []
   left = list(words)
@@ -226,7 +226,7 @@ def _take(words: Sequence[str], option: str) -> tuple[str | None, list[str]]:
 
 def _stored(words: list[str]) -> dict[str, Any]:
   """The config of a run directory."""
-  path, _ = _take(words, "workdir")
+  path, _ = take(words, "workdir")
   if path is None:
     raise errors.usage("--workdir=RUN (a run directory) or --config=RECIPE is missing")
   file = pathlib.Path(path) / "config.json"

@@ -70,7 +70,7 @@ def run(
         again = teacher.retry_failed(settings.teacher, run_dir.path, finished)
         screen.line(f"Requesting {again} failed samples again")
       result = rounds.run(ctx)
-      screen.rounds_table(result["rounds"], best=result["best_round"])
+      screen.rounds_table(result["base"] + result["rounds"], best=result["best_round"])
       screen.examples(summary.before_and_after(ctx, result["best_round"]))
   finally:
     run_dir.release()
@@ -137,6 +137,27 @@ def evaluate(settings: Settings, *, workdir: str, round: int, split: str) -> dic
     evaluation.score(ctx, out, problems, split, round_index=round_index)
     print(console.json_line({"round": round_index, "task": ctx.task.name, **out.facts}))
     return out.facts
+
+
+def evaluate_untrained(settings: Settings, *, split: str) -> dict[str, Any]:
+  """Scores the student that the settings start from, without a run directory.
+
+  Prints one line of JSON, as `evaluate`; its round is "base".
+
+  Returns:
+    The facts of the evaluation.
+  """
+  with tempfile.TemporaryDirectory() as scratch:
+    screen = console.Console(file=sys.stderr)
+    with RunContext(settings, RunDir(scratch), screen) as ctx:
+      problems = ctx.task.problems(split)
+      if not problems:
+        raise errors.usage(f"--split={split}: task {ctx.task.name} has no such questions")
+      out = ctx.run_dir.final(split)
+      evaluation.score(ctx, out, problems, split, round_index=-1)
+      facts = {name: value for name, value in out.facts.items() if name != results.MEASURED}
+  print(console.json_line({"round": "base", "task": ctx.task.name, **facts}))
+  return facts
 
 
 def sample(

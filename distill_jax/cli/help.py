@@ -63,8 +63,11 @@ accuracy and its 95% Wilson interval as one line of JSON.
   distill-jax evaluate --workdir=runs/quickstart
   distill-jax evaluate --workdir=runs/quickstart --round=0 --split=validation
   distill-jax evaluate --workdir=runs/quickstart --config.world.steps_max=3 --split=test
+  distill-jax evaluate --student=FOLDER_OR_HUB_NAME --config.task.name=svamp \
+    --config.task.path=SVAMP_DIR --config.cot.shots=3
 
-The config is the run's own; overrides change the task or the decoding.""",
+The config is the run's own; overrides change the task or the decoding. With --student, a pretrained
+student is scored as it is, without a run directory.""",
   "sample": """Answers questions with a run's student and prints one JSON object per line.
 
   distill-jax sample --workdir=runs/quickstart --question="QUESTION"
@@ -169,6 +172,7 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # command -> {name: (default
   },
   "evaluate": {
     "workdir": WORKDIR,
+    "student": ("", "instead of --workdir: a Hugging Face directory or hub name, without training"),
     "round": ROUND,
     "split": ("test", "validation, test or out_of_domain"),
   },

@@ -42,12 +42,22 @@ def run(words: Sequence[str]) -> int:
 
 def evaluate(words: Sequence[str]) -> int:
   """Scores a student on a split."""
+  untrained, _ = args.take(words, "student")
+  if untrained is not None:
+    words = ["--config=base", f"--config.student.init={untrained}", *words]
   config, options, rest = args.parse(words, OPTIONS["evaluate"], config="run")
   _reject_extra(rest)
   from distill_jax.cli import commands
   from distill_jax.config.read import read_settings
 
-  commands.evaluate(read_settings(_required(config), teacher=False), **options)
+  settings = read_settings(_required(config), teacher=False)
+  if not options["student"]:
+    del options["student"]
+    commands.evaluate(settings, **options)
+  elif options["workdir"] or options["round"] != -1:
+    raise errors.usage("--student is scored without a run: leave --workdir and --round out")
+  else:
+    commands.evaluate_untrained(settings, split=options["split"])
   return 0
 
 

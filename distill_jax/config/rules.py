@@ -40,8 +40,10 @@ def _check_plan(s: Settings) -> None:
     if "prefer" in phases and "train" in phases[phases.index("pair") : phases.index("prefer")]:
       allowed = "a plan without train between pair and prefer: pairs hold reference log-probs"
       raise errors.config(field, phases, allowed)
-  if not set(plan.TRAINERS) & set(s.opening):
-    raise errors.config("opening", s.opening, "a plan with train (or pair and prefer) in it")
+  prompting_only = not s.opening and not s.rounds  # the untrained student is scored
+  if not prompting_only and not set(plan.TRAINERS) & set(s.opening):
+    allowed = "a plan with train (or pair and prefer) in it, or empty with rounds=0: no training"
+    raise errors.config("opening", s.opening, allowed)
   if "train" in s.opening and not set(plan.WRITERS) & set(s.opening[: s.opening.index("train")]):
     allowed = f"a plan with one of {', '.join(plan.WRITERS)} before train"
     raise errors.config("opening", s.opening, allowed)

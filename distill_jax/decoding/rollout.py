@@ -75,8 +75,8 @@ def sample(
   eos: tuple[int, ...],
   pad: int,
   has_stopped: Callable[[list[int]], bool] | None = None,
-  on_dispatch: Callable[[], None] | None = None,
-  on_progress: Callable[[Sampled, Progress], None] | None = None,
+  on_dispatch: Callable[[], object] = lambda: None,
+  on_progress: Callable[[Sampled, Progress], object] = lambda out, progress: None,
 ) -> Sampled:
   """Continues prompt n by len(keys[n]) rows, which share one prefill.
 
@@ -95,8 +95,7 @@ def sample(
     pad: The padding token.
     has_stopped: (tokens) -> whether a row that has not ended may stop here. It is called every
       STOP_INTERVAL iterations, so a row may reach beyond the point where it first holds.
-    on_dispatch: Called whenever all device programs have been called, and thus compiled, at least
-      once.
+    on_dispatch: Called when all device programs have been called, and thus compiled.
     on_progress: Called every REPORT_INTERVAL iterations, or more often, with the result so far.
 
   Returns:
@@ -125,24 +124,17 @@ def sample(
       state, running = decode_loop.decode(
         config, params, state, row_of >= 0, settings, np.int32(wanted), iterations, eos=eos
       )
-      if on_dispatch is not None:
-        on_dispatch()
-      lengths = np.where(row_of >= 0, np.asarray(state.samples.lengths), 0)
+      on_dispatch()
       done = _collect(out, row_of, np.asarray(running), state.samples, has_stopped)
-      if on_progress is not None:
-        new, busy = int((lengths - sampled).sum()), int((row_of >= 0).sum())
-        on_progress(out, Progress(done, new, busy, left))
-      sampled = np.where(row_of >= 0, lengths, 0)
+      before, sampled = sampled, np.where(row_of >= 0, np.asarray(state.samples.lengths), 0)
+      on_progress(out, _progress(out, done, row_of, before, sampled, left))
       continue
     if not waiting:
       read = [unread.popleft() for _ in range(min(sizes.prompts, len(unread)))]
       tokens, lengths = _pad_prompts([prompts[n] for n in read], sizes.prompts, bucket, pad)
       prefilled = decode_loop.prefill(config, params, tokens, lengths)
-      waiting.extend(
-        (index, row)
-        for index, n in enumerate(read)
-        for row in range(first_row[n], first_row[n + 1])
-      )
+      for index, n in enumerate(read):
+        waiting.extend((index, row) for row in range(first_row[n], first_row[n + 1]))
       if state is None:
         state = decode_loop.empty_state(prefilled, count=sizes.rows, max_new_tokens=max_new_tokens)
     starting = [waiting.popleft() for _ in range(min(sizes.refill, len(vacant), len(waiting)))]
@@ -150,6 +142,19 @@ def sample(
     row_of[vacant[: len(starting)]] = [row for _, row in starting]
     left -= len(starting)
   return out
+
+
+def _progress(
+  out: Sampled,
+  done: list[int],
+  row_of: np.ndarray,
+  before: np.ndarray,
+  sampled: np.ndarray,
+  waiting: int,
+) -> Progress:
+  """Returns the progress; `before` and `sampled` are the tokens of the rows that run, two times."""
+  tokens = out.lengths[done].sum() + sampled.sum() - before.sum()
+  return Progress(done, int(tokens), int((row_of >= 0).sum()), waiting)
 
 
 def _padding_only(rows: int, max_new_tokens: int, pad: int) -> Sampled:

@@ -85,15 +85,41 @@ def sample_tokens(
 
   def draw(shifted: jax.Array) -> jax.Array:
     probs = filter_probs(jax.nn.softmax(shifted / settings.temperature, axis=-1), settings)
-    cumulative = jnp.cumsum(probs, axis=-1)
-    # A parallel sum can rise where nothing is added, so being above is not enough.
-    above = (cumulative > uniform_R[:, None] * cumulative[:, -1:]) & (probs > 0)
-    last = jnp.max(jnp.where(probs > 0, jnp.arange(probs.shape[-1])[None, :], 0), axis=-1)
-    return jnp.where(jnp.any(above, axis=-1), _first(above), last)
+    return _invert(probs, uniform_R)
 
   token_R = jax.lax.cond(settings.temperature > 0, draw, lambda x: _first(x == 0), shifted_RV)
   chosen_R = jnp.take_along_axis(shifted_RV, token_R[:, None], axis=-1)[:, 0]
   return token_R, chosen_R - jnp.log(jnp.sum(jnp.exp(shifted_RV), axis=-1))
+
+
+BLOCK = 256  # tokens whose probabilities are added up before the block of a draw is known
+
+
+def _invert(probs_RV: jax.Array, uniform_R: jax.Array) -> jax.Array:
+  """Returns the first token whose cumulative probability is above a share of the total.
+
+  The sum over whole blocks finds the block, the sum within it the token: a sum over the vocabulary
+  of a pretrained student costs as much as its layers.
+  """
+  pad = -probs_RV.shape[-1] % BLOCK
+  blocks_RNB = jnp.pad(probs_RV, ((0, 0), (0, pad))).reshape(len(probs_RV), -1, BLOCK)
+  ends_RN = jnp.cumsum(jnp.sum(blocks_RNB, axis=-1), axis=-1)
+  wanted_R1 = uniform_R[:, None] * ends_RN[:, -1:]
+  # A parallel sum can rise where nothing is added, so being above is not enough.
+  block_R1 = _first_or_last(ends_RN > wanted_R1, jnp.any(blocks_RNB > 0, axis=-1))[:, None]
+  before_R1 = jnp.where(
+    block_R1 > 0, jnp.take_along_axis(ends_RN, jnp.maximum(block_R1 - 1, 0), axis=-1), 0.0
+  )
+  probs_RB = jnp.take_along_axis(blocks_RNB, block_R1[:, :, None], axis=1)[:, 0]
+  above_RB = before_R1 + jnp.cumsum(probs_RB, axis=-1) > wanted_R1
+  return block_R1[:, 0] * BLOCK + _first_or_last(above_RB, probs_RB > 0)
+
+
+def _first_or_last(above_RV: jax.Array, possible_RV: jax.Array) -> jax.Array:
+  """Returns the first index that is above and possible; the last possible one if none is."""
+  both_RV = above_RV & possible_RV
+  last_R = jnp.max(jnp.where(possible_RV, jnp.arange(both_RV.shape[-1])[None, :], 0), axis=-1)
+  return jnp.where(jnp.any(both_RV, axis=-1), _first(both_RV), last_R)
 
 
 def _first(is_RV: jax.Array) -> jax.Array:

@@ -29,7 +29,11 @@ def measured(
     "round": round_index,
     "weights": results.weights(ctx.run_dir, round_index),
     "data": resume.digest(problems),
-    "evaluate": dataclasses.asdict(ctx.settings.evaluate),
+    "evaluate": {
+      name: value
+      for name, value in dataclasses.asdict(ctx.settings.evaluate).items()
+      if name not in ("base", "base_shots")  # they say what else is scored
+    },
   }
 
 
@@ -76,7 +80,7 @@ def score(
     out,
     [exam.ExamItem(p, style) for p in problems],
     round_index=round_index,
-    label=f"round {round_index} {split}",
+    label=f"base {split}" if round_index < 0 else f"round {round_index} {split}",
     samples=settings.num_votes,
     temperature=settings.temperature if settings.num_votes > 1 else 0.0,
     max_new_tokens=settings.max_new_tokens,

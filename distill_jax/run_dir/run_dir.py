@@ -9,6 +9,7 @@
             round_02/1_feedback/        a phase: round 2, second in its plan (counted from 0)
               rationales.jsonl          records, one per line
               manifest.json             written last: facts, size and SHA-256 of each file
+            untrained/zero_shot/        scores of a pretrained student before training
             final/test/                 a phase after the last round
 
 Files are written under a temporary name, fsynced and renamed. Lines are appended and fsynced. When
@@ -242,12 +243,19 @@ class RunDir:
       round_name, position = path.parent.name.removeprefix("round_"), path.name.partition("_")[0]
       if round_name.isdigit() and position.isdigit() and path.is_dir():
         by_round.append((int(round_name), int(position), path))
-    finals = sorted(path for path in self.path.glob("final/*") if path.is_dir())
-    return [PhaseDir(path) for path in [*(path for *_, path in sorted(by_round)), *finals]]
+    before, after = (
+      sorted(path for path in self.path.glob(f"{name}/*") if path.is_dir())
+      for name in ("untrained", "final")
+    )
+    return [PhaseDir(p) for p in [*before, *(path for *_, path in sorted(by_round)), *after]]
 
   def phase(self, round_index: int, position: int, name: str) -> PhaseDir:
     """Returns the directory of the phase at a position (from 0) of a round's plan."""
     return PhaseDir(self.path / f"round_{round_index:02}" / f"{position}_{name}")
+
+  def untrained(self, shots: int) -> PhaseDir:
+    """Returns the directory of the scores before training, with so many worked examples."""
+    return PhaseDir(self.path / "untrained" / (f"{shots}_shot" if shots else "zero_shot"))
 
   def final(self, name: str) -> PhaseDir:
     """Returns the directory of a phase after the last round."""

@@ -4,6 +4,7 @@ All of it is derived from the config and the run directory. Costly parts (teache
 student, weights) are created on first use.
 """
 
+import copy
 import dataclasses
 import functools
 import pathlib
@@ -51,6 +52,9 @@ class RunContext:
       raise errors.config(
         "cot.shots", settings.cot.shots, f"at most {len(self.task.shots)} for {self.task.name}"
       )
+    if settings.evaluate.base_shots > len(self.task.shots):
+      allowed = f"at most {len(self.task.shots)} for {self.task.name}"
+      raise errors.config("evaluate.base_shots", settings.evaluate.base_shots, allowed)
     self._shots = self.task.shots[: settings.cot.shots]
     # student -> (directory the weights come from, None for the base; the last weights loaded)
     self._params: dict[str, tuple[pathlib.Path | None, Params]] = {}
@@ -184,6 +188,16 @@ class RunContext:
     if self._later_task is not self.task:
       splits["cross"] = self._later_task.problems("test")
     return {name: problems for name, problems in splits.items() if problems}
+
+  def with_shots(self, count: int) -> "RunContext":
+    """Returns this context with another number of worked examples in its prompts.
+
+    It shares the student and the weights; it is not to be closed.
+    """
+    _ = self.student
+    other = copy.copy(self)
+    other._shots = self.task.shots[:count]
+    return other
 
   def prompt(self, problem: records.Problem, style: str = "") -> records.Prompt:
     """Returns the student's first prompt for a question, in one of the format's styles."""

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from distill_jax import errors, records, students
-from distill_jax.console import Console
+from distill_jax.console import Console, ProgressBar
 from distill_jax.data.batches import Corpus
 from distill_jax.learning import objectives, optim, step
 from distill_jax.machine import checkpoint
@@ -108,18 +108,39 @@ def fit(
   initial_params = functools.partial(ctx.initial_params, round_index, name, phase)
   state, log = restore_or_init(ctx, label, log, store, train_step, initial_params)
   out.write(METRICS, others + log)
+  with ctx.console.progress(label, steps, "steps") as bar:
+    state = run_steps(
+      ctx, out, corpus, name=name, train=train, train_step=train_step, state=state, steps=steps,
+      log=log, store=store, bar=bar,
+    )  # fmt: skip
+  weights.save(steps, state.params)
+  return Fitted(steps, log, digest(state.params))
+
+
+def run_steps(
+  ctx: RunContext,
+  out: PhaseDir,
+  corpus: Corpus,
+  *,
+  name: str,
+  train: Train,
+  train_step: TrainStep,
+  state: step.TrainState,
+  steps: int,
+  log: list[records.Metrics],
+  store: checkpoint.Checkpoints,
+  bar: ProgressBar,
+) -> step.TrainState:
+  """Takes the steps that are left; see `fit`. Adds rows to `log` and returns the last state."""
+  student = ctx.student
   window: list[dict[str, Any]] = []
   saved_at = time.monotonic()
-  with (
-    ctx.console.progress(label, steps, "steps") as bar,
-    stop_request.watch() as stop,
-    jax.set_mesh(mesh),
-  ):
+  with stop_request.watch() as stop, jax.set_mesh(student.mesh):
     bar.update(int(state.step))
     for n in range(int(state.step), steps):
       arrays = corpus.batch(n)
       with announce_first_call(ctx.console, train_step, arrays):
-        state, metrics = train_step.update(state, put_batch(arrays, mesh), student.frozen)
+        state, metrics = train_step.update(state, put_batch(arrays, student.mesh), student.frozen)
       if window:  # at most one step is computed while the next is prepared
         jax.block_until_ready(window[-1])
         bar.update(n, **facts_of(log))
@@ -140,8 +161,7 @@ def fit(
         saved_at = time.monotonic()
       if not last and stop.made:
         raise KeyboardInterrupt
-  weights.save(steps, state.params)
-  return Fitted(steps, log, digest(state.params))
+  return state
 
 
 def facts_of(log: Sequence[records.Metrics]) -> dict[str, float]:
