@@ -93,6 +93,8 @@ def _check_format(s: Settings) -> None:
 def _check_styles(s: Settings) -> None:
   styles, several = s.exam.styles, s.format == "instruct"
   known = STYLES if several else ("",)
+  if "exam" not in s.opening + s.each_round:
+    return
   if not styles or len(set(styles)) < len(styles) or set(styles) - set(known):
     allowed = "one or both of cot, plain" if several else f"('',): format {s.format} has one style"
     raise errors.config("exam.styles", styles, allowed)

@@ -12,7 +12,7 @@ from types import TracebackType
 from distill_jax import errors, records
 from distill_jax.console import ProgressBar
 from distill_jax.run_dir.phase_dir import PhaseDir
-from distill_jax.runtime.student import Completion
+from distill_jax.runtime.completions import Completion
 
 PARTIAL = "partial.jsonl"  # in the phase's directory, until its attempts are written
 STORE_SECONDS = 120.0  # between two writes
@@ -20,7 +20,7 @@ RATE_SECONDS = 30.0  # over which tokens per second are measured
 
 
 class Journal:
-  """Follows `Student.generate` (see `student.Watcher`); knows what a killed process has stored.
+  """Follows `Student.generate` (see `completions.Watcher`); knows what a killed process has stored.
 
   Use it as a context manager: leaving it by an exception stores what is not stored yet.
   """
@@ -53,11 +53,11 @@ class Journal:
         self.store()
 
   def known(self, name: str) -> Completion | None:
-    """See student.Watcher."""
+    """See completions.Watcher."""
     return self._known.get(name)
 
   def begin(self, waiting: int) -> None:
-    """See student.Watcher."""
+    """See completions.Watcher."""
     self._rows, self._done = waiting, 0
     self._since, self._tokens = self._clock(), 0
 

@@ -12,7 +12,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,6 +23,7 @@ from distill_jax.data.tokenizer import Tokenizer
 from distill_jax.decoding import rollout, sampling
 from distill_jax.machine import hf_read
 from distill_jax.runtime import base_model
+from distill_jax.runtime.completions import Completion, Watcher
 from distill_jax.settings import Settings
 from distill_jax.students import sharding, t5, trainable
 
@@ -41,31 +42,6 @@ CPU_ROWS = 32
 
 # Tokens that contain any stop text that is new since the last check.
 TAIL = 2 * rollout.STOP_INTERVAL
-
-
-class Completion(NamedTuple):
-  """What a student wrote after a prompt."""
-
-  text: str
-  finish: str  # stop | length
-  tokens: int
-  logprob: float  # nats, summed over the tokens
-
-
-class Watcher(Protocol):
-  """Follows a call of `Student.generate`, and may know completions of an earlier call."""
-
-  def known(self, name: str) -> Completion | None:
-    """Returns the completion of the request with this name, if it has been stored."""
-    ...
-
-  def begin(self, waiting: int) -> None:
-    """Is called with the number of rows that are not known, before they are decoded."""
-    ...
-
-  def progress(self, new: dict[str, Completion], tokens: int, running: int, waiting: int) -> None:
-    """Is called regularly with new completions and tokens, and how many rows run and wait."""
-    ...
 
 
 class Student:
