@@ -62,12 +62,7 @@ FULL = {
     "each_round": (),
     "train.losses.triplet": 0.0,
   },
-  "prompting_only": {
-    "rounds": 0,
-    "opening": (),
-    "each_round": (),
-    "train.losses.triplet": 0.0,
-  },
+  "prompting_only": {"rounds": 0, "opening": (), "each_round": (), "train.losses.triplet": 0.0},
   "star": {
     "opening": ("exam", "rationalize", "train"),
     "each_round": ("exam", "rationalize", "train"),
