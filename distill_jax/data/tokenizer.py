@@ -1,8 +1,10 @@
 """Text to token ids and back. A tokenizer is a Hugging Face directory."""
 
+import datetime
 import json
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Iterable, Sequence
 
@@ -16,8 +18,17 @@ import transformers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 PAD, END = "<pad>", "<end>"
+# Today's date in a template; in JSON a quotation mark is escaped.
+_TODAY = re.compile(
+  r"""strftime_now\(\s{0,9}(?P<quote>\\?"|')(?P<format>[^"'\\\n]{1,99})(?P=quote)\s{0,9}\)"""
+)
+SENTENCEPIECE = ("tokenizer.model", "spiece.model")
+CONVERT = (
+  'convert it where sentencepiece is installed: python -c "import transformers as t; '
+  "t.AutoTokenizer.from_pretrained('FROM').save_pretrained('TO')\", and copy what is in TO to FROM"
+)
 # Files that hold the vocabulary of a tokenizer.
-VOCABULARIES = ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model")
+VOCABULARIES = ("tokenizer.json", "vocab.json", *SENTENCEPIECE)
 PLAIN_MARK = "{#- distill_jax: plain prompt -#}"  # begins the template of a plain student's export
 
 
@@ -79,11 +90,12 @@ def copy(
     max_vocab: Vocabulary size of the model.
 
   Raises:
-    errors.UserError: There is no tokenizer, it cannot be used, or it has ids of `max_vocab` or
-      more, which the model does not have.
+    errors.UserError: There is no tokenizer, it cannot be used, or a text can have ids of
+      `max_vocab` or more, which the model does not have.
   """
   files = [source / name for name in names if (source / name).is_file()]
-  if not any(file.name in VOCABULARIES for file in files):
+  found = [file.name for file in files if file.name in VOCABULARIES]
+  if not found:
     raise errors.data(f"{source} holds no tokenizer; put tokenizer.json and its settings there")
   part = path.with_name(path.name + ".part")
   shutil.rmtree(part, ignore_errors=True)
@@ -95,13 +107,36 @@ def copy(
       raise errors.data(f"{file} cannot be copied to {part} ({error.strerror or error})") from None
   class_fields = {k: model[k] for k in ("model_type", "tokenizer_class") if k in model}
   (part / "config.json").write_text(json.dumps(class_fields), encoding="utf-8")
-  copied = Tokenizer(part, shown_as=source)
-  if copied.vocab > max_vocab:
+  _state_date(part)
+  try:
+    copied = Tokenizer(part, max_vocab=max_vocab, shown_as=source)
+  except errors.UserError:
+    if all(name in SENTENCEPIECE for name in found):
+      raise errors.data(
+        f"{source} holds a tokenizer of SentencePiece ({found[0]}) but no tokenizer.json; {CONVERT}"
+      ) from None
+    raise
+  if reached := copied.beyond(max_vocab):
+    token, number = max(reached.items(), key=lambda item: item[1])
     raise errors.data(
-      f"{source}: the tokenizer has ids up to {copied.vocab - 1}, but the model has only"
+      f"{source}: the tokenizer has ids up to {number} ({token!r}), but the model has only"
       f" {max_vocab} tokens; they do not belong together"
     )
   _publish(part, path)
+
+
+def _state_date(part: pathlib.Path) -> None:
+  """Makes a chat template state today's date for good, so a restart later has the same prompts."""
+  for file in (part / "chat_template.jinja", part / "tokenizer_config.json"):
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    stated = _TODAY.sub(_today, text)
+    if stated != text:
+      file.write_text(stated, encoding="utf-8")
+
+
+def _today(match: re.Match) -> str:
+  """Today's date as a string of a template."""
+  return f"'{datetime.date.today().strftime(match['format'])}'"
 
 
 def _publish(part: pathlib.Path, path: pathlib.Path) -> None:
@@ -118,7 +153,7 @@ class Tokenizer:
 
   Attributes:
     end: Id of the end token.
-    pad: Id of the padding token; the end token's if there is none.
+    pad: Id of the padding token; the end token's if there is none, or none that the model has.
     vocab: Largest id plus 1.
     prefix_ids: Ids that the tokenizer itself puts before a text, e.g. a start token (Llama).
     suffix_ids: Ids that it puts after a text, e.g. an end token (T5).
@@ -126,8 +161,19 @@ class Tokenizer:
       plain prompt of an exported student.
   """
 
-  def __init__(self, path: str | pathlib.Path, *, shown_as: str | pathlib.Path | None = None):
-    """Loads the tokenizer at `path`; errors name `shown_as` instead if it is given.
+  def __init__(
+    self,
+    path: str | pathlib.Path,
+    *,
+    max_vocab: int | None = None,
+    shown_as: str | pathlib.Path | None = None,
+  ):
+    """Loads a tokenizer.
+
+    Args:
+      path: Its directory.
+      max_vocab: Vocabulary size of the model; special tokens beyond it are not used.
+      shown_as: What errors name instead of `path`.
 
     Raises:
       errors.UserError: No tokenizer can be loaded, it has no end token, or one of its special
@@ -153,6 +199,8 @@ class Tokenizer:
       template = template.get("default")
     is_chat = isinstance(template, str) and not template.startswith(PLAIN_MARK)
     self.chat_template: str = str(template) if is_chat else ""
+    if max_vocab is not None and self.pad >= max_vocab:
+      self.pad = self.end
     self.vocab = max(self._fast.get_vocab().values()) + 1  # ids may have gaps
     bare, framed = self._encode_plain("a"), self._fast.encode("a")
     starts = [n for n in range(len(framed)) if framed[n : n + len(bare)] == bare]
@@ -173,6 +221,17 @@ class Tokenizer:
         f"{shown_as}: the special token {ambiguous[0]!r} is a letter of ordinary text, too, and"
         " cannot be told from it; rename that token in the tokenizer's files"
       )
+
+  def beyond(self, limit: int) -> dict[str, int]:
+    """Tokens with ids of `limit` or more that a text or a frame can give, by their text.
+
+    Special tokens are not among them: they stay plain text wherever a text has them.
+    """
+    framed = {self.end, self.pad, *self.prefix_ids, *self.suffix_ids}
+    vocabulary = self._fast.get_vocab().items()
+    return {
+      token: n for token, n in vocabulary if n >= limit and (n not in self._special or n in framed)
+    }
 
   def encode(self, text: str) -> list[int]:
     """Ids of a text, without any token added. Lone surrogates become question marks."""

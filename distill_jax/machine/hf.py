@@ -28,9 +28,9 @@ TOKENIZER = (
   *("vocab.json", "merges.txt", "tokenizer.model", "spiece.model", TEMPLATE),
 )
 CONVERT = (
-  'convert it where torch is installed: python -c "import transformers; '
-  "transformers.AutoModelForCausalLM.from_pretrained('FROM').save_pretrained('TO')\" "
-  "(AutoModelForSeq2SeqLM for T5), and use TO"
+  'convert it where torch is installed: python -c "import transformers as t; '
+  "[x.from_pretrained('FROM').save_pretrained('TO') for x in "
+  '(t.AutoModelForCausalLM, t.AutoTokenizer)]" (AutoModelForSeq2SeqLM for T5), and use TO'
 )
 # Fields of config.json in all families: numbers of layers, and dimensions of tensors.
 _LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "num_decoder_layers")
@@ -181,9 +181,7 @@ def _weight_files(path: pathlib.Path) -> list[pathlib.Path]:
   if (path / WEIGHTS).exists():
     return [path / WEIGHTS]
   if not (path / INDEX).exists():
-    pickled = sorted(f.name for f in path.glob("pytorch_model*.bin"))
-    only = f"only {pickled[0]}, a pickle, which can run code; " if pickled else ""
-    raise errors.data(f"{path} has no {WEIGHTS}: {only}{CONVERT}")
+    raise errors.data(f"{path} has no {WEIGHTS}: {_other_weights(path)}")
   names = _read_json(path / INDEX).get("weight_map")
   if not isinstance(names, dict) or not names or not all(map(_is_file_name, names.values())):
     raise errors.data(
@@ -194,6 +192,21 @@ def _weight_files(path: pathlib.Path) -> list[pathlib.Path]:
   if missing:
     raise errors.data(f"{path} lacks {shorten(missing)}, listed in {INDEX}; download it again")
   return files
+
+
+def _other_weights(path: pathlib.Path) -> str:
+  """What a directory holds instead of safetensors of a whole model, and what to do."""
+  if found := sorted(f.name for f in path.glob("*.bin") if f.stem != "training_args"):
+    return f"only {found[0]}, a pickle, which can run code; {CONVERT}"
+  if (path / "adapter_config.json").exists():
+    return (
+      "only an adapter (PEFT); merge it where peft and torch are installed: "
+      'python -c "import peft; peft.AutoPeftModelForCausalLM.from_pretrained('
+      "'FROM').merge_and_unload().save_pretrained('TO')\", copy the tokenizer to TO, and use TO"
+    )
+  if found := sorted(f.name for f in path.glob("*.gguf")):
+    return f"only {found[0]}; {CONVERT} (with gguf_file='{found[0]}' in both calls)"
+  return CONVERT
 
 
 def _is_file_name(value: object) -> bool:

@@ -31,7 +31,13 @@ Path = str | os.PathLike[str]
 
 
 def load(
-  directory: Path, tensors: Iterable[hf.Tensor], *, spare: str, prefix: str, like: Any
+  directory: Path,
+  tensors: Iterable[hf.Tensor],
+  *,
+  spare: str,
+  prefix: str,
+  like: Any,
+  ties: Sequence[str] = (),
 ) -> Any:
   """Loads the parameters in a directory.
 
@@ -41,6 +47,7 @@ def load(
     spare: Regular expression for names of stored tensors to ignore.
     prefix: Prefix of the names that a directory may or may not have.
     like: Pytree of arrays or jax.ShapeDtypeStruct with shardings.
+    ties: Names of one tensor; a directory may hold it under any of them.
 
   Returns:
     A pytree with the structure, types and shardings of `like`.
@@ -50,7 +57,7 @@ def load(
       any weights are read.
   """
   tensors = list(tensors)
-  stored = match(directory, tensors, spare=spare, prefix=prefix)
+  stored = match(directory, tensors, spare=spare, prefix=prefix, ties=ties)
   by_path: dict[tuple[str, ...], list[hf.Tensor]] = collections.defaultdict(list)
   for tensor in tensors:
     by_path[tensor.path].append(tensor)
@@ -63,7 +70,12 @@ def load(
 
 
 def match(
-  directory: Path, tensors: Iterable[hf.Tensor], *, spare: str, prefix: str
+  directory: Path,
+  tensors: Iterable[hf.Tensor],
+  *,
+  spare: str,
+  prefix: str,
+  ties: Sequence[str] = (),
 ) -> dict[str, hf_file.Entry]:
   """Returns where each of `tensors` is stored, by name, without reading weights.
 
@@ -77,10 +89,10 @@ def match(
     return bool(re.fullmatch(spare, name) or re.fullmatch(spare, prefix + name))
 
   *_, files = hf.describe(directory)
-  found: dict[str, list[tuple[str, hf_file.Entry]]] = collections.defaultdict(list)  # by bare name
-  for file in files:
-    for name, entry in hf_file.entries(file).items():
-      found[bare(name)].append((name, entry))
+  found = _find(files, prefix)
+  if ties and bare(ties[0]) not in found:  # under another of its names
+    others = [found[bare(name)] for name in ties[1:] if bare(name) in found]
+    found |= {bare(ties[0]): others[0]} if others else {}
   expected = {tensor.name: tensor for tensor in tensors}
   known = {bare(name) for name in expected}
   stored = {name: found[bare(name)][0][1] for name in expected if bare(name) in found}
@@ -111,6 +123,50 @@ def match(
       f"{where} {'; '.join(messages)}; weights and config.json must belong to the same model"
     )
   return stored
+
+
+def _find(files: Iterable[pathlib.Path], prefix: str) -> dict[str, list[tuple[str, hf_file.Entry]]]:
+  """{name without the prefix: (name, where it is stored) of each tensor with that name}."""
+  found: dict[str, list[tuple[str, hf_file.Entry]]] = collections.defaultdict(list)
+  for file in files:
+    for name, entry in hf_file.entries(file).items():
+      found[name.removeprefix(prefix)].append((name, entry))
+  return dict(found)
+
+
+def unequal(directory: Path, ties: Sequence[str], *, prefix: str) -> tuple[str, str] | None:
+  """Returns the names of two tensors that should be the same one, but have other numbers.
+
+  Args:
+    directory: The directory.
+    ties: Names of one tensor; None, one or several of them are stored.
+    prefix: See `load`.
+
+  Raises:
+    UserError: A file cannot be read.
+  """
+  *_, files = hf.describe(directory)
+  found = _find(files, prefix)
+  copies = [copy for name in ties for copy in found.get(name.removeprefix(prefix), [])]
+  for name, entry in copies[1:]:
+    first = copies[0][1]
+    if entry.shape != first.shape or not _same_numbers(first, entry):
+      return copies[0][0], name
+  return None
+
+
+def _same_numbers(one: hf_file.Entry, other: hf_file.Entry) -> bool:
+  """Whether two tensors of one shape have the same numbers, whatever their types."""
+  if not {one.kind, other.kind} <= set(hf_file.FLOATS):
+    return False  # `match` rejects these types
+  # A block of the wider type is at most one block of the other.
+  wide, narrow = sorted((one, other), key=lambda x: -hf_file.FLOATS[x.kind].itemsize)
+  box = [(0, size) for size in one.shape]
+  for part, block in hf_file.blocks(wide, wide.shape, box):
+    for _, same in hf_file.blocks(narrow, narrow.shape, part):
+      if not np.array_equal(block.astype(np.float64), same.astype(np.float64)):
+        return False
+  return True
 
 
 def _load_array(

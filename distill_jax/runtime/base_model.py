@@ -112,8 +112,14 @@ def _copy_config(source: pathlib.Path, copy_dir: pathlib.Path) -> None:
   family = families.of(fields.get("model_type"))
   config = family.read(fields)
   _end_tokens(fields, generation, config.vocab)
+  if untied := _untie(source, fields, family, config):
+    fields, config = untied, family.read(untied)
   stored = hf_read.match(
-    source, family.tensors(config), spare=family.spare(config), prefix=family.PREFIX
+    source,
+    family.tensors(config),
+    spare=family.spare(config),
+    prefix=family.PREFIX,
+    ties=family.ties(config),
   )
   part = copy_dir.with_name("base.part")
   for path in (part, copy_dir):
@@ -127,6 +133,30 @@ def _copy_config(source: pathlib.Path, copy_dir: pathlib.Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.rename(copy_dir)
+
+
+def _untie(
+  source: pathlib.Path, fields: dict[str, Any], family: Any, config: Any
+) -> dict[str, Any] | None:
+  """Returns the fields with an untied head if the file has a head of its own.
+
+  config.json may say that the head is the embedding, although training changed one of them. As in
+  transformers 5, what is stored counts.
+
+  Raises:
+    UserError: The family cannot have what is stored.
+  """
+  copies = hf_read.unequal(source, family.ties(config), prefix=family.PREFIX)
+  if copies is None:
+    return None
+  untied = fields | {"tie_word_embeddings": False}
+  head = family.ties(config)[-1]
+  if students.of(config) is not students.decoder or copies[1] != head:
+    raise errors.data(
+      f"{source}: {copies[0]} and {copies[1]} differ, but are the same tensor according to"
+      f" {hf.CONFIG}; correct {hf.CONFIG}, or save the model again"
+    )
+  return untied
 
 
 def _read_copied(file: pathlib.Path) -> Any:

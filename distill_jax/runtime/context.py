@@ -148,7 +148,8 @@ class RunContext:
         path=path,
       )
     self.run_dir.seal()
-    opened = tokenizer.Tokenizer(path)
+    scratch = self.settings.student.init == base_model.SCRATCH
+    opened = tokenizer.Tokenizer(path, max_vocab=None if scratch else self.base.config.vocab)
     decoded = opened.decode(opened.encode(CALCULATOR_MARKS))
     if self.settings.socratic.calculator and CALCULATOR_MARKS not in decoded:
       allowed = f"False: this student's tokenizer turns {CALCULATOR_MARKS} into {decoded!r}"

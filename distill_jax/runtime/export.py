@@ -121,6 +121,7 @@ def verify(ctx: RunContext, out: str) -> float:
     out,
     family.tensors(config),
     spare=family.spare(config),
+    ties=family.ties(config),
     prefix=family.PREFIX,
     like=student.abstract_base_params(students.of(config).shapes(config)),
   )

@@ -126,6 +126,7 @@ class Student:
       base_model.weights_dir(self._settings, self.base),
       family.tensors(self.config),
       spare=family.spare(self.config),
+      ties=family.ties(self.config),
       prefix=family.PREFIX,
       like=abstract,
     )

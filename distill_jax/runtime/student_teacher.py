@@ -164,5 +164,5 @@ def _open_student(run: Run, settings: Teacher, source: pathlib.Path, name: str) 
     files = base_model.weights_dir(student_settings, base)
     room = base.config.vocab
     tokenizer.copy(files, hf.TOKENIZER, path / "tokenizer", base.fields, max_vocab=room)
-  opened = tokenizer.Tokenizer(path / "tokenizer")
+  opened = tokenizer.Tokenizer(path / "tokenizer", max_vocab=base.config.vocab)
   return Student(student_settings, opened, base, announce=run.console.compiling)

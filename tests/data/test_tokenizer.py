@@ -1,6 +1,8 @@
 """Text survives encoding, digits are single tokens, and special tokens in text stay plain."""
 
+import datetime
 import json
+import shutil
 
 import hypothesis
 import pytest
@@ -163,3 +165,54 @@ def test_a_special_token_that_is_a_letter_is_rejected(model_directory, tmp_path)
   config.write_text(json.dumps({"eos_token": "a", "tokenizer_class": "PreTrainedTokenizerFast"}))
   with pytest.raises(errors.UserError, match="special token 'a' is a letter"):
     tokenizer.Tokenizer(model_directory)
+
+
+def add_tokens(directory, path, *tokens, **settings):
+  """Copies a tokenizer and adds tokens and settings to it."""
+  shutil.copytree(directory, path)
+  made = json.loads((path / "tokenizer.json").read_text())
+  plain = dict(single_word=False, lstrip=False, rstrip=False, normalized=False)
+  made["added_tokens"] += [{"id": n, "content": t, "special": s} | plain for n, t, s in tokens]
+  (path / "tokenizer.json").write_text(json.dumps(made))
+  config = json.loads((path / "tokenizer_config.json").read_text()) | settings
+  (path / "tokenizer_config.json").write_text(json.dumps(config))
+  return path
+
+
+def copy(source, path, vocab):
+  names = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "tokenizer.model")
+  tokenizer.copy(source, names, path, {}, max_vocab=vocab)
+  return tokenizer.Tokenizer(path, max_vocab=vocab)
+
+
+def test_special_ids_that_the_model_lacks_are_harmless_where_no_text_gives_them(
+  directory, tok, tmp_path
+):
+  image = (tok.vocab, "<image>", True)
+  opened = copy(add_tokens(directory, tmp_path / "image", image), tmp_path / "0", tok.vocab)
+  assert max(opened.encode("an <image> here")) < tok.vocab
+  padded = add_tokens(directory, tmp_path / "pad", image, pad_token="<image>")
+  assert copy(padded, tmp_path / "1", tok.vocab).pad == tok.end
+  for name, token, settings in (
+    ("plain", (tok.vocab, "<tool>", False), {}),
+    ("end", image, {"eos_token": "<image>"}),
+  ):
+    source = add_tokens(directory, tmp_path / name, token, **settings)
+    with pytest.raises(errors.UserError, match=rf"ids up to {tok.vocab} .*not belong together"):
+      copy(source, tmp_path / "2", tok.vocab)
+
+
+def test_a_date_in_a_template_is_that_of_the_copy(directory, tmp_path):
+  template = """{{ strftime_now("%Y") }}|{{ strftime_now( '%d %b' ) }}"""
+  source = add_tokens(directory, tmp_path / "dated", chat_template=template)
+  (source / "chat_template.jinja").unlink(missing_ok=True)
+  stated = copy(source, tmp_path / "copy", 400).chat_template
+  assert stated == datetime.date.today().strftime("{{ '%Y' }}|{{ '%d %b' }}")
+
+
+def test_a_sentencepiece_file_alone_is_named(tmp_path):
+  source = tmp_path / "pieces"
+  source.mkdir()
+  (source / "tokenizer.model").write_bytes(b"\x0a\x0b")
+  with pytest.raises(errors.UserError, match=r"tokenizer\.model.*no tokenizer\.json; convert"):
+    copy(source, tmp_path / "copy", 400)

@@ -181,6 +181,8 @@ def test_the_tensors_of_a_file_cover_every_parameter_exactly_once(case):
     ("gptj", "transformer.h.3.attn.masked_bias"),
     ("gpt_neo", "transformer.h.3.attn.attention.bias"),
     ("llama", "model.layers.21.self_attn.rotary_emb.inv_freq"),
+    ("llama", "model.rotary_emb.inv_freq"),
+    ("gemma3_text", "rotary_emb_local.inv_freq"),
   ],
 )
 def test_buffers_of_older_files_are_ignored(case, name):

@@ -38,6 +38,13 @@ class Family(Protocol):
     """Returns a pattern of whole names that a file may hold besides, and that are ignored."""
     ...
 
+  def ties(self, config: Any, /) -> tuple[str, ...]:
+    """Returns names of one tensor, the one that `tensors` has first; a file may hold several.
+
+    They must be equal there. () if no tensor has several names.
+    """
+    ...
+
   def scratch(self, sizes: Sizes, /) -> Any:
     """Returns a config of the given sizes.
 

@@ -135,6 +135,10 @@ class Family:
     """Returns a pattern of tensor names that are ignored."""
     return llama.spare(config)
 
+  def ties(self, config: decoder.Config) -> tuple[str, ...]:
+    """Returns the names of an embedding that is also the head; () if it is not tied."""
+    return hf_config.ties(config, llama.TOP)
+
   def scratch(self, sizes: Sizes) -> decoder.Config:
     """Returns a config of the given sizes. Raises UserError for those the family cannot have."""
     hf_config.require_even_heads(sizes)

@@ -112,6 +112,11 @@ def spare(config: decoder.Config) -> str:
   return r"(transformer\.)?h\.\d+\.attn\.(bias|masked_bias)" + tied
 
 
+def ties(config: decoder.Config) -> tuple[str, ...]:
+  """Returns the names of one tensor: the embedding that is also the head. () if it is not tied."""
+  return hf_config.ties(config, TOP)
+
+
 def scratch(sizes: Sizes) -> decoder.Config:
   """Returns a config of the given sizes. Raises UserError for those the family cannot have."""
   hf_config.require_default("rope_theta", sizes.rope_theta, 0.0, "gpt2")

@@ -23,6 +23,7 @@ ACTIVATIONS = {
   "silu": "silu",
   "swish": "silu",
 }
+LONGEST_VALUE = 200  # characters of a value in a message
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
 
 # How many leading dimensions of our weight are inputs; theirs are [out, in]. Weights that are not
@@ -102,7 +103,10 @@ class Sizes(Protocol):
 
 def unsupported(name: str, value: object, allowed: str) -> errors.UserError:
   """Returns the error for a field that a student cannot follow."""
-  return errors.data(f"config.json: {name} is {value!r}, but a student can only have {allowed}")
+  shown = repr(value)
+  if len(shown) > LONGEST_VALUE:
+    shown = f"{shown[:LONGEST_VALUE]}..."
+  return errors.data(f"config.json: {name} is {shown}, but a student can only have {allowed}")
 
 
 def require(fields: Mapping[str, Any], **allowed: Any) -> None:
@@ -309,6 +313,11 @@ def tensors(
     for n in range(config.layers)
     for name, array in shapes["blocks"].items()
   ]
+
+
+def ties(config: decoder.Config, top: Mapping[str, str]) -> tuple[str, ...]:
+  """Returns the names in a file of an embedding that is also the head; () if it is not tied."""
+  return (top["embed"], top["head"]) if config.tied else ()
 
 
 def tensor(

@@ -130,6 +130,10 @@ class Family:
     """Returns a pattern of tensor names that are ignored."""
     return spare(config)
 
+  def ties(self, config: decoder.Config) -> tuple[str, ...]:
+    """Returns the names of an embedding that is also the head; () if it is not tied."""
+    return hf_config.ties(config, TOP)
+
   def scratch(self, sizes: Sizes) -> decoder.Config:
     """Returns a config of the given sizes. Raises UserError for those the family cannot have."""
     hf_config.require_even_heads(sizes)
@@ -163,7 +167,8 @@ def sizes(config: decoder.Config) -> Fields:
 def spare(config: decoder.Config) -> str:
   """Returns a pattern for the buffers of older files, and for a tied head."""
   tied = r"|lm_head\.weight" if config.tied else ""
-  return r"(model\.)?layers\.\d+\.self_attn\.rotary_emb\.inv_freq" + tied
+  of_layer = r"(layers\.\d+\.self_attn\.)?"  # later files have one for all layers
+  return r"(model\.)?" + of_layer + r"rotary_emb(_local)?\.(original_)?inv_freq" + tied
 
 
 LLAMA = Family("llama", "LlamaForCausalLM", 10_000.0, 1e-5, biases=True, mlp_biases=True)

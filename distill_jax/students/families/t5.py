@@ -114,6 +114,12 @@ def spare(config: t5.Config) -> str:
   return other + (r"|lm_head\.weight" if config.tied else "")
 
 
+def ties(config: t5.Config) -> tuple[str, ...]:
+  """Returns the names in a file of the embedding, which both stacks share, and the tied head."""
+  embeddings = (TOP["embed"], "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+  return (*embeddings, TOP["head"]) if config.tied else embeddings
+
+
 def scratch(sizes: Sizes) -> t5.Config:
   """Returns a v1.1 config, apart from the head if it is tied.
 
