@@ -23,11 +23,9 @@ ACTIVATIONS = {
   "silu": "silu",
   "swish": "silu",
 }
-LONGEST_VALUE = 200  # characters of a value in a message
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
 
-# How many leading dimensions of our weight are inputs; theirs are [out, in]. Weights that are not
-# listed have the same layout in both.
+# How many leading dimensions of our weight are inputs, where theirs are [out, in]; else they agree.
 INPUT_DIMENSIONS = {
   "o": 2,
   "q": 1,
@@ -103,9 +101,7 @@ class Sizes(Protocol):
 
 def unsupported(name: str, value: object, allowed: str) -> errors.UserError:
   """Returns the error for a field that a student cannot follow."""
-  shown = repr(value)
-  if len(shown) > LONGEST_VALUE:
-    shown = f"{shown[:LONGEST_VALUE]}..."
+  shown = repr(value)[:200]
   return errors.data(f"config.json: {name} is {shown}, but a student can only have {allowed}")
 
 
