@@ -34,8 +34,9 @@ def get_config() -> ConfigDict:
 
   # The questions.
   c.task = ConfigDict()
-  # Built-in world or published data set. Choices: arithmetic taxonomy gsm8k svamp multiarith asdiv
-  # addsub singleeq aqua math500 csqa openbookqa arc piqa social_iqa strategyqa.
+  # Built-in world, published data set, or file (your own). Choices: arithmetic taxonomy file gsm8k
+  # svamp multiarith asdiv addsub singleeq aqua math500 csqa openbookqa arc piqa social_iqa
+  # strategyqa.
   c.task.name = "arithmetic"
   # Directory (or file) with the published data files. They may move, but not change.
   c.task.path = ""
@@ -44,6 +45,20 @@ def get_config() -> ConfigDict:
   # Validation questions; taken from train if the data set has no validation split.
   c.task.validation = 200
   c.task.test = 0  # Test questions used; 0 = all.
+  # What the answers are: auto (guessed from them) | number | choice | boolean | expression (LaTeX)
+  # | text (equal words, or one of several).
+  c.task.kind = "auto"
+
+  # Columns of the file, where their names do not tell.
+  c.task.columns = ConfigDict()
+  c.task.columns.question = ""  # The question.
+  c.task.columns.answer = ""  # The answer.
+  c.task.columns.choices = ""  # The list of options.
+  c.task.columns.rationale = ""  # A rationale for the answer.
+  c.task.columns.id = ""  # The id of the question.
+  c.task.columns.split = ""  # The split of the question: train, validation or test.
+  # MODULE:FUNCTION that judges (answer, gold) and returns a bool, instead of comparing by kind.
+  c.task.grader = ""
 
   # The arithmetic world.
   c.world = ConfigDict()
@@ -73,8 +88,8 @@ def get_config() -> ConfigDict:
   # A second task for the rounds after the opening.
   c.cross = ConfigDict()
   # Task of the rounds after the opening; empty = config.task in all rounds. Choices: empty
-  # arithmetic taxonomy gsm8k svamp multiarith asdiv addsub singleeq aqua math500 csqa openbookqa
-  # arc piqa social_iqa strategyqa.
+  # arithmetic taxonomy file gsm8k svamp multiarith asdiv addsub singleeq aqua math500 csqa
+  # openbookqa arc piqa social_iqa strategyqa.
   c.cross.name = ""
   c.cross.path = ""  # As task.path.
   c.cross.hub = ""  # As task.hub.

@@ -34,11 +34,12 @@ class Problem:
   split: str
   question: str
   gold: str
-  kind: str = "number"  # number | choice | boolean | text
+  kind: str = "number"  # number | choice | boolean | expression | text
   rationale: str = ""  # gold rationale, ending in its answer; "" if the data set has none
   choices: tuple[tuple[str, str], ...] = ()  # (label, text)
   decomposition: tuple[tuple[str, str], ...] = ()  # (sub-question, its solution), in order
   facts: tuple[str, ...] = ()  # knowledge needed to answer, if the data set provides it
+  accepted: tuple[str, ...] = ()  # further right answers, of kind text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Question:
   split: str  # train | validation | test | out_of_domain | cross
   question: str
   gold: str
-  kind: str = "number"  # number | choice | boolean | text
+  kind: str = "number"  # number | choice | boolean | expression | text
   choices: tuple[tuple[str, str], ...] = ()  # (label, text)
   decomposition: tuple[tuple[str, str], ...] = ()  # (sub-question, its solution), in order
 

@@ -5,22 +5,37 @@ Declarations only; see `declare.py`.
 
 import dataclasses
 
-from distill_jax.declare import AnyOf, Table, Unless, When, key
+from distill_jax.declare import AnyOf, Table, Unless, When, group, key
 
 WORLDS = ("arithmetic", "taxonomy")  # tasks that are generated, not read
 TASKS = Table("tasks.LOADERS")
 
 ON_FILES = Unless("task.name", WORLDS)
+ON_OWN = When("task.name", ("file",))
 CROSS_FILES = Unless("cross.name", ("", *WORLDS))
 ON_ARITHMETIC = AnyOf((When("task.name", ("arithmetic",)), When("cross.name", ("arithmetic",))))
 ON_TAXONOMY = AnyOf((When("task.name", ("taxonomy",)), When("cross.name", ("taxonomy",))))
 
 
 @dataclasses.dataclass(frozen=True)
+class Columns:
+  """The columns of a file of one's own; empty: found by their names; none: there is no such one."""
+
+  question: str = key("", "The question.")
+  answer: str = key("", "The answer.")
+  choices: str = key("", "The list of options.")
+  rationale: str = key("", "A rationale for the answer.")
+  id: str = key("", "The id of the question.")
+  split: str = key("", "The split of the question: train, validation or test.")
+
+
+@dataclasses.dataclass(frozen=True)
 class Task:
   """The questions."""
 
-  name: str = key("arithmetic", "Built-in world or published data set.", choices=TASKS)
+  name: str = key(
+    "arithmetic", "Built-in world, published data set, or file (your own).", choices=TASKS
+  )
   path: str = key(
     "",
     "Directory (or file) with the published data files. They may move, but not change.",
@@ -38,6 +53,21 @@ class Task:
     200, "Validation questions; taken from train if the data set has no validation split.", ge=1
   )
   test: int = key(0, "Test questions used; 0 = all.", ge=0, when=(ON_FILES,))
+  kind: str = key(
+    "auto",
+    "What the answers are: auto (guessed from them) | number | choice | boolean | expression"
+    " (LaTeX) | text (equal words, or one of several).",
+    choices=("auto", "number", "choice", "boolean", "expression", "text"),
+    when=(ON_OWN,),
+  )
+  columns: Columns = group(
+    Columns, "Columns of the file, where their names do not tell.", when=(ON_OWN,)
+  )
+  grader: str = key(
+    "",
+    "MODULE:FUNCTION that judges (answer, gold) and returns a bool, instead of comparing by kind.",
+    when=(ON_OWN,),
+  )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,26 @@ def export(words: Sequence[str]) -> int:
   return 0
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"export": export}
+def show(words: Sequence[str]) -> int:
+  """Shows what was understood of the data of a task."""
+  given = any(word.lstrip("-").startswith("config=") for word in words)
+  words = [*([] if given else ["--config=cot"]), *words]
+  file = next((word for word in words if not word.startswith("-")), None)
+  if file is not None:
+    words.remove(file)
+    words += ["--config.task.name=file", f"--config.task.path={file}"]
+  config, options, rest = args.parse(words, OPTIONS["data show"], config="required")
+  if rest:
+    raise errors.usage(f"unexpected argument {rest[0]!r}; options begin with --")
+  from distill_jax.cli import data_show
+  from distill_jax.config.read import read_settings
+
+  assert config is not None
+  data_show.show(read_settings(config, teacher=False), options["n"])
+  return 0
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"show": show, "export": export}
 
 
 def run(words: Sequence[str]) -> int:

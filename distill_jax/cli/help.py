@@ -10,6 +10,7 @@ USAGE = """distill-jax COMMAND [options] [--config.a.b=VALUE ...]
   evaluate       score a run's student on a split of the task
   sample         answer questions with a run's student
   export         export a run's student to Hugging Face format
+  data show      show what was understood of your questions
   data export    write what a run kept as a data set for other trainers
   ablate         run a sweep: rows of overrides, several seeds, one table
   teacher serve  serve the built-in teacher to any OpenAI client
@@ -84,9 +85,18 @@ model card. The directory is written under a temporary name, read back, compared
   distill-jax export --workdir=runs/quickstart --out=exported/verified --verify""",
   "data": """Commands about data sets.
 
+  distill-jax data show FILE
   distill-jax data export --workdir=RUN --format=messages --out=DIR
 
-distill-jax data export --help shows its options.""",
+distill-jax data show --help and distill-jax data export --help show their options.""",
+  "data show": """Shows what was understood of the data of a task: the questions of each split, the
+kind of their answers, the columns used, what was left out and why, and three questions.
+
+  distill-jax data show questions.jsonl
+  distill-jax data show questions.csv --config.task.columns.answer=gold
+  distill-jax data show --config=tailored --config.task.name=gsm8k --config.task.path=GSM8K_DIR
+
+In a terminal, the result is text; otherwise, it is one JSON object.""",
   "data export": """Writes what a run kept as a data set: JSONL, parquet and a data card.
 
   distill-jax data export --workdir=runs/quickstart --out=datasets/quickstart
@@ -192,6 +202,7 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # command -> {name: (default
     "verify": (False, "compare with transformers and torch, if torch is installed"),
   },
   "data": {},
+  "data show": {"n": (3, "questions to show")},
   "data export": {
     "workdir": WORKDIR,
     "format": ("messages", "messages, prompt_completion, preference, sharegpt or alpaca"),
@@ -226,6 +237,6 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # command -> {name: (default
 _RECIPE = "  --config=RECIPE      a recipe by name or file: NAME, NAME:SIZE, FILE.py, FILE.py:SIZE"
 _OVERRIDE = "  --config.a.b=VALUE   any setting (docs/configuration.md)"
 CONFIG_OPTIONS = dict.fromkeys(
-  ("run", "teacher", "teacher check", "doctor"), f"{_RECIPE}\n{_OVERRIDE}"
+  ("run", "data show", "teacher", "teacher check", "doctor"), f"{_RECIPE}\n{_OVERRIDE}"
 )
 CONFIG_OPTIONS |= dict.fromkeys(("evaluate", "sample", "export"), _OVERRIDE)

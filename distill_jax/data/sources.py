@@ -1,13 +1,13 @@
-"""Rows of published files: JSON lists, JSONL, XML, and data sets of the Hugging Face hub."""
+"""Rows of published files, elements of XML, and data sets of the Hugging Face hub."""
 
-import json
 import pathlib
 import sys
 from collections.abc import Callable
 from typing import Any
 from xml.parsers import expat
 
-from distill_jax import disk, errors
+from distill_jax import errors
+from distill_jax.data import tables
 
 _TYPE_NAMES: dict[tuple[type, ...], str] = {
   (dict,): "a JSON object",
@@ -28,10 +28,10 @@ def read_rows(
   option: str = "task.path",
   expected: str = "",
 ) -> list:
-  """Reads the rows of a JSON list or a JSONL file, in file order.
+  """Reads the rows of a JSON, JSONL, CSV, TSV or Parquet file, in file order.
 
-  The content decides the format, not the suffix. A truncated last line (no line end, not JSON) is
-  skipped with a warning.
+  The content decides the format, not the suffix; see `tables`. A truncated last line (no line end,
+  not JSON) is skipped with a warning.
 
   Args:
     path: The file.
@@ -43,24 +43,12 @@ def read_rows(
   Raises:
     errors.UserError: The file does not exist, is not readable, or is not such a file.
   """
-  path = pathlib.Path(path)
-  text = _read_text(path, option, expected)
-  if text.lstrip()[:1] == "[":
-    return _parse_list(path, text, row_types)
-  lines = text.split("\n")
-  rows = []
-  for number, line in enumerate(lines, start=1):
-    if not line.strip():
-      continue
-    is_unterminated = number == len(lines)
-    row = _parse_line(path, number, line, row_types, warn if is_unterminated else None)
-    if row is not None:
-      rows.append(row)
-  if not rows:
-    raise errors.data(
-      f"{path}: the file has no rows; expected a JSON list or one JSON object per line"
-    )
-  return rows
+  rows = tables.read(pathlib.Path(path), warn=warn, option=option, expected=expected)
+  for row in rows:
+    if not isinstance(row.value, row_types):
+      name = _TYPE_NAMES[row_types]
+      raise errors.data(f"{row.where} is not {name} but {type(row.value).__name__}")
+  return [row.value for row in rows]
 
 
 def read_xml(path: str | pathlib.Path, tag: str, *, expected: str = "") -> list[dict[str, str]]:
@@ -126,22 +114,31 @@ def load_hub(name: str, config: str, split: str) -> list[dict]:
   """Loads the rows of a data set of the Hugging Face hub.
 
   Args:
-    name: Name on the hub, "OWNER/NAME".
+    name: Name on the hub, "OWNER/NAME", or a local directory in the hub's layout.
     config: Configuration of the data set; "" for the default one.
     split: Split of the data set.
 
   Raises:
     errors.UserError: The data set cannot be loaded, for any reason (network, name, disk).
   """
+  return [dict(row) for row in _load(name, config, split)]
+
+
+def load_hub_splits(name: str, config: str) -> dict[str, list[dict]]:
+  """Loads the rows of every split of a data set of the Hugging Face hub; see `load_hub`."""
+  return {split: [dict(row) for row in rows] for split, rows in _load(name, config, None).items()}
+
+
+def _load(name: str, config: str, split: str | None) -> Any:
   try:
     import datasets
 
-    loaded = datasets.load_dataset(name, config or None, split=split)
-    return [dict(row) for row in loaded]
+    return datasets.load_dataset(name, config or None, split=split)
   except Exception as error:
     reason = " ".join(str(error).split())[:200]
+    wanted = f"config {config!r}, split {split!r}" if split else f"config {config!r}"
     raise errors.data(
-      f"data set {name!r} (config {config!r}, split {split!r}) could not be loaded from the hub"
+      f"data set {name!r} ({wanted}) could not be loaded from the hub"
       f" ({type(error).__name__}: {reason}); check the name and the network, or download the files"
       " and set --config.task.path=DIRECTORY"
     ) from None
@@ -170,63 +167,4 @@ def field(row: dict, name: str, types: tuple[type, ...], where: str) -> Any:
 
 
 def _read_text(path: pathlib.Path, option: str, expected: str) -> str:
-  hint = f"; expected {expected}" if expected else ""
-  try:
-    if not path.exists():
-      raise errors.data(f"no file {path}; set --config.{option} to where the files are{hint}")
-    return disk.read_text(path, "utf-8-sig")
-  except UnicodeDecodeError as error:
-    raise errors.data(f"{path}: not UTF-8 at byte {error.start}; convert it to UTF-8") from None
-  except OSError as error:
-    raise errors.data(
-      f"{path}: cannot be read ({error.strerror}); check it and its permissions"
-    ) from None
-
-
-def _parse(text: str) -> Any:
-  """Parses JSON. Nesting too deep for the parser is a ValueError, like any invalid JSON."""
-  try:
-    return json.loads(text)
-  except RecursionError:
-    raise ValueError("nested too deep") from None
-
-
-def _parse_list(path: pathlib.Path, text: str, row_types: tuple[type, ...]) -> list:
-  try:
-    value = _parse(text)
-  except json.JSONDecodeError as error:
-    raise errors.data(
-      f"{path}:{error.lineno}: not JSON ({error.msg}); the file is broken or truncated, download"
-      " it again"
-    ) from None
-  except ValueError as error:
-    raise errors.data(f"{path}:1: not JSON ({error}); download the file again") from None
-  for number, row in enumerate(value, start=1):
-    if not isinstance(row, row_types):
-      raise errors.data(
-        f"{path}: row {number} is not {_TYPE_NAMES[row_types]} but {type(row).__name__}"
-      )
-  if not value:
-    raise errors.data(f"{path}: an empty list; expected a list of JSON objects")
-  return value
-
-
-def _parse_line(
-  path: pathlib.Path,
-  number: int,
-  line: str,
-  row_types: tuple[type, ...],
-  warn: Callable[[str], None] | None,
-) -> Any:
-  """Parses one line. With `warn`, an invalid line gives a warning and None instead of an error."""
-  try:
-    row = _parse(line)
-  except ValueError as error:
-    if warn is not None:
-      warn(f"{path}:{number}: the last line is truncated and was skipped")
-      return None
-    reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-    raise errors.data(f"{path}:{number}: not JSON ({reason}); fix or remove this line") from None
-  if not isinstance(row, row_types):
-    raise errors.data(f"{path}:{number}: not {_TYPE_NAMES[row_types]} but {type(row).__name__}")
-  return row
+  return tables.decode(path, tables.read_content(path, option, expected))

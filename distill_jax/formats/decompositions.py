@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from distill_jax import records
-from distill_jax.tasks import answers, statements
+from distill_jax.tasks import answers, expressions, statements, texts
 
 _REFERENCE = re.compile(r"#([1-9])(?![0-9])")  # "#2": the answer of the second step
 _WORD = re.compile(r"[a-z0-9]{3,40}")
@@ -87,6 +87,10 @@ def read_answer(problem: records.Problem, solution: str) -> str | None:
     return answers.read_choice(solution, tuple(label for label, _ in problem.choices))
   if problem.kind == "boolean":
     return answers.read_boolean(solution)
+  if problem.kind == "expression":
+    return expressions.read_expression(solution)
+  if problem.kind == "text":
+    return texts.read_text(solution)
   return answers.read_number(solution)
 
 

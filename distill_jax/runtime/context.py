@@ -23,6 +23,7 @@ from distill_jax.runtime.student import Params, Student
 from distill_jax.runtime.student_teacher import StudentTeacher
 from distill_jax.runtime.weights import digest
 from distill_jax.settings import Cross, Settings, Task, Teacher
+from distill_jax.tasks import own
 from distill_jax.teacher import types
 
 CALCULATOR_MARKS = "<<3+4=7>>"  # with the calculator, encoding and decoding must preserve this
@@ -332,6 +333,10 @@ def open_task(settings: Settings, group: str = "task") -> tasks.Task:
   worlds = {"arithmetic": settings.world, "taxonomy": settings.taxonomy}
   validation = settings.task.validation if group == "task" else 0
   if chosen.name not in worlds:
+    of_own: dict[str, object] = {}
+    if chosen.name == own.NAME and isinstance(chosen, Task):
+      of_own = {"kind": chosen.kind, "grader": chosen.grader}
+      of_own["column"] = dataclasses.asdict(chosen.columns)
     return tasks.get(
       chosen.name,
       path=chosen.path,
@@ -339,6 +344,7 @@ def open_task(settings: Settings, group: str = "task") -> tasks.Task:
       train=chosen.train,
       validation=validation,
       test=chosen.test,
+      **of_own,
     )
   options = dataclasses.asdict(worlds[chosen.name])
   for split, limit in (("train", chosen.train), ("test", chosen.test)):

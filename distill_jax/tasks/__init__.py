@@ -5,10 +5,11 @@ import inspect
 from collections.abc import Callable
 
 from distill_jax import errors
-from distill_jax.tasks import arithmetic, choices, mathematics, published, task, taxonomy
+from distill_jax.tasks import arithmetic, choices, mathematics, own, published, task, taxonomy
 
 Task = task.Task
 LOADERS: dict[str, Callable[..., Task]] = {"arithmetic": arithmetic.load, "taxonomy": taxonomy.load}
+LOADERS[own.NAME] = own.load
 for _name, _source in (mathematics.SOURCES | choices.SOURCES).items():
   LOADERS[_name] = functools.partial(published.load, _name, _source)
 

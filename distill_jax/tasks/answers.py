@@ -36,8 +36,9 @@ _REASON = re.compile(
 # unit may stand between them ("3 apples + 4").
 _OPERATOR = re.compile(
   r"[^\n=0-9]{0,20}?[ )](?:[-+*×÷/]|x|\\times|\\cdot|\\div)[ (]{0,3}[$€£¥₹]?[0-9]"
-  r"|[-+*×÷](?=[ (]{0,3}[$€£¥₹]?[0-9])"
+  r"|[-+*×÷](?=[ (]{0,3}[$€£¥₹]?[0-9])|[a-zA-Z]?[+*^] ?[0-9a-zA-Z(\\]"
 )
+_OPERAND = re.compile(r"[0-9A-Za-z)}] ?[-+*/^×÷] ?$")  # before a number: "x+"
 # A second number that makes the answer unclear: "5 to 7", "7 or 8", "1, 2 and 3", "1 hour and 30
 # minutes".
 _SECOND = re.compile(
@@ -228,7 +229,8 @@ def _core(sentence: str) -> str | None:
   totals = [m for m in main if _TOTAL.search(clause[max(0, m.start() - 60) : m.start()])]
   after_verb = [m for m in main if _VERB.search(clause[max(0, m.start() - 60) : m.start()])]
   chosen = (totals[-1:] or after_verb or main or found)[0]
-  if _OPERATOR.match(clause, chosen.end()):
+  is_operand = _OPERAND.search(clause[max(0, chosen.start() - 4) : chosen.start()])
+  if is_operand or _OPERATOR.match(clause, chosen.end()):
     return None
   return canonical(value(chosen))
 

@@ -148,6 +148,6 @@ SOURCES = {
     {"all": "test"},
     single=("test.jsonl", "math500.jsonl"),
     shots=shots.MATH,
-    kind="text",
+    kind="expression",
   ),
 }

@@ -57,6 +57,23 @@ BOOLEAN = (
   ),
 )
 
+TEXT = (
+  (
+    "Which animal gives us wool?",
+    "Wool is the hair of an animal that is shorn.\nSheep are shorn once a year.\nAnswer: sheep",
+  ),
+  (
+    "What is the opposite of cheap?",
+    "Cheap means that something costs little.\nSomething that costs much is expensive."
+    "\nAnswer: expensive",
+  ),
+  (
+    "In which season do most trees lose their leaves?",
+    "Trees lose their leaves when days get shorter and colder.\nThat is after summer."
+    "\nAnswer: autumn",
+  ),
+)
+
 AQUA = (
   (
     "A train covers 120 km in 2 hours. What is its speed in km per hour?\n(A) 40\n(B) 50\n(C) 60"

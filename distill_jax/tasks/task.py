@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 from distill_jax import errors, records
-from distill_jax.tasks import answers, expressions, shots
+from distill_jax.tasks import answers, expressions, shots, texts
 from distill_jax.worlds import arithmetic, taxonomy
 
 SPLITS = ("train", "validation", "test", "out_of_domain")
@@ -19,8 +19,9 @@ class Task:
   Attributes:
     name: Name of the task.
     shots: Worked examples as (question, rationale) pairs.
-    kind: Kind of its problems: number, choice, boolean or text.
+    kind: Kind of its problems: number, choice, boolean, expression or text.
     world: The world that generates the problems; None for published data.
+    grader: Judges an answer in place of the comparison by kind; see `own`.
   """
 
   def __init__(
@@ -31,9 +32,11 @@ class Task:
     *,
     kind: str = "number",
     world: arithmetic.ArithmeticWorld | taxonomy.TaxonomyWorld | None = None,
+    grader: Callable[[str, str], bool] | None = None,
   ):
     """`problems` returns the problems of a split; for the rest see the attributes."""
     self.name, self.shots, self.kind, self.world = name, shots, kind, world
+    self.grader = grader
     self._problems = problems
 
   def problems(self, split: str) -> list[records.Problem]:
@@ -71,21 +74,31 @@ class Task:
 
     Returns:
       The answer in canonical form (a number, a label, "yes" or "no", or the normal form of an
-      expression); None if the text has none.
+      expression or a text); None if the text has none.
     """
+    if self.grader is not None:
+      return texts.open_answer(text)
     if problem.kind == "choice":
-      labels, texts = zip(*problem.choices, strict=True) if problem.choices else ((), ())
-      return answers.read_choice(text, labels, texts, last_label=whole)
+      labels = tuple(label for label, _ in problem.choices)
+      options = tuple(option for _, option in problem.choices)
+      return answers.read_choice(text, labels, options, last_label=whole)
     if problem.kind == "boolean":
       return answers.read_boolean(text, last_word=whole)
-    if problem.kind == "text":
+    if problem.kind == "expression":
       return expressions.read_expression(text)
+    if problem.kind == "text":
+      return texts.read_text(text, last_line=whole)
     return answers.read_number(text, last_number=whole)
 
   def is_correct(self, answer: str | None, problem: records.Problem) -> bool:
     """Whether `answer`, as returned by `read_answer`, is the problem's gold."""
+    if self.grader is not None:
+      return answer is not None and self.grader(answer, problem.gold)
     if problem.kind == "number":
       return answers.same_number(answer, problem.gold)
-    if problem.kind == "text":
+    if problem.kind == "expression":
       return answer is not None and answer == expressions.normalize(problem.gold)
+    if problem.kind == "text":
+      golds = (problem.gold, *problem.accepted)
+      return answer is not None and texts.normalize(answer) in map(texts.normalize, golds)
     return answer == problem.gold

@@ -45,7 +45,7 @@ def test_the_warning_goes_to_stderr_by_default(tmp_path, capsys):
   [
     ('{"n": 1}\n{"n": \n{"n": 3}\n', ":2: not JSON"),
     ('{"n": 1}\n{"n": 2\n', ":2: not JSON"),  # broken, but terminated: not a truncated last line
-    ('{"n": 1}\n7\n', ":2: not a JSON object"),
+    ('{"n": 1}\n7\n', ":2 is not a JSON object"),
     ('[{"n": 1}, 3]', "row 2 is not a JSON object"),
     ('[{"n": 1},\n{"n"', ":2: not JSON"),
     ("[" * 100_000, "not JSON"),

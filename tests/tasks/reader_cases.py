@@ -215,6 +215,7 @@ NUMBER = {
   "not worked out": (
     ("Answer: 3 + 5", NONE), ("Answer: 4 * 6", NONE), ("Answer: 12 - 7 apples", NONE),
     ("Answer: 2 x 9", NONE), ("The answer is 5 + 6.", NONE), ("#### 7 * 3", NONE),
+    ("\\boxed{x+3}", NONE), ("Answer: 2x + 1", NONE), ("Answer: 12-pack", "12"),
     ("Answer: 2 apples + 3 apples", NONE), ("\\boxed{3 \\times 4}", NONE),
   ),
 }  # fmt: skip

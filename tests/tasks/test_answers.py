@@ -71,7 +71,7 @@ SETTINGS = hypothesis.settings(max_examples=150, deadline=None, derandomize=True
     ("Answer: 7\n\nQuestion: 1 + 1?\nAnswer: 2", "7"),
     ("Tom has 3 + 4 = 7.", "7"),
     ("The total is $1,200.00.", "1200"),
-    ("COVID-19", "19"),
+    ("COVID-19", None),
     ("3 + 4 = 7\nAnswer:", None),
     ("no number", None),
     ("", None),

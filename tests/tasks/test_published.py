@@ -28,7 +28,7 @@ CLOSINGS = {
   "number": ("Answer: {}", "#### {}", "So the answer is {}.", "\\boxed{{{}}}"),
   "choice": ("Answer: {}", "So the answer is ({}) this.", "The answer is {}."),
   "boolean": ("Answer: {}", "So the answer is {}.", "{}"),
-  "text": ("Answer: {}", "So it is $\\boxed{{{}}}$.", "The answer is ${}$."),
+  "expression": ("Answer: {}", "So it is $\\boxed{{{}}}$.", "The answer is ${}$."),
 }
 
 

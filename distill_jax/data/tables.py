@@ -1,0 +1,259 @@
+"""Rows of a data file in any of the usual formats: JSON, JSON lines, CSV, TSV, Parquet, gzipped.
+
+The content decides the format, not the suffix. What is not data is named: a Git LFS pointer, an
+HTML page, a spreadsheet.
+"""
+
+import csv
+import gzip
+import io
+import json
+import pathlib
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from distill_jax import disk, errors
+
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+# Names of the list of rows in a JSON object.
+_WRAPPERS = ("data", "rows", "examples", "questions", "instances", "items", "problems", "records")
+_SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval")
+
+
+class Row(NamedTuple):
+  """A row of a file.
+
+  Attributes:
+    where: Names it in errors: "FILE:LINE" or "FILE: row N".
+    value: A JSON object, or another JSON value for the caller to judge.
+    split: The key of the JSON object whose list it is in ("train"); "" elsewhere.
+  """
+
+  where: str
+  value: Any
+  split: str = ""
+
+
+def read(
+  path: pathlib.Path, *, warn: Callable[[str], None], option: str = "task.path", expected: str = ""
+) -> list[Row]:
+  """Reads the rows of a file, in file order.
+
+  A truncated last line of JSON lines (no line end, not JSON) is skipped with a warning.
+
+  Args:
+    path: The file.
+    warn: Receives the warning about a truncated last line.
+    option: Config key to name in the error if the file does not exist.
+    expected: The files to name in that error.
+
+  Raises:
+    errors.UserError: The file does not exist, is not readable, or is no such file.
+  """
+  content = read_content(path, option, expected)
+  if content[:4] == b"PAR1":
+    return _parquet(path, content)
+  text = decode(path, content)
+  start = text.lstrip()[:1]
+  stem_suffix = pathlib.Path(path.name.removesuffix(".gz")).suffix.lower()
+  if stem_suffix in (".csv", ".tsv") or (start not in ("[", "{") and _looks_delimited(text)):
+    return _delimited(path, text)
+  if start == "[":
+    return _json_list(path, _parse_whole(path, text))
+  if start == "{" and (rows := _json_object(path, text)) is not None:
+    return rows
+  return _json_lines(path, text, warn)
+
+
+def read_content(path: pathlib.Path, option: str, expected: str = "") -> bytes:
+  """The bytes of a file, without gzip compression.
+
+  Raises:
+    errors.UserError: The file does not exist or is not readable.
+  """
+  hint = f"; expected {expected}" if expected else ""
+  try:
+    if not path.exists():
+      raise errors.data(f"no file {path}; set --config.{option} to where the files are{hint}")
+    content = disk.read_bytes(path)
+    return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+  except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    raise errors.data(f"{path}: damaged gzip file ({error}); download it again") from None
+  except OSError as error:
+    raise errors.data(
+      f"{path}: cannot be read ({error.strerror}); check it and its permissions"
+    ) from None
+
+
+def decode(path: pathlib.Path, content: bytes) -> str:
+  """The text of a file in UTF-8 or, with a byte order mark, UTF-16, with plain line ends.
+
+  Raises:
+    errors.UserError: It is not text, or another encoding, or not a data file at all.
+  """
+  head = content[:200].lstrip().lower()
+  if head.startswith(b"version https://git-lfs"):
+    raise errors.data(
+      f"{path}: a Git LFS pointer, not the data; run `git lfs pull` in its repository, or download"
+      " the file itself"
+    )
+  if head.startswith((b"<!doctype html", b"<html", b"<head")):
+    raise errors.data(f"{path}: an HTML page, not data; download the raw file, not its web page")
+  if head.startswith(b"pk\x03\x04"):
+    raise errors.data(f"{path}: a zip archive or a spreadsheet; unpack it, or save it as CSV")
+  is_wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")
+  try:
+    text = content.decode("utf-16" if is_wide else "utf-8-sig")
+  except UnicodeDecodeError as error:
+    line = content[: error.start].count(b"\n") + 1
+    raise errors.data(
+      f"{path}:{line}: not UTF-8 at byte {error.start}; convert it to UTF-8:"
+      f" iconv -f latin1 -t utf-8 {path.name} > new_{path.name}"
+    ) from None
+  return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def parse_json(text: str) -> Any:
+  """Parses JSON. Nesting too deep for the parser is a ValueError, like any invalid JSON."""
+  try:
+    return json.loads(text)
+  except RecursionError:
+    raise ValueError("nested too deep") from None
+
+
+def _parse_whole(path: pathlib.Path, text: str) -> Any:
+  try:
+    return parse_json(text)
+  except json.JSONDecodeError as error:
+    raise errors.data(
+      f"{path}:{error.lineno}: not JSON ({error.msg}); the file is broken or truncated, download"
+      " it again"
+    ) from None
+  except ValueError as error:
+    raise errors.data(f"{path}:1: not JSON ({error}); download the file again") from None
+
+
+def _json_list(path: pathlib.Path, value: list[Any], split: str = "") -> list[Row]:
+  if not value:
+    raise errors.data(f"{path}: an empty list; expected a list of JSON objects")
+  at = f"{path}: {split} row" if split else f"{path}: row"
+  return [Row(f"{at} {number}", row, split) for number, row in enumerate(value, start=1)]
+
+
+def _json_object(path: pathlib.Path, text: str) -> list[Row] | None:
+  """The rows of a file that is one JSON object; None if it has one object per line."""
+  try:
+    parse_json(text.lstrip().partition("\n")[0])
+    is_line = "\n" in text.strip()
+  except ValueError:
+    is_line = False
+  if is_line:
+    return None
+  try:
+    value = parse_json(text)
+  except ValueError:
+    # JSON lines with a broken first line, unless the object is spread over lines.
+    if text.lstrip().partition("\n")[0].strip() not in ("{", ""):
+      return None
+    _parse_whole(path, text)
+    return None
+  lists = {key: rows for key, rows in value.items() if isinstance(rows, list)}
+  splits = [key for key in lists if key.lower() in _SPLITS]
+  if splits:
+    return [row for key in splits for row in _json_list(path, lists[key], key.lower())]
+  wrapper = next((key for key in value if key.lower() in _WRAPPERS and key in lists), None)
+  if wrapper is not None:
+    return _json_list(path, lists[wrapper])
+  return _json_columns(path, value) or [Row(f"{path}: row 1", value)]
+
+
+def _json_columns(path: pathlib.Path, value: dict[str, Any]) -> list[Row] | None:
+  """The rows of an object of columns, {"question": [...], ...}; None for a single row."""
+  columns = {
+    key: list(column.values()) if isinstance(column, dict) else column
+    for key, column in value.items()
+  }
+  if not columns or not all(isinstance(column, list) for column in columns.values()):
+    return None
+  lengths = {key: len(column) for key, column in columns.items()}
+  if len(set(lengths.values())) != 1 or len(columns) < 2:
+    counts = ", ".join(f"{key} {length}" for key, length in lengths.items())
+    raise errors.data(
+      f"{path}: an object with lists of different lengths ({counts}); expected a list of rows, or"
+      ' {"data": [...]}'
+    )
+  rows = zip(*columns.values(), strict=True)
+  return _json_list(path, [dict(zip(columns, row, strict=True)) for row in rows])
+
+
+def _json_lines(path: pathlib.Path, text: str, warn: Callable[[str], None]) -> list[Row]:
+  lines = text.split("\n")
+  rows: list[Row] = []
+  for number, line in enumerate(lines, start=1):
+    if not line.strip():
+      continue
+    try:
+      rows.append(Row(f"{path}:{number}", parse_json(line)))
+    except ValueError as error:
+      if number == len(lines) and rows:
+        warn(f"{path}:{number}: the last line is truncated and was skipped")
+        continue
+      reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+      raise errors.data(f"{path}:{number}: not JSON ({reason}); fix or remove this line") from None
+  if not rows:
+    raise errors.data(
+      f"{path}: the file has no rows; expected a JSON list, JSON lines, CSV or Parquet"
+    )
+  return rows
+
+
+def _looks_delimited(text: str) -> bool:
+  """Whether a text that is not JSON begins with a header of CSV or TSV."""
+  header = text.lstrip().partition("\n")[0]
+  return any(mark in header for mark in ",;\t") and not header.startswith('"{')
+
+
+def _delimited(path: pathlib.Path, text: str) -> list[Row]:
+  header = text.lstrip("\n").partition("\n")[0]
+  mark = max("\t,;|", key=header.count)
+  csv.field_size_limit(2**27)
+  reader = csv.reader(io.StringIO(text.replace("\x00", "")), delimiter=mark, strict=True)
+  rows: list[Row] = []
+  names: list[str] = []
+  try:
+    for cells in reader:
+      if not any(cell.strip() for cell in cells):
+        continue
+      if not names:
+        names = [cell.strip() for cell in cells]
+        repeated = next((name for name in names if name and names.count(name) > 1), None)
+        if repeated:
+          raise errors.data(f"{path}:1: two columns are named {repeated!r}; rename one")
+        continue
+      if len(cells) != len(names):
+        raise errors.data(
+          f"{path}:{reader.line_num}: {len(cells)} cells, but the header has {len(names)};"
+          " quote cells that contain the separator"
+        )
+      value = {name: cell for name, cell in zip(names, cells, strict=True) if name}
+      rows.append(Row(f"{path}:{reader.line_num}", value))
+  except csv.Error as error:
+    raise errors.data(f"{path}:{reader.line_num}: not CSV ({error}); fix this line") from None
+  if not rows:
+    raise errors.data(f"{path}: no rows below the header ({', '.join(names) or 'empty file'})")
+  return rows
+
+
+def _parquet(path: pathlib.Path, content: bytes) -> list[Row]:
+  import pyarrow
+  import pyarrow.parquet
+
+  try:
+    values = pyarrow.parquet.read_table(io.BytesIO(content)).to_pylist()
+  except (pyarrow.ArrowException, OSError, ValueError) as error:
+    reason = " ".join(str(error).split())[:120]
+    raise errors.data(f"{path}: damaged Parquet file ({reason}); download it again") from None
+  if not values:
+    raise errors.data(f"{path}: a Parquet file without rows")
+  return _json_list(path, values)

@@ -1,0 +1,253 @@
+"""Which columns of a file of one's own hold the question, the answer and the rest.
+
+Columns are found by name, in any case and with any separators. A setting overrides each guess.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from distill_jax import errors
+
+# Names of each column, the most telling first.
+NAMES = {
+  "question": (
+    *("question", "problem", "query", "prompt", "input", "instruction", "question text"),
+    *("question stem", "stem", "q", "goal", "text", "sentence", "user", "request", "task"),
+  ),
+  "answer": (
+    *(
+      "final answer",
+      "answer",
+      "answers",
+      "answer key",
+      "gold",
+      "label",
+      "target",
+      "correct answer",
+    ),
+    *("ground truth", "correct", "expected", "expected answer", "reference", "output", "solution"),
+    *("response", "completion", "final ans", "lsolutions", "a", "y"),
+  ),
+  "choices": ("choices", "options", "candidates", "answer choices", "alternatives", "endings"),
+  "rationale": (
+    *("rationale", "explanation", "cot", "chain of thought", "reasoning", "thought", "thoughts"),
+    *("chain", "steps", "solution", "working", "justification"),
+  ),
+  "id": ("id", "qid", "question id", "uid", "unique id", "example id", "problem id"),
+  "split": ("split", "set", "partition", "subset"),
+}
+# Columns whose text stands before the question, if there is a question column, too.
+_CONTEXT = ("context", "passage", "body", "instruction", "premise", "background")
+_WORD = re.compile(r"[a-z]+|[0-9]+")
+# One column for each option: "A", "option_a", "choice1", "answerA", "sol1", "opt 2".
+_OPTION = re.compile(r"(?:(?:option|choice|answer|opt|sol|ending)[ _-]?([a-h0-9])|([A-H]))")
+NONE = "none"  # the setting for "there is no such column"
+
+
+class Columns(NamedTuple):
+  """Names of columns in a file; "" or () where it has none.
+
+  Attributes:
+    question: The question.
+    context: Columns whose text stands before the question.
+    answer: The answer.
+    choices: The column that lists the options, or the columns of one option each.
+    rationale: A rationale.
+    id: The id of the question.
+    split: The split.
+    chat: The column of a conversation, which holds question and answer.
+  """
+
+  question: str = ""
+  context: tuple[str, ...] = ()
+  answer: str = ""
+  choices: tuple[str, ...] = ()
+  rationale: str = ""
+  id: str = ""
+  split: str = ""
+  chat: str = ""
+
+  def described(self) -> dict[str, str]:
+    """The role of each column that is used, by its name."""
+    roles = {"question": self.chat or " + ".join((*self.context, self.question))}
+    roles |= {"answer": self.answer or self.chat, "choices": ", ".join(self.choices)}
+    roles |= {"rationale": self.rationale, "id": self.id, "split": self.split}
+    return {role: name for role, name in roles.items() if name}
+
+
+def guess(rows: Sequence[Mapping[str, Any]], chosen: Mapping[str, str], where: str) -> Columns:
+  """Finds the columns of a table.
+
+  Args:
+    rows: Its rows.
+    chosen: Columns set by the user, by role; "" to guess, "none" for no such column.
+    where: Names the file in errors.
+
+  Raises:
+    errors.UserError: A chosen column is not there, or there is no column for question or answer.
+  """
+  there = list(dict.fromkeys(key for row in rows[:1000] for key in row))
+  for role, name in chosen.items():
+    if name not in ("", NONE) and name not in there:
+      raise errors.config(f"task.columns.{role}", name, f"a column of {where}: {', '.join(there)}")
+  used = {name for name in chosen.values() if name}
+  found = {role: "" if name == NONE else name for role, name in chosen.items()}
+  if not found.get("question") and (chat := _chat_column(rows, there)):
+    return Columns(chat=chat, id=_find("id", there, used), split=_find("split", there, used))
+
+  def settle(role: str) -> None:
+    if not chosen.get(role):
+      found[role] = _find(role, there, used)
+    used.add(found[role])
+
+  options = _option_columns(there) if not chosen.get("choices") else ()
+  for role in ("question", "choices", "answer", "rationale", "id", "split"):
+    settle(role)
+  # A solution is the rationale of a short answer; alone, it is the answer itself.
+  if not found["question"]:
+    raise _missing("question", where, there)
+  if not found["answer"]:
+    raise _missing("answer", where, there)
+  choices = (found["choices"],) if found["choices"] else options
+  context = ()
+  if not chosen.get("question"):
+    context = tuple(
+      name
+      for name in there
+      if _plain(name) in _CONTEXT and name not in (found["question"], *found.values())
+    )
+  if _plain(found["question"]) in ("input",) and not chosen.get("question"):
+    instruction = next((name for name in there if _plain(name) == "instruction"), "")
+    context = tuple(dict.fromkeys([instruction, *context])) if instruction else context
+  return Columns(
+    found["question"],
+    context,
+    found["answer"],
+    tuple(name for name in choices if name != found["answer"]),
+    found["rationale"],
+    found["id"],
+    found["split"],
+  )
+
+
+def question_of(row: Mapping[str, Any], columns: Columns) -> str:
+  """The question of a row, below its context; "" if it has none."""
+  if columns.chat:
+    return _turns(row.get(columns.chat))[0]
+  value = row.get(columns.question)
+  if isinstance(value, dict):
+    value = value.get("stem") or value.get("text") or value.get("question")
+  parts = [row.get(name) for name in columns.context] + [value]
+  return "\n".join(str(part).strip() for part in parts if part not in (None, "")).strip()
+
+
+def answer_of(row: Mapping[str, Any], columns: Columns) -> Any:
+  """The raw answer of a row; None if it has none."""
+  if columns.chat:
+    return _turns(row.get(columns.chat))[1] or None
+  return row.get(columns.answer)
+
+
+def choices_of(row: Mapping[str, Any], columns: Columns) -> list[tuple[str, str]]:
+  """The (published label, text) of each option of a row; [] if it has none."""
+  if len(columns.choices) > 1:
+    values = [(name, row.get(name)) for name in columns.choices]
+    return [
+      (_option_label(name), str(text).strip()) for name, text in values if text not in (None, "")
+    ]
+  value = row.get(columns.choices[0]) if columns.choices else None
+  question = row.get(columns.question)
+  if value is None and isinstance(question, dict):
+    value = question.get("choices")
+  if isinstance(value, str):
+    value = _parse_options(value)
+  if isinstance(value, dict):
+    labels, texts = (
+      value.get("label") or value.get("labels"),
+      value.get("text") or value.get("texts"),
+    )
+    if isinstance(labels, list) and isinstance(texts, list) and len(labels) == len(texts):
+      return [(str(a), str(b).strip()) for a, b in zip(labels, texts, strict=True)]
+    return [(str(label), str(text).strip()) for label, text in value.items()]
+  if not isinstance(value, list):
+    return []
+  return [_option(number, option) for number, option in enumerate(value)]
+
+
+def _find(role: str, there: Sequence[str], used: set[str]) -> str:
+  """The column with the most telling name for a role; "" if there is none."""
+  plain = {_plain(name): name for name in reversed(there) if name not in used}
+  return next((plain[name] for name in NAMES[role] if name in plain), "")
+
+
+def _plain(name: str) -> str:
+  """A name in lower case with single spaces: "finalAnswer" is "final answer"."""
+  spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+  return " ".join(_WORD.findall(spaced.lower()))
+
+
+def _option_columns(there: Sequence[str]) -> tuple[str, ...]:
+  """The columns of one option each; () unless there are at least two."""
+  found = [name for name in there if _OPTION.fullmatch(name) or _OPTION.fullmatch(name.lower())]
+  return tuple(found) if len(found) >= 2 else ()
+
+
+def _option_label(name: str) -> str:
+  match = _OPTION.fullmatch(name) or _OPTION.fullmatch(name.lower())
+  return (match[1] or match[2] if match else name).upper()
+
+
+def _option(number: int, option: Any) -> tuple[str, str]:
+  """The (label, text) of an option in a list: a text, "A) text", or {"label": ..., "text": ...}."""
+  if isinstance(option, dict):
+    text = option.get("text", option.get("value", option.get("content", "")))
+    return str(option.get("label", option.get("key", "ABCDEFGHIJ"[number % 10]))), str(text).strip()
+  text = str(option).strip()
+  letter = "ABCDEFGHIJ"[number % 10]
+  match = re.fullmatch(rf"\(?{letter}[).:]\s*(.{{1,2000}})", text, re.DOTALL | re.IGNORECASE)
+  return letter, match[1].strip() if match else text
+
+
+def _parse_options(text: str) -> Any:
+  """Options in one text: JSON, lines, "A) one B) two", or separated by "|" or ";"."""
+  try:
+    return json.loads(text)
+  except (ValueError, RecursionError):
+    pass
+  marked = re.split(r"(?:^|\s)\(?[A-H1-9][).:]\s", text)
+  if len(marked) > 2 and not marked[0].strip():
+    return marked[1:]
+  for mark in ("\n", "|", ";", ","):
+    parts = [part.strip() for part in text.split(mark) if part.strip()]
+    if len(parts) > 1:
+      return parts
+  return None
+
+
+def _chat_column(rows: Sequence[Mapping[str, Any]], there: Sequence[str]) -> str:
+  for name in there:
+    if _plain(name) in ("messages", "conversations", "conversation", "dialog", "dialogue"):
+      if isinstance(rows[0].get(name), list):
+        return name
+  return ""
+
+
+def _turns(messages: Any) -> tuple[str, str]:
+  """The question and the answer of a conversation: its last two turns, below a system text."""
+  turns: dict[str, str] = {}
+  for message in messages if isinstance(messages, list) else []:
+    if isinstance(message, dict):
+      role = str(message.get("role") or message.get("from") or "").lower()
+      text = str(message.get("content") or message.get("value") or "").strip()
+      is_user = role in ("user", "human")
+      turns["user" if is_user else "assistant" if role in ("assistant", "gpt") else role] = text
+  return turns.get("user", ""), turns.get("assistant", "")
+
+
+def _missing(role: str, where: str, there: Sequence[str]) -> errors.UserError:
+  return errors.data(
+    f"{where}: no column that looks like the {role} (its columns are {', '.join(there) or 'none'});"
+    f" set --config.task.columns.{role}=COLUMN"
+  )

@@ -1,0 +1,54 @@
+"""Reads and compares answers that are words: equal if they are the same after normalization."""
+
+import re
+import unicodedata
+
+from distill_jax.tasks import statements
+
+_ARTICLE = re.compile(r"\b(?:an?|the)\b")
+_NO_WORD = re.compile(r"[^\w%$€£+/.-]+|(?<![0-9])[.-]|[.-](?![0-9])")
+_ANYTHING = re.compile(r"\w")
+
+
+def read_text(text: str, *, last_line: bool = True) -> str | None:
+  """Reads the answer of a rationale in its normal form.
+
+  It is what the last marker announces ("Answer: ..."), to the end of its line, or else the last
+  line.
+
+  Args:
+    text: The rationale.
+    last_line: Whether to read a text without a marker. It must be False for a text that was cut
+      off.
+
+  Returns:
+    The answer, or None if the text has none.
+  """
+  stated = stated_text(text, last_line=last_line)
+  return normalize(stated) or None if stated else None
+
+
+def stated_text(text: str, *, last_line: bool = True) -> str | None:
+  """The answer of a rationale as it is written; see `read_text`."""
+  text = statements.without_run_on(statements.plain(text), _ANYTHING)
+  for statement in statements.statements(text, denials=False):
+    if _ANYTHING.search(statement.text):
+      return statement.text.strip(" *_`\"'")
+  lines = [line.strip() for line in text.splitlines() if line.strip()]
+  return lines[-1] if lines and last_line else None
+
+
+def open_answer(text: str) -> str | None:
+  """All that a text writes after its last marker, or the whole text without one, for a grader."""
+  text = statements.without_run_on(statements.plain(text), _ANYTHING)
+  start = 0
+  for mark in statements.MARKER.finditer(text):
+    if _ANYTHING.search(text, mark.end()):
+      start = mark.end()
+  return text[start:].strip() or None
+
+
+def normalize(text: str) -> str:
+  """The words of a text in lower case, without articles and punctuation."""
+  plain = unicodedata.normalize("NFKC", text).translate(statements.PLAIN_CHARACTERS).casefold()
+  return " ".join(_ARTICLE.sub(" ", _NO_WORD.sub(" ", plain)).split())

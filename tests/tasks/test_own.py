@@ -1,0 +1,213 @@
+"""A task made of a file of one's own."""
+
+import json
+import sys
+
+import pytest
+
+from distill_jax import errors, records
+from distill_jax.cli import main
+from distill_jax.data import sources
+from distill_jax.tasks import own
+
+LIMITS = {"validation": 200, "train": 0, "test": 0}
+
+
+def _lines(rows) -> str:
+  return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def _understand(path, rows=None, kind="auto", column=None, **limits) -> own.OwnData:
+  if rows is not None:
+    path = path / "own.jsonl"
+    path.write_text(_lines(rows), encoding="utf-8")
+  return own.understand(
+    path=str(path), hub="", kind=kind, column=column or {}, limits={**LIMITS, **limits}
+  )
+
+
+def _all(data: own.OwnData) -> list[records.Problem]:
+  return [problem for problems in data.splits.values() for problem in problems]
+
+
+def _questions(count: int, **answer) -> list[dict]:
+  return [{"question": f"What is {n} and {n}?", "answer": 2 * n} | answer for n in range(count)]
+
+
+def test_fifty_questions_are_split_at_default_sizes(tmp_path):
+  data = _understand(tmp_path, _questions(50))
+  sizes = {name: len(problems) for name, problems in data.splits.items()}
+  assert sizes == {"train": 28, "validation": 7, "test": 15}
+  assert any("task.validation is 7 instead of 200" in note for note in data.notes)
+  again = _understand(tmp_path, _questions(50)[::-1])
+  assert {p.question for p in again.splits["test"]} == {p.question for p in data.splits["test"]}
+
+
+@pytest.mark.parametrize(
+  ("rows", "kind", "gold"),
+  [
+    ([{"q": f"{n}?", "a": f"{n} pens"} for n in range(9)], "number", "0"),
+    ([{"prompt": f"{n}?", "label": n / 2} for n in range(9)], "number", "0"),
+    ([{"problem": f"{n}?", "answer": f"We add.\n#### {n}"} for n in range(9)], "number", "0"),
+    ([{"question": f"{n}?", "output": n % 2 == 0} for n in range(9)], "boolean", "yes"),
+    ([{"Question": f"{n}?", "Answer": "No."} for n in range(9)], "boolean", "no"),
+    ([{"question": f"{n}?", "options": ["x", "y"], "answer": 0} for n in range(9)], "choice", "A"),
+    ([{"question": f"{n}?", "A": "x", "B": "y", "answer": "y"} for n in range(9)], "choice", "B"),
+    ([{"question": f"{n}?", "choices": {"label": ["1", "2"], "text": ["x", "y"]}, "answerKey": "2"}
+      for n in range(9)], "choice", "B"),
+    ([{"problem": f"{n}?", "answer": f"\\frac{{x}}{{{n}}}"} for n in range(9)], "expression",
+     "\\frac{x}{0}"),
+    ([{"problem": f"{n}?", "solution": f"So $\\boxed{{x+{n}}}$."} for n in range(9)], "expression",
+     "x+0"),
+    ([{"input": f"{n}?", "target": "Rome"} for n in range(9)], "text", "Rome"),
+    ([{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": f"{n}?"},
+                    {"role": "assistant", "content": f"So.\nThe answer is {n}."}]}
+      for n in range(9)], "number", "0"),
+  ],
+)  # fmt: skip
+def test_columns_and_the_kind_of_the_answers_are_guessed(tmp_path, rows, kind, gold):
+  data = _understand(tmp_path, rows)
+  first = next(p for p in _all(data) if p.question == "0?")
+  assert (data.kind, data.is_guessed, first.gold, first.kind) == (kind, True, gold, kind)
+  assert not data.left_out
+
+
+def test_options_that_are_counted_from_one_are_recognized(tmp_path):
+  rows = [{"question": f"{n}?", "choices": ["x", "y"], "label": 1 + n % 2} for n in range(8)]
+  assert {p.question: p.gold for p in _all(_understand(tmp_path, rows))} == {
+    f"{n}?": "AB"[n % 2] for n in range(8)
+  }
+
+
+def test_a_rationale_in_its_own_column_or_before_the_answer_is_kept(tmp_path):
+  rows = [{"problem": f"{n}?", "solution": f"By rule {n}.", "answer": n} for n in range(5)]
+  assert all(p.rationale.endswith(f"Answer: {p.gold}") for p in _all(_understand(tmp_path, rows)))
+  rows = [{"question": f"{n}?", "answer": f"One <<1+1=2>>2.\n\n#### {n}"} for n in range(5)]
+  problem = _all(_understand(tmp_path, rows))[0]
+  assert problem.rationale == f"One 2.\nAnswer: {problem.gold}"
+
+
+def test_an_instruction_or_a_context_stands_before_the_question(tmp_path):
+  rows = [
+    {"instruction": "Add.", "input": f"{n} and 1" if n else "", "output": n} for n in range(5)
+  ]
+  questions = {p.question for p in _all(_understand(tmp_path, rows))}
+  assert {"Add.", "Add.\n3 and 1"} <= questions
+
+
+def test_settings_override_the_guesses(tmp_path):
+  rows = [{"id": 1, "a": f"{n}?", "b": "yes", "question": "?", "answer": n} for n in range(5)]
+  column = {"question": "a", "answer": "b", "id": "none"}
+  data = _understand(tmp_path, rows, kind="text", column=column)
+  assert {(p.kind, p.gold) for p in _all(data)} == {("text", "yes")} and not data.is_guessed
+  with pytest.raises(errors.UserError, match=r"task\.columns\.answer is 'gold'.*: id, a, b, quest"):
+    _understand(tmp_path, rows, column={"answer": "gold"})
+
+
+@pytest.mark.parametrize(
+  ("rows", "says"),
+  [
+    (
+      [{"quest": "a", "answer": 1}] * 4,
+      "no column that looks like the question (its columns are q",
+    ),
+    ([{"question": "a", "reply": 1}] * 4, "set --config.task.columns.answer=COLUMN"),
+    ([{"question": "a", "answer": None}] * 4, "no answer in any row"),
+    ([{"id": 7, "question": f"{n}?", "answer": n} for n in range(4)], "id 7 is also that of"),
+    ([{"question": "a", "answer": {"x": {"y": 1}}}] * 4, "no usable question"),
+    ([{"question": "a", "answer": 1}], "at least 3 are needed"),
+    ([7], "not a JSON object"),
+  ],
+)
+def test_data_that_cannot_be_used_are_rejected_in_one_line(tmp_path, rows, says):
+  with pytest.raises(errors.UserError) as error:
+    _understand(tmp_path, rows)
+  assert says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_what_is_left_out_is_counted_with_its_first_row(tmp_path):
+  rows = [*_questions(30), {"question": "odd?", "answer": "7 or 8"}, {"question": "", "answer": 1}]
+  data = _understand(tmp_path, [*rows, rows[0]])
+  assert data.left_out == {
+    "the answer is not one number": 1, "no question": 1, "a copy of an earlier row": 1,
+  }  # fmt: skip
+  assert any("own.jsonl:31: '7 or 8'" in note for note in data.notes)
+
+
+def test_splits_come_from_files_or_from_a_column(tmp_path):
+  folder = tmp_path / "set"
+  folder.mkdir()
+  for name, count in (("train.jsonl", 6), ("dev.json", 2), ("sub_test.csv", 3)):
+    rows = [{"question": f"{name} {n}?", "answer": n} for n in range(count)]
+    text = "question,answer\n" + "".join(f"{r['question']},{r['answer']}\n" for r in rows)
+    (folder / name).write_text(text if name.endswith("csv") else _lines(rows))
+  (folder / "README.md").write_text("no data")
+  data = _understand(folder)
+  assert {k: len(v) for k, v in data.splits.items()} == {"train": 6, "validation": 2, "test": 3}
+  names = ["train"] * 5 + ["val", "test", "other"]
+  rows = [{"question": f"{n}?", "answer": n, "split": name} for n, name in enumerate(names)]
+  data = _understand(tmp_path, rows)
+  assert {k: len(v) for k, v in data.splits.items()} == {"train": 5, "validation": 1, "test": 1}
+  assert data.split_by == "column split" and data.left_out["column split names no split"] == 1
+
+
+def test_questions_of_both_train_and_test_are_named_and_left_out_of_train(tmp_path):
+  rows = [{"question": f"{n}?", "answer": n, "split": "train"} for n in range(6)]
+  rows += [{"question": " 3 ?", "answer": 3, "split": "test"}]
+  data = _understand(tmp_path, rows)
+  assert len(data.splits["train"]) + len(data.splits["validation"]) == 5
+  assert any("1 training questions are also in test" in note for note in data.notes)
+
+
+def test_limits_above_what_there_is_are_clipped_with_a_word(tmp_path):
+  data = _understand(tmp_path, _questions(10), train=99, test=2)
+  assert len(data.splits["test"]) == 2 and "task.train is 7 instead of 99" in " ".join(data.notes)
+
+
+def test_a_data_set_of_the_hub_keeps_its_splits(monkeypatch):
+  rows = {"train": _questions(6), "test": _questions(9)[6:]}
+  monkeypatch.setattr(sources, "load_hub_splits", lambda name, config: rows)
+  data = own.understand(path="", hub="o/n:main", kind="auto", column={}, limits=LIMITS)
+  assert len(data.splits["test"]) == 3 and data.source == "o/n:main"
+
+
+def test_a_text_is_right_if_it_is_one_of_the_accepted_ones(tmp_path):
+  path = tmp_path / "own.jsonl"
+  path.write_text(_lines({"question": f"{n}?", "answer": ["The USA", "America"]} for n in range(5)))
+  task = own.load(path=str(path), validation=1)
+  problem = task.problems("train")[0]
+  for text, is_right in (
+    ("It is large.\nAnswer: the U.S.A", False), ("Answer: USA.", True), ("america", True),
+    ("The answer is **America**.", True), ("Answer: Canada", False),
+  ):  # fmt: skip
+    assert task.is_correct(task.read_answer(text, problem), problem) is is_right
+  assert task.read_answer("It is America", problem, whole=False) is None
+
+
+def test_a_grader_judges_what_follows_the_marker(tmp_path, monkeypatch):
+  (tmp_path / "my_grader.py").write_text(
+    "def grade(answer, gold):\n  return sorted(answer.split()) == sorted(gold.split())\n"
+  )
+  (tmp_path / "own.jsonl").write_text(
+    _lines({"question": f"{n}?", "answer": "a b"} for n in range(5))
+  )
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.delitem(sys.modules, "my_grader", raising=False)
+  task = own.load(path="own.jsonl", validation=1, grader="my_grader:grade")
+  problem = task.problems("train")[0]
+  answer = task.read_answer("<think>x</think>So.\nAnswer: b\na", problem)
+  assert answer == "b\na" and task.is_correct(answer, problem)
+  assert not task.is_correct("c", problem)
+  for name in ("my_grader", "my_grader:missing", "none_such:grade"):
+    with pytest.raises(errors.UserError, match=r"task\.grader"):
+      own.open_grader(name)
+
+
+def test_data_show_prints_json_in_a_pipe(tmp_path, capsys):
+  path = tmp_path / "own.jsonl"
+  path.write_text(_lines(_questions(50)))
+  assert main.main(["data", "show", str(path)]) == 0
+  shown = json.loads(capsys.readouterr().out)
+  assert shown["counts"]["train"] == 28 and shown["kind"] == "number"
+  assert len(shown["questions"]) == 3 and "rendered" in shown["questions"][0]
+  assert main.main(["data", "show", str(tmp_path / "none.jsonl")]) == errors.CONFIG
