@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from distill_jax.learning import losses
+from distill_jax.students import gather
 from distill_jax.students.token_rows import Rows
 from distill_jax.students.types import Params
 
@@ -226,5 +227,5 @@ def _target_logprobs(
   logprobs: Logprobs, params: Params, states_BLD: jax.Array, batch: Batch
 ) -> jax.Array:
   """Returns log p of the labels, [B, T]; the head is applied to target positions only."""
-  targets_BTD = jnp.take_along_axis(states_BLD, batch.where[..., None], axis=1)
+  targets_BTD = gather.positions(states_BLD, batch.where)
   return logprobs(params, targets_BTD, batch.labels)

@@ -11,7 +11,7 @@ from distill_jax import errors, students
 from distill_jax.runtime.base_model import BaseModel
 from distill_jax.runtime.student import build_mesh
 from distill_jax.settings import Settings
-from distill_jax.students import token_rows
+from distill_jax.students import sharding, token_rows
 
 DEVICE_OF = {"cudnn": "gpu", "splash": "tpu"}  # attention paths that only one kind of device has
 
@@ -27,9 +27,11 @@ def check(settings: Settings, base: BaseModel) -> None:
   for field, batch in (("train.batch", train.batch), ("prefer.batch", settings.prefer.batch)):
     if batch % parts:
       raise errors.config(field, batch, f"a multiple of {parts}, mesh.data times mesh.fsdp")
-  path, device = settings.student.attention, jax.default_backend()
+  path = settings.student.attention
   if path not in DEVICE_OF:
     return
+  with jax.set_mesh(mesh):
+    device = sharding.platform()
   if DEVICE_OF[path] != device:
     raise errors.config("student.attention", path, f"auto or plain: this device is a {device}")
   batches = [(train.batch // train.grad_accum_steps, train.losses.triplet > 0)]

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from distill_jax import students
@@ -25,7 +24,7 @@ from distill_jax.machine import scores
 from distill_jax.runtime.context import RunContext
 from distill_jax.runtime.student import Params, Student
 from distill_jax.runtime.weights import digest
-from distill_jax.students import sharding, trainable
+from distill_jax.students import gather, sharding, trainable
 
 CACHE = "references.sqlite"  # in the run directory, unless config.pair.cache names another file
 KIND = "reference log-probabilities 1"  # version of the computation; part of the key
@@ -148,7 +147,7 @@ def build_scorer(parameters: trainable.Trainable, attention: str, chunk: int) ->
     states_BLD = model.hidden(
       config, merged, batch.rows, detach=False, remat="none", path=attention
     )
-    at_BTD = jnp.take_along_axis(states_BLD, batch.where[..., None], axis=1)
+    at_BTD = gather.positions(states_BLD, batch.where)
     logp_BT = students.token_logprobs(config, merged, at_BTD, batch.labels, chunk=chunk)
     return objectives.sum_sides(logp_BT, batch).logp
 

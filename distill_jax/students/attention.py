@@ -5,7 +5,8 @@ K head width.
 
   plain   runs everywhere and does everything (trees, soft-caps, biases); scores [B, H, L, S] exist
   cudnn   NVIDIA from Ampere on: 16 bits, no soft-cap, head width a multiple of 8 up to 128
-  splash  TPU: rows that are not trees, of a multiple of 128 tokens; masked blocks are skipped
+  splash  TPU: rows of a multiple of 128 tokens, trees only without a window; later blocks are
+          skipped
 
 `auto` takes the fastest path that can run: cuDNN from CUDNN_MIN_LENGTH tokens on, splash wherever
 it fits.
@@ -16,15 +17,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.pallas.ops.tpu import splash_attention
-from jax.sharding import PartitionSpec as P
 
-from distill_jax.students import sharding
+from distill_jax.students import sharding, splash
 from distill_jax.students.token_rows import Rows
 
 PATHS = ("auto", "plain", "cudnn", "splash")
 CUDNN_MIN_LENGTH = 512  # tokens from which cuDNN's kernel is faster than plain matrix products
-SPLASH_BLOCK = 128  # tokens in a block of splash attention
 
 
 def attend(
@@ -36,6 +34,7 @@ def attend(
   scale: float,
   softcap: float = 0.0,
   bias_BHLS: jax.Array | None = None,
+  learning_BLS: jax.Array | None = None,
 ) -> jax.Array:
   """Softmax attention in float32; query heads share key-value groups.
 
@@ -49,6 +48,7 @@ def attend(
     scale: Factor of the scores.
     softcap: c > 0 maps scores to c * tanh(score / c) (Gemma 2).
     bias_BHLS: Added to the scaled scores.
+    learning_BLS: Whether a query gives a key, and its value, a gradient; None: always.
 
   Returns:
     [B, L, H, K], in the dtype of the values.
@@ -58,14 +58,71 @@ def attend(
   if length == 1 and bias_BHLS is None:
     return _attend_one(q_BLHK, k_BGSK, v_BGSK, mask_BLS, scale=scale, softcap=softcap)
   q = q_BLHK.reshape(batch, length, groups, heads // groups, width)
-  scores = jnp.einsum("blgrk,bgsk->bgrls", q, k_BGSK, preferred_element_type=jnp.float32) * scale
+  if learning_BLS is None:
+    scores, mix = _scores(q, k_BGSK), _mix
+  else:
+    scores = _scores_learning(q, k_BGSK, learning_BLS)
+    mix = functools.partial(_mix_learning, learning_BLS)
+  scores *= scale
   if softcap:
     scores = softcap * jnp.tanh(scores / softcap)
   if bias_BHLS is not None:
     scores += bias_BHLS.reshape(-1, groups, heads // groups, *bias_BHLS.shape[2:])
   scores = jnp.where(mask_BLS[:, None, None], scores, jnp.finfo(jnp.float32).min)
   probs = jax.nn.softmax(scores, axis=-1).astype(v_BGSK.dtype)
-  return jnp.einsum("bgrls,bgsk->blgrk", probs, v_BGSK).reshape(q_BLHK.shape)
+  return mix(probs, v_BGSK).reshape(q_BLHK.shape)
+
+
+def _scores(q_BLGRK: jax.Array, k_BGSK: jax.Array) -> jax.Array:
+  return jnp.einsum("blgrk,bgsk->bgrls", q_BLGRK, k_BGSK, preferred_element_type=jnp.float32)
+
+
+def _mix(probs_BGRLS: jax.Array, v_BGSK: jax.Array) -> jax.Array:
+  return jnp.einsum("bgrls,bgsk->blgrk", probs_BGRLS, v_BGSK)
+
+
+@jax.custom_vjp
+def _scores_learning(q: jax.Array, k: jax.Array, learning_BLS: jax.Array) -> jax.Array:
+  """Returns the scores; only some pairs of a query and a key give the key a gradient."""
+  return _scores(q, k)
+
+
+def _scores_forward(q: jax.Array, k: jax.Array, learning_BLS: jax.Array) -> tuple[jax.Array, Any]:
+  return _scores(q, k), (q, k, learning_BLS)
+
+
+def _scores_backward(residuals: Any, slope: jax.Array) -> tuple[jax.Array, jax.Array, None]:
+  q, k, learning_BLS = residuals
+  kept = jnp.where(learning_BLS[:, None, None], slope, 0.0)
+  dq = jnp.einsum("bgrls,bgsk->blgrk", slope, k, preferred_element_type=jnp.float32)
+  dk = jnp.einsum("bgrls,blgrk->bgsk", kept, q, preferred_element_type=jnp.float32)
+  return dq.astype(q.dtype), dk.astype(k.dtype), None
+
+
+_scores_learning.defvjp(_scores_forward, _scores_backward)
+
+
+@jax.custom_vjp
+def _mix_learning(learning_BLS: jax.Array, probs: jax.Array, v: jax.Array) -> jax.Array:
+  """Returns the means of values; only some pairs of a query and a value give it a gradient."""
+  return _mix(probs, v)
+
+
+def _mix_forward(learning_BLS: jax.Array, probs: jax.Array, v: jax.Array) -> tuple[jax.Array, Any]:
+  return _mix(probs, v), (learning_BLS, probs, v)
+
+
+def _mix_backward(residuals: Any, slope: jax.Array) -> tuple[None, jax.Array, jax.Array]:
+  learning_BLS, probs, v = residuals
+  kept = jnp.where(learning_BLS[:, None, None], probs, 0)
+  return (
+    None,
+    jnp.einsum("blgrk,bgsk->bgrls", slope, v),
+    jnp.einsum("bgrls,blgrk->bgsk", kept, slope),
+  )
+
+
+_mix_learning.defvjp(_mix_forward, _mix_backward)
 
 
 def _attend_one(
@@ -104,6 +161,7 @@ def over_rows(
   scale: float,
   softcap: float,
   path: str,
+  detach: bool = False,
 ) -> jax.Array:
   """Self-attention of whole rows, by `path`: auto | plain | cudnn | splash.
 
@@ -119,6 +177,7 @@ def over_rows(
     scale: Factor of the scores.
     softcap: See `attend`.
     path: The path.
+    detach: Whether tokens of rows.detached see their root without gradient.
 
   Returns:
     [B, L, H, K].
@@ -128,28 +187,74 @@ def over_rows(
   """
   why_not = {
     "cudnn": _why_not_cudnn(q_BLHK, softcap),
-    "splash": _why_not_splash(q_BLHK, k_BGLK, rows),
+    "splash": _why_not_splash(q_BLHK, k_BGLK, rows, window),
   }
   if path == "auto":
     path = _fastest_path(q_BLHK.shape[1], why_not)
   if reason := why_not.get(path):
     raise ValueError(f"attention path {path}: {reason}")
   if path == "cudnn":
+    return _cudnn(q_BLHK, k_BGLK, v_BGLK, rows, mask_BLL, scale, detach)
+  if path == "splash":
+    if window >= q_BLHK.shape[1]:
+      window = 0
+    return splash.attend(
+      q_BLHK * scale, k_BGLK, v_BGLK, rows, window=window, softcap=softcap, detach=detach
+    )
+  learning_BLL = learning(rows) if detach else None
+  return attend(
+    q_BLHK, k_BGLK, v_BGLK, mask_BLL, scale=scale, softcap=softcap, learning_BLS=learning_BLL
+  )
+
+
+def learning(rows: Rows) -> jax.Array:
+  """Returns whether a token gives another one's keys and values a gradient, [B, L, L]."""
+  in_root_BL = rows.segments == rows.root
+  return ~(_is_detached(rows)[:, :, None] & in_root_BL[:, None, :])
+
+
+def learning_of_source(rows: Rows, shape: tuple[int, ...]) -> jax.Array:
+  """Returns whether a token gives keys and values of a source a gradient, [B, L, E]."""
+  return jnp.broadcast_to(~_is_detached(rows)[:, :, None], shape)
+
+
+def _is_detached(rows: Rows) -> jax.Array:
+  if rows.detached is None:
+    raise ValueError("detach needs rows.detached")
+  return rows.detached > 0
+
+
+def _cudnn(
+  q_BLHK: jax.Array,
+  k_BGLK: jax.Array,
+  v_BGLK: jax.Array,
+  rows: Rows,
+  mask_BLL: jax.Array,
+  scale: float,
+  detach: bool,
+) -> jax.Array:
+  """Fused attention of cuDNN; to detach, it runs twice."""
+
+  def run(k: jax.Array, v: jax.Array) -> jax.Array:
     return jax.nn.dot_product_attention(
       q_BLHK,
-      k_BGLK.swapaxes(1, 2),
-      v_BGLK.swapaxes(1, 2),
+      k.swapaxes(1, 2),
+      v.swapaxes(1, 2),
       mask=mask_BLL[:, None],
       scale=scale,
       implementation="cudnn",
     )
-  if path == "splash":
-    return _splash(q_BLHK * scale, k_BGLK, v_BGLK, rows.segments, window, softcap)
-  return attend(q_BLHK, k_BGLK, v_BGLK, mask_BLL, scale=scale, softcap=softcap)
+
+  out = run(k_BGLK, v_BGLK)
+  if not detach:
+    return out
+  in_root = (rows.segments == rows.root)[:, None, :, None]
+  k, v = (jnp.where(in_root, jax.lax.stop_gradient(x), x) for x in (k_BGLK, v_BGLK))
+  return jnp.where(_is_detached(rows)[:, :, None, None], run(k, v), out)
 
 
 def _fastest_path(length: int, why_not: dict[str, str]) -> str:
-  platform = jax.default_backend()
+  platform = sharding.platform()
   if platform == "gpu" and length >= CUDNN_MIN_LENGTH and not why_not["cudnn"]:
     return "cudnn"
   return "splash" if platform == "tpu" and not why_not["splash"] else "plain"
@@ -167,12 +272,13 @@ def _why_not_cudnn(q_BLHK: jax.Array, softcap: float) -> str:
   return ""
 
 
-def _why_not_splash(q_BLHK: jax.Array, k_BGLK: jax.Array, rows: Rows) -> str:
+def _why_not_splash(q_BLHK: jax.Array, k_BGLK: jax.Array, rows: Rows, window: int) -> str:
   """Returns why splash attention cannot compute this; "" if it can."""
-  if rows.roots is not None:
-    return "rows are trees (triplets or preference pairs)"
-  if q_BLHK.shape[1] % SPLASH_BLOCK:
-    return f"rows of {q_BLHK.shape[1]} tokens are not a multiple of {SPLASH_BLOCK}"
+  length, block = q_BLHK.shape[1], min(splash.BLOCKS)
+  if rows.roots is not None and 0 < window < length:
+    return f"rows are trees (triplets or preference pairs), and layers see back {window} tokens"
+  if length % block:
+    return f"rows of {length} tokens are not a multiple of {block}"
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
     return ""
@@ -183,42 +289,3 @@ def _why_not_splash(q_BLHK: jax.Array, k_BGLK: jax.Array, rows: Rows) -> str:
     if count % parts:
       return f"{count} {name} cannot be split {parts} ways"
   return ""
-
-
-def _splash(
-  q_BLHK: jax.Array,
-  k_BGLK: jax.Array,
-  v_BGLK: jax.Array,
-  segments_BL: jax.Array,
-  window: int,
-  softcap: float,
-) -> jax.Array:
-  """Block-sparse attention on TPU; elsewhere the same kernel, interpreted (slow, for tests)."""
-
-  def local_attention(
-    q_BHLK: jax.Array, k_BGLK: jax.Array, v_BGLK: jax.Array, segments_BL: jax.Array
-  ) -> jax.Array:
-    heads, length = q_BHLK.shape[1:3]
-    head_mask = (
-      splash_attention.LocalMask((length, length), (window - 1, 0), 0)
-      if window
-      else splash_attention.CausalMask((length, length))
-    )
-    kernel: Any = splash_attention.make_splash_mha(
-      splash_attention.MultiHeadMask([head_mask] * heads),
-      head_shards=1,
-      q_seq_shards=1,
-      attn_logits_soft_cap=softcap or None,
-      interpret=jax.default_backend() != "tpu",
-    )
-    ids = splash_attention.SegmentIds(segments_BL, segments_BL)
-    return jax.vmap(kernel)(q_BHLK, k_BGLK, v_BGLK, ids)
-
-  part = local_attention
-  mesh = jax.sharding.get_abstract_mesh()
-  if not mesh.empty:
-    heads, rows = P(sharding.RULES["batch"], "tensor"), P(sharding.RULES["batch"])
-    part = functools.partial(jax.shard_map, check_vma=False)(
-      local_attention, in_specs=(heads, heads, heads, rows), out_specs=heads
-    )
-  return part(q_BLHK.swapaxes(1, 2), k_BGLK, v_BGLK, segments_BL).swapaxes(1, 2)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from distill_jax.students import attention, layers, logprobs, sharding, token_rows
+from distill_jax.students import attention, gather, layers, logprobs, sharding, token_rows
 from distill_jax.students.decoder_config import Config as Config
 from distill_jax.students.decoder_config import Rotary as Rotary
 from distill_jax.students.token_rows import Cache, Rows
@@ -87,17 +87,23 @@ def head(config: Config, params: Params) -> jax.Array:
 
 
 def _embed(
-  config: Config, params: Params, tokens_BL: jax.Array, positions_BL: jax.Array
+  config: Config,
+  params: Params,
+  tokens_BL: jax.Array,
+  positions_BL: jax.Array,
+  *,
+  whole: bool = False,
 ) -> jax.Array:
-  table_VD = sharding.constrain(params["embed"].astype(config.dtype), "vocab", None)
-  x_BLD = jnp.take(table_VD, tokens_BL, axis=0)
+  """Returns what the first layer reads; for `whole` see gather.entries."""
+  x_BLD = gather.entries(params["embed"], tokens_BL, config.dtype, whole=whole)
   if config.embed_scale != 1.0:
     x_BLD *= jnp.asarray(config.embed_scale, x_BLD.dtype)
   if config.embed_width:
     x_BLD = layers.project(x_BLD, params["widen"])
   if config.learned:
-    table_PD = params["positions"].astype(config.dtype)
-    x_BLD += jnp.take(table_PD, positions_BL + config.learned_offset, axis=0)
+    at_BL = positions_BL + config.learned_offset
+    table_PD = params["positions"]
+    x_BLD += gather.entries(table_PD, at_BL, config.dtype, vocab=None, whole=whole)
   return sharding.constrain(x_BLD, "batch", None, None)
 
 
@@ -128,7 +134,7 @@ def hidden(
     config: The config.
     params: The parameters.
     rows: The rows.
-    detach: Whether to honor rows.detached; costs a second attention.
+    detach: Whether to honor rows.detached.
     remat: What the backward pass recomputes: none | dots | full.
     path: The attention path; see attention.py.
   """
@@ -145,17 +151,13 @@ def hidden(
       scale=config.scale,
       softcap=config.attention_softcap,
       path=path,
+      detach=detach,
     )
 
     def layer(x_BLD: jax.Array, weights: Any) -> jax.Array:
       module = nnx.merge(block, weights)
       q, k, v = module.queries_keys_values(x_BLD, rotary, tables.get(rotary))
-      out = attend(q, k, v)
-      if detach:
-        is_root_BL = rows.segments == rows.root
-        k, v = _stop_at(is_root_BL, k), _stop_at(is_root_BL, v)
-        out = jnp.where(_is_detached(rows), attend(q, k, v), out)
-      return module.block_output(x_BLD, out)
+      return module.block_output(x_BLD, attend(q, k, v))
 
     return layer
 
@@ -172,17 +174,6 @@ def hidden(
   x_BLD = _embed(config, params, rows.tokens, rows.positions)
   x_BLD, _ = jax.lax.scan(layer, x_BLD, (kind_of_layer, params["blocks"]), unroll=unroll)
   return _final_norm(config, params, x_BLD)
-
-
-def _stop_at(is_root_BL: jax.Array, y_BGLK: jax.Array) -> jax.Array:
-  """Returns keys or values whose gradient is stopped at tokens of a root segment."""
-  return jnp.where(is_root_BL[:, None, :, None], jax.lax.stop_gradient(y_BGLK), y_BGLK)
-
-
-def _is_detached(rows: Rows) -> jax.Array:
-  if rows.detached is None:
-    raise ValueError("detach needs rows.detached")
-  return (rows.detached > 0)[:, :, None, None]
 
 
 def unstack_layers(config: Config, params: Params) -> tuple[list[Any], jax.Array]:
@@ -260,14 +251,16 @@ def decode_step(
     The logits after the token [B, V], and the cache with its column written.
   """
   modules, matrix_DV = unstacked
-  x_B1D = _embed(config, params, token_B[:, None], position_B[:, None])
+  whole = sharding.decodes_whole(shapes(config), config.dtype)
+  select = sharding.platform() == "tpu"
+  x_B1D = _embed(config, params, token_B[:, None], position_B[:, None], whole=whole)
   tables = _rope_tables(config, position_B[:, None])
   ages_BS = token_rows.column_ages(position_B, cache.keys[0].shape[2])
   keys, values = [], []
   for n, (module, (window, rotary)) in enumerate(zip(modules, config.layer_kinds, strict=True)):
     q, k, v = module.queries_keys_values(x_B1D, rotary, tables.get(rotary))
-    keys.append(token_rows.write_column(cache.keys[n], k, position_B))
-    values.append(token_rows.write_column(cache.values[n], v, position_B))
+    keys.append(token_rows.write_column(cache.keys[n], k, position_B, select=select))
+    values.append(token_rows.write_column(cache.values[n], v, position_B, select=select))
     mask_BS = ages_BS >= 0
     if window:
       mask_BS &= ages_BS < window

@@ -93,12 +93,12 @@ def qkv_proj(h_BLD: jax.Array, module: Any) -> tuple[jax.Array, ...]:
 def cast_for_decode(params: Params, dtype: str) -> Params:
   """Returns the weights that decoding reads.
 
-  LoRA adapters are merged; weights of products are cast to the compute dtype, norms and biases stay
-  float32.
+  LoRA adapters are merged; tables and weights of products are cast to the compute dtype; norms and
+  biases, relative ones too, stay float32.
   """
 
   def cast(path: Sequence[Any], x: jax.Array) -> jax.Array:
-    return x if str(path[-1].key).endswith(("norm", "bias")) else x.astype(dtype)
+    return x if str(path[-1].key).endswith(("norm", "bias", "relative")) else x.astype(dtype)
 
   return jax.tree.map_with_path(cast, lora.merge(params))
 
@@ -205,7 +205,10 @@ class Block(nnx.Module):
 
   def _add_bias(self, y: jax.Array, name: str) -> jax.Array:
     bias = vars(self).get(f"{name}_bias")
-    return y if bias is None else y + bias[...].astype(y.dtype)[(None,) * (y.ndim - bias.ndim)]
+    if bias is None:
+      return y
+    # Spread before it is cast: so its gradient is summed in float32.
+    return y + jnp.broadcast_to(bias[...][(None,) * (y.ndim - bias.ndim)], y.shape).astype(y.dtype)
 
   def queries_keys_values(
     self, x_BLD: jax.Array, rotary: Rotary | None, cos_sin: CosSin | None

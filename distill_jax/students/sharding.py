@@ -6,7 +6,8 @@ vocabulary).
 """
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -54,13 +55,27 @@ def make_mesh(
   return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=auto, devices=devices)
 
 
+def platform() -> str:
+  """Returns cpu, gpu or tpu: where programs for the current mesh run, or the default devices.
+
+  The devices of a mesh may be of another kind than this machine's, when a program is only compiled.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  device = None if mesh.empty else mesh.abstract_device
+  name = device.platform if device else jax.default_backend()
+  return "gpu" if name in ("cuda", "rocm") else name
+
+
 def spec(axes: Sequence[str | None]) -> P:
   """Returns the PartitionSpec of logical axes."""
   return P(*(None if axis is None else RULES[axis] for axis in axes))
 
 
-def _divisible(mesh: Any, shape: Sequence[int], partition: P) -> P:
-  """Drops the mesh axes that do not divide a dimension: such a dimension is not split."""
+def partition(mesh: Any, shape: Sequence[int], axes: Sequence[str | None]) -> P:
+  """Returns the PartitionSpec of an array.
+
+  A dimension that its mesh axes do not divide is not split.
+  """
 
   def parts(names: Any) -> int:
     return math.prod(mesh.shape[n] for n in ((names,) if isinstance(names, str) else names))
@@ -68,7 +83,7 @@ def _divisible(mesh: Any, shape: Sequence[int], partition: P) -> P:
   return P(
     *(
       names if names is None or size % parts(names) == 0 else None
-      for size, names in zip(shape, partition, strict=True)
+      for size, names in zip(shape, spec(axes), strict=True)
     )
   )
 
@@ -82,7 +97,7 @@ def of_params(mesh: Mesh, axes: Params, shapes: Params) -> Params:
     shapes: The shape of every parameter, in the same structure.
   """
   return jax.tree.map(
-    lambda a, x: NamedSharding(mesh, _divisible(mesh, x.shape, spec(a))),
+    lambda a, x: NamedSharding(mesh, partition(mesh, x.shape, a)),
     axes,
     shapes,
     is_leaf=lambda x: isinstance(x, tuple),
@@ -107,6 +122,47 @@ def of_state(mesh: Mesh, state: Any, param_shardings: Params, params: Params) ->
   )
 
 
+# Memory of accelerators, GiB, by the start of their kind.
+MEMORY_GIB = {"TPU v4": 32, "TPU v5 lite": 16, "TPU v5": 95, "TPU v6 lite": 32}
+DECODE_SHARE = 0.4  # of the memory, for weights that every device holds whole
+
+
+def decodes_whole(shapes: Params, dtype: str) -> bool:
+  """Returns whether decoding on the current mesh gathers the weights once, and holds them whole.
+
+  Weights that are split over fsdp would otherwise travel for every token. Whole weights, in
+  `dtype` and split over `tensor` only, may fill DECODE_SHARE of the memory.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or mesh.shape["fsdp"] == 1:
+    return False
+  numbers = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
+  size = numbers * jax.numpy.dtype(dtype).itemsize / mesh.shape["tensor"]
+  available = _memory_bytes(mesh.abstract_device.device_kind if mesh.abstract_device else "")
+  return available is None or size <= DECODE_SHARE * available
+
+
+def _memory_bytes(kind: str) -> float | None:
+  """Returns the memory of a kind of device; None if it is unknown."""
+  for start in sorted(MEMORY_GIB, key=len, reverse=True):
+    if kind.startswith(start):
+      return MEMORY_GIB[start] * 2.0**30
+  named = re.search(r"\b(\d+) ?GB\b", kind)
+  return int(named.group(1)) * 1e9 if named else None
+
+
+def gather_over_fsdp(params: Params, axes: Params) -> Params:
+  """Pins parameters to their axes without fsdp, under the current mesh."""
+
+  def pin(x: jax.Array, of: tuple[str | None, ...]) -> jax.Array:
+    return constrain(x, *(None if axis == "embed" else axis for axis in of))
+
+  return {
+    name: gather_over_fsdp(x, axes[name]) if isinstance(x, dict) else pin(x, axes[name])
+    for name, x in params.items()
+  }
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
   """Returns the sharding of an array that every device holds whole."""
   return NamedSharding(mesh, P())
@@ -122,4 +178,15 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
     return x
-  return jax.lax.with_sharding_constraint(x, _divisible(mesh, x.shape, spec(axes)))
+  return jax.lax.with_sharding_constraint(x, partition(mesh, x.shape, axes))
+
+
+def local(function: Callable[..., Any], inputs: Any, outputs: Any) -> Callable[..., Any]:
+  """Returns `function` run on each device's parts of the arrays, under the current mesh.
+
+  Args:
+    function: Computes on parts; it names the mesh axes it communicates over.
+    inputs: The PartitionSpecs of its arguments.
+    outputs: Those of its result.
+  """
+  return jax.shard_map(function, in_specs=inputs, out_specs=outputs, check_vma=False)

@@ -20,6 +20,7 @@ from flax import nnx
 from distill_jax.students import (
   attention,
   decoder,
+  gather,
   layers,
   logprobs,
   sharding,
@@ -84,9 +85,11 @@ def head(config: Config, params: Params) -> jax.Array:
   return params["embed"].T if config.tied else params["head"]
 
 
-def _embed(config: Config, params: Params, tokens_BL: jax.Array) -> jax.Array:
-  table_VD = sharding.constrain(params["embed"].astype(config.dtype), "vocab", None)
-  x_BLD = jnp.take(table_VD, tokens_BL, axis=0)
+def _embed(
+  config: Config, params: Params, tokens_BL: jax.Array, *, whole: bool = False
+) -> jax.Array:
+  """Returns what the first layer of a stack reads; for `whole` see gather.entries."""
+  x_BLD = gather.entries(params["embed"], tokens_BL, config.dtype, whole=whole)
   return sharding.constrain(x_BLD, "batch", None, None)
 
 
@@ -157,8 +160,7 @@ def hidden(
     config: The config.
     params: The parameters.
     rows: The rows.
-    detach: Whether tokens of rows.detached see source and root without gradient; costs a second
-      attention.
+    detach: Whether tokens of rows.detached see source and root without gradient.
     remat: What the backward pass recomputes: none | dots | full.
     path: The attention path: auto or plain, the others have no relative bias.
 
@@ -176,36 +178,23 @@ def hidden(
   at_BL = rows.positions
   bias_BHLL = _relative_bias(config, params, "decoder", at_BL[:, None, :] - at_BL[:, :, None])
 
-  def attend(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    mask: jax.Array,
-    stop: Callable[[jax.Array], jax.Array],
-    bias: jax.Array | None = None,
-  ) -> jax.Array:
-    out = attention.attend(q, k, v, mask, scale=1.0, bias_BHLS=bias)
-    if not detach:
-      return out
-    if rows.detached is None:
-      raise ValueError("detach needs rows.detached")
-    stopped = attention.attend(q, stop(k), stop(v), mask, scale=1.0, bias_BHLS=bias)
-    return jnp.where((rows.detached > 0)[:, :, None, None], stopped, out)
-
-  def stop_root(y_BHLK: jax.Array) -> jax.Array:
-    is_root_BHLK = (rows.segments == rows.root)[:, None, :, None]
-    return jnp.where(is_root_BHLK, jax.lax.stop_gradient(y_BHLK), y_BHLK)
+  learning_BLL = attention.learning(rows) if detach else None
+  learning_BLE = attention.learning_of_source(rows, mask_BLE.shape) if detach else None
 
   def layer(x_BLD: jax.Array, weights: Any) -> jax.Array:
     module: Any = nnx.merge(block, weights)
     h_BLD = module.attention.pre_norm(x_BLD)
     q, (k, v) = module.attention.queries(h_BLD), module.attention.keys_values(h_BLD)
-    x = module.attention.add_output(x_BLD, attend(q, k, v, mask_BLL, stop_root, bias_BHLL))
+    out = attention.attend(
+      q, k, v, mask_BLL, scale=1.0, bias_BHLS=bias_BHLL, learning_BLS=learning_BLL
+    )
+    x = module.attention.add_output(x_BLD, out)
     q, (k, v) = (
       module.cross.queries(module.cross.pre_norm(x)),
       module.cross.keys_values(encoded_BED),
     )
-    return module.mlp(module.cross.add_output(x, attend(q, k, v, mask_BLE, jax.lax.stop_gradient)))
+    out = attention.attend(q, k, v, mask_BLE, scale=1.0, learning_BLS=learning_BLE)
+    return module.mlp(module.cross.add_output(x, out))
 
   x_BLD = _embed(config, params, rows.tokens)
   x_BLD = _scan_layers(layer, x_BLD, params["decoder"], config.decoder_layers, remat)
@@ -273,7 +262,9 @@ def decode_step(
     The logits after the token [B, V], and the cache with its column written.
   """
   modules, matrix_DV = unstacked
-  x_BLD = _embed(config, params, token_B[:, None])
+  whole = sharding.decodes_whole(shapes(config), config.dtype)
+  select = sharding.platform() == "tpu"
+  x_BLD = _embed(config, params, token_B[:, None], whole=whole)
   ages_BS = token_rows.column_ages(position_B, cache.keys[0].shape[2])
   mask_BLS = (ages_BS >= 0)[:, None]
   bias_BHLS = _relative_bias(config, params, "decoder", -ages_BS[:, None])
@@ -283,8 +274,8 @@ def decode_step(
     h_BLD = module.attention.pre_norm(x_BLD)
     q, k, v = layers.qkv_proj(h_BLD, module.attention)
     k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
-    keys.append(token_rows.write_column(cache.keys[n], k, position_B))
-    values.append(token_rows.write_column(cache.values[n], v, position_B))
+    keys.append(token_rows.write_column(cache.keys[n], k, position_B, select=select))
+    values.append(token_rows.write_column(cache.values[n], v, position_B, select=select))
     out = attention.attend(q, keys[n], values[n], mask_BLS, scale=1.0, bias_BHLS=bias_BHLS)
     x = module.attention.add_output(x_BLD, out)
     q = module.cross.queries(module.cross.pre_norm(x))

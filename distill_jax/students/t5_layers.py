@@ -4,6 +4,8 @@ Dimension key: see layers.py; also E source length, N buckets of the relative bi
 Attention is not scaled; the initial queries are small instead. The relative bias is the only bias.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -99,7 +101,36 @@ def relative_bias(
   """
   of_offset_HO = table_NH.astype(jnp.float32).T[:, _buckets(len(table_NH), distance, both_ways)]
   index_BLS = jnp.clip(offset_BLS, -distance, distance if both_ways else 0) + distance
+  return _bias_of_offsets(of_offset_HO.shape[1], of_offset_HO, index_BLS)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _bias_of_offsets(offsets: int, of_offset_HO: jax.Array, index_BLS: jax.Array) -> jax.Array:
+  """Returns the bias of each query and key.
+
+  Its gradient is summed for each query first: one offset may occur many million times, which is
+  more than a running float32 sum can count.
+  """
   return jnp.take(of_offset_HO, index_BLS, axis=1).swapaxes(0, 1)
+
+
+def _bias_forward(
+  offsets: int, of_offset_HO: jax.Array, index_BLS: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  return _bias_of_offsets(offsets, of_offset_HO, index_BLS), index_BLS
+
+
+def _bias_backward(
+  offsets: int, index_BLS: jax.Array, slope_BHLS: jax.Array
+) -> tuple[jax.Array, None]:
+  def of_query(index_S: jax.Array, slope_HS: jax.Array) -> jax.Array:
+    return jnp.zeros((len(slope_HS), offsets), slope_HS.dtype).at[:, index_S].add(slope_HS)
+
+  of_row = jax.vmap(of_query, (0, 1))
+  return jnp.sum(jax.vmap(of_row)(index_BLS, slope_BHLS), axis=(0, 1)), None
+
+
+_bias_of_offsets.defvjp(_bias_forward, _bias_backward)
 
 
 def _buckets(buckets: int, distance: int, both_ways: bool) -> np.ndarray:

@@ -55,14 +55,15 @@ def test_an_attention_path_of_another_device_is_rejected():
 def test_what_an_attention_path_supports_is_accepted(anywhere):
   check()
   check(micro=2)
+  check(triplet=0.5)
 
 
 @pytest.mark.parametrize(
   "changes, reason",
   [
     ({"length": 96}, "not a multiple of 128"),
-    ({"triplet": 0.5}, "trees"),
-    ({"plan": ("exam", "pair", "prefer")}, "trees"),
+    ({"triplet": 0.5, "window": 40, "local": (True,)}, "trees"),
+    ({"plan": ("exam", "pair", "prefer"), "window": 40, "local": (True,)}, "trees"),
     ({"heads": 2, "kv_heads": 1}, "1 groups cannot be split 2 ways"),
     ({"micro": 4}, "2 rows cannot be split 4 ways"),
   ],

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from distill_jax.students import attention, sharding, token_rows
+from distill_jax.students import attention, sharding, splash, token_rows
 from tests import meshes
 from tests.students import oracle
 
@@ -59,6 +59,65 @@ def test_splash_equals_the_plain_path_forwards_and_backwards(window, softcap):
     np.testing.assert_allclose(got, expected, atol=2e-4)
 
 
+def tree_rows():
+  """Returns two rows: two trees, the second root with three branches; one tree and padding.
+
+  The last branch of each tree sees its root without gradient.
+  """
+  segments, roots, detached = (np.zeros((2, LENGTH), np.int32) for _ in range(3))
+  for row, start, stop, segment, root, stopped in (
+    (0, 0, 40, 1, 1, 0), (0, 40, 70, 2, 1, 0), (0, 70, 99, 3, 1, 1), (0, 99, 150, 4, 4, 0),
+    (0, 150, 190, 5, 4, 0), (0, 190, 240, 6, 4, 0), (0, 240, 256, 7, 4, 1),
+    (1, 0, 130, 1, 1, 0), (1, 130, 200, 2, 1, 1),
+  ):  # fmt: skip
+    segments[row, start:stop], roots[row, start:stop] = segment, root
+    detached[row, start:stop] = stopped
+  line = np.broadcast_to(np.arange(LENGTH, dtype=np.int32), segments.shape)
+  return token_rows.Rows(*map(jnp.asarray, (line, line, segments, roots, detached)))
+
+
+def stopped_twice(q, k, v, rows, mask):
+  """Detached attention by its definition: a second one, whose roots have no gradient."""
+  in_root = (rows.segments == rows.roots)[:, None, :, None]
+  stopped = [jnp.where(in_root, jax.lax.stop_gradient(x), x) for x in (k, v)]
+  out, detached = (
+    attention.attend(q, *xs, mask, scale=0.09, softcap=0.0) for xs in ((k, v), stopped)
+  )
+  return jnp.where((rows.detached > 0)[:, :, None, None], detached, out)
+
+
+# One block for all: bash launch/test.sh -m heavy tests/students
+@pytest.mark.parametrize(
+  "path, block",
+  [("plain", 128), ("splash", 128), pytest.param("splash", 256, marks=pytest.mark.heavy)],
+)
+def test_trees_equal_their_definition_forwards_and_backwards(path, block, monkeypatch):
+  monkeypatch.setattr(splash, "BLOCKS", (block,))
+  rows, inputs = tree_rows(), material()
+  mask, real = token_rows.visible(rows), (rows.segments > 0)[..., None, None]
+  look = oracle.rng(1).normal(size=(2, LENGTH, 4, 128)).astype(np.float32)
+
+  def computed(*xs):
+    return attention.over_rows(
+      *xs, rows=rows, mask_BLL=mask, window=0, scale=0.09, softcap=0.0, path=path, detach=True
+    )
+
+  def total(function, *xs):
+    out = jnp.where(real, function(*xs), 0.0)
+    return jnp.sum(out * look), out
+
+  with jax.default_matmul_precision("highest"):
+    (got, slopes), (want, wanted) = (
+      (lambda pair: (pair[0][1], pair[1]))(
+        jax.jit(jax.value_and_grad(functools.partial(total, f), (0, 1, 2), has_aux=True))(*inputs)
+      )
+      for f in (computed, lambda *xs: stopped_twice(*xs, rows, mask))
+    )
+  np.testing.assert_allclose(got, want, atol=2e-5)
+  for slope, expected in zip(slopes, wanted, strict=True):
+    np.testing.assert_allclose(slope, expected, atol=2e-4)
+
+
 def test_splash_gives_the_same_on_a_mesh():
   mesh = sharding.make_mesh(data=2, fsdp=1, tensor=2, devices=jax.devices()[:4])
   with meshes.one_device():
@@ -86,13 +145,13 @@ def test_a_path_that_cannot_run_says_why(path, dtype, softcap, why):
     attended(path, *material(dtype), softcap=softcap)
 
 
-def test_splash_rejects_trees_and_rows_that_are_not_whole_blocks():
+def test_splash_rejects_trees_with_a_window_and_rows_that_are_not_whole_blocks():
   q, k, v = material()
-  call = lambda q, k, v, rows: attention.over_rows(
-    q, k, v, rows=rows, mask_BLL=None, window=0, scale=1.0, softcap=0.0, path="splash"
+  call = lambda q, k, v, rows, window=0: attention.over_rows(
+    q, k, v, rows=rows, mask_BLL=None, window=window, scale=1.0, softcap=0.0, path="splash"
   )
   with pytest.raises(ValueError, match="trees"):
-    call(q, k, v, packed_rows(trees=True))
+    call(q, k, v, packed_rows(trees=True), 40)
   with pytest.raises(ValueError, match="not a multiple of 128"):
     call(q[:, :200], k[:, :, :200], v[:, :, :200], packed_rows())
 
