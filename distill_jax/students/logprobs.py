@@ -9,6 +9,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from distill_jax.students import split_head
+
 
 def logits(
   hidden_BTD: jax.Array, head_DV: jax.Array, bias_V: jax.Array | None = None, softcap: float = 0.0
@@ -36,9 +38,17 @@ def token_logprobs(
 ) -> jax.Array:
   """Returns log p(target | what precedes it), float32 [B, T], in nats; see `logits`.
 
-  Works on `chunk` positions at a time and recomputes their logits in the backward pass, so
-  [batch, length, vocabulary] never exists. Pass only positions that have a target.
+  Works on up to `chunk` positions of a row at a time, as far as CHUNK_BYTES allow, and recomputes
+  their logits in the backward pass, so [batch, length, vocabulary] never exists. Pass only
+  positions that have a target.
   """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.size > 1 or hidden_BTD.dtype != jnp.float32:
+    split = split_head.divide(hidden_BTD, head_DV, chunk=chunk, softcap=softcap)
+    if split is not None:
+      return split_head.token_logprobs(split, hidden_BTD, head_DV, targets_BT, bias)
+  bytes_of_position = 4 * len(targets_BT) * head_DV.shape[1]
+  chunk = max(min(chunk, split_head.CHUNK_BYTES // bytes_of_position), 1)
 
   @jax.checkpoint
   def chunk_logprobs(hidden_BCD: jax.Array, targets_BC: jax.Array) -> jax.Array:
