@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from distill_jax import students
 from distill_jax.decoding import sampling
-from distill_jax.students import sharding
+from distill_jax.students import layers, sharding
 from distill_jax.students.token_rows import Cache
 from distill_jax.students.types import Config, Params
 
@@ -43,16 +43,53 @@ class State(NamedTuple):
   samples: Samples
 
 
+def _axes(x: Any) -> tuple[str | None, ...]:
+  """Returns the logical axes: rows over the devices, and the key-value groups of a cache too."""
+  if not x.ndim:
+    return ()
+  return ("batch", *(("groups", None, None) if x.ndim == 4 else (None,) * (x.ndim - 1)))
+
+
 def _pin(tree: Any) -> Any:
-  """Pins the shardings: rows over the devices, and the key-value groups of a cache too."""
+  return jax.tree.map(lambda x: sharding.constrain(x, *_axes(x)), tree)
 
-  def pin(x: jax.Array) -> jax.Array:
-    if not x.ndim:
-      return sharding.constrain(x)
-    rest = ("groups", None, None) if x.ndim == 4 else (None,) * (x.ndim - 1)
-    return sharding.constrain(x, "batch", *rest)
 
-  return jax.tree.map(pin, tree)
+def shardings(mesh: jax.sharding.Mesh, tree: Any) -> Any:
+  """Returns the NamedShardings of prefilled prompts or of a state."""
+  return jax.tree.map(
+    lambda x: jax.NamedSharding(mesh, sharding.partition(mesh, x.shape, _axes(x))), tree
+  )
+
+
+def _holds_whole(config: Config) -> bool:
+  return sharding.has_fsdp() and sharding.decodes_whole(students.of(config).shapes, config)
+
+
+def _gather_weights(config: Config, params: Params) -> Params:
+  """Returns the weights as decoding holds them; those of an encoder stay as they are."""
+  if not _holds_whole(config):
+    return params
+  model = students.of(config)
+  encoder = {"encoder": params["encoder"]} if "encoder" in params else {}
+  rest = layers.cast_for_decode({k: v for k, v in params.items() if k != "encoder"}, config.dtype)
+  return sharding.gather_over_fsdp(rest, model.axes(config)) | encoder
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def gather_once(config: Config, params: Params) -> Params:
+  """Returns the weights as decoding holds them; see `prepare`."""
+  return _gather_weights(config, params)
+
+
+def prepare(config: Config, params: Params) -> Params:
+  """Returns the weights that a rollout reads.
+
+  Where the mesh has fsdp and the weights fit, every device gets them whole, once. Otherwise they
+  are the parameters themselves.
+  """
+  if not _holds_whole(config):
+    return params
+  return gather_once(config, params)
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -123,6 +160,11 @@ def insert(state: State, prefilled: Prefilled, source_Q: Any, target_Q: Any, key
   length = cache.keys[0].shape[2]
 
   def take_columns(x_R: jax.Array, x_P: jax.Array) -> jax.Array:
+    if sharding.platform() == "tpu":  # where a scatter by rows is a loop over rows
+      source_R = jnp.full(len(x_R), -1).at[target_Q].set(source_Q, mode="drop")
+      padded_P = jnp.pad(x_P, ((0, 0), (0, 0), (0, x_R.shape[2] - length), (0, 0)))
+      new_R = padded_P[jnp.maximum(source_R, 0)]
+      return jnp.where((source_R >= 0)[:, None, None, None], new_R, x_R)
     return x_R.at[target_Q, :, :length].set(x_P[source_Q], mode="drop")
 
   samples = state.samples
@@ -172,8 +214,12 @@ def decode(
     The state, and which rows still run.
   """
   model = students.of(config)
-  # The barrier keeps the slices of layers, and the transpose of a tied head, out of the loop.
-  layers = jax.lax.optimization_barrier(model.unstack_layers(config, params))
+  # The barriers keep the gathers, the slices of layers and the transpose of a tied head out of the
+  # loop.
+  held = _gather_weights(config, params)
+  unstacked = jax.lax.optimization_barrier(model.unstack_layers(config, held))
+  if held is not params:
+    held = jax.lax.optimization_barrier({k: v for k, v in held.items() if hasattr(v, "shape")})
   max_new_tokens = state.samples.tokens.shape[1]
   last = state.iteration + iterations
 
@@ -195,7 +241,7 @@ def decode(
       samples.lengths + running_R,
       samples.ended | running_R & jnp.isin(token_R, jnp.int32(eos)),
     )
-    logits_RV, cache = model.decode_step(config, params, layers, token_R, position_R, state.cache)
+    logits_RV, cache = model.decode_step(config, held, unstacked, token_R, position_R, state.cache)
     state = State(state.iteration + 1, cache, logits_RV, state.filled, state.keys, samples)
     return state, running_R & ~samples.ended & (samples.lengths < max_new_tokens)
 

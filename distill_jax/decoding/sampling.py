@@ -10,6 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from distill_jax.students import sharding
+
 
 class Sampling(NamedTuple):
   """Sampling settings: temperature 0 is greedy; top_p 1 and top_k 0 switch the filters off."""
@@ -51,20 +53,26 @@ def filter_probs(probs_RV: jax.Array, settings: Sampling) -> jax.Array:
   def total(x_RV: jax.Array) -> jax.Array:
     return jnp.sum(x_RV, axis=-1, keepdims=True)
 
+  def pin(p: jax.Array) -> jax.Array:
+    """Keeps rows on their devices: a branch would otherwise get all of them on each."""
+    return sharding.constrain(p, "batch", None)
+
   k = jnp.where(settings.top_k > 0, settings.top_k, probs_RV.shape[-1])
 
   def by_k(p: jax.Array) -> jax.Array:
-    return jnp.where(p >= _threshold(p, lambda kept: total(kept) >= k), p, 0.0)
+    p = pin(p)
+    return pin(jnp.where(p >= _threshold(p, lambda kept: total(kept) >= k), p, 0.0))
 
-  probs = jax.lax.cond(settings.top_k > 0, by_k, lambda p: p, probs_RV)
+  probs = pin(jax.lax.cond(settings.top_k > 0, by_k, pin, pin(probs_RV)))
 
   def by_p(p: jax.Array) -> jax.Array:
+    p = pin(p)
     smallest = jnp.finfo(p.dtype).tiny  # top_p 0 keeps the likeliest token
     wanted = jnp.maximum(settings.top_p * total(p), smallest)
     threshold = _threshold(p, lambda kept: total(jnp.where(kept, p, 0.0)) >= wanted)
-    return jnp.where(p >= threshold, p, 0.0)
+    return pin(jnp.where(p >= threshold, p, 0.0))
 
-  return jax.lax.cond(settings.top_p < 1.0, by_p, lambda p: p, probs)
+  return pin(jax.lax.cond(settings.top_p < 1.0, by_p, pin, probs))
 
 
 def sample_tokens(

@@ -20,7 +20,7 @@ import numpy as np
 from distill_jax import errors, records, students, thinking
 from distill_jax.data.chat import Chat
 from distill_jax.data.tokenizer import Tokenizer
-from distill_jax.decoding import rollout, sampling
+from distill_jax.decoding import decode_loop, rollout, sampling
 from distill_jax.machine import hf_read
 from distill_jax.runtime import base_model
 from distill_jax.runtime.completions import Completion, Watcher
@@ -211,7 +211,8 @@ class Student:
       tokens = fit_prompt(self.encode_prompt(prompt), head, max(buckets))
       indices = [left[position] for position in positions]
       groups[min(b for b in buckets if b >= len(tokens))].append((tokens, indices))
-    merged = self.trainable.merge(self.frozen, params)
+    with jax.set_mesh(self.mesh):
+      merged = decode_loop.prepare(self.config, self.trainable.merge(self.frozen, params))
     waiting = len(left)
     for bucket, members in sorted(groups.items()):
       order = [n for _, indices in members for n in indices]

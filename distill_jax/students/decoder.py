@@ -251,7 +251,7 @@ def decode_step(
     The logits after the token [B, V], and the cache with its column written.
   """
   modules, matrix_DV = unstacked
-  whole = sharding.decodes_whole(shapes(config), config.dtype)
+  whole = sharding.decodes_whole(shapes, config)
   select = sharding.platform() == "tpu"
   x_B1D = _embed(config, params, token_B[:, None], position_B[:, None], whole=whole)
   tables = _rope_tables(config, position_B[:, None])

@@ -6,7 +6,6 @@ vocabulary).
 """
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -127,28 +126,40 @@ MEMORY_GIB = {"TPU v4": 32, "TPU v5 lite": 16, "TPU v5": 95, "TPU v6 lite": 32}
 DECODE_SHARE = 0.4  # of the memory, for weights that every device holds whole
 
 
-def decodes_whole(shapes: Params, dtype: str) -> bool:
+def has_fsdp() -> bool:
+  """Returns whether the current mesh splits weights over fsdp."""
+  mesh = jax.sharding.get_abstract_mesh()
+  return not mesh.empty and mesh.shape["fsdp"] > 1
+
+
+def decodes_whole(shapes: Callable[[Any], Params], config: Any) -> bool:
   """Returns whether decoding on the current mesh gathers the weights once, and holds them whole.
 
-  Weights that are split over fsdp would otherwise travel for every token. Whole weights, in
-  `dtype` and split over `tensor` only, may fill DECODE_SHARE of the memory.
+  Weights that are split over fsdp would otherwise travel for every token. Whole weights, in the
+  compute dtype and split over `tensor` only, may fill DECODE_SHARE of the memory.
   """
   mesh = jax.sharding.get_abstract_mesh()
-  if mesh.empty or mesh.shape["fsdp"] == 1:
+  if not has_fsdp():
     return False
-  numbers = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
-  size = numbers * jax.numpy.dtype(dtype).itemsize / mesh.shape["tensor"]
+  numbers = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes(config)))
+  size = numbers * jax.numpy.dtype(config.dtype).itemsize / mesh.shape["tensor"]
   available = _memory_bytes(mesh.abstract_device.device_kind if mesh.abstract_device else "")
   return available is None or size <= DECODE_SHARE * available
 
 
 def _memory_bytes(kind: str) -> float | None:
   """Returns the memory of a kind of device; None if it is unknown."""
+  here = jax.local_devices()[0]
+  stats = here.memory_stats() if here.device_kind == kind else None
+  if stats and "bytes_limit" in stats:
+    return stats["bytes_limit"]
   for start in sorted(MEMORY_GIB, key=len, reverse=True):
     if kind.startswith(start):
       return MEMORY_GIB[start] * 2.0**30
-  named = re.search(r"\b(\d+) ?GB\b", kind)
-  return int(named.group(1)) * 1e9 if named else None
+  for word in kind.replace("-", " ").split():
+    if word.endswith("GB") and word[:-2].isdigit():
+      return int(word[:-2]) * 1e9
+  return None
 
 
 def gather_over_fsdp(params: Params, axes: Params) -> Params:

@@ -262,7 +262,7 @@ def decode_step(
     The logits after the token [B, V], and the cache with its column written.
   """
   modules, matrix_DV = unstacked
-  whole = sharding.decodes_whole(shapes(config), config.dtype)
+  whole = sharding.decodes_whole(shapes, config)
   select = sharding.platform() == "tpu"
   x_BLD = _embed(config, params, token_B[:, None], whole=whole)
   ages_BS = token_rows.column_ages(position_B, cache.keys[0].shape[2])
