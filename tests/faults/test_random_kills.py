@@ -26,6 +26,7 @@ from distill_jax.run_dir.run_dir import RunDir
 from tests.faults import test_kill
 
 RECIPES = ("tailored", "self_refine", "tinythinker", "socratic", "star")
+SHARE = 0.6  # latest share of the time that a phase takes: undisturbed, it also compiles
 KILLS, LATER = 30, 10  # kills in all, and at least in phases after those of round 0
 STARTS = 6  # every so many kills, one hits the start of the process
 START = 4.0  # seconds that a process needs to start, at least
@@ -52,7 +53,9 @@ def draw(seed: int, phases: Sequence[str], kills: int, later: int) -> list[Momen
   rng = random.Random(seed)
   first = next(n for n, name in enumerate(phases) if not name.startswith("round_00/"))
   moments = [
-    Moment(rng.randrange(first if n < later else 0, len(phases)), rng.random(), n % STARTS == 0)
+    Moment(
+      rng.randrange(first if n < later else 0, len(phases)), SHARE * rng.random(), n % STARTS == 0
+    )
     for n in range(kills)
   ]
   return sorted(moments)
@@ -60,13 +63,12 @@ def draw(seed: int, phases: Sequence[str], kills: int, later: int) -> list[Momen
 
 def timeline(workdir: pathlib.Path) -> dict[str, float]:
   """Returns {phase: seconds that it took} of a finished run, in the order of the run."""
-  ends = {
-    p.path.relative_to(workdir).as_posix(): (p.path / "manifest.json").stat().st_mtime
+  ends = sorted(
+    ((p.path / "manifest.json").stat().st_mtime, p.path.relative_to(workdir).as_posix())
     for p in RunDir(workdir).phases()
-  }
-  start = (workdir / "README.md").stat().st_mtime
-  times = [start, *ends.values()]
-  return {name: max(end - times[n], 0.0) for n, (name, end) in enumerate(ends.items())}
+  )
+  starts = [(workdir / "README.md").stat().st_mtime, *(end for end, _ in ends)]
+  return {name: end - start for start, (end, name) in zip(starts, ends, strict=False)}
 
 
 def modified(workdir: pathlib.Path) -> list[tuple[str, int, int]]:
