@@ -29,7 +29,7 @@ RECIPES = ("tailored", "self_refine", "tinythinker", "socratic", "star")
 SHARE = 0.6  # latest share of the time that a phase takes: undisturbed, it also compiles
 KILLS, LATER = 30, 10  # kills in all, and at least in phases after those of round 0
 STARTS = 6  # every so many kills, one hits the start of the process
-START = 4.0  # seconds that a process needs to start, at least
+START = 6.0  # seconds; kills at the start of a process come within SHARE of them
 POLL = 0.01  # seconds
 LEDGER = (
   "select key, text, finish, tokens_in, tokens_out, dollars, run, round, phase from replies",
