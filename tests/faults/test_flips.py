@@ -111,6 +111,7 @@ def test_a_changed_byte_in_any_kind_of_file_is_detected_or_has_no_effect(
   silent = {name for name, _ in unused} - set(UNUSED) - weights
   assert not silent, silent
   # Weights are compared with their digests when they are read, which resuming does not.
+  assert weights & detected
   assert {command for name, command in unused if name in weights & detected} <= {"resume"}
   assert {"config.json", "questions.jsonl", "manifest.json"} <= detected
   assert {f"round_NN/N_exam/{f}" for f in ("attempts.jsonl", "manifest.json")} <= {
