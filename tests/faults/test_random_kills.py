@@ -51,7 +51,9 @@ class Moment(NamedTuple):
 def draw(seed: int, phases: Sequence[str], kills: int, later: int) -> list[Moment]:
   """Draws the moments of a run, in the order of the run."""
   rng = random.Random(seed)
-  first = next(n for n, name in enumerate(phases) if not name.startswith("round_00/"))
+  first = next(
+    n for n, name in enumerate(phases) if not name.startswith(("untrained/", "round_00/"))
+  )
   moments = [
     Moment(
       rng.randrange(first if n < later else 0, len(phases)), SHARE * rng.random(), n % STARTS == 0
@@ -74,7 +76,7 @@ def timeline(workdir: pathlib.Path) -> dict[str, float]:
 def modified(workdir: pathlib.Path) -> list[tuple[str, int, int]]:
   """Returns what changes when a phase writes."""
   found = []
-  for folder in ("round_*/*", "final/*"):
+  for folder in ("untrained/*", "round_*/*", "final/*"):
     for path in workdir.glob(folder):
       for directory, _, names in os.walk(path):
         for name in names:
