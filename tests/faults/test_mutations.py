@@ -109,7 +109,7 @@ MUTATIONS = {
     "tests/faults/test_flips.py",
   ),
   "a changed row of the teacher cache is used": (
-    "teacher/store/cache.py", "if row := seals.damage(self._db):", 'if row := "":',
+    "teacher/store/cache_file.py", "if row := seals.damage(self._db):", 'if row := "":',
     "tests/teacher/store/test_cache.py",
   ),
   "a changed reference score is used": (
