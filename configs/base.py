@@ -209,7 +209,7 @@ def get_config() -> ConfigDict:
   # its chat template) | auto (chat if its tokenizer has a template).
   c.student.prompt = "auto"
   c.student.system = ""  # System message of a chat; empty = what the template itself has.
-  # Dtype of matrix products; trained weights stay float32. Choices: float32 bfloat16.
+  # Dtype of matrix products; trained weights stay float32. auto = bfloat16 on an accelerator.
   c.student.dtype = "float32"
   # Attention implementation in training; cudnn needs an NVIDIA GPU, splash a TPU. Choices: auto
   # plain cudnn splash.
@@ -301,7 +301,9 @@ def get_config() -> ConfigDict:
   c.exam.temperature = 1.0  # Sampling temperature; 0 = greedy.
   c.exam.top_p = 1.0  # Nucleus sampling; 1 = off.
   c.exam.top_k = 0  # Top-k sampling; 0 = off.
-  c.exam.max_new_tokens = 128  # Maximum number of tokens of an attempt.
+  # Maximum number of tokens of an attempt; 0 = as the data need for a pretrained student, 128 from
+  # scratch.
+  c.exam.max_new_tokens = 0
 
   # Answers to mistakes.
   c.feedback = ConfigDict()
@@ -340,7 +342,8 @@ def get_config() -> ConfigDict:
   c.prefer.steps = 0  # Optimizer updates per round; 0 = use epochs.
   c.prefer.epochs = 1  # Passes over the pairs per round; 0 = use steps.
   c.prefer.batch = 16  # Pairs per update.
-  c.prefer.lr = 0.0002  # Peak learning rate.
+  # Peak learning rate; -1 = 2e-4 from scratch, 1e-6 for a pretrained student, 1e-5 with LoRA.
+  c.prefer.lr = -1.0
   # Learning-rate schedule after warm-up. Choices: constant cosine linear.
   c.prefer.schedule = "constant"
   c.prefer.warmup = 20  # Warm-up steps.
@@ -357,14 +360,16 @@ def get_config() -> ConfigDict:
   c.train.batch = 16  # Rows per update, all from different questions.
   # Micro-batches per update; more save memory and do not change the result.
   c.train.grad_accum_steps = 1
-  # What the backward pass recomputes to save memory: none | dots (all but matrix products) | full.
-  c.train.remat = "none"
-  # Row lengths in tokens. Longer rows are left out and counted.
-  c.train.buckets = (64, 96, 128, 192, 256, 384, 512, 768, 1024)
+  # What the backward pass recomputes to save memory: none | dots (all but matrix products) | full |
+  # auto (none from scratch, full for a pretrained student).
+  c.train.remat = "auto"
+  # Row lengths in tokens; longer rows are left out and counted. Empty (or auto) = as the data need
+  # for a pretrained student; 64 to 1024 from scratch.
+  c.train.buckets = ()
   # Fill each row up to the longest bucket with several examples of different questions.
   c.train.packing = False
-  # Peak learning rate, for a small student from scratch; use 1e-5 for pretrained ones.
-  c.train.lr = 0.002
+  # Peak learning rate; -1 = 2e-3 from scratch, 5e-5 for a pretrained student, 2e-4 with LoRA.
+  c.train.lr = -1.0
   # Learning-rate schedule after warm-up. Choices: constant cosine linear.
   c.train.schedule = "constant"
   c.train.warmup = 100  # Warm-up steps, limited to half of a round's steps.
@@ -379,7 +384,9 @@ def get_config() -> ConfigDict:
   # of train.checkpoint_every; 0 = never.
   c.train.checkpoint_minutes = 10.0
   c.train.log_every = 10  # Steps between rows of metrics.jsonl.
-  c.train.logits_chunk = 256  # Positions that the output head processes at a time.
+  # Positions of a row that the output head processes at a time, at most; fewer if the logits of all
+  # rows would take more than 128 MiB.
+  c.train.logits_chunk = 256
 
   # Cross-entropy.
   c.sft = ConfigDict()
@@ -395,11 +402,15 @@ def get_config() -> ConfigDict:
   c.triplet.pool = "last"
   # Stop gradients at the prompt's keys and values (as in the paper's code).
   c.triplet.detach_prompt = False
-  c.triplet.max_response = 192  # Tokens after which a response is cut for pooling.
+  # Tokens after which a response is cut for pooling; 0 = as the data need for a pretrained student,
+  # 192 from scratch.
+  c.triplet.max_response = 0
 
   # Scoring on held-out questions.
   c.evaluate = ConfigDict()
-  c.evaluate.max_new_tokens = 256  # Maximum number of tokens of an answer (of each turn).
+  # Maximum number of tokens of an answer (of each turn); 0 = as the data need for a pretrained
+  # student, 256 from scratch.
+  c.evaluate.max_new_tokens = 0
   # Answers per question; the most frequent one is scored. 1 = one greedy answer.
   c.evaluate.num_votes = 1
   c.evaluate.temperature = 0.7  # Sampling temperature if num_votes is above 1.
@@ -412,8 +423,9 @@ def get_config() -> ConfigDict:
   c.rollout = ConfigDict()
   c.rollout.batch = 256  # Rows decoded at a time.
   c.rollout.refill = 0.25  # Share of the rows that must be free before new prompts start in them.
-  # Padded prompt lengths in tokens; longer prompts are cut.
-  c.rollout.buckets = (32, 64, 128, 256, 512, 1024)
+  # Padded prompt lengths in tokens; longer prompts are cut. Empty (or auto) = as the data need for
+  # a pretrained student; 32 to 1024 from scratch.
+  c.rollout.buckets = ()
 
   # Deviations of the papers' released code.
   c.compat = ConfigDict()

@@ -2,6 +2,10 @@
 
   distill-jax run --config=self_refine --workdir=runs/self_refine
   distill-jax run --config=self_refine:quick --workdir=runs/self_refine_quick
+  distill-jax run --config=self_refine:pretrained --workdir=runs/self_refine_pretrained \
+    --config.student.init=DIRECTORY_OR_HUB_NAME
+  distill-jax run --config=self_refine:pretrained_lora --workdir=runs/self_refine_lora \
+    --config.student.init=DIRECTORY_OR_HUB_NAME
 
 Round 0: the teacher annotates the training questions with chains of thought. The student is tuned
 on (instruction, input, chain of thought).
@@ -31,7 +35,7 @@ LoRA, as theirs:   --config.student.lora.rank=8 (the frozen base weights are sto
 
 from ml_collections import ConfigDict
 
-from distill_jax.config import recipes
+from distill_jax.config import pretrained, recipes
 
 SIZES = {
   "full": {},
@@ -49,6 +53,7 @@ SIZES = {
     },
     "rollout": {"buckets": (64, 128)},
   },
+  **pretrained.sizes(prefer={"epochs": 1, "steps": 0, "batch": 8, "warmup": 10}),
 }  # fmt: skip
 
 

@@ -2,6 +2,10 @@
 
   distill-jax run --config=socratic --workdir=runs/socratic
   distill-jax run --config=socratic:quick --workdir=runs/socratic_quick
+  distill-jax run --config=socratic:pretrained --workdir=runs/socratic_pretrained \
+    --config.student.init=DIRECTORY_OR_HUB_NAME
+  distill-jax run --config=socratic:pretrained_lora --workdir=runs/socratic_lora \
+    --config.student.init=DIRECTORY_OR_HUB_NAME
 
 The teacher splits each training question into sub-questions with their solutions. Decompositions
 that do not end in the correct answer are dropped. A decomposer learns to ask and a solver learns to
@@ -24,7 +28,7 @@ The upper bound, with the problem's own sub-questions, from a finished run:
 
 from ml_collections import ConfigDict
 
-from distill_jax.config import recipes
+from distill_jax.config import pretrained, recipes
 
 SIZES = {
   "full": {},
@@ -37,6 +41,7 @@ SIZES = {
     },
     "rollout": {"buckets": (64, 128, 192)},
   },
+  **pretrained.sizes(),
 }  # fmt: skip
 
 

@@ -3,6 +3,10 @@
   distill-jax run --config=star --workdir=runs/star \
     --config.student.init=DIRECTORY_OR_HUB_NAME --config.train.lr=1e-5
   distill-jax run --config=star:quick --workdir=runs/star_quick
+  distill-jax run --config=star:pretrained --workdir=runs/star_pretrained \
+    --config.student.init=DIRECTORY_OR_HUB_NAME
+  distill-jax run --config=star:pretrained_lora --workdir=runs/star_lora \
+    --config.student.init=DIRECTORY_OR_HUB_NAME
 
 There is no teacher, only gold answers. In each round, the student solves the training questions
 greedily and retries those that it got wrong with the correct answer as a hint. Then the base model
@@ -14,7 +18,7 @@ scratch cannot, so the quick size first trains it on a teacher's rationales for 
 
 from ml_collections import ConfigDict
 
-from distill_jax.config import recipes
+from distill_jax.config import pretrained, recipes
 
 SIZES = {
   "full": {},
@@ -33,6 +37,7 @@ SIZES = {
     },
     "rollout": {"buckets": (64, 128)},
   },
+  **pretrained.sizes(),
 }  # fmt: skip
 
 

@@ -2,6 +2,10 @@
 
   distill-jax run --config=tailored --workdir=runs/tailored
   distill-jax run --config=tailored:quick --workdir=runs/tailored_quick
+  distill-jax run --config=tailored:pretrained --workdir=runs/tailored_pretrained \
+    --config.student.init=DIRECTORY_OR_HUB_NAME
+  distill-jax run --config=tailored:pretrained_lora --workdir=runs/tailored_lora \
+    --config.student.init=DIRECTORY_OR_HUB_NAME
 
 Round 0: the teacher annotates every training question without seeing the student's answers. The
 untrained student takes the exam; its wrong answers are the negatives of the triplet loss. The
@@ -29,7 +33,7 @@ Ablations: --config.train.losses.triplet=0   --config.feedback.kind=blind   --co
 
 from ml_collections import ConfigDict
 
-from distill_jax.config import recipes
+from distill_jax.config import pretrained, recipes
 
 SIZES = {
   "full": {"train": {"epochs": 10}},
@@ -38,6 +42,7 @@ SIZES = {
     "task": {"validation": 300},
     "world": {"train": 1000, "test": 300},
   },
+  **pretrained.sizes(),
 }
 
 
@@ -51,7 +56,6 @@ def get_config(size: str = "full") -> ConfigDict:
   c.exam.samples, c.exam.temperature = 4, 1.0
   c.train.losses.sft, c.train.losses.triplet = 1.0, 0.5
   c.train.batch, c.train.warmup, c.train.schedule = 16, 100, "constant"
-  c.train.lr = 2e-3
   c.sft.prompt_weight, c.sft.denominator = 0.1, "all_tokens"
   c.triplet.margin, c.triplet.pool, c.triplet.detach_prompt = 1.0, "last", True
   c.contrast.positives, c.contrast.negatives = 10, 4

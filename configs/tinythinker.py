@@ -2,6 +2,10 @@
 
   distill-jax run --config=tinythinker --workdir=runs/tinythinker
   distill-jax run --config=tinythinker:quick --workdir=runs/tinythinker_quick
+  distill-jax run --config=tinythinker:pretrained --workdir=runs/tinythinker_pretrained \
+    --config.student.init=DIRECTORY_OR_HUB_NAME
+  distill-jax run --config=tinythinker:pretrained_lora --workdir=runs/tinythinker_lora \
+    --config.student.init=DIRECTORY_OR_HUB_NAME
 
 Round 0: the teacher, which is told the correct answer, writes key information and a verdict on each
 option. One T5 learns the three stages; each batch contains examples of one stage.
@@ -38,7 +42,7 @@ Ablations: --config.staged.reflect="('recall',)"   --config.rounds=0
 
 from ml_collections import ConfigDict
 
-from distill_jax.config import recipes
+from distill_jax.config import pretrained, recipes
 
 SIZES = {
   "full": {},
@@ -57,6 +61,11 @@ SIZES = {
     "prefer": {"epochs": 0, "steps": 150, "batch": 32, "lr": 2e-4, "warmup": 6, "nll_weight": 1.0},
     "rollout": {"buckets": (64, 96, 128, 192)},
   },
+  **pretrained.sizes(
+    student={"arch": ""}, train={"lr": -1.0}, exam={"max_new_tokens": 0},
+    evaluate={"max_new_tokens": 0},
+    prefer={"epochs": 1, "steps": 0, "batch": 8, "warmup": 10, "lr": -1.0},
+  ),
 }  # fmt: skip
 
 

@@ -193,7 +193,12 @@ class Exam:
   temperature: float = key(1.0, "Sampling temperature; 0 = greedy.", ge=0, when=(ON_EXAM,))
   top_p: float = key(1.0, "Nucleus sampling; 1 = off.", ge=0, le=1, when=(ON_EXAM, ON_SAMPLING))
   top_k: int = key(0, "Top-k sampling; 0 = off.", ge=0, when=(ON_EXAM, ON_SAMPLING))
-  max_new_tokens: int = key(128, "Maximum number of tokens of an attempt.", ge=1)
+  max_new_tokens: int = key(
+    0,
+    "Maximum number of tokens of an attempt; 0 = as the data need for a pretrained student, 128"
+    " from scratch.",
+    ge=0,
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,7 +227,12 @@ class Contrast:
 class Evaluate:
   """Scoring on held-out questions."""
 
-  max_new_tokens: int = key(256, "Maximum number of tokens of an answer (of each turn).", ge=1)
+  max_new_tokens: int = key(
+    0,
+    "Maximum number of tokens of an answer (of each turn); 0 = as the data need for a pretrained"
+    " student, 256 from scratch.",
+    ge=0,
+  )
   num_votes: int = key(
     1, "Answers per question; the most frequent one is scored. 1 = one greedy answer.", ge=1
   )

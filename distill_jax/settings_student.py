@@ -72,8 +72,8 @@ class Student:
   )
   dtype: str = key(
     "float32",
-    "Dtype of matrix products; trained weights stay float32.",
-    choices=("float32", "bfloat16"),
+    "Dtype of matrix products; trained weights stay float32. auto = bfloat16 on an accelerator.",
+    choices=("float32", "bfloat16", "auto"),
   )
   attention: str = key(
     "auto",
@@ -106,5 +106,7 @@ class Rollout:
     mutable=True,
   )
   buckets: tuple[int, ...] = key(
-    (32, 64, 128, 256, 512, 1024), "Padded prompt lengths in tokens; longer prompts are cut."
+    (),
+    "Padded prompt lengths in tokens; longer prompts are cut. Empty (or auto) = as the data need"
+    " for a pretrained student; 32 to 1024 from scratch.",
   )

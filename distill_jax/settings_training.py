@@ -65,7 +65,11 @@ class Prefer:
   steps: int = key(0, "Optimizer updates per round; 0 = use epochs.", ge=0)
   epochs: int = key(1, "Passes over the pairs per round; 0 = use steps.", ge=0)
   batch: int = key(16, "Pairs per update.", ge=1)
-  lr: float = key(2e-4, "Peak learning rate.", ge=0)
+  lr: float = key(
+    -1.0,
+    "Peak learning rate; -1 = 2e-4 from scratch, 1e-6 for a pretrained student, 1e-5 with LoRA.",
+    ge=-1,
+  )
   schedule: str = key("constant", "Learning-rate schedule after warm-up.", choices=SCHEDULES)
   warmup: int = key(20, "Warm-up steps.", ge=0)
 
@@ -90,22 +94,23 @@ class Train:
     1, "Micro-batches per update; more save memory and do not change the result.", ge=1
   )
   remat: str = key(
-    "none",
+    "auto",
     "What the backward pass recomputes to save memory: none | dots (all but matrix products) |"
-    " full.",
-    choices=("none", "dots", "full"),
+    " full | auto (none from scratch, full for a pretrained student).",
+    choices=("none", "dots", "full", "auto"),
   )
   buckets: tuple[int, ...] = key(
-    (64, 96, 128, 192, 256, 384, 512, 768, 1024),
-    "Row lengths in tokens. Longer rows are left out and counted.",
+    (),
+    "Row lengths in tokens; longer rows are left out and counted. Empty (or auto) = as the data"
+    " need for a pretrained student; 64 to 1024 from scratch.",
   )
   packing: bool = key(
     False, "Fill each row up to the longest bucket with several examples of different questions."
   )
   lr: float = key(
-    2e-3,
-    "Peak learning rate, for a small student from scratch; use 1e-5 for pretrained ones.",
-    ge=0,
+    -1.0,
+    "Peak learning rate; -1 = 2e-3 from scratch, 5e-5 for a pretrained student, 2e-4 with LoRA.",
+    ge=-1,
   )
   schedule: str = key("constant", "Learning-rate schedule after warm-up.", choices=SCHEDULES)
   warmup: int = key(100, "Warm-up steps, limited to half of a round's steps.", ge=0)
@@ -128,7 +133,12 @@ class Train:
     mutable=True,
   )
   log_every: int = key(10, "Steps between rows of metrics.jsonl.", ge=1, mutable=True)
-  logits_chunk: int = key(256, "Positions that the output head processes at a time.", ge=1)
+  logits_chunk: int = key(
+    256,
+    "Positions of a row that the output head processes at a time, at most; fewer if the logits of"
+    " all rows would take more than 128 MiB.",
+    ge=1,
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,4 +169,9 @@ class Triplet:
   detach_prompt: bool = key(
     False, "Stop gradients at the prompt's keys and values (as in the paper's code)."
   )
-  max_response: int = key(192, "Tokens after which a response is cut for pooling.", ge=1)
+  max_response: int = key(
+    0,
+    "Tokens after which a response is cut for pooling; 0 = as the data need for a pretrained"
+    " student, 192 from scratch.",
+    ge=0,
+  )

@@ -28,7 +28,7 @@ FLOORS = {
       "settings_training",
       "declare",
     ),
-    *("plan", "records", "errors", "console", "disk", "round_text", "thinking"),
+    *("defaults", "plan", "records", "errors", "console", "disk", "round_text", "thinking"),
   ),
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}

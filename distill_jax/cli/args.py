@@ -128,6 +128,8 @@ def _with_tuple(word: str) -> str:
   key = TUPLES.get(name.lstrip("-").removeprefix("config."))
   if key is None or not equals or not name.lstrip("-").startswith("config."):
     return word
+  if value == "auto" and key.default == ():
+    return f"{name}=()"
   with contextlib.suppress(*NOT_LITERAL):
     found = ast.literal_eval(value)
     if isinstance(found, tuple | list):

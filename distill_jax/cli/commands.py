@@ -23,6 +23,7 @@ from distill_jax.runtime import (
   context,
   conversations,
   devices,
+  lengths,
   overview,
   results,
   resume,
@@ -116,8 +117,10 @@ def check_run(ctx: RunContext) -> None:
     base = base_model.open_base(settings, path, started=ctx.run_dir.started, vocab=vocab)
     devices.check(settings, base)
     return
-  devices.check(settings, ctx.base)
   _ = ctx.student  # its tokenizer can be loaded, and its chat template lays out a question
+  for line in lengths.settle(ctx):
+    ctx.console.line(line)
+  devices.check(ctx.settings, ctx.base)
 
 
 def evaluate(settings: Settings, *, workdir: str, round: int, split: str) -> dict[str, Any]:
@@ -150,6 +153,8 @@ def evaluate_untrained(settings: Settings, *, split: str) -> dict[str, Any]:
   with tempfile.TemporaryDirectory() as scratch:
     screen = console.Console(file=sys.stderr)
     with RunContext(settings, RunDir(scratch), screen) as ctx:
+      for line in lengths.settle(ctx):
+        screen.line(line)
       problems = ctx.task.problems(split)
       if not problems:
         raise errors.usage(f"--split={split}: task {ctx.task.name} has no such questions")
@@ -199,7 +204,7 @@ def sample(
       students=ctx.students(round_index),
       samples=samples,
       temperature=temperature,
-      max_new_tokens=settings.evaluate.max_new_tokens,
+      max_new_tokens=ctx.settings.evaluate.max_new_tokens,
       stop=ctx.format.stop,
     )
   for (text, k), transcript in zip(rows, transcripts, strict=True):
@@ -242,7 +247,7 @@ def export(
     names = ctx.format.students
     for name, directory in zip(names, _directories(out, names), strict=True):
       card = model_card.write(
-        settings,
+        ctx.settings,
         rows,
         round_index=round_index,
         finals=finals,

@@ -9,7 +9,7 @@ from typing import Any
 from distill_jax import console, errors, plan
 from distill_jax.run_dir import phase_dir
 from distill_jax.run_dir.run_dir import CONFIG, RunDir, changed_keys
-from distill_jax.runtime import base_model, results, resume
+from distill_jax.runtime import base_model, lengths, results, resume
 from distill_jax.runtime.context import RunContext
 from distill_jax.settings import Settings
 
@@ -32,6 +32,7 @@ def open_run(settings: Settings, workdir: str) -> RunContext:
   groups = ("config.task.", "config.cross.", "config.world.", "config.taxonomy.")
   if not any(key.startswith(groups) for key in changed_keys(stored, _as_json(settings))):
     resume.check_questions(ctx)
+  lengths.settle(ctx)
   return ctx
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from distill_jax import defaults
 from distill_jax.config import rules, rules_teacher, typed, values
 from distill_jax.settings import Settings
 from distill_jax.teacher import pool, presets
@@ -34,4 +35,4 @@ def read_settings(config: dict[str, Any], *, teacher: bool = True) -> Settings:
   )
   if teacher:
     rules_teacher.check(settings)
-  return settings
+  return defaults.settle(settings)

@@ -165,11 +165,14 @@ def _check_training(s: Settings) -> None:
   if t.batch % t.grad_accum_steps:
     allowed = f"a divisor of train.batch ({t.batch})"
     raise errors.config("train.grad_accum_steps", t.grad_accum_steps, allowed)
+  for field in ("train.lr", "prefer.lr"):
+    if look_up(s, field) not in (-1, abs(look_up(s, field))):
+      raise errors.config(field, look_up(s, field), "0 or more, or -1: as fits the student")
   if not t.losses.sft and not t.losses.triplet:
     raise errors.config("train.losses.sft", t.losses.sft, "above 0 if train.losses.triplet is 0")
   for field in ("train.buckets", "rollout.buckets"):
     buckets = look_up(s, field)
-    if not buckets or buckets[0] < 1 or list(buckets) != sorted(set(buckets)):
+    if (buckets and buckets[0] < 1) or list(buckets) != sorted(set(buckets)):
       raise errors.config(field, buckets, "increasing lengths", f"--config.{field}=64,128,256")
 
 

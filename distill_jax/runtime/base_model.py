@@ -13,6 +13,8 @@ import shutil
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+
 from distill_jax import disk, errors, students
 from distill_jax.machine import hf, hf_read
 from distill_jax.run_dir import phase_dir
@@ -64,9 +66,16 @@ def open_base(settings: Settings, path: pathlib.Path, *, started: bool, vocab: i
     base = BaseModel(family, family.scratch(ScratchSizes(**sizes)), {})
   else:
     base = _open_copy(settings, path / "base", started)
-  base = dataclasses.replace(base, config=dataclasses.replace(base.config, dtype=s.dtype))
+  base = dataclasses.replace(base, config=dataclasses.replace(base.config, dtype=_dtype(s.dtype)))
   _check(settings, base)
   return base
+
+
+def _dtype(name: str) -> str:
+  """Returns the dtype of matrix products: on an accelerator, `auto` is bfloat16."""
+  if name != "auto":
+    return name
+  return "float32" if jax.default_backend() == "cpu" else "bfloat16"
 
 
 def _position_table_length(settings: Settings, path: pathlib.Path) -> int:

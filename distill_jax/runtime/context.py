@@ -10,8 +10,9 @@ import functools
 import pathlib
 from collections.abc import Generator, Iterable, Sequence
 from types import TracebackType
+from typing import Any
 
-from distill_jax import errors, formats, plan, records, tasks, teacher
+from distill_jax import defaults, errors, formats, plan, records, tasks, teacher
 from distill_jax.console import Console
 from distill_jax.data import tokenizer
 from distill_jax.formats.turns import Turn
@@ -29,13 +30,24 @@ from distill_jax.teacher import types
 CALCULATOR_MARKS = "<<3+4=7>>"  # with the calculator, encoding and decoding must preserve this
 
 
+# Lengths until they are measured (see lengths.py), in tokens. Only pretrained students have none.
+UNMEASURED: Any = {
+  "train": (64, 128, 256, 512),
+  "rollout": (64, 128, 256, 512),
+  "exam": 256,
+  "evaluate": 256,
+  "response": 256,
+}
+
+
 class RunContext:
   """What the phases of one run share: settings, run directory, console, task, teacher, students.
 
   Use it as a context manager: leaving it closes the teacher.
 
   Attributes:
-    settings: All settings of the run.
+    settings: All settings of the run, with lengths (see lengths.py).
+    given_settings: The same as they were given: lengths may be 0 or ().
     run_dir: The run directory.
     console: Shows progress and warnings.
     format: The format of rationales (see formats/).
@@ -43,7 +55,8 @@ class RunContext:
   """
 
   def __init__(self, settings: Settings, run_dir: RunDir, console: Console):
-    self.settings, self.run_dir, self.console = settings, run_dir, console
+    self.given_settings, self.run_dir, self.console = settings, run_dir, console
+    self.settings = defaults.with_lengths(settings, **UNMEASURED)
     self.format = formats.get(settings, self._is_chat, self._chat_template)
     self.task = open_task(settings)
     # The task of the rounds after the opening.
@@ -116,6 +129,11 @@ class RunContext:
   def student(self) -> Student:
     """The student's model, tokenizer and devices, without trained weights."""
     return Student(self.settings, self.tokenizer, self.base, announce=self.console.compiling)
+
+  def set_lengths(self, settings: Settings) -> None:
+    """Replaces the settings by those with other lengths, before the student has been used."""
+    self.settings = settings
+    self.__dict__.pop("student", None)
 
   @functools.cached_property
   def base(self) -> base_model.BaseModel:

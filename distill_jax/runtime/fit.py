@@ -24,6 +24,7 @@ from distill_jax.runtime.weights import digest
 from distill_jax.settings import Train
 from distill_jax.students import sharding, trainable
 
+LOGITS_BYTES = 128 * 2**20  # of the float32 logits of one chunk
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"  # of the optimizer; removed when the phase is finished
 
@@ -217,7 +218,11 @@ def build_train_step(
     functools.partial(
       model.hidden, config, detach=objective.detach, remat=train.remat, path=attention
     ),
-    functools.partial(students.token_logprobs, config, chunk=train.logits_chunk),
+    functools.partial(
+      students.token_logprobs,
+      config,
+      chunk=logits_chunk(train.logits_chunk, config.vocab, train.batch // train.grad_accum_steps),
+    ),
   )
   shardings = step.state_shardings(mesh, parameters.axes, parameters.shapes, optimizer)
   frozen = ()
@@ -228,6 +233,21 @@ def build_train_step(
   )
   train_step = step.jit_train_step(update, mesh, shardings, frozen)
   return TrainStep(optimizer, shardings, train_step, set())
+
+
+def logits_chunk(most: int, vocab: int, rows: int) -> int:
+  """Returns how many positions of each row the head processes at a time.
+
+  Their logits are kept within LOGITS_BYTES: for the vocabulary of a pretrained student they would
+  otherwise take more memory than its weights.
+
+  Args:
+    most: The most positions.
+    vocab: The size of the vocabulary.
+    rows: Rows that are processed at once.
+  """
+  fitting = LOGITS_BYTES // (4 * vocab * rows)
+  return max(min(most, 1 << max(fitting.bit_length() - 1, 0)), 1)
 
 
 def restore_or_init(

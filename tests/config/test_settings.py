@@ -86,7 +86,7 @@ def test_a_wrong_type_is_rejected(field, value):
     ({"train__grad_accum_steps": 5}, "config.train.grad_accum_steps"),
     ({"train__losses__sft": 0.0, "train__losses__triplet": 0.0}, "config.train.losses.sft"),
     ({"train__buckets": (128, 64)}, "config.train.buckets"),
-    ({"rollout__buckets": ()}, "config.rollout.buckets"),
+    ({"rollout__buckets": (0, 8)}, "config.rollout.buckets"),
     ({"rollout__refill": 0.0}, "config.rollout.refill"),
     ({"rollout__refill": 1.5}, "config.rollout.refill"),
     ({"world__steps_max": 6}, "config.world.steps_max"),

@@ -1,0 +1,136 @@
+"""Lengths that follow from the data and the tokenizer of a pretrained student, in tokens.
+
+Lengths that are set are kept; what is longer is reported before anything is paid for.
+"""
+
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from distill_jax import defaults, students
+from distill_jax.runtime.context import RunContext
+from distill_jax.settings import Settings
+
+LADDER = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
+LEAST_NEW, MOST_NEW, STEP_NEW = 256, 1024, 64  # tokens of an answer
+CUT = "answers as long as these are cut off"
+SEVERAL_TURNS = ("staged", "socratic")  # formats whose later prompts hold what was written before
+
+
+class Lengths(NamedTuple):
+  """What is in the data."""
+
+  prompts: list[int]  # of every question, as the student reads it
+  gold: list[int]  # of the gold rationales, as the student would write them
+
+
+def measure(ctx: RunContext) -> Lengths:
+  """Measures the questions of all splits."""
+  problems = [*ctx.task.problems("train"), *ctx.task.problems("validation")]
+  for split in ctx.final_problems().values():
+    problems += split
+  problems += ctx.round_task(1).problems("train") if ctx.settings.cross.name else []
+  style, student = ctx.settings.exam.styles[0], ctx.student
+  return Lengths(
+    [len(student.encode_prompt(ctx.prompt(problem, style))) for problem in problems],
+    [len(student.encode_target(p.rationale)) for p in problems if p.rationale],
+  )
+
+
+def settle(ctx: RunContext) -> list[str]:
+  """Sets the lengths of a pretrained student in `ctx.settings`.
+
+  Returns:
+    Lines that describe the lengths and name what exceeds them. None for a student from scratch,
+    whose tokenizer may not exist yet.
+  """
+  if ctx.settings.student.init == "scratch":
+    return []
+  found = measure(ctx)
+  if not found.prompts:
+    return []
+  ctx.set_lengths(choose(ctx.given_settings, found, _positions(ctx)))
+  return describe(ctx.settings, found)
+
+
+def _positions(ctx: RunContext) -> int:
+  """Returns how many tokens a row of the student may have."""
+  of_model, fields = ctx.base.config, ctx.base.fields
+  if students.of(of_model) is students.decoder and of_model.learned:
+    return of_model.learned - of_model.learned_offset
+  return fields.get("max_position_embeddings") or LADDER[-1]
+
+
+def choose(s: Settings, found: Lengths, positions: int) -> Settings:
+  """Returns the settings with lengths that fit the data, where none are set."""
+  longest = max(found.prompts)
+  new = _round_up(max([LEAST_NEW, *found.gold]), STEP_NEW)
+  new = max(min(new, MOST_NEW, positions - longest, positions // 2), 1)
+  most_new = max(new, s.exam.max_new_tokens, s.evaluate.max_new_tokens)
+  room = max(positions - most_new, 1)
+  if s.format in SEVERAL_TURNS:
+    rollout = _ladder(LADDER[1], longest + 4 * most_new, room)
+  else:
+    rollout = _two_rungs(statistics.median(found.prompts), longest, room)
+  copies = 3 if s.train.losses.triplet else 2 if "prefer" in s.opening + s.each_round else 1
+  return defaults.with_lengths(
+    s,
+    train=_ladder(LADDER[1], longest + copies * most_new, positions),
+    rollout=rollout,
+    exam=new,
+    evaluate=new,
+    response=new,
+  )
+
+
+def _round_up(n: int, step: int) -> int:
+  return -(-n // step) * step
+
+
+def _rung(n: float) -> int:
+  """Returns the lowest rung of the ladder that is at least n."""
+  return next((rung for rung in LADDER if rung >= n), _round_up(int(n), 1024))
+
+
+def _ladder(start: int, need: int, limit: int) -> tuple[int, ...]:
+  """Returns the rungs from `start` to the first that is at least `need`; none is above `limit`."""
+  top = min(_rung(need), limit)
+  return (*(rung for rung in LADDER if start <= rung < top), top)
+
+
+def _two_rungs(median: float, longest: int, limit: int) -> tuple[int, ...]:
+  """Returns a rung for half of the prompts and one for all: each costs a compilation."""
+  top = min(_rung(longest), limit)
+  half = _rung(median)
+  return (half, top) if top > 1.5 * half else (top,)
+
+
+def describe(s: Settings, found: Lengths) -> list[str]:
+  """Returns lines about lengths: what the data have, what is set, and what exceeds it."""
+  median = int(statistics.median(found.prompts))
+  parts = [f"prompts {median} (median) to {max(found.prompts)}"]
+  if found.gold:
+    parts.append(f"gold rationales up to {max(found.gold)}")
+  lines = [
+    f"lengths in tokens: {', '.join(parts)}; exam.max_new_tokens {s.exam.max_new_tokens}, "
+    f"evaluate.max_new_tokens {s.evaluate.max_new_tokens}, rollout.buckets "
+    f"{_listed(s.rollout.buckets)}, train.buckets {_listed(s.train.buckets)}"
+  ]
+  response = s.triplet.max_response
+  prompts, gold = (found.prompts, "prompts"), (found.gold, "gold rationales")
+  limits = [
+    (prompts, max(s.rollout.buckets), "rollout.buckets", "they lose their beginnings"),
+    (gold, s.evaluate.max_new_tokens, "evaluate.max_new_tokens", CUT),
+  ]
+  if "exam" in s.opening + s.each_round:
+    limits.append((gold, s.exam.max_new_tokens, "exam.max_new_tokens", CUT))
+  if s.train.losses.triplet:
+    limits.append((gold, response, "triplet.max_response", "they are cut"))
+  for (lengths, what), limit, key, effect in limits:
+    if count := sum(length > limit for length in lengths):
+      lines.append(f"{count} of {len(lengths)} {what} are longer than {key} ({limit}): {effect}")
+  return lines
+
+
+def _listed(values: Sequence[int]) -> str:
+  return ",".join(map(str, values))

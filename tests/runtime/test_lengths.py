@@ -1,0 +1,61 @@
+"""Lengths of a pretrained student follow from the data; those that are set are kept."""
+
+import pytest
+
+from distill_jax.config import recipes
+from distill_jax.config.read import read_settings
+from distill_jax.runtime import fit, lengths
+
+
+def settings(recipe: str = "cot", **changes):
+  c = recipes.load(recipe)
+  flat = {"student.init": "somewhere", **{k.replace("__", "."): v for k, v in changes.items()}}
+  c.update_from_flattened_dict(flat)
+  return read_settings(c.to_dict())
+
+
+FOUND = lengths.Lengths(prompts=[40, 50, 55, 60, 300], gold=[20, 90, 400])
+
+
+def test_lengths_fit_the_longest_prompt_and_rationale():
+  s = lengths.choose(settings(), FOUND, 8192)
+  assert s.exam.max_new_tokens == s.evaluate.max_new_tokens == s.triplet.max_response == 448
+  assert s.rollout.buckets == (64, 384)
+  assert s.train.buckets[0] == 64 and s.train.buckets[-2] < 300 + 448 <= s.train.buckets[-1]
+  assert len(lengths.describe(s, FOUND)) == 1, "nothing exceeds them"
+
+
+def test_lengths_that_are_set_are_kept_and_what_exceeds_them_is_named():
+  s = settings(evaluate__max_new_tokens=100, rollout__buckets=(128,), train__buckets=(256,))
+  s = lengths.choose(s, FOUND, 8192)
+  assert (s.evaluate.max_new_tokens, s.rollout.buckets, s.train.buckets) == (100, (128,), (256,))
+  _, prompts, gold = lengths.describe(s, FOUND)
+  assert prompts.startswith("1 of 5 prompts are longer than rollout.buckets (128)")
+  assert gold.startswith("1 of 3 gold rationales are longer than evaluate.max_new_tokens (100)")
+
+
+@pytest.mark.parametrize("positions", [128, 512, 1024, 2048])
+def test_no_row_is_longer_than_the_positions_of_the_model(positions):
+  found = lengths.Lengths(prompts=[30, 100], gold=[900])
+  for recipe in ("cot", "socratic", "tailored"):
+    s = lengths.choose(settings(recipe), found, positions)
+    assert max(s.train.buckets) <= positions
+    assert max(s.rollout.buckets) + s.exam.max_new_tokens <= positions
+    assert min(s.rollout.buckets) > 0 and s.exam.max_new_tokens > 0
+
+
+def test_rates_follow_from_the_student_and_explicit_ones_win():
+  scratch = read_settings(recipes.load("tailored").to_dict())
+  assert (scratch.train.lr, scratch.train.remat, scratch.exam.max_new_tokens) == (2e-3, "none", 128)
+  full, lora = settings("tailored"), settings("tailored", student__lora__rank=8)
+  assert full.train.lr < lora.train.lr < scratch.train.lr
+  assert full.prefer.lr < lora.prefer.lr < scratch.prefer.lr
+  assert settings("tailored", train__lr=0.0).train.lr == 0
+  assert settings("tailored:quick", train__lr=3e-3).train.lr == 3e-3
+
+
+def test_the_head_processes_few_positions_of_a_large_vocabulary():
+  assert fit.logits_chunk(256, 512, 32) == 256
+  assert fit.logits_chunk(256, 49152, 8) == 64
+  assert fit.logits_chunk(256, 262_144, 512) == 1
+  assert fit.logits_chunk(16, 49152, 8) == 16
