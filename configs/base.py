@@ -123,6 +123,10 @@ def get_config() -> ConfigDict:
   # Name of the request field for max_tokens; auto = the vendor's, or max_tokens. Choices: auto
   # max_tokens max_completion_tokens.
   c.teacher.max_tokens_field = "auto"
+  # Request features that the server does not take: n, seed, temperature, top_p, system (put into
+  # the user's turn), response_format. What it refuses is left out anyway, after one refusal.
+  c.teacher.unsupported = ()
+  c.teacher.stream = False  # Ask for streamed replies, for servers that give no others.
   # Replies cut off at max_tokens are requested again with twice the limit, up to this; 0 = they are
   # recorded as failures.
   c.teacher.max_tokens_retry_limit = 0

@@ -140,6 +140,16 @@ class Teacher:
     mutable=True,
     when=CLIENT,
   )
+  unsupported: tuple[str, ...] = key(
+    (),
+    "Request features that the server does not take: n, seed, temperature, top_p, system (put into"
+    " the user's turn), response_format. What it refuses is left out anyway, after one refusal.",
+    mutable=True,
+    when=CLIENT,
+  )
+  stream: bool = key(
+    False, "Ask for streamed replies, for servers that give no others.", mutable=True, when=CLIENT
+  )
   max_tokens_retry_limit: int = key(
     0,
     "Replies cut off at max_tokens are requested again with twice the limit, up to this; 0 = they"

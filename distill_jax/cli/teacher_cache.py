@@ -19,6 +19,7 @@ COSTS = (
   *("tokens in", "of them cached", "tokens out", "of them reasoning", "dollars", "estimated"),
 )
 MODELS = ("model", "replies", "tokens in", "tokens out", "dollars", "first", "last")
+FEATURES = ("server and model", "does not take", "instead", "learned")
 FAILURES = (
   *("run", "round", "phase", "kind", "HTTP", "samples", "asked again", "attempts"),
   *("last request", "last message"),
@@ -104,6 +105,9 @@ def show(store: cache.ReplyCache, run: str, *, failures: bool) -> None:
   _print_table(screen, COSTS, _cost_rows(store, run))
   screen.line()
   _print_table(screen, MODELS, _model_rows(store, run))
+  if learned := store.learned():
+    screen.line()
+    _print_table(screen, FEATURES, learned)
 
 
 def export(store: cache.ReplyCache, out: str) -> None:

@@ -264,6 +264,8 @@ def _open_client(
     "requests_per_minute": settings.requests_per_minute,
     "tokens_per_minute": settings.tokens_per_minute,
     "timeout": settings.timeout,
+    "unsupported": settings.unsupported,
+    "stream": settings.stream,
     "connect_timeout": settings.connect_timeout,
     "total_timeout": settings.total_timeout,
     "max_attempts": settings.max_attempts,

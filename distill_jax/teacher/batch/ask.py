@@ -150,7 +150,8 @@ class BatchAsk:
     self._take_stored([key for key in self._missing if key not in claimed])
     for job in self._jobs:
       unclaimed = {sample: key for sample, key in job.missing.items() if key not in claimed}
-      for line in format.missing_lines(dataclasses.replace(job, missing=unclaimed)):
+      most = self._config.features.max_samples
+      for line in format.missing_lines(dataclasses.replace(job, missing=unclaimed), most):
         part = dataclasses.replace(job, missing=line.keys)
         rows.append(format.request_row(self._config, line, part, self._temperature))
     if rows:

@@ -22,7 +22,7 @@ from typing import Any
 from distill_jax import disk, errors
 from distill_jax.teacher import types
 from distill_jax.teacher.batch import format, results
-from distill_jax.teacher.client import client, request_jobs
+from distill_jax.teacher.client import client, features, request_jobs
 from distill_jax.teacher.store import batches, cache
 
 RESULT_SUFFIX = ".out.jsonl"
@@ -266,7 +266,7 @@ class FileTeacher(client.Client):
 
 
 def _missing_lines(jobs: Sequence[request_jobs.Job]) -> Lines:
-  return [(line, job) for job in jobs for line in format.missing_lines(job)]
+  return [(line, job) for job in jobs for line in format.missing_lines(job, features.ANY_NUMBER)]
 
 
 def _age(path: pathlib.Path) -> tuple[int, str]:

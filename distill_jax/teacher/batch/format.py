@@ -46,11 +46,11 @@ class LineResult:
   request_id: str
 
 
-def missing_lines(job: request_jobs.Job) -> list[batches.BatchLine]:
-  """The missing samples of a job, one line for each run of consecutive samples."""
+def missing_lines(job: request_jobs.Job, most: int) -> list[batches.BatchLine]:
+  """The missing samples of a job, one line for each run of up to `most` consecutive samples."""
   runs: list[list[int]] = []
   for sample in sorted(job.missing):
-    if runs and runs[-1][-1] == sample - 1:
+    if runs and runs[-1][-1] == sample - 1 and len(runs[-1]) < most:
       runs[-1].append(sample)
     else:
       runs.append([sample])

@@ -12,15 +12,14 @@ import math
 import pathlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-
-import openai
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from distill_jax import errors, settings
 from distill_jax.teacher import types
 from distill_jax.teacher.client import (
   credentials,
   dispatcher,
+  features,
   headers,
   interrupts,
   patience,
@@ -33,7 +32,7 @@ from distill_jax.teacher.client import (
 )
 from distill_jax.teacher.store import batches, cache, ledger, writer
 
-MAX_TOKENS_FIELDS = ("max_tokens", "max_completion_tokens")
+MAX_TOKENS_FIELDS = features.TOKEN_FIELDS
 MIN_KEY_LENGTH = 8  # shorter keys would be found in ordinary text
 
 CacheKeys = tuple[str, dict[int, str]]  # of one request: (canonical JSON, {sample: cache key})
@@ -69,6 +68,8 @@ class Client:
     requests_per_minute: The server's published limit; 0 if unknown.
     tokens_per_minute: Likewise.
     connect_timeout: Seconds in which a connection has to be made; no more than `timeout`.
+    unsupported: Features that the server does not take, of `features.UNSUPPORTED`.
+    stream: Ask for streamed replies.
     total_timeout: Seconds for a response that keeps coming; no less than `timeout`.
     deadline: Seconds that all calls of `ask` may take together; 0 for no limit.
     extra_headers: Sent with every request.
@@ -110,20 +111,20 @@ class Client:
     extra_headers: headers.Headers = headers.NONE,
     connect_timeout: float = 10.0,
     total_timeout: float = 600.0,
+    unsupported: Sequence[str] = (),
+    stream: bool = False,
   ):
     credentials.check_address(base_url, insecure_http=insecure_http)
     self._local = credentials.is_local(base_url)
-    if max_tokens_field not in MAX_TOKENS_FIELDS:
-      allowed = " or ".join(MAX_TOKENS_FIELDS)
-      raise errors.config("teacher.max_tokens_field", max_tokens_field, allowed)
-    for name, value in (
-      ("max_concurrency", max_concurrency),
-      ("max_attempts", max_attempts),
-      ("timeout", timeout),
-    ):
-      if value <= 0:
-        raise errors.config(f"teacher.{name}", value, "above 0")
+    _check_values(
+      max_tokens_field,
+      {"max_concurrency": max_concurrency, "max_attempts": max_attempts, "timeout": timeout},
+    )
     self._key = credentials.key(base_url, key_env=key_env, key_file=key_file)
+    self._identity, self._run = identity or base_url.rstrip("/"), run
+    shaper = shaper or request_body.UNSHAPED
+    self._store = cache.ReplyCache(cache_path)
+    known = self._features(model, shaper, unsupported, max_tokens_field, stream)
     self._headers = extra_headers
     self._config = request_jobs.ClientConfig(
       base_url=base_url.rstrip("/"),
@@ -138,7 +139,8 @@ class Client:
       max_wait=max_wait,
       prices=prices,
       send_seed=send_seed,
-      shaper=shaper or request_body.UNSHAPED,
+      shaper=shaper,
+      features=known,
     )
     self._max_tokens = max_tokens
     self._deadline, self._time_left = deadline, deadline or math.inf
@@ -150,12 +152,32 @@ class Client:
     )
     longest = max(timeout, max_wait)
     self._waits = patience.Patience(timeout, longest=longest, total=max(timeout, total_timeout))
+    self.limiter.cap(known.max_concurrency)
     self._ask_lock = threading.Lock()
     self._max_dollars, self._max_requests = max_dollars, max_requests
-    self._identity, self._run = identity or self._config.base_url, run
-    self._store = cache.ReplyCache(cache_path)
     self._answered = False
     self.ledger = ledger.RunLedger(self._store, run)
+
+  def _features(
+    self,
+    model: str,
+    shaper: request_body.RequestShaper,
+    unsupported: Sequence[str],
+    token_field: str,
+    stream: bool,
+  ) -> features.Features:
+    """What the server takes, as far as it is set or was learned; applies it to `shaper`."""
+    server = f"{self._identity} {model}"
+    known = features.Features(
+      unsupported=unsupported,
+      token_field=token_field,
+      stream=stream,
+      learned=self._store.features(server),
+      save=lambda name, value: self._store.learn(server, name, value),
+      warn=shaper.warn,
+    )
+    shaper.plain = shaper.plain or not known.takes("response_format")
+    return known
 
   def ask(
     self,
@@ -353,20 +375,6 @@ class Client:
       if timer is not None:
         timer.cancel()
 
-  def _openai_client(self) -> openai.AsyncOpenAI:
-    """A client for files and batches; lives in one event loop."""
-    made = openai.AsyncOpenAI(
-      api_key=self._key or "none",
-      base_url=self._config.base_url,
-      max_retries=0,
-      timeout=self._config.timeout,
-      http_client=transport.http_client(self._local),
-    )
-    # The environment's settings may be meant for another server.
-    made.organization = made.project = None
-    made._custom_headers = dict(self._headers.values)
-    return made
-
   def _redact(self, text: str) -> str:
     """Removes the API key and secret headers from a text, also in their JSON spellings."""
     for secret in (self._key, *self._headers.secrets):
@@ -379,3 +387,13 @@ class Client:
 def _flat(request_keys: Iterable[CacheKeys]) -> list[str]:
   """The cache keys of all samples, in order."""
   return [key for _, sample_keys in request_keys for key in sample_keys.values()]
+
+
+def _check_values(max_tokens_field: str, positive: Mapping[str, float]) -> None:
+  """Raises UserError for an unknown field, or a value of `positive` that is not above 0."""
+  if max_tokens_field not in MAX_TOKENS_FIELDS:
+    allowed = " or ".join(MAX_TOKENS_FIELDS)
+    raise errors.config("teacher.max_tokens_field", max_tokens_field, allowed)
+  for name, value in positive.items():
+    if value <= 0:
+      raise errors.config(f"teacher.{name}", value, "above 0")

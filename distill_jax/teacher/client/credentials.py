@@ -18,7 +18,8 @@ def is_local(base_url: str) -> bool:
   if host == "localhost":
     return True
   try:
-    return ipaddress.ip_address(host).is_loopback
+    address = ipaddress.ip_address(host)
+    return address.is_loopback or address.is_unspecified  # servers print http://0.0.0.0:PORT
   except ValueError:
     return False
 

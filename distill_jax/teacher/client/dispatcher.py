@@ -7,6 +7,7 @@ request is sent, the replies in flight are awaited and stored, and then the reas
 
 import asyncio
 import collections
+import contextlib
 import dataclasses
 import secrets
 import time
@@ -15,6 +16,7 @@ from collections.abc import Callable, Sequence
 from distill_jax import errors
 from distill_jax.teacher import types
 from distill_jax.teacher.client import (
+  pacing,
   progress,
   rate_limit,
   request_jobs,
@@ -24,9 +26,8 @@ from distill_jax.teacher.client import (
 )
 from distill_jax.teacher.store import cache, ledger, writer
 
-DEAD_AFTER = (
-  8  # if this many consecutive jobs fail (and at least one per worker), the server counts as down
-)
+MAX_REFUSALS = 8  # of features, for one job
+DEAD_AFTER = 8  # consecutive jobs that fail, one per worker at least: the server is down
 NOTHING_LOST = "Replies received so far are saved; re-run the same command"
 
 
@@ -67,6 +68,8 @@ class Dispatcher:
     self._limiter, self._gate = limiter, rate_limit.Gate(limiter)
     self._overrun = 1.0  # the most that a request has cost, as a multiple of its reservation
     self._streaks = streaks.Streaks(config.base_url, config.max_tokens)
+    self._workers = 0
+    self._schema_works = False  # whether a request with a schema was answered
     self._given_up = 0  # consecutive jobs
     self._rejected = 0  # bad requests before the first valid reply
     self._stop_reason: BaseException | None = None
@@ -86,8 +89,9 @@ class Dispatcher:
     """
     queue = collections.deque(jobs)
     async with asyncio.TaskGroup() as workers:
+      self._hire = lambda: workers.create_task(self._work(queue, temperature))
       for _ in range(min(self._config.max_concurrency, len(jobs))):
-        workers.create_task(self._work(queue, temperature))
+        self._hire()
     if self._stop_reason is not None:
       raise self._stop_reason
 
@@ -98,11 +102,14 @@ class Dispatcher:
     self._gate.close()
 
   async def _work(self, queue: collections.deque[request_jobs.Job], temperature: float) -> None:
-    while queue and self._stop_reason is None:
-      try:
+    self._workers += 1
+    try:
+      while queue and self._stop_reason is None:
         await self._finish(queue.popleft(), queue, temperature)
-      except Exception as error:
-        self.stop(error)
+    except Exception as error:
+      self.stop(error)
+    finally:
+      self._workers -= 1
 
   async def _finish(
     self, job: request_jobs.Job, queue: collections.deque[request_jobs.Job], temperature: float
@@ -112,6 +119,7 @@ class Dispatcher:
     tries = 0  # failed attempts among them, not counting 429s
     waited = 0.0  # seconds
     while job.missing and self._stop_reason is None:
+      self._split(job, queue)
       tokens_in, tokens_out = request_jobs.max_usage(self._config, job)
       if not await self._gate.acquire(tokens_in + tokens_out, first=sent > 0):
         return
@@ -119,9 +127,14 @@ class Dispatcher:
       verdict, sent = response.verdict, sent + 1
       if isinstance(verdict, verdicts.Completed):
         if job.schema_rejected:
-          self._config.shaper.schema_rejected()
+          self._reject_schemas(response)
+        self._schema_works = self._schema_works or job.schema
         await self._store_choices(job, queue, response, verdict, sent)
         sent, tries, waited = 0, 0, 0.0
+      elif isinstance(verdict, verdicts.Unsupported):
+        await self._do_without(job, response, verdict, sent)
+      elif job.schema and response.status == 404:
+        job.schema, job.schema_rejected = False, True
       elif isinstance(verdict, verdicts.Abort):
         raise errors.teacher(
           f"{self._config.base_url}: {self._redact(verdict.reason)}{response.note};"
@@ -136,8 +149,41 @@ class Dispatcher:
           tries += 1
         if response.status == 200:
           job.unreadable += 1
+        job.doubt_schema(response.status, self._schema_works)
         await self._charge(job, response, verdict, sent)
         waited += await self._back_off(job, response, verdict, sent, tries, waited, sent_at)
+
+  def _split(self, job: request_jobs.Job, queue: collections.deque[request_jobs.Job]) -> None:
+    """Decides on the samples of a job's next request; the others may become further jobs."""
+    job.count = 0
+    if len(job.missing) > self._config.features.max_samples:
+      more = request_jobs.split(self._config, job)
+      queue.extendleft(reversed(more))
+      for _ in range(min(len(more), self._config.max_concurrency - self._workers)):
+        self._hire()
+    job.count = request_jobs.samples_per_request(self._config, job)
+
+  async def _do_without(
+    self,
+    job: request_jobs.Job,
+    response: transport.Response,
+    verdict: verdicts.Unsupported,
+    attempt: int,
+  ) -> None:
+    """Learns that the server does not take a feature; the job is sent again without it."""
+    job.refusals += 1
+    reason = self._redact(verdict.reason)
+    if verdict.feature == "response_format":
+      job.schema = False
+      self._reject_schemas(response)
+    elif job.refusals > MAX_REFUSALS or not self._config.features.learn(
+      verdict.feature, verdict.value, reason
+    ):
+      await self._skip(job, response, verdicts.Skip("bad_request", verdict.reason), attempt)
+
+  def _reject_schemas(self, response: transport.Response) -> None:
+    self._config.shaper.schema_rejected()
+    self._config.features.learn("response_format", "no", f"HTTP {response.status}")
 
   async def _send(
     self, job: request_jobs.Job, temperature: float, retry: bool, tokens_in: int, tokens_out: int
@@ -149,10 +195,12 @@ class Dispatcher:
     Returns:
       (the response, when the request was sent).
     """
-    reserved, unused = self._overrun * self._price(tokens_in, tokens_out), 0
+    reserved, unused = self._overrun * request_jobs.max_dollars(self._config, job), 0
     try:
       await self._budget.reserve(reserved)
-      request = await self._count(cache.Reservation(_id(), tokens_in, tokens_out, reserved), retry)
+      request = await self._count(
+        cache.Reservation(secrets.token_hex(8), tokens_in, tokens_out, reserved), retry
+      )
     except BaseException:
       self._gate.release(tokens_in + tokens_out)
       raise
@@ -167,7 +215,7 @@ class Dispatcher:
       if reserved and cost.measured > reserved:
         self._overrun *= cost.measured / reserved
       unused = request_jobs.unused_tokens(response.verdict, tokens_in, tokens_out)
-      self._update_limiter(response, sent_at)
+      pacing.on_response(self._limiter, self._config, response, sent_at)
       return response, sent_at
     finally:
       reason = self._redact(cost.reason)
@@ -186,23 +234,6 @@ class Dispatcher:
       self._budget.release(request.dollars, sent=False)
       raise
     return request
-
-  def _price(self, tokens_in: int, tokens_out: int) -> float:
-    return ledger.dollars(self._config.prices, tokens_in, tokens_out)
-
-  def _update_limiter(self, response: transport.Response, sent_at: float) -> None:
-    """Tells the limiter about a response; rate limiting is handled in `_back_off`."""
-    now, verdict = time.monotonic(), response.verdict
-    if isinstance(verdict, verdicts.Retry):
-      if response.timed_out:
-        self._limiter.on_timeout(sent_at, now)
-      if not verdict.rate_limited:
-        self._limiter.on_server_error()
-        self._limiter.pause(verdict.wait or 0.0, now)
-    elif isinstance(verdict, verdicts.Completed):
-      self._limiter.on_accepted(sent_at, now)
-      if 0 < response.reset <= self._config.max_wait:
-        self._limiter.pause(response.reset, now)
 
   async def _store_choices(
     self,
@@ -270,7 +301,7 @@ class Dispatcher:
       attempt,
       tokens_in=tokens_in,
       tokens_out=tokens_out,
-      dollars=self._price(tokens_in, tokens_out),
+      dollars=ledger.dollars(self._config.prices, tokens_in, tokens_out),
     )
     await self._writer.write(job.request, {min(job.missing.items()): failure})
 
@@ -362,13 +393,6 @@ class Dispatcher:
 
   async def _sleep(self, seconds: float) -> None:
     """Sleeps; returns early if the run stops."""
-    try:
+    with contextlib.suppress(TimeoutError):
       async with asyncio.timeout(seconds):
         await self._stopping.wait()
-    except TimeoutError:
-      pass
-
-
-def _id() -> str:
-  """A new name for a request."""
-  return secrets.token_hex(8)

@@ -210,6 +210,11 @@ class AdaptiveLimiter:
     self.pause(pause, now)
     return self.pause_left(now)
 
+  def cap(self, max_concurrency: int) -> None:
+    """Lowers the upper bound on the concurrency limit."""
+    self._max_concurrency = min(self._max_concurrency, max_concurrency)
+    self.limit = min(self.limit, float(self._max_concurrency))
+
   def on_timeout(self, sent_at: float, now: float) -> None:
     """A request that left at `sent_at` has timed out: too many are in flight.
 

@@ -5,7 +5,8 @@ and only for features that the request has used.
 """
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 MAX_TEXT = 4000  # characters of a message that are searched
@@ -33,6 +34,10 @@ _TOO_LONG = (
   *("context length", "context_length", "context window", "maximum context", "too many tokens"),
   *("prompt is too long", "input is too long", "reduce the length", "exceeds the available"),
 )
+_MOST = re.compile(
+  r"(?:at most|less than or equal to|up to|maximum of|<=|between 1 and) ([0-9]{1,4})"
+)
+_CONCURRENCY = re.compile(r"concurren[a-z]{0,8}[^0-9.,;]{0,30}([0-9]{1,4})\b")
 
 
 def text_of(body: Any) -> str:
@@ -152,3 +157,140 @@ def _status(error: Any) -> int:
       return value
   words = " ".join(value.lower() for value in values if isinstance(value, str))
   return next((s for names, s in _CODE_WORDS if any(name in words for name in names)), 500)
+
+
+class Refused(NamedTuple):
+  """A feature that a server does not take, and what to use instead; see `features.Features`."""
+
+  name: str
+  value: str = "no"
+
+
+_REFUSING = (
+  *("unsupport", "not support", "n't support", "only support", "unknown", "unrecognized"),
+  *("not permitted", "not allowed", "not available", "unavailable", "unexpected", "invalid"),
+  *("must be", "must have", "at most", "exactly", "less than or equal", "cannot", "can't", "only"),
+  *("not enabled", "disabled", "deprecated", "not implemented", "extra inputs", "no endpoints"),
+  *("does not accept", "doesn't accept", "should be", "greater than", "failed to parse", "instead"),
+  *("forbidden", "must alternate", "not compatible", "incompatible", "required", "please enable"),
+)
+_OUT_OF_RANGE = ("between", "less than or equal", "greater than or equal", "<=", ">=", "too large")
+_SEVERAL = (
+  *(
+    "completion choice",
+    "multiple candidates",
+    "one candidate",
+    "candidate_count",
+    "candidatecount",
+  ),
+  *("multiple completions", "number of choices", "number of completions", "multiple choices"),
+  *("number of generations", "number of slots", "single completion", "one completion", "n_cmpl"),
+  *("one choice", "n_choices", "best_of", "num_return_sequences"),
+)
+_SYSTEM = (
+  *("system role", "system message", "system prompt", "system instruction", "system_instruction"),
+  *("developer instruction", "role 'system'", 'role "system"', "role: system", "'system'"),
+  *('"system"', "`system`", "must alternate", "[0].role", "system is not"),
+)
+_JSON = (
+  *("response_format", "response format", "json_schema", "json schema", "json_object", "json mode"),
+  *("structured output", "guided", "grammar"),
+)
+_STREAM_ONLY = (
+  *("only support stream", "stream mode", "stream=true", "stream = true", "stream must be"),
+  *(
+    "'stream' must",
+    "streaming is required",
+    "requires streaming",
+    "non-streaming",
+    "stream to true",
+  ),
+  *("enable the stream", "only supports stream", "must be streamed", "set stream"),
+)
+
+
+def feature(status: int, body: Any, sent: Mapping[str, Any]) -> Refused | None:
+  """The feature of a request that a server refuses; None if the refusal is about something else.
+
+  Args:
+    status: HTTP status.
+    body: The error.
+    sent: The body of the request.
+  """
+  if status not in (400, 404, 405, 415, 422, 500, 501) or is_too_long(body):
+    return None
+  error = error_of(body)
+  parameter = error.get("param") if isinstance(error, Mapping) else None
+  text = text_of(body).lower()[:MAX_TEXT]
+  if isinstance(parameter, str):
+    text = f"{text} '{parameter.lower()[:100]}'"
+  refuses = any(words in text for words in _REFUSING) or any(
+    code in ("unsupported_parameter", "unsupported_value") for code in codes_of(body)
+  )
+  if not refuses:
+    return None
+  return _token_field(text, sent) or next(
+    (refused for refused in _candidates(text, sent) if refused is not None), None
+  )
+
+
+def _token_field(text: str, sent: Mapping[str, Any]) -> Refused | None:
+  """Another name for the limit of tokens, if the text refuses the one that was sent."""
+  if any(words in text for words in _OUT_OF_RANGE):
+    return None
+  old, new = "max_tokens", "max_completion_tokens"
+  if old in sent and (new in text or _mentions(text.replace(new, ""), old)):
+    return Refused("max_tokens_field", new)
+  if new in sent and new in text:
+    return Refused("max_tokens_field", old)
+  return None
+
+
+def _candidates(text: str, sent: Mapping[str, Any]) -> Iterator[Refused | None]:
+  """What the text may refuse, the most specific first."""
+  in_range = not any(words in text for words in _OUT_OF_RANGE)
+  if "stream_options" in sent and "stream_options" in text:
+    yield Refused("stream_options")
+  if not sent.get("stream") and any(words in text for words in _STREAM_ONLY):
+    yield Refused("stream", "yes")
+  if "response_format" in sent and any(words in text for words in _JSON):
+    yield Refused("response_format")
+  if sent.get("n", 1) > 1 and (_mentions(text, "n") or any(words in text for words in _SEVERAL)):
+    yield Refused("n", _most_samples(text, sent["n"]))
+  if "seed" in sent and (_mentions(text, "seed") or "random_seed" in text):
+    yield Refused("seed")
+  if "top_p" in sent and in_range and _mentions(text, "top_p"):
+    yield Refused("top_p")
+  if "temperature" in sent and in_range and _mentions(text, "temperature"):
+    yield Refused("temperature")
+  roles = [message.get("role") for message in sent.get("messages", ())]
+  if "system" in roles and any(words in text for words in _SYSTEM):
+    yield Refused("system")
+
+
+def _most_samples(text: str, sent: int) -> str:
+  """The number of samples that a text allows; "1" if it does not say."""
+  found = _MOST.search(text)
+  most = int(found[1]) if found else 1
+  return str(most if 1 <= most < sent else 1)
+
+
+def _mentions(text: str, name: str) -> bool:
+  """Whether a text names a field: as a word of its own."""
+  start = text.find(name)
+  while start >= 0:
+    end = start + len(name)
+    before, after = text[start - 1 : start], text[end : end + 1]
+    inside = (
+      before.isalnum() or before in ("_", "\\", "-") or after.isalnum() or after in ("_", "-")
+    )
+    if not inside:
+      return True
+    start = text.find(name, end)
+  return False
+
+
+def concurrency(body: Any) -> int | None:
+  """How many requests a server handles at once, if a rejection says so."""
+  found = _CONCURRENCY.search(text_of(body).lower()[:MAX_TEXT])
+  return int(found[1]) or None if found else None

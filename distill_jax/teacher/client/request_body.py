@@ -57,6 +57,7 @@ class RequestShaper:
   Attributes:
     plain: Whether replies are requested as plain text: schemas are off, or the server rejects
       them.
+    warn: Shows a warning; None for nobody.
   """
 
   def __init__(self, *, extra: str, structured: bool, warn: Callable[[str], object] | None):
@@ -67,7 +68,7 @@ class RequestShaper:
       structured: Request structured replies.
       warn: Called once, when the server rejects a schema.
     """
-    self._extra, self._structured, self._warn = parse_extra_body(extra), structured, warn
+    self._extra, self._structured, self.warn = parse_extra_body(extra), structured, warn
     self.plain = not structured
 
   def key(self, kind: str) -> dict[str, Any]:
@@ -90,8 +91,8 @@ class RequestShaper:
     """The server has rejected a schema, and replied without it: requests plain text from now on."""
     if not self.plain:
       self.plain = True
-      if self._warn is not None:
-        self._warn(
+      if self.warn is not None:
+        self.warn(
           "the teacher's server rejects response_format; structured replies are off for this run"
         )
 

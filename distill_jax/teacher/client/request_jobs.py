@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 from distill_jax import settings
 from distill_jax.teacher import types
-from distill_jax.teacher.client import request_body, verdicts
+from distill_jax.teacher.client import features, request_body, verdicts
 from distill_jax.teacher.store import ledger
 
 BYTES_PER_TOKEN = 4  # estimates token counts that the server does not report
 MIN_BYTES_PER_TOKEN = 3  # for reservations, which must not be too low
+SCHEMA_ERRORS = 2  # of a server, after which a reply is requested without its schema
 MESSAGE_OVERHEAD = 16  # tokens added to each message by a chat template, at most
 
 
@@ -34,6 +35,7 @@ class ClientConfig:
   prices: settings.Prices
   send_seed: bool
   shaper: request_body.RequestShaper
+  features: features.Features
 
 
 @dataclasses.dataclass
@@ -51,6 +53,9 @@ class Job:
     salt: Random text of the cache file.
     failures: How often samples of this job were recorded as failed before this request.
     unreadable: Complete responses so far that could not be parsed.
+    schema_errors: Failures of the server while the reply was requested with a schema.
+    refusals: Features that the server has refused this job.
+    count: Number of samples in the request under way; 0 between requests.
     prompt_bytes: Size of the messages in UTF-8.
   """
 
@@ -64,6 +69,9 @@ class Job:
   salt: str = ""
   failures: int = 0
   unreadable: int = 0
+  schema_errors: int = 0
+  refusals: int = 0
+  count: int = dataclasses.field(default=0, init=False)
   prompt_bytes: int = dataclasses.field(init=False)
 
   def __post_init__(self) -> None:
@@ -74,6 +82,17 @@ class Job:
   def max_prompt_tokens(self) -> int:
     """Upper bound on the prompt's tokens."""
     return self.prompt_bytes // MIN_BYTES_PER_TOKEN + MESSAGE_OVERHEAD * (len(self.messages) + 1)
+
+  def doubt_schema(self, status: int, works: bool) -> None:
+    """Requests the reply without a schema, if the server has failed too often with it.
+
+    Args:
+      status: HTTP status of the failure.
+      works: Whether the server has answered a request with a schema.
+    """
+    self.schema_errors += int(self.schema and not works and status in (500, 501))
+    if self.schema and self.schema_errors >= SCHEMA_ERRORS:
+      self.schema, self.schema_rejected = False, True
 
   def idempotency_key(self, count: int) -> str:
     """Idempotency-Key header for the next request, covering `count` samples.
@@ -89,12 +108,33 @@ class Job:
 def samples_per_request(config: ClientConfig, job: Job) -> int:
   """Number of samples in the job's next request.
 
-  All missing samples or, if a seed is sent, the first run of consecutive sample numbers.
+  All missing samples or, if a seed is sent, the first run of consecutive sample numbers; no more
+  than the server takes.
   """
-  if not config.send_seed:
-    return len(job.missing)
-  first = min(job.missing)
-  return next(n for n in range(1, len(job.missing) + 1) if first + n not in job.missing)
+  if job.count:
+    return job.count
+  count = len(job.missing)
+  if config.send_seed:
+    first = min(job.missing)
+    count = next(n for n in range(1, count + 1) if first + n not in job.missing)
+  return min(count, config.features.max_samples)
+
+
+def split(config: ClientConfig, job: Job) -> list[Job]:
+  """Takes the samples beyond the next request from a job, if the server takes no more at once.
+
+  Returns:
+    Jobs for them, so that they need not wait for each other.
+  """
+  most, samples = config.features.max_samples, sorted(job.missing)
+  parts = [samples[start : start + most] for start in range(most, len(samples), most)]
+  jobs = [
+    dataclasses.replace(job, missing={sample: job.missing[sample] for sample in part})
+    for part in parts
+  ]
+  for sample in samples[most:]:
+    del job.missing[sample]
+  return jobs
 
 
 def max_usage(config: ClientConfig, job: Job) -> tuple[int, int]:
@@ -157,18 +197,25 @@ def body(config: ClientConfig, job: Job, temperature: float) -> dict[str, Any]:
   Clears `job.schema` if the server is known to reject schemas.
   """
   job.schema = job.schema and not config.shaper.plain
+  takes = config.features.takes
   messages = request_body.with_schema_note(job.messages, job.kind, job.schema)
   fields = config.shaper.body(job.kind, job.schema) | {
     "model": config.model,
-    "messages": [{"role": role, "content": _encodable(text)} for role, text in messages],
+    "messages": [
+      {"role": role, "content": _encodable(text)}
+      for role, text in config.features.messages(messages)
+    ],
     "temperature": temperature,
-    config.max_tokens_field: job.limit,
+    config.features.token_field: job.limit,
   }
   if (count := samples_per_request(config, job)) > 1:
     fields["n"] = count
   if config.send_seed:
     fields["seed"] = min(job.missing)
-  return fields
+  if config.features.stream:
+    fields |= {"stream": True, "stream_options": {"include_usage": True}}
+  refused = [name for name in ("temperature", "seed", "top_p", "stream_options") if not takes(name)]
+  return {name: value for name, value in fields.items() if name not in refused}
 
 
 def sample_costs(

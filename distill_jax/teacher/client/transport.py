@@ -14,7 +14,7 @@ import openai
 
 from distill_jax import errors
 from distill_jax.teacher import types
-from distill_jax.teacher.client import patience, verdicts
+from distill_jax.teacher.client import patience, refusals, streams, verdicts
 
 MAX_BODY_BYTES = 64 * 2**20  # of a response
 NEVER_LEFT = (httpx2.ConnectError, httpx2.ProxyError, httpx2.InvalidURL, httpx2.UnsupportedProtocol)
@@ -135,7 +135,7 @@ class Transport:
     response_headers = redact_headers(response.headers, self._redact)
     if raw is not None:
       raw = redact_bytes(raw, self._redact)
-    return _classify(response.status_code, response_headers, raw, model)
+    return _classify(response.status_code, response_headers, raw, {"model": model, **body})
 
   async def _read_body(self, response: httpx2.Response, wait: patience.Wait) -> bytes | None:
     """The body; None if it is longer than MAX_BODY_BYTES."""
@@ -184,16 +184,20 @@ def redact_bytes(raw: bytes, redact: Callable[[str], str]) -> bytes:
   return redact(raw.decode("latin-1")).encode("latin-1")
 
 
-def _classify(status: int, headers: dict[str, str], raw: bytes | None, model: str) -> Response:
-  """Classifies a response; `raw` is None if the body is too long."""
+def _classify(
+  status: int, headers: dict[str, str], raw: bytes | None, sent: Mapping[str, Any]
+) -> Response:
+  """Classifies a response to the body `sent`; `raw` is None if the response is too long."""
   now = time.time()
   request_id = verdicts.request_id(headers)
   if raw is None:
     reason = f"the body is longer than {MAX_BODY_BYTES} bytes"
     verdict = verdicts.Retry(reason, may_bill=status == 200)
     return Response(verdict, status, request_id)
+  if streams.is_stream(headers.get("content-type", ""), raw):
+    raw = streams.assemble(raw)
   if status == 200:
-    verdict = verdicts.parse_body(raw, model)
+    verdict = verdicts.parse_body(raw, str(sent.get("model", "")))
     if not request_id and isinstance(verdict, verdicts.Completed):
       request_id = verdict.id
     return Response(verdict, status, request_id, verdicts.exhausted_reset(headers, now))
@@ -201,6 +205,9 @@ def _classify(status: int, headers: dict[str, str], raw: bytes | None, model: st
     body = json.loads(raw)
   except (ValueError, RecursionError):
     body = raw.decode("utf-8", "replace")
+  if (refused := refusals.feature(status, body, sent)) is not None:
+    reason = f"HTTP {status}: {verdicts.excerpt(refusals.text_of(body))}"
+    return Response(verdicts.Unsupported(*refused, reason), status, request_id)
   return Response(verdicts.classify_status(status, headers, body, now), status, request_id)
 
 

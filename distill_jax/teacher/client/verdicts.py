@@ -83,6 +83,7 @@ class Retry:
     rate_limited: The server only objects to the rate; this does not count as a failed attempt.
     tokens: (prompt, completion) tokens that are billed nevertheless.
     may_bill: The server may bill the request, but has not reported for what.
+    concurrency: How many requests the server handles at once; None if it does not say.
   """
 
   reason: str
@@ -90,6 +91,7 @@ class Retry:
   rate_limited: bool = False
   tokens: tuple[int, int] = (0, 0)
   may_bill: bool = False
+  concurrency: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +117,16 @@ class Abort:
   advice: str
 
 
-Verdict = Completed | Retry | Skip | Abort
+@dataclasses.dataclass(frozen=True)
+class Unsupported:
+  """The server does not take a feature of the request; it is worth sending without."""
+
+  feature: str
+  value: str
+  reason: str
+
+
+Verdict = Completed | Retry | Skip | Abort | Unsupported
 
 
 def parse_body(raw: bytes, model: str) -> Verdict:
@@ -204,7 +215,13 @@ def classify_status(
       reason, "no such model or path; check config.teacher.model and config.teacher.base_url"
     )
   if status in (408, 409, 425, 429) or status >= 500:
-    return Retry(reason, wait, rate_limited=status == 429, may_bill=status in CUT_STATUSES)
+    return Retry(
+      reason,
+      wait,
+      rate_limited=status == 429,
+      may_bill=status in CUT_STATUSES,
+      concurrency=refusals.concurrency(body) if status in (429, 503) else None,
+    )
   filtered = any(code in ("content_filter", "content_policy_violation") for code in codes)
   return Skip(
     "filtered" if filtered else "bad_request", reason, own_fault=refusals.is_too_long(body)

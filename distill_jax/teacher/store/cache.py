@@ -132,6 +132,21 @@ class ReplyCache(cache_file.CacheFile):
     with self.transaction() as db:
       return tables.salt(db)
 
+  def features(self, server: str) -> dict[str, str]:
+    """{feature: value} that `learn` has kept for a server in the last LEARNED_DAYS days."""
+    with self.reading() as db:
+      return tables.features(db, server)
+
+  def learned(self) -> list[tuple[str, str, str, str]]:
+    """(server, feature, value, time) of everything that `learn` has kept."""
+    with self.reading() as db:
+      return tables.all_features(db)
+
+  def learn(self, server: str, feature: str, value: str) -> None:
+    """Keeps what a refusal of a server has shown."""
+    with self.transaction() as db:
+      tables.learn(db, server, feature, value)
+
   def record_asked(self, keys: Iterable[str], run_phase: RunPhase) -> None:
     """Records that a phase asks for these replies."""
     phase = run_phase.columns()

@@ -10,6 +10,7 @@ unanswered     requests whose usage the server has not reported, at their highes
                flight (no reason), timed out, cut off, or sent by a process that was killed
 pruned         cost of replies that are no longer in `replies`: deleted by `prune`, or paid for at
                the same time as another run, whose reply was stored first
+features       what servers do not take, learned from their refusals
 salt           one random text that tells this file's requests from those of other files
 
 A phase is identified by the columns run, round, phase. `batches` adds its own two tables.
@@ -18,6 +19,7 @@ A phase is identified by the columns run, round, phase. `batches` adds its own t
 import sqlite3
 
 VERSION = 5
+LEARNED_DAYS = 30  # after which it is tried again whether a server takes a feature
 APPLICATION = 0x64617465  # application_id in the file header; marks the file as ours
 
 _FAILURE_COLUMNS = """(
@@ -82,6 +84,33 @@ def salt(db: sqlite3.Connection) -> str:
   db.execute("create table if not exists salt(text text)")
   db.execute("insert into salt select hex(randomblob(16)) where not exists (select * from salt)")
   return db.execute("select text from salt").fetchone()[0]
+
+
+def features(db: sqlite3.Connection, server: str) -> dict[str, str]:
+  """{feature: value} of a server, without those that were learned too long ago."""
+  return {feature: value for name, feature, value, _ in all_features(db) if name == server}
+
+
+def all_features(db: sqlite3.Connection) -> list[tuple[str, str, str, str]]:
+  """(server, feature, value, time) of all features, without those learned too long ago."""
+  if not db.execute("select 1 from sqlite_master where name = 'features'").fetchone():
+    return []
+  return db.execute(
+    "select server, feature, value, time from features where time > datetime('now', ?)"
+    " order by 1, 2",
+    (f"-{LEARNED_DAYS} days",),
+  ).fetchall()
+
+
+def learn(db: sqlite3.Connection, server: str, feature: str, value: str) -> None:
+  """Records a feature of a server, within a transaction. The first call makes the table."""
+  db.execute(
+    "create table if not exists features("
+    "server text, feature text, value text, time text, primary key (server, feature))"
+  )
+  db.execute(
+    "insert or replace into features values (?, ?, ?, datetime('now'))", (server, feature, value)
+  )
 
 
 def migrate(db: sqlite3.Connection, version: int) -> None:
