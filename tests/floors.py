@@ -11,7 +11,7 @@ import pathlib
 FLOORS = {
   5: ("__main__", "cli", "ablations"),
   4: ("rounds", "summary", "config", "report"),
-  3: ("phases",),
+  3: ("phases", "serving"),
   2: ("runtime",),
   1: (
     *(HOST := ("tasks", "worlds", "formats", "teacher", "data")),

@@ -153,7 +153,7 @@ def preferences(run: load.Run, workdir: pathlib.Path) -> list[chat_rows.Source]:
     index = int(directory.parent.name.removeprefix("round_"))
     for pair in phase.rows(PAIRS, records.PreferencePair):
       question = _question(run, pair.problem)
-      asked = pair.prompt if pair.stage else chat_rows.rendered(question)
+      asked = records.prompt_text(pair.prompt) if pair.stage else chat_rows.rendered(question)
       found.append(
         chat_rows.Source(
           id=pair.problem,

@@ -10,6 +10,7 @@ USAGE = """distill-jax COMMAND [options] [--config.a.b=VALUE ...]
   evaluate       score a run's student on a split of the task
   sample         answer questions with a run's student
   export         export a run's student to Hugging Face format
+  serve          serve a run's student, or an exported one, through OpenAI's API
   data show      show what was understood of your questions
   data export    write what a run kept as a data set for other trainers
   ablate         run a sweep: rows of overrides, several seeds, one table
@@ -83,6 +84,18 @@ model card. The directory is written under a temporary name, read back, compared
   distill-jax export --workdir=runs/quickstart --out=exported/round_0 --round=0
   distill-jax export --workdir=runs/quickstart --out=exported/small --dtype=bfloat16
   distill-jax export --workdir=runs/quickstart --out=exported/verified --verify""",
+  "serve": """Serves a run's student, or an exported one, through OpenAI's API, on loopback only.
+
+  distill-jax serve --workdir=runs/quickstart --port=8800
+  distill-jax serve --model=exported/quickstart --port=8800
+  curl http://127.0.0.1:8800/v1/chat/completions -H "Content-Type: application/json" -d \\
+    '{"messages": [{"role": "user", "content": "QUESTION"}], "temperature": 0}'
+
+Paths: /v1/models, /v1/completions (prompts as text or tokens; echo, logprobs, seed, stop, n),
+/v1/chat/completions (a user message goes through the prompt that the student was trained on).
+Completions have at most evaluate.max_new_tokens tokens, prompts at most the largest of
+rollout.buckets; raise them with --config.KEY=VALUE. With --key_env, requests need the API key in
+that environment variable.""",
   "data": """Commands about data sets.
 
   distill-jax data show FILE
@@ -201,6 +214,14 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # command -> {name: (default
     "dtype": ("float32", "dtype of the weights: float32 or bfloat16"),
     "verify": (False, "compare with transformers and torch, if torch is installed"),
   },
+  "serve": {
+    "workdir": WORKDIR,
+    "model": ("", "instead of --workdir: a directory in Hugging Face format"),
+    "round": ROUND,
+    "port": (8800, "TCP port; 0 = any free port"),
+    "batch": (16, "completions decoded at a time"),
+    "key_env": ("", "environment variable with the API key; empty = no key"),
+  },
   "data": {},
   "data show": {"n": (3, "questions to show")},
   "data export": {
@@ -239,4 +260,4 @@ _OVERRIDE = "  --config.a.b=VALUE   any setting (docs/configuration.md)"
 CONFIG_OPTIONS = dict.fromkeys(
   ("run", "data show", "teacher", "teacher check", "doctor"), f"{_RECIPE}\n{_OVERRIDE}"
 )
-CONFIG_OPTIONS |= dict.fromkeys(("evaluate", "sample", "export"), _OVERRIDE)
+CONFIG_OPTIONS |= dict.fromkeys(("evaluate", "sample", "export", "serve"), _OVERRIDE)

@@ -112,6 +112,17 @@ def report(words: Sequence[str]) -> int:
   return 0
 
 
+def serve(words: Sequence[str]) -> int:
+  """Serves a student through OpenAI's API."""
+  from distill_jax.cli import serve
+
+  config, options = serve.parse(words)
+  from distill_jax.config.read import read_settings
+
+  serve.run(read_settings(config, teacher=False), **options)
+  return 0
+
+
 def data(words: Sequence[str]) -> int:
   """Runs a command about data sets."""
   from distill_jax.cli import data
@@ -194,6 +205,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
   "evaluate": evaluate,
   "sample": sample,
   "export": export,
+  "serve": serve,
   "data": data,
   "ablate": ablate,
   "teacher": teacher,

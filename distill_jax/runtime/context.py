@@ -243,6 +243,10 @@ class RunContext:
       problem, question, self._shots, style=style, given=given, **options
     )
 
+  def question_layout(self) -> "QuestionLayout":
+    """Returns what lays out questions that are not in the task, such as a user's."""
+    return QuestionLayout(self)
+
   def examples(self, rationales: Iterable[records.Rationale]) -> list[records.Example]:
     """Returns the training examples of rationales, in order and without duplicates."""
     examples: list[records.Example] = []
@@ -343,6 +347,19 @@ class RunContext:
         f"{path.parent} and every phase after it, and run again"
       )
     return restored[0]
+
+
+class QuestionLayout:
+  """Starts conversations about questions that are given as text, with their choices below them."""
+
+  def __init__(self, ctx: RunContext):
+    self._ctx = ctx
+
+  def conversation(self, question: str) -> Generator[tuple[Turn, ...], list[str], str]:
+    """Starts a conversation of the run's format about a question, in its first style."""
+    task, settings = self._ctx.task, self._ctx.settings
+    shots = task.shots[: settings.cot.shots]
+    return self._ctx.format.conversation(task.parse_question(question), question, shots)
 
 
 def open_task(settings: Settings, group: str = "task") -> tasks.Task:

@@ -44,6 +44,15 @@ CPU_ROWS = 32
 TAIL = 2 * rollout.STOP_INTERVAL
 
 
+class Written(NamedTuple):
+  """What a student wrote after a prompt, with its tokens."""
+
+  text: str
+  finish: str  # stop | length
+  ids: np.ndarray  # int32; with the end token if it was written
+  logprobs: np.ndarray  # float32, nats at temperature 1, one per id
+
+
 class Student:
   """A base model and the part of it that is trained.
 
@@ -241,6 +250,44 @@ class Student:
       )
     return [completions[n] for n in range(len(requests))]
 
+  def complete_tokens(
+    self,
+    params: Params,
+    prompts: Sequence[tuple[list[int], str]],
+    *,
+    temperature: float,
+    top_p: float = 1.0,
+    max_new_tokens: int,
+    stop: Sequence[str] = (),
+  ) -> list[Written]:
+    """Completes (tokens of a prompt, name of its row), in order; see `generate`.
+
+    A prompt is at most as long as the largest bucket.
+    """
+    settings = self._settings
+    groups: defaultdict[int, list[int]] = defaultdict(list)
+    for index, (tokens, _) in enumerate(prompts):
+      groups[min(b for b in settings.rollout.buckets if b >= len(tokens))].append(index)
+    written: dict[int, Written] = {}
+    merged = self.trainable.merge(self.frozen, params)
+    for bucket, members in sorted(groups.items()):
+
+      def report(out: rollout.Sampled, now: rollout.Progress, members=members) -> None:
+        written.update({members[row]: self._written(out, row, stop) for row in now.done})
+
+      self._sample(
+        merged,
+        [prompts[index][0] for index in members],
+        [_key_data(settings.seed, prompts[index][1])[None] for index in members],
+        sampling.sampling(temperature, top_p, 0),
+        samples=1,
+        bucket=bucket,
+        max_new_tokens=max_new_tokens,
+        stop=stop,
+        on_progress=report,
+      )
+    return [written[index] for index in range(len(prompts))]
+
   def _sample(
     self,
     merged: Params,
@@ -294,6 +341,10 @@ class Student:
     return text_before(self.decode(tokens), stop) is not None
 
   def _completion(self, sampled: rollout.Sampled, row: int, stop: Sequence[str]) -> Completion:
+    text, finish, ids, logprobs = self._written(sampled, row, stop)
+    return Completion(text, finish, len(ids), float(np.sum(logprobs, dtype=np.float64)))
+
+  def _written(self, sampled: rollout.Sampled, row: int, stop: Sequence[str]) -> Written:
     tokens, ended = sampled.tokens[row, : sampled.lengths[row]], sampled.ended[row]
     text = self.decode(tokens)
     if text_before(text, stop) is not None:
@@ -303,12 +354,8 @@ class Student:
       )
       tokens, ended = tokens[:count], True
       text = text_before(self.decode(tokens), stop) or ""
-    return Completion(
-      text=text,
-      finish="stop" if ended else "length",
-      tokens=len(tokens),
-      logprob=float(np.sum(sampled.logprobs[row, : len(tokens)], dtype=np.float64)),
-    )
+    finish = "stop" if ended else "length"
+    return Written(text, finish, tokens, sampled.logprobs[row, : len(tokens)])
 
 
 def _with_shardings(shapes: Params, shardings: Params) -> Params:

@@ -181,16 +181,16 @@ def test_markdown_is_inert(hostile):
 
 
 def test_beyond_the_ceiling_the_flips_stay_and_the_rest_is_counted(tmp_path):
-  material.large_run(tmp_path / "run", 2000)
+  material.large_run(tmp_path / "run", 800)
   run = load.read(tmp_path / "run")
   everything = lineage.pack(run)
-  assert everything.kept == everything.total == 250
+  assert everything.kept == everything.total == 100
   size = sum(map(len, everything.parts))
   small = lineage.pack(run, max_bytes=int(0.6 * size))
   index = inflated(small.index)
-  assert 0 < small.kept < 250 and sum(map(len, small.parts)) <= 0.6 * size
+  assert 0 < small.kept < 100 and sum(map(len, small.parts)) <= 0.6 * size
   assert all(lineage.is_flip(outcome) for _, _, outcome in index)
-  assert f"{250 - small.kept} of 250 questions" in page.of_run(run, max_bytes=int(0.6 * size))
+  assert f"{100 - small.kept} of 100 questions" in page.of_run(run, max_bytes=int(0.6 * size))
 
 
 def test_the_command_writes_the_page_and_rejects_what_is_no_run(tmp_path, capsys):

@@ -1,0 +1,120 @@
+"""distill-jax serve: a student behind OpenAI's API, on loopback."""
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import pathlib
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from distill_jax import console, errors
+from distill_jax.cli import args
+from distill_jax.cli.help import OPTIONS
+from distill_jax.settings import Settings
+
+BASE = "base"  # the config of an exported model's settings
+
+
+def parse(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Parses the command's words into a config and options.
+
+  Raises:
+    UserError: Neither or both of --workdir and --model are given, or a word is wrong.
+  """
+  has_model = any(word.lstrip("-").partition("=")[0] == "model" for word in words)
+  added = [f"--config={BASE}"] if has_model else []
+  config, options, rest = args.parse([*words, *added], OPTIONS["serve"], config="run")
+  if rest:
+    raise errors.usage(f"unexpected argument {rest[0]!r}; options begin with --")
+  if bool(options["workdir"]) == bool(options["model"]):
+    raise errors.usage("give --workdir=RUN or --model=DIR")
+  if options["batch"] < 1:
+    raise errors.usage("--batch must be at least 1")
+  assert config is not None
+  return config, options
+
+
+def run(
+  settings: Settings, *, workdir: str, model: str, round: int, port: int, batch: int, key_env: str
+) -> None:
+  """Serves until it is interrupted.
+
+  Args:
+    settings: The settings of the run, or the defaults, with overrides.
+    workdir: The run directory; "" with `model`.
+    model: A directory in Hugging Face format; "" with `workdir`.
+    round: The student's round; -1 = the best.
+    port: TCP port; 0 = any free port.
+    batch: Completions decoded at a time.
+    key_env: Environment variable with the API key; "" = no key.
+
+  Raises:
+    UserError: There is no such student, the variable is not set, or the port is taken.
+  """
+  key = os.environ.get(key_env, "") if key_env else ""
+  if key_env and not key:
+    raise errors.usage(f"--key_env={key_env}: the environment variable is not set")
+  settings = dataclasses.replace(
+    settings, rollout=dataclasses.replace(settings.rollout, batch=batch)
+  )
+  from distill_jax.serving import api, engine, http
+
+  opened = open_model(settings, model) if model else open_workdir(settings, workdir, round)
+  with opened as (served, name):
+    started = engine.Engine(served)
+    server = http.Server(api.Api(started, name), port=port, key=key)
+    try:
+      asyncio.run(_forever(server, name))
+    except OSError as error:
+      reason = error.strerror or error
+      raise errors.usage(f"--port={port}: {reason}; choose another one, or 0 for any") from None
+    finally:
+      started.close()
+
+
+async def _forever(server: Any, name: str) -> None:
+  async with server.running():
+    print(f"Serving {name} at http://127.0.0.1:{server.port}/v1 (Ctrl-C ends it)", flush=True)
+    await asyncio.Event().wait()
+
+
+@contextlib.contextmanager
+def open_workdir(settings: Settings, workdir: str, round: int) -> Iterator[tuple[Any, str]]:
+  """Yields (the student of a run, its name)."""
+  from distill_jax.cli.open_run import open_run, select_round
+  from distill_jax.serving import engine
+
+  with open_run(settings, workdir) as ctx:
+    index = select_round(ctx, round)
+    served = engine.Served(
+      students=ctx.students(index),
+      task=ctx.question_layout(),
+      stop=tuple(ctx.format.stop),
+      limit=settings.evaluate.max_new_tokens,
+      longest=max(settings.rollout.buckets),
+      batch=settings.rollout.batch,
+    )
+    yield served, f"{pathlib.Path(workdir).resolve().name}-round-{index}"
+
+
+@contextlib.contextmanager
+def open_model(settings: Settings, model: str) -> Iterator[tuple[Any, str]]:
+  """Yields (an exported student, its name). Its config is copied to a temporary directory."""
+  from distill_jax.runtime import exported
+  from distill_jax.serving import engine
+
+  with tempfile.TemporaryDirectory() as scratch:
+    screen = console.Console(file=sys.stderr)
+    student = exported.open_student(settings, pathlib.Path(model), pathlib.Path(scratch), screen)
+    served = engine.Served(
+      students={"student": (student, student.init_params())},
+      task=None,
+      stop=(),
+      limit=settings.evaluate.max_new_tokens,
+      longest=max(settings.rollout.buckets),
+      batch=settings.rollout.batch,
+    )
+    yield served, pathlib.Path(model).resolve().name

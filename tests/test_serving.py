@@ -1,0 +1,316 @@
+"""A student behind OpenAI's API: what the openai client gets, and what is refused."""
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import socket
+import threading
+import time
+
+import jax.numpy as jnp
+import numpy as np
+import openai
+import pytest
+
+from distill_jax import students
+from distill_jax.cli import open_run, serve
+from distill_jax.config.read import read_settings
+from distill_jax.phases import evaluate
+from distill_jax.run_dir.run_dir import RunDir
+from distill_jax.runtime import export
+from distill_jax.serving import api, engine, http
+from distill_jax.students import token_rows
+from tests import recipes
+from tests.recipes import config, run
+
+quick = recipes.quick
+CHANGES = {"train__steps": 40, "train__lr": 1e-2}
+
+
+@contextlib.contextmanager
+def running(served, name="tiny", **limits):
+  """Serves in a thread; yields (server, engine)."""
+  started = engine.Engine(served)
+  server = http.Server(api.Api(started, name), port=0, **limits)
+  loop, ready = asyncio.new_event_loop(), threading.Event()
+  stop = asyncio.Event()
+
+  async def main():
+    async with server.running():
+      ready.set()
+      await stop.wait()
+
+  thread = threading.Thread(target=lambda: loop.run_until_complete(main()))
+  thread.start()
+  assert ready.wait(10)
+  try:
+    yield server, started
+  finally:
+    loop.call_soon_threadsafe(stop.set)
+    thread.join()
+    loop.close()
+    started.close()
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+  """(run context, round, what is served, server, engine, client) of a run of one round."""
+  path = tmp_path_factory.mktemp("serving") / "run"
+  run(path, "cot", **CHANGES)
+  settings = read_settings(config("cot", **CHANGES))
+  with serve.open_workdir(settings, str(path), -1) as (served, name):
+    with running(served, name) as (server, started):
+      url = f"http://127.0.0.1:{server.port}/v1"
+      with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
+        yield served, server, started, client, name, path
+
+
+def test_the_model_is_listed(tiny):
+  _, _, _, client, name, _ = tiny
+  assert [model.id for model in client.models.list()] == [name] and name == "run-round-0"
+
+
+def test_greedy_text_is_that_of_evaluate(tiny, tmp_path):
+  served, _, _, client, name, path = tiny
+  with open_run.open_run(read_settings(config("cot", **CHANGES)), str(path)) as ctx:
+    problems = ctx.task.problems("test")
+    out = RunDir(tmp_path).final("test")
+    evaluate.score(ctx, out, problems, "test", round_index=0)
+    attempts = {json.loads(line)["problem"]: json.loads(line)
+                for line in (out.path / "attempts.jsonl").read_text().splitlines()}  # fmt: skip
+    prompts = [ctx.prompt(problem) for problem in problems]
+  stop = list(served.stop)
+  completed = client.completions.create(
+    model=name, prompt=prompts, temperature=0, max_tokens=12, stop=stop
+  )
+  for problem, prompt, choice in zip(problems, prompts, completed.choices, strict=True):
+    expected = attempts[problem.id]
+    assert (choice.text, choice.finish_reason) == (expected["text"], expected["finish"])
+    chat = client.chat.completions.create(
+      model=name, temperature=0, messages=[{"role": "user", "content": problem.question}]
+    )
+    assert chat.choices[0].message.content == expected["text"]
+    assert chat.usage.completion_tokens == expected["tokens"]
+    assert chat.usage.prompt_tokens == len(served.student.encode_prompt(prompt))
+
+
+def test_seed_and_sample_decide_a_row_and_other_requests_do_not(tiny):
+  _, _, _, client, name, _ = tiny
+  ask = {"model": name, "prompt": "Question: 2 + 2?\n", "temperature": 1.0, "max_tokens": 8}
+  first = [c.text for c in client.completions.create(**ask, seed=7, n=3).choices]
+  alone = client.completions.create(**ask, seed=7).choices[0].text
+  assert first[0] == alone and len(set(first)) > 1
+  assert [c.text for c in client.completions.create(**ask, seed=7, n=3).choices] == first
+  assert [c.text for c in client.completions.create(**ask, seed=8, n=3).choices] != first
+
+
+def test_echo_gives_the_log_likelihood_of_every_token(tiny):
+  served, _, _, client, name, _ = tiny
+  text = "Question: Tom has 3 apples.\nReasoning:\nTom has 3."
+  got = client.completions.create(
+    model=name, prompt=text, max_tokens=1, echo=True, logprobs=1, temperature=0
+  ).choices[0]
+  ids = served.student.encode_prompt(text)
+  student = served.student
+  tokens, positions, segments = map(jnp.asarray, export.pad_texts([np.array(ids)]))
+  rows = token_rows.Rows(tokens, positions, segments)
+  params = export.merged_params(student, served.params)
+  states = students.of(student.config).hidden(student.config, params, rows)
+  logits = np.asarray(students.logits(student.config, params, states), np.float64)[0]
+  logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+  expected = [logp[n, ids[n + 1]] for n in range(len(ids) - 1)]
+  values = got.logprobs.token_logprobs
+  assert values[0] is None and got.logprobs.top_logprobs[0] is None
+  np.testing.assert_allclose(values[1 : len(ids)], expected, atol=1e-4)
+  assert len(values) == len(ids) + 1
+  np.testing.assert_allclose(values[-1], logp[len(ids) - 1].max(), atol=1e-4)
+  for n, top in enumerate(got.logprobs.top_logprobs[1 : len(ids)]):
+    np.testing.assert_allclose(max(top.values()), logp[n].max(), atol=1e-4)
+  by_ids = client.completions.create(
+    model=name, prompt=[ids], max_tokens=0, echo=True, logprobs=1
+  ).choices[0]
+  assert by_ids.logprobs.token_logprobs == values[:-1]
+
+
+def test_logprobs_of_a_completion_are_those_of_the_decoder(tiny):
+  _, _, _, client, name, _ = tiny
+  choice = client.completions.create(
+    model=name, prompt="Question: 1?\n", max_tokens=5, logprobs=2, temperature=0
+  ).choices[0]
+  found = choice.logprobs
+  assert len(found.tokens) == len(found.token_logprobs) == len(found.top_logprobs)
+  for value, top in zip(found.token_logprobs, found.top_logprobs, strict=True):
+    assert abs(max(top.values()) - value) < 1e-4  # greedy
+
+
+def test_a_stream_has_the_text_of_the_whole_and_its_usage(tiny):
+  _, _, _, client, name, _ = tiny
+  ask = {"model": name, "messages": [{"role": "user", "content": "How many?"}], "temperature": 0}
+  whole = client.chat.completions.create(**ask)
+  chunks = list(client.chat.completions.create(
+    **ask, stream=True, stream_options={"include_usage": True}))  # fmt: skip
+  text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+  assert text == whole.choices[0].message.content
+  assert chunks[-1].usage == whole.usage and not chunks[-1].choices
+
+
+def test_stop_and_max_tokens_end_a_completion(tiny):
+  _, _, _, client, name, _ = tiny
+  ask = {"model": name, "prompt": "Question: 1?\n", "temperature": 0}
+  whole = client.completions.create(**ask, max_tokens=12).choices[0]
+  cut = client.completions.create(**ask, max_tokens=2)
+  assert whole.text.startswith(cut.choices[0].text) and cut.usage.completion_tokens == 2
+  assert cut.choices[0].finish_reason == "length"
+  mark = whole.text[3:6]
+  stopped = client.completions.create(**ask, max_tokens=12, stop=[mark]).choices[0]
+  assert (stopped.text, stopped.finish_reason) == (whole.text.partition(mark)[0], "stop")
+
+
+@pytest.mark.parametrize(
+  ("fields", "message"),
+  [
+    ({"prompt": []}, "prompt must be"),
+    ({"prompt": [[10**9]]}, "tokens from 0 to"),
+    ({"prompt": "x" * 5000}, "--config.rollout.buckets"),
+    ({"temperature": -1}, "temperature must be"),
+    ({"n": 0}, "n must be"),
+    ({"n": True}, "n must be"),
+    ({"seed": 1.5}, "seed must be"),
+    ({"logprobs": 99}, "logprobs must be"),
+    ({"stop": [""]}, "stop must be"),
+    ({"model": "gpt"}, "no model 'gpt'"),
+  ],
+)
+def test_a_wrong_field_is_refused_with_its_name(tiny, fields, message):
+  _, _, _, client, name, _ = tiny
+  body = {"model": name, "prompt": "x", **fields}
+  with pytest.raises(openai.BadRequestError, match=message):
+    client.post("/completions", body=body, cast_to=object)
+
+
+def raw(port: int, request: bytes, timeout: float = 10) -> bytes:
+  with socket.create_connection(("127.0.0.1", port), timeout) as connection:
+    connection.sendall(request)
+    connection.shutdown(socket.SHUT_WR)
+    received = b""
+    while part := connection.recv(65536):
+      received += part
+    return received
+
+
+def head(path: str, *headers: str, method: str = "POST") -> bytes:
+  return "\r\n".join([f"{method} {path} HTTP/1.1", *headers, "", ""]).encode()
+
+
+@pytest.mark.parametrize(
+  ("request_", "status"),
+  [
+    (head("/v1/completions", "Content-Length: 1000000000"), 413),
+    (head("/v1/completions", "Transfer-Encoding: chunked"), 411),
+    (head("/v1/completions", "Content-Length: -1"), 400),
+    (head("/v1/models", "X: " + "x" * 20_000, method="GET"), 431),
+    (head("/v1/models", "Host: evil.example", method="GET"), 403),
+    (head("/v1/models", "Origin: http://evil.example", method="GET"), 403),
+    (head("/v1/other", method="GET"), 404),
+    (head("/v1/models"), 405),
+    (head("/v1/completions", "Content-Length: 3") + b"{{{", 400),
+    (b"\x16\x03\x01\r\n\r\n", 400),
+    (head("/v1/models", "Host: localhost:1", method="GET"), 200),
+  ],
+)
+def test_limits_and_strangers(tiny, request_, status):
+  _, server, _, _, _, _ = tiny
+  assert raw(server.port, request_).startswith(f"HTTP/1.1 {status} ".encode())
+
+
+def test_a_key_a_limit_on_connections_and_an_idle_timeout(tiny):
+  served = tiny[0]
+  get = head("/v1/models", method="GET")
+  with running(served, key="secret", connections=2, idle=0.3) as (server, _):
+    assert raw(server.port, get).startswith(b"HTTP/1.1 401")
+    wrong = head("/v1/models", "Authorization: Bearer secreT", method="GET")
+    assert raw(server.port, wrong).startswith(b"HTTP/1.1 401")
+    right = head("/v1/models", "Authorization: Bearer secret", method="GET")
+    assert raw(server.port, right).startswith(b"HTTP/1.1 200")
+    with contextlib.ExitStack() as stack:
+      address = ("127.0.0.1", server.port)
+      idle = [stack.enter_context(socket.create_connection(address, 10)) for _ in range(2)]
+      time.sleep(0.1)
+      assert raw(server.port, right).startswith(b"HTTP/1.1 503")
+      assert [connection.recv(1) for connection in idle] == [b"", b""]  # closed by the server
+    assert raw_when_free(server.port, right).startswith(b"HTTP/1.1 200")
+
+
+def raw_when_free(port: int, request: bytes) -> bytes:
+  """Asks again while all connections are taken: closed ones linger for a moment."""
+  for _ in range(50):
+    received = raw(port, request)
+    if b" 503 " not in received[:20]:
+      return received
+    time.sleep(0.1)
+  return received
+
+
+def test_requests_that_wait_share_a_batch_and_a_client_that_leaves_costs_nothing(tiny, monkeypatch):
+  served, _, started, _, _, _ = tiny
+  calls, blocked, entered = [], threading.Event(), threading.Event()
+  original = type(served.student).complete_tokens
+
+  def counted(self, params, prompts, **options):
+    calls.append(len(prompts))
+    entered.set()
+    assert blocked.wait(20)
+    return original(self, params, prompts, **options)
+
+  monkeypatch.setattr(type(served.student), "complete_tokens", counted)
+  ids, greedy = served.student.encode_prompt("x"), engine.Sampling(0.0)
+  ask = lambda: started.complete(ids, greedy, n=1, max_tokens=4, seed=None)
+  first = ask()
+  assert entered.wait(20)
+  waiting = [ask() for _ in range(3)]
+  assert waiting[1].cancel()
+  blocked.set()
+  texts = {future.result(60)[0].text for future in (first, waiting[0], waiting[2])}
+  assert len(texts) == 1 and calls == [1, 2]
+
+
+def test_a_failing_batch_is_an_error_of_its_requests_only(tiny, monkeypatch):
+  served, _, _, client, name, _ = tiny
+  fail = lambda *_, **__: 1 // 0
+  with monkeypatch.context() as patch:
+    patch.setattr(type(served.student), "complete_tokens", fail)
+    with pytest.raises(openai.InternalServerError, match="ZeroDivisionError"):
+      client.completions.create(model=name, prompt="x", temperature=0)
+  assert client.completions.create(model=name, prompt="x", temperature=0).choices
+
+
+def test_an_exported_student_answers_as_the_run_does(tiny, tmp_path):
+  from distill_jax.cli import main
+
+  _, _, _, client, name, path = tiny
+  out = tmp_path / "exported"
+  assert main.main(["export", f"--workdir={path}", f"--out={out}"]) == 0
+  ask = {"temperature": 0, "messages": [{"role": "user", "content": "How many apples?"}]}
+  expected = client.chat.completions.create(model=name, **ask).choices[0].message.content
+  words = [f"--model={out}", "--batch=16", "--config.evaluate.max_new_tokens=12",
+           "--config.rollout.buckets=192"]  # fmt: skip
+  parsed, _ = serve.parse(words)
+  settings = read_settings(parsed, teacher=False)
+  settings = dataclasses.replace(settings, rollout=dataclasses.replace(settings.rollout, batch=16))
+  with serve.open_model(settings, str(out)) as (served, exported):
+    with running(served, exported) as (server, _):
+      url = f"http://127.0.0.1:{server.port}/v1"
+      with openai.OpenAI(base_url=url, api_key="none") as other:
+        got = other.chat.completions.create(model=exported, **ask).choices[0].message.content
+  assert got == expected
+
+
+def test_the_command_needs_a_run_or_a_model(capsys):
+  from distill_jax import errors
+  from distill_jax.cli import main
+
+  assert main.main(["serve", "--model=x", "--workdir=y"]) == errors.USAGE
+  assert main.main(["serve", "--model=/nowhere"]) == errors.USAGE
+  assert main.main(["serve", "--model=x", "--key_env=NO_SUCH_VARIABLE"]) == errors.USAGE
+  assert capsys.readouterr().err.count("\n") == 3
