@@ -1,6 +1,11 @@
 """What a student has written after a prompt, and who follows how it is written."""
 
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from distill_jax import records, thinking
 
 
 class Completion(NamedTuple):
@@ -10,6 +15,15 @@ class Completion(NamedTuple):
   finish: str  # stop | length
   tokens: int
   logprob: float  # nats, summed over the tokens
+
+
+class Written(NamedTuple):
+  """What a student wrote after a prompt, with its tokens."""
+
+  text: str
+  finish: str  # stop | length
+  ids: np.ndarray  # int32; with the end token if it was written
+  logprobs: np.ndarray  # float32, nats at temperature 1, one per id
 
 
 class Watcher(Protocol):
@@ -26,3 +40,38 @@ class Watcher(Protocol):
   def progress(self, new: dict[str, Completion], tokens: int, running: int, waiting: int) -> None:
     """Is called regularly with new completions and tokens, and how many rows run and wait."""
     ...
+
+
+def group_prompts(
+  requests: Sequence[tuple[records.Prompt, Any]], limit: int
+) -> list[tuple[records.Prompt, list[int]]]:
+  """Groups neighbors that share a prompt.
+
+  Returns:
+    (prompt, indices of at most `limit` neighboring requests), in order.
+  """
+  groups: list[tuple[records.Prompt, list[int]]] = []
+  for index, (prompt, _) in enumerate(requests):
+    if groups and groups[-1][0] == prompt and len(groups[-1][1]) < limit:
+      groups[-1][1].append(index)
+    else:
+      groups.append((prompt, [index]))
+  return groups
+
+
+def fit_prompt(tokens: list[int], start: int, limit: int) -> list[int]:
+  """Cuts a prompt to `limit` tokens: keeps its `start` first tokens and its end."""
+  excess = max(len(tokens) - limit, 0)
+  return tokens[:start] + tokens[start + excess :]
+
+
+def text_before(text: str, stop: Sequence[str]) -> str | None:
+  """Returns the text before the first of the texts `stop`; None if it contains none of them.
+
+  Stop texts within thinking that the text begins with do not count.
+  """
+  start = thinking.end(text)
+  if start is None:
+    return None
+  positions = [position for s in stop if (position := text.find(s, start)) >= 0]
+  return text[: min(positions)] if positions else None

@@ -17,13 +17,20 @@ from typing import Any
 import jax
 import numpy as np
 
-from distill_jax import errors, records, students, thinking
+from distill_jax import errors, records, students
 from distill_jax.data.chat import Chat
 from distill_jax.data.tokenizer import Tokenizer
 from distill_jax.decoding import decode_loop, rollout, sampling
 from distill_jax.machine import hf_read
 from distill_jax.runtime import base_model
-from distill_jax.runtime.completions import Completion, Watcher
+from distill_jax.runtime.completions import (
+  Completion,
+  Watcher,
+  Written,
+  fit_prompt,
+  group_prompts,
+  text_before,
+)
 from distill_jax.settings import Settings
 from distill_jax.students import sharding, t5, trainable
 
@@ -42,15 +49,6 @@ CPU_ROWS = 32
 
 # Tokens that contain any stop text that is new since the last check.
 TAIL = 2 * rollout.STOP_INTERVAL
-
-
-class Written(NamedTuple):
-  """What a student wrote after a prompt, with its tokens."""
-
-  text: str
-  finish: str  # stop | length
-  ids: np.ndarray  # int32; with the end token if it was written
-  logprobs: np.ndarray  # float32, nats at temperature 1, one per id
 
 
 class Student:
@@ -394,41 +392,6 @@ def build_mesh(settings: Settings) -> jax.sharding.Mesh:
     raise errors.config(
       "mesh", (mesh.data, mesh.fsdp, mesh.tensor), f"a mesh over the available devices: {error}"
     ) from None
-
-
-def group_prompts(
-  requests: Sequence[tuple[records.Prompt, Any]], limit: int
-) -> list[tuple[records.Prompt, list[int]]]:
-  """Groups neighbors that share a prompt.
-
-  Returns:
-    (prompt, indices of at most `limit` neighboring requests), in order.
-  """
-  groups: list[tuple[records.Prompt, list[int]]] = []
-  for index, (prompt, _) in enumerate(requests):
-    if groups and groups[-1][0] == prompt and len(groups[-1][1]) < limit:
-      groups[-1][1].append(index)
-    else:
-      groups.append((prompt, [index]))
-  return groups
-
-
-def fit_prompt(tokens: list[int], start: int, limit: int) -> list[int]:
-  """Cuts a prompt to `limit` tokens: keeps its `start` first tokens and its end."""
-  excess = max(len(tokens) - limit, 0)
-  return tokens[:start] + tokens[start + excess :]
-
-
-def text_before(text: str, stop: Sequence[str]) -> str | None:
-  """Returns the text before the first of the texts `stop`; None if it contains none of them.
-
-  Stop texts within thinking that the text begins with do not count.
-  """
-  start = thinking.end(text)
-  if start is None:
-    return None
-  positions = [position for s in stop if (position := text.find(s, start)) >= 0]
-  return text[: min(positions)] if positions else None
 
 
 def _key_data(seed: int, name: str) -> np.ndarray:
