@@ -115,12 +115,19 @@ def check_run(ctx: RunContext) -> None:
   ):  # its tokenizer is trained on the first rationales
     path, vocab = ctx.run_dir.path, settings.student.scratch.vocab
     base = base_model.open_base(settings, path, started=ctx.run_dir.started, vocab=vocab)
-    devices.check(settings, base)
+    _check_devices(ctx, base)
     return
   _ = ctx.student  # its tokenizer can be loaded, and its chat template lays out a question
   for line in lengths.settle(ctx):
     ctx.console.line(line)
-  devices.check(ctx.settings, ctx.base)
+  _check_devices(ctx, ctx.base)
+
+
+def _check_devices(ctx: RunContext, base: base_model.BaseModel) -> None:
+  """Rejects what the devices cannot train, and shows what they do slowly."""
+  devices.check(ctx.settings, base)
+  for note in devices.notes(ctx.settings, base):
+    ctx.console.line(note)
 
 
 def evaluate(settings: Settings, *, workdir: str, round: int, split: str) -> dict[str, Any]:

@@ -48,6 +48,24 @@ def check(settings: Settings, base: BaseModel) -> None:
       raise errors.config("student.attention", path, f"auto or plain: {error}") from None
 
 
+def notes(settings: Settings, base: BaseModel) -> list[str]:
+  """Returns what is legal but slow: weights that the mesh cannot split, or decoding cannot hold."""
+  config, mesh = base.config, build_mesh(settings)
+  model: Any = students.of(config)
+  out = []
+  for names, sizes in sharding.undivided(mesh, model.axes(config), model.shapes(config)).items():
+    out.append(
+      f"mesh: {names} does not divide {', '.join(sizes)}: every device holds these weights whole"
+    )
+  with jax.set_mesh(mesh):
+    if sharding.has_fsdp() and not sharding.decodes_whole(model.shapes, config):
+      out.append(
+        f"mesh: the weights do not fit whole on a device, so decoding gathers them over fsdp="
+        f"{mesh.shape['fsdp']} for every token: use more mesh.tensor"
+      )
+  return out
+
+
 def _trace_forward(
   config: Any, path: str, mesh: jax.sharding.Mesh, shape: tuple[int, int], *, trees: bool
 ) -> None:

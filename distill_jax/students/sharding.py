@@ -87,6 +87,20 @@ def partition(mesh: Any, shape: Sequence[int], axes: Sequence[str | None]) -> P:
   )
 
 
+def undivided(mesh: Mesh, axes: Params, shapes: Params) -> dict[str, list[str]]:
+  """Returns what the mesh cannot split: {"tensor=4": ["heads (14)", ...]}."""
+  found: dict[str, dict[str, None]] = {}
+
+  def note(names_of: tuple[str | None, ...], x: Any) -> None:
+    for axis, size, kept in zip(names_of, x.shape, partition(mesh, x.shape, names_of), strict=True):
+      wanted = None if axis is None else RULES[axis]
+      if isinstance(wanted, str) and kept is None:
+        found.setdefault(f"{wanted}={mesh.shape[wanted]}", {})[f"{axis} ({size})"] = None
+
+  jax.tree.map(note, axes, shapes, is_leaf=lambda x: isinstance(x, tuple))
+  return {names: list(sizes) for names, sizes in found.items()}
+
+
 def of_params(mesh: Mesh, axes: Params, shapes: Params) -> Params:
   """Returns the NamedShardings of parameters.
 

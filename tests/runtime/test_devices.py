@@ -8,12 +8,18 @@ from configs import quickstart
 from distill_jax import errors
 from distill_jax.config.read import read_settings
 from distill_jax.runtime import base_model, devices
+from distill_jax.students import sharding
 from tests.students import oracle
 
 
-def check(
+def check(**options):
+  devices.check(*run(**options))
+
+
+def run(
   batch=8, micro=1, length=128, triplet=0.0, tensor=2, attention="splash", plan=(), **changes
 ):
+  """Returns (settings, base model)."""
   config = dataclasses.replace(oracle.TINY, layers=1, **changes)
   s = read_settings(quickstart.get_config().to_dict())
   train = dataclasses.replace(
@@ -32,7 +38,7 @@ def check(
     each_round=plan,
     train=train,
   )
-  devices.check(s, base_model.BaseModel(None, config, {}))
+  return s, base_model.BaseModel(None, config, {})
 
 
 @pytest.fixture
@@ -73,3 +79,17 @@ def test_what_an_attention_path_does_not_support_on_this_mesh_is_rejected(
 ):
   with pytest.raises(errors.UserError, match=f"student.attention.*{reason}"):
     check(**changes)
+
+
+def test_weights_that_the_mesh_cannot_split_are_reported():
+  assert devices.notes(*run(attention="auto")) == []
+  assert devices.notes(*run(attention="auto", tensor=4, kv_heads=2, heads=6, vocab=30)) == [
+    "mesh: tensor=4 does not divide groups (2), heads (6), vocab (30): every device holds these "
+    "weights whole"
+  ]
+
+
+def test_decoding_that_cannot_hold_the_weights_whole_is_reported(monkeypatch):
+  monkeypatch.setattr(sharding, "MEMORY_GIB", {"cpu": 1e-6})
+  (note,) = devices.notes(*run(attention="auto"))
+  assert "gathers them over fsdp=2 for every token" in note
