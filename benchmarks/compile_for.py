@@ -16,6 +16,7 @@ fsdp, tensor. Prints a line of JSON for each program, and at the end a table (on
   sent_mib       MiB that a device receives a step by collectives, in loops and outside
   vocabulary_mib the part of it that is shards of the embedding or the head
   whole          collectives as large as the whole embedding, how often a step
+  float32_tables arrays of float32 as large as the whole embedding, how many operations make one
   tflop, needed_tflop   of matrix products on all devices: of the program, loops multiplied out, and
                  of the model without recomputation and without masked positions
   products       the dtypes of products with more than 1 % of the FLOPs
@@ -118,8 +119,21 @@ def text_facts(program: hlo.Program, options: programs.Options) -> dict[str, Any
     "sent_mib": {name: round(n / MIB, 2) for name, n in sorted(sent.items())},
     "vocabulary_mib": round(of_vocabulary / MIB, 1),
     "whole": dict(repeated),
+    "float32_tables": _float32_tables(program, options),
     "largest": {str(x): [round(x.bytes / MIB, 1), where] for x, where in program.largest(6)},
   }
+
+
+def _float32_tables(program: hlo.Program, options: programs.Options) -> dict[str, int]:
+  whole = options.config.vocab * options.config.width // options.mesh.shape["tensor"]
+  shapes = collections.Counter(
+    str(shape)
+    for operation in program.operations
+    if operation.opcode != "parameter" and "fused" not in operation.computation
+    for shape in operation.shapes
+    if shape.dtype == "f32" and shape.elements >= whole and _is_table(shape, options)
+  )
+  return dict(shapes)
 
 
 def _is_table(shape: hlo.Shape, options: programs.Options) -> bool:

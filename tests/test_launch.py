@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-SCRIPTS = ["launch/environment.sh", "launch/local.sh", "launch/test.sh", ".ci/run"]
+SCRIPTS = ["launch/environment.sh", "launch/local.sh", "launch/test.sh", "launch/aot.sh", ".ci/run"]
 
 PYTHON = """#!/usr/bin/env bash
 # Replaces .venv/bin/python: logs its arguments, one line per call, separated by |.
