@@ -213,6 +213,9 @@ def get_config() -> ConfigDict:
   # its chat template) | auto (chat if its tokenizer has a template).
   c.student.prompt = "auto"
   c.student.system = ""  # System message of a chat; empty = what the template itself has.
+  # What ends an attempt besides its end token: auto (scratch: a blank line; pretrained: a next
+  # question in a plain prompt, nothing in a chat) | none | blank_line | a text.
+  c.student.stop = "auto"
   # Dtype of matrix products; trained weights stay float32. auto = bfloat16 on an accelerator.
   c.student.dtype = "float32"
   # Attention implementation in training; cudnn needs an NVIDIA GPU, splash a TPU. Choices: auto
@@ -314,6 +317,8 @@ def get_config() -> ConfigDict:
   # correct (the teacher sees and corrects the mistake) | blind (it sees only the question).
   c.feedback.kind = "correct"
   c.feedback.show_gold = True  # Show the teacher the correct answer.
+  # Also send attempts that were cut off at exam.max_new_tokens; their answer is unknown.
+  c.feedback.cut = False
   c.feedback.mistakes = 1  # Maximum number of distinct mistakes per question to send.
   c.feedback.rationales = 1  # Rationales requested for each mistake.
 

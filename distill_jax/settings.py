@@ -211,6 +211,9 @@ class Feedback:
     choices=("correct", "blind"),
   )
   show_gold: bool = key(True, "Show the teacher the correct answer.", when=(ON_CORRECT,))
+  cut: bool = key(
+    False, "Also send attempts that were cut off at exam.max_new_tokens; their answer is unknown."
+  )
   mistakes: int = key(1, "Maximum number of distinct mistakes per question to send.", ge=1)
   rationales: int = key(1, "Rationales requested for each mistake.", ge=1)
 

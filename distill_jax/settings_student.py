@@ -5,11 +5,19 @@ Declarations only; see `declare.py`.
 
 import dataclasses
 
-from distill_jax.declare import Above, Table, Unless, When, group, key
+from distill_jax.declare import Above, AnyOf, Table, Unless, When, group, key
 
 ON_SCRATCH = When("student.init", ("scratch",))
 ON_PRETRAINED = Unless("student.init", ("scratch",))
 ON_LORA = Above("student.lora.rank")
+# The formats whose attempts are one turn of several lines.
+ON_ONE_TURN = (
+  Unless("format", ("staged",)),
+  AnyOf(
+    (Unless("format", ("socratic",)), When("socratic.mode", ("unified",))),
+    words="with format=socratic only if socratic.mode=unified",
+  ),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +77,12 @@ class Student:
     "",
     "System message of a chat; empty = what the template itself has.",
     when=(ON_PRETRAINED, Unless("student.prompt", ("plain",))),
+  )
+  stop: str = key(
+    "auto",
+    "What ends an attempt besides its end token: auto (scratch: a blank line; pretrained: a next"
+    " question in a plain prompt, nothing in a chat) | none | blank_line | a text.",
+    when=ON_ONE_TURN,
   )
   dtype: str = key(
     "float32",

@@ -215,7 +215,8 @@ def sample(
       stop=ctx.format.stop,
     )
   for (text, k), transcript in zip(rows, transcripts, strict=True):
-    answer = ctx.task.read_answer(transcript.text, ctx.task.parse_question(text))
+    asked, whole = ctx.task.parse_question(text), transcript.finish == "stop"
+    answer = ctx.task.read_answer(transcript.text, asked, whole=whole)
     row = {
       "question": text,
       "sample": k,

@@ -93,9 +93,24 @@ def get(
       is laid out, in the marks of that template.
   """
   made = MAKERS[settings.format](settings, is_chat)
+  if isinstance(made, cot.Cot | socratic.Unified):
+    made.stop_texts = stop_texts(settings.student.stop, settings.student.init)
   if settings.teacher.thinking == "keep" and isinstance(made, cot.Cot):
     made.thinking_marks = lambda: thinking.marks_of(template())
   return made
+
+
+def stop_texts(stop: str, init: str) -> tuple[str, ...] | None:
+  """The texts that `student.stop` names; see `cot.Cot.stop_texts`.
+
+  A student from scratch has learned rationales without blank lines. A pretrained one writes
+  paragraphs, so a blank line says nothing.
+  """
+  if stop == "auto":
+    return (cot.BLANK_LINE,) if init == "scratch" else None
+  if stop == "none":
+    return ()
+  return (cot.BLANK_LINE,) if stop == "blank_line" else (stop.replace("\\n", "\n"),)
 
 
 def _cot(settings: Settings, is_chat: turns.IsChat) -> Format:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from distill_jax import records, thinking
 from distill_jax.formats import turns
 
-STOP = "\n\n"  # ends an answer: worked examples are separated by a blank line
+BLANK_LINE = "\n\n"  # ends an answer: worked examples are separated by a blank line
 
 # Start of a sentence that states the answer: "So the answer is", "#### 7", "$\boxed{7}".
 _CLOSING = re.compile(
@@ -29,19 +29,28 @@ class Cot:
   In a chat the user's message is the question, and worked examples are earlier turns.
 
   Attributes:
+    stop_texts: Texts that end an attempt; None for the beginning of a next question in a plain
+      prompt, and nothing in a chat.
+    next_question: How a next question begins in a plain prompt.
     thinking_marks: Returns the marks in which thinking is laid out before a rationale; None if the
       student does not learn any thinking.
   """
 
   students = ("student",)
   stages = ("",)
-  stop = (STOP,)
   request_kind = "annotate"
+  stop_texts: tuple[str, ...] | None = (BLANK_LINE,)
+  next_question = "\nQuestion:"
   thinking_marks: Callable[[], thinking.Marks] | None = None
 
   def __init__(self, is_chat: turns.IsChat = turns.never):
     """`is_chat`: whether the student is prompted with messages."""
     self._is_chat = is_chat
+
+  @property
+  def stop(self) -> tuple[str, ...]:
+    """Texts that end a turn; see `stop_texts`."""
+    return stop_of(self.stop_texts, self.next_question, self._is_chat)
 
   def prompt(
     self, question: str, shots: turns.Shots = (), style: str = "", hint: str = ""
@@ -75,7 +84,7 @@ class Cot:
     """One turn; returns its text."""
     turns.reject_unsupported(given=given)
     (text,) = yield (turns.Turn("student", self.prompt(question, shots, style, hint)),)
-    return cut_at_stop(text)
+    return cut_at_stop(text, self.stop)
 
   def target(self, text: str, answer: str) -> str:
     """The reasoning of `text` and one answer line; see the function `target`."""
@@ -123,15 +132,27 @@ def is_closing(line: str) -> bool:
   return any(_CLOSING.match(start) for start in (line.strip(), line.lstrip(_MARKDOWN)))
 
 
-def cut_at_stop(text: str) -> str:
-  """A student's answer up to STOP, where the next worked example would begin.
+def stop_of(
+  texts: tuple[str, ...] | None, next_question: str, is_chat: turns.IsChat
+) -> tuple[str, ...]:
+  """Texts that end a turn; see `Cot.stop_texts`."""
+  if texts is not None:
+    return texts
+  return () if is_chat() else (next_question,)
 
-  Blank lines in thinking before the answer end nothing.
+
+def cut_at_stop(text: str, stop: Sequence[str] = (BLANK_LINE,)) -> str:
+  """A student's answer up to the first of the texts `stop`.
+
+  Stop texts in thinking before the answer end nothing.
   """
   start = thinking.end(text)
   if start is None:
     return text.strip()
-  return (text[:start] + text[start:].split(STOP, 1)[0]).strip()
+  answer = text[start:]
+  for one in stop:
+    answer = answer.split(one, 1)[0]
+  return (text[:start] + answer).strip()
 
 
 def _prompt(question: str, hint: str) -> str:

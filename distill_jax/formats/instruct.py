@@ -27,6 +27,8 @@ STYLES = ("cot", "plain")
 class Instruct(cot.Cot):
   """An Alpaca-style record around the question."""
 
+  next_question = "\n### Instruction:"
+
   def __init__(self, instruction: str, elicitation: str, is_chat: turns.IsChat = turns.never):
     """`instruction` and `elicitation` are texts of the prompt; see config.instruct."""
     super().__init__(is_chat)

@@ -164,8 +164,8 @@ class Unified:
 
   students = ("student",)
   stages = ("",)
-  stop = (cot.STOP,)
   request_kind = "decompose"
+  stop_texts: tuple[str, ...] | None = (cot.BLANK_LINE,)  # see cot.Cot
 
   def __init__(self, calculator: bool = False, is_chat: turns.IsChat = turns.never):
     """Configures the conversation.
@@ -175,6 +175,11 @@ class Unified:
       is_chat: Whether the student is prompted with messages.
     """
     self._calculator, self._is_chat = calculator, is_chat
+
+  @property
+  def stop(self) -> tuple[str, ...]:
+    """Texts that end the turn."""
+    return cot.stop_of(self.stop_texts, cot.Cot.next_question, self._is_chat)
 
   def prompt(
     self, question: str, shots: turns.Shots = (), style: str = "", hint: str = ""
@@ -198,7 +203,7 @@ class Unified:
     """One turn; returns its text without calculator marks."""
     turns.reject_unsupported(given=given, hint=hint)
     (text,) = yield (turns.Turn("student", self.prompt(question, shots, style)),)
-    text = cot.cut_at_stop(text)
+    text = cot.cut_at_stop(text, self.stop)
     return calculator.remove_marks(calculator.correct_marks(text)) if self._calculator else text
 
   def target(self, text: str, answer: str) -> str:

@@ -6,10 +6,12 @@ Source: the exam of Wang et al. 2023.
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from distill_jax import records, tasks, thinking
+from distill_jax import records, tasks
 from distill_jax.run_dir import phase_dir
 from distill_jax.runtime import conversations, journal
 from distill_jax.runtime.context import RunContext
+
+SHOWN_CUT = 0.05  # share of attempts that were cut off from which on a warning is shown
 
 
 class ExamItem(NamedTuple):
@@ -22,7 +24,7 @@ class ExamItem(NamedTuple):
 
 
 def run(ctx: RunContext, round_index: int, out: phase_dir.PhaseDir) -> None:
-  """Writes attempts.jsonl. Facts: accuracy and n (over all attempts), mistakes, questions.
+  """Writes attempts.jsonl. Facts: accuracy, n, mistakes and cut (over all attempts), questions.
 
   In format staged, each stage of config.staged.reflect is sampled in turn (TinyThinker): first
   recalls, each completed greedily; then, for every recall that led to correct answers only, its
@@ -60,6 +62,7 @@ def run(ctx: RunContext, round_index: int, out: phase_dir.PhaseDir) -> None:
       "accuracy": correct / max(len(attempts), 1),
       "n": len(attempts),
       "mistakes": len(attempts) - correct,
+      "cut": sum(a.finish != "stop" for a in attempts),
       "questions": len(problems),
     }
   )
@@ -159,6 +162,12 @@ def sample_attempts(
       out.append(phase_dir.ATTEMPTS, new)
       attempts += new
       following.finished(len(attempts), right=sum(a.correct for a in attempts))
+  cut = sum(a.finish != "stop" for a in attempts)
+  if cut >= SHOWN_CUT * len(attempts) > 0:
+    ctx.console.warn(
+      f"{label}: {cut} of {len(attempts)} attempts were cut off at {max_new_tokens} tokens; see"
+      " --filter=cut of distill-jax show, and max_new_tokens"
+    )
   later_prompts -= set(prompts)
   if count := sum(len(student.encode_prompt(prompt)) > longest for prompt in later_prompts):
     ctx.console.warn(
@@ -199,7 +208,8 @@ def grade(
 ) -> records.Attempt:
   """Returns the attempt with its verdict."""
   problem = item.problem
-  answer = task.read_answer(thinking.split(transcript.text).text, problem)
+  whole = transcript.finish == "stop"
+  answer = task.read_answer(transcript.text, problem, whole=whole)
   return records.Attempt(
     problem=problem.id,
     text=transcript.text,

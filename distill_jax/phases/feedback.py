@@ -38,6 +38,11 @@ class GradedText(Protocol):
     """The verdict."""
     ...
 
+  @property
+  def finish(self) -> str:
+    """How it ended: stop or length."""
+    ...
+
 
 class Mistake(NamedTuple):
   """A hypothetical wrong attempt, for the cost bound before the exam is finished."""
@@ -45,6 +50,7 @@ class Mistake(NamedTuple):
   problem: str
   text: str
   correct: bool = False
+  finish: str = "stop"
 
 
 def run(ctx: RunContext, round_index: int, out: phase_dir.PhaseDir) -> None:
@@ -83,7 +89,7 @@ def build_requests(
 ) -> list[rationales.TeacherRequest]:
   """Returns the requests about the mistakes among the attempts."""
   feedback = ctx.settings.feedback
-  mistakes = select_mistakes(attempts, feedback.mistakes)
+  mistakes = select_mistakes(attempts, feedback.mistakes, cut=feedback.cut)
   if feedback.kind == "blind":
     return blind_requests(ctx, round_index, [ctx.problem(m.problem) for m in mistakes])
   return [
@@ -100,13 +106,19 @@ def parse_correction(text: str, problem: records.Problem) -> rationales.ParsedRe
   return rationales.ParsedReply(rationale, critique=critique)
 
 
-def select_mistakes(attempts: Iterable[GradedText], limit: int) -> list[GradedText]:
-  """Returns up to `limit` distinct wrong attempts per question, in the order of the exam."""
+def select_mistakes(
+  attempts: Iterable[GradedText], limit: int, *, cut: bool = False
+) -> list[GradedText]:
+  """Returns up to `limit` distinct wrong attempts per question, in the order of the exam.
+
+  Attempts that were cut off before their end are no mistakes, unless `cut` is set.
+  """
   selected = []
   texts: dict[str, set[str]] = {}
   for attempt in attempts:
     seen = texts.setdefault(attempt.problem, set())
-    if not attempt.correct and attempt.text not in seen and len(seen) < limit:
+    is_mistake = not attempt.correct and (cut or attempt.finish == "stop")
+    if is_mistake and attempt.text not in seen and len(seen) < limit:
       seen.add(attempt.text)
       selected.append(attempt)
   return selected

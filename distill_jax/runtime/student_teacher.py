@@ -125,7 +125,7 @@ def stage_text(
 
   Without analyses it is the recall and the answer, as a chain of thought.
   """
-  answer = task.read_answer(transcript.text, problem)
+  answer = task.read_answer(transcript.text, problem, whole=transcript.finish == "stop")
   if answer is None:
     return transcript.text
   lines = [(stage, turns.one_line(text)) for stage, _, text in transcript.turns]

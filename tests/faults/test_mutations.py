@@ -15,6 +15,23 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 # Name: file, text to replace, replacement, and the tests that must fail.
 MUTATIONS = {
+  "an attempt that was cut off is read by its last number": (
+    "phases/exam.py", 'whole = transcript.finish == "stop"', "whole = True",
+    "tests/phases/test_cut.py",
+  ),
+  "cut attempts are sent as mistakes": (
+    "phases/feedback.py", 'and (cut or attempt.finish == "stop")', "", "tests/phases/test_cut.py",
+  ),
+  "a pretrained student is cut at a blank line": (
+    "formats/__init__.py", 'if init == "scratch" else None', "", "tests/formats/test_cot.py",
+  ),
+  "a denied answer is read": (
+    "tasks/statements.py", 'or _NEGATED.match(tail)', "", "tests/tasks/test_reading.py",
+  ),
+  "a training question of the test split is kept": (
+    "tasks/held_out.py", "train = [p for p in train if _key(p) not in held]", "pass",
+    "tests/tasks/test_own.py",
+  ),
   "show calls wrong attempts right": (
     "cli/show.py", "return row.correct\n", "return not row.correct\n", "tests/cli/test_show.py",
   ),

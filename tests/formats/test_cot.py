@@ -2,7 +2,7 @@
 
 import pytest
 
-from distill_jax import records
+from distill_jax import formats, records
 from distill_jax.formats import cot
 
 FORMAT = cot.Cot()
@@ -139,3 +139,29 @@ def test_a_target_has_no_blank_line_ends_in_its_answer_and_survives_the_cut(text
   assert all(line.strip() for line in target.split("\n"))
   assert target.split("\n")[-1] == "Answer: 7" and "Answer: 9" not in target
   assert cot.target(target, "7") == target, "a target is its own target"
+
+
+@pytest.mark.parametrize(
+  ("stop", "init", "is_chat", "texts"),
+  [
+    ("auto", "scratch", False, ("\n\n",)),
+    ("auto", "SOME_DIR", False, ("\nQuestion:",)),
+    ("auto", "SOME_DIR", True, ()),
+    ("none", "scratch", False, ()),
+    ("blank_line", "SOME_DIR", True, ("\n\n",)),
+    ("\\nQ:", "SOME_DIR", False, ("\nQ:",)),
+  ],
+)
+def test_what_ends_an_attempt_depends_on_the_student_and_its_prompt(stop, init, is_chat, texts):
+  made = cot.Cot(lambda: is_chat)
+  made.stop_texts = formats.stop_texts(stop, init)
+  assert made.stop == texts
+
+
+def test_a_student_that_writes_paragraphs_is_not_cut_at_the_first():
+  made = cot.Cot()
+  made.stop_texts = formats.stop_texts("auto", "SOME_DIR")
+  conversation = made.conversation(PROBLEM, QUESTION)
+  next(conversation)
+  text = "Let's work it out.\n\n3 + 4 = 7\n\nAnswer: 7"
+  assert ended(conversation, f"{text}\n\nQuestion: Next?\n9") == text
