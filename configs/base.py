@@ -192,12 +192,14 @@ def get_config() -> ConfigDict:
 
   # Recorded rationales.
   c.teacher.replay = ConfigDict()
-  c.teacher.replay.path = ()  # Recorded files, JSON or JSONL.
+  c.teacher.replay.path = ()  # Recorded files: JSON, JSONL, CSV, TSV or Parquet.
   # File with the questions: its row n belongs to row n of the recorded files, which are counted
   # through; empty = the recorded files contain the questions.
   c.teacher.replay.questions = ""
   c.teacher.replay.question = "question"  # Column with the question.
   c.teacher.replay.rationale = "rationale"  # Column with the rationale.
+  # Column with the answer that the rationale ends in; empty = the rationale states it.
+  c.teacher.replay.answer = ""
   # Additional teachers by name, each with the fields that differ from `teacher`:
   # --config.teachers="{'cheap': {'model': 'MODEL'}}".
   c.teachers = ConfigDict()

@@ -68,7 +68,7 @@ class Builtin:
 class Replay:
   """Recorded rationales."""
 
-  path: tuple[str, ...] = key((), "Recorded files, JSON or JSONL.")
+  path: tuple[str, ...] = key((), "Recorded files: JSON, JSONL, CSV, TSV or Parquet.")
   questions: str = key(
     "",
     "File with the questions: its row n belongs to row n of the recorded files, which are counted"
@@ -76,6 +76,9 @@ class Replay:
   )
   question: str = key("question", "Column with the question.")
   rationale: str = key("rationale", "Column with the rationale.")
+  answer: str = key(
+    "", "Column with the answer that the rationale ends in; empty = the rationale states it."
+  )
 
 
 @dataclasses.dataclass(frozen=True)

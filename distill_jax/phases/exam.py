@@ -162,12 +162,7 @@ def sample_attempts(
       out.append(phase_dir.ATTEMPTS, new)
       attempts += new
       following.finished(len(attempts), right=sum(a.correct for a in attempts))
-  cut = sum(a.finish != "stop" for a in attempts)
-  if cut >= SHOWN_CUT * len(attempts) > 0:
-    ctx.console.warn(
-      f"{label}: {cut} of {len(attempts)} attempts were cut off at {max_new_tokens} tokens; see"
-      " --filter=cut of distill-jax show, and max_new_tokens"
-    )
+  _warn_of_cut(ctx, label, attempts, max_new_tokens)
   later_prompts -= set(prompts)
   if count := sum(len(student.encode_prompt(prompt)) > longest for prompt in later_prompts):
     ctx.console.warn(
@@ -175,6 +170,17 @@ def sample_attempts(
       "beginnings"
     )
   return attempts
+
+
+def _warn_of_cut(
+  ctx: RunContext, label: str, attempts: Sequence[records.Attempt], max_new_tokens: int
+) -> None:
+  cut = sum(a.finish != "stop" for a in attempts)
+  if cut >= SHOWN_CUT * len(attempts) > 0:
+    ctx.console.warn(
+      f"{label}: {cut} of {len(attempts)} attempts were cut off at {max_new_tokens} tokens; see"
+      " --filter=cut of distill-jax show, and max_new_tokens"
+    )
 
 
 def attempt_name(round_index: int, out: phase_dir.PhaseDir, item: ExamItem, sample: int) -> str:

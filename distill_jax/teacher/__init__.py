@@ -144,6 +144,7 @@ def make(
       questions=settings.replay.questions,
       question=settings.replay.question,
       rationale=settings.replay.rationale,
+      answer=settings.replay.answer,
       **cache_options,
     )
   if settings.kind == "student":

@@ -46,6 +46,7 @@ class ReplayTeacher:
     cache_path: str,
     run: str,
     questions: str = "",
+    answer: str = "",
   ):
     """Reads the recorded files.
 
@@ -59,6 +60,8 @@ class ReplayTeacher:
       questions: File (JSON or JSONL) whose row n has, in column `question`, the question of row n
         of the recorded files, counted through all files in order. The recorded rows may then be
         bare texts. "" if the recorded files have the questions.
+      answer: Column with the answer, which becomes the last line of the text. Rows without an
+        answer are kept as they are. "" if the texts state their answers.
 
     Raises:
       UserError: A file cannot be read, or lacks a column.
@@ -66,7 +69,7 @@ class ReplayTeacher:
     self._by_text: dict[str, list[str]] = {}
     self._by_words: dict[str, list[str]] = {}
     self._files = tuple(path)
-    self._read(question, rationale, questions)
+    self._read(question, rationale, questions, answer)
     self._sorted_words = sorted(self._by_words)
     self._store = cache.ReplyCache(cache_path)
     self._run = run
@@ -167,7 +170,7 @@ class ReplayTeacher:
         return self._by_words[words]
     return []
 
-  def _read(self, question: str, rationale: str, questions: str) -> None:
+  def _read(self, question: str, rationale: str, questions: str, answer: str) -> None:
     kinds = (dict, str) if questions else (dict,)
     rows = [
       (f"{file}: row {number}", row)
@@ -189,16 +192,18 @@ class ReplayTeacher:
     for (question_at, question_row), (row_at, row) in zip(question_rows, rows, strict=True):
       question_text = _column(question_row, question, "question", question_at, str)
       text = row if isinstance(row, str) else _column(row, rationale, "rationale", row_at, object)
+      has_answer = answer and isinstance(row, dict)
+      stated = _column(row, answer, "answer", row_at, object) if has_answer else None
       thought = row.get("thinking") if isinstance(row, dict) else ""
-      self._add(question_text, text, thought if isinstance(thought, str) else "")
+      self._add(question_text, text, thought if isinstance(thought, str) else "", stated)
 
-  def _add(self, question: str, text: Any, thought: str) -> None:
-    """Adds a text. Its thinking, apart or in marks, is kept before it, in marks."""
+  def _add(self, question: str, text: Any, thought: str, answer: Any) -> None:
+    """Adds a text, ending in its answer. Its thinking is kept before it, in marks."""
     found = reply.separate(text if isinstance(text, str) else "", thought)
     text = _NEXT_QUESTION.split(found.text, maxsplit=1)[0].strip()
     if not text:
       return
-    text = thinking.lay_out(found.thinking, text)
+    text = thinking.lay_out(found.thinking, _answered(text, answer))
     for index, key in (
       (self._by_text, _normalize_space(question)),
       (self._by_words, _words(question)),
@@ -218,6 +223,15 @@ def _column(row: dict[str, Any], name: str, option: str, where: str, kind: type)
       f" set --config.teacher.replay.{option}=COLUMN"
     )
   return row[name]
+
+
+def _answered(text: str, answer: Any) -> str:
+  """A recorded text with the answer of its row as the last line, unless it is that already."""
+  if isinstance(answer, bool):
+    answer = "yes" if answer else "no"
+  stated = "" if answer is None else " ".join(str(answer).split())
+  line = f"Answer: {stated}"
+  return text if not stated or text.endswith(f"\n{line}") else f"{text}\n{line}"
 
 
 def _names_in_order(words: str, choices: list[str]) -> bool:

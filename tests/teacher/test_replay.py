@@ -19,11 +19,12 @@ def replayed(tmp_path):
   """replayed(file, ..., question=column, ...) -> a ReplayTeacher."""
   opened = []
 
-  def start(*files, question="question", rationale="rationale", questions=""):
+  def start(*files, question="question", rationale="rationale", questions="", answer=""):
     opened.append(
       replay.ReplayTeacher(
         path=[str(file) for file in files], question=question, rationale=rationale,
         questions=str(questions), cache_path=str(tmp_path / "teacher.sqlite"), run="this run",
+        answer=answer,
       )
     )  # fmt: skip
     return opened[-1]
@@ -240,3 +241,19 @@ def test_published_rationales_are_found_and_graded(
   texts = [(p, text) for p in problems for text in teacher.recorded(task.render(p))]
   correct = sum(task.is_correct(task.read_answer(text, p), p) for p, text in texts)
   assert (len({p.id for p, _ in texts}), correct, len(texts)) == counts
+
+
+def test_the_answer_of_a_column_of_its_own_becomes_the_last_line(replayed, tmp_path):
+  rows = [
+    {"question": "a?", "rationale": "He has 7. That is all.\n\nQ: more?", "answer": "6"},
+    {"question": "b?", "rationale": "So.\nAnswer: 8", "answer": 8},
+    {"question": "c?", "rationale": "It is.", "answer": True},
+    {"question": "d?", "rationale": "Nobody knows.", "answer": None},
+  ]
+  teacher = replayed(write(tmp_path / "a.json", rows), answer="answer")
+  texts = [reply.text for (reply,) in ask(teacher, [request(row["question"]) for row in rows])]
+  assert texts == [
+    "He has 7. That is all.\nAnswer: 6", "So.\nAnswer: 8", "It is.\nAnswer: yes", "Nobody knows.",
+  ]  # fmt: skip
+  with pytest.raises(errors.UserError, match=r"no column 'gold'.*teacher\.replay\.answer=COLUMN"):
+    replayed(write(tmp_path / "b.json", rows), answer="gold")
