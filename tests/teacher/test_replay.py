@@ -212,11 +212,11 @@ PALM = "teacher_dss_palm/cqa"
 JUDGED = [  # task, its path, recorded files, columns, questions file, (questions, correct, texts)
   (
     "csqa", "csqa", [f"{PALM}/palm/train_CoT_{n}.json" for n in range(10)],
-    ("question", ""), f"{PALM}/cqa_train.json", (9741, 7336, 9741),
+    ("question", ""), f"{PALM}/cqa_train.json", (9741, 7333, 9741),
   ),
   (
     "openbookqa", "obqa", [f"{SETS}/obqa/openbookQA_chatgpt_level_2_ranked.json"],
-    ("instruction", "output"), "", (4955, 4937, 4955),
+    ("instruction", "output"), "", (4955, 4938, 4955),
   ),
   (
     "strategyqa", "strategyqa",
