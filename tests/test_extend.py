@@ -54,7 +54,10 @@ PLANS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize(
+  "plan",
+  [name if name == "feedback" else pytest.param(name, marks=pytest.mark.heavy) for name in PLANS],
+)
 def test_a_run_extended_from_two_rounds_to_four_equals_a_run_of_four(plan, tmp_path):
   extended, direct = tmp_path / "extended", tmp_path / "direct"
   run(extended, rounds=2, **PLANS[plan])
