@@ -192,7 +192,8 @@ def get_config() -> ConfigDict:
 
   # Recorded rationales.
   c.teacher.replay = ConfigDict()
-  c.teacher.replay.path = ()  # Recorded files: JSON, JSONL, CSV, TSV or Parquet.
+  # Recorded files: JSON, JSONL, CSV, TSV or Parquet. The same files may move.
+  c.teacher.replay.path = ()
   # File with the questions: its row n belongs to row n of the recorded files, which are counted
   # through; empty = the recorded files contain the questions.
   c.teacher.replay.questions = ""

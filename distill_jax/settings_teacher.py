@@ -68,11 +68,14 @@ class Builtin:
 class Replay:
   """Recorded rationales."""
 
-  path: tuple[str, ...] = key((), "Recorded files: JSON, JSONL, CSV, TSV or Parquet.")
+  path: tuple[str, ...] = key(
+    (), "Recorded files: JSON, JSONL, CSV, TSV or Parquet. The same files may move.", mutable=True
+  )
   questions: str = key(
     "",
     "File with the questions: its row n belongs to row n of the recorded files, which are counted"
     " through; empty = the recorded files contain the questions.",
+    mutable=True,
   )
   question: str = key("question", "Column with the question.")
   rationale: str = key("rationale", "Column with the rationale.")

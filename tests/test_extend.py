@@ -12,6 +12,7 @@ import pytest
 from distill_jax import errors, records
 from distill_jax.cli import commands
 from distill_jax.config.read import read_settings
+from distill_jax.console import Console
 from distill_jax.phases import demonstrate, feedback
 from distill_jax.run_dir.run_dir import RunDir
 from distill_jax.runtime import results, resume
@@ -258,6 +259,32 @@ def test_data_may_move_but_not_change(tmp_path):
   )
   with pytest.raises(errors.UserError, match=r"there does not hold.*\(test differ\)"):
     run_on(str(tmp_path / "there"))
+
+
+def test_recorded_files_may_move_but_not_change(tmp_path):
+  def check(path, questions=""):
+    c = test_rounds.config(
+      teacher__kind="replay",
+      teacher__replay__path=(str(path),),
+      teacher__replay__questions=questions,
+    )
+    run_dir = RunDir(tmp_path / "run")
+    run_dir.claim(c)
+    try:
+      with commands.context.RunContext(read_settings(c), run_dir, Console(quiet=True)) as ctx:
+        resume.check_start(ctx)
+    finally:
+      run_dir.release()
+
+  for name, text in (("here", "a"), ("there", "a"), ("other", "b")):
+    row = {"question": "2 + 2?", "rationale": text}
+    (tmp_path / name).write_text(json.dumps(row) + "\n")
+  check(tmp_path / "here")
+  (tmp_path / "run" / "tokenizer").mkdir()  # the run has started
+  check(tmp_path / "there")
+  with pytest.raises(errors.UserError, match=r"other: not the recorded files.*another --workdir"):
+    check(tmp_path / "other")
+  check(tmp_path / "here")
 
 
 def test_sample_numbers_never_meet_and_do_not_depend_on_the_number_of_rounds():

@@ -2,6 +2,7 @@
 
 questions   digest of each split: the data may move, but not change
 teachers    name of each server in cache keys: the server may move
+recorded    digests of the files that a teacher replays: they may move, but not change
 init        where the base model is: it may move, but not change
 positions   length of a learned position table: evaluate.max_new_tokens may change
 """
@@ -11,6 +12,7 @@ import hashlib
 from collections.abc import Iterable
 
 from distill_jax import errors, records
+from distill_jax.run_dir import digests, phase_dir
 from distill_jax.run_dir.run_dir import RunDir
 from distill_jax.runtime import base_model
 from distill_jax.runtime.context import RunContext
@@ -18,15 +20,15 @@ from distill_jax.settings import Settings, Teacher
 from distill_jax.tasks.task import SPLITS
 from distill_jax.teacher import pool
 
-QUESTIONS, TEACHERS, INIT = "questions", "teachers", "init"
+QUESTIONS, TEACHERS, RECORDED, INIT = "questions", "teachers", "recorded", "init"
 
 
 def check_start(ctx: RunContext) -> None:
   """Remembers the questions of a new run; compares them if the run was started before.
 
   Raises:
-    UserError: The data, or the weights of a base model that has moved, differ from those that the
-      run was started with.
+    UserError: The data, the recorded files of a teacher, or the weights of a base model that has
+      moved differ from those that the run was started with.
   """
   if base_model.POSITIONS not in ctx.run_dir.facts:
     ctx.run_dir.note(base_model.POSITIONS, base_model.max_row_length(ctx.settings))
@@ -34,6 +36,7 @@ def check_start(ctx: RunContext) -> None:
     ctx.run_dir.note(QUESTIONS, question_digests(ctx))
   else:
     check_questions(ctx)
+  check_recorded(ctx)
   init = ctx.settings.student.init
   if ctx.run_dir.started and ctx.run_dir.facts.get(INIT, init) != init:
     base_model.weights_dir(ctx.settings, ctx.base)
@@ -59,6 +62,33 @@ def check_questions(ctx: RunContext) -> None:
       f"({', '.join(changed)} differ): restore them, name the right files with "
       "--config.task.path, or use another --workdir"
     )
+
+
+def check_recorded(ctx: RunContext) -> None:
+  """Remembers the files that teachers replay; compares them if the run was started before.
+
+  Raises:
+    UserError: They differ, or cannot be read.
+  """
+  known: dict[str, list[str]] = ctx.run_dir.facts.get(RECORDED, {})
+  current: dict[str, list[str]] = {}
+  for name, teacher in {pool.MAIN: ctx.settings.teacher, **ctx.settings.teachers}.items():
+    if teacher.kind != "replay":
+      continue
+    files = [*teacher.replay.path, *filter(None, [teacher.replay.questions])]
+    current[name] = [_digest_of_file(file) for file in files]
+    if known.get(name, current[name]) != current[name]:
+      raise errors.data(
+        f"{', '.join(files)}: not the recorded files that {ctx.run_dir.path} was started with; "
+        "restore them, or use another --workdir"
+      )
+  if current:
+    ctx.run_dir.note(RECORDED, known | current)
+
+
+def _digest_of_file(file: str) -> str:
+  with phase_dir.report_os_errors(file):
+    return digests.sha256(file)
 
 
 def question_digests(ctx: RunContext) -> dict[str, str]:
