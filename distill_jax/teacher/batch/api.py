@@ -9,12 +9,10 @@ and submits nothing twice.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import openai
-
 from distill_jax import settings
 from distill_jax.teacher import types
 from distill_jax.teacher.batch import ask, format
-from distill_jax.teacher.client import client, interrupts, request_jobs, transport
+from distill_jax.teacher.client import client, interrupts, request_jobs
 from distill_jax.teacher.store import batches, cache
 
 OnProgress = Callable[[types.Progress], None] | None
@@ -100,17 +98,3 @@ class BatchTeacher(client.Client):
           await batch_ask.run()
       finally:
         self._answered = batch_ask.answered
-
-  def _openai_client(self) -> openai.AsyncOpenAI:
-    """A client for files and batches; lives in one event loop."""
-    made = openai.AsyncOpenAI(
-      api_key=self._key or "none",
-      base_url=self._config.base_url,
-      max_retries=0,
-      timeout=self._config.timeout,
-      http_client=transport.http_client(self._local),
-    )
-    # The environment's settings may be meant for another server.
-    made.organization = made.project = None
-    made._custom_headers = dict(self._headers.values)
-    return made

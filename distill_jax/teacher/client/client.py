@@ -14,6 +14,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+import openai
+
 from distill_jax import errors, settings
 from distill_jax.teacher import types
 from distill_jax.teacher.client import (
@@ -222,8 +224,10 @@ class Client:
     jobs = self._jobs(requests, request_keys, run_phase)
     total = sum(request.samples for request in requests)
     if jobs:
-      self._check_not_pending({key for job in jobs for key in job.missing.values()})
-      self._check_worth_asking(keys, jobs, run_phase)
+      again = {key for job in jobs for key in job.missing.values()}
+      self._check_not_pending(again)
+      stored = self._store.lookup(set(keys) - again, run_phase)
+      streaks.Streaks(self._config.base_url, self._max_tokens).check_stored(stored.values())
       asyncio.run(self._send(jobs, run_phase, temperature, total, on_progress))
     elif on_progress is not None:
       dollars = self.ledger.spent()
@@ -235,14 +239,6 @@ class Client:
         " command during this one; run the same command again"
       )
     return [[known[key] for key in sample_keys.values()] for _, sample_keys in request_keys]
-
-  def _check_worth_asking(
-    self, keys: Iterable[str], jobs: Iterable[request_jobs.Job], run_phase: cache.RunPhase
-  ) -> None:
-    """Raises UserError if all outcomes of the phase so far are failures, all alike."""
-    again = {key for job in jobs for key in job.missing.values()}
-    stored = self._store.lookup(set(keys) - again, run_phase)
-    streaks.Streaks(self._config.base_url, self._max_tokens).check_stored(stored.values())
 
   def _check_not_pending(self, keys: set[str]) -> None:
     """Raises UserError if a batch that is under way covers any of these samples."""
@@ -374,6 +370,11 @@ class Client:
       self._time_left -= time.monotonic() - started
       if timer is not None:
         timer.cancel()
+
+  def _openai_client(self) -> openai.AsyncOpenAI:
+    """A client for files and batches; lives in one event loop."""
+    config = self._config
+    return transport.openai_client(config.base_url, self._key, config.timeout, self._local)
 
   def _redact(self, text: str) -> str:
     """Removes the API key and secret headers from a text, also in their JSON spellings."""

@@ -174,6 +174,28 @@ def http_client(local: bool, **options: Any) -> httpx2.AsyncClient:
     ) from None
 
 
+def openai_client(base_url: str, key: str, timeout: float, local: bool) -> openai.AsyncOpenAI:
+  """A client for files and batches; lives in one event loop.
+
+  Args:
+    base_url: The server.
+    key: API key; "" for none.
+    timeout: Seconds for one request.
+    local: Ignore the environment's proxies.
+  """
+  made = openai.AsyncOpenAI(
+    api_key=key or "none",
+    base_url=base_url,
+    max_retries=0,
+    timeout=timeout,
+    http_client=http_client(local),
+  )
+  # The environment's settings may be meant for another server.
+  made.organization = made.project = None
+  made._custom_headers = {}
+  return made
+
+
 def redact_headers(headers: Mapping[str, str], redact: Callable[[str], str]) -> dict[str, str]:
   """Response headers with lower-case names and redacted values."""
   return {name.lower(): redact(value) for name, value in headers.items()}
