@@ -171,6 +171,26 @@ MUTATIONS = {
     "teacher/store/ledger.py", "if self.spent + need > self._max_dollars:",
     "if self.spent > self._max_dollars:", "tests/teacher/store/test_ledger.py",
   ),
+  "a request that timed out costs nothing": (
+    "teacher/client/request_jobs.py", "return Cost(0.0, reserved, verdict.reason)",
+    'return Cost(0.0, 0.0, "")', "tests/teacher/client/test_spend.py",
+  ),
+  "a request in flight at a kill costs nothing": (
+    "teacher/client/dispatcher.py", "      await self._writer.reserve(request, retry)\n", "",
+    "tests/teacher/client/test_spend.py",
+  ),
+  "any finish reason is an end": (
+    "teacher/finish.py", 'if name in names), "cut")', 'if name in names), "whole")',
+    "tests/teacher/client/test_stops.py",
+  ),
+  "a timeout does not lengthen the next": (
+    "teacher/client/patience.py", "min(2 * self.seconds, self._longest)", "self.seconds",
+    "tests/teacher/client/test_slow_servers.py",
+  ),
+  "a refused feature is sent again": (
+    "teacher/client/features.py", "    self._known[name] = value\n", "",
+    "tests/teacher/client/test_features.py",
+  ),
   "a request has another idempotency key after a kill": (
     "teacher/client/request_jobs.py", "parts = (*keys,",
     "parts = (__import__('time').time(), *keys,",

@@ -1,0 +1,488 @@
+"""Scripted behaviors of real servers, after their documentation or public reports.
+
+Each is a function of a request (`virtual.Sent`) and a bill, which counts what the server charges.
+"""
+
+import asyncio
+import dataclasses
+import email.utils
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx2
+from virtual import Sent
+
+PRICE_IN, PRICE_OUT = 1e-6, 10e-6  # dollars per token, as in scripted.CLIENT_OPTIONS
+TOKENS_OUT = 40  # of a reply
+
+
+@dataclasses.dataclass
+class Bill:
+  """What a server charges, by its own count."""
+
+  dollars: float = 0.0
+
+  def add(self, tokens_in: int, tokens_out: int) -> None:
+    self.dollars += tokens_in * PRICE_IN + tokens_out * PRICE_OUT
+
+
+Behavior = Callable[[Sent, Bill], Awaitable[httpx2.Response]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Vendor:
+  """A behavior, and how a run of 4 requests with 2 samples each ends.
+
+  Attributes:
+    source: The documentation or report that it follows.
+    behavior: Answers a request.
+    kept: Replies that are kept.
+    sent: Requests that are sent.
+    stops: Whether the run stops with exit code 5.
+    options: Of the client.
+  """
+
+  source: str
+  behavior: Behavior
+  kept: int = 8
+  sent: int = 4
+  stops: bool = False
+  options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def prompt_tokens(sent: Sent) -> int:
+  return sum(1 + len(message["content"]) // 2 for message in sent.body["messages"])
+
+
+def reply(
+  sent: Sent,
+  bill: Bill,
+  *,
+  text: Any = "Seven.",
+  finish: Any = "stop",
+  usage: Callable[[int, int], Any] | None = None,
+  hidden: int = 0,
+  status: int = 200,
+  choices: int = 0,
+  body: dict[str, Any] | None = None,
+  **message: Any,
+) -> httpx2.Response:
+  """A reply to each sample; bills the prompt, TOKENS_OUT for each sample, and hidden tokens."""
+  count = choices or sent.body.get("n", 1)
+  tokens_in, tokens_out = prompt_tokens(sent), count * TOKENS_OUT
+  bill.add(tokens_in, tokens_out + count * hidden)
+  report = usage or (lambda i, o: {"prompt_tokens": i, "completion_tokens": o})
+  choice = {"message": {"role": "assistant", "content": text, **message}, "finish_reason": finish}
+  content = {"choices": [choice] * count, "usage": report(tokens_in, tokens_out), **(body or {})}
+  return httpx2.Response(status, json=content)
+
+
+def plain(**options: Any) -> Behavior:
+  async def behavior(sent: Sent, bill: Bill) -> httpx2.Response:
+    return reply(sent, bill, **options)
+
+  return behavior
+
+
+def error(status: int, message: str, headers: dict[str, str] | None = None, **fields: Any):
+  return httpx2.Response(
+    status, json={"error": {"message": message, **fields}}, headers=headers or {}
+  )
+
+
+def first(response: Any, count: int = 1, billed: bool = False) -> Behavior:
+  """The first `count` requests get `response` (or raise it), the others a reply."""
+
+  async def behavior(sent: Sent, bill: Bill) -> httpx2.Response:
+    if sent.number >= count:
+      return reply(sent, bill)
+    if billed:
+      reply(sent, bill)
+    if isinstance(response, Exception):
+      raise response
+    return response
+
+  return behavior
+
+
+def after(count: int, response: httpx2.Response) -> Behavior:
+  """The first `count` requests get a reply, the others `response`."""
+
+  async def behavior(sent: Sent, bill: Bill) -> httpx2.Response:
+    return reply(sent, bill) if sent.number < count else response
+
+  return behavior
+
+
+def refuses(applies: Callable[[dict[str, Any]], bool], response: httpx2.Response) -> Behavior:
+  async def behavior(sent: Sent, bill: Bill) -> httpx2.Response:
+    return response if applies(sent.body) else reply(sent, bill)
+
+  return behavior
+
+
+def sleeps(seconds: float, count: int = 10**9) -> Behavior:
+  """The first `count` requests are billed and answered late."""
+
+  async def behavior(sent: Sent, bill: Bill) -> httpx2.Response:
+    made = reply(sent, bill)
+    await asyncio.sleep(seconds if sent.number < count else 0.1)
+    return made
+
+  return behavior
+
+
+def cut(length: int, count: int = 1) -> Behavior:
+  """The first `count` bodies end after `length` bytes."""
+
+  async def behavior(sent: Sent, bill: Bill) -> httpx2.Response:
+    made = reply(sent, bill)
+    return httpx2.Response(200, content=made.content[:length]) if sent.number < count else made
+
+  return behavior
+
+
+def streams(*, usage: bool = True, before: str = "", only: bool = False) -> Behavior:
+  """Streams every reply; with `only`, refuses requests that do not ask for it."""
+
+  async def behavior(sent: Sent, bill: Bill) -> httpx2.Response:
+    if only and not sent.body.get("stream"):
+      return error(400, "This model only support stream mode, please enable the stream parameter.")
+    count = sent.body.get("n", 1)
+    made = json.loads(reply(sent, bill).content)
+    chunks = [
+      {"choices": [{"index": k, "delta": {"content": part}, "finish_reason": end}]}
+      for part, end in (("Sev", None), ("en.", None), ("", "stop"))
+      for k in range(count)
+    ]
+    chunks += [{"choices": [], "usage": made["usage"]}] if usage else []
+    text = before + "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks)
+    return httpx2.Response(
+      200, text=f"{text}data: [DONE]\n\n", headers={"content-type": "text/event-stream"}
+    )
+
+  return behavior
+
+
+def at_once(most: int, response: httpx2.Response) -> Behavior:
+  """Refuses more than `most` requests at once."""
+
+  async def behavior(sent: Sent, bill: Bill) -> httpx2.Response:
+    if sent.in_flight > most:
+      return response
+    await asyncio.sleep(0.2)
+    return reply(sent, bill)
+
+  return behavior
+
+
+def blanks_before_the_body() -> Behavior:
+  class Stream(httpx2.AsyncByteStream):
+    def __init__(self, content: bytes):
+      self.content = content
+
+    async def __aiter__(self):
+      for _ in range(20):
+        await asyncio.sleep(1.0)
+        yield b"\n"
+      yield self.content
+
+  async def behavior(sent: Sent, bill: Bill) -> httpx2.Response:
+    return httpx2.Response(200, stream=Stream(reply(sent, bill).content))
+
+  return behavior
+
+
+def several(body: dict[str, Any]) -> bool:
+  return body.get("n", 1) > 1
+
+
+def has(name: str) -> Callable[[dict[str, Any]], bool]:
+  return lambda body: name in body
+
+
+def has_system(body: dict[str, Any]) -> bool:
+  return any(message["role"] == "system" for message in body["messages"])
+
+
+def unsupported(name: str, **fields: Any) -> httpx2.Response:
+  message = f"Unsupported parameter: '{name}' is not supported with this model."
+  return error(400, message, param=name, code="unsupported_parameter", **fields)
+
+
+ONE_BY_ONE = {"kept": 8, "sent": 8}  # the refused requests are added in the table
+LATE = email.utils.formatdate(4_000_000_000, usegmt=True)  # by a clock that is decades ahead
+LATER = email.utils.formatdate(4_000_000_002, usegmt=True)
+
+VENDORS = {
+  "OpenAI, a plain reply": Vendor("platform.openai.com/docs/api-reference/chat", plain()),
+  "OpenAI, cached and reasoning tokens": Vendor(
+    "platform.openai.com/docs/guides/reasoning",
+    plain(usage=lambda i, o: {
+      "prompt_tokens": i, "completion_tokens": o, "total_tokens": i + o,
+      "prompt_tokens_details": {"cached_tokens": 0},
+      "completion_tokens_details": {"reasoning_tokens": 20}})),
+  "OpenAI o3-mini, temperature": Vendor(
+    "community.openai.com/t/o3-mini-temperature", sent=6,
+    behavior=refuses(has("temperature"), unsupported("temperature"))),
+  "OpenAI o1, max_tokens": Vendor(
+    "platform.openai.com/docs/guides/reasoning#limitations", sent=6,
+    behavior=refuses(has("max_tokens"), error(
+      400, "Unsupported parameter: 'max_tokens' is not supported with this model. Use"
+      " 'max_completion_tokens' instead.", param="max_tokens", code="unsupported_parameter"))),
+  "OpenAI o1-mini, system": Vendor(
+    "github.com/openai/openai-python#1731", sent=6,
+    behavior=refuses(has_system, error(
+      400, "Unsupported value: 'messages[0].role' does not support 'system' with this model.",
+      param="messages[0].role", code="unsupported_value"))),
+  "OpenAI, a limit with reset headers": Vendor(
+    "platform.openai.com/docs/guides/rate-limits", sent=5,
+    behavior=first(error(429, "Rate limit reached", {
+      "x-ratelimit-reset-requests": "1s", "x-ratelimit-remaining-requests": "0"}))),
+  "OpenAI, a wait in the text": Vendor(
+    "help.openai.com/en/articles/5955604", sent=5,
+    behavior=first(error(429, "Rate limit reached for gpt-4o. Please try again in 1.2s."))),
+  "OpenAI, no quota after three": Vendor(
+    "help.openai.com/en/articles/6891831", kept=4, sent=4, stops=True,
+    behavior=after(2, error(429, "You exceeded your current quota", code="insufficient_quota"))),
+  "OpenAI, a server error": Vendor(
+    "platform.openai.com/docs/guides/error-codes", sent=5,
+    behavior=first(error(500, "The server had an error while processing your request"))),
+  "OpenAI, overloaded": Vendor(
+    "platform.openai.com/docs/guides/error-codes", sent=5,
+    behavior=first(error(503, "The engine is currently overloaded"))),
+  "OpenAI, a refusal": Vendor(
+    "platform.openai.com/docs/guides/structured-outputs#refusals", kept=0,
+    behavior=plain(text=None, refusal="I can't assist with that.")),
+  "OpenAI, a content filter": Vendor(
+    "platform.openai.com/docs/api-reference/chat/object", plain(finish="content_filter"), kept=0),
+  "OpenAI, thinking uses up the limit": Vendor(
+    "github.com/openai/openai-python#2046", plain(text="", finish="length"), kept=0),
+  "OpenAI, a deprecated model": Vendor(
+    "platform.openai.com/docs/deprecations", kept=4, sent=4, stops=True,
+    behavior=after(2, error(404, "The model has been deprecated", code="model_not_found"))),
+  "OpenAI, a key that was revoked": Vendor(
+    "platform.openai.com/docs/guides/error-codes", kept=4, sent=4, stops=True,
+    behavior=after(2, error(401, "Incorrect API key provided", code="invalid_api_key"))),
+  "Azure, filtered before the model": Vendor(
+    "learn.microsoft.com/azure/ai-services/openai/concepts/content-filter", kept=6,
+    behavior=first(error(400, "The response was filtered", code="content_filter"))),
+  "Azure, retry after 8 seconds": Vendor(
+    "learn.microsoft.com/azure/ai-services/openai/quotas-limits", sent=5,
+    options={"max_wait": 60.0},
+    behavior=first(error(429, "Requests have exceeded the rate. Please retry after 8 seconds."))),
+  "Azure, no choices when filtered": Vendor(
+    "github.com/openai/openai-python#863", sent=5,
+    behavior=first(httpx2.Response(200, json={"choices": [], "usage": {}}))),
+  "Anthropic, n must be 1": Vendor(
+    "docs.anthropic.com/en/api/openai-sdk", sent=10,
+    behavior=refuses(several, error(400, "n: Input should be less than or equal to 1"))),
+  "Anthropic, credit balance": Vendor(
+    "docs.anthropic.com/en/api/errors", kept=4, sent=4, stops=True,
+    behavior=after(2, error(400, "Your credit balance is too low to access the Anthropic API."))),
+  "Anthropic, overloaded": Vendor(
+    "docs.anthropic.com/en/api/errors#http-errors", sent=5,
+    behavior=first(error(529, "Overloaded", type="overloaded_error"))),
+  "Anthropic, its own usage": Vendor(
+    "docs.anthropic.com/en/api/messages", plain(
+      finish="end_turn", usage=lambda i, o: {"input_tokens": i, "output_tokens": o})),
+  "Anthropic, the context is full": Vendor(
+    "docs.anthropic.com/en/build-with-claude/handling-stop-reasons", kept=0,
+    behavior=plain(finish="model_context_window_exceeded")),
+  "Anthropic, a usage limit": Vendor(
+    "support.anthropic.com/en/articles/8114526", kept=4, sent=4, stops=True,
+    behavior=after(2, error(400, "You have reached your specified API usage limits."))),
+  "Gemini, thoughts only in the total": Vendor(
+    "ai.google.dev/gemini-api/docs/openai#thinking", plain(
+      hidden=30, usage=lambda i, o: {
+        "prompt_tokens": i, "completion_tokens": o, "total_tokens": i + o + o * 30 // TOKENS_OUT})),
+  "Gemini, RetryInfo": Vendor(
+    "ai.google.dev/gemini-api/docs/rate-limits", sent=5, options={"max_wait": 60.0},
+    behavior=first(error(
+      429, "You exceeded your current quota, please check your plan and billing details.",
+      details=[{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "17s"}]))),
+  "Gemini, a quota per day": Vendor(
+    "github.com/google-gemini/gemini-cli#2305", kept=4, sent=4, stops=True,
+    behavior=after(2, error(429, "You exceeded your current quota.", details=[
+      {"violations": [{"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]},
+      {"retryDelay": "17s"}]))),
+  "Gemini, an error in a list": Vendor(
+    "discuss.ai.google.dev/t/openai-compatibility-errors", sent=5,
+    behavior=first(httpx2.Response(503, json=[{"error": {
+      "code": 503, "message": "The model is overloaded", "status": "UNAVAILABLE"}}]))),
+  "Gemini, safety": Vendor(
+    "ai.google.dev/api/generate-content#FinishReason", plain(finish="SAFETY"), kept=0),
+  "Gemini, an unknown field": Vendor(
+    "discuss.ai.google.dev/t/unknown-name-seed", sent=6,
+    behavior=refuses(has("seed"), httpx2.Response(400, json=[{"error": {
+      "code": 400, "message": 'Invalid JSON payload received. Unknown name "seed": Cannot find'
+      " field."}}]))),
+  "Gemini, several candidates": Vendor(
+    "ai.google.dev/api/generate-content#GenerationConfig", sent=10,
+    behavior=refuses(several, error(400, "Multiple candidates is not enabled for this model"))),
+  "Gemma at Google, system": Vendor(
+    "discuss.ai.google.dev/t/gemma-3-developer-instruction", sent=6,
+    behavior=refuses(has_system, error(
+      400, "Developer instruction is not enabled for models/gemma-3-27b-it"))),
+  "DeepSeek, tokens in its cache": Vendor(
+    "api-docs.deepseek.com/guides/kv_cache", plain(usage=lambda i, o: {
+      "prompt_tokens": i, "completion_tokens": o, "prompt_cache_hit_tokens": 0,
+      "prompt_cache_miss_tokens": i})),
+  "DeepSeek, no balance": Vendor(
+    "api-docs.deepseek.com/quick_start/error_codes", kept=4, sent=4, stops=True,
+    behavior=after(2, error(402, "Insufficient Balance"))),
+  "DeepSeek, interrupted": Vendor(
+    "api-docs.deepseek.com/api/create-chat-completion", sent=5,
+    behavior=first(httpx2.Response(200, json={
+      "choices": [{"message": {"content": "Sev"}, "finish_reason": "insufficient_system_resource"}],
+      "usage": {"prompt_tokens": 1, "completion_tokens": 1}}))),
+  "DeepSeek, blank lines while it waits": Vendor(
+    "api-docs.deepseek.com/quick_start/rate_limit", blanks_before_the_body()),
+  "DeepSeek, thinking beside the answer": Vendor(
+    "api-docs.deepseek.com/guides/reasoning_model", plain(reasoning_content="Let me see.")),
+  "Mistral, an extra field": Vendor(
+    "docs.mistral.ai/api", sent=6,
+    behavior=refuses(has("seed"), httpx2.Response(422, json={"detail": [{
+      "type": "extra_forbidden", "loc": ["body", "seed"],
+      "msg": "Extra inputs are not permitted", "input": 0}]}))),
+  "Mistral, the context is full": Vendor(
+    "docs.mistral.ai/api#finish_reason", plain(finish="model_length"), kept=0),
+  "Mistral, content in parts": Vendor(
+    "docs.mistral.ai/capabilities/reasoning", plain(text=[
+      {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+      {"type": "text", "text": "Seven."}])),
+  "Mistral, a rate without a wait": Vendor(
+    "help.mistral.ai/en/articles/424390", sent=5,
+    behavior=first(error(429, "Service tier capacity exceeded for this model."))),
+  "Groq, n at most 1": Vendor(
+    "console.groq.com/docs/openai", sent=10,
+    behavior=refuses(several, error(400, "'n' : number must be at most 1"))),
+  "Groq, a decommissioned model": Vendor(
+    "console.groq.com/docs/deprecations", kept=4, sent=4, stops=True,
+    behavior=after(2, error(400, "The model `x` has been decommissioned and is no longer"
+                                 " supported.", code="model_decommissioned"))),
+  "Groq, a wait in the text": Vendor(
+    "console.groq.com/docs/rate-limits", sent=5,
+    behavior=first(error(429, "Rate limit reached for model. Please try again in 2.5s.",
+                         {"x-ratelimit-reset-tokens": "2.5s"}))),
+  "Together, eos": Vendor("docs.together.ai/reference/chat-completions", plain(finish="eos")),
+  "Together, a server that is gone for a while": Vendor(
+    "docs.together.ai/docs/error-codes", sent=6,
+    behavior=first(error(503, "Engine overloaded", {"retry-after": "2"}), count=2)),
+  "Fireworks, a stream without usage": Vendor(
+    "docs.fireworks.ai/guides/querying-text-models", streams(usage=False)),
+  "OpenRouter, comments in a stream": Vendor(
+    "openrouter.ai/docs/api-reference/streaming", streams(before=": OPENROUTER PROCESSING\n\n")),
+  "OpenRouter, an error in a 200": Vendor(
+    "openrouter.ai/docs/api-reference/errors", sent=5,
+    behavior=first(httpx2.Response(200, json={"error": {"code": 429, "message": "Rate limited"}}))),
+  "OpenRouter, an error in a choice": Vendor(
+    "openrouter.ai/docs/api-reference/errors", sent=5, behavior=first(httpx2.Response(200, json={
+      "choices": [{"message": {"content": "Sev"}, "finish_reason": "error",
+                   "error": {"code": 502, "message": "Upstream"}}]}), billed=True)),
+  "OpenRouter, more credits": Vendor(
+    "openrouter.ai/docs/api-reference/limits", kept=4, sent=4, stops=True,
+    behavior=after(2, error(402, "This request requires more credits, or fewer max_tokens."))),
+  "OpenRouter, a reset in the body": Vendor(
+    "openrouter.ai/docs/api-reference/limits", sent=5,
+    behavior=first(error(429, "Rate limit exceeded", {"date": LATE}, metadata={
+      "headers": {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "2000"}}),),
+    options={"max_wait": 3000.0}),
+  "xAI, reasoning outside of the completion": Vendor(
+    "docs.x.ai/docs/guides/reasoning", plain(hidden=300, usage=lambda i, o: {
+      "prompt_tokens": i, "completion_tokens": o,
+      "completion_tokens_details": {"reasoning_tokens": o * 300 // TOKENS_OUT}})),
+  "xAI, a spending limit": Vendor(
+    "docs.x.ai/docs/key-information/debugging", kept=4, sent=4, stops=True,
+    behavior=after(2, error(403, "Your team has reached its monthly spending limit."))),
+  "Moonshot, a concurrency": Vendor(
+    "platform.moonshot.ai/docs/pricing/limits", sent=5,
+    behavior=at_once(1, error(429, "Your account reached max organization concurrency: 1, please"
+                                   " try again after 1 seconds"))),
+  "Moonshot, usage in the choice": Vendor(
+    "platform.moonshot.ai/docs/api/chat", plain(usage=lambda i, o: None)),
+  "Zhipu, sensitive": Vendor("docs.bigmodel.cn/api-reference", plain(finish="sensitive"), kept=0),
+  "Zhipu, a network error": Vendor(
+    "docs.bigmodel.cn/api-reference", sent=5, behavior=first(httpx2.Response(200, json={
+      "choices": [{"message": {"content": "Sev"}, "finish_reason": "network_error"}]}),
+      billed=True)),
+  "Alibaba, in arrears": Vendor(
+    "alibabacloud.com/help/en/model-studio/error-code", kept=4, sent=4, stops=True,
+    behavior=after(2, error(400, "Access denied, please make sure your account is in good"
+                                 " standing.", code="Arrearage"))),
+  "Alibaba QwQ, streams only": Vendor(
+    "alibabacloud.com/help/en/model-studio/deep-thinking", streams(only=True), sent=6),
+  "MiniMax, a rate in a 200": Vendor(
+    "platform.minimax.io/docs/api-reference/errorcode", sent=5,
+    behavior=first(httpx2.Response(200, json={
+      "base_resp": {"status_code": 1002, "status_msg": "rate limit"}}))),
+  "MiniMax, no balance in a 200": Vendor(
+    "platform.minimax.io/docs/api-reference/errorcode", kept=4, sent=4, stops=True,
+    behavior=after(2, httpx2.Response(200, json={
+      "base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}))),
+  "Cohere, COMPLETE": Vendor("docs.cohere.com/docs/compatibility-api", plain(finish="COMPLETE")),
+  "Cerebras, a property": Vendor(
+    "inference-docs.cerebras.ai/resources/openai", sent=10,
+    behavior=refuses(several, error(400, "property 'n' is unsupported", code="wrong_api_format"))),
+  "Baidu, an error in a 200": Vendor(
+    "cloud.baidu.com/doc/WENXINWORKSHOP/s/tlmyncueh", sent=5, behavior=first(
+      httpx2.Response(200, json={"error_code": 336100, "error_msg": "try again"}), billed=True)),
+  "Ollama, one choice whatever n": Vendor(
+    "docs.ollama.com/openai", plain(choices=1), sent=8),
+  "Ollama, a model that loads": Vendor(
+    "github.com/ollama/ollama#1187", sleeps(8.0, count=2), sent=6),
+  "llama-server, n above the slots": Vendor(
+    "github.com/ggml-org/llama.cpp/tree/master/tools/server", sent=10,
+    behavior=refuses(several, error(
+      400, "n_cmpl cannot be greater than the number of slots, please increase -np"))),
+  "llama-server, older: one choice": Vendor(
+    "github.com/ggml-org/llama.cpp#7466", sent=10,
+    behavior=refuses(several, error(500, "Only one completion choice is allowed"))),
+  "vLLM, Gemma 2 has no system role": Vendor(
+    "github.com/vllm-project/vllm#6045", sent=6,
+    behavior=refuses(has_system, error(400, "System role not supported"))),
+  "vLLM, roles must alternate": Vendor(
+    "github.com/vllm-project/vllm#2112", sent=6, behavior=refuses(has_system, error(
+      400, "Conversation roles must alternate user/assistant/user/assistant/..."))),
+  "vLLM, an error object": Vendor(
+    "docs.vllm.ai/en/latest/serving/openai_compatible_server", sent=5, behavior=first(
+      httpx2.Response(200, json={"object": "error", "message": "oops", "code": 500}),
+      billed=True)),
+  "vLLM, abort": Vendor(
+    "github.com/vllm-project/vllm#1707", sent=5, behavior=first(httpx2.Response(200, json={
+      "choices": [{"message": {"content": "Sev"}, "finish_reason": "abort"}]}), billed=True)),
+  "SGLang, no usage": Vendor("docs.sglang.ai/backend/openai_api", plain(usage=lambda i, o: None)),
+  "LM Studio, usage of zeros": Vendor(
+    "lmstudio.ai/docs/app/api/endpoints/openai", plain(usage=lambda i, o: {
+      "prompt_tokens": 0, "completion_tokens": 0})),
+  "text-generation-inference, eos_token": Vendor(
+    "huggingface.co/docs/text-generation-inference", plain(finish="eos_token")),
+  "litellm, the upstream timed out": Vendor(
+    "docs.litellm.ai/docs/exception_mapping", sent=5,
+    behavior=first(error(408, "litellm.Timeout: APITimeoutError"), billed=True)),
+  "Cloudflare, 524": Vendor(
+    "developers.cloudflare.com/support/troubleshooting/http-status-codes", sent=5,
+    behavior=first(httpx2.Response(524, text="<html>A timeout occurred"), billed=True)),
+  "nginx, 502": Vendor(
+    "nginx.org/en/docs/http/ngx_http_proxy_module", sent=6,
+    behavior=first(httpx2.Response(502, text="<html>502 Bad Gateway"), count=2, billed=True)),
+  "nginx, 504": Vendor(
+    "nginx.org/en/docs/http/ngx_http_proxy_module", sent=5,
+    behavior=first(httpx2.Response(504, text="<html>504 Gateway Time-out"), billed=True)),
+  "a connection that is reset": Vendor(
+    "github.com/openai/openai-python#1764", sent=5,
+    behavior=first(httpx2.ReadError("Connection reset by peer"), billed=True)),
+  "a body that is cut": Vendor("github.com/encode/httpx#1171", cut(60), sent=5),
+  "a timeout that is billed": Vendor(
+    "github.com/RISE-UNIBAS/humanities_data_benchmark#110", sleeps(100.0, count=2), sent=6),
+  "a date by another clock": Vendor(
+    "rfc-editor.org/rfc/rfc9110#field.retry-after", sent=5,
+    behavior=first(error(429, "Slow down", {"date": LATE, "retry-after": LATER}))),
+  "usage in floats": Vendor("github.com/BerriAI/litellm#7341", plain(usage=lambda i, o: {
+    "prompt_tokens": float(i), "completion_tokens": float(o)})),
+  "usage in strings": Vendor("github.com/BerriAI/litellm#7341", plain(usage=lambda i, o: {
+    "prompt_tokens": str(i), "completion_tokens": str(o)})),
+  "usage below zero": Vendor("github.com/vllm-project/vllm#9693", plain(usage=lambda i, o: {
+    "prompt_tokens": -1, "completion_tokens": -1})),
+}  # fmt: skip
