@@ -23,6 +23,7 @@ from distill_jax.runtime import (
   context,
   conversations,
   devices,
+  example,
   lengths,
   overview,
   results,
@@ -61,6 +62,8 @@ def run(
       resume.check_start(ctx)
       check_run(ctx)
       screen.line(overview.first_line(ctx, rules_teacher.askers(settings)))
+      for line in example.lines(ctx):
+        screen.line(line)
       overview.write_for_readers(ctx)
       run_dir.seal()
       finished = rounds.finished_phases(ctx)

@@ -56,7 +56,9 @@ def _example(ctx: RunContext) -> records.Example:
     temperature=0.0,
     parts=decomposition if socratic else (("recall", MISSING), *labels),
   )
-  return max(ctx.examples([rationale]), key=lambda x: len(records.prompt_text(x.prompt)) + len(x.target))
+  return max(
+    ctx.examples([rationale]), key=lambda x: len(records.prompt_text(x.prompt)) + len(x.target)
+  )
 
 
 def _shorten(text: str) -> str:
