@@ -54,7 +54,8 @@ def tiles(run: Run, rows: Sequence[dict[str, Any]]) -> Html:
   cached = f"{total['cache_hits']:,} more from the cache" if total["cache_hits"] else "none cached"
   figures.append(("teacher calls", f"{total['calls']:,}", cached))
   figures.append(("cost", f"${total['dollars']:,.4f}", f"{total['tokens']:,} tokens"))
-  figures.append(("run time", console.duration(run.seconds), "over all restarts"))
+  if run.seconds:
+    figures.append(("run time", console.duration(run.seconds), "over all restarts"))
   return tag(
     "div",
     *(
@@ -73,7 +74,7 @@ def accuracy(run: Run, rows: Sequence[dict[str, Any]], others: Sequence[Run]) ->
   drawn += [_validation(other, f"validation of {other.name}") for other in others]
   chart = charts.lines("accuracy by round", drawn, x_label="round", percent=True, points=True)
   first = run.phase(min(run.rounds), "evaluate") if run.rounds else None
-  body = []
+  body = _untrained(run)
   for r in rows:
     phase, before = run.phase(r["round"], "evaluate"), run.phase(r["round"] - 1, "evaluate")
     to_first = numbers.difference(phase.verdicts, first.verdicts) if phase and first else None
@@ -103,6 +104,16 @@ def accuracy(run: Run, rows: Sequence[dict[str, Any]], others: Sequence[Run]) ->
     layout.table(head, body),
     layout.note(note),
   )
+
+
+def _untrained(run: Run) -> list[Sequence[Child]]:
+  """Returns the rows of the student before training, as summary.json has them."""
+  found = run.summary.get("base", []) if run.summary else []
+  return [
+    (f"base, {r['shots']} worked examples" if r["shots"] else "base", "–", "–",
+     layout.scored(r["validation"]), "–", "–", "–", "–")
+    for r in found
+  ]  # fmt: skip
 
 
 def _validation(run: Run, name: str) -> charts.Series:
