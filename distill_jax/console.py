@@ -106,6 +106,12 @@ class Console:
     for line in round_text.lines(row):
       self.line(line)
 
+  def rounds_plot(self, rows: list[dict[str, Any]]) -> None:
+    """Plots accuracy by round in a terminal; elsewhere, nothing is printed."""
+    if self._rich.is_terminal:
+      for line in round_text.plot(rows):
+        self.line(line)
+
   def rounds_table(self, rows: list[dict[str, Any]], best: int | None = None) -> None:
     """Prints a table of all rounds and marks the best one. A narrow terminal loses columns."""
     if self._quiet:

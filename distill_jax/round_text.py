@@ -42,6 +42,33 @@ def _name(row: dict[str, Any]) -> str:
   return f"{row['round']}, {shots} shots" if (shots := row.get("shots")) else str(row["round"])
 
 
+def plot(rows: list[dict[str, Any]]) -> list[str]:
+  """Returns validation accuracy by round as bars of at most `WIDTH` columns.
+
+  A bar of "#" reaches to the lower end of the 95 % interval, "=" covers the interval, "o" marks the
+  exam. Rounds without a validation are left out; fewer than two rounds have no plot.
+  """
+  scored = [row for row in rows if row.get("validation")]
+  if len(scored) < 2:
+    return []
+  names = [f"round {_name(row)}" for row in scored]
+  label = max(map(len, names))
+  width = WIDTH - label - len("  ||  100.0 %")
+  drawn = [
+    f"{name:<{label}}  |{_bar(row, width)}|  {_percent(row['validation']['accuracy']):>7}"
+    for name, row in zip(names, scored, strict=True)
+  ]
+  return ["validation by round: # up to the 95% CI, = within it, o exam", *drawn]
+
+
+def _bar(row: dict[str, Any], width: int) -> str:
+  low, high = (round(row["validation"][end] * width) for end in ("low", "high"))
+  bar = list("#" * low + "=" * (high - low) + " " * (width - high))
+  if exam := row.get("exam"):
+    bar[min(int(exam["accuracy"] * width), width - 1)] = "o"
+  return "".join(bar)
+
+
 def _filled(first: list[str], more: list[str]) -> list[str]:
   """Lines of at most `WIDTH` columns: `first`, then `more`, indented. Long parts are cut."""
   filled = ["  ".join(first)]

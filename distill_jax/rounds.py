@@ -29,6 +29,7 @@ def run(ctx: RunContext) -> dict:
   for round_index in range(ctx.settings.rounds + 1):
     rows.append(run_round(ctx, round_index))
     ctx.console.round_row(rows[-1])
+    ctx.console.rounds_plot(rows)
     if reason := stop_reason(ctx.settings.stop, rows):
       ctx.console.line(f"Stopping after round {round_index}: {reason}")
       break

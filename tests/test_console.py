@@ -2,7 +2,7 @@ import io
 
 import pytest
 
-from distill_jax import console
+from distill_jax import console, round_text
 
 ROW = {
   "round": 1,
@@ -293,3 +293,27 @@ def test_a_narrow_terminal_loses_columns_but_never_digits(width, monkeypatch):
   for kept in ("3 *", "84.9 %", "531", "92.7 %", "89.1 - 95.1"):
     assert kept in text
   assert ("245630" in text) == (width == 140)
+
+
+def test_rounds_are_plotted_in_a_terminal_only():
+  def row(index, low, accuracy, high, exam=None):
+    exam = None if exam is None else {"accuracy": exam, "n": 9, "mistakes": 1}
+    score = {"accuracy": accuracy, "low": low, "high": high, "n": 9}
+    return {"round": index, "validation": score, "exam": exam}
+
+  rows = [row(0, 0.0, 0.0, 0.25, 0.0), row(1, 0.25, 0.5, 0.75), row(10, 0.9, 1.0, 1.0, 1.0)]
+  title, *bars = round_text.plot(rows)
+  assert len(bars) == 3 and all(len(line) == round_text.WIDTH for line in bars)
+  assert len(title) <= round_text.WIDTH and all(line.isascii() for line in bars)
+  counts = [(line.count("#"), line.count("="), line.count("o") - 1) for line in bars]
+  width = bars[0].rindex("|") - bars[0].index("|") - 1
+  assert [sum(c) for c in counts] == [round(0.25 * width), round(0.75 * width), width]
+  assert counts[1][0] == round(0.25 * width) and bars[2].endswith("100.0 %")
+  assert (
+    round_text.plot(rows[:1]) == [] and round_text.plot([{"round": 0, "validation": None}]) == []
+  )
+  for terminal in (True, False):
+    out = io.StringIO()
+    out.isatty = lambda terminal=terminal: terminal
+    console.Console(file=out).rounds_plot(rows)
+    assert ("round 10" in out.getvalue()) == terminal

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from distill_jax import errors
+from distill_jax import console, errors
 from distill_jax.cli import commands
 from distill_jax.config.read import read_settings
 from distill_jax.console import Console
 from distill_jax.run_dir.run_dir import RunDir
-from distill_jax.runtime import context, export
+from distill_jax.runtime import adapter, context, export
 from tests import test_rounds
 
 LORA = {"student__lora__rank": 2, "student__lora__targets": ("q", "o", "down"), "rounds": 0}
@@ -75,6 +75,43 @@ def test_lora_adapters_are_trained_saved_alone_and_merged_on_export(model, tmp_p
   base = student.frozen["blocks"]
   assert (exported["blocks"]["k"] == base["k"]).all()
   assert (exported["blocks"]["q"] != base["q"]).any()
+  commands.export(
+    read_settings(test_rounds.config(**changes)), out=str(tmp_path / "adapter"), adapter=True,
+    **arguments,
+  )  # fmt: skip
+  assert_adapter_plus_base_is(tmp_path / "adapter", out, tmp_path / "out")
+  with pytest.raises(errors.UserError, match="already exists"):
+    adapter.write(ctx, 0, "student", out=str(tmp_path / "adapter"), card="")
+
+
+def assert_adapter_plus_base_is(path, base, merged):
+  """Adds peft's factors to the stored weights of the base; compares with the merged export."""
+  fields = json.loads((path / "adapter_config.json").read_text())
+  assert fields["lora_alpha"] == fields["r"] and fields["task_type"] == "CAUSAL_LM"
+  factors = safetensors.numpy.load_file(path / "adapter_model.safetensors")
+  before, after = (safetensors.numpy.load_file(p / "model.safetensors") for p in (base, merged))
+  changed = {key for key in after if key in before and (before[key] != after[key]).any()}
+  assert {key.removesuffix(".weight") for key in changed} == set(fields["target_modules"])
+  for key in changed:
+    start = f"base_model.model.{key.removesuffix('.weight')}"
+    up, down = (factors[f"{start}.lora_{side}.weight"] for side in "BA")
+    assert up.shape[1] == down.shape[0] == fields["r"]
+    update = up @ down
+    update = update.T if fields["fan_in_fan_out"] else update
+    np.testing.assert_allclose(before[key] + update, after[key], atol=2e-6)
+
+
+def test_an_adapter_needs_lora_on_a_pretrained_model(tmp_path):
+  settings = read_settings(test_rounds.config())
+  ctx = context.RunContext(settings, RunDir(tmp_path / "run"), console.Console())
+  with pytest.raises(errors.UserError, match="--adapter needs a student with LoRA"):
+    adapter.write(ctx, 0, "student", out=str(tmp_path / "out"), card="")
+  rng = np.random.default_rng(0)
+  update = rng.standard_normal((9, 2)) @ rng.standard_normal((2, 7))
+  for rank in (2, 6, 12):
+    up, down = adapter.factorize(update, rank)
+    assert (up.shape, down.shape) == ((9, rank), (rank, 7))
+    np.testing.assert_allclose(up @ down, update, atol=1e-5)
 
 
 def test_a_replaced_model_is_detected_and_a_fully_trained_student_does_not_need_its_base(

@@ -18,6 +18,7 @@ from distill_jax.phases import evaluate as evaluation
 from distill_jax.report import write as run_report
 from distill_jax.run_dir import phase_dir
 from distill_jax.run_dir.run_dir import SUMMARY, RunDir
+from distill_jax.runtime import adapter as peft_adapter
 from distill_jax.runtime import (
   base_model,
   context,
@@ -233,7 +234,14 @@ def sample(
 
 
 def export(
-  settings: Settings, *, workdir: str, round: int, out: str, dtype: str, verify: bool
+  settings: Settings,
+  *,
+  workdir: str,
+  round: int,
+  out: str,
+  dtype: str,
+  verify: bool,
+  adapter: bool = False,
 ) -> None:
   """Exports a round's student to Hugging Face format, with a model card.
 
@@ -244,7 +252,10 @@ def export(
     out: The directory to write; several students get directories in it.
     dtype: Of the weights: float32 or bfloat16.
     verify: Compare logits and greedy tokens with transformers.
+    adapter: Write only the LoRA adapters, in the format of peft.
   """
+  if adapter and (verify or dtype != "float32"):
+    raise errors.usage("--adapter writes float32 adapters; leave out --dtype and --verify")
   if verify:
     hf_verify.require_torch()
   with open_run(settings, workdir) as ctx:
@@ -267,7 +278,10 @@ def export(
         ),
         name=pathlib.Path(directory).name,
       )
-      student_export.write(ctx, round_index, name, out=directory, dtype=dtype, card=card)
+      if adapter:
+        peft_adapter.write(ctx, round_index, name, out=directory, card=card)
+      else:
+        student_export.write(ctx, round_index, name, out=directory, dtype=dtype, card=card)
       print(f"Exported the {name} of round {round_index} to {directory}")
       if verify:
         difference = student_export.verify(ctx, directory)

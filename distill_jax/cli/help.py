@@ -83,7 +83,11 @@ model card. The directory is written under a temporary name, read back, compared
   distill-jax export --workdir=runs/quickstart --out=exported/quickstart
   distill-jax export --workdir=runs/quickstart --out=exported/round_0 --round=0
   distill-jax export --workdir=runs/quickstart --out=exported/small --dtype=bfloat16
-  distill-jax export --workdir=runs/quickstart --out=exported/verified --verify""",
+  distill-jax export --workdir=runs/quickstart --out=exported/verified --verify
+  distill-jax export --workdir=runs/lora --out=exported/adapter --adapter
+
+With --adapter, only LoRA adapters are written, as adapter_config.json and
+adapter_model.safetensors, which peft loads onto the model that the student started from.""",
   "serve": """Serves a run's student, or an exported one, through OpenAI's API, on loopback only.
 
   distill-jax serve --workdir=runs/quickstart --port=8800
@@ -213,6 +217,7 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # command -> {name: (default
     "out": ("", "the directory to write"),
     "dtype": ("float32", "dtype of the weights: float32 or bfloat16"),
     "verify": (False, "compare with transformers and torch, if torch is installed"),
+    "adapter": (False, "write only the LoRA adapters, in the format of peft"),
   },
   "serve": {
     "workdir": WORKDIR,
