@@ -15,6 +15,23 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 # Name: file, text to replace, replacement, and the tests that must fail.
 MUTATIONS = {
+  "special tokens in a message are parsed": (
+    "data/chat.py", "self._tokenizer.mask_special(content)", "content", "tests/data/test_chat.py",
+  ),
+  "a reply ends in the end of a text instead of the end of its turn": (
+    "data/chat.py", "self._tokenizer.first_special(tail) or", "None or", "tests/data/test_chat.py",
+  ),
+  "an export forgets the system message": (
+    "data/prompt_template.py", "  if system:\n", "  if False:\n", "tests/data/test_chat.py",
+  ),
+  "a second copy of a tied tensor is not compared": (
+    "machine/hf_read.py", "if not np.array_equal(block", "if False and not np.array_equal(block",
+    "tests/runtime/test_base_model.py",
+  ),
+  "a token that the model lacks is given by a text": (
+    "data/tokenizer.py", "if reached := copied.beyond(max_vocab):",
+    "if reached := {}:", "tests/data/test_tokenizer.py",
+  ),
   "an attempt that was cut off is read by its last number": (
     "phases/exam.py", 'whole = transcript.finish == "stop"', "whole = True",
     "tests/phases/test_cut.py",
