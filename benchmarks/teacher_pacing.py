@@ -26,8 +26,9 @@ import time
 
 from distill_jax import errors, settings
 from distill_jax.teacher import types
-from distill_jax.teacher.builtin import faults, server
 from distill_jax.teacher.client import client, rate_limit
+from tests import teacher_faults as faults
+from tests import teacher_server as server
 
 LATENCY = 0.05  # seconds
 MAX_CONCURRENCY = 256

@@ -31,8 +31,9 @@ import openai
 
 from distill_jax import settings
 from distill_jax.teacher import types
-from distill_jax.teacher.builtin import faults, server
 from distill_jax.teacher.client import client
+from tests import teacher_faults as faults
+from tests import teacher_server as server
 
 LIMITS = httpx2.Limits(max_connections=1000, max_keepalive_connections=1000)
 # About as long as a rationale.

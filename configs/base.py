@@ -187,8 +187,6 @@ def get_config() -> ConfigDict:
   c.teacher.builtin = ConfigDict()
   c.teacher.builtin.error_rate = 0.05  # Share of replies with a wrong answer.
   c.teacher.builtin.latency = 0.0  # Seconds before each reply.
-  # Injected faults for tests: kind@probability,... (builtin/faults.py).
-  c.teacher.builtin.faults = ""
 
   # Recorded rationales.
   c.teacher.replay = ConfigDict()

@@ -61,7 +61,6 @@ class Builtin:
 
   error_rate: float = key(0.05, "Share of replies with a wrong answer.", ge=0, le=1)
   latency: float = key(0.0, "Seconds before each reply.", ge=0, mutable=True)
-  faults: str = key("", "Injected faults for tests: kind@probability,... (builtin/faults.py).")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,8 +17,9 @@ import contextlib
 import pytest
 import scripted
 
-from distill_jax.teacher.builtin import faults, server
 from distill_jax.teacher.client import client
+from tests import teacher_faults as faults
+from tests import teacher_server as server
 
 
 @pytest.fixture

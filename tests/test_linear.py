@@ -40,14 +40,13 @@ TRUSTED_READERS = {  # these read our own text or the user's, not a teacher's or
   "disk.py": {"file_system"},
   "tasks/columns.py": {"_plain", "_option", "_parse_options"},
   "tasks/golds.py": {"index_base", "_choice"},
-  "run_dir/run_dir.py": {"_is_mutable"},
+  "run_dir/run_dir.py": {"_may_change"},
   "machine/checkpoint.py": {"_save_error"},
   "machine/hf_read.py": {"match", "is_spare"},
   "worlds/drawing.py": {"_step", "content"},
   "worlds/grading.py": {"_patterns", "_wrong_part"},
   "teacher/pool.py": {"_parse_weight"},
   "teacher/builtin/teacher.py": {"corrupt"},
-  "teacher/builtin/batch_server.py": {"_multipart"},
   "teacher/batch/files.py": {"_write"},
 }
 PUMPS = (

@@ -349,7 +349,6 @@ def serve(settings: Settings, *, port: int, log: str) -> None:
     port=port,
     latency=own.latency,
     error_rate=own.error_rate,
-    faults_script=own.faults,
     seed=teacher.world_of(settings).seed,
     log=log,
   )

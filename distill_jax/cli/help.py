@@ -143,8 +143,8 @@ settings, copy the sweep's file.""",
   distill-jax run --config=quickstart --workdir=runs/by_hand \\
     --config.teacher.kind=openai --config.teacher.base_url=http://127.0.0.1:8899/v1
 
-It answers questions of the config's built-in world. config.teacher.builtin sets its error rate,
-latency and faults. For stored replies, see: distill-jax teacher cache --help""",
+It answers questions of the config's built-in world. config.teacher.builtin sets its error rate
+and latency. For stored replies, see: distill-jax teacher cache --help""",
   "teacher check": """Sends one real request of the recipe's first asking phase to each teacher that
 it asks. Shows the reply as it would be trained on, its usage, price and latency, what the server
 takes (n, seed, temperature, system role, token field, response_format; a few small requests), and

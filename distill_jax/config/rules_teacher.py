@@ -6,7 +6,6 @@ from distill_jax import errors, plan
 from distill_jax.config.values import look_up
 from distill_jax.settings import WORLDS, Settings, Teacher
 from distill_jax.teacher import pool, presets
-from distill_jax.teacher.builtin import faults
 from distill_jax.teacher.client import credentials, headers, request_body
 
 
@@ -79,7 +78,6 @@ def _check_values(teacher: Teacher) -> None:
     allowed = f"0, or at least teacher.max_tokens={teacher.max_tokens}, from which it is doubled"
     field = "teacher.max_tokens_retry_limit"
     raise errors.config(field, teacher.max_tokens_retry_limit, allowed)
-  faults.Script(teacher.builtin.faults, 0)
   credentials.check_name(teacher.key_env)
   if teacher.base_url:
     credentials.check_address(teacher.base_url, insecure_http=teacher.insecure_http)

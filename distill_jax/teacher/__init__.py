@@ -319,13 +319,7 @@ class _LocalServerTeacher:
     determines = f"{world_identity} {own.error_rate!r} {seed} {teacher.VERSION}"
     identity = f"builtin:{hashlib.sha256(determines.encode()).hexdigest()[:16]}"
     server = teacher.make_server(
-      world,
-      port=0,
-      latency=own.latency,
-      error_rate=own.error_rate,
-      faults_script=own.faults,
-      seed=seed,
-      log="",
+      world, port=0, latency=own.latency, error_rate=own.error_rate, seed=seed, log=""
     )
     self._stack = contextlib.ExitStack()
     base_url = self._stack.enter_context(server.running())

@@ -20,6 +20,7 @@ from distill_jax.teacher.client import interrupts
 from distill_jax.teacher.store import cache, ledger
 
 MAIN = "main"
+JOIN_SECONDS = 0.05  # between looks at the threads of a pool
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 # Fields of config.teacher that apply to all teachers together: the others cannot set them.
 SHARED = (
@@ -261,15 +262,17 @@ def _at_once(ask_one: Callable[[str], None], names: Sequence[str]) -> None:
       ask_one(name)
     except BaseException as error:
       raised.append(error)
-      if getattr(error, "code", None) != errors.PREEMPTED:
-        interrupts.stop_all(error)
 
   threads = [threading.Thread(target=work, args=(name,), name=f"teacher {name}") for name in names]
   with interrupts.handle_signals():
     for thread in threads:
       thread.start()
-    for thread in threads:
-      thread.join()
+    while any(thread.is_alive() for thread in threads):
+      for error in raised:
+        if getattr(error, "code", None) != errors.PREEMPTED:
+          interrupts.stop_all(error)  # again and again: an ask may have begun after the error
+      for thread in threads:
+        thread.join(JOIN_SECONDS)
   if raised:
     raise raised[0]
 

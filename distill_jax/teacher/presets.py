@@ -201,6 +201,7 @@ VENDORS: dict[str, Vendor] = {
 FREE = tuple(name for name, vendor in VENDORS.items() if vendor.free)
 EXAMPLE = "--config.teacher.model=openai/gpt-4o-mini"
 
+_PREFIX = re.compile(r"[a-z]{2,20}")
 _DATE = re.compile(r"-(?:[0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{8}|latest)")
 
 
@@ -218,7 +219,7 @@ def parse(model: str) -> Address | None:
   Raises:
     UserError: The vendor needs the name of a model.
   """
-  prefix = re.match(r"[a-z]{2,20}", model)
+  prefix = _PREFIX.match(model)
   vendor = VENDORS.get(prefix[0]) if prefix else None
   if prefix is None or vendor is None:
     return None

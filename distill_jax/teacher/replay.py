@@ -192,8 +192,9 @@ class ReplayTeacher:
     for (question_at, question_row), (row_at, row) in zip(question_rows, rows, strict=True):
       question_text = _column(question_row, question, "question", question_at, str)
       text = row if isinstance(row, str) else _column(row, rationale, "rationale", row_at, object)
-      has_answer = answer and isinstance(row, dict)
-      stated = _column(row, answer, "answer", row_at, object) if has_answer else None
+      stated = None
+      if answer and isinstance(row, dict):
+        stated = _column(row, answer, "answer", row_at, object)
       thought = row.get("thinking") if isinstance(row, dict) else ""
       self._add(question_text, text, thought if isinstance(thought, str) else "", stated)
 

@@ -117,7 +117,6 @@ def test_a_wrong_type_is_rejected(field, value):
     ({"seed": 10**30}, "config.seed"),
     ({"exam__top_k": 10**12}, "config.exam.top_k"),
     ({"world__families": -1}, "config.world.families"),
-    ({"teacher__builtin__faults": "typo@0.5"}, "config.teacher.builtin.faults"),
     ({"train__batch": 0}, "config.train.batch"),
     ({"exam__top_p": 1.1}, "config.exam.top_p"),
     ({"teacher__min_reply_rate": 1.1}, "config.teacher.min_reply_rate"),

@@ -236,7 +236,6 @@ def test_a_row_of_a_sweep_may_have_teachers_of_its_own(monkeypatch):
     ({"teachers": {"a": {"prices": {"in": 1.0}}}}, "config.teachers.a.prices.in"),
     ({"teachers": {"a": {"max_dollars": 1.0}}}, "config.teachers.a.max_dollars"),
     ({"teachers": {"a": {"pool": ("main=1",)}}}, "config.teachers.a.pool"),
-    ({"teachers": {"a": {"builtin": {"faults": "typo@1"}}}}, "config.teachers.a.builtin.faults"),
     ({"teachers": {"a": {"extra_body": "{"}}}, "config.teachers.a.extra_body"),
     ({"teacher": {"extra_body": '{"seed": 1}'}}, "config.teacher.extra_body"),
     ({"teacher": {"extra_body": "[]"}}, "config.teacher.extra_body"),
@@ -317,10 +316,7 @@ OPTIONS = {
 
 
 def test_replies_of_a_correct_and_an_erring_teacher_follow_the_assignment(tmp_path):
-  given = {
-    "pool": ("main=1", "wrong=1"),
-    "builtin": {"error_rate": 0.0, "latency": 0.0, "faults": ""},
-  }
+  given = {"pool": ("main=1", "wrong=1"), "builtin": {"error_rate": 0.0, "latency": 0.0}}
   s = read_settings(changed(teachers={"wrong": {"builtin": {"error_rate": 1.0}}}, teacher=given))
   task = tasks.get("arithmetic", **OPTIONS)
   problems: list[records.Problem] = task.problems("train")

@@ -1,7 +1,6 @@
-"""A small HTTP/1.1 server for OpenAI's chat completions: for the built-in teacher and for tests.
+"""A small HTTP/1.1 server for OpenAI's chat completions, for the built-in teacher.
 
 POST /v1/chat/completions    GET /v1/models    GET /stats (see `Stats`)
-/v1/files and /v1/batches are in `batch_server`.
 """
 
 import asyncio
@@ -12,11 +11,11 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from distill_jax import disk, errors
-from distill_jax.teacher.builtin import batch_server, faults, http
+from distill_jax.teacher.builtin import http
 from distill_jax.teacher.prompts import schema
 
 MAX_BODY = 64 * 2**20  # bytes
@@ -24,7 +23,7 @@ MAX_HEADER_LINE = 64 * 2**10  # bytes
 BYTES_PER_TOKEN = 4  # for the usage it reports
 REMEMBERED = 4096  # answers, by their Idempotency-Key
 
-_INVALID = (ValueError, TypeError, KeyError, OverflowError, RecursionError)
+INVALID = (ValueError, TypeError, KeyError, OverflowError, RecursionError)
 
 # answer(messages, n, temperature, seed) -> n texts; messages are (role, content) pairs.
 Answer = Callable[[Sequence[tuple[str, str]], int, float, int | None], list[str]]
@@ -35,10 +34,10 @@ class Stats:
   """Counts since the start.
 
   Attributes:
-    requests: HTTP requests for completions, and lines of batches.
+    requests: Requests for completions.
     completed: Replies (choices) sent in full.
     paid_twice: Replies to a body that was answered in full before.
-    faults: Faults injected.
+    faults: Requests that were answered otherwise on purpose, by a subclass.
     in_flight: Requests being answered.
     max_in_flight: The most at any time.
   """
@@ -54,9 +53,10 @@ class Stats:
 class Server:
   """An OpenAI-compatible server on the loopback interface.
 
+  Subclasses may answer some requests otherwise: see `plan`, `intercept`, `alter` and `other`.
+
   Attributes:
     stats: Counts since the start.
-    batches: The files and batches.
     authorizations: Authorization headers received; in memory only.
   """
 
@@ -67,7 +67,6 @@ class Server:
     port: int,
     model: str,
     latency: float,
-    script: faults.FaultSource,
     log: str,
     idempotent: bool = True,
   ):
@@ -78,17 +77,15 @@ class Server:
       port: TCP port; 0 for a free one.
       model: Name under which the server offers its model.
       latency: Seconds before each answer.
-      script: Which requests meet which faults.
       log: File that gets a line of JSON for each request answered in full; "" for none.
       idempotent: Whether a request whose Idempotency-Key was answered in full gets the same answer
         again, at no cost.
     """
     self._answers: dict[tuple[str, bytes], dict[str, Any]] = {}
     self._answer, self._port, self._model = answer, port, model
-    self._latency, self._script, self._log = latency, script, log
+    self._latency, self._log = latency, log
     self._idempotent = idempotent
     self.stats = Stats()
-    self.batches = batch_server.BatchService(self.line, latency)
     self.authorizations: set[str] = set()
     self._completed: collections.Counter[str] = collections.Counter()  # by hash of the body
     self._connections: set[asyncio.Task[None]] = set()
@@ -154,7 +151,7 @@ class Server:
       await stop.wait()
     finally:
       server.close()
-      self.batches.close()
+      self.close()
       for task in list(self._connections):
         task.cancel()
       await asyncio.gather(*self._connections, return_exceptions=True)
@@ -186,22 +183,20 @@ class Server:
       headers[name.lower()] = value.strip()
     length = int(headers.get("content-length", "0"))
     path = target.partition("?")[0]
-    max_body = batch_server.MAX_UPLOAD if path == "/v1/files" else MAX_BODY
-    if not 0 <= length <= max_body or "transfer-encoding" in headers:
+    if not 0 <= length <= self.max_body(path) or "transfer-encoding" in headers:
       await http.send(writer, 413, http.error("the body is too long or has no length"))
       return False
     body = await reader.readexactly(length)
     if method == "POST" and path == "/v1/chat/completions":
       self.authorizations.add(headers.get("authorization", ""))
       return await self._completion(reader, writer, body, headers.get("idempotency-key", ""))
-    if path.startswith(("/v1/files", "/v1/batches")):
-      self.authorizations.add(headers.get("authorization", ""))
-      return await self.batches.exchange(writer, method, target, headers, body)
     if method == "GET" and path == "/v1/models":
       models = [{"id": self._model, "object": "model"}]
       await http.send(writer, 200, {"object": "list", "data": models})
     elif method == "GET" and path == "/stats":
       await http.send(writer, 200, dataclasses.asdict(self.stats))
+    elif (stays := await self.other(writer, method, target, headers, body)) is not None:
+      return stays
     else:
       await http.send(writer, 404, http.error(f"nothing at {path}"))
     return headers.get("connection", "").lower() != "close"
@@ -221,19 +216,20 @@ class Server:
     try:
       if self._latency:
         await asyncio.sleep(self._latency)
-      fault = self._next_fault(number)
+      plan = self.plan(number)
       try:
         request = http.parse_completion(raw)
-      except _INVALID:
+      except INVALID:
         await http.send(writer, 400, http.error("not a chat completion request"))
         return True
-      if fault is not None and fault.kind not in faults.REPLY_FAULTS:
-        return await faults.respond(writer, fault, lambda: self._reply(request, number))
+      stays = await self.intercept(writer, plan, lambda: self._reply(request, number))
+      if stays is not None:
+        return stays
       remembers = self._idempotent and bool(idempotency_key)
       known = self._answers.get((idempotency_key, raw)) if remembers else None
       reply = known or self._reply(request, number)
-      if fault is not None and not known:
-        faults.REPLY_FAULTS[fault.kind](reply)
+      if not known:
+        self.alter(reply, plan)
       if reader.at_eof() or writer.is_closing():
         return False  # the client disconnected, so it pays nothing
       if not known:
@@ -242,36 +238,54 @@ class Server:
           self._answers[idempotency_key, raw] = reply
           if len(self._answers) > REMEMBERED:
             del self._answers[next(iter(self._answers))]
-      await http.send(writer, 200, reply, faults.headers(fault) if fault else None)
+      await http.send(writer, 200, reply, self.headers(plan))
       return True
     finally:
       stats.in_flight -= 1
 
-  def line(self, raw: bytes) -> batch_server.LineAnswer | None:
-    """(status, body) of one request of a batch. See `batch_server.BatchService`."""
-    number = self.stats.requests
-    self.stats.requests += 1
-    fault = self._next_fault(number)
-    try:
-      request = http.parse_completion(raw)
-    except _INVALID:
-      return 400, http.error("not a chat completion request")
-    if fault is not None and fault.kind.isdecimal():
-      options = dict(fault.options)
-      return int(fault.kind), http.error(options.get("say", "injected"), options.get("code"))
-    if fault is not None and fault.kind not in faults.REPLY_FAULTS:
-      return {"empty_object": (200, {}), "close": (0, {})}.get(fault.kind)
-    reply = self._reply(request, number)
-    if fault is not None:
-      faults.REPLY_FAULTS[fault.kind](reply)
-    self._count(raw, request, len(reply["choices"]))
-    return 200, reply
+  def plan(self, number: int) -> Any:
+    """What the methods below do otherwise about request `number` (from 0); None for nothing."""
+    return None
 
-  def _next_fault(self, number: int) -> faults.Fault | None:
-    fault = self._script.pick(number)
-    if fault is not None:
-      self.stats.faults += 1
-    return fault
+  async def intercept(
+    self, writer: asyncio.StreamWriter, plan: Any, reply: Callable[[], dict[str, Any]]
+  ) -> bool | None:
+    """Responds instead of the server; returns whether the connection stays open.
+
+    Args:
+      writer: The connection.
+      plan: Of the request.
+      reply: Makes the JSON object that would have been sent.
+
+    Returns:
+      None if the server is to respond.
+    """
+    return None
+
+  def alter(self, reply: dict[str, Any], plan: Any) -> None:
+    """Changes a reply in place."""
+
+  def headers(self, plan: Any) -> dict[str, str] | None:
+    """Headers of a response."""
+    return None
+
+  def max_body(self, path: str) -> int:
+    """The most bytes that a body may have."""
+    return MAX_BODY
+
+  async def other(
+    self,
+    writer: asyncio.StreamWriter,
+    method: str,
+    target: str,
+    headers: Mapping[str, str],
+    body: bytes,
+  ) -> bool | None:
+    """Responds to a request for another path; None if there is nothing. See `intercept`."""
+    return None
+
+  def close(self) -> None:
+    """Ends what a subclass has started."""
 
   def _reply(self, request: http.CompletionRequest, number: int) -> dict[str, Any]:
     texts = self._answer(request.messages, request.n, request.temperature, request.seed)

@@ -4,11 +4,12 @@ Its replies are a function of the messages and the sample number, so an interrup
 same replies as an uninterrupted one.
 """
 
+import hashlib
 import re
 from collections.abc import Sequence
 from typing import Protocol, cast
 
-from distill_jax.teacher.builtin import faults, server
+from distill_jax.teacher.builtin import server
 from distill_jax.teacher.prompts import messages as prompts
 
 MODEL = "builtin"
@@ -104,7 +105,7 @@ class BuiltinTeacher:
     if problem is None or (messages[0][1].startswith(prompts.STAGE) and not problem.choices):
       return [_UNKNOWN] * n
     name = f"{self._seed} {content}"
-    offset = 0 if temperature == 0 else int(faults.chance(f"wording {name}") * WORDINGS)
+    offset = 0 if temperature == 0 else int(chance(f"wording {name}") * WORDINGS)
     return [
       self._reply(messages, problem, offset + sample, f"{name} {sample}") for sample in samples
     ]
@@ -121,7 +122,7 @@ class BuiltinTeacher:
   ) -> str:
     """One reply; `name` decides whether it is wrong, and how."""
     (_, instructions), (_, content) = messages[0], messages[-1]
-    is_wrong = faults.chance(f"error {name}") < self._error_rate
+    is_wrong = chance(f"error {name}") < self._error_rate
     # With options, the world argues for a wrong one; without, the right text is corrupted.
     wrong_label = _wrong_label(problem, name) if is_wrong and problem.choices else ""
     answer = wrong_label or problem.gold
@@ -156,10 +157,16 @@ class BuiltinTeacher:
     return f"Mistake: {critique}\nReasoning:\n"
 
 
+def chance(text: str) -> float:
+  """A pseudo-random number in [0, 1), as a function of `text`."""
+  digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+  return int.from_bytes(digest[:7], "big") / 2**56
+
+
 def _wrong_label(problem: Problem, name: str) -> str:
   """The label of a wrong option; `name` decides which."""
   wrong = [label for label, _ in problem.choices if label != problem.gold]
-  return wrong[int(faults.chance(f"slip {name}") * len(wrong))]
+  return wrong[int(chance(f"slip {name}") * len(wrong))]
 
 
 def corrupt(rationale: str, name: str) -> str:
@@ -169,7 +176,7 @@ def corrupt(rationale: str, name: str) -> str:
   if not numbers:
     return rationale
   old = numbers[-1][0]
-  offset = 1 + int(faults.chance(f"slip {name}") * 9)
+  offset = 1 + int(chance(f"slip {name}") * 9)
   new = str(int(old) + (offset if int(old) < offset or offset % 2 else -offset))
   exact = re.compile(rf"(?<![\d.-]){re.escape(old)}(?![\d]|\.\d)")
   for index in range(len(steps) - 1, -1, -1):
@@ -182,14 +189,7 @@ def corrupt(rationale: str, name: str) -> str:
 
 
 def make_server(
-  world: World,
-  *,
-  port: int,
-  latency: float,
-  error_rate: float,
-  faults_script: str,
-  seed: int,
-  log: str,
+  world: World, *, port: int, latency: float, error_rate: float, seed: int, log: str
 ) -> server.Server:
   """A server with the built-in teacher behind it.
 
@@ -198,41 +198,24 @@ def make_server(
     port: TCP port; 0 for a free one.
     latency: Seconds before each answer.
     error_rate: Share of wrong replies.
-    faults_script: See `faults`.
-    seed: Of the errors and the faults.
+    seed: Of the errors.
     log: File that gets a line of JSON for each request answered in full; "" for none.
 
-  Raises:
-    errors.UserError: The script of faults is invalid.
   """
   return server.Server(
     BuiltinTeacher(world, error_rate=error_rate, seed=seed),
     port=port,
     model=MODEL,
     latency=latency,
-    script=faults.Script(faults_script, seed),
     log=log,
   )
 
 
 def serve(
-  world: World,
-  *,
-  port: int,
-  latency: float,
-  error_rate: float,
-  faults_script: str,
-  seed: int,
-  log: str,
+  world: World, *, port: int, latency: float, error_rate: float, seed: int, log: str
 ) -> None:
   """Serves until interrupted, after printing the base URL. See `make_server` for the arguments."""
   chat_server = make_server(
-    world,
-    port=port,
-    latency=latency,
-    error_rate=error_rate,
-    faults_script=faults_script,
-    seed=seed,
-    log=log,
+    world, port=port, latency=latency, error_rate=error_rate, seed=seed, log=log
   )
   chat_server.serve_forever(lambda url: print(url, flush=True))

@@ -12,8 +12,9 @@ from scripted import ask, echo, wanted
 from distill_jax import errors
 from distill_jax.teacher import types
 from distill_jax.teacher.batch import files
-from distill_jax.teacher.builtin import faults, server
 from distill_jax.teacher.store import cache
+from tests import teacher_faults as faults
+from tests import teacher_server as server
 
 
 @pytest.fixture

@@ -17,10 +17,11 @@ from scripted import ask
 
 from distill_jax import errors, records, settings, tasks, teacher
 from distill_jax.teacher import types
-from distill_jax.teacher.builtin import faults, server
 from distill_jax.teacher.builtin import teacher as builtin
 from distill_jax.teacher.prompts import messages as prompts
 from distill_jax.teacher.prompts import parsing
+from tests import teacher_faults as faults
+from tests import teacher_server as server
 
 OPTIONS = {
   "seed": 0, "train": 150, "validation": 2, "test": 2, "out_of_domain": 2, "steps_min": 1,
@@ -258,9 +259,7 @@ def test_a_run_opens_its_own_teacher(task, problems, tmp_path):
 
 
 def test_a_server_reached_by_its_address_gives_the_same_replies(task, problems, tmp_path):
-  made = builtin.make_server(
-    task.world, port=0, latency=0.0, error_rate=0.1, faults_script="", seed=0, log=""
-  )
+  made = builtin.make_server(task.world, port=0, latency=0.0, error_rate=0.1, seed=0, log="")
   with made.running() as url:
     outer = opened(task, tmp_path / "a", kind="openai", base_url=url)
     inner = opened(task, tmp_path / "b")
@@ -283,7 +282,7 @@ def test_a_port_in_use_is_one_line(serve):
   "script", ["500", "500@2", "500@0.6,429@0.6", "999@0.1", "maybe@0.1", "429:when=1@0.1", "500@x"]
 )
 def test_an_invalid_script_of_faults_is_rejected(script):
-  with pytest.raises(errors.UserError, match=r"teacher\.builtin\.faults"):
+  with pytest.raises(errors.UserError, match="the script of faults"):
     faults.Script(script, 0)
 
 
@@ -341,7 +340,7 @@ sys.path.insert(0, ".")
 from distill_jax import tasks
 from distill_jax.teacher.builtin import teacher
 world = tasks.get("arithmetic", **json.loads(sys.argv[1])).world
-teacher.serve(world, port=0, latency=0.0, error_rate=0.0, faults_script="", seed=0, log="")
+teacher.serve(world, port=0, latency=0.0, error_rate=0.0, seed=0, log="")
 """
 
 

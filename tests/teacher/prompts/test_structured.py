@@ -14,11 +14,13 @@ from scripted import CLIENT_OPTIONS, ask
 from distill_jax import errors, tasks
 from distill_jax.phases import demonstrate, feedback
 from distill_jax.teacher import types
-from distill_jax.teacher.builtin import faults, http, server
+from distill_jax.teacher.builtin import http
 from distill_jax.teacher.builtin import teacher as builtin
 from distill_jax.teacher.client import client, request_body
 from distill_jax.teacher.prompts import messages as prompts
 from distill_jax.teacher.prompts import schema as prompts_schema
+from tests import teacher_faults as faults
+from tests import teacher_server as server
 
 ARITHMETIC = {
   "seed": 0, "train": 40, "validation": 2, "test": 2, "out_of_domain": 2, "steps_min": 1,

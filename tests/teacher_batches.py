@@ -17,7 +17,8 @@ import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from distill_jax.teacher.builtin import faults, http
+from distill_jax.teacher.builtin import http
+from tests import teacher_faults as faults
 
 MAX_UPLOAD = 256 * 2**20  # bytes
 MAX_LINES = 50_000

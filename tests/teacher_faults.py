@@ -1,4 +1,4 @@
-"""Faults that the server injects, as a script: `429:retry_after=1@0.05,500@0.1,cut@0.02`.
+"""Faults that the test server injects, as a script: `429:retry_after=1@0.05,500@0.1,cut@0.02`.
 
 Each entry is KIND[:OPTION=VALUE]...@PROBABILITY. Kinds are the statuses from 400 to 599, and
 
@@ -24,14 +24,13 @@ request_id.
 import asyncio
 import dataclasses
 import email.utils
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from distill_jax import errors
-from distill_jax.teacher.builtin import http
+from distill_jax.teacher.builtin import http, teacher
 from distill_jax.teacher.client import verdicts
 
 KINDS = (
@@ -83,7 +82,7 @@ class Script:
 
   def pick(self, number: int) -> Fault | None:
     """The fault of request `number` (from 0); None for none."""
-    drawn = chance(f"fault {self._seed} {number}")
+    drawn = teacher.chance(f"fault {self._seed} {number}")
     for fault, share in self._shares:
       drawn -= share
       if drawn < 0:
@@ -118,12 +117,6 @@ def parse(text: str) -> Fault:
   return Fault(kind, options)
 
 
-def chance(text: str) -> float:
-  """A pseudo-random number in [0, 1), as a function of `text`."""
-  digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-  return int.from_bytes(digest[:7], "big") / 2**56
-
-
 def _parse_entry(entry: str) -> tuple[Fault, float]:
   fault, at, share = entry.rpartition("@")
   if not at or not share.replace(".", "", 1).isdecimal() or float(share) > 1:
@@ -132,8 +125,7 @@ def _parse_entry(entry: str) -> tuple[Fault, float]:
 
 
 def _invalid(value: str, allowed: str) -> errors.UserError:
-  example = "--config.teacher.builtin.faults=429:retry_after=1@0.05,500@0.1"
-  return errors.config("teacher.builtin.faults", value, allowed, example)
+  return errors.usage(f"the script of faults is {value!r}, but must be {allowed}")
 
 
 def _set_choices(reply: dict[str, Any], *, finish: str = "stop", **message: Any) -> None:
