@@ -26,6 +26,7 @@ from distill_jax.runtime import (
   devices,
   example,
   lengths,
+  memory,
   overview,
   results,
   resume,
@@ -125,6 +126,7 @@ def check_run(ctx: RunContext) -> None:
   for line in lengths.settle(ctx):
     ctx.console.line(line)
   _check_devices(ctx, ctx.base)
+  _check_memory(ctx)
 
 
 def _check_devices(ctx: RunContext, base: base_model.BaseModel) -> None:
@@ -132,6 +134,14 @@ def _check_devices(ctx: RunContext, base: base_model.BaseModel) -> None:
   devices.check(ctx.settings, base)
   for note in devices.notes(ctx.settings, base):
     ctx.console.line(note)
+
+
+def _check_memory(ctx: RunContext) -> None:
+  """Describes what a pretrained student needs in any case. Raises UserError if it cannot fit."""
+  s, student = ctx.settings, ctx.student
+  columns = max(s.rollout.buckets) + max(s.exam.max_new_tokens, s.evaluate.max_new_tokens)
+  shards = student.mesh.shape["fsdp"] * student.mesh.shape["tensor"]
+  ctx.console.line(memory.check_start(student.trainable, student.rows, columns, shards))
 
 
 def evaluate(settings: Settings, *, workdir: str, round: int, split: str) -> dict[str, Any]:

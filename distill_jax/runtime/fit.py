@@ -17,7 +17,7 @@ from distill_jax.data.batches import Corpus
 from distill_jax.learning import objectives, optim, step
 from distill_jax.machine import checkpoint
 from distill_jax.run_dir.phase_dir import PhaseDir
-from distill_jax.runtime import stop_request
+from distill_jax.runtime import memory, stop_request
 from distill_jax.runtime.context import RunContext
 from distill_jax.runtime.student import Params
 from distill_jax.runtime.weights import digest
@@ -49,6 +49,7 @@ class TrainStep(NamedTuple):
   shardings: step.TrainState  # NamedShardings of the train state
   update: Callable  # (state, batch, frozen) -> (state, metrics)
   called: set[tuple]  # shapes of the batches that it has been compiled for
+  compiled: dict[tuple, Callable]  # the same, by these shapes
 
 
 class Fitted(NamedTuple):
@@ -138,10 +139,12 @@ def run_steps(
   saved_at = time.monotonic()
   with stop_request.watch() as stop, jax.set_mesh(student.mesh):
     bar.update(int(state.step))
+    check_memory(ctx, corpus, train_step, state)
     for n in range(int(state.step), steps):
       arrays = corpus.batch(n)
-      with announce_first_call(ctx.console, train_step, arrays):
-        state, metrics = train_step.update(state, put_batch(arrays, student.mesh), student.frozen)
+      batch = put_batch(arrays, student.mesh)
+      update = compile_step(ctx, train_step, arrays, (state, batch, student.frozen))
+      state, metrics = update(state, batch, student.frozen)
       if window:  # at most one step is computed while the next is prepared
         jax.block_until_ready(window[-1])
         bar.update(n, **facts_of(log))
@@ -165,6 +168,39 @@ def run_steps(
   return state
 
 
+def check_memory(
+  ctx: RunContext, corpus: Corpus, train_step: TrainStep, state: step.TrainState
+) -> None:
+  """Compiles the step for the longest rows and checks that it fits into the memory.
+
+  Raises:
+    UserError: It does not.
+  """
+  student = ctx.student
+  order = corpus.batch_order.epoch(0)
+  arrays = corpus.batch(max(range(len(order)), key=lambda n: order[n][0]))
+  operands = (state, put_batch(arrays, student.mesh), student.frozen)
+  compiled = compile_step(ctx, train_step, arrays, operands)
+  line = memory.check_step(compiled, memory.size(operands))
+  if memory.of_step(compiled) > memory.GB:
+    ctx.console.line(line)
+
+
+def compile_step(
+  ctx: RunContext, train_step: TrainStep, arrays: dict[str, np.ndarray], operands: tuple
+) -> Callable:
+  """Returns the step compiled for a batch of these shapes; the first time, this is announced."""
+  shapes = _shapes(arrays)
+  if shapes not in train_step.compiled:
+    with announce_first_call(ctx.console, train_step, arrays):
+      train_step.compiled[shapes] = train_step.update.lower(*operands).compile()
+  return train_step.compiled[shapes]
+
+
+def _shapes(arrays: dict[str, np.ndarray]) -> tuple:
+  return tuple((name, array.shape) for name, array in arrays.items())
+
+
 def facts_of(log: Sequence[records.Metrics]) -> dict[str, float]:
   """Returns what the progress bar shows beside the steps."""
   return {"loss": log[-1].loss} if log else {}
@@ -174,7 +210,7 @@ def announce_first_call(
   console: Console, train_step: TrainStep, arrays: dict[str, np.ndarray]
 ) -> contextlib.AbstractContextManager[None]:
   """Announces and times the compilation of a train step for a batch with new shapes."""
-  shapes = tuple((name, array.shape) for name, array in arrays.items())
+  shapes = _shapes(arrays)
   if shapes in train_step.called:
     return contextlib.nullcontext()
   train_step.called.add(shapes)
@@ -232,7 +268,7 @@ def build_train_step(
     loss, optimizer, grad_accum_steps=train.grad_accum_steps, merge=parameters.merge
   )
   train_step = step.jit_train_step(update, mesh, shardings, frozen)
-  return TrainStep(optimizer, shardings, train_step, set())
+  return TrainStep(optimizer, shardings, train_step, set(), {})
 
 
 def logits_chunk(most: int, vocab: int, rows: int) -> int:

@@ -90,6 +90,13 @@ class Student:
     self._settings, self._announce = settings, announce
 
   @property
+  def rows(self) -> int:
+    """The rows that are decoded at a time."""
+    on_cpu = self.mesh.devices.flat[0].platform == "cpu"
+    batch = self._settings.rollout.batch
+    return min(batch, CPU_ROWS) if on_cpu else batch
+
+  @property
   def abstract_params(self) -> Params:
     """The trained weights as shapes with shardings, for restoring a checkpoint."""
     return _with_shardings(self.trainable.shapes, self.shardings)
@@ -325,11 +332,8 @@ class Student:
 
   def _sizes(self, samples: int) -> rollout.Sizes:
     """Returns the sizes of the decode programs."""
-    settings, mesh = self._settings.rollout, self.mesh
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
-    rows = min(settings.batch, CPU_ROWS) if on_cpu else settings.batch
-    parts = mesh.shape["data"] * mesh.shape["fsdp"]
-    return rollout.sizes(rows, settings.refill, samples, parts)
+    parts = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+    return rollout.sizes(self.rows, self._settings.rollout.refill, samples, parts)
 
   def _has_stopped(self, tokens: Sequence[int] | np.ndarray, *, stop: Sequence[str]) -> bool:
     """Returns whether a row contains a stop text; looks at its last tokens first."""

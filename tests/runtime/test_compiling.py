@@ -55,7 +55,7 @@ def test_decode_programs_are_announced_when_they_are_compiled(tmp_path):
 
 def test_a_train_step_is_announced_for_rows_of_a_new_length():
   screen = io.StringIO()
-  train_step = fit.TrainStep(*[None] * 3, set())
+  train_step = fit.TrainStep(*[None] * 3, set(), {})
   for length in (64, 96, 64):
     arrays = {"tokens": np.zeros((4, length)), "labels": np.zeros((4, 8))}
     with fit.announce_first_call(Console(file=screen), train_step, arrays):

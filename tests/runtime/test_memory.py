@@ -1,0 +1,60 @@
+"""What cannot fit is rejected with what to change; what fits is described."""
+
+import types
+
+import pytest
+
+from distill_jax import errors
+from distill_jax.runtime import memory
+from distill_jax.students import trainable
+from tests.students import oracle
+
+FULL, LORA = trainable.Trainable(oracle.TINY), trainable.Trainable(oracle.TINY, 2, 1.0, ("q", "v"))
+
+
+def compiled(arguments: int, temporary: int, alias: int):
+  """Returns a stand-in for a compiled step; its output takes as much as its alias."""
+  analysis = types.SimpleNamespace(
+    argument_size_in_bytes=arguments,
+    temp_size_in_bytes=temporary,
+    output_size_in_bytes=alias,
+    alias_size_in_bytes=alias,
+  )
+  return types.SimpleNamespace(memory_analysis=lambda: analysis)
+
+
+def test_this_machine_has_memory_and_this_process_uses_some():
+  assert 0 < memory.process() < memory.capacity()
+
+
+def test_training_holds_weights_gradients_and_two_moments_or_little_with_adapters():
+  weights = memory.size(FULL.shapes)
+  assert memory.of_training(FULL) == 4 * weights
+  assert weights < memory.of_training(LORA) == weights + 4 * memory.size(LORA.shapes)
+
+
+def test_more_rows_and_columns_take_more_memory_to_decode():
+  few, many = memory.of_decoding(FULL, 4, 32), memory.of_decoding(FULL, 8, 64)
+  c = oracle.TINY
+  assert many - few == 2 * c.layers * (8 * 64 - 4 * 32) * c.kv_heads * c.head_width * 4
+
+
+@pytest.mark.parametrize(
+  ("rows", "room", "remedy"), [(1, 4000, "lora.rank"), (10**6, 10**8, "rollout.batch")]
+)
+def test_what_cannot_fit_at_all_is_rejected_at_the_start(monkeypatch, rows, room, remedy):
+  monkeypatch.setattr(memory, "capacity", lambda: room)
+  with pytest.raises(errors.UserError, match=remedy):
+    memory.check_start(FULL, rows, 64, 1)
+  monkeypatch.setattr(memory, "capacity", lambda: 10**15)
+  assert memory.check_start(FULL, rows, 64, 1).startswith("memory: at least ")
+
+
+def test_a_step_that_cannot_fit_is_rejected_before_it_runs(monkeypatch):
+  monkeypatch.setattr(memory, "capacity", lambda: 7 * 10**9)
+  monkeypatch.setattr(memory, "process", lambda: 3 * 10**9)
+  # The process holds the arguments and 1 GB of its own.
+  line = memory.check_step(compiled(2 * 10**9, 3 * 10**9, 2 * 10**9), 2 * 10**9)
+  assert line == "memory of a train step: about 6 of 7 GB"
+  with pytest.raises(errors.UserError, match=r"8\.0 GB, but .* 7\.0 GB: .*train\.remat"):
+    memory.check_step(compiled(2 * 10**9, 5 * 10**9, 2 * 10**9), 2 * 10**9)
