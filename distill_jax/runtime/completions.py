@@ -1,5 +1,6 @@
 """What a student has written after a prompt, and who follows how it is written."""
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -75,3 +76,8 @@ def text_before(text: str, stop: Sequence[str]) -> str | None:
     return None
   positions = [position for s in stop if (position := text.find(s, start)) >= 0]
   return text[: min(positions)] if positions else None
+
+
+def key_data(seed: int, name: str) -> np.ndarray:
+  """Returns the data of a random key, two uint32 words, as a hash of seed and name."""
+  return np.frombuffer(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], np.uint32)

@@ -8,7 +8,6 @@ devices change a completion.
 import bisect
 import contextlib
 import functools
-import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
@@ -29,6 +28,7 @@ from distill_jax.runtime.completions import (
   Written,
   fit_prompt,
   group_prompts,
+  key_data,
   text_before,
 )
 from distill_jax.settings import Settings
@@ -243,7 +243,7 @@ class Student:
         merged,
         [tokens for tokens, _ in members],
         [
-          np.stack([_key_data(settings.seed, requests[n][1]) for n in indices])
+          np.stack([key_data(settings.seed, requests[n][1]) for n in indices])
           for _, indices in members
         ],
         sampling.sampling(temperature, top_p, top_k),
@@ -283,7 +283,7 @@ class Student:
       self._sample(
         merged,
         [prompts[index][0] for index in members],
-        [_key_data(settings.seed, prompts[index][1])[None] for index in members],
+        [key_data(settings.seed, prompts[index][1])[None] for index in members],
         sampling.sampling(temperature, top_p, 0),
         samples=1,
         bucket=bucket,
@@ -396,8 +396,3 @@ def build_mesh(settings: Settings) -> jax.sharding.Mesh:
     raise errors.config(
       "mesh", (mesh.data, mesh.fsdp, mesh.tensor), f"a mesh over the available devices: {error}"
     ) from None
-
-
-def _key_data(seed: int, name: str) -> np.ndarray:
-  """Returns the data of a random key, two uint32 words, as a hash of seed and name."""
-  return np.frombuffer(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], np.uint32)
