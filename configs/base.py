@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
   c = ConfigDict()
   c.recipe = "base"  # Name in reports.
+  c.track = ()  # Experiment trackers that also receive the metrics: tensorboard | wandb | trackio.
   c.seed = 0  # Seed of the initial weights, the row order and sampling.
   # How a rationale is laid out and how the student is prompted. Choices: cot answer_only instruct
   # staged socratic.

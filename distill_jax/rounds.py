@@ -30,6 +30,7 @@ def run(ctx: RunContext) -> dict:
     rows.append(run_round(ctx, round_index))
     ctx.console.round_row(rows[-1])
     ctx.console.rounds_plot(rows)
+    ctx.tracking.round(rows[-1])
     if reason := stop_reason(ctx.settings.stop, rows):
       ctx.console.line(f"Stopping after round {round_index}: {reason}")
       break

@@ -286,6 +286,12 @@ class Settings:
   """All settings of a run."""
 
   recipe: str = key("base", "Name in reports.", mutable=True)
+  track: tuple[str, ...] = key(
+    (),
+    "Experiment trackers that also receive the metrics: tensorboard | wandb | trackio.",
+    choices=("tensorboard", "wandb", "trackio"),
+    mutable=True,
+  )
   seed: int = key(0, "Seed of the initial weights, the row order and sampling.", ge=0)
   format: str = key(
     "cot",

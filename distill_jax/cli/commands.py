@@ -30,6 +30,7 @@ from distill_jax.runtime import (
   overview,
   results,
   resume,
+  tracking,
 )
 from distill_jax.runtime import export as student_export
 from distill_jax.runtime.context import RunContext
@@ -106,6 +107,7 @@ def check_run(ctx: RunContext) -> None:
   """
   settings = ctx.settings
   teacher.check_cache(settings.teacher, ctx.workdir)
+  tracking.check(settings.track)
   if settings.format == "socratic" and settings.socratic.questions == "gold":
     scored = [*ctx.task.problems("validation"), *itertools.chain(*ctx.final_problems().values())]
     if lacking := [problem.id for problem in scored if not problem.decomposition]:

@@ -29,6 +29,8 @@ them when its command is run again.
 | `references.sqlite` | reference log-probabilities of preference pairs |
 | `tokenizer/` | the student's tokenizer |
 | `base/` | config and digest of the pretrained model that the student starts from, if any |
+| `report.html` | the run as one page (`distill-jax report`); written at the end |
+| `tracking.json`, `tensorboard/` | with `track`: what trackers have been sent; event files |
 | `seconds.json` | run time in seconds, over all restarts |
 | `round_00/`, `round_01/`, ... | the phases of each round, numbered in their order |
 | `final/` | the scores of the best round on the test questions: a directory per split |

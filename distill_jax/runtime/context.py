@@ -22,6 +22,7 @@ from distill_jax.run_dir.run_dir import RunDir
 from distill_jax.runtime import base_model
 from distill_jax.runtime.student import Params, Student
 from distill_jax.runtime.student_teacher import StudentTeacher
+from distill_jax.runtime.tracking import Tracking
 from distill_jax.runtime.weights import digest
 from distill_jax.settings import Cross, Settings, Task, Teacher
 from distill_jax.tasks import own
@@ -84,6 +85,8 @@ class RunContext:
   ) -> None:
     if "teacher" in self.__dict__:
       self.teacher.close()
+    if "tracking" in self.__dict__:
+      self.tracking.close()
 
   def _check_task(self) -> None:
     if self.settings.format == "staged" and {self.task.kind, self._later_task.kind} != {"choice"}:
@@ -115,6 +118,11 @@ class RunContext:
     opened = teacher.open(self)
     teacher.record_cache(self.settings.teacher, self.workdir)
     return opened
+
+  @functools.cached_property
+  def tracking(self) -> Tracking:
+    """The experiment trackers of the run; opened on first use."""
+    return Tracking(self.settings.track, self.run_dir, self.console)
 
   def student_teacher(self, settings: Teacher, name: str) -> StudentTeacher:
     """Returns the student that acts as the teacher `name`.

@@ -157,6 +157,7 @@ def run_steps(
       window = []
       raise_if_diverged(log[-1], out)
       out.append(METRICS, log[-1:])
+      ctx.tracking.metrics(f"{out.path.parent.name}/{out.path.name}", log[-1])
       bar.update(n + 1, **facts_of(log))
       minutes = (time.monotonic() - saved_at) / 60
       due = 0 < train.checkpoint_minutes <= minutes
