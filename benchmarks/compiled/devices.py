@@ -88,16 +88,16 @@ def describe(topology: str) -> Sequence[Any]:
       raise Missing(f"libtpu is not installed: pip install 'jax[tpu]=={jax.__version__}'")
     for key, value in TPU_ENVIRONMENT.items():
       os.environ.setdefault(key, value)
-    return _devices("tpu", topology)
+    return _devices(topology, platform="tpu", topology_name=topology)
   if not importlib.util.find_spec("jax_cuda13_plugin"):
     raise Missing(f"the CUDA plugin is not installed: pip install 'jax[cuda13]=={jax.__version__}'")
   _answer_for_the_gpu()
-  return _devices("cuda", sizes, target_config=H100)
+  return _devices(topology, platform="cuda", topology=sizes, target_config=H100)
 
 
-def _devices(platform: str, name: str, **options: Any) -> Sequence[Any]:
+def _devices(name: str, **options: Any) -> Sequence[Any]:
   try:
-    return topologies.get_topology_desc(platform=platform, topology_name=name, **options).devices
+    return topologies.get_topology_desc(**options).devices
   except Exception as error:  # each compiler has its own
     raise ValueError(f"topology {name}: {str(error).splitlines()[0]}") from error
 

@@ -251,14 +251,18 @@ def build_train_step(
   )
   config: Any = parameters.config
   model = students.of(config)
+  rows = math.ceil(train.batch / train.grad_accum_steps / mesh.size)  # logits are split over all
   loss = objective.build(
     functools.partial(
-      model.hidden, config, detach=objective.detach, remat=train.remat, path=attention
+      model.hidden,
+      config,
+      detach=objective.detach,
+      remat=train.remat,
+      path=attention,
+      packed=train.packing,
     ),
     functools.partial(
-      students.token_logprobs,
-      config,
-      chunk=logits_chunk(train.logits_chunk, config.vocab, train.batch // train.grad_accum_steps),
+      students.token_logprobs, config, chunk=logits_chunk(train.logits_chunk, config.vocab, rows)
     ),
   )
   shardings = step.state_shardings(mesh, parameters.axes, parameters.shapes, optimizer)

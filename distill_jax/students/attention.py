@@ -162,6 +162,7 @@ def over_rows(
   softcap: float,
   path: str,
   detach: bool = False,
+  packed: bool = True,
 ) -> jax.Array:
   """Self-attention of whole rows, by `path`: auto | plain | cudnn | splash.
 
@@ -178,6 +179,7 @@ def over_rows(
     softcap: See `attend`.
     path: The path.
     detach: Whether tokens of rows.detached see their root without gradient.
+    packed: Whether a row may hold several examples.
 
   Returns:
     [B, L, H, K].
@@ -194,6 +196,8 @@ def over_rows(
   if reason := why_not.get(path):
     raise ValueError(f"attention path {path}: {reason}")
   if path == "cudnn":
+    if rows.roots is None and not packed:
+      return _cudnn_causal(q_BLHK, k_BGLK, v_BGLK, window, scale)
     return _cudnn(q_BLHK, k_BGLK, v_BGLK, rows, mask_BLL, scale, detach)
   if path == "splash":
     if window >= q_BLHK.shape[1]:
@@ -222,6 +226,24 @@ def _is_detached(rows: Rows) -> jax.Array:
   if rows.detached is None:
     raise ValueError("detach needs rows.detached")
   return rows.detached > 0
+
+
+def _cudnn_causal(
+  q_BLHK: jax.Array, k_BGLK: jax.Array, v_BGLK: jax.Array, window: int, scale: float
+) -> jax.Array:
+  """Fused attention of rows of one example each, padded on the right: no mask is needed.
+
+  A mask would be a bias for every pair of tokens, with a gradient that nobody reads.
+  """
+  return jax.nn.dot_product_attention(
+    q_BLHK,
+    k_BGLK.swapaxes(1, 2),
+    v_BGLK.swapaxes(1, 2),
+    scale=scale,
+    is_causal=True,
+    local_window_size=(window - 1, 0) if window else None,
+    implementation="cudnn",
+  )
 
 
 def _cudnn(

@@ -127,6 +127,7 @@ def hidden(
   detach: bool = False,
   remat: str = "none",
   path: str = "plain",
+  packed: bool = True,
 ) -> jax.Array:
   """Returns the last layer's states after the final norm, [B, L, D].
 
@@ -137,6 +138,7 @@ def hidden(
     detach: Whether to honor rows.detached.
     remat: What the backward pass recomputes: none | dots | full.
     path: The attention path; see attention.py.
+    packed: Whether a row may hold several examples.
   """
   block, _, _ = _describe(config)
   kinds = tuple(dict.fromkeys(config.layer_kinds))
@@ -152,6 +154,7 @@ def hidden(
       softcap=config.attention_softcap,
       path=path,
       detach=detach,
+      packed=packed,
     )
 
     def layer(x_BLD: jax.Array, weights: Any) -> jax.Array:
@@ -220,6 +223,7 @@ def prefill(
       scale=config.scale,
       softcap=config.attention_softcap,
       path="auto",
+      packed=False,
     )
     x_BLD = module.block_output(x_BLD, out)
     keys.append(k)

@@ -153,6 +153,7 @@ def hidden(
   detach: bool = False,
   remat: str = "none",
   path: str = "plain",
+  packed: bool = True,
 ) -> jax.Array:
   """Returns the decoder's last states as the head reads them, [B, L, D].
 
@@ -163,6 +164,7 @@ def hidden(
     detach: Whether tokens of rows.detached see source and root without gradient.
     remat: What the backward pass recomputes: none | dots | full.
     path: The attention path: auto or plain, the others have no relative bias.
+    packed: Whether a row may hold several examples; to this path it is all the same.
 
   Raises:
     ValueError: `path` is another one.

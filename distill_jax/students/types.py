@@ -57,6 +57,7 @@ class Model(Protocol):
     detach: bool = False,
     remat: str = "none",
     path: str = "plain",
+    packed: bool = True,
   ) -> jax.Array:
     """Returns the states that the head reads, [B, L, D]."""
     ...
