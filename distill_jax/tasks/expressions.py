@@ -33,7 +33,7 @@ _JOINS = (
 )
 # A unit: words of letters that join nothing, each at most 15 characters long.
 _UNIT = (
-  rf"(?! *(?:\w{{1,15}} ){{0,4}}{_JOINS}\b)"
+  rf"(?! {{0,3}}(?:\w{{1,15}} ){{0,4}}{_JOINS}\b)"
   r"(?:[A-Za-z]{2,15}\.?(?:[ /-](?:per )?[A-Za-z]{1,15}\.?){0,4}|[A-Za-z]{1,3}/[A-Za-z]{1,3})"
 )
 _STEPS = tuple(
@@ -46,17 +46,17 @@ _STEPS = tuple(
     (r"(?<!\\)\\[,;: ]|\\q?quad(?![A-Za-z])|~", " "),
     # Drop degree (^\circ) and dollar signs, and the percent sign of a number from 1 on.
     (r"\^ ?\{? ?(?:\\circ|°) ?\}?|°|\\\$", ""),
-    (r" *(?:\\?%|\bpercent\b)", "%"),
+    (r" {0,3}(?:\\?%|\bpercent\b)", "%"),
     (r"(?<![0-9.,/}a-z])([1-9][0-9]{0,2}(?:,[0-9]{3})*+|[1-9][0-9]*+)(\.[0-9]++)?+%", r"\1\2"),
     # \text{ AM} and \text{a.m.} become AM, \text{p.m.} becomes PM.
-    (rf"(?:{_TEXT}\{{)? *(?<![\\A-Za-z])[Aa]\.?[Mm]\b\.?(?: *\}})?", "AM"),
-    (rf"(?:{_TEXT}\{{)? *(?<![\\A-Za-z])[Pp]\.?[Mm]\b\.?(?: *\}})?", "PM"),
+    (rf"(?:{_TEXT}\{{)? {{0,3}}(?<![\\A-Za-z])[Aa]\.?[Mm]\b\.?(?: *\}})?", "AM"),
+    (rf"(?:{_TEXT}\{{)? {{0,3}}(?<![\\A-Za-z])[Pp]\.?[Mm]\b\.?(?: *\}})?", "PM"),
     # A million is six zeros.
-    (rf"(?<=[0-9]) *(?:{_TEXT}\{{)? *\b(million|billion|thousand)\b *\}}?", r" \1"),
+    (rf"(?<=[0-9]) {{0,3}}(?:{_TEXT}\{{)? {{0,3}}\b(million|billion|thousand)\b *\}}?", r" \1"),
     # Drop a unit after a number or a term: 5\text{ cm}^2, 12\,\text{cm}.
-    (rf"(?<=[0-9}}a-z)])\s*{_TEXT}\{{ *{_UNIT} *\}}(?:\^ ?\{{?[0-9]\}}?)?", ""),
+    (rf"(?<=[0-9}}a-z)])\s{{0,9}}{_TEXT}\{{ *{_UNIT} *\}}(?:\^ ?\{{?[0-9]\}}?)?", ""),
     # Drop a unit at the end, in plain words: 12 cm^2, 5 minutes, 12\mathrm{ cm}.
-    (rf"(?<=[0-9}}])\s+{_UNIT}(?:\^ ?\{{?[0-9]\}}?)?\s*\.?\s*$", ""),
+    (rf"(?<=[0-9}}])\s{{1,9}}{_UNIT}(?:\^ ?\{{?[0-9]\}}?)?\s{{0,3}}\.?\s{{0,3}}$", ""),
     # Other text keeps its words apart from digits: 28\text{ or }5 becomes 28 or 5.
     (_TEXT + r"\{([^{}]*)\}", r"\1"),
     # \dfrac and \tfrac become \frac.
