@@ -18,6 +18,7 @@ NETWORK = re.compile(
   r"nfs\d*|cifs|smb\d*|smbfs|ncpfs|afs|coda|9p|virtiofs|vboxsf|vmhgfs|prl_fs|davfs|lustre|gpfs|"
   r"beegfs|ceph|glusterfs|ocfs2|gfs2|orangefs|pvfs2|panfs|wekafs|fuse|fuse\..*"
 )
+LFS = b"version https://git-lfs"  # begins a pointer to a large file
 MOUNTS = "/proc/self/mountinfo"
 
 _KINDS = (
@@ -67,6 +68,12 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
   """
   check_regular(path)
   return pathlib.Path(path).read_text(encoding=encoding)
+
+
+def is_lfs_pointer(path: Path) -> bool:
+  """Whether a regular file is what Git leaves in the place of a large file that is not fetched."""
+  with open_regular(path) as file:
+    return file.read(len(LFS)) == LFS
 
 
 def make_private_dirs(path: Path) -> None:

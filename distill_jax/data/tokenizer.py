@@ -93,7 +93,7 @@ def copy(
     errors.UserError: There is no tokenizer, it cannot be used, or a text can have ids of
       `max_vocab` or more, which the model does not have.
   """
-  files = [source / name for name in names if (source / name).is_file()]
+  files = [source / name for name in names if os.path.lexists(source / name)]
   found = [file.name for file in files if file.name in VOCABULARIES]
   if not found:
     raise errors.data(f"{source} holds no tokenizer; put tokenizer.json and its settings there")
@@ -102,6 +102,8 @@ def copy(
   part.mkdir()
   for file in files:
     try:
+      if disk.is_lfs_pointer(file):
+        raise errors.data(f"{file} is a Git LFS pointer; run `git lfs pull` there")
       shutil.copyfile(file, part / file.name)
     except OSError as error:
       raise errors.data(f"{file} cannot be copied to {part} ({error.strerror or error})") from None

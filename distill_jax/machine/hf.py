@@ -128,7 +128,7 @@ def describe(directory: Path) -> tuple[dict[str, Any], dict[str, Any], list[path
   """
   path = pathlib.Path(directory)
   fields = _read_json(path / CONFIG)
-  generation = _read_json(path / GENERATION) if (path / GENERATION).exists() else {}
+  generation = _read_json(path / GENERATION) if os.path.lexists(path / GENERATION) else {}
   return fields, generation, _weight_files(path)
 
 

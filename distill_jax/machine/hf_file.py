@@ -53,7 +53,8 @@ class Entry(NamedTuple):
 def entries(file: pathlib.Path) -> dict[str, Entry]:
   """Returns the tensors in a file, by name. Raises UserError if it is missing or damaged."""
   try:
-    disk.check_regular(file)
+    if disk.is_lfs_pointer(file):
+      raise errors.data(f"{file} is a Git LFS pointer, not the weights; run `git lfs pull` there")
     with safetensors.safe_open(file, framework="np"):  # validates types, shapes and offsets
       pass
     with open(file, "rb") as opened:

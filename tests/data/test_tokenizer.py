@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import os
 import shutil
 
 import hypothesis
@@ -208,6 +209,21 @@ def test_a_date_in_a_template_is_that_of_the_copy(directory, tmp_path):
   (source / "chat_template.jinja").unlink(missing_ok=True)
   stated = copy(source, tmp_path / "copy", 400).chat_template
   assert stated == datetime.date.today().strftime("{{ '%Y' }}|{{ '%d %b' }}")
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "chat_template.jinja"])
+def test_a_file_that_cannot_be_read_is_named_and_not_left_out(directory, name, tmp_path):
+  for kind, said in (("loop", "symbolic links"), ("fifo", "FIFO"), ("pointer", "git lfs pull")):
+    source = shutil.copytree(directory, tmp_path / kind)
+    (source / name).unlink(missing_ok=True)
+    if kind == "loop":
+      (source / name).symlink_to(name)
+    elif kind == "fifo":
+      os.mkfifo(source / name)
+    else:
+      (source / name).write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(errors.UserError, match=rf"^[^\n]*{name}[^\n]*{said}[^\n]*$"):
+      copy(source, tmp_path / "copy", 400)
 
 
 def test_a_sentencepiece_file_alone_is_named(tmp_path):
