@@ -109,8 +109,8 @@ class Checkpoints:
       if saved.get(name) != expected.get(name):
         raise errors.data(
           f"{path} holds a different model than the config describes ({name}: "
-          f"{saved.get(name)} there, {expected.get(name)} expected); use the config it was trained "
-          "with, or another --workdir"
+          f"{saved.get(name)} in {path / MANIFEST}, {expected.get(name)} expected); use the config "
+          "it was trained with, or another --workdir"
         )
     shapes = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
@@ -228,11 +228,11 @@ def _damage(step_dir: pathlib.Path) -> str | None:
   for name, (size, digest) in expected.items():
     file = step_dir / name
     if not file.is_file():
-      return f"{file} is missing"
+      return f"{file} is missing, which {step_dir / MANIFEST} lists"
     if file.stat().st_size != size:
-      return f"{file} has {file.stat().st_size} bytes instead of {size}"
+      return f"{file} has {file.stat().st_size} bytes instead of {size} as in {step_dir / MANIFEST}"
     if _sha256(file) != digest:
-      return f"{file} has changed since it was written"
+      return f"{file} has changed since {step_dir / MANIFEST} was written"
   return None
 
 
