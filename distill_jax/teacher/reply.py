@@ -10,6 +10,7 @@ marks in the text    see `distill_jax.thinking`
 Messages are untrusted: every part is checked.
 """
 
+import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -52,7 +53,8 @@ def read_message(message: dict[str, Any]) -> Raw | None:
   if isinstance(content, str):
     texts.append(content)
   elif content is not None:
-    for kind, text in _parts(content):
+    for kind, parts in itertools.groupby(_parts(content), key=lambda part: part[0]):
+      text = "".join(text for _, text in parts)  # a stream cuts a thought into many parts
       {"thinking": thoughts, "refusal": refusals}.get(kind, texts).append(text)
   fields = [text for name in FIELDS for _, text in _parts(message.get(name))]
   if not fields:

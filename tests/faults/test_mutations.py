@@ -42,6 +42,46 @@ MUTATIONS = {
   "a pretrained student is cut at a blank line": (
     "formats/__init__.py", 'if init == "scratch" else None', "", "tests/formats/test_cot.py",
   ),
+  "a lone closing mark ends no thinking": (
+    "thinking.py", "thoughts += [*answer, part]", "answer.append(part)",
+    "tests/teacher/test_reply.py",
+  ),
+  "thinking in a field is dropped": (
+    "teacher/reply.py", "thought = thinking.join([*fields, *thoughts])",
+    "thought = thinking.join(thoughts)", "tests/teacher/test_reply.py",
+  ),
+  "a reply that is all thinking counts as a reply": (
+    "teacher/client/verdicts.py", "elif not reply.separate(raw.text).text.strip():",
+    "elif not raw.text.strip():", "tests/teacher/test_reply.py",
+  ),
+  "thinking is trained on although it is dropped": (
+    "formats/__init__.py", 'if settings.teacher.thinking == "keep" and', "if",
+    "tests/formats/test_thinking.py",
+  ),
+  "the first object of a structured reply counts": (
+    "teacher/prompts/schema.py", "return found[-1] if found", "return found[0] if found",
+    "tests/teacher/prompts/test_structured.py",
+  ),
+  "a run of unknown price starts": (
+    "config/rules_teacher.py", "if presets.unpriced(teacher):", "if False:",
+    "tests/teacher/test_presets.py",
+  ),
+  "a preset replaces what is set": (
+    "teacher/presets.py", "if teacher.max_tokens_field == AUTO:", "if True:",
+    "tests/teacher/test_presets.py",
+  ),
+  "the teachers of a pool are asked one after another": (
+    "teacher/pool.py", "      thread.start()\n", "      thread.start()\n      thread.join()\n",
+    "tests/teacher/test_pool.py",
+  ),
+  "a secret header is not redacted": (
+    "teacher/client/headers.py", "secrets.append(value)", "pass",
+    "tests/teacher/client/test_headers.py",
+  ),
+  "a check of an unreadable reply ends with 0": (
+    "cli/teacher_check.py", "return 0 if all(readable) else errors.TEACHER", "return 0",
+    "tests/cli/test_teacher_check.py",
+  ),
   "a denied answer is read": (
     "tasks/statements.py", 'or _NEGATED.match(tail)', "", "tests/tasks/test_reading.py",
   ),

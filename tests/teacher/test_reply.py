@@ -59,6 +59,13 @@ MESSAGES = {name: {"content": text} for name, text in MARKED.items()} | {
       {"type": "text", "text": TEXT},
     ]
   },
+  "mistral, streamed": {
+    "content": [
+      *({"type": "thinking", "thinking": [{"type": "text", "text": c}]} for c in DRAFT),
+      {"type": "text", "text": TEXT[:5]},
+      {"type": "text", "text": TEXT[5:]},
+    ]
+  },
   "anthropic": {
     "content": [
       {"type": "thinking", "thinking": DRAFT, "signature": "x"},
