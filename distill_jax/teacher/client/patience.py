@@ -16,20 +16,26 @@ class Wait:
   """The wait of one request.
 
   Attributes:
-    deadline: When the request times out; within `Patience.wait`.
-    turns: How many responses to other requests still restart it.
-    ends_at: When the request times out at the latest, while signs of life keep coming.
+    turns: How many responses to other requests restart it.
+    first: The number of responses that had come when it began.
+    timer: Ends it, or finds that it was restarted.
+    ends_at: When it ends at the latest, while signs of life keep coming.
     begun: Whether a body has begun.
   """
 
-  def __init__(self, deadline: asyncio.Timeout, turns: int):
-    self.deadline, self.turns = deadline, turns
+  def __init__(self, deadline: asyncio.Timeout, turns: int, first: int):
+    self._deadline, self.turns, self.first = deadline, turns, first
+    self.timer: asyncio.TimerHandle | None = None
     self.ends_at: float | None = None
     self.begun = False
 
+  def end(self) -> None:
+    """Makes the request time out now."""
+    self._deadline.reschedule(_now())
+
 
 class Patience:
-  """The waits of all requests to one server; belongs to one event loop.
+  """The waits of all requests to one server; belongs to one event loop at a time.
 
   Attributes:
     seconds: How long the next request waits for the first byte of its response.
@@ -44,7 +50,8 @@ class Patience:
       total: How long a response may take that keeps coming.
     """
     self.seconds, self._longest, self._total = seconds, max(seconds, longest), total
-    self._waits: set[Wait] = set()
+    self._waiting = 0
+    self._responses: list[float] = []  # when each complete response came
     self._lengthened_at = float("-inf")
 
   @contextlib.asynccontextmanager
@@ -52,13 +59,15 @@ class Patience:
     """Yields the `Wait` of a request that is about to be sent; raises TimeoutError at its end."""
     sent_at = _now()
     try:
-      async with asyncio.timeout_at(sent_at + self.seconds) as deadline:
-        wait = Wait(deadline, TURNS * len(self._waits))
-        self._waits.add(wait)
+      async with asyncio.timeout(None) as deadline:
+        wait = Wait(deadline, TURNS * self._waiting, len(self._responses))
+        self._waiting += 1
+        self._arm(wait, sent_at + self.seconds)
         try:
           yield wait
         finally:
-          self._waits.discard(wait)
+          self._waiting -= 1
+          self._disarm(wait)
     except TimeoutError:
       if sent_at >= self._lengthened_at:  # others that left before are late for the same reason
         self._lengthened_at = _now()
@@ -70,20 +79,35 @@ class Patience:
     now = _now()
     wait.ends_at = wait.ends_at or now + self._total
     wait.turns = 0
-    wait.deadline.reschedule(min(now + self.seconds, wait.ends_at))
+    self._arm(wait, min(now + self.seconds, wait.ends_at))
 
   def on_body(self, wait: Wait) -> None:
     """The first part of a body has come: the rest of it has as long as the first had."""
     if not wait.begun:
       wait.begun, wait.turns = True, 0
-      wait.deadline.reschedule(_now() + self.seconds)
+      self._arm(wait, _now() + self.seconds)
 
-  def on_response(self, answered: Wait) -> None:
+  def on_response(self) -> None:
     """A complete response has come: the server gets on with the others."""
-    for wait in self._waits:
-      if wait is not answered and wait.turns:
-        wait.turns -= 1
-        wait.deadline.reschedule(_now() + self.seconds)
+    self._responses.append(_now())
+
+  def _arm(self, wait: Wait, at: float) -> None:
+    self._disarm(wait)
+    wait.timer = asyncio.get_running_loop().call_at(at, self._expire, wait)
+
+  @staticmethod
+  def _disarm(wait: Wait) -> None:
+    if wait.timer is not None:
+      wait.timer.cancel()
+
+  def _expire(self, wait: Wait) -> None:
+    """Ends a wait, unless a response to another request has restarted it."""
+    turns = min(wait.turns, len(self._responses) - wait.first)
+    restarted = self._responses[wait.first + turns - 1] + self.seconds if turns else 0.0
+    if restarted > _now():
+      self._arm(wait, restarted)
+    else:
+      wait.end()
 
 
 def _now() -> float:

@@ -122,7 +122,7 @@ class Transport:
         ) as response:
           raw = await self._read_body(response, wait)
         if response.status_code == 200:
-          self._waits.on_response(wait)
+          self._waits.on_response()
     except (TimeoutError, httpx2.TimeoutException) as error:
       if isinstance(error, httpx2.ConnectTimeout) and str(error):  # also covers closed sockets
         left = not isinstance(error.__cause__, aiohttp.ConnectionTimeoutError)

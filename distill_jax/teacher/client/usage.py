@@ -31,6 +31,10 @@ _REASONING = (
   *("reasoning_tokens", "thinking_tokens"),
 )
 _THOUGHTS = ("thoughtsTokenCount", "thoughts_token_count")
+_PATHS = {
+  name: (name.rpartition(".")[0], name.rpartition(".")[2])
+  for name in (*_PROMPT, *_COMPLETION, *_TOTAL, *_CACHED, *_REASONING, *_THOUGHTS)
+}
 _READ, _WRITTEN = "cache_read_input_tokens", "cache_creation_input_tokens"
 
 
@@ -107,8 +111,10 @@ def _read_group(fields: Mapping[str, Any]) -> Usage:
 def _first(fields: Mapping[str, Any], names: Iterable[str]) -> int | None:
   """The first of the fields that holds a number of tokens; a dot leads into a group."""
   for name in names:
-    group, _, inner = name.rpartition(".")
-    holder = fields.get(group) if group else fields
+    group, inner = _PATHS[name]
+    if (group or inner) not in fields:
+      continue
+    holder = fields[group] if group else fields
     found = _count(holder.get(inner)) if isinstance(holder, Mapping) else None
     if found is not None:
       return found
