@@ -160,7 +160,8 @@ def test_every_documented_option_exists():
       words = words_of(line)
       if words[0] != "distill-jax" or {"--help"} & set(words):
         continue
-      name = "teacher cache" if words[1:3] == ["teacher", "cache"] else words[1]
+      both = " ".join(words[1:3])
+      name = both if both in help.OPTIONS else words[1]
       known = {"config", *help.OPTIONS[name]}
       given = {word[2:].partition("=")[0] for word in words if word.startswith("--")}
       assert {g for g in given if not g.startswith("config.")} <= known, f"{block.where}: {line}"

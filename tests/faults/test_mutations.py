@@ -89,6 +89,33 @@ MUTATIONS = {
     "tasks/held_out.py", "train = [p for p in train if _key(p) not in held]", "pass",
     "tests/tasks/test_own.py",
   ),
+  "a text becomes markup of a report": (
+    "report/nodes.py", "html.escape(visible(str(value)))", "str(value)",
+    "tests/report/test_report.py",
+  ),
+  "a report shows characters that change the direction of text": (
+    "report/nodes.py", "and unicodedata.category(c) in HIDDEN", "and False",
+    "tests/report/test_report.py",
+  ),
+  "a report keeps other questions than the flips": (
+    "report/lineage.py", "if is_flip(history.outcome(q))", "", "tests/report/test_report.py",
+  ),
+  "an exported data set mixes thinking into the answer": (
+    "data/chat_rows.py", '"content": clean(source.text)}\n  return message',
+    '"content": clean(source.thinking + source.text)}\n  return message',
+    "tests/cli/test_data_export.py",
+  ),
+  "the server takes every key": (
+    "serving/http.py", "if self._key and not", "if False and not", "tests/test_serving.py",
+  ),
+  "the server answers web pages": (
+    "serving/http.py", '{HOST, "localhost", "[::1]", ""}', "{host, origin}",
+    "tests/test_serving.py",
+  ),
+  "a tracker is sent a row twice": (
+    "runtime/tracking.py", "or step <= self._sent.get(prefix, -1)", "",
+    "tests/runtime/test_tracking.py",
+  ),
   "show calls wrong attempts right": (
     "cli/show.py", "return row.correct\n", "return not row.correct\n", "tests/cli/test_show.py",
   ),
