@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from distill_jax import console, disk, errors, records, rounds, summary, teacher
+from distill_jax import console, disk, errors, rounds, summary, teacher
 from distill_jax.cli import model_card
 from distill_jax.cli.open_run import open_run, select_round
 from distill_jax.config import rules_teacher
@@ -285,9 +285,7 @@ def export(
         rows,
         round_index=round_index,
         finals=finals,
-        prompt=records.prompt_text(
-          student_export.first_prompt(ctx, name, "QUESTION", "SUB-QUESTION")
-        ),
+        prompt=student_export.shown_prompt(ctx, name),
         name=pathlib.Path(directory).name,
       )
       if adapter:

@@ -18,10 +18,12 @@ The student of round {round_index} of a distill_jax run: recipe `{recipe}`, task
 
 ## Prompt
 
-Use exactly this prompt, including the newline after `Reasoning:`
+The chat template of the tokenizer renders exactly this prompt from the question as the user's
+message. Without it, use this text, with every line end, and add no start token that it has:
 
 ```
-{prompt}```
+{prompt}
+```
 
 The last line of the reply is `Answer: ...`. Decode greedily, up to {max_new_tokens} tokens.
 

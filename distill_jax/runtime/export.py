@@ -97,6 +97,12 @@ def first_prompt(ctx: RunContext, name: str, question: str, sub_question: str) -
   return turns[0].prompt
 
 
+def shown_prompt(ctx: RunContext, name: str) -> str:
+  """Returns the first prompt of the student `name`, with its special tokens, for a model card."""
+  prompt = first_prompt(ctx, name, "QUESTION", "SUB-QUESTION")
+  return ctx.student.tokenizer.decode_all(ctx.student.encode_prompt(prompt))
+
+
 def merged_params(student: Student, trained: Params) -> Params:
   """Returns all parameters in float32, with LoRA adapters merged."""
   if not student.trainable.rank:
