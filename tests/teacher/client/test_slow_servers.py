@@ -23,7 +23,7 @@ def reply(sent):
 class Serial:
   """Handles `slots` requests at a time; may go on with those that were abandoned."""
 
-  def __init__(self, seconds, slots=1, cancels=True, jitter=None):
+  def __init__(self, seconds, slots=1, cancels=True):
     self.seconds, self.cancels, self.handled = seconds, cancels, 0
     self._slots = asyncio.Semaphore(slots)
 
@@ -75,8 +75,8 @@ def test_a_timeout_cuts_the_limit_and_lengthens_the_next(monkeypatch, connect):
     return reply(sent)
 
   run(monkeypatch, connect, answer, count=1, timeout=2.0)
-  waits = [round(end - start) for start, end in zip(began, ended, strict=True)]
-  assert waits == [2, 4, 8, 0]
+  waits = [end - start for start, end in zip(began, ended, strict=True)]
+  assert 2 <= waits[0] < 4 <= waits[1] < 8 <= waits[2] < 16 and waits[3] < 2
 
 
 def test_one_request_that_hangs_does_not_hold_up_the_others(monkeypatch, connect):
