@@ -168,3 +168,17 @@ def test_a_temperature_next_to_zero_draws_the_likeliest_token(temperature):
 def test_a_high_temperature_makes_all_tokens_alike():
   seen = frequencies(np.array([0.0, 3.0, -2.0, 9.0]), sampling.sampling(1e6))
   assert np.ptp(seen) <= 2
+
+
+def test_a_draw_from_a_large_vocabulary_inverts_the_cumulative_distribution():
+  """Several blocks of the sum, one of them without any probability."""
+  draw = oracle.rng(3)
+  logits = np.float32(draw.normal(size=(64, 1500)) * 3)
+  logits[:, sampling.BLOCK : 2 * sampling.BLOCK] = -1e9
+  uniform = np.float32(draw.uniform(size=64))
+  token, _ = sample_tokens(logits, uniform, sampling.sampling(1.0))
+  ends = np.cumsum(oracle.softmax(np.float64(logits)), axis=-1)
+  at, row = np.asarray(token), np.arange(64)
+  assert (ends[row, at] > uniform - 1e-5).all()
+  assert (np.where(at > 0, ends[row, at - 1], 0) < uniform + 1e-5).all()
+  assert (logits[row, at] > -1e9).all() and len(set(at // sampling.BLOCK)) == 5

@@ -15,6 +15,29 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 # Name: file, text to replace, replacement, and the tests that must fail.
 MUTATIONS = {
+  "completions of an unfinished exam are not stored": (
+    "runtime/journal.py", "if now - self._saved_at >= STORE_SECONDS:", "if False:",
+    "tests/runtime/test_journal.py",
+  ),
+  "a stored completion is computed again": (
+    "runtime/student.py", "watcher.known(name) for n", "None for n",
+    "tests/runtime/test_student.py",
+  ),
+  "few questions cost a whole batch on a CPU": (
+    "runtime/student.py", "min(batch, CPU_ROWS) if on_cpu else batch", "batch",
+    "tests/runtime/test_student.py",
+  ),
+  "the length of answers ignores the gold rationales": (
+    "runtime/lengths.py", "max([LEAST_NEW, *found.gold])", "LEAST_NEW",
+    "tests/runtime/test_lengths.py",
+  ),
+  "a step that cannot fit is run": (
+    "runtime/memory.py", "if room and needed > room:", "if False:", "tests/runtime/test_memory.py",
+  ),
+  "a draw ignores the blocks before its own": (
+    "decoding/sampling.py", "above_RB = before_R1 + jnp.cumsum", "above_RB = jnp.cumsum",
+    "tests/decoding/test_sampling.py",
+  ),
   "special tokens in a message are parsed": (
     "data/chat.py", "self._tokenizer.mask_special(content)", "content", "tests/data/test_chat.py",
   ),
