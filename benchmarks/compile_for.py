@@ -138,9 +138,15 @@ def _float32_tables(program: hlo.Program, options: programs.Options) -> dict[str
 
 def _is_table(shape: hlo.Shape, options: programs.Options) -> bool:
   """Returns whether an array is a part of the embedding or the head, by its dimensions."""
-  vocab, mesh = options.config.vocab, options.mesh
-  parts = {1, mesh.shape["tensor"], mesh.shape["fsdp"], mesh.shape["tensor"] * mesh.shape["fsdp"]}
-  return any(-(-vocab // n) <= dim < -(-vocab // n) + 256 for n in parts for dim in shape.dims)
+  config, mesh = options.config, options.mesh
+  tensor, fsdp = mesh.shape["tensor"], mesh.shape["fsdp"]
+  entries = [-(-config.vocab // n) for n in (1, tensor, fsdp, tensor * fsdp)]
+  widths = {config.width, config.width // fsdp, fsdp * config.width}
+  return any(
+    first <= dim < first + tensor * fsdp and shape.elements // dim in widths
+    for first in entries
+    for dim in shape.dims
+  )
 
 
 def find_rows(

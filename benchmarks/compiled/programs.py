@@ -49,7 +49,6 @@ def settings(options: Options) -> Settings:
   """Returns the settings of the recipe `tailored` with these options."""
   config = recipes.load("tailored")
   config.train.remat, config.train.batch = options.remat, options.rows
-  config.prefer.batch = options.rows
   config.student.attention, config.student.dtype = options.attention, options.config.dtype
   return read.read_settings(config.to_dict(), teacher=False)
 

@@ -43,7 +43,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "decoder_start_token_id": 0,
   },
   "tiny": {
-    "model_type": "llama", "vocab_size": 8192, "tie_word_embeddings": True, "head_dim": 64,
+    "model_type": "llama", "vocab_size": 8960, "tie_word_embeddings": True, "head_dim": 64,
     **_sizes(512, 6, 8, 4, 1408),
   },
 }  # fmt: skip
