@@ -89,7 +89,7 @@ MARKER = re.compile(
 BOX = re.compile(r"\\f?box(?:ed)? *?\{")
 _NEGATED = re.compile(
   r"(?:[\s*_,:]|(?:therefore|thus|then|clearly|actually|simply|certainly|definitely|obviously|"
-  r"probably)\b)*+not\b",
+  r"probably)\b){0,40}+not\b",
   re.IGNORECASE,
 )
 # What leads from a denied answer to the one that is meant: "not 7 but 8", "not B. It is (E)".
