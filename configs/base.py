@@ -432,7 +432,9 @@ def get_config() -> ConfigDict:
 
   # Bulk sampling.
   c.rollout = ConfigDict()
-  c.rollout.batch = 256  # Rows decoded at a time.
+  # Rows decoded at a time; 0 = 256, or 32 on a CPU, where a row costs the same whether it is used
+  # or not. Another number rounds matrix products differently.
+  c.rollout.batch = 0
   c.rollout.refill = 0.25  # Share of the rows that must be free before new prompts start in them.
   # Padded prompt lengths in tokens; longer prompts are cut. Empty (or auto) = as the data need for
   # a pretrained student; 32 to 1024 from scratch.

@@ -29,6 +29,7 @@ def get_config() -> ConfigDict:
   c.train.batch, c.train.lr, c.train.warmup = 32, 4e-3, 30
   c.train.schedule, c.train.beta2 = "cosine", 0.95
   c.train.buckets, c.rollout.buckets = (64, 96, 128, 192), (64, 128)
+  c.rollout.batch = 256
   c.sft.prompt_weight, c.sft.denominator = 0.0, "weights"
   c.triplet.detach_prompt = False
   return c

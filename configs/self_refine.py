@@ -51,7 +51,7 @@ SIZES = {
     "prefer": {
       "steps": 300, "batch": 32, "lr": 3e-4, "warmup": 10, "beta": 0.5, "nll_weight": 1.0,
     },
-    "rollout": {"buckets": (64, 128)},
+    "rollout": {"batch": 256, "buckets": (64, 128)},
   },
   **pretrained.sizes(prefer={"epochs": 1, "steps": 0, "batch": 8, "warmup": 10}),
 }  # fmt: skip

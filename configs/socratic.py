@@ -39,7 +39,7 @@ SIZES = {
       "epochs": 0, "steps": 500, "batch": 32, "lr": 4e-3, "warmup": 30, "beta2": 0.95,
       "buckets": (64, 96, 128, 192, 256),
     },
-    "rollout": {"buckets": (64, 128, 192)},
+    "rollout": {"batch": 256, "buckets": (64, 128, 192)},
   },
   **pretrained.sizes(),
 }  # fmt: skip

@@ -35,7 +35,7 @@ SIZES = {
       "epochs": 0, "steps": 300, "batch": 32, "lr": 4e-3, "warmup": 30, "beta2": 0.95,
       "buckets": (64, 96, 128, 192),
     },
-    "rollout": {"buckets": (64, 128)},
+    "rollout": {"batch": 256, "buckets": (64, 128)},
   },
   **pretrained.sizes(),
 }  # fmt: skip

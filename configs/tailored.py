@@ -41,6 +41,7 @@ SIZES = {
     "train": {"epochs": 4},
     "task": {"validation": 300},
     "world": {"train": 1000, "test": 300},
+    "rollout": {"batch": 256},
   },
   **pretrained.sizes(),
 }

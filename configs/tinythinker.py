@@ -59,7 +59,7 @@ SIZES = {
       "buckets": (64, 96, 128, 192),
     },
     "prefer": {"epochs": 0, "steps": 150, "batch": 32, "lr": 2e-4, "warmup": 6, "nll_weight": 1.0},
-    "rollout": {"buckets": (64, 96, 128, 192)},
+    "rollout": {"batch": 256, "buckets": (64, 96, 128, 192)},
   },
   **pretrained.sizes(
     student={"arch": ""}, train={"lr": -1.0}, exam={"max_new_tokens": 0},

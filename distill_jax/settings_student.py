@@ -111,7 +111,13 @@ class Mesh:
 class Rollout:
   """Bulk sampling."""
 
-  batch: int = key(256, "Rows decoded at a time.", ge=1, mutable=True)
+  batch: int = key(
+    0,
+    "Rows decoded at a time; 0 = 256, or 32 on a CPU, where a row costs the same whether it is used"
+    " or not. Another number rounds matrix products differently.",
+    ge=0,
+    mutable=True,
+  )
   refill: float = key(
     0.25,
     "Share of the rows that must be free before new prompts start in them.",

@@ -89,13 +89,14 @@ def open_workdir(settings: Settings, workdir: str, round: int) -> Iterator[tuple
 
   with open_run(settings, workdir) as ctx:
     index = select_round(ctx, round)
+    students = ctx.students(index)
     served = engine.Served(
-      students=ctx.students(index),
+      students=students,
       task=ctx.question_layout(),
       stop=tuple(ctx.format.stop),
       limit=settings.evaluate.max_new_tokens,
       longest=max(settings.rollout.buckets),
-      batch=settings.rollout.batch,
+      batch=max(student.rows for student, _ in students.values()),
     )
     yield served, f"{pathlib.Path(workdir).resolve().name}-round-{index}"
 
@@ -115,6 +116,6 @@ def open_model(settings: Settings, model: str) -> Iterator[tuple[Any, str]]:
       stop=(),
       limit=settings.evaluate.max_new_tokens,
       longest=max(settings.rollout.buckets),
-      batch=settings.rollout.batch,
+      batch=student.rows,
     )
     yield served, pathlib.Path(model).resolve().name

@@ -130,7 +130,8 @@ def sample_attempts(
   order = sorted(range(len(items)), key=lambda n: lengths[n])
   work = [(items[n], sample) for n in order for sample in range(samples)]
   attempts = resume_attempts(out, first, len(work), samples)
-  size = max(4 * ctx.settings.rollout.batch // samples, 1) * samples
+  rows = 4 * student.rows if ctx.settings.rollout.batch else 1024
+  size = max(rows // samples, 1) * samples
   later_prompts: set[records.Prompt] = set()  # prompts that contain the text of earlier turns
   with (
     ctx.console.progress(label, len(work), "attempts") as bar,

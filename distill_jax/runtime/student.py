@@ -41,11 +41,11 @@ Announce = Callable[[str], AbstractContextManager[None]]
 
 _CALLED: set[Hashable] = set()  # decode programs that this process has called
 
-# Rows decoded at a time on a CPU, at most. More rows make its matrix products no faster, and a row
-# costs the same whether it is used or not: with few rows, few questions cost little. The number is
-# fixed because another number rounds matrix products differently: with it, the tokens of a row do
-# not depend on how many others there are.
-CPU_ROWS = 32
+# Rows decoded at a time where rollout.batch is 0. On a CPU, more rows make the matrix products of a
+# large student no faster, and a row costs the same whether it is used or not: with few rows, few
+# questions cost little. The numbers are fixed because another number rounds matrix products
+# differently: the tokens of a row do not depend on how many others there are.
+ROWS, CPU_ROWS = 256, 32
 
 # Tokens that contain any stop text that is new since the last check.
 TAIL = 2 * rollout.STOP_INTERVAL
@@ -93,8 +93,7 @@ class Student:
   def rows(self) -> int:
     """The rows that are decoded at a time."""
     on_cpu = self.mesh.devices.flat[0].platform == "cpu"
-    batch = self._settings.rollout.batch
-    return min(batch, CPU_ROWS) if on_cpu else batch
+    return self._settings.rollout.batch or (CPU_ROWS if on_cpu else ROWS)
 
   @property
   def abstract_params(self) -> Params:

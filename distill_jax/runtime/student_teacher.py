@@ -51,7 +51,7 @@ class StudentTeacher:
     Raises:
       UserError: The directory holds no model that can be a student.
     """
-    self._run, self.batch = run, run.settings.rollout.batch
+    self._run = run
     source = pathlib.Path(settings.model)
     # The run's format, with prompts of the kind that this student was trained on.
     self._format = formats.get(run.settings, self._is_chat)
@@ -62,6 +62,7 @@ class StudentTeacher:
       )
       for who in names
     }
+    self.batch = max(student.rows for student in self._students.values())
     self._weights: dict[str, Params] = {}
     self.model = source.resolve().name
     # Everything that decides the replies; part of the cache key, so it must not change.
