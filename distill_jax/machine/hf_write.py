@@ -83,9 +83,7 @@ def export(
   try:
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    _copy_tokenizer(pathlib.Path(tokenizer), part)
-    if template:
-      _write_template(part, template)
+    write_tokenizer(tokenizer, part, template)
     ids = {"bos_token_id": bos, "eos_token_id": _eos_field(eos), "pad_token_id": pad}
     _write_texts(part, fields, ids, positions, dtype, card)
     _write_weights(part, _by_name(tensors), to_theirs, params, DTYPES[dtype], max_file_bytes)
@@ -106,12 +104,21 @@ def _eos_field(eos: int | Sequence[int]) -> int | list[int]:
   return ids[0] if len(ids) == 1 else ids
 
 
-def _copy_tokenizer(source: pathlib.Path, part: pathlib.Path) -> None:
+def write_tokenizer(source: Path, part: pathlib.Path, template: str) -> None:
+  """Copies a tokenizer, with another chat template unless that is empty.
+
+  Raises:
+    UserError: `source` has no tokenizer.
+    OSError: It cannot be written.
+  """
+  source = pathlib.Path(source)
   files = [source / name for name in hf.TOKENIZER if (source / name).is_file()]
   if not files:
     raise errors.data(f"{source} has no tokenizer; give the directory of the student's tokenizer")
   for file in files:
     shutil.copyfile(file, part / file.name)
+  if template:
+    _write_template(part, template)
 
 
 def _write_template(part: pathlib.Path, template: str) -> None:

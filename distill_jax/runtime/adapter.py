@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from distill_jax import errors
-from distill_jax.machine import hf_file
+from distill_jax.machine import hf_file, hf_write
 from distill_jax.run_dir import phase_dir
-from distill_jax.runtime import base_model
+from distill_jax.runtime import base_model, export
 from distill_jax.runtime.context import RunContext
 from distill_jax.students.families import layout
 
@@ -61,6 +61,8 @@ def write(ctx: RunContext, round_index: int, name: str, *, out: str, card: str) 
     phase_dir.write_bytes(part / CONFIG, text.encode())
     phase_dir.write_bytes(part / "README.md", card.encode())
     with phase_dir.report_os_errors(target):
+      template = export.prompt_template(ctx, name)  # adapters need the prompt of their training
+      hf_write.write_tokenizer(ctx.run_dir.path / "tokenizer", part, template)
       os.replace(part, target)
   finally:
     shutil.rmtree(part, ignore_errors=True)
