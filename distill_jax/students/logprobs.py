@@ -44,9 +44,9 @@ def token_logprobs(
   """
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.size > 1 or hidden_BTD.dtype != jnp.float32:
-    split = split_head.divide(hidden_BTD, head_DV, chunk=chunk, softcap=softcap)
-    if split is not None:
-      return split_head.token_logprobs(split, hidden_BTD, head_DV, targets_BT, bias)
+    divided = split_head.divide(hidden_BTD, head_DV, chunk=chunk, softcap=softcap)
+    if divided is not None:
+      return split_head.token_logprobs(divided, hidden_BTD, head_DV, targets_BT, bias)
   bytes_of_position = 4 * len(targets_BT) * head_DV.shape[1]
   chunk = max(min(chunk, split_head.CHUNK_BYTES // bytes_of_position), 1)
 

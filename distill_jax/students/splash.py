@@ -164,7 +164,7 @@ def _tree_backward(options: _Options, residuals: Any, slope: jax.Array) -> tuple
   masks, q, k, v, passes, out, joined = residuals
   blocks = options.block_sizes
   along = jnp.einsum("hsd,hsd->hs", out.astype(jnp.float32), slope.astype(jnp.float32))
-  shared = dict(
+  shared: dict[str, Any] = dict(
     is_mqa=options.is_mqa,
     mask_value=options.mask_value,
     attn_logits_soft_cap=options.attn_logits_soft_cap,
@@ -207,9 +207,11 @@ def _tree_backward(options: _Options, residuals: Any, slope: jax.Array) -> tuple
       **shared,
     )
     slopes.append((dq, dk, dv))
-  total = jax.tree.map(
-    lambda *xs: sum(x.astype(jnp.float32) for x in xs).astype(xs[0].dtype), *slopes
-  )
+
+  def add(*parts: jax.Array) -> jax.Array:
+    return jnp.asarray(sum(x.astype(jnp.float32) for x in parts)).astype(parts[0].dtype)
+
+  total = jax.tree.map(add, *slopes)
   return None, *total, None
 
 

@@ -174,7 +174,7 @@ def _backward_part(split: Split, residuals: Any, slope: jax.Array) -> tuple[jax.
     if split.softcap:
       slope_CU *= 1 - jnp.square(jnp.maximum(logits_CU, -split.softcap) / split.softcap)
     narrow_CU = slope_CU.astype(hidden_CD.dtype)
-    exact = dict(preferred_element_type=jnp.float32)
+    exact: dict[str, Any] = dict(preferred_element_type=jnp.float32)
     head_slope = sums[0] + jnp.einsum("cd,cu->du", hidden_CD, narrow_CU, **exact)
     bias_slope = sums[1] + jnp.sum(slope_CU, axis=0, keepdims=True)
     return (head_slope, bias_slope), jnp.einsum("cu,du->cd", narrow_CU, head_DU, **exact)
