@@ -33,7 +33,7 @@ def open_run(args: argparse.Namespace, workdir: str) -> context.RunContext:
   c.task.name, c.task.path = args.task, args.path
   c.student.init, c.student.prompt, c.student.system = args.model, args.prompt, args.system
   c.evaluate.max_new_tokens, c.rollout.batch = args.tokens, 16
-  c.teacher.kind = "builtin"
+  c.rounds, c.opening, c.each_round, c.train.losses.triplet = 0, (), (), 0.0
   return context.RunContext(
     read_settings(c.to_dict()), RunDir(workdir), console.Console(file=sys.stderr)
   )
