@@ -20,8 +20,9 @@ from rich import text as rich_text
 
 from distill_jax import round_text
 
-# Seconds between plain progress lines: a twentieth of the elapsed time, within these limits.
-MIN_INTERVAL, MAX_INTERVAL = 5.0, 60.0
+# Seconds between plain progress lines: a twentieth of the elapsed time, at least MIN_INTERVAL, and
+# at most MAX_INTERVAL if there was progress, WAITING_INTERVAL if not.
+MIN_INTERVAL, MAX_INTERVAL, WAITING_INTERVAL = 5.0, 60.0, 600.0
 REFRESH = 0.5  # seconds between states of several jobs in a terminal
 WIDTH = 140  # columns, if the output is not a terminal
 
@@ -200,7 +201,7 @@ class Console:
     def show(lines: Callable[[], Sequence[str]]) -> None:
       nonlocal shown_at
       now = self._clock()
-      if now - shown_at < (REFRESH if in_place else _interval(now - started)):
+      if now - shown_at < (REFRESH if in_place else _interval(now - started, WAITING_INTERVAL)):
         return
       shown_at = now
       if in_place:
@@ -285,7 +286,9 @@ class _Lines:
 
   def _due(self) -> bool:
     now = self._clock()
-    return now - self._printed_at >= _interval(now - self._started)
+    waits = self._printed == (self._done, self._facts)
+    longest = WAITING_INTERVAL if waits else MAX_INTERVAL
+    return now - self._printed_at >= _interval(now - self._started, longest)
 
   def close(self) -> None:
     self._closed.set()
@@ -308,9 +311,9 @@ class _Lines:
     self._write("  ".join([*parts, self._facts]).rstrip())
 
 
-def _interval(elapsed: float) -> float:
+def _interval(elapsed: float, longest: float) -> float:
   """Seconds between plain progress lines, after `elapsed` seconds."""
-  return min(max(MIN_INTERVAL, elapsed / 20), MAX_INTERVAL)
+  return min(max(MIN_INTERVAL, elapsed / 20), longest)
 
 
 def duration(seconds: float) -> str:

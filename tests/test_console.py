@@ -197,7 +197,16 @@ def test_the_time_left_excludes_the_time_before_the_first_step(screen):
   ]
 
 
-def test_work_of_a_day_is_not_reported_every_few_seconds(screen):
+def test_slow_progress_is_reported_every_minute(screen):
+  clock = Clock()
+  with console.Console(file=screen, clock=clock).progress("exam", 10**6, "attempts") as bar:
+    for done in range(360):
+      clock.now += 10
+      bar.update(done)
+  assert 60 <= len(screen.getvalue().splitlines()) < 60 + 60
+
+
+def test_waiting_for_a_day_is_not_reported_every_few_seconds(screen):
   clock = Clock()
   with console.Console(file=screen, clock=clock).progress("batches", 10, "replies") as bar:
     for _ in range(24 * 360):
