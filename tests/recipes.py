@@ -27,6 +27,7 @@ def config(recipe: str, **changes) -> dict:
     world.train, world.test, world.out_of_domain = 16, 4, 0
   c.world.operand_max, c.world.steps_max, c.task.validation = 8, 2, 4
   c.rounds = min(c.rounds, 1)
+  c.feedback.cut = True  # students as small as these hardly ever end an answer
   sizes = c.student.scratch
   sizes.width, sizes.head_width, sizes.mlp, sizes.vocab, sizes.layers = 32, 8, 64, 320, 1
   c.taxonomy.options, c.exam.questions = 3, 8

@@ -90,8 +90,12 @@ def test_the_wheel_has_every_module_every_config_and_its_types(wheel):
     f"distill_jax/configs/{file.relative_to(ROOT / 'configs').as_posix()}"
     for file in (ROOT / "configs").rglob("*.py")
   }
+  data = {
+    f"distill_jax/{name}"
+    for name in ("py.typed", "report/browser.js", "report/page.css", "teacher/prices.csv")
+  }
   installed = {name for name in names if ".dist-info/" not in name}
-  assert installed == modules | configs | {"distill_jax/py.typed"}
+  assert installed == modules | configs | data
 
 
 def test_the_metadata_asks_for_what_the_requirements_files_say(wheel):

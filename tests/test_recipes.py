@@ -317,8 +317,8 @@ def test_a_decomposer_and_a_solver_are_exported_to_two_directories(socratic, cap
       )  # fmt: skip
       jax.tree.map(np.testing.assert_array_equal, back, params)
   cards = {name: (out / name / "README.md").read_text() for name in ("decomposer", "solver")}
-  assert "Question: QUESTION\nSub-question:\n```" in cards["decomposer"]
-  assert "Question: QUESTION\nSub-question: SUB-QUESTION\nSolution:\n```" in cards["solver"]
+  assert "Question: QUESTION\nSub-question:\n\n```" in cards["decomposer"]
+  assert "Question: QUESTION\nSub-question: SUB-QUESTION\nSolution:\n\n```" in cards["solver"]
 
 
 def test_no_more_sub_questions_are_asked_than_max_steps(socratic, capsys, monkeypatch):

@@ -26,6 +26,7 @@ def config(**changes) -> dict:
   c = quickstart.get_config()
   c.world.train, c.world.test, c.world.out_of_domain, c.task.validation = 40, 10, 6, 10
   c.rounds, c.stop.patience = 1, 0
+  c.feedback.cut = True  # students as small as these hardly ever end an answer
   sizes = c.student.scratch
   sizes.width, sizes.head_width, sizes.mlp, sizes.vocab = 32, 8, 64, 320
   c.exam.questions, c.exam.samples, c.exam.max_new_tokens, c.evaluate.max_new_tokens = 20, 2, 12, 12
@@ -246,7 +247,7 @@ def test_a_run_is_exported_with_a_model_card_of_its_rounds(plain, tmp_path):
   options = dict(workdir=str(plain[1].path), round=-1, out=str(out))
   commands.export(read_settings(config()), **options, dtype="float32", verify=False)
   card = (out / "README.md").read_text()
-  assert "Question: QUESTION\nReasoning:\n```" in card and "n=10)" in card
+  assert "Question: QUESTION\nReasoning:\n\n```" in card and "n=10)" in card
   with pytest.raises(errors.UserError, match="already exists; remove it"):
     commands.export(read_settings(config()), **options, dtype="float32", verify=False)
 

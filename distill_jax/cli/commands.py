@@ -124,6 +124,7 @@ def check_run(ctx: RunContext) -> None:
     base = base_model.open_base(settings, path, started=ctx.run_dir.started, vocab=vocab)
     _check_devices(ctx, base)
     return
+  devices.check(settings, ctx.base)  # before there is a tokenizer: then the run has started
   _ = ctx.student  # its tokenizer can be loaded, and its chat template lays out a question
   for line in lengths.settle(ctx):
     ctx.console.line(line)

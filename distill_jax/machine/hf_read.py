@@ -104,7 +104,9 @@ def match(
       for name, _ in same
       if short not in known and not is_spare(name)
     ],
-    "has two copies of": [found[name][0][0] for name in known if len(found[name]) > 1],
+    "has two copies of": [
+      same[0][0] for short, same in found.items() if short in known and len(same) > 1
+    ],
     "has another shape for": [
       f"{name} ({list(x.shape)}, expected {list(expected[name].shape)})"
       for name, x in stored.items()

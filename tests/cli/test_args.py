@@ -47,7 +47,8 @@ def at_the_root(monkeypatch):
     ((*RUN, "--config.task.train=9"), 3, "config.task.train is set, but nothing reads it"),
     ((*RUN, "--config.student.scratch.kv_heads=3"), 3, "config.student.scratch.kv_heads"),
     (("run", "--config=configs/tailored.py:qiuck", "--workdir=x"), 3, "choose one of full, quick"),
-    (("run", "--config=configs/cot.py:quick", "--workdir=x"), 3, "leave :quick out"),
+    (("run", "--config=configs/cot.py:quick", "--workdir=x"), 3, "choose one of full, pretrained"),
+    (("run", "--config=configs/quickstart.py:quick", "--workdir=x"), 3, "leave :quick out"),
     (
       ("ablate", "--config=configs/sweeps/tailored.py:fll", "--workdir=x"),
       3,

@@ -23,7 +23,7 @@ TINY = (
   "exam.questions=32", "exam.samples=2", "exam.max_new_tokens=16", "evaluate.max_new_tokens=16",
   "rollout.batch=8", "train.steps=12", "train.batch=8", "train.checkpoint_every=3",
   "train.log_every=2", "train.warmup=2",
-  "stop.patience=0", "teacher.max_concurrency=4", "feedback.rationales=2",
+  "stop.patience=0", "teacher.max_concurrency=4", "feedback.rationales=2", "feedback.cut=True",
 )  # fmt: skip
 
 STUDENTS = ("student", "decomposer", "solver")

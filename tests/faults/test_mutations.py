@@ -24,7 +24,7 @@ MUTATIONS = {
     "tests/runtime/test_student.py",
   ),
   "few questions cost a whole batch on a CPU": (
-    "runtime/student.py", "min(batch, CPU_ROWS) if on_cpu else batch", "batch",
+    "runtime/student.py", "(CPU_ROWS if on_cpu else ROWS)", "ROWS",
     "tests/runtime/test_student.py",
   ),
   "the length of answers ignores the gold rationales": (

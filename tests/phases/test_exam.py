@@ -30,7 +30,7 @@ def warnings(tmp_path, longest: int) -> list[str]:
   of_choice = task.Task("t", lambda split: [PROBLEM], kind="choice")
   bar = types.SimpleNamespace(update=lambda *_, **__: None)
   ctx = types.SimpleNamespace(
-    settings=types.SimpleNamespace(rollout=types.SimpleNamespace(buckets=(longest,), batch=4)),
+    settings=types.SimpleNamespace(rollout=types.SimpleNamespace(buckets=(longest,), batch=0)),
     students=lambda round_index: {"student": (Student(), None)},
     prompt=lambda p, style: format_.prompt(of_choice.render(p)),
     conversation=lambda p, style, given: format_.conversation(p, of_choice.render(p)),

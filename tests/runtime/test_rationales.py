@@ -25,7 +25,7 @@ class Teacher:
   def __init__(self, *replies):
     self.replies, self.asked = list(replies), []
     cost = types.SimpleNamespace(calls=0, cache_hits=0, tokens_in=0, tokens_out=0, dollars=0.0)
-    self.ledger = types.SimpleNamespace(of=lambda *_: cost)
+    self.ledger = types.SimpleNamespace(of=lambda *_: cost, unanswered=lambda *_: cost)
 
   def ask(self, requests, **_):
     self.asked.append([(r.question, r.first, r.samples) for r in requests])
