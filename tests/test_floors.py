@@ -1,4 +1,5 @@
 import pathlib
+import re
 
 import floors
 import pytest
@@ -140,3 +141,15 @@ def test_allowed_code_is_no_breach(tmp_path, file, source):
 def test_every_room_is_on_exactly_one_floor():
   rooms = [room for rooms in floors.FLOORS.values() for room in rooms]
   assert len(rooms) == len(set(rooms))
+
+
+def test_the_layers_of_the_documentation_are_those_that_are_enforced():
+  page = (PACKAGE.parent / "docs" / "architecture.md").read_text()
+  table = page.partition("## Import layers")[2].split("```")[1]
+  layers = re.findall(r"^(\d)  (.+)$", table, re.MULTILINE)
+  written = {int(floor): set(re.split(r", | \| ", rooms)) for floor, rooms in layers}
+  enforced = {
+    floor: {"settings*" if room.startswith("settings") else room for room in rooms}
+    for floor, rooms in floors.FLOORS.items()
+  }
+  assert written == enforced
