@@ -39,26 +39,25 @@ def get_config() -> ConfigDict:
   # svamp multiarith asdiv addsub singleeq aqua math500 csqa openbookqa arc piqa social_iqa
   # strategyqa.
   c.task.name = "arithmetic"
-  # Directory (or file) with the published data files. They may move, but not change.
-  c.task.path = ""
+  c.task.path = ""  # Directory or file with the data. It may move, but its content may not change.
   c.task.hub = ""  # The data set's name on the Hugging Face hub, instead of task.path.
   c.task.train = 0  # Training questions used; 0 = all.
   # Validation questions; taken from train if the data set has no validation split.
   c.task.validation = 200
   c.task.test = 0  # Test questions used; 0 = all.
-  # What the answers are: auto (guessed from them) | number | choice | boolean | expression (LaTeX)
-  # | text (equal words, or one of several).
+  # Kind of the answers: auto (guessed from the data) | number | choice | boolean | expression
+  # (LaTeX) | text (the same words as the gold answer, or as one of several).
   c.task.kind = "auto"
 
-  # Columns of the file, where their names do not tell.
+  # Columns of your own file; empty = found by name, none = there is no such column.
   c.task.columns = ConfigDict()
   c.task.columns.question = ""  # The question.
   c.task.columns.answer = ""  # The answer.
   c.task.columns.choices = ""  # The list of options.
   c.task.columns.rationale = ""  # A rationale for the answer.
-  c.task.columns.id = ""  # The id of the question.
+  c.task.columns.id = ""  # The ID of the question.
   c.task.columns.split = ""  # The split of the question: train, validation or test.
-  # MODULE:FUNCTION that judges (answer, gold) and returns a bool, instead of comparing by kind.
+  # MODULE:FUNCTION that takes (answer, gold) and returns a bool; empty = compare by task.kind.
   c.task.grader = ""
 
   # The arithmetic world.
@@ -110,7 +109,7 @@ def get_config() -> ConfigDict:
   # the model's vendor. If it is set, the model's name is sent as it is.
   c.teacher.base_url = ""
   # Name of the server in the keys of stored replies; empty = the base_url that the run was started
-  # with. Replies stored under another address are found with that address here.
+  # with. Set it to another address to use the replies stored under that address.
   c.teacher.identity = ""
   # Environment variable that holds the API key; for a vendor's model, the vendor's unless it is
   # changed. Never put the key itself in a config.
@@ -124,10 +123,10 @@ def get_config() -> ConfigDict:
   # Name of the request field for max_tokens; auto = the vendor's, or max_tokens. Choices: auto
   # max_tokens max_completion_tokens.
   c.teacher.max_tokens_field = "auto"
-  # Request features that the server does not take: n, seed, temperature, top_p, system (put into
-  # the user's turn), response_format. What it refuses is left out anyway, after one refusal.
+  # Request features to omit from the start: n, seed, temperature, top_p, system (its text is put
+  # into the user's message), response_format. Others are omitted once the server rejects them.
   c.teacher.unsupported = ()
-  c.teacher.stream = False  # Ask for streamed replies, for servers that give no others.
+  c.teacher.stream = False  # Ask for streamed replies, for servers that support no others.
   # Replies cut off at max_tokens are requested again with twice the limit, up to this; 0 = they are
   # recorded as failures.
   c.teacher.max_tokens_retry_limit = 0
@@ -138,8 +137,8 @@ def get_config() -> ConfigDict:
   c.teacher.tokens_per_minute = 0
   # Seconds to the first byte of a response; each timeout doubles it, up to max_wait.
   c.teacher.timeout = 60.0
-  c.teacher.connect_timeout = 10.0  # Seconds in which a connection has to be made.
-  # Seconds for a response that keeps coming: a stream, or one that is kept open by blanks.
+  c.teacher.connect_timeout = 10.0  # Seconds to connect to the server.
+  # Seconds for a whole response: a stream, or a connection kept open by blanks.
   c.teacher.total_timeout = 600.0
   c.teacher.max_attempts = 6  # Attempts per request.
   # Total seconds that one request may wait for rate limits and between attempts.
@@ -172,13 +171,13 @@ def get_config() -> ConfigDict:
   c.teacher.min_reply_rate = 0.5
   # Request replies as JSON that follows a schema, if the server supports it.
   c.teacher.structured = False
-  # What a student learns of the thinking that comes with a reply: drop (nothing) | keep (it is laid
-  # out before the rationale, in the marks of the student's chat template, else in <think>).
-  # Thinking is never read as an answer.
+  # Whether the student learns the thinking in a reply: drop (no) | keep (before the rationale, in
+  # the thinking tags of the student's chat template, or else in `<think>` tags). Thinking is never
+  # read as an answer.
   c.teacher.thinking = "drop"
   c.teacher.extra_body = ""  # Additional request body fields, as a JSON object: '{"top_k": 20}'.
-  # Additional request headers, as a JSON object: '{"OpenAI-Organization": "org-1"}'. A value of the
-  # form $NAME comes from the environment, as every secret must.
+  # Additional request headers, as a JSON object: '{"OpenAI-Organization": "org-1"}'. A value $NAME
+  # is read from the environment; give secrets this way.
   c.teacher.extra_headers = ""
   # Weights by which main (this teacher) and config.teachers share requests: main=3,cheap=1.
   c.teacher.pool = ()
@@ -191,22 +190,21 @@ def get_config() -> ConfigDict:
 
   # Recorded rationales.
   c.teacher.replay = ConfigDict()
-  # Recorded files: JSON, JSONL, CSV, TSV or Parquet. The same files may move.
+  # Recorded files: JSON, JSONL, CSV, TSV or Parquet. They may move, but not change.
   c.teacher.replay.path = ()
   # File with the questions: its row n belongs to row n of the recorded files, which are counted
   # through; empty = the recorded files contain the questions.
   c.teacher.replay.questions = ""
   c.teacher.replay.question = "question"  # Column with the question.
   c.teacher.replay.rationale = "rationale"  # Column with the rationale.
-  # Column with the answer that the rationale ends in; empty = the rationale states it.
-  c.teacher.replay.answer = ""
+  c.teacher.replay.answer = ""  # Column with the answer; empty = the rationale states it.
   # Additional teachers by name, each with the fields that differ from `teacher`:
   # --config.teachers="{'cheap': {'model': 'MODEL'}}".
   c.teachers = ConfigDict()
 
   # The student.
   c.student = ConfigDict()
-  # scratch | a Hugging Face directory | a name on the hub. The same model may move.
+  # scratch | a Hugging Face directory | a name on the hub. The model may move, but not change.
   c.student.init = "scratch"
   # Model family; empty = llama from scratch, otherwise the family of the loaded model. Choices:
   # empty gpt2 gptj gpt_neo opt llama mistral qwen2 qwen3 gemma2 gemma3_text t5.
@@ -214,9 +212,9 @@ def get_config() -> ConfigDict:
   # Prompts of a pretrained student: plain (the text of the format) | chat (messages, laid out by
   # its chat template) | auto (chat if its tokenizer has a template).
   c.student.prompt = "auto"
-  c.student.system = ""  # System message of a chat; empty = what the template itself has.
-  # What ends an attempt besides its end token: auto (scratch: a blank line; pretrained: a next
-  # question in a plain prompt, nothing in a chat) | none | blank_line | a text.
+  c.student.system = ""  # System message of a chat; empty = the default of the chat template.
+  # What ends an attempt besides its end token: none | blank_line | a text | auto (from scratch, a
+  # blank line; pretrained, the next question in a plain prompt and nothing in a chat).
   c.student.stop = "auto"
   # Dtype of matrix products; trained weights stay float32. auto = bfloat16 on an accelerator.
   c.student.dtype = "float32"
@@ -310,7 +308,7 @@ def get_config() -> ConfigDict:
   c.exam.temperature = 1.0  # Sampling temperature; 0 = greedy.
   c.exam.top_p = 1.0  # Nucleus sampling; 1 = off.
   c.exam.top_k = 0  # Top-k sampling; 0 = off.
-  # Maximum number of tokens of an attempt; 0 = as the data need for a pretrained student, 128 from
+  # Maximum number of tokens of an attempt; 0 = from the data for a pretrained student, 128 from
   # scratch.
   c.exam.max_new_tokens = 0
 
@@ -374,8 +372,8 @@ def get_config() -> ConfigDict:
   # What the backward pass recomputes to save memory: none | dots (all but matrix products) | full |
   # auto (none from scratch, full for a pretrained student).
   c.train.remat = "auto"
-  # Row lengths in tokens; longer rows are left out and counted. Empty (or auto) = as the data need
-  # for a pretrained student; 64 to 1024 from scratch.
+  # Row lengths in tokens; longer rows are left out and counted. Empty (or auto) = from the data for
+  # a pretrained student; 64 to 1024 from scratch.
   c.train.buckets = ()
   # Fill each row up to the longest bucket with several examples of different questions.
   c.train.packing = False
@@ -391,12 +389,12 @@ def get_config() -> ConfigDict:
   c.train.grad_clip_norm = 1.0  # Maximum global gradient norm; 0 = no clipping.
   # Steps between checkpoints; 0 = by time only (train.checkpoint_minutes).
   c.train.checkpoint_every = 200
-  # Minutes after which a checkpoint is saved at the next row of metrics.jsonl, also between those
-  # of train.checkpoint_every; 0 = never.
+  # Minutes between checkpoints, besides those of train.checkpoint_every, each saved at the next row
+  # of metrics.jsonl; 0 = never.
   c.train.checkpoint_minutes = 10.0
   c.train.log_every = 10  # Steps between rows of metrics.jsonl.
-  # Positions of a row that the output head processes at a time, at most; fewer if the logits of all
-  # rows would take more than 128 MiB.
+  # Maximum number of positions of a row that the output head processes at a time; fewer if the
+  # logits of all rows would exceed 128 MiB.
   c.train.logits_chunk = 256
 
   # Cross-entropy.
@@ -413,31 +411,32 @@ def get_config() -> ConfigDict:
   c.triplet.pool = "last"
   # Stop gradients at the prompt's keys and values (as in the paper's code).
   c.triplet.detach_prompt = False
-  # Tokens after which a response is cut for pooling; 0 = as the data need for a pretrained student,
+  # Tokens after which a response is cut for pooling; 0 = from the data for a pretrained student,
   # 192 from scratch.
   c.triplet.max_response = 0
 
   # Scoring on held-out questions.
   c.evaluate = ConfigDict()
-  # Maximum number of tokens of an answer (of each turn); 0 = as the data need for a pretrained
+  # Maximum number of tokens of an answer (of each turn); 0 = from the data for a pretrained
   # student, 256 from scratch.
   c.evaluate.max_new_tokens = 0
   # Answers per question; the most frequent one is scored. 1 = one greedy answer.
   c.evaluate.num_votes = 1
   c.evaluate.temperature = 0.7  # Sampling temperature if num_votes is above 1.
-  # Validate a pretrained student before training, too: the first row of the table.
+  # Also score a pretrained student on validation before training (row `base` of the table).
   c.evaluate.base = True
-  # Validate it before training with this many worked examples in the prompt, too; 0 = do not.
+  # Also score a pretrained student before training with this many worked examples in its prompt; 0
+  # = do not.
   c.evaluate.base_shots = 0
 
   # Bulk sampling.
   c.rollout = ConfigDict()
-  # Rows decoded at a time; 0 = 256, or 32 on a CPU, where a row costs the same whether it is used
-  # or not. Another number rounds matrix products differently.
+  # Rows decoded at a time; 0 = 256, or 32 on a CPU, where an unused row costs as much as a used
+  # one. Another number rounds matrix products differently.
   c.rollout.batch = 0
   c.rollout.refill = 0.25  # Share of the rows that must be free before new prompts start in them.
-  # Padded prompt lengths in tokens; longer prompts are cut. Empty (or auto) = as the data need for
-  # a pretrained student; 32 to 1024 from scratch.
+  # Padded prompt lengths in tokens; longer prompts are cut. Empty (or auto) = from the data for a
+  # pretrained student; 32 to 1024 from scratch.
   c.rollout.buckets = ()
 
   # Deviations of the papers' released code.

@@ -195,8 +195,8 @@ class Exam:
   top_k: int = key(0, "Top-k sampling; 0 = off.", ge=0, when=(ON_EXAM, ON_SAMPLING))
   max_new_tokens: int = key(
     0,
-    "Maximum number of tokens of an attempt; 0 = as the data need for a pretrained student, 128"
-    " from scratch.",
+    "Maximum number of tokens of an attempt; 0 = from the data for a pretrained student, 128 from"
+    " scratch.",
     ge=0,
   )
 
@@ -232,7 +232,7 @@ class Evaluate:
 
   max_new_tokens: int = key(
     0,
-    "Maximum number of tokens of an answer (of each turn); 0 = as the data need for a pretrained"
+    "Maximum number of tokens of an answer (of each turn); 0 = from the data for a pretrained"
     " student, 256 from scratch.",
     ge=0,
   )
@@ -244,12 +244,13 @@ class Evaluate:
   )
   base: bool = key(
     True,
-    "Validate a pretrained student before training, too: the first row of the table.",
+    "Also score a pretrained student on validation before training (row `base` of the table).",
     when=(ON_PRETRAINED,),
   )
   base_shots: int = key(
     0,
-    "Validate it before training with this many worked examples in the prompt, too; 0 = do not.",
+    "Also score a pretrained student before training with this many worked examples in its"
+    " prompt; 0 = do not.",
     ge=0,
     when=(ON_PRETRAINED, ON_SHOTS),
   )

@@ -58,7 +58,7 @@ class Student:
 
   init: str = key(
     "scratch",
-    "scratch | a Hugging Face directory | a name on the hub. The same model may move.",
+    "scratch | a Hugging Face directory | a name on the hub. The model may move, but not change.",
     mutable=True,
   )
   arch: str = key(
@@ -75,13 +75,13 @@ class Student:
   )
   system: str = key(
     "",
-    "System message of a chat; empty = what the template itself has.",
+    "System message of a chat; empty = the default of the chat template.",
     when=(ON_PRETRAINED, Unless("student.prompt", ("plain",))),
   )
   stop: str = key(
     "auto",
-    "What ends an attempt besides its end token: auto (scratch: a blank line; pretrained: a next"
-    " question in a plain prompt, nothing in a chat) | none | blank_line | a text.",
+    "What ends an attempt besides its end token: none | blank_line | a text | auto (from scratch, a"
+    " blank line; pretrained, the next question in a plain prompt and nothing in a chat).",
     when=ON_ONE_TURN,
   )
   dtype: str = key(
@@ -113,8 +113,8 @@ class Rollout:
 
   batch: int = key(
     0,
-    "Rows decoded at a time; 0 = 256, or 32 on a CPU, where a row costs the same whether it is used"
-    " or not. Another number rounds matrix products differently.",
+    "Rows decoded at a time; 0 = 256, or 32 on a CPU, where an unused row costs as much as a used"
+    " one. Another number rounds matrix products differently.",
     ge=0,
     mutable=True,
   )
@@ -127,6 +127,6 @@ class Rollout:
   )
   buckets: tuple[int, ...] = key(
     (),
-    "Padded prompt lengths in tokens; longer prompts are cut. Empty (or auto) = as the data need"
-    " for a pretrained student; 32 to 1024 from scratch.",
+    "Padded prompt lengths in tokens; longer prompts are cut. Empty (or auto) = from the data for"
+    " a pretrained student; 32 to 1024 from scratch.",
   )

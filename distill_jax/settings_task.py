@@ -25,7 +25,7 @@ class Columns:
   answer: str = key("", "The answer.")
   choices: str = key("", "The list of options.")
   rationale: str = key("", "A rationale for the answer.")
-  id: str = key("", "The id of the question.")
+  id: str = key("", "The ID of the question.")
   split: str = key("", "The split of the question: train, validation or test.")
 
 
@@ -38,7 +38,7 @@ class Task:
   )
   path: str = key(
     "",
-    "Directory (or file) with the published data files. They may move, but not change.",
+    "Directory or file with the data. It may move, but its content may not change.",
     mutable=True,
     when=(ON_FILES,),
   )
@@ -55,17 +55,19 @@ class Task:
   test: int = key(0, "Test questions used; 0 = all.", ge=0, when=(ON_FILES,))
   kind: str = key(
     "auto",
-    "What the answers are: auto (guessed from them) | number | choice | boolean | expression"
-    " (LaTeX) | text (equal words, or one of several).",
+    "Kind of the answers: auto (guessed from the data) | number | choice | boolean | expression"
+    " (LaTeX) | text (the same words as the gold answer, or as one of several).",
     choices=("auto", "number", "choice", "boolean", "expression", "text"),
     when=(ON_OWN,),
   )
   columns: Columns = group(
-    Columns, "Columns of the file, where their names do not tell.", when=(ON_OWN,)
+    Columns,
+    "Columns of your own file; empty = found by name, none = there is no such column.",
+    when=(ON_OWN,),
   )
   grader: str = key(
     "",
-    "MODULE:FUNCTION that judges (answer, gold) and returns a bool, instead of comparing by kind.",
+    "MODULE:FUNCTION that takes (answer, gold) and returns a bool; empty = compare by task.kind.",
     when=(ON_OWN,),
   )
 

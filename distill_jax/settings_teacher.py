@@ -68,7 +68,9 @@ class Replay:
   """Recorded rationales."""
 
   path: tuple[str, ...] = key(
-    (), "Recorded files: JSON, JSONL, CSV, TSV or Parquet. The same files may move.", mutable=True
+    (),
+    "Recorded files: JSON, JSONL, CSV, TSV or Parquet. They may move, but not change.",
+    mutable=True,
   )
   questions: str = key(
     "",
@@ -78,9 +80,7 @@ class Replay:
   )
   question: str = key("question", "Column with the question.")
   rationale: str = key("rationale", "Column with the rationale.")
-  answer: str = key(
-    "", "Column with the answer that the rationale ends in; empty = the rationale states it."
-  )
+  answer: str = key("", "Column with the answer; empty = the rationale states it.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Teacher:
   identity: str = key(
     "",
     "Name of the server in the keys of stored replies; empty = the base_url that the run was"
-    " started with. Replies stored under another address are found with that address here.",
+    " started with. Set it to another address to use the replies stored under that address.",
     mutable=True,
     when=OPENAI,
   )
@@ -147,13 +147,16 @@ class Teacher:
   )
   unsupported: tuple[str, ...] = key(
     (),
-    "Request features that the server does not take: n, seed, temperature, top_p, system (put into"
-    " the user's turn), response_format. What it refuses is left out anyway, after one refusal.",
+    "Request features to omit from the start: n, seed, temperature, top_p, system (its text is put"
+    " into the user's message), response_format. Others are omitted once the server rejects them.",
     mutable=True,
     when=CLIENT,
   )
   stream: bool = key(
-    False, "Ask for streamed replies, for servers that give no others.", mutable=True, when=CLIENT
+    False,
+    "Ask for streamed replies, for servers that support no others.",
+    mutable=True,
+    when=CLIENT,
   )
   max_tokens_retry_limit: int = key(
     0,
@@ -188,11 +191,11 @@ class Teacher:
     when=CLIENT,
   )
   connect_timeout: float = key(
-    10.0, "Seconds in which a connection has to be made.", gt=0, mutable=True, when=CLIENT
+    10.0, "Seconds to connect to the server.", gt=0, mutable=True, when=CLIENT
   )
   total_timeout: float = key(
     600.0,
-    "Seconds for a response that keeps coming: a stream, or one that is kept open by blanks.",
+    "Seconds for a whole response: a stream, or a connection kept open by blanks.",
     gt=0,
     mutable=True,
     when=CLIENT,
@@ -272,9 +275,9 @@ class Teacher:
   )
   thinking: str = key(
     "drop",
-    "What a student learns of the thinking that comes with a reply: drop (nothing) | keep (it is"
-    " laid out before the rationale, in the marks of the student's chat template, else in"
-    " <think>). Thinking is never read as an answer.",
+    "Whether the student learns the thinking in a reply: drop (no) | keep (before the rationale, in"
+    " the thinking tags of the student's chat template, or else in `<think>` tags). Thinking is"
+    " never read as an answer.",
     choices=("drop", "keep"),
     when=(ASKED, WITH_THINKING),
   )
@@ -284,7 +287,7 @@ class Teacher:
   extra_headers: str = key(
     "",
     'Additional request headers, as a JSON object: \'{"OpenAI-Organization": "org-1"}\'. A value'
-    " of the form $NAME comes from the environment, as every secret must.",
+    " $NAME is read from the environment; give secrets this way.",
     mutable=True,
     when=OPENAI,
   )

@@ -101,8 +101,8 @@ class Train:
   )
   buckets: tuple[int, ...] = key(
     (),
-    "Row lengths in tokens; longer rows are left out and counted. Empty (or auto) = as the data"
-    " need for a pretrained student; 64 to 1024 from scratch.",
+    "Row lengths in tokens; longer rows are left out and counted. Empty (or auto) = from the data"
+    " for a pretrained student; 64 to 1024 from scratch.",
   )
   packing: bool = key(
     False, "Fill each row up to the longest bucket with several examples of different questions."
@@ -127,16 +127,16 @@ class Train:
   )
   checkpoint_minutes: float = key(
     10.0,
-    "Minutes after which a checkpoint is saved at the next row of metrics.jsonl, also between those"
-    " of train.checkpoint_every; 0 = never.",
+    "Minutes between checkpoints, besides those of train.checkpoint_every, each saved at the next"
+    " row of metrics.jsonl; 0 = never.",
     ge=0,
     mutable=True,
   )
   log_every: int = key(10, "Steps between rows of metrics.jsonl.", ge=1, mutable=True)
   logits_chunk: int = key(
     256,
-    "Positions of a row that the output head processes at a time, at most; fewer if the logits of"
-    " all rows would take more than 128 MiB.",
+    "Maximum number of positions of a row that the output head processes at a time; fewer if the"
+    " logits of all rows would exceed 128 MiB.",
     ge=1,
   )
 
@@ -171,7 +171,7 @@ class Triplet:
   )
   max_response: int = key(
     0,
-    "Tokens after which a response is cut for pooling; 0 = as the data need for a pretrained"
+    "Tokens after which a response is cut for pooling; 0 = from the data for a pretrained"
     " student, 192 from scratch.",
     ge=0,
   )
