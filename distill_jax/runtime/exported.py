@@ -28,7 +28,17 @@ def open_student(
   """
   if not source.is_dir():
     raise errors.usage(f"--model={source} is not a directory")
-  own = dataclasses.replace(
+  own = settings_of(settings, source, settings.evaluate.max_new_tokens)
+  base = base_model.open_base(own, scratch, started=False, vocab=0)
+  files = base_model.weights_dir(own, base)
+  path = scratch / "tokenizer"
+  tokenizer.copy(files, hf.TOKENIZER, path, base.fields, max_vocab=base.config.vocab)
+  return Student(own, tokenizer.Tokenizer(path), base, announce=console.compiling)
+
+
+def settings_of(settings: Settings, source: pathlib.Path, max_new_tokens: int) -> Settings:
+  """Returns the settings of a student that is loaded from a directory and only decodes."""
+  return dataclasses.replace(
     settings,
     student=dataclasses.replace(
       settings.student,
@@ -38,12 +48,8 @@ def open_student(
       system="",
       lora=dataclasses.replace(settings.student.lora, rank=0),
     ),
-    exam=dataclasses.replace(settings.exam, max_new_tokens=settings.evaluate.max_new_tokens),
+    exam=dataclasses.replace(settings.exam, max_new_tokens=max_new_tokens),
+    evaluate=dataclasses.replace(settings.evaluate, max_new_tokens=max_new_tokens),
     train=dataclasses.replace(settings.train, buckets=settings.rollout.buckets),  # not trained
     sft=dataclasses.replace(settings.sft, prompt_weight=0.0),
   )
-  base = base_model.open_base(own, scratch, started=False, vocab=0)
-  files = base_model.weights_dir(own, base)
-  path = scratch / "tokenizer"
-  tokenizer.copy(files, hf.TOKENIZER, path, base.fields, max_vocab=base.config.vocab)
-  return Student(own, tokenizer.Tokenizer(path), base, announce=console.compiling)

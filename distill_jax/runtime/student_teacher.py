@@ -18,7 +18,7 @@ from distill_jax.data import tokenizer
 from distill_jax.formats import turns
 from distill_jax.machine import hf
 from distill_jax.run_dir.run_dir import RunDir
-from distill_jax.runtime import base_model, conversations
+from distill_jax.runtime import base_model, conversations, exported
 from distill_jax.runtime.student import Params, Student
 from distill_jax.settings import Settings, Teacher
 from distill_jax.teacher import local_student
@@ -141,23 +141,8 @@ def stage_text(
 
 def _open_student(run: Run, settings: Teacher, source: pathlib.Path, name: str) -> Student:
   """Opens a student that does not depend on the run's own student. Raises UserError."""
-  s = run.settings
-  student_settings = dataclasses.replace(
-    s,
-    seed=0,  # its replies do not depend on the run's seed
-    student=dataclasses.replace(
-      s.student,
-      init=str(source),
-      arch="",
-      prompt="auto",
-      system="",
-      lora=dataclasses.replace(s.student.lora, rank=0),
-    ),
-    exam=dataclasses.replace(s.exam, max_new_tokens=settings.max_tokens),
-    evaluate=dataclasses.replace(s.evaluate, max_new_tokens=settings.max_tokens),
-    train=dataclasses.replace(s.train, buckets=s.rollout.buckets),  # it is not trained
-    sft=dataclasses.replace(s.sft, prompt_weight=0.0),
-  )
+  unseeded = dataclasses.replace(run.settings, seed=0)  # replies do not depend on the run's seed
+  student_settings = exported.settings_of(unseeded, source, settings.max_tokens)
   path = run.run_dir.path / "teachers" / name
   path.mkdir(parents=True, exist_ok=True)
   base = base_model.open_base(student_settings, path, started=run.run_dir.started, vocab=0)

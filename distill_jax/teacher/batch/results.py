@@ -155,14 +155,7 @@ class ResultReader:
     for (sample, choice), cost in zip(taken, costs, strict=True):
       key = line.keys[sample]
       if not choice.failure:
-        outcome = types.Reply(
-          choice.text,
-          choice.finish,
-          completed.model,
-          cached=False,
-          thinking=choice.thinking,
-          **cost,
-        )
+        outcome = request_jobs.paid_reply(completed, choice, cost)
       elif choice.failure == "length":
         message = types.truncated_message(line.limit)
         outcome = self._failure("length", message, line, result, **cost)

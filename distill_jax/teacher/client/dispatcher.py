@@ -256,14 +256,7 @@ class Dispatcher:
     for (sample, choice), cost in zip(taken, costs, strict=True):
       key = job.missing.pop(sample)
       if not choice.failure:
-        outcome = types.Reply(
-          choice.text,
-          choice.finish,
-          completed.model,
-          cached=False,
-          thinking=choice.thinking,
-          **cost,
-        )
+        outcome = request_jobs.paid_reply(completed, choice, cost)
         self.answered = True
       elif choice.failure == "length":
         message = types.truncated_message(job.limit)

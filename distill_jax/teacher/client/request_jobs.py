@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from distill_jax import settings
@@ -263,6 +263,15 @@ def sample_costs(
     }
     for fresh, cached, visible, hidden, stored in parts
   ]
+
+
+def paid_reply(
+  completed: verdicts.Completed, choice: verdicts.Choice, cost: Mapping[str, Any]
+) -> types.Reply:
+  """Returns the reply of a choice that is complete, with its cost from `sample_costs`."""
+  return types.Reply(
+    choice.text, choice.finish, completed.model, cached=False, thinking=choice.thinking, **cost
+  )
 
 
 def unused_tokens(verdict: verdicts.Verdict, tokens_in: int, tokens_out: int) -> int:
