@@ -11,11 +11,11 @@ USAGE = """distill-jax COMMAND [options] [--config.a.b=VALUE ...]
   sample         answer questions with a run's student
   export         export a run's student to Hugging Face format
   serve          serve a run's student, or an exported one, through OpenAI's API
-  data show      show what was understood of your questions
-  data export    write what a run kept as a data set for other trainers
+  data show      show how your questions are read: splits, columns, kind of the answers
+  data export    write the rationales or pairs of a run as a data set for other trainers
   ablate         run a sweep: rows of overrides, several seeds, one table
   teacher serve  serve the built-in teacher to any OpenAI client
-  teacher check  send one real request, and show what a run would make of the reply
+  teacher check  send one real request and show how a run would use the reply
   teacher cache  show, export, import or prune stored replies
   doctor         check this machine and, with --config, a recipe and its teacher
 
@@ -65,7 +65,7 @@ accuracy and its 95% Wilson interval as one line of JSON.
   distill-jax evaluate --workdir=runs/quickstart
   distill-jax evaluate --workdir=runs/quickstart --round=0 --split=validation
   distill-jax evaluate --workdir=runs/quickstart --config.world.steps_max=3 --split=test
-  distill-jax evaluate --student=FOLDER_OR_HUB_NAME --config.task.name=svamp \
+  distill-jax evaluate --student=FOLDER_OR_HUB_NAME --config.task.name=svamp \\
     --config.task.path=SVAMP_DIR --config.cot.shots=3
 
 The config is the run's own; overrides change the task or the decoding. With --student, a pretrained
@@ -106,15 +106,16 @@ that environment variable.""",
   distill-jax data export --workdir=RUN --format=messages --out=DIR
 
 distill-jax data show --help and distill-jax data export --help show their options.""",
-  "data show": """Shows what was understood of the data of a task: the questions of each split, the
-kind of their answers, the columns used, what was left out and why, and three questions.
+  "data show": """Shows how the data of a task are read: the number of questions in each split, the
+kind of their answers, the columns used, which rows were left out and why, and three questions.
 
   distill-jax data show questions.jsonl
   distill-jax data show questions.csv --config.task.columns.answer=gold
   distill-jax data show --config=tailored --config.task.name=gsm8k --config.task.path=GSM8K_DIR
 
 In a terminal, the result is text; otherwise, it is one JSON object.""",
-  "data export": """Writes what a run kept as a data set: JSONL, parquet and a data card.
+  "data export": """Writes the rationales or preference pairs of a run as a data set: JSONL, Parquet
+and a data card.
 
   distill-jax data export --workdir=runs/quickstart --out=datasets/quickstart
   distill-jax data export --workdir=runs/quickstart --format=preference --out=datasets/pairs
@@ -122,9 +123,9 @@ In a terminal, the result is text; otherwise, it is one JSON object.""",
     --push=OWNER/NAME
 
 Formats: messages, prompt_completion and preference (TRL and others), sharegpt and alpaca
-(LLaMA-Factory and others). A thinking teacher's thinking is kept apart from the text. Preference
-pairs are the run's own, and corrections over the attempts that they correct. Nothing is uploaded
-without --push; the uploaded data set is private.""",
+(LLaMA-Factory and others). Thinking is separate from the answer. The format preference has the
+run's preference pairs, and pairs of a correction and the attempt that it corrects. Nothing is
+uploaded without --push; the uploaded data set is private.""",
   "ablate": """Runs a sweep: every row of overrides with every seed. Writes a table of scores with
 intervals, paired differences from the base row, and a verdict on each claim.
 
@@ -145,15 +146,15 @@ settings, copy the sweep's file.""",
 
 It answers questions of the config's built-in world. config.teacher.builtin sets its error rate
 and latency. For stored replies, see: distill-jax teacher cache --help""",
-  "teacher check": """Sends one real request of the recipe's first asking phase to each teacher that
-it asks. Shows the reply as it would be trained on, its usage, price and latency, what the server
-takes (n, seed, temperature, system role, token field, response_format; a few small requests), and
-what the first round costs.
+  "teacher check": """Sends one real request of the first phase that asks a teacher, to each teacher
+that it asks. Shows the reply as it would be used for training, its usage, price and latency, the
+request features that the server supports (n, seed, temperature, system role, token field,
+response_format; tested with seven small requests), and the cost of the first round.
 
   export OPENAI_API_KEY=...
   distill-jax teacher check --config=quickstart --config.teacher.model=openai/gpt-4o-mini
 
-Ends with exit code 0 if the reply can be read, else with 5. Nothing is stored.""",
+Ends with exit code 0 if the reply can be parsed, else with 5. Nothing is stored.""",
   "teacher cache": """Shows, exports, imports or prunes the replies stored in a teacher cache.
 
   distill-jax teacher cache show --workdir=runs/quickstart

@@ -1,4 +1,4 @@
-"""teacher check sends one real request, and shows what a run would make of the reply."""
+"""teacher check sends one real request, and shows how a run would use the reply."""
 
 import pytest
 
