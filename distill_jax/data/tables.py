@@ -9,6 +9,7 @@ import gzip
 import io
 import json
 import pathlib
+import re
 import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,6 +20,10 @@ SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 # Names of the list of rows in a JSON object.
 _WRAPPERS = ("data", "rows", "examples", "questions", "instances", "items", "problems", "records")
 _SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval")
+
+
+# Where an object that is spread over lines ends and the next begins.
+_NEXT_OBJECT = re.compile(r"(?<=\n\})\n+(?=\{)")
 
 
 class Row(NamedTuple):
@@ -115,11 +120,18 @@ def decode(path: pathlib.Path, content: bytes) -> str:
 
 
 def parse_json(text: str) -> Any:
-  """Parses JSON. Nesting too deep for the parser is a ValueError, like any invalid JSON."""
+  """Parses JSON, with None for NaN: a missing value.
+
+  Nesting too deep for the parser and a number too long for it are a ValueError, as invalid JSON is.
+  """
   try:
-    return json.loads(text)
+    return json.loads(text, parse_constant=lambda name: None if name == "NaN" else float(name))
   except RecursionError:
     raise ValueError("nested too deep") from None
+  except json.JSONDecodeError:
+    raise
+  except ValueError:
+    raise ValueError("a number of thousands of digits") from None
 
 
 def _parse_whole(path: pathlib.Path, text: str) -> Any:
@@ -156,8 +168,7 @@ def _json_object(path: pathlib.Path, text: str) -> list[Row] | None:
     # JSON lines with a broken first line, unless the object is spread over lines.
     if text.lstrip().partition("\n")[0].strip() not in ("{", ""):
       return None
-    _parse_whole(path, text)
-    return None
+    return _json_list(path, _json_objects(path, text))
   lists = {key: rows for key, rows in value.items() if isinstance(rows, list)}
   splits = [key for key in lists if key.lower() in _SPLITS]
   if splits:
@@ -165,7 +176,38 @@ def _json_object(path: pathlib.Path, text: str) -> list[Row] | None:
   wrapper = next((key for key in value if key.lower() in _WRAPPERS and key in lists), None)
   if wrapper is not None:
     return _json_list(path, lists[wrapper])
-  return _json_columns(path, value) or [Row(f"{path}: row 1", value)]
+  return _json_by_id(path, value) or _json_columns(path, value) or [Row(f"{path}: row 1", value)]
+
+
+def _json_objects(path: pathlib.Path, text: str) -> list[Any]:
+  """The objects of a file that stand one after another, each over several lines."""
+  parts = _NEXT_OBJECT.split(text)
+  if len(parts) == 1:
+    return [_parse_whole(path, text)]
+  objects: list[Any] = []
+  line = 1
+  for part in parts:
+    try:
+      objects.append(parse_json(part))
+    except ValueError as error:
+      at, reason = (
+        (error.lineno - 1, error.msg) if isinstance(error, json.JSONDecodeError) else (0, error)
+      )
+      raise errors.data(f"{path}:{line + at}: not JSON ({reason}); fix this object") from None
+    line += part.count("\n") + 1
+  return objects
+
+
+def _json_by_id(path: pathlib.Path, value: dict[str, Any]) -> list[Row] | None:
+  """The rows of {ID: {"question": ..., ...}, ...}, with their ids; None for another object.
+
+  Columns of pandas have the numbers of the rows inside: {"question": {"0": ...}, ...}.
+  """
+  if len(value) < 2 or not all(isinstance(row, dict) and row for row in value.values()):
+    return None
+  if all(key.isdigit() for row in value.values() for key in row):
+    return None
+  return _json_list(path, [{"id": key} | row for key, row in value.items()])
 
 
 def _json_columns(path: pathlib.Path, value: dict[str, Any]) -> list[Row] | None:
@@ -221,8 +263,10 @@ def _delimited(path: pathlib.Path, text: str) -> list[Row]:
   reader = csv.reader(io.StringIO(text.replace("\x00", "")), delimiter=mark, strict=True)
   rows: list[Row] = []
   names: list[str] = []
+  end = 0  # the last line of the row before
   try:
     for cells in reader:
+      end = reader.line_num
       if not any(cell.strip() for cell in cells):
         continue
       if not names:
@@ -239,7 +283,9 @@ def _delimited(path: pathlib.Path, text: str) -> list[Row]:
       value = {name: cell for name, cell in zip(names, cells, strict=True) if name}
       rows.append(Row(f"{path}:{reader.line_num}", value))
   except csv.Error as error:
-    raise errors.data(f"{path}:{reader.line_num}: not CSV ({error}); fix this line") from None
+    is_open = reader.line_num > end + 1  # the row goes on over lines: a quote that is never closed
+    why = "a quote that is opened here is not closed as it must be" if is_open else str(error)
+    raise errors.data(f"{path}:{end + 1}: not CSV ({why}); fix this line") from None
   if not rows:
     raise errors.data(f"{path}: no rows below the header ({', '.join(names) or 'empty file'})")
   return rows

@@ -43,6 +43,7 @@ _CONTEXT = ("context", "passage", "body", "instruction", "premise", "background"
 _WORD = re.compile(r"[a-z]+|[0-9]+")
 # One column for each option: "A", "option_a", "choice1", "answerA", "sol1", "opt 2".
 _OPTION = re.compile(r"(?:(?:option|choice|answer|opt|sol|ending)[ _-]?([a-h0-9])|([A-H]))")
+_MOST_NAMES, _LONG_NAME = 20, 40  # names of columns that an error lists, and their characters
 NONE = "none"  # the setting for "there is no such column"
 
 
@@ -91,7 +92,7 @@ def guess(rows: Sequence[Mapping[str, Any]], chosen: Mapping[str, str], where: s
   there = list(dict.fromkeys(key for row in rows[:1000] for key in row))
   for role, name in chosen.items():
     if name not in ("", NONE) and name not in there:
-      raise errors.config(f"task.columns.{role}", name, f"a column of {where}: {', '.join(there)}")
+      raise errors.config(f"task.columns.{role}", name, f"a column of {where}: {_listed(there)}")
   used = {name for name in chosen.values() if name}
   found = {role: "" if name == NONE else name for role, name in chosen.items()}
   if not found.get("question") and (chat := _chat_column(rows, there)):
@@ -139,6 +140,9 @@ def question_of(row: Mapping[str, Any], columns: Columns) -> str:
   value = row.get(columns.question)
   if isinstance(value, dict):
     value = value.get("stem") or value.get("text") or value.get("question")
+  if isinstance(value, list):
+    texts = [part for part in value if isinstance(part, str)]
+    value = "\n".join(texts) if len(texts) == len(value) else _turns(value)[0]
   parts = [row.get(name) for name in columns.context] + [value]
   return "\n".join(str(part).strip() for part in parts if part not in (None, "")).strip()
 
@@ -248,6 +252,13 @@ def _turns(messages: Any) -> tuple[str, str]:
 
 def _missing(role: str, where: str, there: Sequence[str]) -> errors.UserError:
   return errors.data(
-    f"{where}: no column that looks like the {role} (its columns are {', '.join(there) or 'none'});"
+    f"{where}: no column that looks like the {role} (its columns are {_listed(there)});"
     f" set --config.task.columns.{role}=COLUMN"
   )
+
+
+def _listed(there: Sequence[str]) -> str:
+  """The names of columns, cut to what fits in an error."""
+  names = [name if len(name) <= _LONG_NAME else f"{name[:_LONG_NAME]}..." for name in there]
+  more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+  return (", ".join(names[:_MOST_NAMES]) or "none") + more

@@ -13,6 +13,17 @@ MOST = 0.9  # share of the answers that must be of a kind for it to be guessed
 _BOOLEANS = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
 _LATEX = re.compile(r"\\[a-zA-Z]{2,}|\^|\$[^$\s]|_\{|(?<=[0-9a-z)])[*/+](?=[a-z(])")
 _CALCULATOR = re.compile(r"<<[^<>\n]{0,400}>>")
+# What may stand before a number that is an answer alone: a sign, a currency, "about", "x =".
+_BEFORE = re.compile(
+  r".{0,2}|(?:usd|eur|gbp|inr|jpy|cny|chf|rs|rs\.|us\$|about|around|roughly|approx\.?|approximately"
+  r"|exactly|answer:|[a-z] ?=) ?\$?",
+  re.DOTALL,
+)
+# A unit with a power: m2, km^2, ft³, s^{-1}. The letter of an algebraic term (2x^2) is none.
+_POWER_OF_UNIT = re.compile(
+  r"(?:(?<=[ /])[msh]|[ckmd]m|ft|in|yd|mi|units?|met(?:er|re)s?|inches|feet|CO)"
+  r"(?:\^?\{?-?[0-9]\}?|[²³])(?![0-9.,])"
+)
 _LABEL = re.compile(r"\(?([A-Za-z0-9]{1,2})(?:[).:]\s.{0,2000}|\)?\.?)", re.DOTALL)
 
 
@@ -102,11 +113,11 @@ def _number(answer: Any) -> Gold | None:
     )
   plain = normalize(written)
   match = NUMBER.search(plain)
-  if match and len(plain[: match.start()]) < 3 and len(plain[match.end() :].split()) <= 3:
-    if not any(character.isdigit() for character in plain[match.end() :]):
-      number = canonical_number(written)
+  if match and _BEFORE.fullmatch(plain[: match.start()].lower()):
+    unit = _POWER_OF_UNIT.sub("unit", plain[match.end() :])
+    if len(unit.split()) <= 3:
+      number = None if any(map(str.isdigit, unit)) else canonical_number(written)
       return Gold(number) if number else None
-    return None
   number = answers.read_number(written, last_number=False)
   return Gold(number, rationale=_ending(written, number)) if number else None
 

@@ -39,7 +39,7 @@ def make_splits(
     notes.append("no test split: the validation split is the test split")
   if not test:
     if len(train) < 3:
-      raise errors.data(f"{source}: {len(train)} questions; at least 3 are needed to split them")
+      raise errors.data(f"{source}: usable questions: {len(train)}; at least 3 are needed to split")
     count = max(1, round(published.TEST_SHARE * len(train)))
     train, test = _hold_out(train, count, "test")
   held = {_key(p) for p in [*test, *(validation or [])]}

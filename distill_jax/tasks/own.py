@@ -6,11 +6,13 @@ Whatever is left out or decided is noted, and `distill-jax data show` prints it.
 
 import collections
 import dataclasses
+import math
 import pathlib
 import pkgutil
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from distill_jax import errors, records
 from distill_jax.data import sources, tables
@@ -156,7 +158,11 @@ def understand(
   source = hub or path
   for row in rows:
     if not isinstance(row.value, dict):
-      raise errors.data(f"{row.where} is not a JSON object but {type(row.value).__name__}")
+      raise errors.data(
+        f"{row.where} is not a JSON object but {type(row.value).__name__}; expected rows such as"
+        ' {"question": ..., "answer": ...}'
+      )
+  rows = [row._replace(value=_without_nan(row.value)) for row in rows]
   found = columns.guess([row.value for row in rows], column, source)
   raws = [
     golds.Raw(columns.answer_of(row.value, found), columns.choices_of(row.value, found))
@@ -178,6 +184,14 @@ def understand(
       notes.append("the answers are long texts, compared word for word: consider task.grader")
   splits = held_out.make_splits(by_split, limits, notes, source)
   return OwnData(source, chosen, kind == "auto", found, split_by, splits, left_out, notes)
+
+
+def _without_nan(row: Mapping[str, Any]) -> dict[str, Any]:
+  """A row with None for NaN, which tables have for a missing value."""
+  return {
+    key: None if isinstance(value, float) and math.isnan(value) else value
+    for key, value in row.items()
+  }
 
 
 def _file_rows(path: pathlib.Path, note: Callable[[str], None]) -> list[tables.Row]:

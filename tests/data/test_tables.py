@@ -36,6 +36,7 @@ def _parquet() -> bytes:
     ("columns.json", json.dumps({k: [row[k] for row in ROWS] for k in ROWS[0]}).encode()),
     ("pandas.json", json.dumps(
       {k: {str(n): row[k] for n, row in enumerate(ROWS)} for k in ROWS[0]}).encode()),
+    ("pretty.jsonl", "".join(json.dumps(row, indent=2) + "\n" for row in ROWS).encode()),
     ("rows.csv", CSV.encode()),
     ("rows.tsv", CSV.replace(",7", "\t7").replace(",8", "\t8").replace("n,a", "n\ta").encode()),
     ("semicolons.csv", CSV.replace("n,a", "n;a").replace(",7", ";7").replace(",8", ";8").encode()),
@@ -50,6 +51,16 @@ def _parquet() -> bytes:
 )  # fmt: skip
 def test_every_format_gives_the_same_rows(tmp_path, name, content):
   assert [row.value for row in _read(tmp_path / name, content)] == ROWS
+
+
+def test_rows_by_their_ids_keep_them(tmp_path):
+  content = json.dumps({"q1": ROWS[0], "q2": ROWS[1]}).encode()
+  found = [row.value for row in _read(tmp_path / "by_id.json", content)]
+  assert found == [{"id": "q1"} | ROWS[0], {"id": "q2"} | ROWS[1]]
+
+
+def test_nan_is_a_missing_value(tmp_path):
+  assert _read(tmp_path / "nan.jsonl", b'{"a": NaN}\n')[0].value == {"a": None}
 
 
 @pytest.mark.parametrize("name", ["rows.parquet", "rows.jsonl"])
@@ -82,7 +93,9 @@ def test_an_object_of_splits_names_the_split_of_each_row(tmp_path):
     ("header.csv", b"question,answer\n", "no rows below the header"),
     ("twice.csv", b"a,a\n1,2\n", "two columns are named 'a'"),
     ("long.csv", b"a,b\n1,2\n1,2,3\n", ":3: 3 cells"),
-    ("quote.csv", b'a,b\n1,"2\n', "not CSV"),
+    ("quote.csv", b'a,b\n1,2\n1,"2\n3,4\n5,6\n', ":3: not CSV"),
+    ("pretty.json", b'{\n"a": 1\n}\n{\n"a" 2\n}\n', ":5: not JSON"),
+    ("digits.jsonl", b'{"a": ' + b"9" * 5000 + b"}\n", "a number of thousands of digits"),
     ("bad.jsonl", b'{"a": 1}\n{"a": \n{"a": 2}\n', ":2: not JSON"),
     ("bad.json", b'[{"a": 1},\n{"a": 2]', ":2: not JSON"),
     ("uneven.json", b'{"a": [1], "b": [1, 2]}', "lists of different lengths (a 1, b 2)"),

@@ -8,7 +8,7 @@ import pytest
 from distill_jax import errors, records
 from distill_jax.cli import main
 from distill_jax.data import sources
-from distill_jax.tasks import own
+from distill_jax.tasks import golds, own
 
 LIMITS = {"validation": 200, "train": 0, "test": 0}
 
@@ -95,6 +95,26 @@ def test_an_instruction_or_a_context_stands_before_the_question(tmp_path):
   assert {"Add.", "Add.\n3 and 1"} <= questions
 
 
+@pytest.mark.parametrize(
+  ("written", "gold"),
+  [
+    *((f"12{unit}", "12") for unit in (" m²", " m^2", " cm3", " km/h", "%", " m/s^2", "°C", " €")),
+    *((f"{sign}12.50", "12.5") for sign in ("$", "€ ", "USD ", "Rs. ", "about ", "≈", "x = ")),
+    *((text, None) for text in ("2x^2", "12 m 30 cm", "12 of 20", "3x2", "room 12", "12-14")),
+  ],
+)
+def test_a_number_has_a_unit_or_a_currency_and_no_second_number(written, gold):
+  found = golds.gold("number", golds.Raw(written))
+  assert (found.answer if found else None) == gold
+
+
+def test_a_question_may_be_a_list_of_lines_or_of_messages(tmp_path):
+  rows = [{"prompt": [{"role": "user", "content": f"{n}?"}], "answer": n} for n in range(5)]
+  assert {p.question for p in _all(_understand(tmp_path, rows))} == {f"{n}?" for n in range(5)}
+  rows = [{"question": ["Add.", f"{n}?"], "answer": n} for n in range(5)]
+  assert "Add.\n3?" in {p.question for p in _all(_understand(tmp_path, rows))}
+
+
 def test_settings_override_the_guesses(tmp_path):
   rows = [{"id": 1, "a": f"{n}?", "b": "yes", "question": "?", "answer": n} for n in range(5)]
   column = {"question": "a", "answer": "b", "id": "none"}
@@ -117,6 +137,8 @@ def test_settings_override_the_guesses(tmp_path):
     ([{"question": "a", "answer": {"x": {"y": 1}}}] * 4, "no usable question"),
     ([{"question": "a", "answer": 1}], "at least 3 are needed"),
     ([7], "not a JSON object"),
+    ([{"question": "a", "answer": float("nan")}] * 4, "no answer in any row"),
+    ([{f"column {n}": n for n in range(99)}] * 4, "column 19 and 79 more"),
   ],
 )
 def test_data_that_cannot_be_used_are_rejected_in_one_line(tmp_path, rows, says):
