@@ -82,10 +82,14 @@ def _teacher(config: dict[str, Any] | None) -> int:
 def _show_teacher(name: str, teacher: Teacher) -> None:
   label = "" if name == pool.MAIN else f"{name}: "
   address = f", at {teacher.base_url}" if teacher.base_url else ""
-  print(f"teacher          {label}{teacher.kind}, model {teacher.model}{address}")
+  print(f"teacher          {label}{teacher.kind}, {_model(teacher)}{address}")
   if teacher.kind == "openai":
     key = "the key file is readable" if teacher.key_file else _key_state(teacher.key_env)
     print(f"                 {key}")
+
+
+def _model(teacher: Teacher) -> str:
+  return f"model {teacher.model}" if teacher.model else "the only model of its server"
 
 
 def _key_state(variable: str) -> str:

@@ -275,7 +275,9 @@ def version() -> str:
 
 
 def _print_help(name: str) -> None:
-  print(f"{HELP[name]}\n\n{args.described(OPTIONS[name])}")
+  print(HELP[name])
+  if OPTIONS[name]:
+    print(f"\n{args.described(OPTIONS[name])}")
   if name in CONFIG_OPTIONS:
     print(CONFIG_OPTIONS[name])
   if name == "run":

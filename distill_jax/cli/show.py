@@ -88,6 +88,8 @@ def run(workdir: str, round_index: int, phase: str, which: str, count: int, prob
   shown = [item for item in shown if problem in ("", item.question.id)]
   matching = [item for item in shown if matches(item, which)]
   listed = matching[: count or len(matching)]
+  if not listed and not sys.stdout.isatty():
+    print(f"{rows.file}: none of {len(shown)} rows to show with --filter={which}", file=sys.stderr)
   if sys.stdout.isatty():
     rest = "" if len(listed) == len(matching) else f", {len(listed)} shown (--n=0 shows all)"
     state = "" if finished else " so far"

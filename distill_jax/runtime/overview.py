@@ -81,7 +81,8 @@ def describe_teacher(teacher: Teacher) -> str:
   if teacher.batch == "files":
     return f"{teacher.model} (offline, batch files)"
   address = urllib.parse.urlsplit(teacher.base_url)
-  return f"{teacher.model} at {address.netloc.rpartition('@')[2] or teacher.base_url}"
+  host = address.netloc.rpartition("@")[2] or teacher.base_url
+  return f"{teacher.model or 'the only model'} at {host}"
 
 
 def _describe_student(ctx: RunContext) -> str:

@@ -202,6 +202,7 @@ FREE = tuple(name for name, vendor in VENDORS.items() if vendor.free)
 EXAMPLE = "--config.teacher.model=openai/gpt-4o-mini"
 
 _PREFIX = re.compile(r"[a-z]{2,20}")
+_NAMED = re.compile(r"([A-Za-z-]{2,20})[/:]")  # not the beginning of a key
 _DATE = re.compile(r"-(?:[0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{8}|latest)")
 
 
@@ -260,14 +261,30 @@ def choose_kind(config: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(teacher, dict) or teacher.get("kind") != "builtin":
       return teacher
     model = teacher.get("model")
-    vendor = parse(model) if isinstance(model, str) and not teacher.get("base_url") else None
-    return teacher if vendor is None else {**teacher, "kind": "openai"}
+    if not isinstance(model, str) or teacher.get("base_url"):
+      return teacher
+    if parse(model) is not None:
+      return {**teacher, "kind": "openai"}
+    _reject_unknown(model)
+    return teacher
 
   made = {name: chosen(part) if name == "teacher" else part for name, part in config.items()}
   others = made["teachers"] if "teachers" in made else None
   if isinstance(others, dict):
     made["teachers"] = {name: chosen(teacher) for name, teacher in others.items()}
   return made
+
+
+def _reject_unknown(model: str) -> None:
+  """Raises UserError for NAME/MODEL and NAME:URL without a vendor of that name."""
+  name = _NAMED.match(model)
+  if name:
+    raise errors.UserError(
+      f"config.teacher.model begins with {name[1]!r}, which is no vendor; known are"
+      f" {', '.join(VENDORS)}; write VENDOR/MODEL such as openai/gpt-4o-mini, or set"
+      " --config.teacher.kind=openai and --config.teacher.base_url=URL for another server",
+      errors.CONFIG,
+    )
 
 
 def fill_in(teacher: settings.Teacher) -> settings.Teacher:

@@ -109,6 +109,13 @@ def test_a_filter_keeps_the_rows_it_names(run_dir, capsys, which, kept):
   assert [row["text"] for row in rows] == [ATTEMPTS[n].text for n in kept]
 
 
+def test_an_empty_selection_says_so_and_prints_no_record(run_dir, capsys):
+  words = ["--phase=exam", "--filter=cut", "--id=t/train/0"]
+  assert cli.main(["show", f"--workdir={run_dir.path}", *words]) == 0
+  printed = capsys.readouterr()
+  assert not printed.out and "none of" in printed.err and "--filter=cut" in printed.err
+
+
 def test_without_a_round_the_last_one_with_the_phase_is_shown(run_dir, capsys):
   assert len(show(run_dir, capsys)) == 4
   assert len(show(run_dir, capsys, "--round=0")) == 1

@@ -88,6 +88,10 @@ def test_a_server_of_ones_own_needs_no_key_and_costs_nothing(model, base_url, na
 def test_a_vendor_without_a_model_and_a_model_without_a_vendor_are_explained():
   with pytest.raises(errors.UserError, match=r"ollama/MODEL"):
     read("--config.teacher.model=ollama/")
+  for model in ("opnai/gpt-4o-mini", "vlm:http://localhost:1"):
+    name = model.partition("/")[0].partition(":")[0]
+    with pytest.raises(errors.UserError, match=f"begins with '{name}', which is no vendor; .*groq"):
+      read(f"--config.teacher.model={model}")
   with pytest.raises(errors.UserError, match=r"VENDOR/MODEL such as openai/gpt-4o-mini"):
     read("--config.teacher.model=meta-llama/Llama-3.1-8B")
 
