@@ -196,7 +196,10 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
   )
   parser.add_argument("--topology", default="v5e:2x2", help="kind:sizes, e.g. v5e:4x4, h100:1x1x8")
   parser.add_argument("--mesh", default="1,-1,1", help="data,fsdp,tensor; -1 takes what is left")
-  parser.add_argument("--student", default="tiny", help="a name or a directory with a config.json")
+  names = ", ".join(sizes.NAMES)
+  parser.add_argument(
+    "--student", default="tiny", help=f"{names}, or a directory with a config.json"
+  )
   parser.add_argument(
     "--programs", nargs="+", choices=list(programs.BUILDERS), default=list(programs.BUILDERS)
   )
