@@ -111,6 +111,11 @@ def decode(path: pathlib.Path, content: bytes) -> str:
   try:
     text = content.decode("utf-16" if is_wide else "utf-8-sig")
   except UnicodeDecodeError as error:
+    if any(byte < 9 for byte in content[:4096]):
+      raise errors.data(
+        f"{path}: a binary file, or text in UTF-16 without its mark; expected JSON, CSV or Parquet,"
+        " gzipped or not, in UTF-8"
+      ) from None
     line = content[: error.start].count(b"\n") + 1
     raise errors.data(
       f"{path}:{line}: not UTF-8 at byte {error.start}; convert it to UTF-8:"
@@ -139,8 +144,8 @@ def _parse_whole(path: pathlib.Path, text: str) -> Any:
     return parse_json(text)
   except json.JSONDecodeError as error:
     raise errors.data(
-      f"{path}:{error.lineno}: not JSON ({error.msg}); the file is broken or truncated, download"
-      " it again"
+      f"{path}:{error.lineno}: not JSON ({error.msg}); fix it, or if it is truncated,"
+      " download it again"
     ) from None
   except ValueError as error:
     raise errors.data(f"{path}:1: not JSON ({error}); download the file again") from None
@@ -216,10 +221,10 @@ def _json_columns(path: pathlib.Path, value: dict[str, Any]) -> list[Row] | None
     key: list(column.values()) if isinstance(column, dict) else column
     for key, column in value.items()
   }
-  if not columns or not all(isinstance(column, list) for column in columns.values()):
+  if len(columns) < 2 or not all(isinstance(column, list) for column in columns.values()):
     return None
   lengths = {key: len(column) for key, column in columns.items()}
-  if len(set(lengths.values())) != 1 or len(columns) < 2:
+  if len(set(lengths.values())) != 1:
     counts = ", ".join(f"{key} {length}" for key, length in lengths.items())
     raise errors.data(
       f"{path}: an object with lists of different lengths ({counts}); expected a list of rows, or"
@@ -257,7 +262,9 @@ def _looks_delimited(text: str) -> bool:
 
 
 def _delimited(path: pathlib.Path, text: str) -> list[Row]:
-  header = text.lstrip("\n").partition("\n")[0]
+  header, _, rest = text.lstrip("\n").partition("\n")
+  if re.fullmatch("sep=[,;|\t]", header.strip(" ")):  # a line for spreadsheets
+    return _delimited(path, f"\n{rest}")
   mark = max("\t,;|", key=header.count)
   csv.field_size_limit(2**27)
   reader = csv.reader(io.StringIO(text.replace("\x00", "")), delimiter=mark, strict=True)

@@ -3,6 +3,7 @@
 Columns are found by name, in any case and with any separators. A setting overrides each guess.
 """
 
+import ast
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ NAMES = {
       "correct answer",
     ),
     *("ground truth", "correct", "expected", "expected answer", "reference", "output", "solution"),
+    *("correct option", "correct choice", "correct label", "right answer", "answer index"),
     *("response", "completion", "final ans", "lsolutions", "a", "y"),
   ),
   "choices": ("choices", "options", "candidates", "answer choices", "alternatives", "endings"),
@@ -151,7 +153,10 @@ def answer_of(row: Mapping[str, Any], columns: Columns) -> Any:
   """The raw answer of a row; None if it has none."""
   if columns.chat:
     return _turns(row.get(columns.chat))[1] or None
-  return row.get(columns.answer)
+  value = row.get(columns.answer)
+  if isinstance(value, list) and value and all(isinstance(m, dict) for m in value):
+    return _turns(value)[1] or value  # messages, of which the reply is the answer
+  return value
 
 
 def choices_of(row: Mapping[str, Any], columns: Columns) -> list[tuple[str, str]]:
@@ -208,7 +213,7 @@ def _option(number: int, option: Any) -> tuple[str, str]:
   if isinstance(option, dict):
     text = option.get("text", option.get("value", option.get("content", "")))
     return str(option.get("label", option.get("key", "ABCDEFGHIJ"[number % 10]))), str(text).strip()
-  text = str(option).strip()
+  text = str(option[0] if isinstance(option, list) and len(option) == 1 else option).strip()
   letter = "ABCDEFGHIJ"[number % 10]
   match = re.fullmatch(rf"\(?{letter}[).:]\s*(.{{1,2000}})", text, re.DOTALL | re.IGNORECASE)
   return letter, match[1].strip() if match else text
@@ -216,10 +221,13 @@ def _option(number: int, option: Any) -> tuple[str, str]:
 
 def _parse_options(text: str) -> Any:
   """Options in one text: JSON, lines, "A) one B) two", or separated by "|" or ";"."""
-  try:
-    return json.loads(text)
-  except (ValueError, RecursionError):
-    pass
+  for parse in (json.loads, ast.literal_eval):  # a list as JSON or as Python writes it
+    try:
+      parsed = parse(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+      continue
+    if parse is json.loads or (isinstance(parsed, list | dict) and len(parsed) > 1):
+      return parsed
   marked = re.split(r"(?:^|\s)\(?[A-H1-9][).:]\s", text)
   if len(marked) > 2 and not marked[0].strip():
     return marked[1:]
@@ -244,10 +252,18 @@ def _turns(messages: Any) -> tuple[str, str]:
   for message in messages if isinstance(messages, list) else []:
     if isinstance(message, dict):
       role = str(message.get("role") or message.get("from") or "").lower()
-      text = str(message.get("content") or message.get("value") or "").strip()
+      text = _content(message.get("content") or message.get("value")).strip()
       is_user = role in ("user", "human")
       turns["user" if is_user else "assistant" if role in ("assistant", "gpt") else role] = text
   return turns.get("user", ""), turns.get("assistant", "")
+
+
+def _content(content: Any) -> str:
+  """The text of a message: a text, or a list of parts, of which those with a text count."""
+  if isinstance(content, list):
+    parts = [part.get("text") if isinstance(part, dict) else part for part in content]
+    return "\n".join(part for part in parts if isinstance(part, str))
+  return "" if content is None else str(content)
 
 
 def _missing(role: str, where: str, there: Sequence[str]) -> errors.UserError:

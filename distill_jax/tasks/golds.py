@@ -10,7 +10,7 @@ from distill_jax.tasks.numbers import NUMBER, canonical_number, normalize
 KINDS = ("number", "choice", "boolean", "expression", "text")
 MOST = 0.9  # share of the answers that must be of a kind for it to be guessed
 
-_BOOLEANS = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
+_BOOLEANS = {"yes": "yes", "true": "yes", "y": "yes", "no": "no", "false": "no", "n": "no"}
 _LATEX = re.compile(r"\\[a-zA-Z]{2,}|\^|\$[^$\s]|_\{|(?<=[0-9a-z)])[*/+](?=[a-z(])")
 _CALCULATOR = re.compile(r"<<[^<>\n]{0,400}>>")
 # What may stand before a number that is an answer alone: a sign, a currency, "about", "x =".
@@ -85,7 +85,8 @@ def gold(kind: str, row: Raw, *, base: int = 0) -> Gold | None:
   """
   answer = row.answer
   if isinstance(answer, dict):
-    answer = answer.get("text", answer.get("value", answer.get("answer")))
+    names = ("text", "value", "answer", "final")
+    answer = next((answer[name] for name in names if answer.get(name) is not None), None)
   if isinstance(answer, list) and kind != "text":
     answer = answer[0] if len(answer) == 1 else None
   if answer is None or (isinstance(answer, str) and not answer.strip()):

@@ -53,6 +53,14 @@ def test_fifty_questions_are_split_at_default_sizes(tmp_path):
     ([{"Question": f"{n}?", "Answer": "No."} for n in range(9)], "boolean", "no"),
     ([{"question": f"{n}?", "options": ["x", "y"], "answer": 0} for n in range(9)], "choice", "A"),
     ([{"question": f"{n}?", "A": "x", "B": "y", "answer": "y"} for n in range(9)], "choice", "B"),
+    ([{"question": f"{n}?", "choices": "['x', 'y']", "answer": "y"} for n in range(9)], "choice",
+     "B"),
+    ([{"question": f"{n}?", "Option 1": "x", "Option 2": "y", "Correct Option": 1 + n % 2}
+      for n in range(9)], "choice", "A"),
+    ([{"question": f"{n}?", "answer": "NY"[n % 2]} for n in range(9)], "boolean", "no"),
+    ([{"question": f"{n}?", "answer": {"final": n}} for n in range(9)], "number", "0"),
+    ([{"prompt": [{"role": "user", "content": [{"type": "text", "text": f"{n}?"}]}],
+       "completion": [{"role": "assistant", "content": f"{n}"}]} for n in range(9)], "number", "0"),
     ([{"question": f"{n}?", "choices": {"label": ["1", "2"], "text": ["x", "y"]}, "answerKey": "2"}
       for n in range(9)], "choice", "B"),
     ([{"problem": f"{n}?", "answer": f"\\frac{{x}}{{{n}}}"} for n in range(9)], "expression",
