@@ -22,6 +22,7 @@ _WRAPPERS = ("data", "rows", "examples", "questions", "instances", "items", "pro
 _SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval")
 
 
+_MARKS = "\t,;|"  # separators of cells, the likeliest first
 # Where an object that is spread over lines ends and the next begins.
 _NEXT_OBJECT = re.compile(r"(?<=\n\})\n+(?=\{)")
 
@@ -263,9 +264,9 @@ def _looks_delimited(text: str) -> bool:
 
 def _delimited(path: pathlib.Path, text: str) -> list[Row]:
   header, _, rest = text.lstrip("\n").partition("\n")
-  if re.fullmatch("sep=[,;|\t]", header.strip(" ")):  # a line for spreadsheets
+  if header.strip(" ") in [f"sep={mark}" for mark in _MARKS]:  # a line for spreadsheets
     return _delimited(path, f"\n{rest}")
-  mark = max("\t,;|", key=header.count)
+  mark = max(_MARKS, key=header.count)
   csv.field_size_limit(2**27)
   reader = csv.reader(io.StringIO(text.replace("\x00", "")), delimiter=mark, strict=True)
   rows: list[Row] = []
