@@ -282,7 +282,8 @@ def _reject_unknown(model: str) -> None:
     raise errors.UserError(
       f"config.teacher.model begins with {name[1]!r}, which is no vendor; known are"
       f" {', '.join(VENDORS)}; write VENDOR/MODEL such as openai/gpt-4o-mini, or set"
-      " --config.teacher.kind=openai and --config.teacher.base_url=URL for another server",
+      " --config.teacher.kind=openai and --config.teacher.base_url=URL for another server,"
+      " or --config.teacher.kind=student for an exported student",
       errors.CONFIG,
     )
 
