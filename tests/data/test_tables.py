@@ -45,9 +45,9 @@ def _parquet() -> bytes:
     ("mark.jsonl", ("\ufeff" + LINES).encode()),
     ("dos.jsonl", LINES.replace("\n", "\r\n").encode()),
     ("wide.csv", CSV.encode("utf-16")),
-    ("packed.jsonl.gz", gzip.compress(LINES.encode())),
-    ("packed.jsonl", gzip.compress(LINES.encode())),
-    ("packed.csv.gz", gzip.compress(CSV.encode())),
+    ("packed.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)),
+    ("packed.jsonl", gzip.compress(LINES.encode(), mtime=0)),
+    ("packed.csv.gz", gzip.compress(CSV.encode(), mtime=0)),
   ],
 )  # fmt: skip
 def test_every_format_gives_the_same_rows(tmp_path, name, content):
@@ -86,7 +86,7 @@ def test_an_object_of_splits_names_the_split_of_each_row(tmp_path):
     ("page.parquet", b"<html><body>404</body></html>", "an HTML page"),
     ("sheet.csv", b"PK\x03\x04rest", "save it as CSV"),
     ("latin.csv", "question,answer\na,b\ncaf\xe9,1\n".encode("latin-1"), ":3: not UTF-8"),
-    ("cut.jsonl.gz", gzip.compress(LINES.encode())[:-12], "damaged gzip"),
+    ("cut.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)[:-12], "damaged gzip"),
     ("cut.parquet", b"PAR1abc", "damaged Parquet"),
     ("picture.png", b"\x89PNG\r\n\x1a\n\x00\x00", "a binary file"),
     ("half.csv", "question,é\n1,2\n".encode("utf-16-le"), "UTF-16 without its mark"),
