@@ -259,10 +259,8 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize(
-  "recipe",
-  ["tinythinker", *(pytest.param(r, marks=pytest.mark.heavy) for r in ("self_refine", "socratic"))],
-)
+@pytest.mark.heavy
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_killed_in_every_phase_ends_bit_for_bit_the_same(recipe, tmp_path):
   more, kills = RECIPES[recipe]
   env, undisturbed, killed = environment(tmp_path), tmp_path / "undisturbed", tmp_path / "killed"
