@@ -18,5 +18,5 @@ status=0
 .venv/bin/python -m ruff format --check || status=1
 .venv/bin/python -m pyright || status=1
 NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict --quiet --site-dir "$site" || status=1
-.venv/bin/python -m pytest -n "${PROCESSES:-2}" --dist loadfile "$@" || status=1
+.venv/bin/python -m pytest -n "${PROCESSES:-2}" --dist loadfile --no-loadscope-reorder "$@" || status=1
 exit "$status"

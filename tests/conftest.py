@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import pathlib
 import shutil
 import tempfile
 
@@ -29,6 +30,27 @@ import scripted
 from distill_jax.teacher.client import client
 from tests import teacher_faults as faults
 from tests import teacher_server as server
+
+# Files with long tests. They run first: at the end, no process is left alone with one of them.
+LONG = (
+  "faults/test_kill.py",
+  "test_pretrained.py",
+  "test_ablations.py",
+  "faults/test_disk_full.py",
+  "faults/test_mistakes.py",
+  "test_rounds.py",
+  "test_recipes.py",
+  "learning/test_every_family.py",
+  "test_extend.py",
+  "test_add_a_recipe.py",
+  "test_tinythinker.py",
+  "students/test_lora.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+  order = {pathlib.Path(__file__).parent / name: n for n, name in enumerate(LONG)}
+  items.sort(key=lambda item: order.get(item.path, len(LONG)))
 
 
 @pytest.fixture

@@ -155,7 +155,7 @@ def test_all_five_checks_run_and_any_failure_fails(checkout, failing):
     "-m|ruff|format|--check",
     "-m|pyright",
     f"-m|mkdocs|build|--strict|--quiet|--site-dir|{site}",
-    "-m|pytest|-n|2|--dist|loadfile|-k|a b",
+    "-m|pytest|-n|2|--dist|loadfile|--no-loadscope-reorder|-k|a b",
   ]
   assert result.returncode == (1 if failing else 0)
   assert not pathlib.Path(site).exists()
