@@ -137,12 +137,13 @@ def _boolean(answer: Any) -> Gold | None:
 def _choice(answer: Any, choices: Sequence[tuple[str, str]], base: int) -> Gold | None:
   written = str(answer).strip()
   labels = [label for label, _ in choices]
-  by_text = {texts.normalize(text): label for label, text in choices}
   label = _LABEL.fullmatch(written)
   if label and label[1].upper() in labels and not isinstance(answer, int):
     return Gold(label[1].upper())
-  if texts.normalize(written) in by_text:
-    return Gold(by_text[texts.normalize(written)])
+  for plain in (str.strip, texts.normalize):  # "-5" is the option "-5" rather than "5"
+    named = [label for label, text in choices if plain(written) and plain(text) == plain(written)]
+    if named:
+      return Gold(named[0]) if len(named) == 1 else None
   if re.fullmatch(r"[0-9]{1,2}", written) and 0 <= int(written) - base < len(choices):
     return Gold(labels[int(written) - base])
   option_texts = tuple(text for _, text in choices)

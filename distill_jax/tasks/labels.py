@@ -112,9 +112,11 @@ class _Reader:
       re.IGNORECASE | re.MULTILINE,
     )
     self.alone = re.compile(rf"({self.options})(?=[.,:;)\]}}*'\"]|\s*$)", re.IGNORECASE)
+    words = [" ".join(_WORD.findall(option.lower())) for option in texts]
+    # The label of each option by its words; None for words that two options share.
     self.words = {
-      " ".join(_WORD.findall(option.lower())): label
-      for label, option in zip(labels, texts, strict=False)
+      option: label if words.count(option) == 1 else None
+      for label, option in zip(labels, words, strict=False)
     }
 
   def after_marker(self, tail: str) -> str | None:

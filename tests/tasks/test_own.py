@@ -87,6 +87,14 @@ def test_options_that_are_counted_from_one_are_recognized(tmp_path):
   }
 
 
+@pytest.mark.parametrize(
+  ("options", "gold"), [(("-5", "5"), "A"), (("6", "-5."), "B"), (("-5", "6", "-5"), None)]
+)
+def test_an_answer_that_is_the_text_of_two_options_is_no_gold(options, gold):
+  found = golds.gold("choice", golds.Raw("-5", tuple(zip("ABC", options, strict=False))))
+  assert (found.answer if found else None) == gold
+
+
 def test_a_rationale_in_its_own_column_or_before_the_answer_is_kept(tmp_path):
   rows = [{"problem": f"{n}?", "solution": f"By rule {n}.", "answer": n} for n in range(5)]
   assert all(p.rationale.endswith(f"Answer: {p.gold}") for p in _all(_understand(tmp_path, rows)))

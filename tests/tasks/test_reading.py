@@ -45,6 +45,12 @@ def test_a_choice_is_read_as_a_person_reads_it(text, answer):
   assert _read(text, "choice", cases.OPTIONS) == answer
 
 
+@pytest.mark.parametrize(("word", "answer"), [("six", "C"), ("five", None)])
+def test_the_words_that_two_options_share_choose_none(word, answer):
+  options = (("A", "five"), ("B", "five"), ("C", "six"))
+  assert _read(f"Answer: {word}", "choice", options) == answer
+
+
 @pytest.mark.parametrize("kind", ["choice", "boolean"])
 def test_a_label_or_word_of_a_text_that_was_cut_off_is_not_read(kind):
   assert _read("(B) is yes", kind, cases.OPTIONS) is not None
