@@ -20,12 +20,14 @@ def export(words: Sequence[str]) -> int:
 
 def show(words: Sequence[str]) -> int:
   """Shows what was understood of the data of a task."""
-  given = any(word.lstrip("-").startswith("config=") for word in words)
-  words = [*([] if given else ["--config=cot"]), *words]
+  recipe, words = args.take(words, "config")
   file = next((word for word in words if not word.startswith("-")), None)
   if file is not None:
     words.remove(file)
     words += ["--config.task.name=file", f"--config.task.path={file}"]
+  elif recipe is None and not any(word.lstrip("-").startswith("config.task.") for word in words):
+    raise errors.usage("name a file or a directory, or a task with --config.task.name=NAME")
+  words = [f"--config={recipe or 'cot'}", *words]
   config, options, rest = args.parse(words, OPTIONS["data show"], config="required")
   if rest:
     raise errors.usage(f"unexpected argument {rest[0]!r}; options begin with --")

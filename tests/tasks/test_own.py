@@ -249,3 +249,11 @@ def test_data_show_prints_json_in_a_pipe(tmp_path, capsys):
   assert shown["counts"]["train"] == 28 and shown["kind"] == "number"
   assert len(shown["questions"]) == 3 and "rendered" in shown["questions"][0]
   assert main.main(["data", "show", str(tmp_path / "none.jsonl")]) == errors.CONFIG
+
+
+def test_data_show_needs_data_to_show(capsys):
+  for words in ([], ["--n=1"]):
+    assert main.main(["data", "show", *words]) == errors.USAGE
+    assert "name a file or a directory" in capsys.readouterr().err
+  assert main.main(["data", "show", "--config", "quickstart", "--n=1"]) == 0
+  assert json.loads(capsys.readouterr().out)["task"] == "arithmetic"
