@@ -109,9 +109,7 @@ def _number(answer: Any) -> Gold | None:
   solution, mark, stated = written.rpartition("####")
   if mark:
     number = canonical_number(stated)
-    return (
-      Gold(number, rationale=_ending(_CALCULATOR.sub("", solution), number)) if number else None
-    )
+    return Gold(number, rationale=ending(_CALCULATOR.sub("", solution), number)) if number else None
   plain = normalize(written)
   match = NUMBER.search(plain)
   if match and _BEFORE.fullmatch(plain[: match.start()].lower()):
@@ -120,7 +118,7 @@ def _number(answer: Any) -> Gold | None:
       number = None if any(map(str.isdigit, unit)) else canonical_number(written)
       return Gold(number) if number else None
   number = answers.read_number(written, last_number=False)
-  return Gold(number, rationale=_ending(written, number)) if number else None
+  return Gold(number, rationale=ending(written, number)) if number else None
 
 
 def _boolean(answer: Any) -> Gold | None:
@@ -130,7 +128,7 @@ def _boolean(answer: Any) -> Gold | None:
   found = _BOOLEANS.get(written.rstrip(".").lower())
   if found is None and len(written) > 20:
     found = answers.read_boolean(written, last_word=False)
-    return Gold(found, rationale=_ending(written, found)) if found else None
+    return Gold(found, rationale=ending(written, found)) if found else None
   return Gold(found) if found else None
 
 
@@ -148,7 +146,7 @@ def _choice(answer: Any, choices: Sequence[tuple[str, str]], base: int) -> Gold 
     return Gold(labels[int(written) - base])
   option_texts = tuple(text for _, text in choices)
   found = answers.read_choice(written, tuple(labels), option_texts, last_label=False)
-  return Gold(found, rationale=_ending(written, found)) if found else None
+  return Gold(found, rationale=ending(written, found)) if found else None
 
 
 def _expression(written: str) -> Gold | None:
@@ -160,7 +158,7 @@ def _expression(written: str) -> Gold | None:
     is_alone = box.start() <= 1 and len(written) - box.end() - len(stated) <= 2
     if not expressions.normalize(stated):
       return None
-    return Gold(stated, rationale="" if is_alone else _ending(written, stated))
+    return Gold(stated, rationale="" if is_alone else ending(written, stated))
   return Gold(written) if expressions.normalize(written) else None
 
 
@@ -171,7 +169,7 @@ def _text(answer: Any) -> Gold | None:
   return Gold(written[0], accepted=tuple(written[1:])) if written else None
 
 
-def _ending(rationale: str, answer: str) -> str:
-  """A rationale without blank lines, with an answer line at its end."""
+def ending(rationale: str, answer: str) -> str:
+  """A rationale without blank lines, with an answer line at its end; "" for an empty one."""
   lines = [line.strip() for line in rationale.splitlines() if line.strip()]
   return "\n".join([*lines, f"Answer: {answer}"]) if lines else ""

@@ -308,9 +308,8 @@ def _problem(
   written = row.value.get(found.rationale) if found.rationale else None
   if isinstance(written, list):
     written = "\n".join(str(step) for step in written)
-  if isinstance(written, str) and written.strip():
-    lines = [line.strip() for line in written.splitlines() if line.strip()]
-    rationale = "\n".join([*lines, f"Answer: {gold.answer}"])
+  if isinstance(written, str):
+    rationale = golds.ending(written, gold.answer) or rationale
   return records.Problem(
     id=problem_id,
     split=split or "train",
