@@ -164,6 +164,7 @@ def understand(
       )
   rows = [row._replace(value=_without_nan(row.value)) for row in rows]
   found = columns.guess([row.value for row in rows], column, source)
+  _check_splits(rows, found.chat or found.question)
   raws = [
     golds.Raw(columns.answer_of(row.value, found), columns.choices_of(row.value, found))
     for row in rows
@@ -184,6 +185,17 @@ def understand(
       notes.append("the answers are long texts, compared word for word: consider task.grader")
   splits = held_out.make_splits(by_split, limits, notes, source)
   return OwnData(source, chosen, kind == "auto", found, split_by, splits, left_out, notes)
+
+
+def _check_splits(rows: Sequence[tables.Row], question: str) -> None:
+  """Rejects a file of train, validation or test in which no row has the column of the question."""
+  with_question = {row.split for row in rows if question in row.value}
+  for row in rows:
+    if row.split.lower() in tables.SPLITS and row.split not in with_question:
+      raise errors.data(
+        f"{row.where}: no column {question!r}, which holds the questions of the other splits; give"
+        " the columns of all splits the same names"
+      )
 
 
 def _without_nan(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -189,6 +189,15 @@ def test_splits_come_from_files_or_from_a_column(tmp_path):
   assert data.split_by == "column split" and data.left_out["column split names no split"] == 1
 
 
+def test_a_split_with_other_columns_is_rejected_and_a_stray_file_is_left_out(tmp_path):
+  (tmp_path / "train.jsonl").write_text(_lines(_questions(6)))
+  (tmp_path / "stray.json").write_text('{"version": 1}')
+  assert _understand(tmp_path).left_out == {"no question": 1}
+  (tmp_path / "test.jsonl").write_text(_lines([{"prompt": "9?", "target": 9}] * 2))
+  with pytest.raises(errors.UserError, match=r"test\.jsonl:1: no column 'question'.* same names"):
+    _understand(tmp_path)
+
+
 def test_questions_of_both_train_and_test_are_named_and_left_out_of_train(tmp_path):
   rows = [{"question": f"{n}?", "answer": n, "split": "train"} for n in range(6)]
   rows += [{"question": " 3 ?", "answer": 3, "split": "test"}]
