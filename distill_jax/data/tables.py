@@ -19,9 +19,10 @@ from distill_jax import disk, errors
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 # Names of the list of rows in a JSON object.
 _WRAPPERS = ("data", "rows", "examples", "questions", "instances", "items", "problems", "records")
-_SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval")
-
-
+# Splits by their usual names.
+SPLITS = {"train": "train", "training": "train", "validation": "validation", "valid": "validation"}
+SPLITS |= {"val": "validation", "dev": "validation", "test": "test", "testing": "test"}
+SPLITS |= {"eval": "test", "evaluation": "test", "heldout": "test"}
 _MARKS = "\t,;|"  # separators of cells, the likeliest first
 # Where an object that is spread over lines ends and the next begins.
 _NEXT_OBJECT = re.compile(r"(?<=\n\})\n+(?=\{)")
@@ -176,7 +177,7 @@ def _json_object(path: pathlib.Path, text: str) -> list[Row] | None:
       return None
     return _json_list(path, _json_objects(path, text))
   lists = {key: rows for key, rows in value.items() if isinstance(rows, list)}
-  splits = [key for key in lists if key.lower() in _SPLITS]
+  splits = [key for key in lists if key.lower() in SPLITS]
   if splits:
     return [row for key in splits for row in _json_list(path, lists[key], key.lower())]
   wrapper = next((key for key in value if key.lower() in _WRAPPERS and key in lists), None)

@@ -21,10 +21,7 @@ from distill_jax.tasks import columns, golds, held_out, shots, task
 
 NAME = "file"
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_SPLITS = {"train": "train", "training": "train", "validation": "validation", "valid": "validation"}
-_SPLITS |= {"val": "validation", "dev": "validation", "test": "test", "testing": "test"}
-_SPLITS |= {"eval": "test", "evaluation": "test", "heldout": "test"}
-_IN_NAME = re.compile(r"(?:^|[^a-z])(" + "|".join(_SPLITS) + r")(?![a-z])")
+_IN_NAME = re.compile(r"(?:^|[^a-z])(" + "|".join(tables.SPLITS) + r")(?![a-z])")
 _SHOTS = {"number": shots.NUMBER, "choice": shots.CHOICE, "boolean": shots.BOOLEAN}
 _SHOTS |= {"expression": shots.MATH, "text": shots.TEXT}
 # Files that describe a data set and hold no rows.
@@ -232,7 +229,7 @@ def _file_rows(path: pathlib.Path, note: Callable[[str], None]) -> list[tables.R
 def _split_in(name: str) -> str:
   """The split that the name of a file tells, "" for none; a directory counts less than the file."""
   found = _IN_NAME.findall(name)
-  return _SPLITS[found[-1]] if found else ""
+  return tables.SPLITS[found[-1]] if found else ""
 
 
 def _hub_rows(hub: str) -> list[tables.Row]:
@@ -353,4 +350,4 @@ def _id(
 def _split_of(row: tables.Row, found: columns.Columns) -> str | None:
   """The split of a row; "" if the data have none, None if its name is not known."""
   named = str(row.value.get(found.split) or "") if found.split else row.split
-  return _SPLITS.get(named.strip().lower()) if named else None if found.split else ""
+  return tables.SPLITS.get(named.strip().lower()) if named else None if found.split else ""

@@ -70,8 +70,9 @@ def test_parquet_is_recognized_by_its_content(tmp_path, name):
 
 
 def test_an_object_of_splits_names_the_split_of_each_row(tmp_path):
-  rows = _read(tmp_path / "a.json", json.dumps({"train": ROWS, "test": ROWS[:1]}).encode())
-  assert [row.split for row in rows] == ["train", "train", "test"]
+  content = json.dumps({"train": ROWS, "heldout": ROWS[:1]}).encode()
+  rows = _read(tmp_path / "a.json", content)
+  assert [row.split for row in rows] == ["train", "train", "heldout"]
 
 
 @pytest.mark.parametrize(
