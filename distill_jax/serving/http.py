@@ -125,7 +125,7 @@ class Server:
       for name, colon, value in (line.partition(":") for line in lines)
       if colon
     }
-    path = urllib.parse.urlsplit(parts[1]).path
+    path = _split(parts[1]).path
     return Request(parts[0], path, headers, await self._body(reader, headers))
 
   async def _body(self, reader: asyncio.StreamReader, headers: Mapping[str, str]) -> bytes:
@@ -180,12 +180,19 @@ class Server:
   def _check(self, request: Request) -> None:
     """Refuses requests of web pages, of other hosts, and without the key."""
     host = request.headers.get("host", "").rsplit(":", 1)[0]
-    origin = urllib.parse.urlsplit(request.headers.get("origin", f"http://{HOST}")).hostname
+    origin = _split(request.headers.get("origin", f"http://{HOST}")).hostname
     if {host, origin} - {HOST, "localhost", "[::1]", ""}:
       raise Refused(403, "only programs on this machine may ask")
     given = request.headers.get("authorization", "")
     if self._key and not hmac.compare_digest(given.encode(), f"Bearer {self._key}".encode()):
       raise Refused(401, "the API key is missing or wrong")
+
+
+def _split(url: str) -> urllib.parse.SplitResult:
+  try:
+    return urllib.parse.urlsplit(url)
+  except ValueError:
+    raise Refused(400, "malformed address", close=True) from None
 
 
 async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
