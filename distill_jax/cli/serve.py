@@ -8,12 +8,15 @@ import pathlib
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distill_jax import console, errors
 from distill_jax.cli import args
 from distill_jax.cli.help import OPTIONS
 from distill_jax.settings import Settings
+
+if TYPE_CHECKING:  # they import jax, which takes seconds
+  from distill_jax.serving import engine, http
 
 BASE = "base"  # the config of an exported model's settings
 
@@ -22,7 +25,8 @@ def parse(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
   """Parses the command's words into a config and options.
 
   Raises:
-    UserError: Neither or both of --workdir and --model are given, or a word is wrong.
+    UserError: Neither or both of --workdir and --model are given, --round is given with --model, or
+      a word is wrong.
   """
   has_model = any(word.lstrip("-").partition("=")[0] == "model" for word in words)
   added = [f"--config={BASE}"] if has_model else []
@@ -31,6 +35,8 @@ def parse(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     raise errors.usage(f"unexpected argument {rest[0]!r}; options begin with --")
   if bool(options["workdir"]) == bool(options["model"]):
     raise errors.usage("give --workdir=RUN or --model=DIR")
+  if options["model"] and options["round"] != -1:
+    raise errors.usage("--round needs --workdir=RUN; an exported student has no rounds")
   if options["batch"] < 1:
     raise errors.usage("--batch must be at least 1")
   assert config is not None
@@ -75,14 +81,16 @@ def run(
       started.close()
 
 
-async def _forever(server: Any, name: str) -> None:
+async def _forever(server: "http.Server", name: str) -> None:
   async with server.running():
     print(f"Serving {name} at http://127.0.0.1:{server.port}/v1 (Ctrl-C ends it)", flush=True)
     await asyncio.Event().wait()
 
 
 @contextlib.contextmanager
-def open_workdir(settings: Settings, workdir: str, round: int) -> Iterator[tuple[Any, str]]:
+def open_workdir(
+  settings: Settings, workdir: str, round: int
+) -> Iterator[tuple["engine.Served", str]]:
   """Yields (the student of a run, its name)."""
   from distill_jax.cli.open_run import open_run, select_round
   from distill_jax.serving import engine
@@ -102,7 +110,7 @@ def open_workdir(settings: Settings, workdir: str, round: int) -> Iterator[tuple
 
 
 @contextlib.contextmanager
-def open_model(settings: Settings, model: str) -> Iterator[tuple[Any, str]]:
+def open_model(settings: Settings, model: str) -> Iterator[tuple["engine.Served", str]]:
   """Yields (an exported student, its name). Its config is copied to a temporary directory."""
   from distill_jax.runtime import exported
   from distill_jax.serving import engine
