@@ -18,7 +18,7 @@ from distill_jax.cli import open_run, serve
 from distill_jax.config.read import read_settings
 from distill_jax.phases import evaluate
 from distill_jax.run_dir.run_dir import RunDir
-from distill_jax.runtime import export
+from distill_jax.runtime import conversations, export
 from distill_jax.serving import api, engine, http
 from distill_jax.students import token_rows
 from tests import recipes
@@ -179,7 +179,18 @@ def test_stop_and_max_tokens_end_a_completion(tiny):
     ({"seed": 1.5}, "seed must be"),
     ({"logprobs": 99}, "logprobs must be"),
     ({"stop": [""]}, "stop must be"),
+    ({"stop": 5}, "stop must be"),
+    ({"stop": {"a": 1}}, "stop must be"),
+    ({"echo": 1}, "echo must be"),
+    ({"stream": "yes"}, "stream must be"),
     ({"model": "gpt"}, "no model 'gpt'"),
+    ({"presence_penalty": 0.5}, "presence_penalty is not supported; only 0"),
+    ({"frequency_penalty": -1}, "frequency_penalty is not supported"),
+    ({"logit_bias": {"5": -100}}, "logit_bias is not supported"),
+    ({"best_of": 4}, "best_of is not supported"),
+    ({"suffix": "x"}, "suffix is not supported"),
+    ({"top_k": 5}, "top_k is not supported: leave it out"),
+    ({"messages": []}, "messages is not supported"),
   ],
 )
 def test_a_wrong_field_is_refused_with_its_name(tiny, fields, message):
@@ -187,6 +198,48 @@ def test_a_wrong_field_is_refused_with_its_name(tiny, fields, message):
   body = {"model": name, "prompt": "x", **fields}
   with pytest.raises(openai.BadRequestError, match=message):
     client.post("/completions", body=body, cast_to=object)
+
+
+@pytest.mark.parametrize(
+  ("fields", "message"),
+  [
+    ({"response_format": {"type": "json_object"}}, "response_format is not supported"),
+    ({"tools": [{"type": "function"}]}, "tools is not supported"),
+    ({"top_logprobs": 2}, "top_logprobs is not supported"),
+    ({"logprobs": True}, "use /v1/completions"),
+    ({"prompt": "x"}, "prompt is not supported"),
+    ({"max_tokens": 0}, "max_tokens must be an integer from 1"),
+  ],
+)
+def test_a_chat_refuses_what_it_would_ignore(tiny, fields, message):
+  _, _, _, client, name, _ = tiny
+  body = {"model": name, "messages": [{"role": "user", "content": "x"}], **fields}
+  with pytest.raises(openai.BadRequestError, match=message):
+    client.post("/chat/completions", body=body, cast_to=object)
+
+
+def test_fields_that_ask_for_nothing_are_accepted(tiny):
+  _, _, _, client, name, _ = tiny
+  ask = {"model": name, "messages": [{"role": "user", "content": "How many?"}], "temperature": 0}
+  neutral = {**api.NEUTRAL, "user": "me", "tool_choice": None}
+  same = client.post("/chat/completions", body={**ask, **neutral}, cast_to=object)
+  text = client.chat.completions.create(**ask).choices[0].message.content
+  assert same["choices"][0]["message"]["content"] == text
+
+
+def test_max_tokens_below_the_limit_cuts_a_conversation_of_several_turns(tiny, monkeypatch):
+  served, _, started, _, _, _ = tiny
+  turns = (("", "Question: 1?\n", "a"), ("", "Question: 1?\n", "b"))
+  text = "Tom has 3 apples."
+  ids = served.student.tokenizer.encode(text)
+  written = conversations.Transcript(text, "stop", 2 * served.limit, 0.0, turns)
+  monkeypatch.setattr(conversations, "run_conversations", lambda *_, **__: [written])
+  question, greedy = (("user", "1?"),), engine.Sampling(0.0)
+  ask = lambda limit: started.chat(question, greedy, n=1, max_tokens=limit, seed=None)
+  whole, cut = (ask(limit).result(60)[0] for limit in (served.limit, 3))
+  assert (whole.text, whole.finish, whole.tokens) == (text, "stop", 2 * served.limit)
+  assert (cut.text, cut.finish, cut.tokens) == (
+    served.student.tokenizer.decode(ids[:3]), "length", 3)  # fmt: skip
 
 
 def raw(port: int, request: bytes, timeout: float = 10) -> bytes:
@@ -212,6 +265,8 @@ def head(path: str, *headers: str, method: str = "POST") -> bytes:
     (head("/v1/models", "X: " + "x" * 20_000, method="GET"), 431),
     (head("/v1/models", "Host: evil.example", method="GET"), 403),
     (head("/v1/models", "Origin: http://evil.example", method="GET"), 403),
+    (head("/v1/models", "Origin: http://[", method="GET"), 400),
+    (head("//[", method="GET"), 400),
     (head("/v1/other", method="GET"), 404),
     (head("/v1/models"), 405),
     (head("/v1/completions", "Content-Length: 3") + b"{{{", 400),
@@ -312,5 +367,6 @@ def test_the_command_needs_a_run_or_a_model(capsys):
 
   assert main.main(["serve", "--model=x", "--workdir=y"]) == errors.USAGE
   assert main.main(["serve", "--model=/nowhere"]) == errors.USAGE
+  assert main.main(["serve", "--model=x", "--round=1"]) == errors.USAGE
   assert main.main(["serve", "--model=x", "--key_env=NO_SUCH_VARIABLE"]) == errors.USAGE
-  assert capsys.readouterr().err.count("\n") == 3
+  assert capsys.readouterr().err.count("\n") == 4

@@ -17,6 +17,18 @@ CHOICES = 128  # the most choices of a request
 PROMPTS = 256  # the most prompts of a request
 STOPS, TOP = 16, 20  # the most stop texts; the most alternatives of a token
 Body = dict[str, Any]
+SHARED = frozenset((
+  *("model", "n", "max_tokens", "max_completion_tokens", "temperature", "top_p", "stop", "seed"),
+  *("stream", "stream_options", "user"),
+))  # fmt: skip
+COMPLETION = SHARED | {"prompt", "echo", "logprobs"}
+CHAT = SHARED | {"messages"}
+# The only values of other fields that are accepted: they ask for what the server does anyway.
+NEUTRAL: Body = {
+  "presence_penalty": 0, "frequency_penalty": 0, "logit_bias": {}, "best_of": 1, "suffix": "",
+  "response_format": {"type": "text"}, "tools": [], "tool_choice": "none", "logprobs": False,
+  "top_logprobs": 0,
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,9 +65,10 @@ class Api:
 
   async def completions(self, body: Body) -> Body | AsyncIterator[Body]:
     """Answers /v1/completions; with `stream`, as an iterator of chunks."""
+    _check_fields(body, COMPLETION)
     prompts, common = self._prompts(body), self._common(body, default=16)
     wanted = _integer(body, "logprobs", None, 0, TOP)
-    echo = body.get("echo") is True
+    echo = _flag(body, "echo")
     suffix = {"id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion",
               "created": int(time.time()), "model": self.model}  # fmt: skip
     futures = [self._complete(ids, common) for ids in prompts]
@@ -103,17 +116,17 @@ class Api:
 
   async def chat(self, body: Body) -> Body | AsyncIterator[Body]:
     """Answers /v1/chat/completions; with `stream`, as an iterator of chunks."""
-    common = self._common(body, default=self._engine.served.limit)
     if body.get("logprobs"):
       raise BadRequest("logprobs of a chat are not supported: use /v1/completions")
+    _check_fields(body, CHAT)
+    common = self._common(body, default=self._engine.served.limit, least=1)
     messages = _messages(body)
     head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": self.model}
     replies = await _result(
       self._engine.chat(
-        messages, common.sampling, n=common.n, max_tokens=max(common.max_tokens, 1),
-        seed=common.seed,
+        messages, common.sampling, n=common.n, max_tokens=common.max_tokens, seed=common.seed
       )
-    )  # fmt: skip
+    )
     usage = _usage([replies])
     if common.stream:
       head["object"] = "chat.completion.chunk"
@@ -129,26 +142,27 @@ class Api:
     ]
     return {**head, "choices": choices, "usage": usage}
 
-  def _common(self, body: Body, *, default: int) -> Common:
+  def _common(self, body: Body, *, default: int, least: int = 0) -> Common:
     if body.get("model", self.model) != self.model:
       raise BadRequest(f"no model {str(body['model'])[:80]!r}; this server has {self.model!r}")
     tokens = (
       "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
     )
     limit = self._engine.served.limit
-    max_tokens = _integer(body, tokens, default, 0, 10**9)
-    stop = body.get("stop") or ()
-    stop = (stop,) if isinstance(stop, str) else tuple(stop)
-    if len(stop) > STOPS or not all(isinstance(text, str) and text for text in stop):
+    max_tokens = _integer(body, tokens, default, least, 10**9)
+    stop = body.get("stop") or []
+    stop = [stop] if isinstance(stop, str) else stop
+    if (not isinstance(stop, list) or len(stop) > STOPS
+        or not all(isinstance(text, str) and text for text in stop)):  # fmt: skip
       raise BadRequest(f"stop must be a text or up to {STOPS} texts")
     seed = _integer(body, "seed", None, -(2**63), 2**64)
     sampling = engine.Sampling(
       temperature=_number(body, "temperature", 1.0, 0.0, 100.0),
       top_p=_number(body, "top_p", 1.0, 1e-6, 1.0),
-      stop=stop,
+      stop=tuple(stop),
     )
     n = _integer(body, "n", 1, 1, CHOICES)
-    return Common(sampling, n, min(max_tokens, limit), seed, body.get("stream") is True)
+    return Common(sampling, n, min(max_tokens, limit), seed, _flag(body, "stream"))
 
   def _prompts(self, body: Body) -> list[list[int]]:
     """Returns the prompts of a request as tokens: of a text, several, tokens, or lists of them."""
@@ -256,6 +270,22 @@ def _messages(body: Body) -> tuple[tuple[str, str], ...]:
       raise BadRequest("the content of a message must be text")
     messages.append((message["role"], content))
   return tuple(messages)
+
+
+def _check_fields(body: Body, known: frozenset[str]) -> None:
+  """Raises BadRequest, with its name, for a field that would be ignored."""
+  for name, value in body.items():
+    if name in known or value is None or (name in NEUTRAL and value == NEUTRAL[name]):
+      continue
+    only = f"; only {json.dumps(NEUTRAL[name])} is accepted" if name in NEUTRAL else ""
+    raise BadRequest(f"{name[:80]} is not supported{only}: leave it out")
+
+
+def _flag(body: Body, name: str) -> bool:
+  value = body.get(name)
+  if value is not None and not isinstance(value, bool):
+    raise BadRequest(f"{name} must be true or false")
+  return bool(value)
 
 
 def _number(body: Body, name: str, default: float, low: float, high: float) -> float:

@@ -275,7 +275,8 @@ class Engine:
       text, finish, tokens = transcript.text, transcript.finish, transcript.tokens
       encode = served.student.encode_prompt
       prompt_tokens = sum(len(encode(prompt)) for _, prompt, _ in transcript.turns)
-      if len(transcript.turns) == 1 and tokens > job.content[2]:
+      # Without max_tokens, only the turns are limited; all of them may have more.
+      if job.content[2] < served.limit and tokens > job.content[2]:
         ids = served.student.tokenizer.encode(text)[: job.content[2]]
         text, finish, tokens = served.student.tokenizer.decode(ids), "length", len(ids)
       replies[id(job)].append(Reply(text, finish, prompt_tokens, tokens))
