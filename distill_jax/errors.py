@@ -15,9 +15,9 @@ class UserError(Exception):
     code  constant   meaning
     ====  =========  ======================================================
     2     USAGE      wrong command or argument
-    3     CONFIG     invalid config
+    3     CONFIG     invalid config, or a missing API key
     4     DATA       missing, damaged or unwritable files or data
-    5     TEACHER    credentials, quota or the teacher's server
+    5     TEACHER    rejected credentials, quota or the teacher's server
     6     BUDGET     a limit on requests, tokens, dollars or time is reached
     75    PREEMPTED  interrupted: re-run the same command to resume
     ====  =========  ======================================================
