@@ -3,13 +3,16 @@
 import dataclasses
 import importlib.metadata
 import platform
+from typing import TYPE_CHECKING
 
 from distill_jax import plan, records
 from distill_jax.run_dir import phase_dir
 from distill_jax.run_dir.phase_dir import PhaseDir
 from distill_jax.run_dir.run_dir import SUMMARY, RunDir
 from distill_jax.runtime import results
-from distill_jax.runtime.context import RunContext
+
+if TYPE_CHECKING:  # it imports jax, which reports do without
+  from distill_jax.runtime.context import RunContext
 
 PACKAGES = (
   "jax",
@@ -68,7 +71,7 @@ def untrained_row(phase: PhaseDir, shots: int) -> dict:
   return {"round": "base", "shots": shots, "validation": validation}
 
 
-def write(ctx: RunContext, rows: list[dict], best: int, base: list[dict]) -> dict:
+def write(ctx: "RunContext", rows: list[dict], best: int, base: list[dict]) -> dict:
   """Writes summary.json and returns its content.
 
   Args:
@@ -97,7 +100,9 @@ def write(ctx: RunContext, rows: list[dict], best: int, base: list[dict]) -> dic
   return summary
 
 
-def before_and_after(ctx: RunContext, best: int, count: int = 3) -> list[tuple[str, str, str, str]]:
+def before_and_after(
+  ctx: "RunContext", best: int, count: int = 3
+) -> list[tuple[str, str, str, str]]:
   """Returns validation questions that round 0's student got wrong and the best one right.
 
   With several attempts at a question, one that has the voted answer is shown.
@@ -112,7 +117,7 @@ def before_and_after(ctx: RunContext, best: int, count: int = 3) -> list[tuple[s
   return [(p.question, first[p.id].text, last[p.id].text, p.gold or "") for p in problems[:count]]
 
 
-def _voted_attempts(ctx: RunContext, round_index: int) -> dict[str, records.Attempt]:
+def _voted_attempts(ctx: "RunContext", round_index: int) -> dict[str, records.Attempt]:
   """Returns, for each validation question, the first attempt that has the voted answer."""
   out = ctx.run_dir.find(round_index, "evaluate")
   voted = {v.problem: v.answer for v in out.rows(results.VERDICTS, records.Verdict)}

@@ -13,8 +13,8 @@ from distill_jax.report import load, numbers
 from distill_jax.report.nodes import visible
 from distill_jax.run_dir import phase_dir
 from distill_jax.run_dir.phase_dir import PhaseDir
+from distill_jax.runtime import results
 
-PAIRS = "pairs.jsonl"
 CARD = """---
 license: unknown  # fill in: the terms of the teacher and of the questions decide
 language: [en]
@@ -96,7 +96,7 @@ def run(workdir: str, format: str, out: str, *, push: str = "") -> None:
   if target.exists() and (not target.is_dir() or any(target.iterdir())):
     raise errors.usage(f"--out={out} exists; name a new directory")
   run = load.read(workdir)
-  found = preferences(run, pathlib.Path(workdir)) if format == chat_rows.PREFERENCE else texts(run)
+  found = preferences(run) if format == chat_rows.PREFERENCE else texts(run)
   rows = chat_rows.rows(format, found)
   if not rows:
     kind = "preference pairs or corrections" if format == chat_rows.PREFERENCE else "rationales"
@@ -140,18 +140,18 @@ def _source(run: load.Run, r: records.Rationale) -> chat_rows.Source:
   )
 
 
-def preferences(run: load.Run, workdir: pathlib.Path) -> list[chat_rows.Source]:
+def preferences(run: load.Run) -> list[chat_rows.Source]:
   """Returns the run's preference pairs; corrections over the attempts they correct, too.
 
   A pair about one stage keeps the prompt of its stage.
   """
   found = [source for source in texts(run) if source.rejected]
-  for directory in sorted(workdir.glob("round_*/*_pair")):
+  for directory in sorted(run.directory.path.glob("round_*/*_pair")):
     phase = PhaseDir(directory)
     if not phase.verify():
       continue
     index = int(directory.parent.name.removeprefix("round_"))
-    for pair in phase.rows(PAIRS, records.PreferencePair):
+    for pair in phase.rows(results.PAIRS, records.PreferencePair):
       question = _question(run, pair.problem)
       asked = records.prompt_text(pair.prompt) if pair.stage else chat_rows.rendered(question)
       found.append(

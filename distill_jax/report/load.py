@@ -5,14 +5,13 @@ import pathlib
 import re
 from typing import Any
 
-from distill_jax import errors, records
+from distill_jax import errors, records, summary
 from distill_jax.run_dir import phase_dir, questions
 from distill_jax.run_dir.phase_dir import PhaseDir
 from distill_jax.run_dir.run_dir import SUMMARY, RunDir
 from distill_jax.runtime import results
 
 ROUND, PHASE = re.compile(r"round_(\d{1,6})"), re.compile(r"(\d{1,6})_(\w{1,80})")
-FINALS = ("test", "out_of_domain", "cross")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +51,7 @@ class Run:
     finals: {split: phase} of the final test.
     summary: summary.json; None while the run is unfinished.
     seconds: Run time over all restarts.
+    directory: Its directory.
   """
 
   name: str
@@ -61,6 +61,7 @@ class Run:
   finals: dict[str, Phase]
   summary: dict[str, Any] | None
   seconds: float
+  directory: RunDir
 
   def phase(self, round_index: int, name: str) -> Phase | None:
     """Returns the last finished phase of this name in a round, or None."""
@@ -108,18 +109,19 @@ def read(path: str | pathlib.Path) -> Run:
     rounds.setdefault(index, []).append(_phase(directory, name))
   finals = {
     split: _phase(path / "final" / split, split)
-    for split in FINALS
+    for split in summary.FINALS
     if (path / "final" / split).is_dir()
   }
-  summary = path / SUMMARY
+  directory, written = RunDir(path), path / SUMMARY
   return Run(
     name=path.resolve().name,
     config=config,
     questions=questions.read(path) if rounds or (path / questions.QUESTIONS).exists() else {},
     rounds=dict(sorted(rounds.items())),
     finals=finals,
-    summary=phase_dir.read_json(summary) if summary.exists() else None,
-    seconds=RunDir(path).seconds,
+    summary=phase_dir.read_json(written) if written.exists() else None,
+    seconds=directory.seconds,
+    directory=directory,
   )
 
 

@@ -1,7 +1,4 @@
-"""The numbers of a report, counted from the records of a run.
-
-Rounds have the keys of summary.json, and the same values.
-"""
+"""The numbers of a report, counted from the records of a run."""
 
 import collections
 import dataclasses
@@ -11,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from distill_jax import plan, records
+from distill_jax import records, summary
 from distill_jax.data import statistics
 from distill_jax.report.load import Phase, Run
 from distill_jax.runtime import results
@@ -63,41 +60,11 @@ def accuracy(verdicts: Mapping[str, bool]) -> dict[str, Any]:
 
 
 def row(run: Run, index: int) -> dict[str, Any]:
-  """Returns a round with the keys of summary.json; what is not finished is None or 0."""
-  phases = {p.name: p for p in run.rounds[index] if p.finished}
-  writers = [phases[name] for name in plan.WRITERS if name in phases]
-  exam, evaluated = phases.get("exam"), phases.get("evaluate")
-  mistakes = sum(not a.correct for a in exam.attempts) if exam else 0
-  no_mistakes = bool(exam and index and not mistakes and not evaluated)
-  if no_mistakes:
-    evaluated = run.phase(index - 1, "evaluate")
-  trained = [_training(phases[name]) for name in phases if name in plan.TRAINERS]
-  return {
-    "round": index,
-    "exam": _exam(exam, mistakes) if exam else None,
-    "teacher": teacher_use(writers),
-    "kept": sum(len(phase.rationales) for phase in writers),
-    "dropped": dropped(writers),
-    "contrasts": phases["train"].facts.get("contrasts", 0) if "train" in phases else 0,
-    "pairs": phases["pair"].facts.get("pairs", 0) if "pair" in phases else 0,
-    "steps": sum(steps for steps, _ in trained),
-    "loss": trained[-1][1] if trained else None,
-    "validation": accuracy(evaluated.verdicts) if evaluated else None,
-    "no_mistakes": no_mistakes,
-  }
-
-
-def _exam(exam: Phase, mistakes: int) -> dict[str, Any]:
-  n = len(exam.attempts)
-  return {"accuracy": (n - mistakes) / max(n, 1), "n": n, "mistakes": mistakes}
-
-
-def _training(phase: Phase) -> tuple[int, float | None]:
-  """Returns (steps, last loss) of a training phase: over its students, their sum and mean."""
-  last = {metrics.student: metrics for metrics in phase.metrics}
-  losses = [metrics.loss for metrics in last.values()]
-  steps = sum(metrics.step for metrics in last.values())
-  return steps, sum(losses) / len(losses) if losses else None
+  """Returns a round as summary.json has it; what is not finished is None or 0."""
+  exam, before = run.phase(index, "exam"), run.phase(index - 1, "evaluate")
+  unmistaken = exam and before and all(attempt.correct for attempt in exam.attempts)
+  no_mistakes = bool(unmistaken and not run.phase(index, "evaluate"))
+  return summary.row(run.directory, index, no_mistakes=no_mistakes)
 
 
 def teacher_use(phases: Iterable[Phase]) -> dict[str, Any]:

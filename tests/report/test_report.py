@@ -131,7 +131,7 @@ def test_numbers_are_counted_from_the_records(hostile):
   n = len(material.HOSTILE)
   assert row["exam"] == {"accuracy": 0.5, "n": 2 * n, "mistakes": n}
   assert (row["kept"], row["steps"], row["loss"]) == (n, 8, 0.125)
-  assert row["validation"]["correct"] == n // 2 and run.best == 1
+  assert row["validation"]["accuracy"] == n // 2 / n and run.best == 1
   before, now = (run.phase(k, "evaluate").verdicts for k in (0, 1))
   change = numbers.difference(now, before)
   assert change.gained - change.lost == sum(now.values()) - sum(before.values())
