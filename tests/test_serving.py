@@ -297,6 +297,21 @@ def test_a_key_a_limit_on_connections_and_an_idle_timeout(tiny):
     assert raw_when_free(server.port, right).startswith(b"HTTP/1.1 200")
 
 
+def test_a_body_must_arrive_in_time(tiny, monkeypatch):
+  server = tiny[1]
+  monkeypatch.setattr(http, "READ", 0.2)
+  with socket.create_connection(("127.0.0.1", server.port), 10) as connection:
+    connection.sendall(head("/v1/completions", "Content-Length: 5") + b"{")
+    assert connection.recv(65536).startswith(b"HTTP/1.1 408 ")
+
+
+def test_requests_beyond_the_queue_are_refused(tiny, monkeypatch):
+  _, _, _, client, name, _ = tiny
+  monkeypatch.setattr(engine, "WAITING", 0)
+  with pytest.raises(openai.RateLimitError, match="too many requests are waiting"):
+    client.completions.create(model=name, prompt="x")
+
+
 def raw_when_free(port: int, request: bytes) -> bytes:
   """Asks again while all connections are taken: closed ones linger for a moment."""
   for _ in range(50):
