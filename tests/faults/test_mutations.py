@@ -234,7 +234,7 @@ MUTATIONS = {
   ),
   "a changed row of the teacher cache is used": (
     "teacher/store/cache_file.py", "if row := seals.damage(self._db):", 'if row := "":',
-    "tests/teacher/store/test_cache.py",
+    "tests/teacher/store/test_seals.py",
   ),
   "a changed reference score is used": (
     "machine/scores.py", "if digest != _digest(key, chosen, rejected):", "if False:",
