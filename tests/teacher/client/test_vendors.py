@@ -2,6 +2,7 @@
 
 import asyncio
 
+import behaviors
 import httpx2
 import pytest
 import vendors
@@ -23,7 +24,7 @@ def requests(count):
 
 def play(connect, monkeypatch, vendor, count, max_dollars):
   """Returns (outcomes or the error, server, bill, ledger in dollars)."""
-  bill = vendors.Bill()
+  bill = behaviors.Bill()
 
   async def answer(sent) -> httpx2.Response:
     await asyncio.sleep(0.05)
@@ -63,7 +64,7 @@ def test_the_cap_of_a_vendor(connect, monkeypatch, name):
   """The bill passes the cap by no more than the requests that were in flight."""
   cap = 0.0035  # less than two requests may cost
   _, server, bill, spent, _ = play(connect, monkeypatch, vendors.VENDORS[name], 6, cap)
-  most = max((vendors.prompt_tokens(sent) for sent in server.sent), default=0)
-  one = most * vendors.PRICE_IN + 2 * (vendors.TOKENS_OUT + 300) * vendors.PRICE_OUT
+  most = max((behaviors.prompt_tokens(sent) for sent in server.sent), default=0)
+  one = most * behaviors.PRICE_IN + 2 * (behaviors.TOKENS_OUT + 300) * behaviors.PRICE_OUT
   assert spent >= bill - 1e-12
   assert bill <= cap + server.max_in_flight * one
