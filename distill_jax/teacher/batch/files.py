@@ -127,7 +127,7 @@ class FileTeacher(client.Client):
         continue
       try:
         rows = [json.loads(raw) for raw in disk.read_bytes(path).split(b"\n") if raw.strip()]
-        requests = {(row["custom_id"], row["body"][self._config.max_tokens_field]) for row in rows}
+        requests = {(row["custom_id"], features.limit_in(row["body"])) for row in rows}
       except (ValueError, TypeError, KeyError, RecursionError):
         raise errors.data(f"{path} is not a file of requests; move it elsewhere") from None
       if not keys.isdisjoint(name for name, _ in requests):

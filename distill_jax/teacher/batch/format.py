@@ -73,6 +73,7 @@ def request_row(
 ) -> RequestRow:
   """The row that asks for a line; `job` has that line's samples and no others."""
   body = request_jobs.body(config, job, temperature)
+  body = {name: value for name, value in body.items() if not name.startswith("stream")}
   return RequestRow(line, _encode(line.name, body), request_jobs.max_dollars(config, job))
 
 

@@ -12,6 +12,7 @@ concurrency       no more requests are in flight
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from distill_jax import errors
 
@@ -141,3 +142,12 @@ class Features:
   def _number(self, name: str) -> int:
     value = self._known.get(name, "")
     return max(1, int(value)) if value.isascii() and value.isdecimal() else ANY_NUMBER
+
+
+def limit_in(body: Mapping[str, Any]) -> Any:
+  """The limit of tokens in the body of a request, under whichever name it was sent.
+
+  Raises:
+    KeyError: There is none.
+  """
+  return body[next((name for name in TOKEN_FIELDS if name in body), TOKEN_FIELDS[0])]

@@ -70,6 +70,20 @@ def test_lines_are_those_of_the_batch_api(play, directory):
   assert len({row["custom_id"] for row in rows}) == 3
 
 
+def test_another_field_for_the_limit_leaves_the_files_readable_and_no_line_streams(play, directory):
+  other = {"max_tokens_field": "max_completion_tokens", "stream": True}
+  error = play(wanted(2))
+  assert str(play(wanted(2), **other)) == str(error)
+  more = str(play(wanted(4), **other))
+  assert "4 replies" in more and str(play(wanted(4), **other)) == more
+  lines = [line for path in unanswered(directory) for line in path.read_text().splitlines()]
+  fields = {"max_tokens", "max_completion_tokens", "stream", "stream_options"}
+  assert [set(json.loads(line)["body"]) & fields for line in lines] == [
+    *[{"max_tokens"}] * 2,
+    *[{"max_completion_tokens"}] * 2,
+  ]
+
+
 def test_missing_and_failed_lines_go_into_the_next_file(play, directory):
   vllm = elsewhere(["", "500", "hang", "refusal", "400", "fewer", "empty_object", "close"])
   play(wanted(8, samples=2))
