@@ -311,7 +311,7 @@ MUTATIONS = {
     "teacher/store/writer.py", "    await written\n", "", "tests/teacher/client/test_client.py",
   ),
   "an error message repeats the API key": (
-    "teacher/client/client.py", '        text = text.replace(spelling, "[key]")', "        pass",
+    "teacher/client/credentials.py", '      text = text.replace(spelling, "[key]")', "        pass",
     "tests/teacher/client/test_secrets.py",
   ),
   "a batch with a lost id is not searched for": (

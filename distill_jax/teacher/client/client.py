@@ -7,7 +7,6 @@ a file, and leaves the process only in one HTTP header.
 
 import asyncio
 import contextlib
-import json
 import math
 import pathlib
 import threading
@@ -35,7 +34,6 @@ from distill_jax.teacher.client import (
 from distill_jax.teacher.store import batches, cache, ledger, writer
 
 MAX_TOKENS_FIELDS = features.TOKEN_FIELDS
-MIN_KEY_LENGTH = 8  # shorter keys would be found in ordinary text
 
 CacheKeys = tuple[str, dict[int, str]]  # of one request: (canonical JSON, {sample: cache key})
 
@@ -128,6 +126,7 @@ class Client:
     self._store = cache.ReplyCache(cache_path)
     known = self._features(model, shaper, unsupported, max_tokens_field, stream)
     self._headers = extra_headers
+    self._redact = credentials.redactor(self._key, *extra_headers.secrets)
     self._config = request_jobs.ClientConfig(
       base_url=base_url.rstrip("/"),
       model=model,
@@ -375,14 +374,6 @@ class Client:
     """A client for files and batches; lives in one event loop."""
     config = self._config
     return transport.openai_client(config.base_url, self._key, config.timeout, self._local)
-
-  def _redact(self, text: str) -> str:
-    """Removes the API key and secret headers from a text, also in their JSON spellings."""
-    for secret in (self._key, *self._headers.secrets):
-      if len(secret) >= MIN_KEY_LENGTH:
-        for spelling in (secret, json.dumps(secret)[1:-1], secret.replace("/", "\\/")):
-          text = text.replace(spelling, "[key]")
-    return text
 
 
 def _flat(request_keys: Iterable[CacheKeys]) -> list[str]:

@@ -1,14 +1,17 @@
 """The teacher's address, and the API key, which comes from the environment or a file."""
 
 import ipaddress
+import json
 import os
 import pathlib
 import stat
 import urllib.parse
+from collections.abc import Callable
 
 from distill_jax import disk, errors
 
 MAX_KEY_BYTES = 4096  # with surrounding white space
+MIN_SECRET = 8  # characters; shorter secrets would be found in ordinary text
 _EXAMPLE = "--config.teacher.base_url=https://HOST/v1"
 
 
@@ -91,6 +94,23 @@ def check_name(key_env: str) -> None:
   if not valid or like_a_key:
     allowed = "the name of an environment variable, not the key itself"
     raise errors.config("teacher.key_env", "(hidden)", allowed, "export OPENAI_API_KEY=...")
+
+
+def redactor(*secrets: str) -> Callable[[str], str]:
+  """A function that removes secrets from a text, also in their JSON spellings."""
+  spellings = [
+    spelling
+    for secret in secrets
+    if len(secret) >= MIN_SECRET
+    for spelling in (secret, json.dumps(secret)[1:-1], secret.replace("/", "\\/"))
+  ]
+
+  def redact(text: str) -> str:
+    for spelling in spellings:
+      text = text.replace(spelling, "[key]")
+    return text
+
+  return redact
 
 
 def _read_file(name: str) -> str:

@@ -5,12 +5,11 @@ import os
 from typing import Any, NamedTuple
 
 from distill_jax.settings import Teacher
-from distill_jax.teacher.client import credentials, headers, patience, transport, verdicts
+from distill_jax.teacher.client import credentials, headers, patience, refusals, transport, verdicts
 from distill_jax.teacher.prompts import schema
 from distill_jax.teacher.store import ledger
 
 MAX_TOKENS = 32  # of a reply
-REFUSALS = (400, 404, 405, 415, 422, 500, 501)  # statuses with which servers refuse a field
 
 TAKEN, IGNORED, REFUSED, UNKNOWN = "taken", "ignored", "refused", "unknown"
 
@@ -63,13 +62,6 @@ def _bodies(teacher: Teacher) -> dict[str, dict[str, Any]]:
 async def _probe(teacher: Teacher) -> Report:
   key = credentials.key(teacher.base_url, key_env=teacher.key_env, key_file=teacher.key_file)
   extra = headers.resolve(teacher.extra_headers)
-  secrets = [secret for secret in (key, *extra.secrets) if secret]
-
-  def redact(text: str) -> str:
-    for secret in secrets:
-      text = text.replace(secret, "[key]")
-    return text
-
   http = transport.Transport(
     teacher.base_url,
     key,
@@ -77,7 +69,7 @@ async def _probe(teacher: Teacher) -> Report:
     connect_timeout=teacher.timeout,
     local=credentials.is_local(teacher.base_url),
     connections=1,
-    redact=redact,
+    redact=credentials.redactor(key, *extra.secrets),
     headers=extra.values,
   )
   findings: list[Finding] = []
@@ -103,5 +95,5 @@ def _finding(feature: str, response: transport.Response, wanted: int) -> Finding
     return Finding(feature, TAKEN, "")
   if response.status == 200:
     return Finding(feature, TAKEN, "")
-  state = REFUSED if response.status in REFUSALS else UNKNOWN
+  state = REFUSED if response.status in refusals.STATUSES else UNKNOWN
   return Finding(feature, state, verdict.reason)

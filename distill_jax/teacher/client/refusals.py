@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 MAX_TEXT = 4000  # characters of a message that are searched
+STATUSES = (400, 404, 405, 415, 422, 500, 501)  # with which servers refuse a feature
 
 QUOTA_CODES = (
   *("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "arrearage"),
@@ -217,7 +218,7 @@ def feature(status: int, body: Any, sent: Mapping[str, Any]) -> Refused | None:
     body: The error.
     sent: The body of the request.
   """
-  if status not in (400, 404, 405, 415, 422, 500, 501) or is_too_long(body):
+  if status not in STATUSES or is_too_long(body):
     return None
   error = error_of(body)
   parameter = error.get("param") if isinstance(error, Mapping) else None
