@@ -130,7 +130,6 @@ class Client:
     self._config = request_jobs.ClientConfig(
       base_url=base_url.rstrip("/"),
       model=model,
-      max_tokens_field=max_tokens_field,
       max_tokens=max_tokens,
       max_tokens_retry_limit=max(max_tokens, max_tokens_retry_limit),
       max_concurrency=max_concurrency,
@@ -143,7 +142,6 @@ class Client:
       shaper=shaper,
       features=known,
     )
-    self._max_tokens = max_tokens
     self._deadline, self._time_left = deadline, deadline or math.inf
     self.limiter = rate_limit.AdaptiveLimiter(
       max_concurrency,
@@ -226,7 +224,7 @@ class Client:
       again = {key for job in jobs for key in job.missing.values()}
       self._check_not_pending(again)
       stored = self._store.lookup(set(keys) - again, run_phase)
-      streaks.Streaks(self._config.base_url, self._max_tokens).check_stored(stored.values())
+      streaks.Streaks(self._config.base_url, self._config.max_tokens).check_stored(stored.values())
       asyncio.run(self._send(jobs, run_phase, temperature, total, on_progress))
     elif on_progress is not None:
       dollars = self.ledger.spent()
@@ -245,7 +243,7 @@ class Client:
 
   def _cache_keys(self, request: types.Request, temperature: float) -> CacheKeys:
     """The canonical JSON of a request, and the cache key of each sample."""
-    sampling = {"temperature": float(temperature), "max_tokens": self._max_tokens}
+    sampling = {"temperature": float(temperature), "max_tokens": self._config.max_tokens}
     sampling |= self._config.shaper.key(request.kind)
     text = cache.request_text(self._identity, self._config.model, request.messages, sampling)
     samples = range(request.first, request.first + request.samples)
@@ -287,13 +285,13 @@ class Client:
   def _limit(self, outcome: types.Outcome | None) -> int:
     """Maximum completion tokens with which to request a sample; 0 if it is not to be requested."""
     if outcome is None:
-      return self._max_tokens
+      return self._config.max_tokens
     if isinstance(outcome, types.Reply):
       return 0
     if outcome.kind not in types.SETTLED:
-      return self._max_tokens
+      return self._config.max_tokens
     truncated, retry_limit = types.truncated_at(outcome), self._config.max_tokens_retry_limit
-    if truncated and self._max_tokens <= truncated < retry_limit:
+    if truncated and self._config.max_tokens <= truncated < retry_limit:
       return min(2 * truncated, retry_limit)
     return 0
 

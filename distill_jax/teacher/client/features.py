@@ -39,11 +39,7 @@ _NAMES = {
 
 
 class Features:
-  """The features of one server and model.
-
-  Attributes:
-    stream: Whether replies are streamed.
-  """
+  """The features of one server and model."""
 
   def __init__(
     self,
@@ -75,7 +71,8 @@ class Features:
     self._known: dict[str, str] = {"max_tokens_field": token_field, **(learned or {})}
     for name in unsupported:
       self._known[name] = "1" if name == "n" else "no"
-    self.stream = stream or "stream" in self._known
+    if stream:
+      self._known["stream"] = "yes"
     self._save, self._warn = save, warn
     self._refused_fields: set[str] = set()
 
@@ -84,6 +81,11 @@ class Features:
     """Name of the field for the limit of tokens."""
     found = self._known["max_tokens_field"]
     return found if found in TOKEN_FIELDS else TOKEN_FIELDS[0]
+
+  @property
+  def stream(self) -> bool:
+    """Whether replies are streamed."""
+    return not self.takes("stream")
 
   @property
   def max_samples(self) -> int:
@@ -117,7 +119,6 @@ class Features:
     if self._known.get(name) == value:  # a request that left before has met the same refusal
       return True
     self._known[name] = value
-    self.stream = self.stream or name == "stream"
     if self._save is not None:
       self._save(name, value)
     effect = _EFFECTS.get(name, "").format(value=value)

@@ -24,7 +24,6 @@ class ClientConfig:
 
   base_url: str
   model: str
-  max_tokens_field: str
   max_tokens: int
   max_tokens_retry_limit: int
   max_concurrency: int
@@ -55,7 +54,7 @@ class Job:
     unreadable: Complete responses so far that could not be parsed.
     schema_errors: Failures of the server while the reply was requested with a schema.
     refusals: Features that the server has refused this job.
-    count: Number of samples in the request under way; 0 between requests.
+    count: Number of samples in the latest request; 0 before the first.
     prompt_bytes: Size of the messages in UTF-8.
   """
 
