@@ -26,7 +26,6 @@ _NO_MONEY = (
   *("account balance", "top up", "recharge", "free quota", "free tier of the model has been"),
   *("\u4f59\u989d\u4e0d\u8db3", "\u6b20\u8d39"),  # "balance is not enough", "in arrears"
 )
-_PER_DAY = ("perday", "per day", "tokens per day", "requests per day", "daily")
 _GONE = (
   *("deprecated", "decommissioned", "no longer available", "no longer supported", "retired"),
   *("shut down", "end of life", "does not exist", "not found", "has been removed", "not exist"),
@@ -79,7 +78,7 @@ def needs_money(status: int, body: Any, waits: bool) -> bool:
   if status == 402 or any(code in QUOTA_CODES for code in codes_of(body)):
     return True
   if status == 429 and waits:
-    return any(word in _details(body) for word in _PER_DAY[:1])
+    return "perday" in json.dumps(body)[: 4 * MAX_TEXT].lower()  # in Gemini's names of quotas
   return status in (400, 403, 429) and any(words in text for words in _NO_MONEY)
 
 
@@ -98,10 +97,6 @@ def is_too_long(body: Any) -> bool:
   """Whether a refusal is about the length of this request only."""
   text = text_of(body).lower()[:MAX_TEXT]
   return "context_length_exceeded" in codes_of(body) or any(words in text for words in _TOO_LONG)
-
-
-def _details(body: Any) -> str:
-  return json.dumps(body)[: 4 * MAX_TEXT].lower()
 
 
 class Embedded(NamedTuple):
