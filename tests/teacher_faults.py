@@ -31,7 +31,7 @@ from typing import Any, Protocol
 
 from distill_jax import errors
 from distill_jax.teacher.builtin import http, teacher
-from distill_jax.teacher.client import verdicts
+from distill_jax.teacher.client import waits
 
 KINDS = (
   *("cut", "torn", "html", "empty_object", "no_choices", "close", "hang", "drip", "refusal"),
@@ -112,7 +112,7 @@ def parse(text: str) -> Fault:
     raise _invalid(text, f"options {', '.join(OPTIONS)}")
   for name, value in options:
     bad_date = name == "retry_date" and not value.replace(".", "", 1).isdecimal()
-    if bad_date or (name in WAITS and verdicts.parse_wait(value, 0.0) is None):
+    if bad_date or (name in WAITS and waits.parse_wait(value, 0.0) is None):
       raise _invalid(text, f"a number for {name}")
   return Fault(kind, options)
 

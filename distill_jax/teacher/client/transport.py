@@ -14,7 +14,7 @@ import openai
 
 from distill_jax import errors
 from distill_jax.teacher import types
-from distill_jax.teacher.client import patience, refusals, streams, verdicts
+from distill_jax.teacher.client import patience, refusals, streams, verdicts, waits
 
 MAX_BODY_BYTES = 64 * 2**20  # of a response
 NEVER_LEFT = (httpx2.ConnectError, httpx2.ProxyError, httpx2.InvalidURL, httpx2.UnsupportedProtocol)
@@ -110,7 +110,8 @@ class Transport:
       idempotency_key: Value of the Idempotency-Key header.
     """
     content = json.dumps(body).encode()
-    began, loop = asyncio.get_running_loop().time(), asyncio.get_running_loop()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
     try:
       async with self._waits.wait() as wait:
         async with self._http.stream(
@@ -140,9 +141,9 @@ class Transport:
   async def _read_body(self, response: httpx2.Response, wait: patience.Wait) -> bytes | None:
     """The body; None if it is longer than MAX_BODY_BYTES."""
     parts, size = [], 0
-    streams = response.headers.get("content-type", "").startswith("text/event-stream")
+    streamed = response.headers.get("content-type", "").startswith("text/event-stream")
     async for part in response.aiter_bytes():
-      if streams or not part.strip():  # blanks keep a connection open while the model thinks
+      if streamed or not part.strip():  # blanks keep a connection open while the model thinks
         self._waits.on_alive(wait)
       else:
         self._waits.on_body(wait)
@@ -222,7 +223,7 @@ def _classify(
     verdict = verdicts.parse_body(raw, str(sent.get("model", "")))
     if not request_id and isinstance(verdict, verdicts.Completed):
       request_id = verdict.id
-    return Response(verdict, status, request_id, verdicts.exhausted_reset(headers, now))
+    return Response(verdict, status, request_id, waits.exhausted_reset(headers, now))
   try:
     body = json.loads(raw)
   except (ValueError, RecursionError):

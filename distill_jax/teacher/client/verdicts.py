@@ -11,11 +11,7 @@ from typing import Any
 
 from distill_jax.teacher import finish as finishes
 from distill_jax.teacher import reply
-from distill_jax.teacher.client import refusals, usage
-from distill_jax.teacher.client.waits import exhausted_reset as exhausted_reset
-from distill_jax.teacher.client.waits import parse_wait as parse_wait
-from distill_jax.teacher.client.waits import requested_wait as requested_wait
-from distill_jax.teacher.client.waits import retry_after as retry_after
+from distill_jax.teacher.client import refusals, usage, waits
 
 CUT_STATUSES = (408, 499, 502, 504, 520, 522, 523, 524)  # of a proxy that lost the server
 NOTHING_LOST = "Replies received so far are saved; re-run the same command to ask for the others"
@@ -196,7 +192,7 @@ def classify_status(
     now: Unix time in seconds.
   """
   reason, codes = f"HTTP {status}: {excerpt(refusals.text_of(body))}", refusals.codes_of(body)
-  wait = requested_wait(headers, now, body)
+  wait = waits.requested_wait(headers, now, body)
   if refusals.needs_money(status, body, waits=wait is not None):
     return Abort(reason, f"the account has no credit or quota left; top it up. {NOTHING_LOST}")
   if refusals.is_gone(status, body):

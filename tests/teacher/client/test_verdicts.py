@@ -8,7 +8,7 @@ import pytest
 
 from distill_jax import errors
 from distill_jax.teacher import types
-from distill_jax.teacher.client import request_jobs, verdicts
+from distill_jax.teacher.client import request_jobs, verdicts, waits
 from distill_jax.teacher.store import ledger
 
 NOW = 1_700_000_000.0
@@ -34,7 +34,7 @@ def body(**message):
   ],
 )
 def test_every_spelling_of_retry_after_is_read(headers, seconds):
-  assert verdicts.retry_after(headers, NOW) == seconds
+  assert waits.retry_after(headers, NOW) == seconds
 
 
 @pytest.mark.parametrize(
