@@ -6,7 +6,7 @@ from distill_jax.teacher.builtin import http, server
 from tests import teacher_batches, teacher_faults
 
 
-class Server(server.Server):
+class Server(server.Server[teacher_faults.Fault]):
   """A server whose requests may meet faults, and that implements the Batch API.
 
   Attributes:

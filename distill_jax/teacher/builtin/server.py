@@ -12,7 +12,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from distill_jax import disk, errors
 from distill_jax.teacher.builtin import http
@@ -23,6 +23,7 @@ MAX_HEADER_LINE = 64 * 2**10  # bytes
 BYTES_PER_TOKEN = 4  # for the usage it reports
 REMEMBERED = 4096  # answers, by their Idempotency-Key
 
+Plan = TypeVar("Plan")
 INVALID = (ValueError, TypeError, KeyError, OverflowError, RecursionError)
 
 # answer(messages, n, temperature, seed) -> n texts; messages are (role, content) pairs.
@@ -50,10 +51,11 @@ class Stats:
   max_in_flight: int = 0
 
 
-class Server:
+class Server(Generic[Plan]):
   """An OpenAI-compatible server on the loopback interface.
 
   Subclasses may answer some requests otherwise: see `plan`, `intercept`, `alter` and `other`.
+  `Plan` is the type of what they decide about a request.
 
   Attributes:
     stats: Counts since the start.
@@ -243,12 +245,12 @@ class Server:
     finally:
       stats.in_flight -= 1
 
-  def plan(self, number: int) -> Any:
+  def plan(self, number: int) -> Plan | None:
     """What the methods below do otherwise about request `number` (from 0); None for nothing."""
     return None
 
   async def intercept(
-    self, writer: asyncio.StreamWriter, plan: Any, reply: Callable[[], dict[str, Any]]
+    self, writer: asyncio.StreamWriter, plan: Plan | None, reply: Callable[[], dict[str, Any]]
   ) -> bool | None:
     """Responds instead of the server; returns whether the connection stays open.
 
@@ -262,10 +264,10 @@ class Server:
     """
     return None
 
-  def alter(self, reply: dict[str, Any], plan: Any) -> None:
+  def alter(self, reply: dict[str, Any], plan: Plan | None) -> None:
     """Changes a reply in place."""
 
-  def headers(self, plan: Any) -> dict[str, str] | None:
+  def headers(self, plan: Plan | None) -> dict[str, str] | None:
     """Headers of a response."""
     return None
 
