@@ -225,10 +225,8 @@ class ReplyCache(cache_file.CacheFile):
     self, run: str, round: int | None = None, phase: str | None = None
   ) -> types.Unanswered:
     """Requests without a reported usage: of a run, of one of its rounds, or of a phase."""
-    pinned = {"run": run, "round": round, "phase": phase}
-    pinned = {name: value for name, value in pinned.items() if value is not None}
-    where = " and ".join(f"{name} = ?" for name in pinned)
-    found = self.query(f"select dollars from unanswered where {where}", list(pinned.values()))
+    where, values = _pinned(run, round, phase)
+    found = self.query(f"select dollars from unanswered t where {where}", values)
     return types.Unanswered(len(found), math.fsum(dollars for (dollars,) in found))
 
   def requests_sent(self, run: str) -> int:
@@ -240,9 +238,7 @@ class ReplyCache(cache_file.CacheFile):
 
     Independent of the order in which replies were stored: dollars are summed exactly.
     """
-    pinned = {"run": run, "round": round, "phase": phase}
-    pinned = {name: value for name, value in pinned.items() if value is not None}
-    where, values = " and ".join(f"t.{name} = ?" for name in pinned), list(pinned.values())
+    where, values = _pinned(run, round, phase)
 
     def select(columns: str, table: str) -> list:
       return self.query(f"select {columns} from {table} t where {where}", values)
@@ -315,6 +311,13 @@ class ReplyCache(cache_file.CacheFile):
     with contextlib.suppress(sqlite3.OperationalError):  # shrinks the file, if the disk has room
       self._db.execute("vacuum")
     return deleted
+
+
+def _pinned(run: str, round: int | None, phase: str | None) -> tuple[str, list[str | int]]:
+  """(condition on a table `t`, values) of the rows of a run, of one of its rounds, or a phase."""
+  columns = {"run": run, "round": round, "phase": phase}
+  pinned = {name: value for name, value in columns.items() if value is not None}
+  return " and ".join(f"t.{name} = ?" for name in pinned), list(pinned.values())
 
 
 def _now() -> str:
