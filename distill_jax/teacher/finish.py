@@ -19,9 +19,9 @@ ABORTED = (  # the server failed during the reply
 )
 
 
-def kind(reason: object) -> str:
+def kind(reason: str) -> str:
   """Classifies a finish reason: "whole", "length", "filtered", "refusal", "aborted" or "cut"."""
-  name = reason.strip().lower() if isinstance(reason, str) else ""
+  name = reason.strip().lower()
   groups = {
     "whole": WHOLE,
     "length": LENGTH,

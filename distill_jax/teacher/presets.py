@@ -296,18 +296,17 @@ def fill_in(teacher: settings.Teacher) -> settings.Teacher:
   Raises:
     UserError: The model's vendor needs the name of a model.
   """
-  address = parse(teacher.model) if teacher.kind == "openai" and not teacher.base_url else None
+  name: str | None = None
   changes: dict[str, Any] = {}
-  name, vendor = (None, None) if address is None else (address.vendor, VENDORS[address.vendor])
-  if address is not None and vendor is not None:
+  if teacher.kind == "openai" and not teacher.base_url and (address := parse(teacher.model)):
+    name, vendor = address.vendor, VENDORS[address.vendor]
     changes |= {"model": address.model, "base_url": address.url or vendor.base_url}
     if teacher.key_env == settings.Teacher.key_env:
       changes["key_env"] = vendor.key_env
   elif teacher.kind == "openai":
     name = vendor_at(teacher.base_url)
-    vendor = VENDORS[name] if name else None
   if teacher.max_tokens_field == AUTO:
-    changes["max_tokens_field"] = vendor.max_tokens_field if vendor else _SHORT
+    changes["max_tokens_field"] = VENDORS[name].max_tokens_field if name else _SHORT
   filled = dataclasses.replace(teacher, **changes)
   return dataclasses.replace(filled, prices=_prices(filled, name))
 
