@@ -77,7 +77,7 @@ class Task:
       expression or a text); None if the text has none.
     """
     if self.grader is not None:
-      return texts.open_answer(text)
+      return texts.open_answer(text, whole=whole)
     if problem.kind == "choice":
       labels = tuple(label for label, _ in problem.choices)
       options = tuple(option for _, option in problem.choices)

@@ -38,10 +38,16 @@ def stated_text(text: str, *, last_line: bool = True) -> str | None:
   return lines[-1] if lines and last_line else None
 
 
-def open_answer(text: str) -> str | None:
-  """All that a text writes after its last marker, or the whole text without one, for a grader."""
+def open_answer(text: str, *, whole: bool = True) -> str | None:
+  """All that a text writes after its last marker, for a grader.
+
+  Args:
+    text: The text.
+    whole: Whether to return a text without a marker as it is. It must be False for a text that was
+      cut off.
+  """
   text = statements.without_run_on(statements.plain(text), _ANYTHING)
-  start = 0
+  start = 0 if whole else len(text)
   for mark in statements.MARKER.finditer(text):
     if _ANYTHING.search(text, mark.end()):
       start = mark.end()

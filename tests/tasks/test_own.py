@@ -245,6 +245,8 @@ def test_a_grader_judges_what_follows_the_marker(tmp_path, monkeypatch):
   answer = task.read_answer("<think>x</think>So.\nAnswer: b\na", problem)
   assert answer == "b\na" and task.is_correct(answer, problem)
   assert not task.is_correct("c", problem)
+  assert task.read_answer("b a", problem) == "b a"
+  assert task.read_answer("b a", problem, whole=False) is None
   for name in ("my_grader", "my_grader:missing", "none_such:grade"):
     with pytest.raises(errors.UserError, match=r"task\.grader"):
       own.open_grader(name)
