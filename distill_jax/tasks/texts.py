@@ -24,18 +24,12 @@ def read_text(text: str, *, last_line: bool = True) -> str | None:
   Returns:
     The answer, or None if the text has none.
   """
-  stated = stated_text(text, last_line=last_line)
-  return normalize(stated) or None if stated else None
-
-
-def stated_text(text: str, *, last_line: bool = True) -> str | None:
-  """The answer of a rationale as it is written; see `read_text`."""
   text = statements.without_run_on(statements.plain(text), _ANYTHING)
   for statement in statements.statements(text, denials=False):
     if _ANYTHING.search(statement.text):
-      return statement.text.strip(" *_`\"'")
-  lines = [line.strip() for line in text.splitlines() if line.strip()]
-  return lines[-1] if lines and last_line else None
+      return normalize(statement.text.strip(" *_`\"'")) or None
+  lines = [line for line in text.splitlines() if line.strip()]
+  return normalize(lines[-1]) or None if lines and last_line else None
 
 
 def open_answer(text: str, *, whole: bool = True) -> str | None:
