@@ -184,6 +184,11 @@ class Metrics:
   kl: float | None = None
 
 
+def rendered(question: Problem | Question) -> str:
+  """Returns a question with its choices, one per line below it."""
+  return "\n".join([question.question, *(f"({label}) {text}" for label, text in question.choices)])
+
+
 def prompt_text(prompt: Prompt) -> str:
   """Returns a prompt as text to show: of messages, each with its role."""
   if isinstance(prompt, str):

@@ -130,7 +130,7 @@ def _source(run: load.Run, r: records.Rationale) -> chat_rows.Source:
   question = _question(run, r.problem)
   return chat_rows.Source(
     id=r.problem,
-    question=chat_rows.rendered(question),
+    question=records.rendered(question),
     text=r.text,
     answer=r.answer or "",
     round=r.round,
@@ -153,7 +153,7 @@ def preferences(run: load.Run) -> list[chat_rows.Source]:
     index = int(directory.parent.name.removeprefix("round_"))
     for pair in phase.rows(results.PAIRS, records.PreferencePair):
       question = _question(run, pair.problem)
-      asked = records.prompt_text(pair.prompt) if pair.stage else chat_rows.rendered(question)
+      asked = records.prompt_text(pair.prompt) if pair.stage else records.rendered(question)
       found.append(
         chat_rows.Source(
           id=pair.problem,

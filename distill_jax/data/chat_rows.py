@@ -14,8 +14,6 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from distill_jax import records
-
 PREFERENCE = "preference"
 Row = dict[str, Any]
 Message = dict[str, str]
@@ -38,12 +36,6 @@ class Source:
 def clean(text: str) -> str:
   """Returns the text as valid Unicode: lone surrogates become U+FFFD."""
   return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def rendered(question: records.Question) -> str:
-  """Returns a question with its choices, one per line below it."""
-  choices = [f"({label}) {text}" for label, text in question.choices]
-  return "\n".join([question.question, *choices])
 
 
 def _user(source: Source) -> Message:

@@ -46,10 +46,8 @@ def points(change: numbers.Difference | None) -> str:
 
 
 def rendered(question: records.Question | None) -> str:
-  """Returns a question with its choices."""
-  if question is None:
-    return "?"
-  return "\n".join([question.question, *(f"({label}) {text}" for label, text in question.choices)])
+  """Returns a question with its choices; "?" for one that is not known."""
+  return "?" if question is None else records.rendered(question)
 
 
 def excerpt(text: str) -> str:

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from distill_jax import records
-from distill_jax.report import layout
 from distill_jax.report.load import Phase, Run
 from distill_jax.report.nodes import visible
 
@@ -132,7 +131,7 @@ class History:
     """Returns [id, split, question, gold, events] of a question; all texts are visible."""
     known = self._questions[question]
     events = [[kind, label, _shown(text)] for kind, label, text in self._events(question)]
-    return [visible(question), known.split, _shown(layout.rendered(known)), _shown(known.gold),
+    return [visible(question), known.split, _shown(records.rendered(known)), _shown(known.gold),
             events]  # fmt: skip
 
   def _events(self, question: str) -> Iterator[Event]:

@@ -51,8 +51,7 @@ class Task:
 
   def render(self, problem: records.Problem) -> str:
     """The question as the student sees it, with one line per choice below it."""
-    choices = [f"({label}) {text}" for label, text in problem.choices]
-    return "\n".join([problem.question, *choices])
+    return records.rendered(problem)
 
   def parse_question(self, question: str) -> records.Problem:
     """The problem of a rendered question, without a gold answer: the inverse of `render`."""
