@@ -178,7 +178,7 @@ def _result(equation: str) -> str | None:
     if lone is None or _OPERATOR.match(left[-1], lone.end()) or len(left) > 1:
       return None
     return canonical(value(lone))
-  if (hence := _last(_HENCE, right)) and hence.start() > match.end():
+  if (hence := statements.last_match(_HENCE, right)) and hence.start() > match.end():
     if NUMBER.search(right, hence.end()):
       return _core(right[hence.end() :])
   return canonical(value(match))
@@ -233,10 +233,3 @@ def _core(sentence: str) -> str | None:
   if is_operand or _OPERATOR.match(clause, chosen.end()):
     return None
   return canonical(value(chosen))
-
-
-def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
-  last = None
-  for last in pattern.finditer(text):  # noqa: B007 - only the last one is needed
-    pass
-  return last

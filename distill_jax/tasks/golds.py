@@ -150,10 +150,7 @@ def _choice(answer: Any, choices: Sequence[tuple[str, str]], base: int) -> Gold 
 
 
 def _expression(written: str) -> Gold | None:
-  box = None
-  for box in statements.BOX.finditer(written):  # noqa: B007 - only the last one is needed
-    pass
-  if box is not None:
+  if box := statements.last_match(statements.BOX, written):
     stated = statements.box_contents(written[box.end() : box.end() + statements.LONGEST_LINE])
     is_alone = box.start() <= 1 and len(written) - box.end() - len(stated) <= 2
     if not expressions.normalize(stated):

@@ -215,10 +215,8 @@ def statements(text: str, *, denials: bool = True) -> Iterator[Statement]:
 
 def _last_sentence(text: str) -> str:
   """The part of a text after its last sentence or line end."""
-  start = 0
-  for end in _SENTENCE_END.finditer(text):
-    start = end.end()
-  return text[start:].rpartition("\n")[2]
+  end = last_match(_SENTENCE_END, text)
+  return text[end.end() if end else 0 :].rpartition("\n")[2]
 
 
 def text_after(text: str, mark: re.Match[str]) -> str:
@@ -249,6 +247,14 @@ def box_contents(tail: str) -> str:
     if depth == 0:
       return tail[:position]
   return tail
+
+
+def last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+  """The last match of a pattern in a text; None without one."""
+  last = None
+  for last in pattern.finditer(text):  # noqa: B007 - only the last one is needed
+    pass
+  return last
 
 
 def sentences(text: str) -> list[str]:
