@@ -1,4 +1,4 @@
-"""Splits of the questions of a file of one's own: which are held out, and how many."""
+"""Splits of the questions of your own file: which are held out, and how many."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -73,12 +73,16 @@ def _key(problem: records.Problem) -> str:
   return texts.normalize(" ".join([problem.question, *(text for _, text in problem.choices)]))
 
 
+def _by_hash(problems: Sequence[records.Problem]) -> list[records.Problem]:
+  """The problems in an order that their text alone decides."""
+  return sorted(problems, key=lambda p: (published.hash_position(_key(p)), p.id))
+
+
 def _hold_out(
   problems: Sequence[records.Problem], count: int, split: str
 ) -> tuple[list[records.Problem], list[records.Problem]]:
   """(the rest, `count` problems for a split), chosen by their text; copies stay together."""
-  order = sorted(problems, key=lambda p: (published.hash_position(_key(p)), p.id))
-  chosen = {_key(p) for p in order[-count:]}
+  chosen = {_key(p) for p in _by_hash(problems)[-count:]}
   held = [dataclasses.replace(p, split=split) for p in problems if _key(p) in chosen]
   return [p for p in problems if _key(p) not in chosen], held
 
@@ -92,6 +96,5 @@ def _limited(
     notes.append(f"task.{name} is {len(problems)} instead of {limit}: there are no more questions")
   if not limit or limit >= len(problems):
     return problems
-  order = sorted(problems, key=lambda p: (published.hash_position(_key(p)), p.id))
-  kept = {p.id for p in order[-limit:]}
+  kept = {p.id for p in _by_hash(problems)[-limit:]}
   return [p for p in problems if p.id in kept]
