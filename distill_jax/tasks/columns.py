@@ -1,4 +1,4 @@
-"""Which columns of a file of one's own hold the question, the answer and the rest.
+"""Which columns of your own file hold the question, the answer and the rest.
 
 Columns are found by name, in any case and with any separators. A setting overrides each guess.
 """
@@ -106,9 +106,9 @@ def guess(rows: Sequence[Mapping[str, Any]], chosen: Mapping[str, str], where: s
     used.add(found[role])
 
   options = _option_columns(there) if not chosen.get("choices") else ()
+  # The answer comes before the rationale: "solution" is the answer only if no other column is.
   for role in ("question", "choices", "answer", "rationale", "id", "split"):
     settle(role)
-  # A solution is the rationale of a short answer; alone, it is the answer itself.
   if not found["question"]:
     raise _missing("question", where, there)
   if not found["answer"]:
@@ -117,11 +117,9 @@ def guess(rows: Sequence[Mapping[str, Any]], chosen: Mapping[str, str], where: s
   context = ()
   if not chosen.get("question"):
     context = tuple(
-      name
-      for name in there
-      if _plain(name) in _CONTEXT and name not in (found["question"], *found.values())
+      name for name in there if _plain(name) in _CONTEXT and name not in found.values()
     )
-  if _plain(found["question"]) in ("input",) and not chosen.get("question"):
+  if _plain(found["question"]) == "input" and not chosen.get("question"):
     instruction = next((name for name in there if _plain(name) == "instruction"), "")
     context = tuple(dict.fromkeys([instruction, *context])) if instruction else context
   return Columns(
