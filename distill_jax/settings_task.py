@@ -19,7 +19,7 @@ ON_TAXONOMY = AnyOf((When("task.name", ("taxonomy",)), When("cross.name", ("taxo
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-  """The columns of a file of one's own; empty: found by their names; none: there is no such one."""
+  """Columns of your own file; empty = found by name, none = there is no such column."""
 
   question: str = key("", "The question.")
   answer: str = key("", "The answer.")

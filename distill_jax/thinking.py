@@ -118,7 +118,7 @@ def _split_marks(text: str) -> Split:
 
 
 def _family(mark: re.Match[str]) -> tuple[str, bool]:
-  """(family of a mark, whether it closes a block)."""
+  """Returns the family of a mark and whether it closes a block."""
   for name in _FAMILIES:
     if mark[name]:
       return name, True
@@ -158,7 +158,7 @@ def join(blocks: list[str]) -> str:
 
 
 def end(text: str) -> int | None:
-  """Where the answer of a text begins that starts with a block of thinking.
+  """Where the answer begins in a text that starts with a block of thinking.
 
   Returns:
     0 if it does not start with one; None if the block is still open.
@@ -173,7 +173,7 @@ def end(text: str) -> int | None:
 
 
 def lay_out(thinking: str, text: str, marks: Marks = DEFAULT) -> str:
-  """A target that begins with the thinking, in `marks`; the text alone without thinking."""
+  """Puts the thinking, in `marks`, before a text; without thinking it is the text alone."""
   return f"{marks.opening}{thinking}{marks.closing}{text}" if thinking else text
 
 

@@ -1,4 +1,4 @@
-"""What the answers of a file of one's own are, and how each becomes a gold answer."""
+"""Kinds of the answers in your own file, and how each answer becomes a gold answer."""
 
 import re
 from collections.abc import Sequence

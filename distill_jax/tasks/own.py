@@ -1,4 +1,4 @@
-"""A task made of a file of one's own (task.name=file): any columns, any usual format.
+"""A task from your own file (task.name=file): any columns, any usual format.
 
 The columns, the kind of the answers and the splits are found in the data; see `columns`, `golds`.
 Whatever is left out or decided is noted, and `distill-jax data show` prints it.

@@ -1,4 +1,4 @@
-"""A task made of a file of one's own."""
+"""A task from your own file."""
 
 import json
 import sys
