@@ -383,5 +383,11 @@ def test_the_command_needs_a_run_or_a_model(capsys):
   assert main.main(["serve", "--model=x", "--workdir=y"]) == errors.USAGE
   assert main.main(["serve", "--model=/nowhere"]) == errors.USAGE
   assert main.main(["serve", "--model=x", "--round=1"]) == errors.USAGE
+  assert main.main(["serve", "--model=x", "--config.student.init=y"]) == errors.USAGE
   assert main.main(["serve", "--model=x", "--key_env=NO_SUCH_VARIABLE"]) == errors.USAGE
-  assert capsys.readouterr().err.count("\n") == 4
+  assert capsys.readouterr().err.count("\n") == 5
+
+
+def test_an_exported_student_decodes_by_the_recipe_that_is_given():
+  parsed = [serve.parse(["--model=x", *words])[0]["recipe"] for words in ([], ["--config=star"])]
+  assert parsed == ["base", "star"]

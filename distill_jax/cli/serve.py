@@ -18,18 +18,20 @@ from distill_jax.settings import Settings
 if TYPE_CHECKING:  # they import jax, which takes seconds
   from distill_jax.serving import engine, http
 
-BASE = "base"  # the config of an exported model's settings
+BASE = "base"  # the config of an exported model's settings, unless one is given
+# Settings that the files of an exported model decide.
+DECIDED = tuple(f"config.student.{name}" for name in ("init", "arch", "prompt", "system", "lora"))
 
 
 def parse(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
   """Parses the command's words into a config and options.
 
   Raises:
-    UserError: Neither or both of --workdir and --model are given, --round is given with --model, or
-      a word is wrong.
+    UserError: Neither or both of --workdir and --model are given, an option has no effect with
+      --model, or a word is wrong.
   """
-  has_model = any(word.lstrip("-").partition("=")[0] == "model" for word in words)
-  added = [f"--config={BASE}"] if has_model else []
+  names = {word.lstrip("-").partition("=")[0] for word in words}
+  added = [f"--config={BASE}"] if "model" in names and "config" not in names else []
   config, options, rest = args.parse([*words, *added], OPTIONS["serve"], config="run")
   if rest:
     raise errors.usage(f"unexpected argument {rest[0]!r}; options begin with --")
@@ -37,6 +39,8 @@ def parse(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     raise errors.usage("give --workdir=RUN or --model=DIR")
   if options["model"] and options["round"] != -1:
     raise errors.usage("--round needs --workdir=RUN; an exported student has no rounds")
+  if options["model"] and (decided := [name for name in names if name.startswith(DECIDED)]):
+    raise errors.usage(f"--{min(decided)} has no effect with --model; leave it out")
   if options["batch"] < 1:
     raise errors.usage("--batch must be at least 1")
   assert config is not None
