@@ -7,7 +7,7 @@ from typing import Any
 from xml.parsers import expat
 
 from distill_jax import errors
-from distill_jax.data import tables
+from distill_jax.data import contents, tables
 
 _TYPE_NAMES: dict[tuple[type, ...], str] = {
   (dict,): "a JSON object",
@@ -167,4 +167,4 @@ def field(row: dict, name: str, types: tuple[type, ...], where: str) -> Any:
 
 
 def _read_text(path: pathlib.Path, option: str, expected: str) -> str:
-  return tables.decode(path, tables.read_content(path, option, expected))
+  return contents.decode(path, contents.read(path, option, expected))
