@@ -15,7 +15,9 @@ from distill_jax import errors, records
 from distill_jax.data.tokenizer import Tokenizer
 
 THINK, END_THINK = "<think>", "</think>"  # around thinking, in Qwen3 and most others
-_REPLY = "Tom has 3 apples, so 7."  # a probe: a template changes nothing in it
+# Probes, in which a template changes nothing.
+_QUESTION, _REPLY = "How many?", "Tom has 3 apples, so 7."
+_ASKED: records.Messages = (("user", _QUESTION),)
 _PLAIN = "to use the student without its template: --config.student.prompt=plain"
 
 
@@ -52,14 +54,14 @@ class Chat:
     self.folds = bool(system) and not self._shows_system()
     probe = self._probe()
     self._tail, self.end = self._end_of_turn(probe.tail)
-    prompt = self.render((("user", "How many?"),))
+    prompt = self.render(_ASKED)
     self._opened = prompt.rstrip().endswith(THINK)
     self._lead = probe.lead
     if self._opened and not thinking:  # the template always opens a thought: it stays empty
       self._lead = f"\n{END_THINK}\n\n"
     self._anchor = ""
     self._choose_lead()
-    one, other = (self.encode((("user", text),)) for text in ("How many?", "7 apples"))
+    one, other = (self.encode((("user", text),)) for text in (_QUESTION, "7 apples"))
     pairs = enumerate(zip(one, other, strict=False))
     self.head = next((n for n, (a, b) in pairs if a != b), 0)
 
@@ -113,18 +115,17 @@ class Chat:
   def _shows_system(self) -> bool:
     """Whether the template accepts a system message and shows it."""
     try:
-      text = self.render((("user", "How many?"),))
+      text = self.render(_ASKED)
     except errors.UserError:
       return False
     return self._system.strip() in text
 
   def _probe(self) -> _Probe:
-    question: records.Messages = (("user", "How many?"),)
-    prompt = self.render(question)
-    if "How many?" not in prompt:
+    prompt = self.render(_ASKED)
+    if _QUESTION not in prompt:
       raise errors.data(f"the chat template does not show the user's message; {_PLAIN}")
     try:
-      whole = self._render(self.full((*question, ("assistant", _REPLY))), generation=False)
+      whole = self._render(self.full((*_ASKED, ("assistant", _REPLY))), generation=False)
     except errors.UserError:
       return _Probe("", "")
     before, found, tail = whole.rpartition(_REPLY)
@@ -138,12 +139,11 @@ class Chat:
 
   def _choose_lead(self) -> None:
     """Chooses how a reply is encoded, so that prompt and reply join as the template has them."""
-    question: records.Messages = (("user", "How many?"),)
-    prompt, lead = self.encode(question), self._lead
-    text = self.render(question) + lead + _REPLY + self._tail
+    prompt, lead = self.encode(_ASKED), self._lead
+    text = self.render(_ASKED) + lead + _REPLY + self._tail
     joined = [*self._tokenizer.encode_special(text, text), self.end]
     # What follows the last special token of the prompt; a tokenizer may see it with the reply.
-    anchor = self._tokenizer.after_special(self.render(question))
+    anchor = self._tokenizer.after_special(self.render(_ASKED))
     for self._lead, self._anchor in ((lead, ""), (lead.lstrip(" "), ""), (lead, anchor)):
       if prompt + self.encode_reply(_REPLY) == joined:
         return
