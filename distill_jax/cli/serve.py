@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from distill_jax import console, errors
+from distill_jax import console, defaults, errors
 from distill_jax.cli import args
 from distill_jax.cli.help import OPTIONS
 from distill_jax.settings import Settings
@@ -106,8 +106,8 @@ def open_workdir(
       students=students,
       task=ctx.question_layout(),
       stop=tuple(ctx.format.stop),
-      limit=settings.evaluate.max_new_tokens,
-      longest=max(settings.rollout.buckets),
+      limit=ctx.settings.evaluate.max_new_tokens,
+      longest=max(ctx.settings.rollout.buckets),
       batch=max(student.rows for student, _ in students.values()),
     )
     yield served, f"{pathlib.Path(workdir).resolve().name}-round-{index}"
@@ -119,6 +119,9 @@ def open_model(settings: Settings, model: str) -> Iterator[tuple["engine.Served"
   from distill_jax.runtime import exported
   from distill_jax.serving import engine
 
+  # There are no data to measure: lengths that are not set are those of a student from scratch.
+  origin = dataclasses.replace(settings.student, init="scratch")
+  settings = defaults.settle(dataclasses.replace(settings, student=origin))
   with tempfile.TemporaryDirectory() as scratch:
     screen = console.Console(file=sys.stderr)
     student = exported.open_student(settings, pathlib.Path(model), pathlib.Path(scratch), screen)
