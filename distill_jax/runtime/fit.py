@@ -1,6 +1,5 @@
 """The training loop that the phases `train` and `prefer` share."""
 
-import contextlib
 import functools
 import math
 import time
@@ -19,13 +18,13 @@ from distill_jax.machine import checkpoint
 from distill_jax.run_dir.phase_dir import PhaseDir
 from distill_jax.runtime import memory, stop_request
 from distill_jax.runtime.context import RunContext
+from distill_jax.runtime.results import METRICS
 from distill_jax.runtime.student import Params
 from distill_jax.runtime.weights import digest
 from distill_jax.settings import Train
 from distill_jax.students import sharding, trainable
 
 LOGITS_BYTES = 128 * 2**20  # of the float32 logits of one chunk
-METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"  # of the optimizer; removed when the phase is finished
 
 
@@ -48,8 +47,7 @@ class TrainStep(NamedTuple):
   optimizer: optax.GradientTransformation
   shardings: step.TrainState  # NamedShardings of the train state
   update: Callable  # (state, batch, frozen) -> (state, metrics)
-  called: set[tuple]  # shapes of the batches that it has been compiled for
-  compiled: dict[tuple, Callable]  # the same, by these shapes
+  compiled: dict[tuple, Callable]  # `update` compiled, by the shapes of the batches
 
 
 class Fitted(NamedTuple):
@@ -143,7 +141,7 @@ def run_steps(
     for n in range(int(state.step), steps):
       arrays = corpus.batch(n)
       batch = put_batch(arrays, student.mesh)
-      update = compile_step(ctx, train_step, arrays, (state, batch, student.frozen))
+      update = compile_step(ctx.console, train_step, arrays, (state, batch, student.frozen))
       state, metrics = update(state, batch, student.frozen)
       if window:  # at most one step is computed while the next is prepared
         jax.block_until_ready(window[-1])
@@ -181,41 +179,26 @@ def check_memory(
   order = corpus.batch_order.epoch(0)
   arrays = corpus.batch(max(range(len(order)), key=lambda n: order[n][0]))
   operands = (state, put_batch(arrays, student.mesh), student.frozen)
-  compiled = compile_step(ctx, train_step, arrays, operands)
+  compiled = compile_step(ctx.console, train_step, arrays, operands)
   line = memory.check_step(compiled, memory.size(operands))
   if memory.of_step(compiled) > memory.GB:
     ctx.console.line(line)
 
 
 def compile_step(
-  ctx: RunContext, train_step: TrainStep, arrays: dict[str, np.ndarray], operands: tuple
+  console: Console, train_step: TrainStep, arrays: dict[str, np.ndarray], operands: tuple
 ) -> Callable:
-  """Returns the step compiled for a batch of these shapes; the first time, this is announced."""
-  shapes = _shapes(arrays)
+  """Returns the step for a batch of these shapes; announces and times its compilation."""
+  shapes = tuple((name, array.shape) for name, array in arrays.items())
   if shapes not in train_step.compiled:
-    with announce_first_call(ctx.console, train_step, arrays):
+    with console.compiling(f"the train step for rows of {arrays['tokens'].shape[1]}"):
       train_step.compiled[shapes] = train_step.update.lower(*operands).compile()
   return train_step.compiled[shapes]
-
-
-def _shapes(arrays: dict[str, np.ndarray]) -> tuple:
-  return tuple((name, array.shape) for name, array in arrays.items())
 
 
 def facts_of(log: Sequence[records.Metrics]) -> dict[str, float]:
   """Returns what the progress bar shows beside the steps."""
   return {"loss": log[-1].loss} if log else {}
-
-
-def announce_first_call(
-  console: Console, train_step: TrainStep, arrays: dict[str, np.ndarray]
-) -> contextlib.AbstractContextManager[None]:
-  """Announces and times the compilation of a train step for a batch with new shapes."""
-  shapes = _shapes(arrays)
-  if shapes in train_step.called:
-    return contextlib.nullcontext()
-  train_step.called.add(shapes)
-  return console.compiling(f"the train step for rows of {arrays['tokens'].shape[1]}")
 
 
 def raise_if_diverged(last: records.Metrics, out: PhaseDir) -> None:
@@ -273,7 +256,7 @@ def build_train_step(
     loss, optimizer, grad_accum_steps=train.grad_accum_steps, merge=parameters.merge
   )
   train_step = step.jit_train_step(update, mesh, shardings, frozen)
-  return TrainStep(optimizer, shardings, train_step, set(), {})
+  return TrainStep(optimizer, shardings, train_step, {})
 
 
 def logits_chunk(most: int, vocab: int, rows: int) -> int:

@@ -53,13 +53,28 @@ def test_decode_programs_are_announced_when_they_are_compiled(tmp_path):
     assert len(announce.made) == 2
 
 
+class Step:
+  """Stands in for a jitted step."""
+
+  def __init__(self):
+    self.lowered = []
+
+  def lower(self, length):
+    self.lowered.append(length)
+    return self
+
+  def compile(self):
+    return self
+
+
 def test_a_train_step_is_announced_for_rows_of_a_new_length():
   screen = io.StringIO()
-  train_step = fit.TrainStep(*[None] * 3, set(), {})
+  step = Step()
+  train_step = fit.TrainStep(None, None, step, {})
   for length in (64, 96, 64):
     arrays = {"tokens": np.zeros((4, length)), "labels": np.zeros((4, 8))}
-    with fit.announce_first_call(Console(file=screen), train_step, arrays):
-      pass
+    assert fit.compile_step(Console(file=screen), train_step, arrays, (length,)) is step
+  assert step.lowered == [64, 96]
   lines = screen.getvalue().splitlines()
   assert lines[::2] == [
     "compiling the train step for rows of 64 (first time)",
