@@ -21,8 +21,9 @@ FILTERS = ("wrong", "right", "cut", "unread", "all")
 EXAM = "exam"  # the phase that is shown if none is named
 FINAL = "final"
 TEXT = "text"  # label of what a student or a teacher wrote
+Row = records.Attempt | records.Rationale | records.PreferencePair | records.Example
 # Files of rows about questions, and the type of their rows. A phase writes one of them.
-KINDS: dict[str, type[records.Record]] = {
+KINDS: dict[str, type[Row]] = {
   ATTEMPTS: records.Attempt,
   RATIONALES: records.Rationale,
   "pairs.jsonl": records.PreferencePair,
@@ -44,7 +45,7 @@ class Shown(NamedTuple):
   """A row with its question."""
 
   question: records.Question
-  row: Any  # one of KINDS
+  row: Row
   correct: bool | None  # None: the row has no answer of its own
 
 
@@ -79,10 +80,11 @@ def run(workdir: str, round_index: int, phase: str, which: str, count: int, prob
   if problem and problem not in known:
     raise errors.usage(f"--id={problem}: {run_dir / questions.QUESTIONS} has no such question")
   shown = join(rows.file, known)
-  if rows.round_index is None and round_index not in (-1, *(item.row.round for item in shown)):
+  scored = [item.row.round for item in shown if isinstance(item.row, records.Attempt)]
+  if rows.round_index is None and round_index not in (-1, *scored):
     raise errors.usage(
-      f"--phase={rows.phase} scores the student of round {shown[0].row.round}; leave out --round"
-      if shown
+      f"--phase={rows.phase} scores the student of round {scored[0]}; leave out --round"
+      if scored
       else f"{rows.file} is empty so far"
     )
   shown = [item for item in shown if problem in ("", item.question.id)]
@@ -152,13 +154,13 @@ def join(file: pathlib.Path, known: dict[str, records.Question]) -> list[Shown]:
   Raises:
     UserError: A row is damaged, or its question is not in questions.jsonl.
   """
-  rows: list[Any] = questions.read_records(file, KINDS[file.name])
+  rows = questions.read_records(file, KINDS[file.name])
   if unknown := next((row.problem for row in rows if row.problem not in known), None):
     raise errors.data(f"{file}: question {unknown} is not in {questions.QUESTIONS}")
   return [Shown(known[row.problem], row, is_correct(row, known[row.problem])) for row in rows]
 
 
-def is_correct(row: records.Record, question: records.Question) -> bool | None:
+def is_correct(row: Row, question: records.Question) -> bool | None:
   """Returns whether a row's answer is correct: the verdict of an attempt, as it is recorded.
 
   The answer of a rationale is compared with the gold. None: the row has no answer.
@@ -180,10 +182,10 @@ def matches(shown: Shown, which: str) -> bool:
   row = shown.row
   if which == "all":
     return True
-  if shown.correct is None or (which == "cut" and not isinstance(row, records.Attempt)):
-    raise errors.usage(f"--filter={which} does not apply to this phase; use --filter=all")
-  if which == "cut":
+  if which == "cut" and isinstance(row, records.Attempt):
     return row.finish != "stop"
+  if which == "cut" or not isinstance(row, records.Attempt | records.Rationale):
+    raise errors.usage(f"--filter={which} does not apply to this phase; use --filter=all")
   if which == "unread":
     return row.answer is None
   return shown.correct == (which == "right")
@@ -216,7 +218,7 @@ def _print_pretty(rows: Rows, listed: Iterable[Shown], counts: str) -> None:
     screen.block("gold", question.gold)
 
 
-def _facts(row: Any, correct: bool | None) -> list[str]:
+def _facts(row: Row, correct: bool | None) -> list[str]:
   """What is shown after the ID of a row's question."""
   facts = [] if correct is None else ["right" if correct else "wrong"]
   if isinstance(row, records.Attempt | records.Rationale):
@@ -230,7 +232,7 @@ def _facts(row: Any, correct: bool | None) -> list[str]:
   return [*facts, *(getattr(row, name) for name in ("style", "stage") if getattr(row, name, ""))]
 
 
-def _texts(row: Any) -> list[tuple[str, str]]:
+def _texts(row: Row) -> list[tuple[str, str]]:
   """(label, text) of the texts of a row that are not empty."""
   if isinstance(row, records.PreferencePair):
     labeled = [

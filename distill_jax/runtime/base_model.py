@@ -30,8 +30,8 @@ POSITIONS = "positions"  # fact of a run: the entries of a learned position tabl
 class BaseModel:
   """A model before training."""
 
-  family: Any  # a family of students/families
-  config: Any  # its Config
+  family: families.Family
+  config: Any  # what `family.read` returns
   fields: dict[str, Any]  # config.json of the loaded model; {} from scratch
   end_tokens: tuple[int, ...] = ()  # tokens that end a text, according to the loaded model
   copy_dir: pathlib.Path | None = None  # the copied config in the run directory; None from scratch
@@ -145,7 +145,7 @@ def _copy_config(source: pathlib.Path, copy_dir: pathlib.Path) -> None:
 
 
 def _untie(
-  source: pathlib.Path, fields: dict[str, Any], family: Any, config: Any
+  source: pathlib.Path, fields: dict[str, Any], family: families.Family, config: Any
 ) -> dict[str, Any] | None:
   """Returns the fields with an untied head if the file has a head of its own.
 
