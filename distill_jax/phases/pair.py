@@ -12,11 +12,11 @@ from distill_jax import records
 from distill_jax.data import collate, encode, pairing
 from distill_jax.learning import losses
 from distill_jax.run_dir import phase_dir
-from distill_jax.runtime import reference_logprobs
+from distill_jax.runtime import reference_logprobs, results
 from distill_jax.runtime.context import RunContext
 from distill_jax.runtime.student import Student
 
-PAIRS = "pairs.jsonl"
+PAIRS = results.PAIRS
 
 Item = TypeVar("Item")
 Key = TypeVar("Key", bound=Hashable)

@@ -8,10 +8,10 @@ from distill_jax import errors, records, settings
 from distill_jax.data import batches, collate, encode
 from distill_jax.learning import objectives
 from distill_jax.run_dir.phase_dir import PhaseDir
-from distill_jax.runtime import fit
+from distill_jax.runtime import fit, results
 from distill_jax.runtime.context import RunContext
 
-EXAMPLES, CONTRASTS = "examples.jsonl", "contrasts.jsonl"
+EXAMPLES, CONTRASTS = "examples.jsonl", results.CONTRASTS
 
 
 @dataclasses.dataclass(frozen=True)
