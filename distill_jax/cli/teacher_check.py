@@ -60,7 +60,10 @@ def _check_one(
     raise errors.config("teacher.batch", chosen.batch, "'' or api, to be checked from here")
   only = dataclasses.replace(
     chosen,
-    **{"pool": (), "by_phase": (), "cache": "", "batch": ""},
+    pool=(),
+    by_phase=(),
+    cache="",
+    batch="",
     max_attempts=min(chosen.max_attempts, ATTEMPTS),
   )
   with tempfile.TemporaryDirectory() as scratch:
@@ -105,11 +108,7 @@ def _one_request(ctx: RunContext, round_index: int, phase: str) -> rationales.Te
 def _ask(
   ctx: RunContext, round_index: int, phase: str, source: rationales.TeacherRequest
 ) -> rationales.ReceivedReply:
-  blind = ctx.settings.feedback.kind == "blind"
-  if phase == "feedback":
-    parse = demonstrate.parse_annotation if blind else feedback.parse_correction
-  else:
-    parse = demonstrate.parser(ctx)
+  parse = (feedback if phase == "feedback" else demonstrate).parser(ctx)
   with contextlib.closing(teacher.open(ctx)) as opened:
     ((reply,),) = opened.ask(
       [source.request],

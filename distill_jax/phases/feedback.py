@@ -57,9 +57,8 @@ def run(ctx: RunContext, round_index: int, out: phase_dir.PhaseDir) -> None:
   """Writes rationales.jsonl: the teacher's answers to this round's mistakes."""
   exam = ctx.run_dir.find(round_index, "exam")
   attempts = exam.rows(phase_dir.ATTEMPTS, records.Attempt)
-  blind = ctx.settings.feedback.kind == "blind"
-  parse = demonstrate.parse_annotation if blind else parse_correction
-  rationales.collect(ctx, round_index, out, build_requests(ctx, round_index, attempts), parse)
+  requests = build_requests(ctx, round_index, attempts)
+  rationales.collect(ctx, round_index, out, requests, parser(ctx))
 
 
 def planned_requests(
@@ -95,6 +94,12 @@ def build_requests(
   return [
     correction_request(ctx, ctx.problem(m.problem), thinking.split(m.text).text) for m in mistakes
   ]
+
+
+def parser(ctx: RunContext) -> rationales.Parser:
+  """Returns what parses the replies."""
+  blind = ctx.settings.feedback.kind == "blind"
+  return demonstrate.parse_annotation if blind else parse_correction
 
 
 def parse_correction(text: str, problem: records.Problem) -> rationales.ParsedReply | None:
@@ -140,11 +145,11 @@ def blind_requests(
 ) -> list[rationales.TeacherRequest]:
   """Returns one request per mistake, for samples that no earlier phase has asked for."""
   feedback, demonstrated = ctx.settings.feedback, ctx.settings.demonstrate
-  first = demonstrate.first_sample(ctx, round_index)
-  first += demonstrated.rationales * demonstrated.passes
-  if not demonstrate.shares_samples(ctx):  # only round 0 demonstrates
+  first = demonstrated.rationales * demonstrated.passes
+  if demonstrate.shares_samples(ctx):
+    first += demonstrate.first_sample(ctx, round_index)
+  else:  # only round 0 demonstrates
     earlier = round_index if "feedback" in ctx.settings.opening else round_index - 1
-    first = demonstrated.rationales * demonstrated.passes
     first += earlier * feedback.mistakes * feedback.rationales
   drawn, requests = Counter(), []
   for problem in problems:
