@@ -8,6 +8,7 @@ what cannot work. After a change, regenerate what is derived from them:
 import dataclasses
 
 from distill_jax.declare import Above, AllOf, Planned, Table, Unless, When, group, key, mapping
+from distill_jax.settings_student import ON_PRETRAINED
 from distill_jax.settings_student import Lora as Lora
 from distill_jax.settings_student import Mesh as Mesh
 from distill_jax.settings_student import Rollout as Rollout
@@ -48,7 +49,6 @@ ON_GOLD = When("format", ("staged", "socratic"))
 ON_EXAM = Planned("exam")
 ON_SAMPLING = Above("exam.temperature")
 ON_CORRECT = When("feedback.kind", ("correct",))
-ON_PRETRAINED = Unless("student.init", ("scratch",))
 ON_VOTES = Above("evaluate.num_votes", 1)
 ON_PATIENCE = Above("stop.patience")
 
