@@ -1,66 +1,27 @@
-"""Sweeps: what they reject, skip, retry and stop, and what their table contains."""
+"""Sweeps: what they reject, skip, retry and stop, and what their board shows."""
 
 import dataclasses
-import itertools
 import json
 import os
-import pathlib
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 
 from benchmarks.claims import board
-from distill_jax import console, errors, records
-from distill_jax.ablations import children, markdown, run, sweep, table
+from distill_jax import console, errors
+from distill_jax.ablations import children, run, sweep, table
 from distill_jax.cli import main as commands
-from distill_jax.run_dir import run_dir
-
-ROOT = pathlib.Path(__file__).parents[1]
-SPLITS = ("test", "out_of_domain")
-TINY = {
-  "world.train": 40, "world.test": 12, "world.out_of_domain": 6, "task.validation": 10,
-  "rounds": 0, "stop.patience": 0,
-  "student.scratch.width": 32, "student.scratch.head_width": 8, "student.scratch.mlp": 64,
-  "student.scratch.vocab": 320,
-  "exam.questions": 16, "exam.samples": 2, "exam.max_new_tokens": 12, "evaluate.max_new_tokens": 12,
-  "rollout.batch": 16, "rollout.buckets": (128,), "train.buckets": (192,),
-  "train.steps": 4, "train.batch": 8, "train.warmup": 2,
-}  # fmt: skip
+from tests.small_sweeps import ROOT, row, small_sweep, sweep_file, write_runs
 
 
 @pytest.fixture(autouse=True)
 def at_the_root(monkeypatch):
   monkeypatch.chdir(ROOT)
-
-
-def small_sweep(**changes) -> sweep.Sweep:
-  rows = {"plain": {}, "other": {"train.losses.triplet": 0.0}}
-  claims = (sweep.Claim("plain helps", "plain", "other", paper="nobody"),)
-  fields = dict(config="configs/quickstart.py", common=TINY, rows=rows, base="plain", claims=claims)
-  return sweep.Sweep(**{**fields, "seeds": (0, 1), **changes})
-
-
-def sweep_file(tmp_path, **changes) -> str:
-  """Writes a sweep file that returns small_sweep(**changes)."""
-  fields = {
-    f.name: getattr(small_sweep(**changes), f.name) for f in dataclasses.fields(sweep.Sweep)
-  }
-  body = ", ".join(f"{name}={value!r}" for name, value in fields.items() if name != "claims")
-  claims = "".join(f"sweep.{claim!r}, " for claim in fields["claims"])
-  lines = (
-    "from distill_jax.ablations import sweep",
-    "def get_sweep():",
-    f"  return sweep.Sweep({body}, claims=({claims}))",
-  )
-  (tmp_path / "small.py").write_text("\n".join(lines) + "\n")
-  return str(tmp_path / "small.py")
 
 
 @pytest.mark.parametrize(
@@ -138,166 +99,6 @@ def test_print_lists_the_commands_of_unfinished_runs(tmp_path, capsys, monkeypat
     assert "--config.rollout.buckets=(128,)" in line
     assert f"--config.teacher.cache={out / 'teacher.sqlite'}" in line
   assert not (out / "table.json").exists()
-
-
-# ---------------------------------------------------------------------------------------------
-# The table, from run directories written by hand.
-
-
-def write_runs(workdir, swept: sweep.Sweep, verdicts: dict) -> None:
-  """Writes directories of finished runs. `verdicts`: {(row, seed): verdicts on every split}."""
-  for p in sweep.plan_runs(swept, workdir):
-    if (p.row, p.seed) not in verdicts:
-      continue
-    directory = run_dir.RunDir(p.run_dir)
-    directory.claim(p.config)
-    for index in (0, 1):
-      asked, trained = directory.phase(index, 0, "feedback"), directory.phase(index, 1, "train")
-      asked.finish({"teacher": {"calls": 3, "cache_hits": 4}, "kept": 0, "dropped": {}})
-      trained.write("metrics.jsonl", [records.Metrics(step=10, loss=1.0, grad_norm=1.0)])
-      trained.finish({"steps": 10, "loss": 1.0, "weights": {"student": f"{p.row} {index}"}})
-    marks = verdicts[p.row, p.seed]
-    for split in swept.splits:
-      tested = directory.final(split)
-      rows = [records.Verdict(f"q{n}", "1", bool(v)) for n, v in enumerate(marks)]
-      tested.write("verdicts.jsonl", rows)
-      tested.finish({"measured": {"round": 1, "weights": {"student": f"{p.row} 1"}}})
-    directory.write_json("summary.json", {})
-    directory.release()
-
-
-def build(workdir, swept: sweep.Sweep) -> dict:
-  return table.build(swept, sweep.plan_runs(swept, workdir))
-
-
-def row(results: dict, name: str, split: str = "test") -> dict:
-  return next(r for r in results["rows"] if r["row"] == name)["splits"][split]
-
-
-def test_the_table_has_means_standard_deviations_and_paired_differences(tmp_path):
-  marks = {
-    ("plain", 0): [1, 1, 1, 0], ("plain", 1): [1, 1, 0, 0],
-    ("other", 0): [1, 0, 0, 0], ("other", 1): [1, 1, 0, 1],
-  }  # fmt: skip
-  write_runs(tmp_path, small_sweep(), marks)
-  results = build(tmp_path, small_sweep())
-  plain, other = row(results, "plain"), row(results, "other")
-  assert plain["mean"] == 5 / 8 and plain["by_seed"] == {"0": 0.75, "1": 0.5}
-  assert plain["sd"] == pytest.approx(0.125 * np.sqrt(2)) and plain["difference"] is None
-  d = other["difference"]
-  assert (d["mean"], d["gained"], d["lost"], d["seeds"], d["n"]) == (-1 / 8, 1, 2, 2, 4)
-  assert d["p"] == 1.0 and d["low"] < -1 / 8 < d["high"]
-  assert results["rows"][0]["replies"] == 14 and results["rows"][0]["steps"] == 20
-
-
-def test_rows_are_paired_on_common_seeds_and_missing_seeds_are_marked(tmp_path):
-  write_runs(
-    tmp_path, small_sweep(), {("plain", 0): [1, 1], ("plain", 1): [0, 0], ("other", 0): [1, 0]}
-  )
-  results = build(tmp_path, small_sweep())
-  assert row(results, "other")["difference"]["mean"] == -0.5
-  assert results["rows"][1]["missing"] == [1] and row(results, "other")["sd"] is None
-  assert results["claims"][0]["effect"]["mean"] == 0.5 and results["claims"][0]["missing"] == 1
-
-
-def test_without_a_run_there_is_no_number(tmp_path):
-  results = build(tmp_path, small_sweep())
-  assert row(results, "plain") is None and results["claims"][0]["effect"] is None
-  assert results["claims"][0]["verdict"] == table.NOT_RUN
-  page = markdown.render({**results, **header(small_sweep())})
-  assert "| plain | 0 (2 missing) | not run | | | | | |" in page and "nan" not in page
-
-
-def header(swept: sweep.Sweep) -> dict:
-  machine = {"cores": 2, "platform": "x"}
-  return {
-    **{name: getattr(swept, name) for name in ("config", "common", "base", "seeds", "splits")},
-    **dict(sweep="x.py", command="python", date="2024-01-01", machine=machine, failed=[]),
-  }
-
-
-def test_the_vote_is_read_instead_of_several_attempts(tmp_path):
-  swept = small_sweep(seeds=(0,))
-  write_runs(tmp_path, swept, {("plain", 0): [1, 0]})
-  tested = run_dir.RunDir(sweep.plan_runs(swept, tmp_path)[0].run_dir).final("test")
-  verdicts, facts = tested.rows("verdicts.jsonl", records.Verdict), tested.facts
-  tested.write("attempts.jsonl", verdicts * 3)
-  tested.finish(facts)
-  assert row(build(tmp_path, swept), "plain")["mean"] == 0.5
-  tested.write("verdicts.jsonl", verdicts * 3)
-  tested.finish(facts)
-  with pytest.raises(errors.UserError, match="a second verdict on"):
-    build(tmp_path, swept)
-
-
-def test_a_table_is_not_made_of_damaged_or_foreign_results(tmp_path):
-  swept = small_sweep(seeds=(0,))
-  write_runs(tmp_path, swept, {("plain", 0): [1, 0], ("other", 0): [1, 1]})
-  plain, other = (run_dir.RunDir(p.run_dir) for p in sweep.plan_runs(swept, tmp_path))
-  verdicts = plain.final("test").path / "verdicts.jsonl"
-  content = verdicts.read_bytes()
-  verdicts.write_bytes(content.replace(b"q1", b"q2"))
-  with pytest.raises(errors.UserError, match=r"verdicts\.jsonl has changed.*remove"):
-    build(tmp_path, swept)
-  verdicts.write_bytes(content)
-  build(tmp_path, swept)
-  plain.final("test").discard()
-  shutil.copytree(other.final("test").path, plain.final("test").path)
-  with pytest.raises(errors.UserError, match="measured with other weights"):
-    build(tmp_path, swept)
-
-
-def test_rows_with_other_questions_are_not_paired(tmp_path):
-  swept = small_sweep(
-    rows={"plain": {}, "harder": {"world.steps_max": 4}, "less": {"world.train": 20}}
-  )
-  swept = dataclasses.replace(swept, claims=())
-  write_runs(tmp_path, swept, {(r, 0): [1, 0] for r in swept.rows})
-  results = build(tmp_path, swept)
-  assert row(results, "harder")["difference"] is None and row(results, "harder")["mean"] == 0.5
-  assert row(results, "less")["difference"]["mean"] == 0.0
-  crossed = [{"task": {"name": "a"}, "cross": {"name": name}} for name in "bc"]
-  assert sweep.same_questions(*crossed, "test") and not sweep.same_questions(*crossed, "cross")
-
-
-def test_a_run_with_another_config_does_not_count_as_finished(tmp_path):
-  write_runs(tmp_path, small_sweep(), {("plain", 0): [1], ("other", 0): [1]})
-  plan = sweep.plan_runs(small_sweep(common={**TINY, "train.lr": 0.5}), tmp_path)
-  assert not any(p.finished for p in plan)
-  elsewhere = small_sweep(cache="elsewhere.sqlite")  # the location of the cache makes no difference
-  assert [p.finished for p in sweep.plan_runs(elsewhere, tmp_path)] == [True, True, False, False]
-
-
-@pytest.mark.parametrize(
-  ("low", "high", "verdict"),
-  [
-    (0.001, 0.2, table.HOLDS),
-    (-0.2, 0.0, table.FAILS),
-    (-0.2, 0.009, table.FAILS),
-    (-0.2, 0.011, table.UNDECIDED),
-    (0.0, 0.2, table.UNDECIDED),
-  ],
-)
-def test_a_claim_is_judged_by_the_interval_of_its_effect(low, high, verdict):
-  assert table.verdict({"low": low, "high": high}, smallest=0.01) == verdict
-
-
-def test_the_table_detects_a_real_gain_and_no_other(tmp_path):
-  """Verdicts are drawn with accuracies 0.4, 0.4 and 0.6 on 150 questions for 4 seeds."""
-  swept = small_sweep(
-    rows={"plain": {}, "same": {"rounds": 2}, "better": {"rounds": 3}}, seeds=(0, 1, 2, 3)
-  )
-  swept = dataclasses.replace(swept, claims=(sweep.Claim("", "better", "plain"),))
-  rng = np.random.Generator(np.random.PCG64(1))
-  shares = {"plain": 0.4, "same": 0.4, "better": 0.6}
-  marks = {
-    (r, s): rng.random(150) < shares[r] for r, s in itertools.product(swept.rows, swept.seeds)
-  }
-  write_runs(tmp_path, swept, marks)
-  results = build(tmp_path, swept)
-  assert row(results, "same")["difference"]["low"] < 0 < row(results, "same")["difference"]["high"]
-  assert row(results, "same")["difference"]["p"] > 0.05 > row(results, "better")["difference"]["p"]
-  assert results["claims"][0]["verdict"] == table.HOLDS
 
 
 # ---------------------------------------------------------------------------------------------
