@@ -102,7 +102,7 @@ class Console:
     No line is longer than `round_text.WIDTH`.
 
     Args:
-      row: A round as in summary.json. Parts that are None are omitted.
+      row: A round as in summary.json. Its missing parts (None) are not shown.
     """
     for line in round_text.lines(row):
       self.line(line)

@@ -32,7 +32,7 @@ def lines(row: dict[str, Any]) -> list[str]:
   """Returns a round as lines of at most `WIDTH` columns: its accuracies, then what they cost.
 
   Args:
-    row: A round as in summary.json. Parts that are None are omitted.
+    row: A round as in summary.json. Its missing parts (None) are not shown.
   """
   return _filled([f"round {_name(row)}", *_scores(row)], _costs(row))
 

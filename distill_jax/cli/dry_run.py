@@ -115,8 +115,8 @@ class _UnloadedStudent:
   def answer(
     self, requests: Sequence[tuple[str, str, str]], *, temperature: float, max_new_tokens: int
   ) -> list[local_student.StudentReply]:
-    """Is not called: a dry run asks nothing."""
-    raise NotImplementedError
+    """Refuses: an estimate computes no reply."""
+    raise RuntimeError("a dry run computes no replies")
 
   def free_memory(self) -> None:
     """Does nothing."""

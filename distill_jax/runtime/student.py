@@ -194,9 +194,8 @@ class Student:
   ) -> list[Completion]:
     """Completes (prompt, name) pairs, in order.
 
-    Prompts longer than the largest bucket are cut at the front, where the worked examples are,
-    behind the start tokens or the head of the chat. Of the rows that are decoded
-    together, those of one bucket start before those of the next.
+    A prompt longer than the largest bucket loses what follows its start tokens (or the head of the
+    chat): there are the worked examples. Short buckets are decoded before long ones.
 
     Args:
       params: The trained weights.
@@ -207,7 +206,7 @@ class Student:
       top_k: 0 is off.
       max_new_tokens: Limit of a completion.
       stop: A completion ends before the first of these texts.
-      watcher: Is told of the progress; the completions that it knows are not computed again.
+      watcher: Follows the progress. Completions that it has stored are not computed again.
     """
     settings = self._settings
     buckets = settings.rollout.buckets
