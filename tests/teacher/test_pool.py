@@ -19,7 +19,7 @@ from distill_jax.cli import args
 from distill_jax.config.read import read_settings
 from distill_jax.run_dir import run_dir
 from distill_jax.teacher import pool, types
-from distill_jax.teacher.client import client
+from distill_jax.teacher.client import client, interrupts
 from distill_jax.teacher.prompts import messages
 
 WEIGHTS = {"main": 3.0, "cheap": 1.0}
@@ -353,7 +353,9 @@ def two_slow(serve, tmp_path, run, servers, **options):
 
 def test_teachers_are_asked_at_the_same_time(serve, tmp_path):
   """The first reply of each waits for a request to the other."""
-  both_asked = threading.Barrier(2, timeout=20)
+  in_flight = []
+  count = lambda: in_flight.append(sum(ask.in_flight for _, ask in interrupts._active))
+  both_asked = threading.Barrier(2, count, timeout=20)
   first = {"main": True, "cheap": True}
 
   def answer(name, n):
@@ -367,6 +369,7 @@ def test_teachers_are_asked_at_the_same_time(serve, tmp_path):
   }
   both = two_slow(serve, tmp_path, "both", servers)
   assert all(isinstance(reply, types.Reply) for (reply,) in ask(both, requests(12)))
+  assert in_flight == [2]  # each teacher counts its own
   both.close()
 
 

@@ -77,8 +77,8 @@ class Dispatcher:
 
   @property
   def in_flight(self) -> int:
-    """Requests that have no response yet."""
-    return self._budget.in_flight
+    """Requests that have no response yet; the budget may also have those of other teachers."""
+    return self._limiter.in_flight
 
   async def run(self, jobs: Sequence[request_jobs.Job], temperature: float) -> None:
     """Sends requests until no samples are missing.
