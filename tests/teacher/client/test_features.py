@@ -9,7 +9,7 @@ from scripted import ask
 
 from distill_jax import errors
 from distill_jax.teacher import types
-from distill_jax.teacher.client import credentials, features, refusals, request_body, streams
+from distill_jax.teacher.client import credentials, refusals, request_body, streams
 from distill_jax.teacher.prompts import schema
 
 URL = "http://127.0.0.1:1/v1"
@@ -278,6 +278,5 @@ def test_an_address_of_all_interfaces_is_this_machine():
 
 
 def test_a_feature_is_named_as_a_word_of_its_own():
-  assert features.UNSUPPORTED[0] == "n"
   for text, named in [("'n' is", True), ("n", True), ("don't", False), ("gpt-n", False)]:
     assert refusals._mentions(text, "n") == named
