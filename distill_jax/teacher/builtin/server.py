@@ -55,7 +55,7 @@ class Server(Generic[Plan]):
   """An OpenAI-compatible server on the loopback interface.
 
   Subclasses may answer some requests otherwise: see `plan`, `intercept`, `alter` and `other`.
-  `Plan` is the type of what they decide about a request.
+  `Plan` is the type of what `plan` returns.
 
   Attributes:
     stats: Counts since the start.
@@ -246,7 +246,7 @@ class Server(Generic[Plan]):
       stats.in_flight -= 1
 
   def plan(self, number: int) -> Plan | None:
-    """What the methods below do otherwise about request `number` (from 0); None for nothing."""
+    """Decides what the methods below change about request `number` (from 0); None for nothing."""
     return None
 
   async def intercept(

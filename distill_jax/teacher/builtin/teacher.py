@@ -200,7 +200,6 @@ def make_server(
     error_rate: Share of wrong replies.
     seed: Of the errors.
     log: File that gets a line of JSON for each request answered in full; "" for none.
-
   """
   return server.Server(
     BuiltinTeacher(world, error_rate=error_rate, seed=seed),

@@ -57,7 +57,7 @@ class RequestShaper:
   Attributes:
     plain: Whether replies are requested as plain text: schemas are off, or the server rejects
       them.
-    warn: Shows a warning; None for nobody.
+    warn: Shows a warning; None to show none.
   """
 
   def __init__(self, *, extra: str, structured: bool, warn: Callable[[str], object] | None):
