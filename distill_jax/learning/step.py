@@ -15,7 +15,7 @@ from distill_jax.students.types import Params
 class TrainState(NamedTuple):
   """What an update changes; or, leaf by leaf, its shapes or shardings."""
 
-  step: Any  # int32 scalar: updates made so far
+  step: jax.Array  # int32 scalar: updates made so far
   params: Params
   opt_state: Any
 
@@ -108,7 +108,8 @@ def state_shardings(
   params = sharding.of_params(mesh, param_axes, param_shapes)
   shapes = jax.eval_shape(lambda p: init_state(p, optimizer), param_shapes)
   opt_state = sharding.of_state(mesh, shapes.opt_state, params, param_shapes)
-  return TrainState(sharding.replicated(mesh), params, opt_state)
+  of_step: Any = sharding.replicated(mesh)
+  return TrainState(of_step, params, opt_state)
 
 
 def jit_train_step(
