@@ -22,7 +22,7 @@ from distill_jax.students import sharding, splash
 from distill_jax.students.token_rows import Rows
 
 PATHS = ("auto", "plain", "cudnn", "splash")
-CUDNN_MIN_LENGTH = 512  # tokens from which cuDNN's kernel is faster than plain matrix products
+CUDNN_MIN_LENGTH = 512  # tokens from which `auto` takes cuDNN; an estimate, not measured on a GPU
 
 
 def attend(
@@ -136,8 +136,7 @@ def _attend_one(
 ) -> jax.Array:
   """Does what `attend` does for one query of each row, as in decoding.
 
-  Without the axis of queries, the two products are plain batched ones, which a CPU computes about
-  three times as fast.
+  Without the axis of queries, the two products are plain batched ones, which a CPU computes faster.
   """
   batch, _, heads, width = q_B1HK.shape
   groups = k_BGSK.shape[1]
@@ -214,18 +213,12 @@ def over_rows(
 def learning(rows: Rows) -> jax.Array:
   """Returns whether a token gives another one's keys and values a gradient, [B, L, L]."""
   in_root_BL = rows.segments == rows.root
-  return ~(_is_detached(rows)[:, :, None] & in_root_BL[:, None, :])
+  return ~(rows.is_detached[:, :, None] & in_root_BL[:, None, :])
 
 
 def learning_of_source(rows: Rows, shape: tuple[int, ...]) -> jax.Array:
   """Returns whether a token gives keys and values of a source a gradient, [B, L, E]."""
-  return jnp.broadcast_to(~_is_detached(rows)[:, :, None], shape)
-
-
-def _is_detached(rows: Rows) -> jax.Array:
-  if rows.detached is None:
-    raise ValueError("detach needs rows.detached")
-  return rows.detached > 0
+  return jnp.broadcast_to(~rows.is_detached[:, :, None], shape)
 
 
 def _cudnn_causal(
@@ -272,7 +265,7 @@ def _cudnn(
     return out
   in_root = (rows.segments == rows.root)[:, None, :, None]
   k, v = (jnp.where(in_root, jax.lax.stop_gradient(x), x) for x in (k_BGLK, v_BGLK))
-  return jnp.where(_is_detached(rows)[:, :, None, None], run(k, v), out)
+  return jnp.where(rows.is_detached[:, :, None, None], run(k, v), out)
 
 
 def _fastest_path(length: int, why_not: dict[str, str]) -> str:

@@ -77,15 +77,14 @@ def attend(
 
 def _passes(rows: Rows, detach: bool) -> list[Ids]:
   """Returns the passes over the keys; a tree's second one is over roots."""
-  segments = rows.segments
+  segments, is_detached = rows.segments, rows.is_detached if detach else None
   if rows.roots is None:
     return [Ids(segments, segments, segments)]
   in_root = segments == rows.roots
   root = jnp.where(in_root, NOTHING, rows.roots)
   own = Ids(segments, segments, segments)
   other = Ids(root, segments, root)
-  if detach and rows.detached is not None:
-    is_detached = rows.detached > 0
+  if is_detached is not None:
     own = own._replace(learning=jnp.where(is_detached & in_root, NOTHING, segments))
     other = other._replace(learning=jnp.where(is_detached, NOTHING, root))
   return [own, other]

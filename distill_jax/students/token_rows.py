@@ -31,6 +31,13 @@ class Rows(NamedTuple):
     """The root segment of each token."""
     return self.segments if self.roots is None else self.roots
 
+  @property
+  def is_detached(self) -> jax.Array:
+    """Whether each token sees its root without gradient. Raises ValueError if it is not known."""
+    if self.detached is None:
+      raise ValueError("detach needs rows.detached")
+    return self.detached > 0
+
 
 class Cache(NamedTuple):
   """Keys and values, one array [B, G, S, K] a layer; `fixed` is further data of each row."""
@@ -64,7 +71,7 @@ def write_column(
   """Returns the cache with one column of each row written, the one at the row's position.
 
   With `select`, every column is selected from the old and the new ones, which costs a pass over the
-  cache. On TPU that is much faster than writes by rows, which become a loop over rows.
+  cache. It is meant for TPU, where writes by rows become a loop over rows.
   """
   if select:
     here_BS = jnp.arange(cache_BGSK.shape[2])[None, :] == position_B[:, None]

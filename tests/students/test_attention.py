@@ -156,6 +156,16 @@ def test_splash_rejects_trees_with_a_window_and_rows_that_are_not_whole_blocks()
     call(q[:, :200], k[:, :, :200], v[:, :, :200], packed_rows())
 
 
+@pytest.mark.parametrize("path", ["plain", "splash"])
+def test_detaching_rows_that_do_not_say_where_is_rejected(path):
+  rows = packed_rows(trees=True)
+  with pytest.raises(ValueError, match=r"needs rows\.detached"):
+    attention.over_rows(
+      *material(), rows=rows, mask_BLL=token_rows.visible(rows), window=0, scale=1.0, softcap=0.0,
+      path=path, detach=True,
+    )  # fmt: skip
+
+
 def test_on_this_device_auto_is_the_plain_path():
   inputs = material()
   np.testing.assert_array_equal(attended("auto", *inputs), attended("plain", *inputs))
