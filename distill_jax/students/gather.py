@@ -49,11 +49,13 @@ def entries(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _entries(parts: P, dtype: str, count: int, table_VD: jax.Array, indices_BL: jax.Array) -> Any:
-  return _exchange(parts, dtype, count, table_VD, indices_BL)
+def _entries(
+  parts: P, dtype: str, count: int, table_VD: jax.Array, indices_BL: jax.Array
+) -> jax.Array:
+  return _exchange(parts, dtype, table_VD, indices_BL)
 
 
-def _exchange(parts: P, dtype: str, count: int, table_VD: jax.Array, indices_BL: jax.Array) -> Any:
+def _exchange(parts: P, dtype: str, table_VD: jax.Array, indices_BL: jax.Array) -> jax.Array:
   """Looks entries up in the parts of a table; `parts` is how the table is split."""
   by_entry, by_width = parts
 
@@ -61,8 +63,9 @@ def _exchange(parts: P, dtype: str, count: int, table_VD: jax.Array, indices_BL:
     if by_width:
       indices = jax.lax.all_gather(indices, by_width, axis=0, tiled=True)
     at, inside = _within_part(indices, len(part), by_entry)
-    found = jnp.where(inside[..., None], part[at].astype(dtype), 0) if by_entry else part[at]
-    found = found.astype(dtype)
+    found = part[at].astype(dtype)
+    if by_entry:
+      found = jnp.where(inside[..., None], found, 0)
     if by_width:
       found = jax.lax.all_to_all(found, by_width, split_axis=0, concat_axis=2, tiled=True)
     return jax.lax.psum(found, by_entry) if by_entry else found
@@ -75,7 +78,7 @@ def _exchange_forward(
   parts: P, dtype: str, count: int, table_VD: jax.Array, indices_BL: jax.Array
 ) -> tuple[jax.Array, Any]:
   like = jnp.zeros((), table_VD.dtype)
-  return _exchange(parts, dtype, count, table_VD, indices_BL), (indices_BL, like)
+  return _exchange(parts, dtype, table_VD, indices_BL), (indices_BL, like)
 
 
 def _exchange_backward(
