@@ -12,6 +12,8 @@ import jax.numpy as jnp
 
 from distill_jax.students import sharding
 
+BLOCK = 256  # tokens whose probabilities are added up to find the block of a draw
+
 
 class Sampling(NamedTuple):
   """Sampling settings: temperature 0 is greedy; top_p 1 and top_k 0 switch the filters off."""
@@ -100,14 +102,11 @@ def sample_tokens(
   return token_R, chosen_R - jnp.log(jnp.sum(jnp.exp(shifted_RV), axis=-1))
 
 
-BLOCK = 256  # tokens whose probabilities are added up before the block of a draw is known
-
-
 def _invert(probs_RV: jax.Array, uniform_R: jax.Array) -> jax.Array:
   """Returns the first token whose cumulative probability is above a share of the total.
 
-  The sum over whole blocks finds the block, the sum within it the token: a sum over the vocabulary
-  of a pretrained student costs as much as its layers.
+  The sum over whole blocks finds the block, the sum within it the token: no cumulative sum spans
+  the whole vocabulary. Rounding differs from such a sum, so a draw next to a boundary may, too.
   """
   pad = -probs_RV.shape[-1] % BLOCK
   blocks_RNB = jnp.pad(probs_RV, ((0, 0), (0, pad))).reshape(len(probs_RV), -1, BLOCK)

@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec as P
 
 from distill_jax.students import sharding
 
-CHUNK_BYTES = 2**29  # of float32 logits on a device
+CHUNK_BYTES = 2**29  # of float32 logits on a device; training allows less (runtime/fit.py)
 
 
 class Split(NamedTuple):

@@ -164,7 +164,7 @@ def hidden(
     detach: Whether tokens of rows.detached see source and root without gradient.
     remat: What the backward pass recomputes: none | dots | full.
     path: The attention path: auto or plain, the others have no relative bias.
-    packed: Whether a row may hold several examples; to this path it is all the same.
+    packed: Whether a row may hold several examples; the plain path computes both alike.
 
   Raises:
     ValueError: `path` is another one.

@@ -1,6 +1,6 @@
 """Programs compiled for TPUs that are only described: they fit, and send what theory says.
 
-Needs libtpu, about a minute on an idle machine:
+Needs libtpu and takes minutes:
 
   .venv/bin/python -m pip install "jax[tpu]"
   .venv/bin/python -m pytest -m aot -rs tests/aot
