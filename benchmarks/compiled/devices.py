@@ -46,16 +46,14 @@ class Kind(NamedTuple):
 
   platform: str
   gib: float  # memory that a program can use
-  flops: float  # dense bf16 FLOP/s
-  bandwidth: float  # of the memory, bytes/s
 
 
 KINDS = {
-  "v4": Kind("tpu", 30.75, 275e12, 1.228e12),
-  "v5e": Kind("tpu", 15.75, 197e12, 819e9),
-  "v5p": Kind("tpu", 95.74, 459e12, 2.765e12),
-  "v6e": Kind("tpu", 31.25, 918e12, 1.64e12),
-  "h100": Kind("cuda", 79.1, 989e12, 3.35e12),
+  "v4": Kind("tpu", 30.75),
+  "v5e": Kind("tpu", 15.75),
+  "v5p": Kind("tpu", 95.74),
+  "v6e": Kind("tpu", 31.25),
+  "h100": Kind("cuda", 79.1),
 }
 
 
