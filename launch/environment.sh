@@ -1,7 +1,10 @@
+# shellcheck shell=bash
 # Sourced by the scripts in this directory. Defines ROOT and functions; has no other effect.
 #
 #   requirements_for_this_host   prints the requirements files for the accelerator of this host
 #   prepare FILE...              installs the files into .venv, if they have changed since last time
+#   ended_by_machine CODE        whether the same command goes on after this exit code
+#   exit_or_requeue CODE         ends a SLURM job with this exit code, or puts it back into the queue
 #
 # PYTHON=python3.12 selects the interpreter for a new .venv.
 
@@ -53,4 +56,21 @@ make_venv() {
     return 1
   fi
   "$base" -m venv "$ROOT/.venv"
+}
+
+# The machine ended the process: SIGTERM or another process was lost (75), abort (134), SIGKILL (137),
+# segmentation fault (139), SIGTERM that nothing handled (143). Every other code is final: the same
+# command would fail again.
+ended_by_machine() {
+  case $1 in
+    75 | 134 | 137 | 139 | 143) return 0 ;;
+    *) return 1 ;;
+  esac
+}
+
+exit_or_requeue() {
+  ended_by_machine "$1" || exit "$1"
+  echo "Exit code $1: the job is queued again (restart $((${SLURM_RESTART_COUNT:-0} + 1)))" >&2
+  scontrol requeue "$SLURM_JOB_ID" || exit "$1"
+  sleep 60 # SLURM ends this script
 }

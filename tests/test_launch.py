@@ -6,11 +6,16 @@ import subprocess
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-SCRIPTS = ["launch/environment.sh", "launch/local.sh", "launch/test.sh", "launch/aot.sh", ".ci/run"]
+SCRIPTS = [
+  *(f.relative_to(ROOT).as_posix() for f in sorted((ROOT / "launch").glob("*.*sh"))),
+  *(f.relative_to(ROOT).as_posix() for f in sorted((ROOT / "launch").glob("*.sbatch"))),
+  ".ci/run",
+]
 
 PYTHON = """#!/usr/bin/env bash
 # Replaces .venv/bin/python: logs its arguments, one line per call, separated by |.
 IFS='|'; echo "$*" >>"$CALLS"
+[[ -z ${ENVIRONMENT:-} ]] || env | grep ^DISTILL_JAX_ | sort >"$ENVIRONMENT"
 if [[ $* == *pip*install* ]]; then exit "${PIP_EXIT:-0}"; fi
 if [[ $* == *"$FAILING"* && -n $FAILING ]]; then exit 1; fi
 """
@@ -41,7 +46,14 @@ def launch(checkout, script, *arguments, cwd=None, **extra):
   calls.unlink(missing_ok=True)
   path = f"{checkout / 'fake'}:{os.environ['PATH']}"
   environment = {**os.environ, "PATH": path, "CALLS": str(calls), "FAILING": "", **extra}
-  for name in ("PYTHON", "TPU_NAME", "TPU_WORKER_ID", "TPU_ACCELERATOR_TYPE"):
+  for name in (
+    "PYTHON",
+    "DISTILL_JAX_PYTHON",
+    "CUDA_VISIBLE_DEVICES",
+    "TPU_NAME",
+    "TPU_WORKER_ID",
+    "TPU_ACCELERATOR_TYPE",
+  ):
     environment.pop(name, None) if name not in extra else None
   result = subprocess.run(
     ["bash", checkout / script, *arguments],
@@ -160,6 +172,81 @@ def test_all_five_checks_run_and_any_failure_fails(checkout, failing):
   assert result.returncode == (1 if failing else 0)
   assert not pathlib.Path(site).exists()
   assert launch(checkout, ".ci/run", FAILING=failing)[0].returncode == result.returncode
+
+
+def test_a_process_of_many_gets_its_words_and_its_numbers(checkout, tmp_path):
+  environment = tmp_path / "environment"
+  words = ["run", "--config=quickstart", "--workdir=runs/my run", "--config.task.path=a b*"]
+  result, calls = launch(checkout, "launch/process.sh", *words, ENVIRONMENT=str(environment))
+  assert result.returncode == 0, result.stderr
+  assert calls[-1] == "|".join(["-m|distill_jax", *words]) and len(installs(calls)) == 1
+  assert environment.read_text() == "DISTILL_JAX_PROCESSES=auto\n"
+  own = tmp_path / "own python"
+  executable(own, PYTHON)
+  given = {"DISTILL_JAX_PROCESSES": "2", "DISTILL_JAX_PROCESS": "1", "DISTILL_JAX_PYTHON": str(own)}
+  shutil.rmtree(checkout / ".venv")
+  _, calls = launch(checkout, "launch/process.sh", "run", ENVIRONMENT=str(environment), **given)
+  assert calls == ["-m|distill_jax|run"]  # nothing is installed
+  assert environment.read_text() == "".join(f"{k}={v}\n" for k, v in sorted(given.items()))
+
+
+def test_hosts_that_share_a_checkout_install_one_after_the_other(checkout):
+  slow = PYTHON.replace('exit "${PIP_EXIT:-0}"', "sleep 0.5; exit 0")
+  executable(checkout / ".venv/bin/python", slow)
+  environment = {**os.environ, "CALLS": str(checkout / "calls"), "FAILING": ""}
+  environment["PATH"] = f"{checkout / 'fake'}:{os.environ['PATH']}"
+  environment.pop("DISTILL_JAX_PYTHON", None)
+  words = ["bash", str(checkout / "launch/process.sh"), "run"]
+  hosts = [
+    subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)
+  ]
+  assert sorted("Installing" in host.communicate()[1] for host in hosts) == [False, True]
+  assert [host.returncode for host in hosts] == [0, 0]
+
+
+def test_accelerators_that_are_in_use_are_reported_with_the_process_and_left_alone(checkout):
+  executable(
+    checkout / "fake/nvidia-smi", 'echo "$*" >>"$CALLS"; [[ $# == 0 ]] || echo "77, train"'
+  )
+  result, calls = launch(
+    checkout, "launch/process.sh", "run", ACCELERATOR_TRIES="1", CUDA_VISIBLE_DEVICES="2,3"
+  )
+  assert result.returncode == 3 and "in use by process 77, train" in result.stderr
+  assert "--id=2,3 --query-compute-apps=pid,name --format=csv,noheader" in calls
+  assert not any("distill_jax" in call for call in calls)
+  # A process that ends is waited for.
+  gone = (
+    'if [[ -e "$CALLS.gone" ]]; then exit 0; fi; [[ $# == 0 ]] || { touch "$CALLS.gone"; echo 7; }'
+  )
+  executable(checkout / "fake/nvidia-smi", gone)
+  result, calls = launch(checkout, "launch/process.sh", "run", ACCELERATOR_TRIES="2")
+  assert result.returncode == 0 and calls[-1] == "-m|distill_jax|run"
+
+
+@pytest.mark.parametrize("code", [0, 1, 3, 6, 75, 127, 134, 137, 139, 143])
+def test_a_slurm_job_is_queued_again_only_if_the_machine_ended_it(checkout, tmp_path, code):
+  srun = 'while [[ $1 == --* ]]; do shift; done; SLURM_NTASKS=2 SLURM_PROCID=1 "$@"'
+  executable(checkout / "fake/srun", f"{srun}; exit {code}")
+  executable(checkout / "fake/scontrol", 'echo "scontrol $*" >>"$CALLS"; echo node1; echo node2')
+  executable(checkout / "fake/sleep", "")
+  (checkout / "commands").write_text("env A=1 python one\nenv A=2 python two\n")
+  environment = tmp_path / "environment"
+  slurm = {"SLURM_JOB_ID": "20009", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_ARRAY_TASK_ID": "2"}
+  again = code in (75, 134, 137, 139, 143)
+  for script, words, call in (
+    ("slurm", ["--workdir=a b"], "-m|distill_jax|run|--workdir=a b"),
+    ("array", ["commands"], "two"),
+  ):
+    result, calls = launch(
+      checkout, f"launch/{script}.sbatch", *words, ENVIRONMENT=str(environment), **slurm
+    )
+    assert call in calls, result.stderr
+    assert ("scontrol requeue 20009" in calls) == again
+    assert ("queued again" in result.stderr) == again
+    assert again or result.returncode == code
+    if script == "slurm":
+      numbers = "DISTILL_JAX_PROCESS=1\nDISTILL_JAX_PROCESSES=2\n"
+      assert environment.read_text() == f"DISTILL_JAX_COORDINATOR=node1:20009\n{numbers}"
 
 
 def test_every_requirement_is_bounded_on_both_sides():
