@@ -69,6 +69,7 @@ def test_a_row_with_an_invalid_config_stops_the_sweep_before_anything_runs(
     (("--config=configs/base.py", "--workdir=y"), 3, "no function get_sweep()"),
     (("--config=configs/sweeps/tailored.py:none", "--workdir=y"), 3, "none"),
     (("--config=configs/sweeps/tailored.py", "--workdir=y", "--jobs=0"), 2, "--jobs"),
+    (("--config=configs/sweeps/tailored.py", "--workdir=y", "--print", "--status"), 2, "exclude"),
   ],
 )
 def test_an_invalid_command_is_reported_in_one_line(words, code, message, capsys):
@@ -99,6 +100,59 @@ def test_print_lists_the_commands_of_unfinished_runs(tmp_path, capsys, monkeypat
     assert "--config.rollout.buckets=(128,)" in line
     assert f"--config.teacher.cache={out / 'teacher.sqlite'}" in line
   assert not (out / "table.json").exists()
+
+
+def test_the_status_of_every_run_is_read_from_its_directory(tmp_path, capsys):
+  swept = small_sweep(seeds=(0, 1, 2))
+  file, out = sweep_file(tmp_path, seeds=swept.seeds), tmp_path / "out"
+  write_runs(out, swept, {("plain", 0): [1]})
+  training, examined, failed, done = (
+    out / "rows" / name for name in ("other/seed_0", "plain/seed_1", "other/seed_1", "plain/seed_2")
+  )
+  for folder, name, content in (
+    (training / "round_00/0_demonstrate", "manifest.json", "{}"),
+    (training / "round_00/2_train", "metrics.jsonl", '{"step": 10}\n{"step": 20}\n{"st'),
+    (examined / "final/test", "partial.jsonl", "{}\n{}\n"),
+    (failed / "round_00/0_demonstrate", "rationales.jsonl", "{}\n"),
+    (done / "round_00/0_demonstrate", "manifest.json", "{}"),
+  ):
+    folder.mkdir(parents=True)
+    (folder / name).write_text(content)
+  log = failed.with_name("seed_1.log")
+  log.write_text("$ python\ndistill-jax: no credit\n")
+  os.utime(examined / "final/test/partial.jsonl", (time.time() - 3700, time.time() - 3700))
+  before = sorted(out.rglob("*"))
+
+  def shown() -> list[str]:
+    assert commands.main(["ablate", f"--config={file}", f"--workdir={out}", "--status"]) == 0
+    return capsys.readouterr().out.splitlines()
+
+  lines = shown()
+  assert re.fullmatch(r"plain  seed 0  finished  0:00", lines[0])
+  assert re.fullmatch(
+    r"other  seed 0  round 0 of 0 train  step 20  last output 0:\d\d ago", lines[1]
+  )
+  assert re.fullmatch(
+    r"plain  seed 1  final test  2 completions stored  last output 1:01:\d\d ago", lines[2]
+  )
+  assert lines[3] == "other  seed 1  stopped  distill-jax: no credit"
+  assert lines[4].startswith("plain  seed 2  round 0 of 0 demonstrate  done  last output")
+  assert lines[5:] == ["other  seed 2  not started", "1 of 6 runs finished"]
+  assert sorted(out.rglob("*")) == before
+  later = time.time() + 5  # the run was started again elsewhere
+  os.utime(failed / "round_00/0_demonstrate/rationales.jsonl", (later, later))
+  assert "round 0 of 0 demonstrate  last output" in shown()[3]
+
+
+def test_a_run_of_a_sweep_is_no_part_of_a_run_on_many_hosts(tmp_path, monkeypatch):
+  monkeypatch.setenv("DISTILL_JAX_PROCESSES", "4")
+  monkeypatch.setenv("DISTILL_JAX_PROCESS", "1")
+  monkeypatch.setenv("DISTILL_JAX_COORDINATOR", "host:1")
+  body = "import os; print([n for n in os.environ if n.startswith('DISTILL_JAX')]); sys.exit(4)"
+  fake_runs(monkeypatch, body)
+  run.run_sweep(sweep_file(tmp_path, seeds=(0,)), str(tmp_path / "out"), jobs=1)
+  for name in ("plain", "other"):
+    assert (tmp_path / "out" / "rows" / name / "seed_0.log").read_text().endswith("\n[]\n")
 
 
 # ---------------------------------------------------------------------------------------------

@@ -15,6 +15,8 @@ from distill_jax.ablations import sweep
 
 POLL_INTERVAL = 0.05  # seconds
 STOP_TIMEOUT = 3.0  # seconds from SIGTERM to SIGKILL
+# Variables that make a process one of many; see docs/many_hosts.md.
+MANY_HOSTS = {f"DISTILL_JAX_{name}" for name in ("PROCESSES", "PROCESS", "COORDINATOR")}
 LOG_TAIL = 4096  # bytes of a log that are searched for its last line
 
 
@@ -88,12 +90,17 @@ def start(
       stdin=subprocess.DEVNULL,
       stdout=log,
       stderr=log,
-      env={**os.environ, **environment, "PYTHONUNBUFFERED": "1"},
+      env={**own_environment(), **environment, "PYTHONUNBUFFERED": "1"},
     )
   if cores:  # set now, before the child imports libraries that count the cores
     with contextlib.suppress(ProcessLookupError):
       os.sched_setaffinity(process.pid, cores)
   return process
+
+
+def own_environment() -> dict[str, str]:
+  """Returns this process's environment for a run of its own, not a part of a run on many hosts."""
+  return {name: value for name, value in os.environ.items() if name not in MANY_HOSTS}
 
 
 def stop(processes: list[subprocess.Popen[bytes]]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from distill_jax import disk, errors
-from distill_jax.ablations import children, markdown, table
+from distill_jax.ablations import children, markdown, status, table
 from distill_jax.ablations.sweep import PlannedRun, Sweep, command_line, load_sweep, plan_runs
 from distill_jax.console import Console, duration
 from distill_jax.report import write as run_report
@@ -27,6 +27,13 @@ def print_commands(config: str, workdir: str) -> int:
   for planned in plan_runs(load_sweep(config), workdir):
     if not planned.finished:
       print(command_line(planned, environment(workdir)))
+  return 0
+
+
+def show_status(config: str, workdir: str) -> int:
+  """Prints the progress of every run, wherever it is running."""
+  for line in status.lines(plan_runs(load_sweep(config), workdir)):
+    print(line)
   return 0
 
 

@@ -132,6 +132,7 @@ intervals, paired differences from the base row, and a verdict on each claim.
   distill-jax ablate --config=sweeps/tailored --workdir=runs/claims_tailored
   distill-jax ablate --config=sweeps/tailored:full --workdir=runs/full_tailored --jobs=2
   distill-jax ablate --config=sweeps/tailored:full --workdir=runs/full_tailored --print
+  distill-jax ablate --config=sweeps/tailored:full --workdir=runs/full_tailored --status
 
 Re-run the same command to resume: finished runs are skipped, failed ones are run again. All runs
 share teacher replies and compiled programs. --jobs runs at a time divide the CPU cores. On an
@@ -241,6 +242,7 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # command -> {name: (default
     "workdir": ("", "the sweep's directory"),
     "jobs": (1, "number of runs at a time"),
     "print": (False, "print the commands of the remaining runs instead of running them"),
+    "status": (False, "show the progress of every run, on whatever host it runs"),
   },
   "teacher": {
     "port": (8899, "TCP port; 0 = any free port"),

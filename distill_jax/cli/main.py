@@ -141,10 +141,14 @@ def ablate(words: Sequence[str]) -> int:
       raise errors.usage(f"--{name} is missing, for example --{name}={example}")
   if options["jobs"] < 1:
     raise errors.usage("--jobs must be at least 1")
+  if options["print"] and options["status"]:
+    raise errors.usage("--print and --status exclude each other; leave one out")
   from distill_jax.ablations import run
 
   if options["print"]:
     return run.print_commands(options["config"], options["workdir"])
+  if options["status"]:
+    return run.show_status(options["config"], options["workdir"])
   return run.run_sweep(options["config"], options["workdir"], jobs=options["jobs"])
 
 
