@@ -145,7 +145,7 @@ class Dispatcher:
       elif isinstance(verdict, verdicts.Skip):
         await self._skip(job, response, verdict, sent)
       else:
-        if not verdict.rate_limited:
+        if not (verdict.rate_limited or verdict.loading):
           tries += 1
         if response.status == 200:
           job.unreadable += 1

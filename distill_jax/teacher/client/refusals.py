@@ -16,6 +16,7 @@ QUOTA_CODES = (
   *("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "arrearage"),
   *("insufficient_balance", "insufficient_credits", "insufficient_user_quota", "payment_required"),
   *("account_deactivated", "credit_limit_exceeded", "billing_error", "spend_limit_exceeded"),
+  "budget_exceeded",
 )
 _NO_MONEY = (
   *("credit balance", "insufficient balance", "insufficient credit", "insufficient fund"),
@@ -24,11 +25,35 @@ _NO_MONEY = (
   *("billing", "arrear", "overdue", "spend limit", "spending limit", "usage limits"),
   *("account is not active", "account has been suspended", "account has been deactivated"),
   *("account balance", "top up", "recharge", "free quota", "free tier of the model has been"),
+  *("budget has been exceeded", "exceeded budget", "budget exceeded", "crossed budget"),
   *("\u4f59\u989d\u4e0d\u8db3", "\u6b20\u8d39"),  # "balance is not enough", "in arrears"
 )
 _GONE = (
   *("deprecated", "decommissioned", "no longer available", "no longer supported", "retired"),
   *("shut down", "end of life", "does not exist", "not found", "has been removed", "not exist"),
+  *("invalid model", "unknown model", "no such model", "not a valid model", "unsupported model"),
+)
+_KEY_CODES = (
+  *("invalid_api_key", "api_key_invalid", "authentication_error", "unauthenticated"),
+  *("unauthorized", "no_db_connection"),  # litellm without a database: not its master key
+)
+_WRONG_KEY = (
+  *("api key not valid", "invalid api key", "incorrect api key", "api key not found"),
+  *("api key expired", "missing api key", "no api key", "api key is missing", "api key is invalid"),
+  *("invalid api-key", "invalid authentication", "authentication fails", "invalid token"),
+)
+_FILTER_CODES = (
+  *("content_filter", "content_policy_violation", "data_inspection_failed"),
+  *("datainspectionfailed", "prompt_blocked", "content_filtered"),
+)
+_FILTERED = (
+  *("content management policy", "content policy", "content filter", "content_filter"),
+  *("safety system", "requires moderation", "input was flagged", "inappropriate content"),
+  *("content exists risk", "violates usage guidelines", "safety_check", "sensitive content"),
+)
+_LOADING = (
+  *("loading model", "model is loading", "currently loading", "still loading", "being loaded"),
+  *("warming up", "starting up", "not ready yet"),
 )
 _TOO_LONG = (
   *("context length", "context_length", "context window", "maximum context", "too many tokens"),
@@ -79,7 +104,7 @@ def needs_money(status: int, body: Any, waits: bool) -> bool:
     return True
   if status == 429 and waits:
     return "perday" in json.dumps(body)[: 4 * MAX_TEXT].lower()  # in Gemini's names of quotas
-  return status in (400, 403, 429) and any(words in text for words in _NO_MONEY)
+  return status in (400, 403, 422, 429) and any(words in text for words in _NO_MONEY)
 
 
 def is_gone(status: int, body: Any) -> bool:
@@ -91,6 +116,28 @@ def is_gone(status: int, body: Any) -> bool:
   ):
     return True
   return status == 400 and "model" in text and any(words in text for words in _GONE)
+
+
+def is_wrong_key(status: int, body: Any) -> bool:
+  """Whether a refusal is about the key: 401, or another status of a server that says so."""
+  if status == 401:
+    return True
+  codes, text = codes_of(body), text_of(body).lower()[:MAX_TEXT]
+  named = any(code in _KEY_CODES for code in codes) or any(words in text for words in _WRONG_KEY)
+  return status in (400, 403, 422) and named
+
+
+def is_filtered(status: int, body: Any) -> bool:
+  """Whether a refusal is about what this request contains."""
+  codes, text = codes_of(body), text_of(body).lower()[:MAX_TEXT]
+  named = any(code in _FILTER_CODES for code in codes) or any(words in text for words in _FILTERED)
+  return status in (400, 403, 422, 451) and named
+
+
+def is_loading(status: int, body: Any) -> bool:
+  """Whether a server cannot answer yet, because it loads its model."""
+  text = text_of(body).lower()[:MAX_TEXT]
+  return status == 503 and any(words in text for words in _LOADING)
 
 
 def is_too_long(body: Any) -> bool:

@@ -6,6 +6,7 @@ promptTokenCount, candidatesTokenCount,           Gemini; thoughts are not part 
   thoughtsTokenCount, totalTokenCount
 prompt_cache_hit_tokens, _miss_tokens             DeepSeek; together they are the prompt
 cache_read_input_tokens, cache_creation_...       Anthropic; neither is part of input_tokens
+timings.predicted_n                               llama-server, of the first choice only
 
 Numbers are untrusted: what cannot be a number of tokens counts as not reported.
 """
@@ -62,8 +63,18 @@ def read(body: Mapping[str, Any]) -> Usage:
   for fields in _groups(body):
     found = _read_group(fields)
     if found.tokens_in or found.tokens_out:
+      if _is_of_first_choice(body, found):
+        return dataclasses.replace(found, tokens_out=None, reasoning=0)
       return found
   return Usage()
+
+
+def _is_of_first_choice(body: Mapping[str, Any], found: Usage) -> bool:
+  """Whether the completion is that of the first of several choices, as llama-server reports it."""
+  choices, timings = body.get("choices"), body.get("timings")
+  several = isinstance(choices, list) and len(choices) > 1
+  generated = _count(timings.get("predicted_n")) if isinstance(timings, Mapping) else None
+  return several and bool(generated) and generated == found.tokens_out
 
 
 def _groups(body: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:

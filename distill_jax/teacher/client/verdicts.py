@@ -13,6 +13,7 @@ from distill_jax.teacher import finish as finishes
 from distill_jax.teacher import reply
 from distill_jax.teacher.client import refusals, usage, waits
 
+LOADING_WAIT = 2.0  # seconds until a server that loads its model is asked again
 CUT_STATUSES = (408, 499, 502, 504, 520, 522, 523, 524)  # of a proxy that lost the server
 NOTHING_LOST = "Replies received so far are saved; re-run the same command to ask for the others"
 REQUEST_ID_HEADERS = ("x-request-id", "request-id", "apim-request-id")
@@ -80,6 +81,7 @@ class Retry:
     tokens: (prompt, completion) tokens that are billed nevertheless.
     may_bill: The server may bill the request, but has not reported for what.
     concurrency: How many requests the server handles at once; None if it does not say.
+    loading: The server loads its model; this does not count as a failed attempt.
   """
 
   reason: str
@@ -88,6 +90,7 @@ class Retry:
   tokens: tuple[int, int] = (0, 0)
   may_bill: bool = False
   concurrency: int | None = None
+  loading: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,13 +194,15 @@ def classify_status(
     body: Parsed JSON, or text.
     now: Unix time in seconds.
   """
-  reason, codes = f"HTTP {status}: {excerpt(refusals.text_of(body))}", refusals.codes_of(body)
+  reason = f"HTTP {status}: {excerpt(refusals.text_of(body))}"
   wait = waits.requested_wait(headers, now, body)
   if refusals.needs_money(status, body, waits=wait is not None):
     return Abort(reason, f"the account has no credit or quota left; top it up. {NOTHING_LOST}")
   if refusals.is_gone(status, body):
     return Abort(reason, f"name another model with config.teacher.model. {NOTHING_LOST}")
-  if status == 401:
+  if refusals.is_filtered(status, body):
+    return Skip("filtered", reason)
+  if refusals.is_wrong_key(status, body):
     return Abort(
       reason, "the key is missing or wrong; set the environment variable config.teacher.key_env"
     )
@@ -210,6 +215,8 @@ def classify_status(
     return Abort(
       reason, "no such model or path; check config.teacher.model and config.teacher.base_url"
     )
+  if refusals.is_loading(status, body):
+    return Retry(reason, LOADING_WAIT if wait is None else wait, loading=True)
   if status in (408, 409, 425, 429) or status >= 500:
     return Retry(
       reason,
@@ -218,10 +225,7 @@ def classify_status(
       may_bill=status in CUT_STATUSES,
       concurrency=refusals.concurrency(body) if status in (429, 503) else None,
     )
-  filtered = any(code in ("content_filter", "content_policy_violation") for code in codes)
-  return Skip(
-    "filtered" if filtered else "bad_request", reason, own_fault=refusals.is_too_long(body)
-  )
+  return Skip("bad_request", reason, own_fault=refusals.is_too_long(body))
 
 
 def request_id(headers: Mapping[str, str]) -> str:

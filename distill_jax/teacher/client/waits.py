@@ -1,10 +1,12 @@
 """How long a server asks to wait, in headers and bodies, in every vendor's format.
 
 retry-after, retry-after-ms                    seconds, a Go duration, an HTTP date
+x-ms-retry-after-ms, llm_provider-retry-after  Azure; litellm
 x-ratelimit-reset-*, x-ratelimit-remaining-*   OpenAI, Groq, Together, Mistral
 anthropic-ratelimit-*-reset, ratelimit-reset   Anthropic; the IETF's draft
 error.details[].retryDelay                     Gemini
 error.metadata.headers                         OpenRouter
+estimated_time                                 Hugging Face, while a model loads
 "Please try again in 1.2s"                     OpenAI, Groq, Azure, Moonshot
 
 Everything is untrusted: what cannot be read counts as not said.
@@ -20,7 +22,10 @@ from typing import Any
 
 MAX_TEXT = 4000  # characters of a message that are searched
 MAX_DEPTH = 6  # of a body
-_DELAY_FIELDS = ("retrydelay", "retry_after", "retryafter", "retry_after_seconds", "retry-after")
+_DELAY_FIELDS = (
+  *("retrydelay", "retry_after", "retryafter", "retry_after_seconds", "retry-after"),
+  "estimated_time",
+)
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _PART = re.compile(r"(?<![0-9.])([0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(ms|us|µs|ns|h|m|s)")
 _IN_TEXT = re.compile(
@@ -67,14 +72,21 @@ def exhausted_reset(headers: Mapping[str, str], now: float) -> float:
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-  """Seconds in retry-after-ms, or in retry-after; see `parse_wait`."""
+  """Seconds in retry-after-ms, or in retry-after; see `parse_wait`. Names may have a prefix."""
   try:
-    milliseconds = float(headers.get("retry-after-ms", ""))
+    milliseconds = float(_with_prefix(headers, "retry-after-ms"))
   except ValueError:
     milliseconds = math.nan
   if math.isfinite(milliseconds):
     return max(0.0, milliseconds / 1e3)
-  return parse_wait(headers.get("retry-after", ""), now)
+  return parse_wait(_with_prefix(headers, "retry-after"), now)
+
+
+def _with_prefix(headers: Mapping[str, str], name: str) -> str:
+  """The value of a header, or of one that a proxy or vendor has put a prefix to; "" if none."""
+  if name in headers:
+    return headers[name]
+  return next((value for key, value in headers.items() if key.endswith(f"-{name}")), "")
 
 
 def parse_wait(value: str, now: float) -> float | None:

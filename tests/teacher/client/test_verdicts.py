@@ -27,6 +27,9 @@ def body(**message):
     ({"retry-after": email.utils.formatdate(NOW + 90, usegmt=True)}, 90.0),
     ({"retry-after": email.utils.formatdate(NOW - 90, usegmt=True)}, 0.0),
     ({"retry-after": "-3"}, 0.0),
+    ({"llm_provider-retry-after": "60", "retry-after": "2"}, 2.0),
+    ({"llm_provider-retry-after": "60"}, 60.0),
+    ({"x-ms-retry-after-ms": "250"}, 0.25),
     ({"retry-after": "soon"}, None),
     ({"retry-after": "nan"}, None),
     ({"retry-after": "inf"}, None),
@@ -106,6 +109,35 @@ def test_a_reply_that_the_server_aborted_is_retried(finish):
     verdicts.parse_body(json.dumps({"choices": [choice]}).encode(), "m"), verdicts.Retry
   )
   assert types.incomplete_reason("Half a re", finish)
+
+
+def test_a_model_that_loads_is_waited_for_as_long_as_it_says():
+  hub = {"error": "Model m is currently loading", "estimated_time": 20.0}
+  llama = {"error": {"message": "Loading model", "type": "unavailable_error", "code": 503}}
+  for body, seconds in ((hub, 20.0), (llama, verdicts.LOADING_WAIT)):
+    verdict = verdicts.classify_status(503, {}, body, NOW)
+    assert isinstance(verdict, verdicts.Retry)
+    assert verdict.loading and verdict.wait == seconds
+  busy = verdicts.classify_status(503, {}, {"error": "The engine is overloaded"}, NOW)
+  assert isinstance(busy, verdicts.Retry) and not busy.loading
+
+
+@pytest.mark.parametrize(
+  ("status", "error"),
+  [
+    (
+      400,
+      {"message": "OpenAIException - Azure OpenAI's content management policy.", "code": "400"},
+    ),
+    (400, {"message": "Content Exists Risk", "code": "invalid_request_error"}),
+    (400, {"message": "Input data may be unfit.", "code": "data_inspection_failed"}),
+    (403, {"message": "Content violates usage guidelines."}),
+  ],
+)
+def test_a_filtered_question_is_no_bad_request(status, error):
+  """Many of them in a row do not stop a run."""
+  verdict = verdicts.classify_status(status, {}, {"error": error}, NOW)
+  assert isinstance(verdict, verdicts.Skip) and verdict.kind == "filtered"
 
 
 def test_zero_tokens_count_as_not_reported():

@@ -273,6 +273,21 @@ VENDORS = {
   "llama-server, older: one choice": Vendor(
     "github.com/ggml-org/llama.cpp#7466", sent=10,
     behavior=refuses(several, error(500, "Only one completion choice is allowed"))),
+  "llama-server, one slot": Vendor(
+    "github.com/ggml-org/llama.cpp/tree/master/tools/server", sent=10,
+    behavior=refuses(several, error(
+      400, "Field 'n': Value must be between 1 <= value <= 1, but got 2", code=400))),
+  "llama-server, a model that loads": Vendor(
+    "github.com/ggml-org/llama.cpp/tree/master/tools/server", sent=24, options={"max_wait": 60.0},
+    behavior=first(error(503, "Loading model", type="unavailable_error", code=503), count=20)),
+  "llama-server, usage of the first choice": Vendor(
+    "github.com/ggml-org/llama.cpp/tree/master/tools/server",
+    plain(usage=lambda i, o: {"prompt_tokens": i, "completion_tokens": TOKENS_OUT},
+          body={"timings": {"predicted_n": TOKENS_OUT}})),
+  "Hugging Face, a model that loads": Vendor(
+    "huggingface.co/docs/api-inference/detailed_parameters", sent=24, options={"max_wait": 60.0},
+    behavior=first(count=20, response=httpx2.Response(
+      503, json={"error": "Model m is currently loading", "estimated_time": 3.0}))),
   "vLLM, Gemma 2 has no system role": Vendor(
     "github.com/vllm-project/vllm#6045", sent=6,
     behavior=refuses(has_system, error(400, "System role not supported"))),
@@ -292,6 +307,60 @@ VENDORS = {
       "prompt_tokens": 0, "completion_tokens": 0})),
   "text-generation-inference, eos_token": Vendor(
     "huggingface.co/docs/text-generation-inference", plain(finish="eos_token")),
+  "litellm, a wait of its upstream": Vendor(
+    "docs.litellm.ai/docs/proxy/response_headers", sent=5, options={"max_wait": 60.0},
+    behavior=first(error(
+      429, "litellm.RateLimitError: Model rate limit exceeded. RPM limit=2, current usage=3",
+      {"llm_provider-retry-after": "30"}, type="throttling_error", code="429"))),
+  "litellm, a budget": Vendor(
+    "docs.litellm.ai/docs/proxy/users", kept=4, sent=4, stops=True,
+    behavior=after(2, error(
+      422, "Budget has been exceeded! Current cost: 1.2, Max budget: 1.0",
+      type="budget_exceeded", code="422"))),
+  "litellm, the budget of a deployment": Vendor(
+    "docs.litellm.ai/docs/proxy/provider_budget_routing", kept=4, sent=4, stops=True,
+    behavior=after(2, error(
+      429, "No deployments available - crossed budget: Exceeded budget for deployment",
+      type="internal_server_error", code="429"))),
+  "litellm, a wrong key": Vendor(
+    "docs.litellm.ai/docs/proxy/virtual_keys", kept=0, sent=2, stops=True,
+    behavior=after(0, error(400, "No connected db.", type="no_db_connection", code="400"))),
+  "litellm, an unknown model": Vendor(
+    "docs.litellm.ai/docs/proxy/configs", kept=0, sent=2, stops=True,
+    behavior=after(0, error(
+      400, "/chat/completions: Invalid model name passed in model=m. Call `/v1/models`",
+      type="invalid_request_error", code="400"))),
+  "litellm, filtered by its upstream": Vendor(
+    "docs.litellm.ai/docs/exception_mapping", kept=6, behavior=first(error(
+      400, "litellm.BadRequestError: OpenAIException - The response was filtered due to the prompt"
+      " triggering Azure OpenAI's content management policy.", code="400"))),
+  "OpenRouter, an invalid model": Vendor(
+    "openrouter.ai/docs/api-reference/errors", kept=0, sent=2, stops=True,
+    behavior=after(0, error(400, "m is not a valid model ID", code=400))),
+  "OpenRouter, a moderated question": Vendor(
+    "openrouter.ai/docs/api-reference/errors", kept=6, behavior=first(error(
+      403, "Your chosen model requires moderation and your input was flagged.", code=403))),
+  "xAI, a question against its guidelines": Vendor(
+    "docs.x.ai/docs/key-information/debugging", kept=6, behavior=first(error(
+      403, "Content violates usage guidelines. Failed check: SAFETY_CHECK_TYPE_BIO"))),
+  "xAI, a wrong key": Vendor(
+    "docs.x.ai/docs/key-information/debugging", kept=0, sent=2, stops=True,
+    behavior=after(0, error(400, "Incorrect API key provided: xa***. You can obtain one"))),
+  "Gemini, a wrong key": Vendor(
+    "ai.google.dev/gemini-api/docs/troubleshooting", kept=0, sent=2, stops=True,
+    behavior=after(0, httpx2.Response(400, json=[{"error": {
+      "code": 400, "message": "API key not valid. Please pass a valid API key.",
+      "status": "INVALID_ARGUMENT"}}]))),
+  "DeepSeek, a question at risk": Vendor(
+    "api-docs.deepseek.com/quick_start/error_codes", kept=6,
+    behavior=first(error(400, "Content Exists Risk", code="invalid_request_error"))),
+  "Alibaba, an inspected question": Vendor(
+    "help.aliyun.com/zh/model-studio/error-code", kept=6, behavior=first(error(
+      400, "Input data may contain inappropriate content.", code="data_inspection_failed"))),
+  "Azure, a wait in its own header": Vendor(
+    "learn.microsoft.com/azure/ai-services/openai/how-to/quota", sent=5,
+    options={"max_wait": 60.0}, behavior=first(error(
+      429, "Requests have exceeded the call rate limit", {"x-ms-retry-after-ms": "30000"}))),
   "litellm, the upstream timed out": Vendor(
     "docs.litellm.ai/docs/exception_mapping", sent=5,
     behavior=first(error(408, "litellm.Timeout: APITimeoutError"), billed=True)),
