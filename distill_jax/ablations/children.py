@@ -16,7 +16,7 @@ from distill_jax.ablations import sweep
 POLL_INTERVAL = 0.05  # seconds
 STOP_TIMEOUT = 3.0  # seconds from SIGTERM to SIGKILL
 # Variables that make a process one of many; see docs/many_hosts.md.
-MANY_HOSTS = {f"DISTILL_JAX_{name}" for name in ("PROCESSES", "PROCESS", "COORDINATOR")}
+MANY_HOSTS = {f"DISTILL_JAX_{name}" for name in ("PROCESSES", "PROCESS", "COORDINATOR", "PATIENCE")}
 LOG_TAIL = 4096  # bytes of a log that are searched for its last line
 
 
