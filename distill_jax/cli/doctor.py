@@ -11,6 +11,7 @@ from typing import Any
 from distill_jax import errors, summary
 from distill_jax.config import rules_teacher
 from distill_jax.config.read import read_settings
+from distill_jax.run_dir import trial
 from distill_jax.settings import Teacher
 from distill_jax.teacher import pool
 
@@ -18,7 +19,7 @@ MIN_FREE = 2 * 2**30  # bytes of free disk space below which a run is likely to 
 
 
 def check(config: dict[str, Any] | None, workdir: str) -> int:
-  """Prints versions, devices, disk space and whether the teacher's key is set.
+  """Prints versions, devices, disk and file system, and whether the teacher's key is set.
 
   Args:
     config: A config to check, or None.
@@ -57,7 +58,13 @@ def _disk(workdir: str) -> int:
   print(f"disk             {free / 2**30:.1f} GiB free at {existing}{suffix}")
   if free < MIN_FREE:
     print(f"                 less than {MIN_FREE / 2**30:.0f} GiB: free space or set --workdir")
-  return 0 if writable and free >= MIN_FREE else errors.CONFIG
+  if not writable:
+    return errors.CONFIG
+  print(f"file system      {trial.describe(existing)}")
+  faults = trial.faults(existing)
+  for fault in faults:
+    print(f"                 {fault}; set --workdir to another file system")
+  return 0 if free >= MIN_FREE and not faults else errors.CONFIG
 
 
 def _teacher(config: dict[str, Any] | None) -> int:

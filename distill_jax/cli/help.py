@@ -170,8 +170,9 @@ and does not change existing replies; with --run=NAME, imported replies belong t
 name, so their cost does not count toward your run's caps. Without --yes, prune only counts the
 replies it would delete. The cost of pruned replies stays in the ledger and counts toward the
 caps.""",
-  "doctor": """Shows versions, devices and free disk space. With --config, also checks the config
-and whether the teacher's API key is set (the key is never shown).
+  "doctor": """Shows versions, devices and free disk space, and tries whether the file system of
+--workdir can hold runs: appends, renames, locks, SQLite. With --config, also checks the config and
+whether the teacher's API key is set (the key is never shown).
 
   distill-jax doctor
   distill-jax doctor --config=tailored --workdir=runs""",
