@@ -39,7 +39,24 @@ def show(words: Sequence[str]) -> int:
   return 0
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"show": show, "export": export}
+def harness(words: Sequence[str]) -> int:
+  """Writes a task for evaluation harnesses of other projects."""
+  config, options, rest = args.parse(words, OPTIONS["data harness"], config="run")
+  if rest:
+    raise errors.usage(f"unexpected argument {rest[0]!r}; options begin with --")
+  from distill_jax.cli import data_harness
+  from distill_jax.config.read import read_settings
+
+  assert config is not None
+  data_harness.run(read_settings(config, teacher=False), **options)
+  return 0
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+  "show": show,
+  "export": export,
+  "harness": harness,
+}
 
 
 def run(words: Sequence[str]) -> int:

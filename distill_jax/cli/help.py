@@ -13,6 +13,7 @@ USAGE = """distill-jax COMMAND [options] [--config.a.b=VALUE ...]
   serve          serve a run's student, or an exported one, through OpenAI's API
   data show      show how your questions are read: splits, columns, kind of the answers
   data export    write the rationales or pairs of a run as a data set for other trainers
+  data harness   write a task for lm-evaluation-harness and inspect_ai
   ablate         run a sweep: rows of overrides, several seeds, one table
   teacher serve  serve the built-in teacher to any OpenAI client
   teacher check  send one real request and show how a run would use the reply
@@ -104,8 +105,9 @@ that environment variable.""",
 
   distill-jax data show FILE
   distill-jax data export --workdir=RUN --format=messages --out=DIR
+  distill-jax data harness --workdir=RUN --out=DIR
 
-distill-jax data show --help and distill-jax data export --help show their options.""",
+distill-jax data show --help, and likewise export and harness, shows the options.""",
   "data show": """Shows how the data of a task are read: the number of questions in each split, the
 kind of their answers, the columns used, which rows were left out and why, and three questions.
 
@@ -126,6 +128,19 @@ Formats: messages, prompt_completion and preference (TRL and others), sharegpt a
 (LLaMA-Factory and others). Thinking is separate from the answer. The format preference has the
 run's preference pairs, and pairs of a correction and the attempt that it corrects. Nothing is
 uploaded without --push; the uploaded data set is private.""",
+  "data harness": """Writes a task for lm-evaluation-harness and inspect_ai, with the student's
+prompts and this project's reader of answers: questions as JSONL, YAML for lm_eval, and a Python
+file for inspect.
+
+  distill-jax data harness --workdir=runs/quickstart --out=harness
+  distill-jax data harness --config=cot --config.task.name=svamp --config.task.path=SVAMP_DIR \\
+    --out=harness
+  lm_eval --model local-completions --include_path harness --tasks distill_jax_svamp ...
+  inspect eval harness/distill_jax_svamp.py --model openai-api/local/MODEL
+
+Prompts are those of the run's student, or of the recipe. A format of several turns has no task for
+completions, only for chats. The harness needs distill_jax, which may be installed without its
+dependencies.""",
   "ablate": """Runs a sweep: every row of overrides with every seed. Writes a table of scores with
 intervals, paired differences from the base row, and a verdict on each claim.
 
@@ -238,6 +253,12 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # command -> {name: (default
     "out": ("", "the directory to write"),
     "push": ("", "upload to this data set (OWNER/NAME) on the Hugging Face Hub"),
   },
+  "data harness": {
+    "workdir": ("", "a run directory, or give --config"),
+    "out": ("", "the directory to write in; it may hold other tasks"),
+    "split": ("test", "validation, test or out_of_domain"),
+    "limit": (0, "the first questions only; 0 = all"),
+  },
   "ablate": {
     "config": ("", "the sweep: sweeps/NAME, FILE.py or FILE.py:WHICH"),
     "workdir": ("", "the sweep's directory"),
@@ -267,6 +288,7 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # command -> {name: (default
 _RECIPE = "  --config=RECIPE      a recipe by name or file: NAME, NAME:SIZE, FILE.py, FILE.py:SIZE"
 _OVERRIDE = "  --config.a.b=VALUE   any setting (docs/configuration.md)"
 CONFIG_OPTIONS = dict.fromkeys(
-  ("run", "data show", "teacher", "teacher check", "doctor"), f"{_RECIPE}\n{_OVERRIDE}"
+  ("run", "data show", "data harness", "teacher", "teacher check", "doctor"),
+  f"{_RECIPE}\n{_OVERRIDE}",
 )
 CONFIG_OPTIONS |= dict.fromkeys(("evaluate", "sample", "export", "serve"), _OVERRIDE)
