@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-from distill_jax import console, errors
+from distill_jax import console, errors, records
 from distill_jax.cli.open_run import open_run
 from distill_jax.run_dir import phase_dir
 from distill_jax.run_dir.run_dir import RunDir
@@ -149,7 +149,7 @@ def run(settings: Settings, *, workdir: str, out: str, split: str, limit: int) -
     files[f"{name}_chat.yaml"] = LM_EVAL.format(
       name=f"{name}_chat", model="local-chat-completions", field="question", stop="[]", **shared
     )
-    if all(row["prompt"] for row in rows) and _has_one_turn(ctx):
+    if all(row["prompt"] for row in rows) and _has_one_turn(ctx, problems[0]):
       stop = json.dumps(list(ctx.format.stop))
       files[f"{name}.yaml"] = LM_EVAL.format(
         name=name, model="local-completions", field="prompt", stop=stop, **shared
@@ -172,9 +172,9 @@ def _opened(settings: Settings, workdir: str) -> Iterator[RunContext]:
       yield ctx
 
 
-def _has_one_turn(ctx: RunContext) -> bool:
+def _has_one_turn(ctx: RunContext, problem: records.Problem) -> bool:
   """Whether an attempt of the run's format is one completion of its prompt."""
-  conversation = ctx.question_layout().conversation("?")
+  conversation = ctx.conversation(problem)
   turns = next(conversation)
   try:
     conversation.send([""] * len(turns))
