@@ -1,7 +1,7 @@
 """Bulk sampling: many prompts, each continued by one or more rows.
 
 Rows are decoded together. As soon as enough rows have ended, the next prompts are prefilled and
-start in them, so a long rationale delays no other.
+start in them, so a long rationale delays no other. Prompts may be added while rows are decoded.
 """
 
 import collections
@@ -17,6 +17,8 @@ from distill_jax.students.types import Config, Params
 STOP_INTERVAL = 16  # iterations between two calls of `has_stopped`
 REPORT_INTERVAL = 64  # iterations after which the host looks in any case, and reports
 
+HasStopped = Callable[[int, list[int]], bool]
+
 
 class Sizes(NamedTuple):
   """Sizes of the device programs."""
@@ -24,6 +26,15 @@ class Sizes(NamedTuple):
   rows: int  # decoded at a time
   refill: int  # rows that start at once; new prompts wait until so many are free
   prompts: int  # prefilled at once
+
+
+class Row(NamedTuple):
+  """A row that is complete."""
+
+  row: int  # its number, in the order in which rows were added
+  tokens: np.ndarray  # int32, including the end token
+  logprobs: np.ndarray  # float32, nats at temperature 1
+  ended: bool  # at an end token; False: cut off after N tokens, or stopped
 
 
 class Sampled(NamedTuple):
@@ -60,6 +71,130 @@ def sizes(batch: int, refill: float, samples: int, parts: int) -> Sizes:
   rows = round_up(batch)
   refilled = max(round(refill * rows), 1)
   return Sizes(rows, refilled, round_up(max(refilled // samples, 1)))
+
+
+class _Start(NamedTuple):
+  """A row that has not started."""
+
+  row: int
+  key: np.ndarray  # uint32 [2]
+
+
+class Rollout:
+  """Rows that are decoded together, and the prompts that wait for them.
+
+  A row's tokens depend on its prompt and its key alone.
+  """
+
+  def __init__(
+    self,
+    config: Config,
+    params: Params,
+    settings: sampling.Sampling,
+    *,
+    sizes: Sizes,
+    bucket: int,
+    max_new_tokens: int,
+    eos: tuple[int, ...],
+    pad: int,
+    on_dispatch: Callable[[], object] = lambda: None,
+  ):
+    """See `sample`."""
+    self._config, self._params, self._settings = config, params, settings
+    self._sizes, self._bucket, self._max_new_tokens = sizes, bucket, max_new_tokens
+    self._eos, self._pad, self._on_dispatch = eos, pad, on_dispatch
+    self._rows = 0  # that were added
+    self._unread: collections.deque[tuple[Sequence[int], list[_Start]]] = collections.deque()
+    self._read: collections.deque[tuple[int, _Start]] = collections.deque()  # (prefilled prompt, _)
+    self._row_of = np.full(sizes.rows, -1)  # the row that a device row computes; -1: free
+    self._sampled = np.zeros(sizes.rows, np.int32)  # tokens of the device rows, as last reported
+    self._state: Any = None
+    self._prefilled: Any = None
+    self.waiting = 0  # rows that have not started
+
+  @property
+  def running(self) -> int:
+    """The number of rows that are being decoded."""
+    return int((self._row_of >= 0).sum())
+
+  def add(self, prompt: Sequence[int], keys: np.ndarray) -> range:
+    """Adds a prompt of 1 to `bucket` tokens, continued by one row per key (uint32 [rows, 2]).
+
+    Returns:
+      The numbers of its rows.
+
+    Raises:
+      ValueError: The prompt has no tokens.
+    """
+    if not len(prompt):
+      raise ValueError("a prompt has no tokens")
+    added = range(self._rows, self._rows + len(keys))
+    self._unread.append((prompt, list(map(_Start, added, keys))))
+    self._rows, self.waiting = self._rows + len(keys), self.waiting + len(keys)
+    return added
+
+  def step(self, has_stopped: HasStopped | None = None) -> tuple[list[Row], int]:
+    """Starts the rows that can start, and decodes until rows are free or it is time to look.
+
+    Args:
+      has_stopped: (row, its tokens) -> whether a row that has not ended may stop here.
+
+    Returns:
+      The rows that are complete, and the number of tokens that were sampled.
+    """
+    while True:
+      vacant = np.flatnonzero(self._row_of < 0)
+      wanted = self._sizes.rows
+      if self.waiting:
+        wanted = min(self._sizes.refill, len(self._read) or self.waiting)
+      if not self.waiting or len(vacant) < wanted:
+        break
+      self._start_rows(vacant)
+    iterations = np.int32(REPORT_INTERVAL if has_stopped is None else STOP_INTERVAL)
+    self._state, running = decode_loop.decode(
+      self._config, self._params, self._state, self._row_of >= 0, self._settings,
+      np.int32(wanted), iterations, eos=self._eos,
+    )  # fmt: skip
+    self._on_dispatch()
+    done = self._collect(np.asarray(running), has_stopped)
+    before, lengths = self._sampled, np.asarray(self._state.samples.lengths)
+    self._sampled = np.where(self._row_of >= 0, lengths, 0)
+    tokens = sum(len(row.tokens) for row in done) + int(self._sampled.sum() - before.sum())
+    return done, tokens
+
+  def _start_rows(self, vacant: np.ndarray) -> None:
+    """Starts rows in the first vacant ones; prefills prompts if none has been."""
+    sizes = self._sizes
+    if not self._read:
+      count = min(sizes.prompts, len(self._unread))
+      prompts, starts = zip(*(self._unread.popleft() for _ in range(count)), strict=True)
+      tokens, lengths = _pad_prompts(prompts, sizes.prompts, self._bucket, self._pad)
+      self._prefilled = decode_loop.prefill(self._config, self._params, tokens, lengths)
+      self._read.extend((index, start) for index, rows in enumerate(starts) for start in rows)
+      if self._state is None:
+        self._state = decode_loop.empty_state(
+          self._prefilled, count=sizes.rows, max_new_tokens=self._max_new_tokens
+        )
+    count = min(sizes.refill, len(vacant), len(self._read))
+    starting = [self._read.popleft() for _ in range(count)]
+    source, target = np.zeros(sizes.refill, np.int32), np.full(sizes.refill, sizes.rows, np.int32)
+    keys = np.zeros((sizes.refill, 2), np.uint32)
+    source[:count], target[:count] = [index for index, _ in starting], vacant[:count]
+    keys[:count] = [start.key for _, start in starting]
+    self._state = decode_loop.insert(self._state, self._prefilled, source, target, keys)
+    self._row_of[vacant[:count]] = [start.row for _, start in starting]
+    self.waiting -= count
+
+  def _collect(self, running: np.ndarray, has_stopped: HasStopped | None) -> list[Row]:
+    """Copies rows that are done from the device, and frees them."""
+    done: list[Row] = []
+    tokens, logprobs, lengths, ended = map(np.asarray, self._state.samples)
+    for at in np.flatnonzero(self._row_of >= 0):
+      n, row = lengths[at], int(self._row_of[at])
+      if not running[at] or (has_stopped and has_stopped(row, tokens[at, :n].tolist())):
+        done.append(Row(row, tokens[at, :n].copy(), logprobs[at, :n].copy(), bool(ended[at])))
+        self._row_of[at] = -1
+    return done
 
 
 def sample(
@@ -104,57 +239,24 @@ def sample(
   Raises:
     ValueError: A prompt has no tokens.
   """
-  if not all(map(len, prompts)):
-    raise ValueError("a prompt has no tokens")
-  row_keys = np.concatenate([np.zeros((0, 2), np.uint32), *keys])
-  first_row = np.cumsum([0, *map(len, keys)])
-  out = _padding_only(len(row_keys), max_new_tokens, pad)
-  unread = collections.deque(range(len(prompts)))
-  waiting: collections.deque[tuple[int, int]] = collections.deque()  # (prefilled prompt, row)
-  row_of = np.full(sizes.rows, -1)  # the row of `out` that a device row computes; -1: free
-  left = len(row_keys)
-  state: Any = None
-  prefilled: Any = None
-  sampled = np.zeros(sizes.rows, np.int32)  # tokens of the device rows, as last reported
-  while left or (row_of >= 0).any():
-    wanted = min(sizes.refill, len(waiting) or left) if left else sizes.rows
-    vacant = np.flatnonzero(row_of < 0)
-    if not left or len(vacant) < wanted:
-      iterations = np.int32(REPORT_INTERVAL if has_stopped is None else STOP_INTERVAL)
-      state, running = decode_loop.decode(
-        config, params, state, row_of >= 0, settings, np.int32(wanted), iterations, eos=eos
-      )
-      on_dispatch()
-      done = _collect(out, row_of, np.asarray(running), state.samples, has_stopped)
-      before, sampled = sampled, np.where(row_of >= 0, np.asarray(state.samples.lengths), 0)
-      on_progress(out, _progress(out, done, row_of, before, sampled, left))
-      continue
-    if not waiting:
-      read = [unread.popleft() for _ in range(min(sizes.prompts, len(unread)))]
-      tokens, lengths = _pad_prompts([prompts[n] for n in read], sizes.prompts, bucket, pad)
-      prefilled = decode_loop.prefill(config, params, tokens, lengths)
-      for index, n in enumerate(read):
-        waiting.extend((index, row) for row in range(first_row[n], first_row[n + 1]))
-      if state is None:
-        state = decode_loop.empty_state(prefilled, count=sizes.rows, max_new_tokens=max_new_tokens)
-    starting = [waiting.popleft() for _ in range(min(sizes.refill, len(vacant), len(waiting)))]
-    state = _start_rows(state, prefilled, starting, vacant, row_keys, sizes)
-    row_of[vacant[: len(starting)]] = [row for _, row in starting]
-    left -= len(starting)
+  count = sum(map(len, keys))
+  out = _padding_only(count, max_new_tokens, pad)
+  rollout = Rollout(
+    config, params, settings, sizes=sizes, bucket=bucket, max_new_tokens=max_new_tokens, eos=eos,
+    pad=pad, on_dispatch=on_dispatch,
+  )  # fmt: skip
+  for prompt, keys_R2 in zip(prompts, keys, strict=True):
+    rollout.add(prompt, keys_R2)
+  stopped = None if has_stopped is None else lambda row, tokens: has_stopped(tokens)
+  while rollout.waiting or rollout.running:
+    done, sampled = rollout.step(stopped)
+    for row, tokens, logprobs, ended in done:
+      n = len(tokens)
+      out.tokens[row, :n], out.logprobs[row, :n] = tokens, logprobs
+      out.lengths[row], out.ended[row] = n, ended
+    numbers = [row.row for row in done]
+    on_progress(out, Progress(numbers, sampled, rollout.running, rollout.waiting))
   return out
-
-
-def _progress(
-  out: Sampled,
-  done: list[int],
-  row_of: np.ndarray,
-  before: np.ndarray,
-  sampled: np.ndarray,
-  waiting: int,
-) -> Progress:
-  """Returns the progress; `before` and `sampled` are the tokens of the rows that run, two times."""
-  tokens = out.lengths[done].sum() + sampled.sum() - before.sum()
-  return Progress(done, int(tokens), int((row_of >= 0).sum()), waiting)
 
 
 def _padding_only(rows: int, max_new_tokens: int, pad: int) -> Sampled:
@@ -174,45 +276,3 @@ def _pad_prompts(
   for n, prompt in enumerate(prompts):
     tokens[n, : len(prompt)], lengths[n] = prompt, len(prompt)
   return tokens, lengths
-
-
-def _start_rows(
-  state: decode_loop.State,
-  prefilled: decode_loop.Prefilled,
-  starting: Sequence[tuple[int, int]],
-  vacant: np.ndarray,
-  row_keys: np.ndarray,
-  sizes: Sizes,
-) -> decode_loop.State:
-  """Starts `starting`, pairs of (prefilled prompt, row of the result), in the first vacant rows."""
-  count = len(starting)
-  source, target = np.zeros(sizes.refill, np.int32), np.full(sizes.refill, sizes.rows, np.int32)
-  keys = np.zeros((sizes.refill, 2), np.uint32)
-  source[:count], target[:count] = [index for index, _ in starting], vacant[:count]
-  keys[:count] = row_keys[[row for _, row in starting]]
-  return decode_loop.insert(state, prefilled, source, target, keys)
-
-
-def _collect(
-  out: Sampled,
-  row_of: np.ndarray,
-  running: np.ndarray,
-  samples: decode_loop.Samples,
-  has_stopped: Callable[[list[int]], bool] | None,
-) -> list[int]:
-  """Copies rows that are done from the device into `out`, and frees them in `row_of`.
-
-  Returns:
-    Their rows in `out`.
-  """
-  done: list[int] = []
-  tokens, logprobs, lengths, ended = map(np.asarray, samples)
-  for row in np.flatnonzero(row_of >= 0):
-    n = lengths[row]
-    if not running[row] or (has_stopped and has_stopped(tokens[row, :n].tolist())):
-      to = row_of[row]
-      out.tokens[to, :n], out.logprobs[to, :n] = tokens[row, :n], logprobs[row, :n]
-      out.lengths[to], out.ended[to] = n, ended[row]
-      row_of[row] = -1
-      done.append(int(to))
-  return done
