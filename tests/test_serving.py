@@ -16,10 +16,12 @@ import pytest
 from distill_jax import students
 from distill_jax.cli import open_run, serve
 from distill_jax.config.read import read_settings
+from distill_jax.decoding import decode_loop, rollout
+from distill_jax.formats import turns
 from distill_jax.phases import evaluate
 from distill_jax.run_dir.run_dir import RunDir
-from distill_jax.runtime import conversations, export
-from distill_jax.serving import api, engine, http
+from distill_jax.runtime import export
+from distill_jax.serving import api, batching, engine, http
 from distill_jax.students import token_rows
 from tests import recipes
 from tests.recipes import config, run
@@ -227,17 +229,23 @@ def test_fields_that_ask_for_nothing_are_accepted(tiny):
   assert same["choices"][0]["message"]["content"] == text
 
 
-def test_max_tokens_below_the_limit_cuts_a_conversation_of_several_turns(tiny, monkeypatch):
-  served, _, started, _, _, _ = tiny
-  turns = (("", "Question: 1?\n", "a"), ("", "Question: 1?\n", "b"))
+def test_max_tokens_below_the_limit_cuts_a_conversation_of_several_turns(tiny):
+  served = tiny[0]
   text = "Tom has 3 apples."
+
+  class TwoTurns:
+    def conversation(self, question):
+      for _ in range(2):
+        yield (turns.Turn("student", f"Question: {question}\n"),)
+      return text
+
   ids = served.student.tokenizer.encode(text)
-  written = conversations.Transcript(text, "stop", 2 * served.limit, 0.0, turns)
-  monkeypatch.setattr(conversations, "run_conversations", lambda *_, **__: [written])
   question, greedy = (("user", "1?"),), engine.Sampling(0.0)
-  ask = lambda limit: started.chat(question, greedy, n=1, max_tokens=limit, seed=None)
-  whole, cut = (ask(limit).result(60)[0] for limit in (served.limit, 3))
-  assert (whole.text, whole.finish, whole.tokens) == (text, "stop", 2 * served.limit)
+  with contextlib.closing(engine.Engine(dataclasses.replace(served, task=TwoTurns()))) as other:
+    ask = lambda limit: other.chat(question, greedy, n=1, max_tokens=limit, seed=None)
+    whole, cut = (ask(limit).result(60)[0] for limit in (served.limit, 3))
+  assert whole.text == text and whole.tokens > 3
+  assert whole.prompt_tokens == 2 * len(served.student.encode_prompt("Question: 1?\n"))
   assert (cut.text, cut.finish, cut.tokens) == (
     served.student.tokenizer.decode(ids[:3]), "length", 3)  # fmt: skip
 
@@ -322,34 +330,92 @@ def raw_when_free(port: int, request: bytes) -> bytes:
   return received
 
 
-def test_requests_that_wait_share_a_batch_and_a_client_that_leaves_costs_nothing(tiny, monkeypatch):
+@pytest.fixture
+def gated(tiny, monkeypatch):
+  """(rows that run at each call of the decode program, an event that lets the calls return).
+
+  The host looks at the rows after every second token.
+  """
+  running, go = [], threading.Event()
+  original = decode_loop.decode
+
+  def decode(config, params, state, running_R, *args, **options):
+    running.append(int(running_R.sum()))
+    assert go.wait(60)
+    return original(config, params, state, running_R, *args, **options)
+
+  monkeypatch.setattr(decode_loop, "decode", decode)
+  monkeypatch.setattr(rollout, "STOP_INTERVAL", 2)
+  yield running, go
+  go.set()
+
+
+def wait_for(condition) -> None:
+  for _ in range(600):
+    if condition():
+      return
+    time.sleep(0.1)
+  raise AssertionError("nothing happened for a minute")
+
+
+def test_requests_join_the_batch_that_is_decoded_and_change_no_token(tiny, gated):
   served, _, started, _, _, _ = tiny
-  calls, blocked, entered = [], threading.Event(), threading.Event()
-  original = type(served.student).complete_tokens
+  running, go = gated
+  go.set()
+  ids = [served.student.encode_prompt(text) for text in ("Question: 1?\n", "x", "Question: 22?\n")]
+  ask = lambda n, max_tokens=12, stop=(): started.complete(
+    ids[n], engine.Sampling(1.0, stop=stop), n=1, max_tokens=max_tokens, seed=n
+  )
+  alone = [ask(n).result(60) for n in range(3)]
+  go.clear()
+  running.clear()
+  first = ask(0)
+  wait_for(lambda: running)
+  others = [ask(1), ask(2, max_tokens=5), ask(2, stop=("\x00",))]
+  go.set()
+  together = [future.result(60) for future in (first, *others)]
+  assert running[0] == 1 and max(running) == 4  # they joined, whatever their limit and stop texts
+  assert [together[0], together[1], together[3]] == alone
+  assert together[2][0].ids == alone[2][0].ids[:5]
+  assert running[-1] < 4 and len(running) < 4 * 6  # and were not decoded one after the other
 
-  def counted(self, params, prompts, **options):
-    calls.append(len(prompts))
-    entered.set()
-    assert blocked.wait(20)
-    return original(self, params, prompts, **options)
 
-  monkeypatch.setattr(type(served.student), "complete_tokens", counted)
+def test_groups_take_turns_and_none_waits_for_ever(tiny, gated):
+  served, _, started, _, _, _ = tiny
+  running, go = gated
+  ids = served.student.encode_prompt("x")
+  ask = lambda temperature: started.complete(
+    ids, engine.Sampling(temperature), n=1, max_tokens=12, seed=1
+  )
+  groups = [ask(1.0 + k) for k in range(batching.LIVE)]
+  wait_for(lambda: running)
+  late, same = ask(9.0), ask(1.0)
+  go.set()
+  assert all(future.result(60) for future in (*groups, late, same))
+  assert groups[0].result() == same.result()
+  assert set(running) == {1}  # the younger row did not join: another group waited
+
+
+def test_a_client_that_leaves_frees_its_row(tiny, gated):
+  served, _, started, _, _, _ = tiny
+  running, go = gated
   ids, greedy = served.student.encode_prompt("x"), engine.Sampling(0.0)
-  ask = lambda: started.complete(ids, greedy, n=1, max_tokens=4, seed=None)
+  ask = lambda: started.complete(ids, greedy, n=1, max_tokens=12, seed=None)
   first = ask()
-  assert entered.wait(20)
+  wait_for(lambda: running)
   waiting = [ask() for _ in range(3)]
-  assert waiting[1].cancel()
-  blocked.set()
-  texts = {future.result(60)[0].text for future in (first, waiting[0], waiting[2])}
-  assert len(texts) == 1 and calls == [1, 2]
+  assert first.cancel() and waiting[1].cancel()
+  go.set()
+  texts = {future.result(60)[0].text for future in (waiting[0], waiting[2])}
+  assert len(texts) == 1
+  assert running[0] == 1 and max(running) == 2  # the first row ended when the host looked
 
 
 def test_a_failing_batch_is_an_error_of_its_requests_only(tiny, monkeypatch):
-  served, _, _, client, name, _ = tiny
+  _, _, _, client, name, _ = tiny
   fail = lambda *_, **__: 1 // 0
   with monkeypatch.context() as patch:
-    patch.setattr(type(served.student), "complete_tokens", fail)
+    patch.setattr(rollout.Rollout, "step", fail)
     with pytest.raises(openai.InternalServerError, match="ZeroDivisionError"):
       client.completions.create(model=name, prompt="x", temperature=0)
   assert client.completions.create(model=name, prompt="x", temperature=0).choices

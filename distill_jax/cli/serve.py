@@ -108,7 +108,6 @@ def open_workdir(
       stop=tuple(ctx.format.stop),
       limit=ctx.settings.evaluate.max_new_tokens,
       longest=max(ctx.settings.rollout.buckets),
-      batch=max(student.rows for student, _ in students.values()),
     )
     yield served, f"{pathlib.Path(workdir).resolve().name}-round-{index}"
 
@@ -131,6 +130,5 @@ def open_model(settings: Settings, model: str) -> Iterator[tuple["engine.Served"
       stop=(),
       limit=settings.evaluate.max_new_tokens,
       longest=max(settings.rollout.buckets),
-      batch=student.rows,
     )
     yield served, pathlib.Path(model).resolve().name

@@ -1,12 +1,15 @@
 """What a student has written after a prompt, and who follows how it is written."""
 
+import bisect
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from distill_jax import records, thinking
+
+Tokens = Sequence[int] | np.ndarray
 
 
 class Completion(NamedTuple):
@@ -25,6 +28,11 @@ class Written(NamedTuple):
   finish: str  # stop | length
   ids: np.ndarray  # int32; with the end token if it was written
   logprobs: np.ndarray  # float32, nats at temperature 1, one per id
+
+  def completion(self) -> Completion:
+    """Returns this without the tokens."""
+    logprob = float(np.sum(self.logprobs, dtype=np.float64))
+    return Completion(self.text, self.finish, len(self.ids), logprob)
 
 
 class Watcher(Protocol):
@@ -76,6 +84,39 @@ def text_before(text: str, stop: Sequence[str]) -> str | None:
     return None
   positions = [position for s in stop if (position := text.find(s, start)) >= 0]
   return text[: min(positions)] if positions else None
+
+
+def contains(decode: Callable[[Tokens], str], tokens: Tokens, stop: Sequence[str]) -> bool:
+  """Returns whether the text of tokens contains one of the texts `stop`."""
+  return text_before(decode(tokens), stop) is not None
+
+
+def cut(
+  decode: Callable[[Tokens], str],
+  tokens: np.ndarray,
+  logprobs: np.ndarray,
+  *,
+  ended: bool,
+  stop: Sequence[str],
+) -> Written:
+  """Returns what a row has written, up to the first of the texts `stop`.
+
+  Args:
+    decode: Returns the text of tokens.
+    tokens: Of the row.
+    logprobs: Of the tokens.
+    ended: Whether the row stopped at an end token.
+    stop: Texts that end it.
+  """
+  text = decode(tokens)
+  if text_before(text, stop) is not None:
+    # Cut at the first token that completes a stop text, however far the row has been decoded.
+    count = bisect.bisect_left(
+      range(len(tokens)), True, key=lambda n: contains(decode, tokens[:n], stop)
+    )
+    tokens, ended = tokens[:count], True
+    text = text_before(decode(tokens), stop) or ""
+  return Written(text, "stop" if ended else "length", tokens, logprobs[: len(tokens)])
 
 
 def key_data(seed: int, name: str) -> np.ndarray:

@@ -36,12 +36,42 @@ class _Exchange(NamedTuple):
   completion: Completion
 
 
-class _Pending(NamedTuple):
+class Pending(NamedTuple):
   """A turn that waits for its answer."""
 
   turn: Turn
   name: str  # seeds the random numbers
-  conversation: int
+
+
+class Dialogue:
+  """A conversation that is under way.
+
+  Attributes:
+    pending: The turns that wait for their answers.
+    transcript: The transcript; None until the conversation has ended.
+  """
+
+  def __init__(self, conversation: Generator[tuple[Turn, ...], list[str], str], name: str):
+    """`conversation`: a generator of a format; `name`: see `run_conversations`."""
+    self._conversation, self._name = conversation, name
+    self._history: list[_Exchange] = []
+    self.pending = self._named(next(conversation))
+    self.transcript: Transcript | None = None
+
+  def _named(self, turns: Sequence[Turn]) -> list[Pending]:
+    first = len(self._history)
+    return [Pending(turn, f"{self._name}/{n}") for n, turn in enumerate(turns, first)]
+
+  def answer(self, completions: Sequence[Completion]) -> None:
+    """Continues the conversation with the answers of its pending turns."""
+    for waiting, completion in zip(self.pending, completions, strict=True):
+      self._history.append(_Exchange(waiting.turn, completion))
+    try:
+      turns = self._conversation.send([completion.text for completion in completions])
+    except StopIteration as end:
+      self.pending, self.transcript = [], _transcript(end.value, self._history)
+    else:
+      self.pending = self._named(turns)
 
 
 def run_conversations(
@@ -66,30 +96,18 @@ def run_conversations(
   Returns:
     The transcripts, in the order of `conversations`.
   """
-  transcripts: dict[int, Transcript] = {}
-  history: list[list[_Exchange]] = [[] for _ in conversations]
-  waiting = {n: next(conversation) for n, conversation in enumerate(conversations)}
-  while waiting:
-    pending = [
-      _Pending(turn, f"{names[n]}/{number}", n)
-      for n, turns in waiting.items()
-      for number, turn in enumerate(turns, len(history[n]))
-    ]
-    completions = _complete(pending, students, sampled_stages, decoding)
-    for (turn, _, n), completion in zip(pending, completions, strict=True):
-      history[n].append(_Exchange(turn, completion))
-    answered, waiting = waiting, {}
-    for n, turns in answered.items():
-      try:
-        texts = [exchange.completion.text for exchange in history[n][-len(turns) :]]
-        waiting[n] = conversations[n].send(texts)
-      except StopIteration as end:
-        transcripts[n] = _transcript(end.value, history[n])
-  return [transcripts[n] for n in range(len(conversations))]
+  pairs = zip(conversations, names, strict=True)
+  dialogues = [Dialogue(conversation, name) for conversation, name in pairs]
+  while waiting := [dialogue for dialogue in dialogues if dialogue.transcript is None]:
+    pending = [turn for dialogue in waiting for turn in dialogue.pending]
+    completions = iter(_complete(pending, students, sampled_stages, decoding))
+    for dialogue in waiting:
+      dialogue.answer([next(completions) for _ in dialogue.pending])
+  return [dialogue.transcript for dialogue in dialogues if dialogue.transcript is not None]
 
 
 def _complete(
-  pending: Sequence[_Pending],
+  pending: Sequence[Pending],
   students: Mapping[str, tuple[Responder, Params]],
   sampled_stages: Collection[str] | None,
   decoding: Mapping[str, Any],
@@ -98,7 +116,7 @@ def _complete(
   completions: dict[int, Completion] = {}
   first: dict[records.Prompt, int] = {}  # prompt -> index of the first turn that has it
   groups: dict[tuple[str, bool], list[int]] = {}
-  for index, (turn, _, _) in enumerate(pending):
+  for index, (turn, _) in enumerate(pending):
     first.setdefault(turn.prompt, index)
     greedy = sampled_stages is not None and turn.stage not in sampled_stages
     groups.setdefault((turn.student, greedy), []).append(index)

@@ -5,7 +5,6 @@ from a hash of the seed and the row's name, so neither batching nor restarts nor
 devices change a completion.
 """
 
-import bisect
 import contextlib
 import functools
 from collections import defaultdict
@@ -25,11 +24,11 @@ from distill_jax.runtime import base_model
 from distill_jax.runtime.completions import (
   Completion,
   Watcher,
-  Written,
+  contains,
+  cut,
   fit_prompt,
   group_prompts,
   key_data,
-  text_before,
 )
 from distill_jax.settings import Settings
 from distill_jax.students import sharding, t5, trainable
@@ -208,9 +207,6 @@ class Student:
       stop: A completion ends before the first of these texts.
       watcher: Follows the progress. Completions that it has stored are not computed again.
     """
-    settings = self._settings
-    buckets = settings.rollout.buckets
-    head = self.chat.head if self.chat else len(self.tokenizer.prefix_ids)
     completions: dict[int, Completion] = {}
     if watcher is not None:
       found = {n: watcher.known(name) for n, (_, name) in enumerate(requests)}
@@ -220,11 +216,10 @@ class Student:
     # bucket -> [(prompt tokens, indices of the requests)]
     groups: defaultdict[int, list[tuple[list[int], list[int]]]] = defaultdict(list)
     for prompt, positions in group_prompts([requests[n] for n in left], samples):
-      tokens = fit_prompt(self.encode_prompt(prompt), head, max(buckets))
+      tokens = self.fit_prompt(prompt)
       indices = [left[position] for position in positions]
-      groups[min(b for b in buckets if b >= len(tokens))].append((tokens, indices))
-    with jax.set_mesh(self.mesh):
-      merged = decode_loop.prepare(self.config, self.trainable.merge(self.frozen, params))
+      groups[self.bucket(len(tokens))].append((tokens, indices))
+    merged = self.prepare(params)
     waiting = len(left)
     for bucket, members in sorted(groups.items()):
       order = [n for _, indices in members for n in indices]
@@ -240,10 +235,7 @@ class Student:
       self._sample(
         merged,
         [tokens for tokens, _ in members],
-        [
-          np.stack([key_data(settings.seed, requests[n][1]) for n in indices])
-          for _, indices in members
-        ],
+        [np.stack([self.key(requests[n][1]) for n in indices]) for _, indices in members],
         sampling.sampling(temperature, top_p, top_k),
         samples=samples,
         bucket=bucket,
@@ -253,43 +245,61 @@ class Student:
       )
     return [completions[n] for n in range(len(requests))]
 
-  def complete_tokens(
-    self,
-    params: Params,
-    prompts: Sequence[tuple[list[int], str]],
-    *,
-    temperature: float,
-    top_p: float = 1.0,
-    max_new_tokens: int,
-    stop: Sequence[str] = (),
-  ) -> list[Written]:
-    """Completes (tokens of a prompt, name of its row), in order; see `generate`.
+  def prepare(self, params: Params) -> Params:
+    """Returns the weights that a rollout reads, of trained ones."""
+    with jax.set_mesh(self.mesh):
+      return decode_loop.prepare(self.config, self.trainable.merge(self.frozen, params))
 
-    A prompt is at most as long as the largest bucket.
+  def fit_prompt(self, prompt: records.Prompt) -> list[int]:
+    """Returns the tokens of a prompt, cut to the largest bucket; see `generate`."""
+    head = self.chat.head if self.chat else len(self.tokenizer.prefix_ids)
+    return fit_prompt(self.encode_prompt(prompt), head, max(self._settings.rollout.buckets))
+
+  def bucket(self, length: int) -> int:
+    """Returns the length that a prompt of `length` tokens is padded to."""
+    return min(bucket for bucket in self._settings.rollout.buckets if bucket >= length)
+
+  def key(self, name: str) -> np.ndarray:
+    """Returns the random key, uint32 [2], of the row with this name."""
+    return key_data(self._settings.seed, name)
+
+  def open_rollout(
+    self, merged: Params, bucket: int, *, temperature: float, top_p: float, max_new_tokens: int
+  ) -> rollout.Rollout:
+    """Opens a rollout that prompts of one bucket may join at any time.
+
+    Its steps run with the student's mesh set.
+
+    Args:
+      merged: The weights, as `prepare` returns them.
+      bucket: See `bucket`.
+      temperature: 0 is greedy.
+      top_p: 1 is off.
+      max_new_tokens: Limit of a completion.
     """
-    settings = self._settings
-    groups: defaultdict[int, list[int]] = defaultdict(list)
-    for index, (tokens, _) in enumerate(prompts):
-      groups[min(b for b in settings.rollout.buckets if b >= len(tokens))].append(index)
-    written: dict[int, Written] = {}
-    merged = self.trainable.merge(self.frozen, params)
-    for bucket, members in sorted(groups.items()):
+    sizes = self._sizes(1)
+    return rollout.Rollout(
+      self.config,
+      merged,
+      sampling.sampling(temperature, top_p),
+      sizes=sizes,
+      bucket=bucket,
+      max_new_tokens=max_new_tokens,
+      eos=self.end_tokens,
+      pad=self.tokenizer.pad,
+      on_dispatch=self._first_call(sizes, bucket, max_new_tokens).close,
+    )
 
-      def report(out: rollout.Sampled, now: rollout.Progress, members=members) -> None:
-        written.update({members[row]: self._written(out, row, stop) for row in now.done})
-
-      self._sample(
-        merged,
-        [prompts[index][0] for index in members],
-        [key_data(settings.seed, prompts[index][1])[None] for index in members],
-        sampling.sampling(temperature, top_p, 0),
-        samples=1,
-        bucket=bucket,
-        max_new_tokens=max_new_tokens,
-        stop=stop,
-        on_progress=report,
-      )
-    return [written[index] for index in range(len(prompts))]
+  def _first_call(
+    self, sizes: rollout.Sizes, bucket: int, max_new_tokens: int
+  ) -> contextlib.ExitStack:
+    """Announces the programs of a rollout if they are not compiled; closed when they are."""
+    compiled_for = (self.trainable, self.mesh, sizes, bucket, max_new_tokens, self.end_tokens)
+    first_call = contextlib.ExitStack()
+    if compiled_for not in _CALLED:
+      first_call.enter_context(self._announce(f"the decode programs for prompts of {bucket}"))
+      _CALLED.add(compiled_for)
+    return first_call
 
   def _sample(
     self,
@@ -306,12 +316,8 @@ class Student:
   ) -> None:
     """Samples rows of one bucket and announces the programs that their first call compiles."""
     sizes = self._sizes(samples)
-    compiled_for = (self.trainable, self.mesh, sizes, bucket, max_new_tokens, self.end_tokens)
-    with contextlib.ExitStack() as first_call, jax.set_mesh(self.mesh):
-      if compiled_for not in _CALLED:
-        announced = self._announce(f"the decode programs for prompts of {bucket}")
-        first_call.enter_context(announced)
-        _CALLED.add(compiled_for)
+    first_call = self._first_call(sizes, bucket, max_new_tokens)
+    with first_call, jax.set_mesh(self.mesh):
       rollout.sample(
         self.config,
         merged,
@@ -323,7 +329,7 @@ class Student:
         max_new_tokens=max_new_tokens,
         eos=self.end_tokens,
         pad=self.tokenizer.pad,
-        has_stopped=functools.partial(self._has_stopped, stop=stop) if stop else None,
+        has_stopped=functools.partial(self.has_stopped, stop=stop) if stop else None,
         on_dispatch=first_call.close,
         on_progress=on_progress,
       )
@@ -333,29 +339,14 @@ class Student:
     parts = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
     return rollout.sizes(self.rows, self._settings.rollout.refill, samples, parts)
 
-  def _has_stopped(self, tokens: Sequence[int] | np.ndarray, *, stop: Sequence[str]) -> bool:
+  def has_stopped(self, tokens: Sequence[int] | np.ndarray, *, stop: Sequence[str]) -> bool:
     """Returns whether a row contains a stop text; looks at its last tokens first."""
-    return self._contains(tokens[-TAIL:], stop) and self._contains(tokens, stop)
-
-  def _contains(self, tokens: Sequence[int] | np.ndarray, stop: Sequence[str]) -> bool:
-    return text_before(self.decode(tokens), stop) is not None
+    return all(contains(self.decode, part, stop) for part in (tokens[-TAIL:], tokens))
 
   def _completion(self, sampled: rollout.Sampled, row: int, stop: Sequence[str]) -> Completion:
-    text, finish, ids, logprobs = self._written(sampled, row, stop)
-    return Completion(text, finish, len(ids), float(np.sum(logprobs, dtype=np.float64)))
-
-  def _written(self, sampled: rollout.Sampled, row: int, stop: Sequence[str]) -> Written:
-    tokens, ended = sampled.tokens[row, : sampled.lengths[row]], sampled.ended[row]
-    text = self.decode(tokens)
-    if text_before(text, stop) is not None:
-      # Cut at the first token that completes a stop text, however far the row has been decoded.
-      count = bisect.bisect_left(
-        range(len(tokens)), True, key=lambda n: self._contains(tokens[:n], stop)
-      )
-      tokens, ended = tokens[:count], True
-      text = text_before(self.decode(tokens), stop) or ""
-    finish = "stop" if ended else "length"
-    return Written(text, finish, tokens, sampled.logprobs[row, : len(tokens)])
+    n = sampled.lengths[row]
+    tokens, logprobs, ended = sampled.tokens[row, :n], sampled.logprobs[row, :n], sampled.ended[row]
+    return cut(self.decode, tokens, logprobs, ended=bool(ended), stop=stop).completion()
 
 
 def _with_shardings(shapes: Params, shardings: Params) -> Params:

@@ -72,10 +72,11 @@ class Api:
     suffix = {"id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion",
               "created": int(time.time()), "model": self.model}  # fmt: skip
     futures = [self._complete(ids, common) for ids in prompts]
-    scores = [self._engine.score(ids, max(wanted, 1)) for ids in prompts] if (
-      echo and wanted is not None) else []  # fmt: skip
-    replies = [await _result(future) for future in futures]
-    scored = [await _result(future) for future in scores]
+    if echo and wanted is not None:
+      futures += [self._engine.score(ids, max(wanted, 1)) for ids in prompts]
+    # If the client leaves, all of them are canceled.
+    results = await asyncio.gather(*map(asyncio.wrap_future, futures))
+    replies, scored = results[: len(prompts)], results[len(prompts) :]
     choices = []
     for number, (ids, of_prompt) in enumerate(zip(prompts, replies, strict=True)):
       if wanted is not None and not echo and of_prompt[0].ids:
@@ -86,7 +87,7 @@ class Api:
         text = (self._decode(ids) if echo else "") + reply.text
         logprobs = None
         if wanted is not None:
-          before = (ids, scored[number]) if echo else None
+          before = (ids, scored[number][0]) if echo else None
           logprobs = self._logprobs(before, reply, wanted, more)
         choices.append({"index": len(choices), "text": text, "logprobs": logprobs,
                         "finish_reason": reply.finish})  # fmt: skip
@@ -95,9 +96,9 @@ class Api:
       return _chunks(suffix, choices, usage, body)
     return {**suffix, "choices": choices, "usage": usage}
 
-  def _complete(self, ids: Sequence[int], common: Common) -> concurrent.futures.Future[list[Reply]]:
+  def _complete(self, ids: Sequence[int], common: Common) -> concurrent.futures.Future[Any]:
     if common.max_tokens == 0:
-      done: concurrent.futures.Future[list[Reply]] = concurrent.futures.Future()
+      done: concurrent.futures.Future[Any] = concurrent.futures.Future()
       done.set_result([Reply("", "length", len(ids), 0)] * common.n)
       return done
     return self._engine.complete(
@@ -110,7 +111,7 @@ class Api:
     """Returns the alternatives of each token that was written, if they are asked for."""
     if not wanted or self._engine.served.student.decoder_start is not None:
       return None
-    scores = await _result(self._engine.score([*ids, *reply.ids], wanted))
+    (scores,) = await asyncio.wrap_future(self._engine.score([*ids, *reply.ids], wanted))
     start = len(ids) - 1
     return scoring.Scores(*(part[start:] for part in scores))
 
@@ -122,7 +123,7 @@ class Api:
     common = self._common(body, default=self._engine.served.limit, least=1)
     messages = _messages(body)
     head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": self.model}
-    replies = await _result(
+    replies = await asyncio.wrap_future(
       self._engine.chat(
         messages, common.sampling, n=common.n, max_tokens=common.max_tokens, seed=common.seed
       )
@@ -225,10 +226,6 @@ class Api:
         at.setdefault(self._decode([int(token)]), float(value))
       found.append(at)
     return found
-
-
-async def _result(future: concurrent.futures.Future[Any]) -> Any:
-  return await asyncio.wrap_future(future)
 
 
 async def _chunks(

@@ -1,10 +1,12 @@
-"""Answers requests of a server in batches, in a thread of its own.
+"""Answers requests of a server in a thread of its own.
 
-Requests that wait while a batch is decoded are decoded together in the next one, if they have the
-same sampling settings. The tokens of a request do not depend on the others.
+A request becomes rows, which join those of earlier requests (see `batching`); texts to score are
+scored one by one between the steps of decoding.
 """
 
+import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import itertools
 import queue
@@ -15,10 +17,11 @@ from typing import Any, Protocol
 from distill_jax import errors, records
 from distill_jax.formats import turns
 from distill_jax.runtime import conversations
-from distill_jax.runtime.student import Params, Student, Written
-from distill_jax.serving import scoring
+from distill_jax.runtime.completions import Completion, Written
+from distill_jax.runtime.student import Params, Student
+from distill_jax.serving import batching, scoring
 
-WAITING = 1024  # requests that may wait; further ones are refused
+WAITING = 1024  # requests without a result; further ones are refused
 
 
 class BadRequest(Exception):
@@ -31,7 +34,7 @@ class Busy(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-  """How tokens are chosen. Requests with equal settings share a batch."""
+  """How tokens are chosen."""
 
   temperature: float = 1.0
   top_p: float = 1.0
@@ -69,7 +72,6 @@ class Served:
     stop: What ends an answer in the chat, besides the end token.
     limit: The most tokens of a completion.
     longest: The most tokens of a prompt.
-    batch: Rows decoded together.
   """
 
   students: dict[str, tuple[Student, Params]]
@@ -77,7 +79,6 @@ class Served:
   stop: tuple[str, ...]
   limit: int
   longest: int
-  batch: int
 
   @property
   def student(self) -> Student:
@@ -90,14 +91,30 @@ class Served:
     return next(iter(self.students.values()))[1]
 
 
-@dataclasses.dataclass
 class Job:
-  """A request in the queue: what to compute, and where the result goes."""
+  """A request: what it waits for, and where the result goes."""
 
-  group: tuple[Any, ...]  # jobs of equal groups are computed together
-  run: Callable[[Sequence["Job"]], list[Any]]
-  content: Any
-  future: concurrent.futures.Future[Any]
+  def __init__(self, count: int = 1):
+    """`count`: the number of its results."""
+    self.future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+    self._results: dict[int, Any] = {}
+    self._count = count
+
+  def is_wanted(self) -> bool:
+    """Whether somebody still waits for the result."""
+    return not self.future.done()
+
+  def put(self, index: int, result: Any) -> None:
+    """Sets a result. When all are there, the future gets them in order."""
+    self._results[index] = result
+    if len(self._results) == self._count:
+      with contextlib.suppress(concurrent.futures.InvalidStateError):  # it was canceled
+        self.future.set_result([self._results[k] for k in range(self._count)])
+
+  def fail(self, error: Exception) -> None:
+    """Sets the error."""
+    with contextlib.suppress(concurrent.futures.InvalidStateError):
+      self.future.set_exception(error)
 
 
 class Engine:
@@ -105,15 +122,21 @@ class Engine:
 
   def __init__(self, served: Served):
     self.served = served
-    self._waiting: queue.Queue[Job | None] = queue.Queue()
+    # (request, what starts it); None ends the thread
+    self._arrived: queue.Queue[tuple[Job, Callable[[], None]] | None] = queue.Queue()
+    self._scores: collections.deque[tuple[Job, list[int], int]] = collections.deque()
+    self._batcher = batching.Batcher(served.students, served.limit)
     self._names = itertools.count()
+    self._open: set[concurrent.futures.Future[Any]] = set()  # of requests without a result
     self._thread = threading.Thread(target=self._work, daemon=True)
     self._thread.start()
 
   def close(self) -> None:
-    """Ends the thread after the batch it is computing."""
-    self._waiting.put(None)
+    """Ends the thread soon; requests without a result are canceled."""
+    self._arrived.put(None)
     self._thread.join()
+    for future in list(self._open):
+      future.cancel()
 
   def complete(
     self, ids: Sequence[int], sampling: Sampling, *, n: int, max_tokens: int, seed: int | None
@@ -125,10 +148,18 @@ class Engine:
       Busy: Too many requests are waiting.
     """
     self.check_length(len(ids))
-    names = self._row_names(n, seed)
-    return self._put(
-      ("complete", sampling), self._complete, (list(ids), names, max_tokens, sampling)
-    )
+    names, job = self._row_names(n, seed), Job(n)
+    name = next(iter(self.served.students))
+
+    def start() -> None:
+      for index, row_name in enumerate(names):
+
+        def done(written: Written, index: int = index) -> None:
+          job.put(index, _reply(len(ids), written))
+
+        self._add(job, name, list(ids), row_name, sampling, max_tokens, done)
+
+    return self._put(job, start)
 
   def chat(
     self, messages: records.Messages, sampling: Sampling, *, n: int, max_tokens: int,
@@ -138,22 +169,33 @@ class Engine:
     served = self.served
     sampling = dataclasses.replace(sampling, stop=(*served.stop, *sampling.stop))
     asks = len(messages) == 1 and messages[0][0] == "user"
-    if served.task is None or not asks:
+    task, question = served.task, messages[0][1]
+    if task is None or not asks:
       return self.complete(
         self.encode_chat(messages), sampling, n=n, max_tokens=max_tokens, seed=seed
       )
-    names = self._row_names(n, seed)
-    content = (messages[0][1], names, max_tokens, sampling)
-    return self._put(("chat", sampling), self._chat, content)
+    names, job = self._row_names(n, seed), Job(n)
 
-  def score(self, ids: Sequence[int], top: int) -> concurrent.futures.Future[scoring.Scores]:
-    """Returns the log-probability of each token of a text but the first."""
+    def start() -> None:
+      for index, name in enumerate(names):
+        dialogue = conversations.Dialogue(task.conversation(question), name)
+
+        def done(transcript: conversations.Transcript, index: int = index) -> None:
+          job.put(index, self._conversed(transcript, max_tokens))
+
+        self._continue(job, dialogue, sampling, done)
+
+    return self._put(job, start)
+
+  def score(self, ids: Sequence[int], top: int) -> concurrent.futures.Future[list[scoring.Scores]]:
+    """Returns [the log-probability of each token of a text but the first]."""
     if self.served.student.decoder_start is not None:
       raise BadRequest("echo with logprobs needs a student without an encoder")
     limit = self.served.longest + self.served.limit
     if not 0 < len(ids) <= limit:
       raise BadRequest(f"the text has {len(ids)} tokens, but must have 1 to {limit}")
-    return self._put(("score", top), self._score, (list(ids), top))
+    job = Job()
+    return self._put(job, lambda: self._scores.append((job, list(ids), top)))
 
   def encode_chat(self, messages: records.Messages) -> list[int]:
     """Returns the tokens of a conversation as the student's chat template lays them out."""
@@ -186,105 +228,100 @@ class Engine:
     base = f"serve/{next(self._names)}" if seed is None else f"serve/seed/{seed}"
     return [f"{base}/{k}" for k in range(n)]
 
-  def _put(self, group: tuple[Any, ...], run: Callable, content: Any) -> concurrent.futures.Future:
-    if self._waiting.qsize() >= WAITING:
+  def _put(self, job: Job, start: Callable[[], None]) -> concurrent.futures.Future[Any]:
+    if len(self._open) >= WAITING:
       raise Busy
-    job = Job(group, run, content, concurrent.futures.Future())
-    self._waiting.put(job)
+    self._open.add(job.future)
+    job.future.add_done_callback(self._open.discard)
+    self._arrived.put((job, start))
     return job.future
 
   def _work(self) -> None:
-    """Computes jobs in batches until the queue holds None."""
-    while (job := self._waiting.get()) is not None:
-      jobs, last = [job], False
-      while len(jobs) < self.served.batch and not self._waiting.empty():
-        more = self._waiting.get()
-        if more is None:
-          last = True
-          break
-        jobs.append(more)
-      groups: dict[tuple[Any, ...], list[Job]] = {}
-      for job in jobs:
-        if job.future.set_running_or_notify_cancel():
-          groups.setdefault(job.group, []).append(job)
-      for group in groups.values():
-        self._answer(group)
-      if last:
-        return
+    """Starts requests as they arrive, and computes, until the queue holds None."""
+    while True:
+      is_idle = not (self._scores or self._batcher.has_work)
+      while is_idle or not self._arrived.empty():
+        arrived = self._arrived.get()
+        if arrived is None:
+          return
+        is_idle = False
+        self._start(*arrived)
+      if self._scores:
+        self._score(*self._scores.popleft())
+      self._batcher.step()
 
-  def _answer(self, jobs: Sequence[Job]) -> None:
-    try:
-      results = jobs[0].run(jobs)
-    except Exception as error:
-      for job in jobs:
-        job.future.set_exception(error)
+  def _start(self, job: Job, start: Callable[[], None]) -> None:
+    if not job.is_wanted():
       return
-    for job, result in zip(jobs, results, strict=True):
-      job.future.set_result(result)
+    try:
+      start()
+    except errors.UserError as error:
+      job.fail(BadRequest(str(error)))
+    except Exception as error:
+      job.fail(error)
 
-  def _complete(self, jobs: Sequence[Job]) -> list[list[Reply]]:
-    sampling: Sampling = jobs[0].content[3]
-    served = self.served
-    rows = [(ids, name) for job in jobs for ids, names, *_ in [job.content] for name in names]
-    written = served.student.complete_tokens(
-      served.params,
-      rows,
-      temperature=sampling.temperature,
-      top_p=sampling.top_p,
-      max_new_tokens=served.limit,
-      stop=sampling.stop,
-    )
-    left = iter(written)
-    return [
-      [self._cut(len(ids), next(left), max_tokens) for _ in names]
-      for ids, names, max_tokens, _ in (job.content for job in jobs)
-    ]
-
-  def _cut(self, prompt_tokens: int, written: Written, max_tokens: int) -> Reply:
-    """Returns the first `max_tokens` of what was written."""
-    text, finish, ids = written.text, written.finish, written.ids
-    if len(ids) > max_tokens:
-      ids, finish = ids[:max_tokens], "length"
-      text = self.served.student.decode(ids)
-    logprobs = written.logprobs[: len(ids)]
-    return Reply(
-      text=text,
-      finish=finish,
-      prompt_tokens=prompt_tokens,
-      tokens=len(ids),
-      ids=tuple(map(int, ids)),
-      logprobs=tuple(map(float, logprobs)),
+  def _add(
+    self, job: Job, student: str, ids: Sequence[int], name: str, sampling: Sampling,
+    max_tokens: int, done: Callable[[Written], None],
+  ) -> None:  # fmt: skip
+    """Adds a row of a request."""
+    bucket = self.served.students[student][0].bucket(len(ids))
+    group = batching.Group(student, bucket, sampling.temperature, sampling.top_p)
+    self._batcher.add(
+      batching.Row(group, ids, name, sampling.stop, max_tokens, done, job.fail, job.is_wanted)
     )
 
-  def _chat(self, jobs: Sequence[Job]) -> list[list[Reply]]:
-    sampling: Sampling = jobs[0].content[3]
-    served = self.served
-    assert served.task is not None
-    rows = [(job, name) for job in jobs for name in job.content[1]]
-    transcripts = conversations.run_conversations(
-      [served.task.conversation(job.content[0]) for job, _ in rows],
-      [name for _, name in rows],
-      students=served.students,
-      temperature=sampling.temperature,
-      top_p=sampling.top_p,
-      max_new_tokens=served.limit,
-      stop=sampling.stop,
-    )
-    replies: dict[int, list[Reply]] = {id(job): [] for job in jobs}
-    for (job, _), transcript in zip(rows, transcripts, strict=True):
-      text, finish, tokens = transcript.text, transcript.finish, transcript.tokens
-      encode = served.student.encode_prompt
-      prompt_tokens = sum(len(encode(prompt)) for _, prompt, _ in transcript.turns)
-      # Without max_tokens, only the turns are limited; all of them may have more.
-      if job.content[2] < served.limit and tokens > job.content[2]:
-        ids = served.student.tokenizer.encode(text)[: job.content[2]]
-        text, finish, tokens = served.student.tokenizer.decode(ids), "length", len(ids)
-      replies[id(job)].append(Reply(text, finish, prompt_tokens, tokens))
-    return [replies[id(job)] for job in jobs]
+  def _continue(
+    self, job: Job, dialogue: conversations.Dialogue, sampling: Sampling,
+    done: Callable[[conversations.Transcript], None],
+  ) -> None:  # fmt: skip
+    """Adds the turns of a conversation that wait, and after them the next ones until its end."""
+    if dialogue.transcript is not None:
+      done(dialogue.transcript)
+      return
+    answers: dict[int, Completion] = {}
+    for number, (turn, name) in enumerate(dialogue.pending):
 
-  def _score(self, jobs: Sequence[Job]) -> list[scoring.Scores]:
-    texts = [job.content[0] for job in jobs]
-    return scoring.score(self.served.student, self.served.params, texts, jobs[0].content[1])
+      def answered(written: Written, number: int = number) -> None:
+        answers[number] = written.completion()
+        if len(answers) == len(dialogue.pending):
+          dialogue.answer([answers[k] for k in range(len(answers))])
+          self._continue(job, dialogue, sampling, done)
+
+      ids = self.served.students[turn.student][0].fit_prompt(turn.prompt)
+      self._add(job, turn.student, ids, name, sampling, self.served.limit, answered)
+
+  def _conversed(self, transcript: conversations.Transcript, max_tokens: int) -> Reply:
+    """Returns the reply of a conversation, of which the client wants at most `max_tokens`."""
+    student = self.served.student
+    text, finish, tokens = transcript.text, transcript.finish, transcript.tokens
+    prompts = [student.encode_prompt(prompt) for _, prompt, _ in transcript.turns]
+    # Without max_tokens, only the turns are limited; all of them may have more.
+    if max_tokens < self.served.limit and tokens > max_tokens:
+      ids = student.tokenizer.encode(text)[:max_tokens]
+      text, finish, tokens = student.tokenizer.decode(ids), "length", len(ids)
+    return Reply(text, finish, sum(map(len, prompts)), tokens)
+
+  def _score(self, job: Job, ids: list[int], top: int) -> None:
+    if not job.is_wanted():
+      return
+    try:
+      (found,) = scoring.score(self.served.student, self.served.params, [ids], top)
+    except Exception as error:
+      job.fail(error)
+    else:
+      job.put(0, found)
+
+
+def _reply(prompt_tokens: int, written: Written) -> Reply:
+  return Reply(
+    text=written.text,
+    finish=written.finish,
+    prompt_tokens=prompt_tokens,
+    tokens=len(written.ids),
+    ids=tuple(map(int, written.ids)),
+    logprobs=tuple(map(float, written.logprobs)),
+  )
 
 
 def explain(error: Exception) -> str:
