@@ -313,6 +313,32 @@ def test_a_body_must_arrive_in_time(tiny, monkeypatch):
     assert connection.recv(65536).startswith(b"HTTP/1.1 408 ")
 
 
+def test_a_client_that_does_not_read_is_cut_off(tiny, monkeypatch):
+  served = tiny[0]
+  monkeypatch.setattr(http, "SEND", 0.2)
+  monkeypatch.setattr(http, "LINGER", 0.2)
+  monkeypatch.setattr(api.Api, "models", lambda _: {"data": "x" * 50_000_000})
+  with running(served) as (server, _):
+    with socket.create_connection(("127.0.0.1", server.port), 10) as connection:
+      connection.sendall(head("/v1/models", method="GET"))
+      wait_for(lambda: server._open)
+      wait_for(lambda: not server._open)
+      received = 0  # what the system had taken; the rest is dropped
+      while part := connection.recv(2**20):
+        received += len(part)
+  assert 0 < received < 50_000_000
+
+
+def test_a_client_that_sends_its_headers_slowly_is_cut_off(tiny):
+  served = tiny[0]
+  with running(served, idle=0.3) as (server, _):
+    with socket.create_connection(("127.0.0.1", server.port), 10) as connection:
+      with pytest.raises(OSError):
+        for _ in range(200):
+          connection.sendall(b"G")
+          time.sleep(0.05)
+
+
 def test_requests_beyond_the_queue_are_refused(tiny, monkeypatch):
   _, _, _, client, name, _ = tiny
   monkeypatch.setattr(engine, "WAITING", 0)

@@ -16,7 +16,8 @@ HOST = "127.0.0.1"
 HEADER_BYTES, BODY_BYTES = 16 * 1024, 4 * 1024 * 1024
 CONNECTIONS = 256
 IDLE = 60.0  # seconds a connection may wait for a request
-READ = 30.0  # seconds a request may take to arrive
+READ = 30.0  # seconds the body of a request may take to arrive
+SEND = 60.0  # seconds a client may take to read what was written, before more is written
 LINGER = 1.0  # seconds of input that is thrown away before a connection is closed
 WATCH = 0.5  # seconds between two looks whether the client is still there
 REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found",
@@ -89,8 +90,8 @@ class Server:
     except asyncio.CancelledError:  # the server ends
       pass
     finally:
+      await _close(writer)
       self._open.discard(task)
-      writer.close()
 
   async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
     """Answers a request. Returns whether the connection stays open."""
@@ -205,6 +206,22 @@ async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
         pass
 
 
+async def _close(writer: asyncio.StreamWriter) -> None:
+  """Closes a connection, and drops what the client does not read."""
+  writer.close()
+  try:
+    async with asyncio.timeout(LINGER):
+      await writer.wait_closed()
+  except (OSError, TimeoutError, asyncio.CancelledError):
+    writer.transport.abort()
+
+
+async def _drain(writer: asyncio.StreamWriter) -> None:
+  """Waits until the client has read enough. Raises TimeoutError if it does not read."""
+  async with asyncio.timeout(SEND):
+    await writer.drain()
+
+
 def _error(message: str) -> dict[str, Any]:
   return {"error": {"message": message, "type": "invalid_request_error", "code": None}}
 
@@ -216,7 +233,7 @@ async def _send(
   lines = [f"HTTP/1.1 {status} {REASONS[status]}", "Content-Type: application/json",
            f"Content-Length: {len(raw)}", *(["Connection: close"] if close else [])]  # fmt: skip
   writer.write("\r\n".join([*lines, "", ""]).encode() + raw)
-  await writer.drain()
+  await _drain(writer)
 
 
 async def _send_events(writer: asyncio.StreamWriter, chunks: AsyncIterator[dict[str, Any]]) -> None:
@@ -228,10 +245,10 @@ async def _send_events(writer: asyncio.StreamWriter, chunks: AsyncIterator[dict[
   async def send(text: str) -> None:
     raw = f"data: {text}\n\n".encode()
     writer.write(f"{len(raw):x}\r\n".encode() + raw + b"\r\n")
-    await writer.drain()
+    await _drain(writer)
 
   async for chunk in chunks:
     await send(json.dumps(chunk))
   await send("[DONE]")
   writer.write(b"0\r\n\r\n")
-  await writer.drain()
+  await _drain(writer)

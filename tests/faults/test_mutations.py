@@ -131,6 +131,17 @@ MUTATIONS = {
   "the server takes every key": (
     "serving/http.py", "if self._key and not", "if False and not", "tests/test_serving.py",
   ),
+  "a client that does not read holds its connection": (
+    "serving/http.py", "async with asyncio.timeout(SEND)", "async with asyncio.timeout(None)",
+    "tests/test_serving.py",
+  ),
+  "a request waits until the batch has ended": (
+    "serving/batching.py", "running.waiting + running.running < 2 * student.rows",
+    "not (rows and running.running)", "tests/test_serving.py",
+  ),
+  "younger requests keep a group waiting": (
+    "serving/batching.py", "          break\n", "          continue\n", "tests/test_serving.py",
+  ),
   "the server answers web pages": (
     "serving/http.py", '{HOST, "localhost", "[::1]", ""}', "{host, origin}",
     "tests/test_serving.py",
