@@ -129,6 +129,8 @@ class Dispatcher:
         if job.schema_rejected:
           self._reject_schemas(response)
         self._schema_works = self._schema_works or job.schema
+        if verdict.unended:
+          self._config.features.learn("n", "1", "samples of one request have no end")
         await self._store_choices(job, queue, response, verdict, sent)
         sent, tries, waited = 0, 0, 0.0
       elif isinstance(verdict, verdicts.Unsupported):

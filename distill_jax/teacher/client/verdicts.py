@@ -51,6 +51,7 @@ class Completed:
     tokens_reasoning: The part of `tokens_out` spent on hidden reasoning.
     tokens_written: The part of `tokens_in` that the server wrote to its cache, at a surcharge.
     id: The server's id of the response; "" if it has none.
+    unended: Further samples, whose end is missing although others have theirs.
   """
 
   choices: tuple[Choice, ...]
@@ -61,6 +62,7 @@ class Completed:
   tokens_reasoning: int = 0
   tokens_written: int = 0
   id: str = ""
+  unended: int = 0
 
   @property
   def metered(self) -> bool:
@@ -159,9 +161,11 @@ def parse_body(raw: bytes, model: str) -> Verdict:
   if len(valid) < len(parsed):
     reason = f"malformed chat message in a choice: {excerpt(json.dumps(choices))}"
     return Retry(reason, tokens=billed, may_bill=not any(billed))
+  ended = tuple(choice for choice in valid if choice.finish) or valid
   served_model, response_id = body.get("model"), body.get("id")
   return Completed(
-    choices=valid,
+    choices=ended,
+    unended=len(valid) - len(ended),
     model=served_model if isinstance(served_model, str) and served_model else model,
     tokens_in=used.tokens_in,
     tokens_out=used.tokens_out,

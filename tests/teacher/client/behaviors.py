@@ -122,8 +122,13 @@ def cut(length: int, count: int = 1) -> Behavior:
   return behavior
 
 
-def streams(*, usage: bool = True, before: str = "", only: bool = False) -> Behavior:
-  """Streams every reply; with `only`, refuses requests that do not ask for it."""
+def streams(
+  *, usage: bool = True, before: str = "", only: bool = False, ends: int = 10**9
+) -> Behavior:
+  """Streams every reply; with `only`, refuses requests that do not ask for it.
+
+  The end of a sample is sent for the first `ends` samples of a request.
+  """
 
   async def behavior(sent: Sent, bill: Bill) -> httpx2.Response:
     if only and not sent.body.get("stream"):
@@ -133,7 +138,7 @@ def streams(*, usage: bool = True, before: str = "", only: bool = False) -> Beha
     chunks = [
       {"choices": [{"index": k, "delta": {"content": part}, "finish_reason": end}]}
       for part, end in (("Sev", None), ("en.", None), ("", "stop"))
-      for k in range(count)
+      for k in range(count if end is None else min(count, ends))
     ]
     chunks += [{"choices": [], "usage": made["usage"]}] if usage else []
     text = before + "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks)

@@ -322,6 +322,11 @@ VENDORS = {
     behavior=after(2, error(
       429, "No deployments available - crossed budget: Exceeded budget for deployment",
       type="internal_server_error", code="429"))),
+  "litellm, a stream that ends one of several samples": Vendor(
+    "docs.litellm.ai/docs/completion/stream", streams(ends=1), sent=8, options={"stream": True}),
+  "litellm, the same without usage": Vendor(
+    "docs.litellm.ai/docs/completion/stream", streams(ends=1, usage=False), sent=8,
+    options={"stream": True}),
   "litellm, a wrong key": Vendor(
     "docs.litellm.ai/docs/proxy/virtual_keys", kept=0, sent=2, stops=True,
     behavior=after(0, error(400, "No connected db.", type="no_db_connection", code="400"))),
