@@ -169,5 +169,5 @@ def test_a_sweep_as_an_array_of_jobs_has_the_table_of_a_sweep_on_one_host(
     tables.append(json.loads((tmp_path / name / "sweep" / "table.json").read_text()))
   for table in tables:
     for row in table["rows"]:
-      del row["seconds"]
+      del row["seconds"], row["replies"]  # runs that ask at the same time may both pay
   assert tables[0]["rows"] == tables[1]["rows"] and tables[0]["claims"] == tables[1]["claims"]
