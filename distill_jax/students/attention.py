@@ -289,11 +289,13 @@ def _why_not_cudnn(q_BLHK: jax.Array, softcap: float) -> str:
 
 def _why_not_splash(q_BLHK: jax.Array, k_BGLK: jax.Array, rows: Rows, window: int) -> str:
   """Returns why splash attention cannot compute this; "" if it can."""
-  length, block = q_BLHK.shape[1], min(splash.BLOCKS)
-  if rows.roots is not None and 0 < window < length:
+  length, block, trees = q_BLHK.shape[1], min(splash.BLOCKS), rows.roots is not None
+  if trees and 0 < window < length:
     return f"rows are trees (triplets or preference pairs), and layers see back {window} tokens"
   if length % block:
     return f"rows of {length} tokens are not a multiple of {block}"
+  if not splash.block_of(length, trees=trees):
+    return f"rows that are trees (triplets or preference pairs) are too long with {length} tokens"
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
     return ""

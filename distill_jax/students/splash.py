@@ -3,10 +3,16 @@
 Dimension key: B batch, L length, H query heads, G key-value heads (groups), K head width. Functions
 of one device's part have no suffixes.
 
-In a tree, a token sees its own segment and its root segment. The kernel compares one id of a query
-with one id of a key, so a tree takes two passes: over the own segment and over the root. Their
-results are joined by their log-sum-exps, and the backward kernels get the joined ones. Gradients
-into the root are left out where it is detached: its keys get other query ids in the backward pass.
+In a tree, a token sees its own segment and its root segment. The kernels compare one id of a query
+with one id of a key: here the root, so that a token sees its whole tree. What remains to be masked
+is one gap, from the end of the root to the start of the token's own segment:
+
+  root   branch   branch   own segment
+  seen   hidden   hidden   seen up to the token itself
+
+The kernels pass one number of each query to a mask function. It holds both ends of the gap and the
+query's block. A branch that sees its root without gradient gets a gap from the start of the row on
+where the gradients of keys and values are computed.
 """
 
 from typing import Any, NamedTuple
@@ -21,15 +27,16 @@ from distill_jax.students import sharding
 from distill_jax.students.token_rows import Rows
 
 BLOCKS = (512, 256, 128)  # tokens of a block: the first one that divides the rows
-NOTHING = -1  # a query id that no key has
+LARGE_BLOCK = 1024  # of trees that are too long for smaller ones
+BITS = 32  # of what the mask function gets of a query
 
 
-class Ids(NamedTuple):
-  """Which query sees which key, int32 [B, L]: those with equal ids, as far as it is earlier."""
+class Tree(NamedTuple):
+  """What the queries of tree rows see, int32 [B, L]."""
 
-  query: jax.Array
-  key: jax.Array
-  learning: jax.Array  # ids of the queries that give keys and values a gradient
+  root: jax.Array  # a query sees keys of the same root, as far as they are earlier
+  gap: jax.Array  # and outside this gap, packed
+  learning_gap: jax.Array  # the gap of the pairs that give keys and values a gradient
 
 
 def attend(
@@ -57,41 +64,75 @@ def attend(
     [B, L, H, K].
   """
   q = q_BLHK.swapaxes(1, 2)
-  passes = _passes(rows, detach)
+  ids = rows.segments if rows.roots is None else _tree_of(rows, detach)
 
-  def on_part(q: jax.Array, k: jax.Array, v: jax.Array, passes: list[Ids]) -> jax.Array:
-    kernel = _kernel(q.shape[1], q.shape[2], window, softcap)
-    if rows.roots is None:
-      ids = splash_attention.SegmentIds(passes[0].query, passes[0].key)
-      return jax.vmap(kernel)(q, k, v, ids)
+  def on_part(q: jax.Array, k: jax.Array, v: jax.Array, ids: Any) -> jax.Array:
+    trees = isinstance(ids, Tree)
+    kernel = _kernel(q.shape[1], q.shape[2], window=window, softcap=softcap, trees=trees)
+    if not trees:
+      return jax.vmap(kernel)(q, k, v, splash_attention.SegmentIds(ids, ids))
     masks = kernel.fwd_mask_info, kernel.dq_mask_info, kernel.dkv_mask_info
     run = lambda *xs: _tree(_Options(**kernel.kwargs), masks, *xs)
-    return jax.vmap(run)(q, k, v, passes)
+    return jax.vmap(run)(q, k, v, ids)
 
   if jax.sharding.get_abstract_mesh().empty:
-    return on_part(q, k_BGLK, v_BGLK, passes).swapaxes(1, 2)
+    return on_part(q, k_BGLK, v_BGLK, ids).swapaxes(1, 2)
   heads, whole = P(sharding.RULES["batch"], "tensor"), P(sharding.RULES["batch"])
   part = sharding.local(on_part, (heads, heads, heads, whole), heads)
-  return part(q, k_BGLK, v_BGLK, passes).swapaxes(1, 2)
+  return part(q, k_BGLK, v_BGLK, ids).swapaxes(1, 2)
 
 
-def _passes(rows: Rows, detach: bool) -> list[Ids]:
-  """Returns the passes over the keys; a tree's second one is over roots."""
-  segments, is_detached = rows.segments, rows.is_detached if detach else None
-  if rows.roots is None:
-    return [Ids(segments, segments, segments)]
-  in_root = segments == rows.roots
-  root = jnp.where(in_root, NOTHING, rows.roots)
-  own = Ids(segments, segments, segments)
-  other = Ids(root, segments, root)
-  if is_detached is not None:
-    own = own._replace(learning=jnp.where(is_detached & in_root, NOTHING, segments))
-    other = other._replace(learning=jnp.where(is_detached, NOTHING, root))
-  return [own, other]
+def block_of(length: int, *, trees: bool) -> int:
+  """Returns how many tokens of a row the kernels take at a time; 0 if they cannot."""
+  for size in (*BLOCKS, LARGE_BLOCK) if trees else BLOCKS:
+    blocks = length // size
+    bits = 2 * _bits(length) + _bits(blocks) if trees else 0
+    if length % size == 0 and bits <= BITS:
+      return size
+  return 0
 
 
-def _kernel(heads: int, length: int, window: int, softcap: float) -> Any:
-  block = next(size for size in BLOCKS if length % size == 0)
+def _bits(count: int) -> int:
+  """Returns the bits of a number below `count`."""
+  return (count - 1).bit_length()
+
+
+def _tree_of(rows: Rows, detach: bool) -> Tree:
+  """Returns what the tokens of tree rows see."""
+  segments, length = rows.segments, rows.segments.shape[1]
+  index = jnp.arange(length, dtype=jnp.int32)[None]
+  begins = segments != jnp.pad(segments, ((0, 0), (1, 0)), constant_values=-1)[:, :-1]
+  start = jax.lax.cummax(jnp.where(begins, index, 0), axis=1)
+  in_root = segments == rows.root
+  follows = ~in_root & jnp.pad(in_root, ((0, 0), (1, 0)))[:, :-1]
+  end = jnp.where(in_root, 0, jax.lax.cummax(jnp.where(follows, index, 0), axis=1))
+  block = index // block_of(length, trees=True)
+
+  def pack(end: jax.Array) -> jax.Array:
+    bits = _bits(length)
+    return block << 2 * bits | end << bits | start
+
+  return Tree(rows.root, pack(end), pack(jnp.where(rows.is_detached, 0, end) if detach else end))
+
+
+class _Sees(NamedTuple):
+  """The mask function of a kernel: whether a query of a tree sees a key of the same tree."""
+
+  length: int
+  block: int
+  axis: int  # the axis of a block that counts queries
+
+  def __call__(self, gap: jax.Array, key: jax.Array) -> jax.Array:
+    bits = _bits(self.length)
+    shift = jax.lax.shift_right_logical
+    end, start = shift(gap, bits) & (2**bits - 1), gap & (2**bits - 1)
+    within_block = jax.lax.broadcasted_iota(jnp.int32, gap.shape, self.axis)
+    query = shift(gap, 2 * bits) * self.block + within_block
+    return (key <= query) & ((key < end) | (key >= start))
+
+
+def _kernel(heads: int, length: int, *, window: int, softcap: float, trees: bool) -> Any:
+  block = block_of(length, trees=trees)
   head_mask = (
     splash_attention.LocalMask((length, length), (window - 1, 0), 0)
     if window
@@ -129,40 +170,34 @@ class _Options(NamedTuple):
 
 
 def _tree_function(
-  options: _Options, masks: Any, q: jax.Array, k: jax.Array, v: jax.Array, passes: list[Ids]
+  options: _Options, masks: Any, q: jax.Array, k: jax.Array, v: jax.Array, tree: Tree
 ) -> jax.Array:
-  return _tree_forward(options, masks, q, k, v, passes)[0]
+  return _tree_forward(options, masks, q, k, v, tree)[0]
 
 
 def _tree_forward(
-  options: _Options, masks: Any, q: jax.Array, k: jax.Array, v: jax.Array, passes: list[Ids]
+  options: _Options, masks: Any, q: jax.Array, k: jax.Array, v: jax.Array, tree: Tree
 ) -> tuple[jax.Array, Any]:
   """Returns [H, L, K] of one row, and what the backward pass reads."""
-  outs, totals = [], []
-  for ids in passes:
-    out, (total,) = kernels._splash_attention_forward(
-      masks[0],
-      q,
-      k,
-      v,
-      splash_attention.SegmentIds(ids.query, ids.key),
-      None,
-      **options._replace(save_residuals=True)._asdict(),
-    )
-    outs.append(out.astype(jnp.float32))
-    totals.append(total)
-  joined = jnp.logaddexp(*totals)
-  out = sum(
-    part * jnp.exp(total - joined)[..., None] for part, total in zip(outs, totals, strict=True)
+  sees = _Sees(q.shape[1], options.block_sizes.block_q, axis=0)
+  run = options._replace(save_residuals=True, mask_function=sees)
+  out, (total,) = kernels._splash_attention_forward(
+    masks[0]._replace(q_sequence=tree.gap),
+    q,
+    k,
+    v,
+    splash_attention.SegmentIds(tree.root, tree.root),
+    None,
+    **run._asdict(),
   )
-  out = jnp.asarray(out).astype(q.dtype)
-  return out, (masks, q, k, v, passes, out, joined)
+  return out, (masks, q, k, v, tree, out, total)
 
 
 def _tree_backward(options: _Options, residuals: Any, slope: jax.Array) -> tuple[Any, ...]:
-  masks, q, k, v, passes, out, joined = residuals
+  masks, q, k, v, tree, out, total = residuals
   blocks = options.block_sizes
   along = jnp.einsum("hsd,hsd->hs", out.astype(jnp.float32), slope.astype(jnp.float32))
+  ids = splash_attention.SegmentIds(tree.root, tree.root)
   shared: dict[str, Any] = dict(
     is_mqa=options.is_mqa,
     mask_value=options.mask_value,
@@ -170,48 +205,41 @@ def _tree_backward(options: _Options, residuals: Any, slope: jax.Array) -> tuple
     q_layout=blocks.q_layout,
     k_layout=blocks.k_layout,
     v_layout=blocks.v_layout,
-    mask_function=options.mask_function,
     interpret=options.interpret,
   )
-  slopes = []
-  for ids in passes:
-    _, dk, dv = kernels._splash_attention_bwd_dkv(
-      q,
-      k,
-      v,
-      splash_attention.SegmentIds(ids.learning, ids.key),
-      None,
-      joined,
-      slope,
-      along,
-      bq=blocks.block_q_dkv,
-      bkv=blocks.block_kv_dkv,
-      bkv_compute=blocks.block_kv_dkv_compute,
-      mask_info=masks[2],
-      use_fused_bwd_kernel=False,
-      **shared,
-    )
-    dq = kernels._splash_attention_bwd_dq(
-      q,
-      k,
-      v,
-      splash_attention.SegmentIds(ids.query, ids.key),
-      None,
-      joined,
-      slope,
-      along,
-      bq=blocks.block_q_dq,
-      bkv=blocks.block_kv_dq,
-      mask_info=masks[1],
-      **shared,
-    )
-    slopes.append((dq, dk, dv))
-
-  def add(*parts: jax.Array) -> jax.Array:
-    return jnp.asarray(sum(x.astype(jnp.float32) for x in parts)).astype(parts[0].dtype)
-
-  total = jax.tree.map(add, *slopes)
-  return None, *total, None
+  _, dk, dv = kernels._splash_attention_bwd_dkv(
+    q,
+    k,
+    v,
+    ids,
+    None,
+    total,
+    slope,
+    along,
+    bq=blocks.block_q_dkv,
+    bkv=blocks.block_kv_dkv,
+    bkv_compute=blocks.block_kv_dkv_compute,
+    mask_info=masks[2]._replace(q_sequence=tree.learning_gap),
+    mask_function=_Sees(q.shape[1], blocks.block_q_dkv, axis=1),
+    use_fused_bwd_kernel=False,
+    **shared,
+  )
+  dq = kernels._splash_attention_bwd_dq(
+    q,
+    k,
+    v,
+    ids,
+    None,
+    total,
+    slope,
+    along,
+    bq=blocks.block_q_dq,
+    bkv=blocks.block_kv_dq,
+    mask_info=masks[1]._replace(q_sequence=tree.gap),
+    mask_function=_Sees(q.shape[1], blocks.block_q_dq, axis=0),
+    **shared,
+  )
+  return None, dq, dk, dv, None
 
 
 _tree: Any = jax.custom_vjp(_tree_function, nondiff_argnums=(0,))

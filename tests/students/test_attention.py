@@ -156,6 +156,12 @@ def test_splash_rejects_trees_with_a_window_and_rows_that_are_not_whole_blocks()
     call(q[:, :200], k[:, :, :200], v[:, :, :200], packed_rows())
 
 
+def test_splash_takes_trees_whose_places_fit_into_one_number():
+  blocks = {length: splash.block_of(length, trees=True) for length in (512, 8192, 16384, 32768)}
+  assert blocks == {512: 512, 8192: 512, 16384: 1024, 32768: 0}
+  assert splash.block_of(32768, trees=False) == 512
+
+
 @pytest.mark.parametrize("path", ["plain", "splash"])
 def test_detaching_rows_that_do_not_say_where_is_rejected(path):
   rows = packed_rows(trees=True)
