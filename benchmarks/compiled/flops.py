@@ -62,11 +62,16 @@ def _walk(jaxpr: Any, times: float, products: Any, kernels: Any) -> None:
 
 
 def _blocks(name: str, grid: Any) -> float:
-  """Returns how many blocks a kernel computes; causal attention skips those above the diagonal."""
+  """Returns how many blocks a kernel computes; causal attention skips those above the diagonal.
+
+  The last axes of the grid are heads, queries, keys; in the kernel "dkv" keys, heads, queries.
+  """
   sizes = [n for n in grid if isinstance(n, int)]
   total = float(math.prod(sizes))
-  if "splash" in name and len(sizes) > 1 and sizes[-1] == sizes[-2]:
-    total *= (sizes[-1] + 1) / (2 * sizes[-1])
+  if "splash" in name:
+    keys, queries = (sizes[-3], sizes[-1]) if "dkv" in name else (sizes[-1], sizes[-2])
+    if keys == queries:
+      total *= (keys + 1) / (2 * keys)
   return total
 
 

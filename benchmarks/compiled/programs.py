@@ -75,7 +75,7 @@ def arrays(options: Options, kind: str) -> dict[str, np.ndarray]:
     [row] * options.rows,
     batch=options.rows,
     length=length,
-    targets=length if kind == "score" else half,
+    targets=length if kind == "score" else len(row.where),
     pad=0,
     triplets=int(kind == "tailored"),
     pairs=int(kind in ("prefer", "score")),
