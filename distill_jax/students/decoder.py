@@ -256,15 +256,16 @@ def decode_step(
   """
   modules, matrix_DV = unstacked
   whole = sharding.decodes_whole(shapes, config)
-  select = sharding.platform() == "tpu"
   x_B1D = _embed(config, params, token_B[:, None], position_B[:, None], whole=whole)
   tables = _rope_tables(config, position_B[:, None])
   ages_BS = token_rows.column_ages(position_B, cache.keys[0].shape[2])
   keys, values = [], []
   for n, (module, (window, rotary)) in enumerate(zip(modules, config.layer_kinds, strict=True)):
     q, k, v = module.queries_keys_values(x_B1D, rotary, tables.get(rotary))
-    keys.append(token_rows.write_column(cache.keys[n], k, position_B, select=select))
-    values.append(token_rows.write_column(cache.values[n], v, position_B, select=select))
+    caches = cache.keys[n], cache.values[n]
+    written = token_rows.write_columns(caches, (k, v), position_B)
+    keys.append(written[0])
+    values.append(written[1])
     mask_BS = ages_BS >= 0
     if window:
       mask_BS &= ages_BS < window

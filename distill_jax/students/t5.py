@@ -265,7 +265,6 @@ def decode_step(
   """
   modules, matrix_DV = unstacked
   whole = sharding.decodes_whole(shapes, config)
-  select = sharding.platform() == "tpu"
   x_BLD = _embed(config, params, token_B[:, None], whole=whole)
   ages_BS = token_rows.column_ages(position_B, cache.keys[0].shape[2])
   mask_BLS = (ages_BS >= 0)[:, None]
@@ -276,8 +275,10 @@ def decode_step(
     h_BLD = module.attention.pre_norm(x_BLD)
     q, k, v = layers.qkv_proj(h_BLD, module.attention)
     k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
-    keys.append(token_rows.write_column(cache.keys[n], k, position_B, select=select))
-    values.append(token_rows.write_column(cache.values[n], v, position_B, select=select))
+    caches = cache.keys[n], cache.values[n]
+    written = token_rows.write_columns(caches, (k, v), position_B)
+    keys.append(written[0])
+    values.append(written[1])
     out = attention.attend(q, keys[n], values[n], mask_BLS, scale=1.0, bias_BHLS=bias_BHLS)
     x = module.attention.add_output(x_BLD, out)
     q = module.cross.queries(module.cross.pre_norm(x))

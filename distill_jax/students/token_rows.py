@@ -8,10 +8,13 @@ A column of the cache is a position: a row at position p writes column p and see
 wherever the other rows are. A row's result therefore depends on that row alone, to the last bit.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from distill_jax.students import cache_kernel, sharding
 
 
 class Rows(NamedTuple):
@@ -65,22 +68,23 @@ def visible(rows: Rows, window: int = 0) -> jax.Array:
   return seen
 
 
-def write_column(
-  cache_BGSK: jax.Array, new_BG1K: jax.Array, position_B: jax.Array, *, select: bool = False
-) -> jax.Array:
-  """Returns the cache with one column of each row written, the one at the row's position.
-
-  With `select`, every column is selected from the old and the new ones, which costs a pass over the
-  cache. It is meant for TPU, where writes by rows become a loop over rows.
-  """
-  if select:
-    here_BS = jnp.arange(cache_BGSK.shape[2])[None, :] == position_B[:, None]
-    return jnp.where(here_BS[:, None, :, None], new_BG1K, cache_BGSK)
+def write_column(cache_BGSK: jax.Array, new_BG1K: jax.Array, position_B: jax.Array) -> jax.Array:
+  """Returns the cache with one column of each row written, the one at the row's position."""
 
   def write(cache_GSK: jax.Array, new_G1K: jax.Array, position: jax.Array) -> jax.Array:
     return jax.lax.dynamic_update_slice_in_dim(cache_GSK, new_G1K, position, axis=1)
 
   return jax.vmap(write)(cache_BGSK, new_BG1K, position_B)
+
+
+def write_columns(
+  caches_BGSK: Sequence[jax.Array], new_BG1K: Sequence[jax.Array], position_B: jax.Array
+) -> tuple[jax.Array, ...]:
+  """Does what `write_column` does for several caches of one shape; on TPU, with a kernel."""
+  if sharding.platform() == "tpu":
+    return cache_kernel.write(caches_BGSK, new_BG1K, position_B)
+  pairs = zip(caches_BGSK, new_BG1K, strict=True)
+  return tuple(write_column(cache, new, position_B) for cache, new in pairs)
 
 
 def column_ages(position_B: jax.Array, columns: int) -> jax.Array:

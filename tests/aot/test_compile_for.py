@@ -105,8 +105,10 @@ def test_prompts_are_placed_without_a_loop_over_rows():
 
 def test_the_facts_see_a_loop_over_rows_and_gathers_for_every_token(monkeypatch):
   write = token_rows.write_column
-  by_rows = lambda *args, select: write(*args, select=False)
-  monkeypatch.setattr(token_rows, "write_column", by_rows)
+  by_rows = lambda caches, news, at: tuple(
+    write(*pair, at) for pair in zip(caches, news, strict=True)
+  )
+  monkeypatch.setattr(token_rows, "write_columns", by_rows)
   monkeypatch.setattr(sharding, "decodes_whole", lambda shapes, config: False)
   decode_loop.decode.clear_cache()
   found = facts.__wrapped__("decode", "1,4,1", 128)
