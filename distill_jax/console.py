@@ -18,7 +18,7 @@ from rich import box, live, progress, table
 from rich import console as rich_console
 from rich import text as rich_text
 
-from distill_jax import round_text
+from distill_jax import round_text, together
 
 # Seconds between plain progress lines: a twentieth of the elapsed time, at least MIN_INTERVAL, and
 # at most MAX_INTERVAL if there was progress, WAITING_INTERVAL if not.
@@ -61,7 +61,10 @@ def _unprintable(c: str) -> bool:
 
 
 class Console:
-  """Prints to `file`, by default standard output. If `quiet`, it prints warnings only."""
+  """Prints to `file`, by default standard output. If `quiet`, it prints warnings only.
+
+  Of several processes, process 0 alone prints.
+  """
 
   def __init__(
     self,
@@ -70,11 +73,12 @@ class Console:
     clock: Callable[[], float] = time.monotonic,
   ):
     output = file or sys.stdout
+    self._silent = not together.is_first()
     width = None if output.isatty() else WIDTH
     self._rich = rich_console.Console(
       file=output, width=width, highlight=False, markup=False, emoji=False
     )
-    self._quiet, self._clock = quiet, clock
+    self._quiet, self._clock = quiet or self._silent, clock
     self._encoding = getattr(output, "encoding", None) or "utf-8"
 
   def line(self, text: str = "") -> None:
@@ -84,7 +88,8 @@ class Console:
 
   def warn(self, text: str) -> None:
     """Prints a warning, also if quiet."""
-    self._print(f"warning: {text}", "bold yellow")
+    if not self._silent:
+      self._print(f"warning: {text}", "bold yellow")
 
   def columns(self, rows: Sequence[Sequence[str]], *, right: Sequence[bool]) -> None:
     """Prints rows as aligned plain text; `right` says which columns are right-aligned."""

@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Callable
 
-from distill_jax import phases, summary
+from distill_jax import phases, summary, together
 from distill_jax.phases import evaluate
 from distill_jax.run_dir.phase_dir import PhaseDir
 from distill_jax.runtime import fit, results
@@ -82,7 +82,7 @@ def run_round(ctx: RunContext, round_index: int) -> dict:
   plan = ctx.settings.opening if round_index == 0 else ctx.settings.each_round
   for position, name in enumerate([*plan, "evaluate"]):
     out = ctx.run_dir.phase(round_index, position, name)
-    if name == "evaluate" and out.path.exists():
+    if name == "evaluate":
       evaluate.discard_outdated(ctx, out, ctx.task.problems("validation"), round_index)
 
     def phase(out: PhaseDir, name=name) -> None:
@@ -114,6 +114,11 @@ def run_unfinished(ctx: RunContext, phase: Callable[[PhaseDir], None], out: Phas
     ctx.run_dir.seal()
   # The optimizer state is needed only within the phase. Removing it outside the `if` also removes
   # what a run killed right after `phase` left behind.
+  _remove_checkpoints(out)
+
+
+@together.on_first
+def _remove_checkpoints(out: PhaseDir) -> None:
   shutil.rmtree(out.path / fit.CHECKPOINTS, ignore_errors=True)
 
 

@@ -5,7 +5,7 @@ import importlib.metadata
 import platform
 from typing import TYPE_CHECKING
 
-from distill_jax import plan, records
+from distill_jax import plan, records, together
 from distill_jax.run_dir import phase_dir
 from distill_jax.run_dir.phase_dir import PhaseDir
 from distill_jax.run_dir.run_dir import SUMMARY, RunDir
@@ -29,6 +29,7 @@ PACKAGES = (
 FINALS = ("test", "out_of_domain", "cross")  # splits of the final test
 
 
+@together.on_first
 def row(run_dir: RunDir, round_index: int, *, no_mistakes: bool = False) -> dict:
   """Returns the summary row of a round, counted from the records of its phases (see `results`).
 
@@ -64,6 +65,7 @@ def row(run_dir: RunDir, round_index: int, *, no_mistakes: bool = False) -> dict
   }
 
 
+@together.on_first
 def untrained_row(phase: PhaseDir, shots: int) -> dict:
   """Returns the row of a student before training. Keys: round ("base"), shots, validation."""
   scores = results.evaluation(phase)
@@ -71,6 +73,7 @@ def untrained_row(phase: PhaseDir, shots: int) -> dict:
   return {"round": "base", "shots": shots, "validation": validation}
 
 
+@together.on_first
 def write(ctx: "RunContext", rows: list[dict], best: int, base: list[dict]) -> dict:
   """Writes summary.json and returns its content.
 
@@ -100,6 +103,7 @@ def write(ctx: "RunContext", rows: list[dict], best: int, base: list[dict]) -> d
   return summary
 
 
+@together.on_first
 def before_and_after(
   ctx: "RunContext", best: int, count: int = 3
 ) -> list[tuple[str, str, str, str]]:

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from distill_jax import console, disk, errors, rounds, summary, teacher
+from distill_jax import console, disk, errors, rounds, summary, teacher, together
 from distill_jax.cli import model_card
 from distill_jax.cli.open_run import open_run, select_round
 from distill_jax.config import rules_teacher
@@ -70,11 +70,14 @@ def run(
       overview.write_for_readers(ctx)
       run_dir.seal()
       finished = rounds.finished_phases(ctx)
-      if finished and not (run_dir.path / SUMMARY).exists():
+      ended = together.once("ended", (run_dir.path / SUMMARY).exists)
+      if finished and not ended:
         round_index, name = max(finished, key=lambda phase: (phase[0], _position(phase[1])))
         screen.line(f"Resuming after round {round_index}, phase {name.partition('_')[2]}")
       if retry_failed:
-        again = teacher.retry_failed(settings.teacher, run_dir.path, finished)
+        again = together.once(
+          "retry failed", lambda: teacher.retry_failed(settings.teacher, run_dir.path, finished)
+        )
         screen.line(f"Requesting {again} failed samples again")
       result = rounds.run(ctx)
       screen.rounds_table(result["base"] + result["rounds"], best=result["best_round"])
@@ -106,7 +109,7 @@ def check_run(ctx: RunContext) -> None:
       wanted of problems that have none.
   """
   settings = ctx.settings
-  teacher.check_cache(settings.teacher, ctx.workdir)
+  together.once("cache", lambda: teacher.check_cache(settings.teacher, ctx.workdir))
   tracking.check(settings.track)
   if settings.format == "socratic" and settings.socratic.questions == "gold":
     scored = [*ctx.task.problems("validation"), *itertools.chain(*ctx.final_problems().values())]
@@ -177,8 +180,10 @@ def evaluate_untrained(settings: Settings, *, split: str) -> dict[str, Any]:
   with tempfile.TemporaryDirectory() as scratch:
     screen = console.Console(file=sys.stderr)
     with RunContext(settings, RunDir(scratch), screen) as ctx:
-      for line in lengths.settle(ctx):
-        screen.line(line)
+      with together.separately():  # each process has a directory of its own
+        for line in lengths.settle(ctx):
+          screen.line(line)
+        _ = ctx.student
       problems = ctx.task.problems(split)
       if not problems:
         raise errors.usage(f"--split={split}: task {ctx.task.name} has no such questions")
@@ -217,7 +222,7 @@ def sample(
     raise errors.usage("--samples must be at least 1, --temperature 0 or more")
   if samples > 1 and temperature == 0:
     raise errors.usage("--samples above 1 needs a --temperature above 0: greedy answers are equal")
-  asked = [question] if question else read_questions(questions)
+  asked = [question] if question else together.once("ask", lambda: read_questions(questions))
   with open_run(settings, workdir) as ctx:
     round_index = select_round(ctx, round)
     shots = ctx.task.shots[: settings.cot.shots]
@@ -269,6 +274,8 @@ def export(
   """
   if adapter and (verify or dtype != "float32"):
     raise errors.usage("--adapter writes float32 adapters; leave out --dtype and --verify")
+  if verify and together.count() > 1:
+    raise errors.usage("--verify is for one process: leave --processes out, or --verify")
   if verify:
     hf_verify.require_torch()
   with open_run(settings, workdir) as ctx:
@@ -303,7 +310,7 @@ def _directories(out: str, names: Sequence[str]) -> list[str]:
   """One directory per student: `out` itself, or several in it."""
   if len(names) == 1:
     return [out]
-  pathlib.Path(out).mkdir(parents=True, exist_ok=True)
+  together.once("directory", lambda: pathlib.Path(out).mkdir(parents=True, exist_ok=True))
   return [str(pathlib.Path(out) / name) for name in names]
 
 

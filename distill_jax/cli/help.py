@@ -193,6 +193,12 @@ whether the teacher's API key is set (the key is never shown).
   distill-jax doctor --config=tailored --workdir=runs""",
 }
 
+PROCESSES: dict[str, tuple[Any, str]] = {
+  "processes": ("", "number of processes that run this command together; auto = ask the launcher"),
+  "process": ("", "the number of this process, from 0"),
+  "coordinator": ("", "HOST:PORT of process 0"),
+  "patience": (300, "seconds to wait until all processes are there"),
+}
 WORKDIR = ("", "the run directory")
 ROUND = (-1, "the student of this round; -1 = the best by validation")
 OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # command -> {name: (default, help)}
@@ -200,6 +206,7 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # command -> {name: (default
     "workdir": WORKDIR,
     "dry_run": (False, "show the next requests to the teacher and their cost; send nothing"),
     "retry_failed": (False, "request again what failed in unfinished phases"),
+    **PROCESSES,
   },
   "show": {
     "workdir": WORKDIR,
@@ -220,6 +227,7 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # command -> {name: (default
     "student": ("", "instead of --workdir: a Hugging Face directory or hub name, without training"),
     "round": ROUND,
     "split": ("test", "validation, test or out_of_domain"),
+    **PROCESSES,
   },
   "sample": {
     "workdir": WORKDIR,
@@ -228,6 +236,7 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # command -> {name: (default
     "questions": ("", "file with one question per line"),
     "samples": (1, "answers per question"),
     "temperature": (0.0, "sampling temperature; 0 = greedy"),
+    **PROCESSES,
   },
   "export": {
     "workdir": WORKDIR,
@@ -236,6 +245,7 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # command -> {name: (default
     "dtype": ("float32", "dtype of the weights: float32 or bfloat16"),
     "verify": (False, "compare with transformers and torch, if torch is installed"),
     "adapter": (False, "write only the LoRA adapters, in the format of peft"),
+    **PROCESSES,
   },
   "serve": {
     "workdir": WORKDIR,

@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import distill_jax
-from distill_jax import errors
-from distill_jax.cli import args, process
+from distill_jax import errors, together
+from distill_jax.cli import args, process, processes
 from distill_jax.cli.help import CONFIG_OPTIONS, HELP, OPTIONS, USAGE
 from distill_jax.teacher.client import interrupts
 
 GRACE = 5.0  # seconds between an interruption and the forced end of the process
+GRACE_OF_SEVERAL = 25.0  # the same of several processes, which end together
 
 
 def run(words: Sequence[str]) -> int:
@@ -29,6 +30,8 @@ def run(words: Sequence[str]) -> int:
 
   config = _required(config)
   settings = read_settings(config)
+  if options["dry_run"] and together.count() > 1:
+    raise errors.usage("--dry_run is for one process: leave --processes out")
   if options["dry_run"]:
     from distill_jax.cli import dry_run
 
@@ -230,23 +233,37 @@ def _reject_extra(rest: Sequence[str]) -> None:
 
 def main(words: Sequence[str]) -> int:
   """Runs a command and returns its exit code; a UserError is printed as one line."""
+  outcome = _outcome(words)
+  if together.count() > 1:
+    return processes.end(outcome)
+  if isinstance(outcome, errors.UserError):
+    return process.report(outcome)
+  if isinstance(outcome, Exception):
+    raise outcome
+  return outcome
+
+
+def _outcome(words: Sequence[str]) -> int | Exception:
+  """Runs a command; returns its exit code, or what it has raised."""
   try:
     process.check_text(words)
     code = _run_command(list(words))
     sys.stdout.flush()
     return code
   except errors.UserError as error:
-    return process.report(error)
+    return error
   except BrokenPipeError:  # the reader of our output has closed it
     process.drop_output()
     return 1
   except KeyboardInterrupt:
     interruption = "Interrupted. Re-run the same command to resume."
-    return process.report(errors.UserError(interruption, errors.PREEMPTED))
+    return errors.UserError(interruption, errors.PREEMPTED)
   except OSError as error:  # a full disk, too many open files, a path that is too long
-    return process.report(process.os_error(error))
+    return process.os_error(error)
   except MemoryError:
-    return process.report(errors.data("out of memory; no finished work is lost: use smaller sizes"))
+    return errors.data("out of memory; no finished work is lost: use smaller sizes")
+  except Exception as error:
+    return error
 
 
 def _run_command(words: list[str]) -> int:
@@ -264,7 +281,8 @@ def _run_command(words: list[str]) -> int:
     _print_help(both if both in HELP else name)
     return 0
   process.raise_open_files()
-  return COMMANDS[name](words[1:])
+  rest = processes.join(words[1:]) if name in processes.COMMANDS else words[1:]
+  return COMMANDS[name](rest)
 
 
 def version() -> str:
@@ -292,14 +310,17 @@ def interrupted(*_: object) -> None:
   """Handles Ctrl-C, SIGTERM and SIGHUP: ends the process soon, or at once if it happens twice.
 
   Finished work is on disk. An exception alone is not enough: one that is raised inside a
-  compiler's callback is lost.
+  compiler's callback is lost. Of several processes, the first one ends all at its next message.
   """
   for number in interrupts.watched():
     signal.signal(number, lambda *_: os._exit(errors.PREEMPTED))
-  timer = threading.Timer(GRACE, os._exit, (errors.PREEMPTED,))
-  timer.daemon = True
-  timer.start()
-  raise KeyboardInterrupt
+  grace = GRACE if together.count() == 1 else GRACE_OF_SEVERAL
+  if together.is_first():
+    timer = threading.Timer(grace, os._exit, (errors.PREEMPTED,))
+    timer.daemon = True
+    timer.start()
+  if not together.request_stop():
+    raise KeyboardInterrupt
 
 
 def entry() -> None:

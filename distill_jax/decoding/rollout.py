@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distill_jax.decoding import decode_loop, sampling
+from distill_jax.students import sharding
 from distill_jax.students.types import Config, Params
 
 STOP_INTERVAL = 16  # iterations between two calls of `has_stopped`
@@ -156,9 +157,9 @@ class Rollout:
       np.int32(wanted), iterations, eos=self._eos,
     )  # fmt: skip
     self._on_dispatch()
-    done = self._collect(np.asarray(running), has_stopped)
-    before, lengths = self._sampled, np.asarray(self._state.samples.lengths)
-    self._sampled = np.where(self._row_of >= 0, lengths, 0)
+    running, samples = sharding.to_host((running, self._state.samples))
+    done = self._collect(running, samples, has_stopped)
+    before, self._sampled = self._sampled, np.where(self._row_of >= 0, samples.lengths, 0)
     tokens = sum(len(row.tokens) for row in done) + int(self._sampled.sum() - before.sum())
     return done, tokens
 
@@ -185,10 +186,12 @@ class Rollout:
     self._row_of[vacant[:count]] = [start.row for _, start in starting]
     self.waiting -= count
 
-  def _collect(self, running: np.ndarray, has_stopped: HasStopped | None) -> list[Row]:
-    """Copies rows that are done from the device, and frees them."""
+  def _collect(
+    self, running: np.ndarray, samples: decode_loop.Samples, has_stopped: HasStopped | None
+  ) -> list[Row]:
+    """Copies rows that are done from `samples`, on the host, and frees them."""
     done: list[Row] = []
-    tokens, logprobs, lengths, ended = map(np.asarray, self._state.samples)
+    tokens, logprobs, lengths, ended = samples
     for at in np.flatnonzero(self._row_of >= 0):
       n, row = lengths[at], int(self._row_of[at])
       if not running[at] or (has_stopped and has_stopped(row, tokens[at, :n].tolist())):

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from absl import logging as absl_logging
 from orbax import checkpoint as orbax
 
-from distill_jax import disk, errors
+from distill_jax import disk, errors, together
 
 MANIFEST = "MANIFEST.json"
 
@@ -44,6 +44,7 @@ class Checkpoints:
   ):
     self._path, self._keep, self._warn = pathlib.Path(path).absolute(), keep, warn
 
+  @together.on_first
   def latest(self) -> int | None:
     """Returns the newest finished step, even if it is damaged; None if there is none."""
     return max(self._steps(), default=None)
@@ -61,15 +62,20 @@ class Checkpoints:
         f"{self._path / str(step)} is not saved: {names[0]} has values that are infinite or not a "
         "number; lower the learning rate, and use a new --workdir"
       )
+    step_dir = self._path / str(step)
     try:
       self._clear(step)
       with _one_error(), self._manager() as manager:
         manager.save(step, args=_save_args(state), force=True)
         manager.wait_until_finished()
-      _write_manifest(self._path / str(step), _arrays(state))
-      for old in self._steps()[: -self._keep]:
-        _remove(self._path / str(old))
+      if together.count() > 1:
+        _fsync_own(step_dir)
+        together.gather("saved", step)  # all files are on disk
+      together.once("manifest", lambda: _write_manifest(step_dir, _arrays(state)))
+      self._remove_old()
     except (OSError, ValueError, RuntimeError) as error:  # TensorStore raises ValueError
+      if together.is_loss(error):
+        raise
       raise _save_error(self._path / str(step), error) from error
 
   def restore(self, like: Tree) -> tuple[Tree, int] | None:
@@ -87,6 +93,12 @@ class Checkpoints:
       UserError: All checkpoints are damaged, the arrays have other names, shapes or types than
         those of `like`, or a number in them is not finite.
     """
+    step = self._choose()
+    return None if step is None else (self._read(step, like), step)
+
+  @together.on_first
+  def _choose(self) -> int | None:
+    """Returns the newest undamaged step; see `restore`."""
     damage = []
     for step in reversed(self._steps()):
       if found := _damage(self._path / str(step)):
@@ -94,7 +106,7 @@ class Checkpoints:
         continue
       for text in damage:
         self._warn(f"checkpoint damaged: {text}; resuming from step {step}")
-      return self._read(step, like), step
+      return step
     if damage:
       raise errors.data(
         f"all checkpoints are damaged: {'; '.join(damage)}; restore the file, or remove "
@@ -104,7 +116,8 @@ class Checkpoints:
 
   def _read(self, step: int, like: Tree) -> Tree:
     path = self._path / str(step)
-    saved, expected = json.loads(disk.read_bytes(path / MANIFEST))["arrays"], _arrays(like)
+    content = together.once("arrays", lambda: disk.read_bytes(path / MANIFEST))
+    saved, expected = json.loads(content)["arrays"], _arrays(like)
     for name in sorted(saved.keys() | expected.keys()):
       if saved.get(name) != expected.get(name):
         raise errors.data(
@@ -134,6 +147,12 @@ class Checkpoints:
       int(m.parent.name) for m in self._path.glob(f"*/{MANIFEST}") if m.parent.name.isdigit()
     )
 
+  @together.on_first
+  def _remove_old(self) -> None:
+    for old in self._steps()[: -self._keep]:
+      _remove(self._path / str(old))
+
+  @together.on_first
   def _clear(self, step: int) -> None:
     """Removes remains of killed saves, and checkpoints from `step` on."""
     earlier = {str(s) for s in self._steps() if s < step}
@@ -216,6 +235,13 @@ def _write_manifest(step_dir: pathlib.Path, arrays: dict[str, str]) -> None:
   os.replace(part, step_dir / MANIFEST)
   _fsync(step_dir)
   _fsync(step_dir.parent)
+
+
+def _fsync_own(step_dir: pathlib.Path) -> None:
+  """Writes to the disk what this process has written: on NFS, no other host can do it."""
+  for path in step_dir.rglob("*"):
+    if f"ocdbt.process_{together.index()}" in path.parts:
+      _fsync(path)
 
 
 def _damage(step_dir: pathlib.Path) -> str | None:

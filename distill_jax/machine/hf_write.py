@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_jax import errors
+from distill_jax import errors, together
 from distill_jax.machine import hf, hf_file
 
 MAX_FILE_BYTES = 5 * 10**9  # bytes of tensors in one file
@@ -30,10 +30,16 @@ DTYPES: dict[str, np.dtype[Any]] = {
   "float32": np.dtype(np.float32),
   "bfloat16": np.dtype(jnp.bfloat16),
 }
+TENSOR = "tensor"  # of what all processes do together
 POSITIONS = ("max_position_embeddings", "n_positions")
 
 Path = str | os.PathLike[str]
 ToTheirs = Callable[[Sequence[Any], Sequence[np.ndarray]], np.ndarray]
+
+
+def take_part(params: Any) -> None:
+  """Prepares a process for an `export` of process 0, which gathers the parameters of all."""
+  together.register(TENSOR, functools.partial(_to_host, params))
 
 
 def export(
@@ -80,13 +86,18 @@ def export(
   if dtype not in DTYPES:
     raise errors.usage(f"--dtype={dtype} is not one of {', '.join(DTYPES)}")
   part = out.with_name(out.name + ".part")
+  take = functools.partial(_to_host, params)
+
+  def array_of(tensor: hf.Tensor) -> np.ndarray:
+    return together.on_all(TENSOR, take, tensor.path, tensor.layer, dtype)
+
   try:
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     write_tokenizer(tokenizer, part, template)
     ids = {"bos_token_id": bos, "eos_token_id": _eos_field(eos), "pad_token_id": pad}
     _write_texts(part, fields, ids, positions, dtype, card)
-    _write_weights(part, _by_name(tensors), to_theirs, params, DTYPES[dtype], max_file_bytes)
+    _write_weights(part, _by_name(tensors), to_theirs, array_of, DTYPES[dtype], max_file_bytes)
     for file in (*part.iterdir(), part):
       _fsync(file)
     os.rename(part, out)
@@ -161,12 +172,12 @@ def _write_weights(
   part: pathlib.Path,
   tensors: Mapping[str, Sequence[hf.Tensor]],
   to_theirs: ToTheirs,
-  params: Any,
+  array_of: Callable[[hf.Tensor], np.ndarray],
   dtype: np.dtype[Any],
   max_file_bytes: int,
 ) -> None:
   def array(name: str) -> np.ndarray:
-    return to_theirs(tensors[name], [_to_host(params, t, dtype) for t in tensors[name]])
+    return to_theirs(tensors[name], [array_of(part) for part in tensors[name]])
 
   shapes = {name: parts[0].shape for name, parts in tensors.items()}
   files = _assign_files(shapes, dtype, max_file_bytes)
@@ -202,21 +213,27 @@ def _assign_files(
   }
 
 
-def _to_host(params: Any, tensor: hf.Tensor, dtype: np.dtype[Any]) -> np.ndarray:
+def _to_host(params: Any, path: Sequence[str], layer: int | None, dtype: str) -> np.ndarray:
   """One of our arrays, or one layer of a stacked one, on the host, in the type of the files."""
-  stack = functools.reduce(lambda node, key: node[key], tensor.path, params)
+  stack = functools.reduce(lambda node, key: node[key], path, params)
   gc.collect(0)  # jax releases memory that the host no longer uses only when Python collects
-  return np.asarray(_take_layer(stack, tensor.layer, dtype=dtype))
+  whole = None
+  if not stack.is_fully_addressable:  # other processes hold a part of it
+    whole = jax.NamedSharding(stack.sharding.mesh, jax.P())
+  return np.asarray(_take_layer(stack, layer, dtype=DTYPES[dtype], whole=whole))
 
 
-@functools.partial(jax.jit, static_argnames="dtype")
-def _take_layer(stack: jax.Array, index: jax.Array | int | None, dtype: Any) -> jax.Array:
+@functools.partial(jax.jit, static_argnames=("dtype", "whole"))
+def _take_layer(
+  stack: jax.Array, index: jax.Array | int | None, dtype: Any, whole: jax.NamedSharding | None
+) -> jax.Array:
   """One layer of a stack, or (index None) the entire array, on its devices.
 
   Compiles once per shape. Always copies: an array caches the host's view of it as long as it lives.
   """
   array = stack if index is None else jax.lax.dynamic_index_in_dim(stack, index, 0, keepdims=False)
-  return jnp.copy(array.astype(dtype))
+  copy = jnp.copy(array.astype(dtype))
+  return copy if whole is None else jax.lax.with_sharding_constraint(copy, whole)
 
 
 def _json(value: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from typing import Self
 
-from distill_jax import disk, errors
+from distill_jax import disk, errors, together
 
 LOCK_TIMEOUT = 60.0  # seconds to wait for another process that writes
 KEYS_PER_QUERY = 500
@@ -19,6 +19,8 @@ KEYS_PER_QUERY = 500
 class Scores:
   """A table {key: (chosen, rejected)} of log-probabilities in nats. Use as a context manager.
 
+  Of several processes, process 0 alone opens the file.
+
   Every method raises UserError if the file is not such a table or cannot be written.
   """
 
@@ -26,6 +28,11 @@ class Scores:
     self.path = str(path)
 
   def __enter__(self) -> Self:
+    self._open()
+    return self
+
+  @together.on_first
+  def _open(self) -> None:
     with self._report_errors(), contextlib.ExitStack() as on_failure:
       self._db = sqlite3.connect(self.path, timeout=LOCK_TIMEOUT, isolation_level=None)
       on_failure.callback(self._db.close)
@@ -37,8 +44,8 @@ class Scores:
       )
       self._add_digests()
       on_failure.pop_all()
-    return self
 
+  @together.only_first
   def __exit__(self, *_: object) -> None:
     self._db.close()
 
@@ -48,7 +55,11 @@ class Scores:
     Raises:
       UserError: One of them is damaged.
     """
-    keys = list(keys)
+    found = self._find(list(keys))
+    return {key: (chosen, rejected) for key, (chosen, rejected) in found.items()}
+
+  @together.on_first
+  def _find(self, keys: list[str]) -> dict[str, tuple[float, float]]:
     entries: dict[str, tuple[float, float]] = {}
     with self._report_errors():
       for start in range(0, len(keys), KEYS_PER_QUERY):
@@ -66,6 +77,7 @@ class Scores:
           entries[key] = chosen, rejected
     return entries
 
+  @together.on_first
   def add(self, scores: dict[str, tuple[float, float]]) -> None:
     """Stores entries; they are on disk when this returns. Existing entries are kept."""
     rows = [(key, *pair, _digest(key, *pair)) for key, pair in scores.items()]

@@ -7,6 +7,7 @@ about a phase before it is loaded is in `distill_jax.plan`. Loading a phase impo
 
 import importlib
 
+from distill_jax import plan, together
 from distill_jax.run_dir.phase_dir import PhaseDir
 from distill_jax.runtime.context import RunContext
 from distill_jax.runtime.rationales import TeacherRequest
@@ -24,5 +25,12 @@ def planned_requests(
 
 
 def run_phase(name: str, ctx: RunContext, round_index: int, out: PhaseDir) -> None:
-  """Runs the phase in NAME.py: one of `plan.PHASES`, or `evaluate`, which ends every round."""
-  importlib.import_module(f"{__name__}.{name}").run(ctx, round_index, out)
+  """Runs the phase in NAME.py: one of `plan.PHASES`, or `evaluate`, which ends every round.
+
+  A phase that asks a teacher computes nothing on the devices itself; process 0 runs it.
+  """
+  phase = importlib.import_module(f"{__name__}.{name}")
+  if name in plan.ASKERS:
+    together.once(f"phase {name}", lambda: phase.run(ctx, round_index, out))
+  else:
+    phase.run(ctx, round_index, out)

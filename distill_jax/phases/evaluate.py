@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from distill_jax import disk, records
+from distill_jax import disk, records, together
 from distill_jax.phases import exam
 from distill_jax.run_dir.phase_dir import PhaseDir, write_json
 from distill_jax.runtime import results, resume
@@ -37,6 +37,7 @@ def measured(
   }
 
 
+@together.on_first
 def discard_outdated(
   ctx: RunContext, out: PhaseDir, problems: Sequence[records.Problem], round_index: int
 ) -> None:
@@ -70,7 +71,7 @@ def score(
   low and high are fractions.
   """
   about = measured(ctx, problems, round_index)
-  write_json(out.path / MEASURED, about)
+  together.once("measured", lambda: write_json(out.path / MEASURED, about))
   settings = ctx.settings.evaluate
   style = "cot" if ctx.settings.format == "instruct" else ""
   # TinyThinker votes over sampled recalls and analyses; its summaries stay greedy.

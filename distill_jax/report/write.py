@@ -4,7 +4,7 @@ import contextlib
 import pathlib
 from collections.abc import Sequence
 
-from distill_jax import console, errors
+from distill_jax import console, errors, together
 from distill_jax.report import load, markdown, page, sweep
 from distill_jax.run_dir import phase_dir
 
@@ -44,6 +44,7 @@ def write(out: Path, content: str) -> None:
   phase_dir.write_bytes(target, content.encode())
 
 
+@together.on_first
 def write_at_end(workdir: Path, screen: console.Console) -> None:
   """Writes report.html of a run or sweep that has ended. A failure is a warning, never an error."""
   target = pathlib.Path(workdir) / REPORT

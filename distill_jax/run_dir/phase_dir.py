@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from distill_jax import disk, errors, records
+from distill_jax import disk, errors, records, together
 from distill_jax.run_dir import digests
 
 MANIFEST = "manifest.json"
@@ -24,7 +24,10 @@ Path = str | os.PathLike[str]
 
 
 class PhaseDir:
-  """The directory of a phase. It is created by the first write."""
+  """The directory of a phase. It is created by the first write.
+
+  Of several processes, process 0 alone reads and writes it (see `together`).
+  """
 
   def __init__(self, path: Path):
     self.path = pathlib.Path(path)
@@ -58,16 +61,19 @@ class PhaseDir:
     return self._check(hashes=True)
 
   @property
+  @together.on_first
   def facts(self) -> dict[str, Any]:
     """The results stored in the manifest. Raises UserError if the phase is not finished."""
     if self._manifest is None:
       raise errors.data(f"{self.path} is not finished")
     return self._manifest["facts"]
 
+  @together.on_first
   def write(self, name: str, rows: Iterable[records.Record]) -> None:
     """Replaces a file with these records, atomically."""
     write_bytes(self.path / name, _encode(rows))
 
+  @together.on_first
   def append(self, name: str, rows: Iterable[records.Record]) -> None:
     """Appends records to a file and fsyncs it. A kill can leave a torn last line."""
     if lines := _encode(rows):
@@ -82,17 +88,24 @@ class PhaseDir:
       UserError: Any other line is invalid. The message names file:line.
     """
     file = self.path / name
-    with report_os_errors(file):
-      content = disk.read_bytes(file) if file.exists() else b""
-    complete, end, torn = content.rpartition(b"\n")
-    if torn:
-      self._set_aside(name, len(complete + end), torn)
-    lines = (complete + end).split(b"\n")[:-1]
+    lines = self._complete_lines(name).split(b"\n")[:-1]
     return [
       records.load(kind, _decode(line, f"{file}:{n}"), f"{file}:{n}")
       for n, line in enumerate(lines, 1)
     ]
 
+  @together.on_first
+  def _complete_lines(self, name: str) -> bytes:
+    """Returns the content of a file, without a torn last line, which is set aside."""
+    file = self.path / name
+    with report_os_errors(file):
+      content = disk.read_bytes(file) if file.exists() else b""
+    complete, end, torn = content.rpartition(b"\n")
+    if torn:
+      self._set_aside(name, len(complete + end), torn)
+    return complete + end
+
+  @together.on_first
   def finish(self, facts: dict[str, Any]) -> None:
     """Writes the manifest, which marks the phase as finished.
 
@@ -111,6 +124,7 @@ class PhaseDir:
     write_bytes(self.path / MANIFEST, content)
     self.__dict__.pop("_manifest", None)
 
+  @together.on_first
   def discard(self) -> None:
     """Removes the directory; the manifest first, so that a kill leaves an unfinished phase."""
     with report_os_errors(self.path):
@@ -120,6 +134,7 @@ class PhaseDir:
         shutil.rmtree(self.path)
     self.__dict__.pop("_manifest", None)
 
+  @together.on_first
   def _check(self, *, hashes: bool) -> bool:
     if self._manifest is None:
       return False

@@ -26,7 +26,7 @@ import pathlib
 import re
 from typing import Any
 
-from distill_jax import declare, disk, errors
+from distill_jax import declare, disk, errors, together
 from distill_jax.run_dir import digests
 from distill_jax.run_dir.phase_dir import (
   MANIFEST,
@@ -59,6 +59,7 @@ class RunDir:
     self.path = pathlib.Path(path)
     self._lock: int | None = None
 
+  @together.on_first
   def claim(self, config: dict[str, Any]) -> None:
     """Locks the directory for this process, checks its files, and binds it to `config`.
 
@@ -134,6 +135,7 @@ class RunDir:
     start = "" if not content or content.endswith(b"\n") else "\n"
     append_bytes(file, (start + "".join(f"{line}\n" for line in lines)).encode())
 
+  @together.on_first
   def check(self, config: dict[str, Any]) -> bool:
     """Returns whether the stored config equals `config`.
 
@@ -148,21 +150,25 @@ class RunDir:
     return stored == new
 
   @property
+  @together.on_first
   def started(self) -> bool:
     """Whether the directory holds output that depends on the config."""
     return (self.path / "tokenizer").exists() or any(self.path.glob("round_*"))
 
   @property
+  @together.on_first
   def claimed(self) -> bool:
     """Whether this process may write in the directory."""
     return self._lock is not None
 
+  @together.only_first
   def release(self) -> None:
     """Releases the lock. The operating system also releases it when the process ends."""
     if self._lock is not None:
       os.close(self._lock)
       self._lock = None
 
+  @together.on_first
   def verify(self) -> None:
     """Compares every file that a manifest lists with its size and SHA-256.
 
@@ -175,6 +181,7 @@ class RunDir:
     for phase in self.phases():
       phase.verify()
 
+  @together.on_first
   def verify_own(self) -> None:
     """Does what `verify` does, but only for files that belong to no phase."""
     if self.started and (damage := self._damage() and self._damage()):  # twice: it may be changing
@@ -192,6 +199,7 @@ class RunDir:
         return found[0]
     return ""
 
+  @together.on_first
   def seal(self) -> None:
     """Adds the run's own files to its manifest, if they are not yet in it.
 
@@ -210,10 +218,12 @@ class RunDir:
       self._write_manifest(manifest["facts"], files)
 
   @property
+  @together.on_first
   def facts(self) -> dict[str, Any]:
     """What is known about the run as a whole; see `note`."""
     return self._manifest()["facts"] if (self.path / MANIFEST).exists() else {}
 
+  @together.on_first
   def note(self, name: str, value: object) -> None:
     """Stores a fact about the run in its manifest."""
     manifest = self._manifest()
@@ -232,6 +242,7 @@ class RunDir:
   def _write_manifest(self, facts: dict[str, Any], files: dict[str, Any]) -> None:
     write_bytes(self.path / MANIFEST, digests.encode(facts, files))
 
+  @together.on_first
   def write_json(self, name: str, value: object) -> None:
     """Writes a JSON file in the directory, atomically."""
     write_json(self.path / name, value)
@@ -266,13 +277,22 @@ class RunDir:
 
     If a phase occurs more than once, the last one is returned.
     """
-    phases: list[tuple[int, str, PhaseDir]] = []
+    return {name: PhaseDir(self.path / path) for name, path in self._finished(round_index)}
+
+  @together.on_first
+  def _finished(self, round_index: int) -> list[tuple[str, str]]:
+    """Returns (name, path from here) of a round's finished phases, in the order of the plan."""
+    phases: list[tuple[int, str, pathlib.Path]] = []
     for path in (self.path / f"round_{round_index:02}").glob("*_*"):
       position, _, name = path.name.partition("_")
       if position.isdigit() and path.is_dir():
-        phases.append((int(position), name, PhaseDir(path)))
+        phases.append((int(position), name, path))
     phases.sort(key=lambda phase: phase[:2])
-    return {name: phase_dir for _, name, phase_dir in phases if phase_dir.finished}
+    return [
+      (name, path.relative_to(self.path).as_posix())
+      for _, name, path in phases
+      if PhaseDir(path).finished
+    ]
 
   def find(self, round_index: int, name: str) -> PhaseDir:
     """Returns a finished phase of a round. Raises UserError if the round has none of that name."""
@@ -284,6 +304,7 @@ class RunDir:
       ) from None
 
   @property
+  @together.on_first
   def seconds(self) -> float:
     """Run time in seconds, over all restarts. Only shown: a damaged seconds.json counts as 0."""
     try:
@@ -294,6 +315,7 @@ class RunDir:
       return 0.0
     return seconds if intact and math.isfinite(seconds) else 0.0
 
+  @together.only_first
   def add_seconds(self, seconds: float) -> None:
     """Adds to the run time. What cannot be written is not counted."""
     total = self.seconds + seconds

@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from distill_jax import errors
+from distill_jax import errors, together
 from distill_jax.machine import hf_file, hf_write
 from distill_jax.run_dir import phase_dir
 from distill_jax.runtime import base_model, export
 from distill_jax.runtime.context import RunContext
+from distill_jax.students import sharding
 from distill_jax.students.families import layout
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -43,9 +44,21 @@ def write(ctx: RunContext, round_index: int, name: str, *, out: str, card: str) 
       " leave it out to export the whole student"
     )
   target = pathlib.Path(out)
-  if target.exists():
+  if together.once("exists", target.exists):
     raise errors.usage(f"--out={out} already exists; remove it, or give another")
   found = factors(ctx, round_index, name)
+  template = export.prompt_template(ctx, name)  # adapters need the prompt of their training
+  together.once("export", lambda: _write(ctx, found, target, card, template))
+
+
+def _write(
+  ctx: RunContext,
+  found: dict[str, tuple[np.ndarray, np.ndarray]],
+  target: pathlib.Path,
+  card: str,
+  template: str,
+) -> None:
+  """Writes the directory `target`."""
   part = target.with_name(target.name + ".part")
   try:
     shutil.rmtree(part, ignore_errors=True)
@@ -61,7 +74,6 @@ def write(ctx: RunContext, round_index: int, name: str, *, out: str, card: str) 
     phase_dir.write_bytes(part / CONFIG, text.encode())
     phase_dir.write_bytes(part / "README.md", card.encode())
     with phase_dir.report_os_errors(target):
-      template = export.prompt_template(ctx, name)  # adapters need the prompt of their training
       hf_write.write_tokenizer(ctx.run_dir.path / "tokenizer", part, template)
       os.replace(part, target)
   finally:
@@ -121,7 +133,9 @@ def _update(adapter: dict[str, Any] | None, tensor: layout.Tensor, scale: float)
   """Returns scale * down @ up of a layer in our layout, float64; zeros without an adapter."""
   if adapter is None:
     return np.zeros(tensor.ours)
-  down, up = (np.asarray(adapter[side][tensor.layer], np.float64) for side in ("down", "up"))
+  down, up = (
+    np.asarray(sharding.to_host(adapter[side])[tensor.layer], np.float64) for side in ("down", "up")
+  )
   return scale * np.tensordot(down, up, 1)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from distill_jax import disk, errors, students
+from distill_jax import disk, errors, students, together
 from distill_jax.machine import hf, hf_read
 from distill_jax.run_dir import phase_dir
 from distill_jax.run_dir.run_dir import RunDir
@@ -96,8 +96,7 @@ def _row_length(train: Sequence[int], rollout: Sequence[int], max_new_tokens: in
 def _open_copy(settings: Settings, copy_dir: pathlib.Path, started: bool) -> BaseModel:
   """Opens the copied config of a loaded model; copies it first unless the run depends on it."""
   init, arch = settings.student.init, settings.student.arch
-  if not (copy_dir.exists() and started):
-    _copy_config(hf.fetch(init), copy_dir)
+  _copy_unless_started(init, copy_dir, started)
   fields = _read_copied(copy_dir / "config.json")
   generation = _read_copied(copy_dir / "generation.json")
   family = families.of(fields["model_type"])
@@ -107,6 +106,12 @@ def _open_copy(settings: Settings, copy_dir: pathlib.Path, started: bool) -> Bas
     )
   config = family.read(fields)
   return BaseModel(family, config, fields, _end_tokens(fields, generation, config.vocab), copy_dir)
+
+
+@together.on_first
+def _copy_unless_started(init: str, copy_dir: pathlib.Path, started: bool) -> None:
+  if not (copy_dir.exists() and started):
+    _copy_config(hf.fetch(init), copy_dir)
 
 
 def _copy_config(source: pathlib.Path, copy_dir: pathlib.Path) -> None:
@@ -168,6 +173,7 @@ def _untie(
   return untied
 
 
+@together.on_first
 def _read_copied(file: pathlib.Path) -> Any:
   try:
     return json.loads(disk.read_bytes(file))

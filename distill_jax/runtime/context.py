@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterable, Sequence
 from types import TracebackType
 from typing import Any
 
-from distill_jax import defaults, errors, formats, plan, records, tasks, teacher
+from distill_jax import defaults, errors, formats, plan, records, tasks, teacher, together
 from distill_jax.console import Console
 from distill_jax.data import tokenizer
 from distill_jax.formats.turns import Turn
@@ -29,7 +29,6 @@ from distill_jax.tasks import own
 from distill_jax.teacher import types
 
 CALCULATOR_MARKS = "<<3+4=7>>"  # with the calculator, encoding and decoding must preserve this
-
 
 # Lengths until they are measured (see lengths.py), in tokens. Only pretrained students have none.
 UNMEASURED: Any = {
@@ -63,13 +62,11 @@ class RunContext:
     # The task of the rounds after the opening.
     self._later_task = open_task(settings, "cross") if settings.cross.name else self.task
     self._check_task()
-    if settings.cot.shots > len(self.task.shots):
-      raise errors.config(
-        "cot.shots", settings.cot.shots, f"at most {len(self.task.shots)} for {self.task.name}"
-      )
-    if settings.evaluate.base_shots > len(self.task.shots):
-      allowed = f"at most {len(self.task.shots)} for {self.task.name}"
-      raise errors.config("evaluate.base_shots", settings.evaluate.base_shots, allowed)
+    base_shots = settings.evaluate.base_shots
+    for field, shots in (("cot.shots", settings.cot.shots), ("evaluate.base_shots", base_shots)):
+      if shots > len(self.task.shots):
+        allowed = f"at most {len(self.task.shots)} for {self.task.name}"
+        raise errors.config(field, shots, allowed)
     self._shots = self.task.shots[: settings.cot.shots]
     # student -> (directory the weights come from, None for the base; the last weights loaded)
     self._params: dict[str, tuple[pathlib.Path | None, Params]] = {}
@@ -133,7 +130,7 @@ class RunContext:
     """
     return StudentTeacher(self, settings, name)
 
-  @functools.cached_property
+  @together.CachedProperty
   def student(self) -> Student:
     """The student's model, tokenizer and devices, without trained weights."""
     return Student(self.settings, self.tokenizer, self.base, announce=self.console.compiling)
@@ -143,7 +140,7 @@ class RunContext:
     self.settings = settings
     self.__dict__.pop("student", None)
 
-  @functools.cached_property
+  @together.CachedProperty
   def base(self) -> base_model.BaseModel:
     """The model the student starts from."""
     scratch = self.settings.student.init == base_model.SCRATCH
@@ -154,7 +151,7 @@ class RunContext:
       vocab=self.tokenizer.vocab if scratch else 0,
     )
 
-  @functools.cached_property
+  @together.CachedProperty
   def tokenizer(self) -> tokenizer.Tokenizer:
     """The student's tokenizer.
 
@@ -162,10 +159,23 @@ class RunContext:
     tokenizer is trained on first use, on the training questions and the rationales that exist then.
     """
     path = self.run_dir.path / "tokenizer"
+    scratch = self.settings.student.init == base_model.SCRATCH
+    max_vocab = None if scratch else self.base.config.vocab
+    self._make_tokenizer(path)
+    opened = tokenizer.Tokenizer(path, max_vocab=max_vocab)
+    decoded = opened.decode(opened.encode(CALCULATOR_MARKS))
+    if self.settings.socratic.calculator and CALCULATOR_MARKS not in decoded:
+      allowed = f"False: this student's tokenizer turns {CALCULATOR_MARKS} into {decoded!r}"
+      raise errors.config("socratic.calculator", True, allowed)
+    return opened
+
+  @together.on_first
+  def _make_tokenizer(self, path: pathlib.Path) -> None:
+    """Copies or trains the tokenizer unless it is there."""
     if not path.exists() and self.settings.student.init != base_model.SCRATCH:
       source = base_model.weights_dir(self.settings, self.base)
-      room = self.base.config.vocab
-      tokenizer.copy(source, hf.TOKENIZER, path, self.base.fields, max_vocab=room)
+      vocab = self.base.config.vocab
+      tokenizer.copy(source, hf.TOKENIZER, path, self.base.fields, max_vocab=vocab)
     if not path.exists():
       problems = self.task.problems("train")
       rationales = [self.format.written(r) for r in self.training_rationales(0)]
@@ -175,13 +185,6 @@ class RunContext:
         path=path,
       )
     self.run_dir.seal()
-    scratch = self.settings.student.init == base_model.SCRATCH
-    opened = tokenizer.Tokenizer(path, max_vocab=None if scratch else self.base.config.vocab)
-    decoded = opened.decode(opened.encode(CALCULATOR_MARKS))
-    if self.settings.socratic.calculator and CALCULATOR_MARKS not in decoded:
-      allowed = f"False: this student's tokenizer turns {CALCULATOR_MARKS} into {decoded!r}"
-      raise errors.config("socratic.calculator", True, allowed)
-    return opened
 
   def _chat_template(self) -> str:
     """The student's chat template; "" without one. A student from scratch has none."""

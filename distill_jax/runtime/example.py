@@ -4,7 +4,7 @@ Most mistakes with prompts are visible in it: a missing template, a start token 
 a target without its end.
 """
 
-from distill_jax import records
+from distill_jax import records, together
 from distill_jax.data import tokenizer
 from distill_jax.runtime import base_model
 from distill_jax.runtime.context import RunContext
@@ -13,6 +13,7 @@ LONGEST = 1200  # characters that are shown of a prompt or a target; its middle 
 MISSING = "..."  # stands for what a teacher will write
 
 
+@together.on_first
 def lines(ctx: RunContext) -> list[str]:
   """Returns a headline and the example of the first training question, for the console.
 

@@ -4,6 +4,7 @@ Dimension key: B rows, L tokens of a row, T tokens written, D model width, V voc
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_jax import errors, records, students
+from distill_jax import errors, records, students, together
 from distill_jax.data import prompt_template as template_source
 from distill_jax.machine import hf_read, hf_verify, hf_write
 from distill_jax.runtime import base_model
@@ -38,21 +39,25 @@ def write(ctx: RunContext, round_index: int, name: str, *, out: str, dtype: str,
   if bos is None and tokenizer.prefix_ids:
     bos = tokenizer.prefix_ids[0]
   fields = {k: v for k, v in base.fields.items() if k not in DROPPED_FIELDS}
-  hf_write.export(
+  params, template = merged_params(student, trained), prompt_template(ctx, name)
+  hf_write.take_part(params)
+  export = functools.partial(
+    hf_write.export,
     out,
     fields=fields | family.write(student.config),
     tensors=family.tensors(student.config),
     to_theirs=layout.to_theirs,
-    params=merged_params(student, trained),
+    params=params,
     tokenizer=ctx.run_dir.path / "tokenizer",
     bos=bos,
     eos=student.end_tokens,
     pad=tokenizer.pad,
     positions=base_model.max_row_length(ctx.settings),
     card=card,
-    template=prompt_template(ctx, name),
+    template=template,
     dtype=dtype,
   )
+  together.once("export", export)
 
 
 def prompt_template(ctx: RunContext, name: str) -> str:

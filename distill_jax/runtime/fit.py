@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import optax
 
-from distill_jax import errors, records, students
+from distill_jax import errors, records, students, together
 from distill_jax.console import Console, ProgressBar
 from distill_jax.data.batches import Corpus
 from distill_jax.learning import objectives, optim, step
@@ -159,10 +159,11 @@ def run_steps(
       bar.update(n + 1, **facts_of(log))
       minutes = (time.monotonic() - saved_at) / 60
       due = 0 < train.checkpoint_minutes <= minutes
-      if not last and (save or due or stop.made):
+      due, stopped = together.told("log row", (due, stop.made))
+      if not last and (save or due or stopped):
         store.save(n + 1, state)
         saved_at = time.monotonic()
-      if not last and stop.made:
+      if not last and stopped:
         raise KeyboardInterrupt
   return state
 
@@ -305,7 +306,7 @@ def restore_or_init(
 
 def put_batch(arrays: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> objectives.Batch:
   """Puts a batch on the devices, rows split over the data and fsdp axes."""
-  return jax.device_put(objectives.as_batch(arrays), sharding.batch(mesh))
+  return sharding.put(objectives.as_batch(arrays), sharding.batch(mesh))
 
 
 def mean_metrics(step_index: int, name: str, window: Sequence[dict[str, Any]]) -> records.Metrics:

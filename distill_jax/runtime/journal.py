@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
-from distill_jax import errors, records
+from distill_jax import errors, records, together
 from distill_jax.console import ProgressBar
 from distill_jax.run_dir.phase_dir import PhaseDir
 from distill_jax.runtime.completions import Completion
@@ -46,7 +46,11 @@ class Journal:
     error: BaseException | None,
     traceback: TracebackType | None,
   ) -> None:
-    if error is None:
+    self._end(error is None)
+
+  @together.only_first
+  def _end(self, complete: bool) -> None:
+    if complete:
       (self._out.path / PARTIAL).unlink(missing_ok=True)
     else:
       with contextlib.suppress(errors.UserError):  # on a full disk, the first error is the cause
@@ -61,6 +65,7 @@ class Journal:
     self._rows, self._done = waiting, 0
     self._since, self._tokens = self._clock(), 0
 
+  @together.on_first
   def progress(self, new: dict[str, Completion], tokens: int, running: int, waiting: int) -> None:
     """Shows the progress; stores completions if the last time was a while ago."""
     self._unsaved += [records.Completed(name, *completion) for name, completion in new.items()]
@@ -82,7 +87,11 @@ class Journal:
 
   def finished(self, attempts: int, **facts: float) -> None:
     """Shows that so many attempts are in attempts.jsonl; what was stored of them is removed."""
-    self._attempts, self._facts = attempts, facts
-    self._bar.update(attempts, **facts)
-    self._unsaved, self._known, self._saved_at = [], {}, self._clock()
+    self._attempts, self._facts, self._known = attempts, facts, {}
+    self._remove()
+
+  @together.on_first
+  def _remove(self) -> None:
+    self._bar.update(self._attempts, **self._facts)
+    self._unsaved, self._saved_at = [], self._clock()
     (self._out.path / PARTIAL).unlink(missing_ok=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import jax
 
-from distill_jax import records, students
+from distill_jax import records, students, together
 from distill_jax.run_dir import questions, readme
 from distill_jax.runtime import base_model
 from distill_jax.runtime.context import RunContext
@@ -17,6 +17,7 @@ from distill_jax.tasks import task
 from distill_jax.teacher import pool
 
 
+@together.on_first
 def write_for_readers(ctx: RunContext) -> None:
   """Writes README.md and questions.jsonl into the run directory, unless they are up to date."""
   readme.write(ctx.run_dir.path)
@@ -39,6 +40,7 @@ def all_problems(ctx: RunContext) -> Iterator[tuple[str, records.Problem]]:
         yield split, problem
 
 
+@together.on_first
 def first_line(ctx: RunContext, askers: Sequence[str]) -> str:
   """Describes a run in one line: task, questions, teacher, student, devices, directory.
 

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from distill_jax import students
 from distill_jax.console import Console
@@ -110,11 +109,11 @@ def compute_batch(
     triplets=0,
     pairs=1,
   )
-  batch = jax.device_put(objectives.as_batch(arrays), sharding.batch(student.mesh))
+  batch = sharding.put(objectives.as_batch(arrays), sharding.batch(student.mesh))
   scorer = build_scorer(student.trainable, s.student.attention, s.train.logits_chunk)
   with jax.set_mesh(student.mesh), scorer.announce_first_call(ctx.console, length):
     logp_device_BP2 = scorer.side_logprobs(student.frozen, params, batch)
-  logp_BP2 = np.asarray(logp_device_BP2)
+  logp_BP2 = sharding.to_host(logp_device_BP2)
   return [(float(chosen), float(rejected)) for chosen, rejected in logp_BP2[: len(pairs), 0]]
 
 

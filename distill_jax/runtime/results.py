@@ -8,7 +8,7 @@ replies were dropped are in no record; they are read from the manifest.
 import json
 from typing import Any
 
-from distill_jax import disk, errors, plan, records
+from distill_jax import disk, errors, plan, records, together
 from distill_jax.data import statistics
 from distill_jax.run_dir import phase_dir
 from distill_jax.run_dir.phase_dir import PhaseDir
@@ -20,6 +20,7 @@ NO_USE = {"calls": 0, "cache_hits": 0, "tokens": 0, "dollars": 0.0}  # of the te
 MEASURED = "measured"  # fact of an evaluation: the round, weights, data and settings it is about
 
 
+@together.on_first
 def exam(phase: PhaseDir) -> dict[str, Any]:
   """Returns accuracy, n and mistakes over all attempts of an exam."""
   verdicts = _verdicts(phase, phase_dir.ATTEMPTS)
@@ -31,6 +32,7 @@ def exam(phase: PhaseDir) -> dict[str, Any]:
   }
 
 
+@together.on_first
 def evaluation(phase: PhaseDir) -> dict[str, Any]:
   """Returns accuracy, correct, low, high (95% Wilson interval) and n of an evaluation."""
   return scores(_verdicts(phase, VERDICTS))
@@ -54,6 +56,7 @@ def _verdicts(phase: PhaseDir, name: str) -> list[bool]:
   return verdicts
 
 
+@together.on_first
 def count(phase: PhaseDir, name: str) -> int:
   """Returns the number of records in a file of a phase."""
   return len(_lines(phase, name))
@@ -65,6 +68,7 @@ def _lines(phase: PhaseDir, name: str) -> list[bytes]:
     return disk.read_bytes(file).split(b"\n")[:-1] if file.exists() else []
 
 
+@together.on_first
 def training(phase: PhaseDir) -> dict[str, Any]:
   """Returns steps (the sum over students) and loss (their mean, at the end; None without steps)."""
   last = {row.student: row for row in phase.rows(METRICS, records.Metrics)}
@@ -75,6 +79,7 @@ def training(phase: PhaseDir) -> dict[str, Any]:
   }
 
 
+@together.on_first
 def teacher_use(phases: dict[str, PhaseDir]) -> dict[str, Any]:
   """Returns calls, cache_hits, tokens and dollars of the teacher in some phases."""
   used = [phase.facts.get("teacher", {}) for name, phase in phases.items() if name in plan.WRITERS]
@@ -90,6 +95,7 @@ def sum_by_key(parts: list[dict[str, Any]]) -> dict[str, Any]:
   return total
 
 
+@together.on_first
 def weights(run_dir: RunDir, round_index: int) -> dict[str, str]:
   """Returns {student: digest of its weights} at the end of a round; {} for the base."""
   for index in range(round_index, -1, -1):
@@ -99,6 +105,7 @@ def weights(run_dir: RunDir, round_index: int) -> dict[str, str]:
   return {}
 
 
+@together.on_first
 def final(run_dir: RunDir, split: str, round_index: int) -> dict[str, Any] | None:
   """Returns the scores of a round's student in the final test; None if it was not tested."""
   phase = run_dir.final(split)

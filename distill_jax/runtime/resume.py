@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 from collections.abc import Iterable
 
-from distill_jax import errors, records
+from distill_jax import errors, records, together
 from distill_jax.run_dir import digests, phase_dir
 from distill_jax.run_dir.run_dir import RunDir
 from distill_jax.runtime import base_model
@@ -23,6 +23,7 @@ from distill_jax.teacher import pool
 QUESTIONS, TEACHERS, RECORDED, INIT = "questions", "teachers", "recorded", "init"
 
 
+@together.on_first
 def check_start(ctx: RunContext) -> None:
   """Remembers the questions of a new run; compares them if the run was started before.
 
@@ -43,6 +44,7 @@ def check_start(ctx: RunContext) -> None:
   ctx.run_dir.note(INIT, init)
 
 
+@together.on_first
 def check_questions(ctx: RunContext) -> None:
   """Compares the questions with those that the run was started with.
 

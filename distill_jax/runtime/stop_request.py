@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 
-from distill_jax import errors
+from distill_jax import errors, together
 from distill_jax.teacher.client import interrupts
 
 
@@ -31,10 +31,11 @@ class StopRequest:
 def watch() -> Iterator[StopRequest]:
   """Yields a request that the first signal of `interrupts.watched` makes; a second one exits.
 
-  Signals reach the main thread only: in another thread, no request is ever made.
+  Signals reach the main thread only: in another thread, no request is ever made. Of several
+  processes, the others pass their signals on to process 0.
   """
   request = StopRequest()
-  if threading.current_thread() is not threading.main_thread():
+  if threading.current_thread() is not threading.main_thread() or not together.is_first():
     yield request
     return
   previous = {number: signal.signal(number, request.on_signal) for number in interrupts.watched()}

@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Protocol
 
-from distill_jax import formats, records, tasks
+from distill_jax import formats, records, tasks, together
 from distill_jax.console import Console
 from distill_jax.data import tokenizer
 from distill_jax.formats import turns
@@ -64,6 +64,9 @@ class StudentTeacher:
     }
     self.batch = max(student.rows for student in self._students.values())
     self._weights: dict[str, Params] = {}
+    self._call, self._free_call = f"answers of {name}", f"end of answers of {name}"
+    together.register(self._call, self._answer)
+    together.register(self._free_call, self._free)
     self.model = source.resolve().name
     # Everything that decides the replies; part of the cache key, so it must not change.
     s = run.settings
@@ -86,6 +89,11 @@ class StudentTeacher:
     self, requests: Sequence[tuple[str, str, str]], *, temperature: float, max_new_tokens: int
   ) -> list[local_student.StudentReply]:
     """See teacher.local_student.StudentBackend."""
+    return together.on_all(self._call, self._answer, list(requests), temperature, max_new_tokens)
+
+  def _answer(
+    self, requests: Sequence[tuple[str, str, str]], temperature: float, max_new_tokens: int
+  ) -> list[local_student.StudentReply]:
     for who, student in self._students.items():
       if who not in self._weights:
         self._weights[who] = student.init_params()
@@ -106,6 +114,9 @@ class StudentTeacher:
 
   def free_memory(self) -> None:
     """Frees the weights."""
+    together.on_all(self._free_call, self._free)
+
+  def _free(self) -> None:
     self._weights = {}
 
   def _reply(
@@ -144,11 +155,15 @@ def _open_student(run: Run, settings: Teacher, source: pathlib.Path, name: str) 
   unseeded = dataclasses.replace(run.settings, seed=0)  # replies do not depend on the run's seed
   student_settings = exported.settings_of(unseeded, source, settings.max_tokens)
   path = run.run_dir.path / "teachers" / name
-  path.mkdir(parents=True, exist_ok=True)
+  together.once("directory", lambda: path.mkdir(parents=True, exist_ok=True))
   base = base_model.open_base(student_settings, path, started=run.run_dir.started, vocab=0)
-  if not (path / "tokenizer").exists():
-    files = base_model.weights_dir(student_settings, base)
-    room = base.config.vocab
-    tokenizer.copy(files, hf.TOKENIZER, path / "tokenizer", base.fields, max_vocab=room)
+
+  def copy_tokenizer() -> None:
+    if not (path / "tokenizer").exists():
+      files = base_model.weights_dir(student_settings, base)
+      room = base.config.vocab
+      tokenizer.copy(files, hf.TOKENIZER, path / "tokenizer", base.fields, max_vocab=room)
+
+  together.once("tokenizer of a teacher", copy_tokenizer)
   opened = tokenizer.Tokenizer(path / "tokenizer", max_vocab=base.config.vocab)
   return Student(student_settings, opened, base, announce=run.console.compiling)

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from distill_jax import console, errors, records
+from distill_jax import console, errors, records, together
 from distill_jax.run_dir import phase_dir
 from distill_jax.run_dir.run_dir import RunDir
 
@@ -101,6 +101,7 @@ BACKENDS: dict[str, Callable[[RunDir, str], Tracker]] = {
 }
 
 
+@together.on_first
 def check(names: tuple[str, ...]) -> None:
   """Raises UserError if the package of a tracker is not installed."""
   for name in names:
@@ -118,7 +119,7 @@ class Tracking:
     self._run_dir, self._console = run_dir, screen
     self._trackers: dict[str, Tracker] = {}
     self._id, self._sent = uuid.uuid4().hex, {}
-    if not names:
+    if not names or not together.is_first():
       return
     self._read()
     for name in names:

@@ -5,11 +5,13 @@ Everything is jax.jit of a pure function on arrays that carry a NamedSharding. M
 vocabulary).
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -196,6 +198,31 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batch(mesh: Mesh) -> NamedSharding:
   """Returns the sharding of a batch: rows are split over data and fsdp."""
   return NamedSharding(mesh, spec(("batch",)))
+
+
+def put(tree: Any, sharding: NamedSharding) -> Any:
+  """Puts NumPy arrays, which every process has whole, on the devices.
+
+  With several processes, `jax.device_put` would first compare what they have, over the network.
+  """
+  if sharding.is_fully_addressable:
+    return jax.device_put(tree, sharding)
+  return jax.tree.map(
+    lambda x: jax.make_array_from_callback(x.shape, sharding, lambda index: x[index]), tree
+  )
+
+
+def to_host(tree: Any) -> Any:
+  """Returns arrays as NumPy arrays; those that other processes hold a part of are gathered."""
+  leaves = jax.tree.leaves(tree)
+  if not all(x.is_fully_addressable or x.is_fully_replicated for x in leaves):
+    tree = _gather(replicated(leaves[0].sharding.mesh))(tree)
+  return jax.tree.map(np.asarray, tree)
+
+
+@functools.lru_cache(maxsize=4)
+def _gather(sharding: NamedSharding) -> Callable[[Any], Any]:
+  return jax.jit(lambda tree: tree, out_shardings=sharding)
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
