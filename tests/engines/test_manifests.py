@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import shlex
+import shutil
 import subprocess
 
 import pytest
@@ -74,7 +75,7 @@ def test_every_misspelt_field_of_the_jobset_is_found(jobset):
   assert [pod(m)["containers"][0]["resources"]["limits"] for m in missed] == [limits]
 
 
-def test_the_jobset_starts_one_process_per_host_and_restarts_on_the_codes_of_the_machine(jobset):
+def test_the_jobset_starts_one_process_per_host_and_restarts_on_the_right_codes(jobset):
   (replicated,) = jobset["spec"]["replicatedJobs"]
   job, (container,) = replicated["template"]["spec"], pod(jobset)["containers"]
   variables = {entry["name"]: entry for entry in container["env"]}
@@ -150,6 +151,16 @@ def test_skypilot_accepts_the_file_and_rejects_a_misspelt_field(tmp_path):
   assert load(text).stdout.splitlines()[-1] == f"2 {[RESTARTED]}"
   for name in ("num_nodes:", "job_recovery:", "use_spot:", "secrets:", "volumes:"):
     assert load(text.replace(name, f"{name[:-1]}x:")).returncode != 0, name
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck (Debian, PyPI) is missing")
+def test_shellcheck_has_nothing_to_say_about_the_scripts():
+  scripts = sorted([*(ROOT / "launch").glob("*.sh"), *(ROOT / "launch").glob("*.sbatch")])
+  done = subprocess.run(
+    ["shellcheck", "-x", "-P", "SCRIPTDIR", *scripts], capture_output=True, text=True, cwd=ROOT
+  )
+  assert len(scripts) >= 8 and done.returncode == 0, done.stdout
 
 
 def test_the_files_name_no_key_and_no_path_of_a_machine():

@@ -335,6 +335,18 @@ MUTATIONS = {
     "    self._take_stored([key for key in self._missing if key not in claimed])\n", "",
     "tests/teacher/batch/test_batch_api.py",
   ),
+  "a file system whose locks have no effect is accepted": (
+    "run_dir/trial.py",
+    'return "locks have no effect: two processes could write to one run directory"', 'return ""',
+    "tests/run_dir/test_trial.py",
+  ),
+  "a run of a sweep is started as one process of many": (
+    "ablations/children.py", " if name not in MANY_HOSTS}", "}", "tests/test_ablations.py",
+  ),
+  "a run that goes on after an error is shown as stopped": (
+    "ablations/status.py", "if log.stat().st_mtime >= written else", "if True else",
+    "tests/test_ablations.py",
+  ),
   "the minimum reply rate is ignored": (
     "teacher/reply_rate.py", "if share >= min_rate:", "if True:",
     "tests/teacher/store/test_ledger.py",
