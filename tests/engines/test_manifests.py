@@ -75,7 +75,7 @@ def test_every_misspelt_field_of_the_jobset_is_found(jobset):
   assert [pod(m)["containers"][0]["resources"]["limits"] for m in missed] == [limits]
 
 
-def test_the_jobset_starts_one_process_per_host_and_restarts_on_the_right_codes(jobset):
+def test_the_jobset_starts_one_process_per_host_and_restarts_on_its_codes(jobset):
   (replicated,) = jobset["spec"]["replicatedJobs"]
   job, (container,) = replicated["template"]["spec"], pod(jobset)["containers"]
   variables = {entry["name"]: entry for entry in container["env"]}
