@@ -20,7 +20,7 @@ UNSUPPORTED = ("n", "seed", "temperature", "top_p", "system", "response_format")
 TOKEN_FIELDS = ("max_tokens", "max_completion_tokens")
 ANY_NUMBER = 10**9
 _EFFECTS = {
-  "n": "at most {value} samples are requested together",
+  "n": "a request asks for {value} at most from now on",
   "seed": "sampling is not seeded",
   "temperature": "the server's own temperature is used",
   "top_p": "it is left out",

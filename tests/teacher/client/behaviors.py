@@ -101,6 +101,19 @@ def refuses(applies: Callable[[dict[str, Any]], bool], response: httpx2.Response
   return behavior
 
 
+def refuses_parameters(*names: str) -> Behavior:
+  """Refuses requests with any of these fields, and names all that it has found."""
+
+  async def behavior(sent: Sent, bill: Bill) -> httpx2.Response:
+    found = [name for name in names if name in sent.body]
+    if not found:
+      return reply(sent, bill)
+    message = f"litellm.UnsupportedParamsError: anthropic does not support parameters: {found}"
+    return error(400, f"{message}, for model=m. To drop these, set `litellm.drop_params=True`")
+
+  return behavior
+
+
 def sleeps(seconds: float, count: int = 10**9) -> Behavior:
   """The first `count` requests are billed and answered late."""
 

@@ -18,6 +18,7 @@ from behaviors import (
   has_system,
   plain,
   refuses,
+  refuses_parameters,
   several,
   sleeps,
   streams,
@@ -327,6 +328,8 @@ VENDORS = {
   "litellm, the same without usage": Vendor(
     "docs.litellm.ai/docs/completion/stream", streams(ends=1, usage=False), sent=8,
     options={"stream": True}),
+  "litellm, a vendor that takes neither n nor seed": Vendor(
+    "docs.litellm.ai/docs/completion/drop_params", refuses_parameters("n", "seed"), sent=12),
   "litellm, a wrong key": Vendor(
     "docs.litellm.ai/docs/proxy/virtual_keys", kept=0, sent=2, stops=True,
     behavior=after(0, error(400, "No connected db.", type="no_db_connection", code="400"))),
