@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from distill_jax import console, disk, errors, rounds, summary, teacher, together
-from distill_jax.cli import model_card
+from distill_jax.cli import model_card, processes
 from distill_jax.cli.open_run import open_run, select_round
 from distill_jax.config import rules_teacher
 from distill_jax.machine import hf_verify
@@ -60,8 +60,10 @@ def run(
   screen, run_dir = console.Console(), RunDir(workdir)
   run_dir.claim(config)
   try:
+    processes.check_directory(run_dir.path)
     settings = resume.name_servers(settings, run_dir)
     with RunContext(settings, run_dir, screen) as ctx:
+      processes.compare_data(ctx)
       resume.check_start(ctx)
       check_run(ctx)
       screen.line(overview.first_line(ctx, rules_teacher.askers(settings)))

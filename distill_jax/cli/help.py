@@ -206,7 +206,6 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # command -> {name: (default
     "workdir": WORKDIR,
     "dry_run": (False, "show the next requests to the teacher and their cost; send nothing"),
     "retry_failed": (False, "request again what failed in unfinished phases"),
-    **PROCESSES,
   },
   "show": {
     "workdir": WORKDIR,
@@ -227,7 +226,6 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # command -> {name: (default
     "student": ("", "instead of --workdir: a Hugging Face directory or hub name, without training"),
     "round": ROUND,
     "split": ("test", "validation, test or out_of_domain"),
-    **PROCESSES,
   },
   "sample": {
     "workdir": WORKDIR,
@@ -236,7 +234,6 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # command -> {name: (default
     "questions": ("", "file with one question per line"),
     "samples": (1, "answers per question"),
     "temperature": (0.0, "sampling temperature; 0 = greedy"),
-    **PROCESSES,
   },
   "export": {
     "workdir": WORKDIR,
@@ -245,7 +242,6 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # command -> {name: (default
     "dtype": ("float32", "dtype of the weights: float32 or bfloat16"),
     "verify": (False, "compare with transformers and torch, if torch is installed"),
     "adapter": (False, "write only the LoRA adapters, in the format of peft"),
-    **PROCESSES,
   },
   "serve": {
     "workdir": WORKDIR,

@@ -13,7 +13,7 @@ from typing import Any
 import distill_jax
 from distill_jax import errors, together
 from distill_jax.cli import args, process, processes
-from distill_jax.cli.help import CONFIG_OPTIONS, HELP, OPTIONS, USAGE
+from distill_jax.cli.help import CONFIG_OPTIONS, HELP, OPTIONS, PROCESSES, USAGE
 from distill_jax.teacher.client import interrupts
 
 GRACE = 5.0  # seconds between an interruption and the forced end of the process
@@ -30,6 +30,7 @@ def run(words: Sequence[str]) -> int:
 
   config = _required(config)
   settings = read_settings(config)
+  processes.compare(config)
   if options["dry_run"] and together.count() > 1:
     raise errors.usage("--dry_run is for one process: leave --processes out")
   if options["dry_run"]:
@@ -54,6 +55,7 @@ def evaluate(words: Sequence[str]) -> int:
   from distill_jax.config.read import read_settings
 
   settings = read_settings(_required(config), teacher=False)
+  processes.compare(_required(config))
   if not options["student"]:
     del options["student"]
     commands.evaluate(settings, **options)
@@ -71,7 +73,9 @@ def sample(words: Sequence[str]) -> int:
   from distill_jax.cli import commands
   from distill_jax.config.read import read_settings
 
-  commands.sample(read_settings(_required(config), teacher=False), **options)
+  settings = read_settings(_required(config), teacher=False)
+  processes.compare(_required(config))
+  commands.sample(settings, **options)
   return 0
 
 
@@ -84,7 +88,9 @@ def export(words: Sequence[str]) -> int:
   from distill_jax.cli import commands
   from distill_jax.config.read import read_settings
 
-  commands.export(read_settings(_required(config), teacher=False), **options)
+  settings = read_settings(_required(config), teacher=False)
+  processes.compare(_required(config))
+  commands.export(settings, **options)
   return 0
 
 
@@ -298,8 +304,9 @@ def version() -> str:
 
 def _print_help(name: str) -> None:
   print(HELP[name])
-  if OPTIONS[name]:
-    print(f"\n{args.described(OPTIONS[name])}")
+  options = OPTIONS[name] | (PROCESSES if name in processes.COMMANDS else {})
+  if options:
+    print(f"\n{args.described(options)}")
   if name in CONFIG_OPTIONS:
     print(CONFIG_OPTIONS[name])
   if name == "run":

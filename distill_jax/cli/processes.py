@@ -1,15 +1,31 @@
 """The options of a command that several processes run together, and how such a command ends."""
 
+import contextlib
+import hashlib
+import importlib.metadata
+import json
 import os
+import pathlib
+import platform
+import time
 import traceback
+import uuid
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+import distill_jax
 from distill_jax import errors, together
 from distill_jax.cli import args, process
 from distill_jax.cli.help import PROCESSES
+from distill_jax.run_dir import phase_dir
+
+if TYPE_CHECKING:
+  from distill_jax.runtime.context import RunContext
 
 COMMANDS = ("run", "evaluate", "sample", "export")  # that several processes can run
 AUTO = "auto"
+TOKEN = ".token"  # in the run directory, while the processes check that they all see it
+SEEN_SECONDS = 20.0
 VARIABLES = {name: f"DISTILL_JAX_{name.upper()}" for name in PROCESSES}
 
 
@@ -55,6 +71,99 @@ def join(words: Sequence[str]) -> list[str]:
   if place.count > 1:
     processes.start(place, float(patience))
   return rest
+
+
+def compare(config: Mapping[str, Any]) -> None:
+  """Compares what the processes of a command run: versions and config.
+
+  Raises:
+    UserError: They differ.
+  """
+  if together.count() == 1:
+    return
+  packages = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "numpy")}
+  code = {"the code of distill_jax": _code_digest(), "python": platform.python_version()}
+  _compare("version of", code | packages, "install the same")
+  values = {key: json.dumps(value, sort_keys=True) for key, value in _flat(config).items()}
+  _compare("setting", values, "start all processes with the same words")
+
+
+def compare_data(ctx: "RunContext") -> None:
+  """Compares the questions that the processes of a run have read. Raises UserError."""
+  if together.count() > 1:
+    from distill_jax.runtime import resume
+
+    digests = resume.question_digests(ctx)
+    _compare("set of questions in split", digests, "give all hosts the same data files")
+
+
+def check_directory(path: pathlib.Path) -> None:
+  """Checks that all processes see one run directory, which process 0 has claimed.
+
+  Raises:
+    UserError: One does not.
+  """
+  if together.count() == 1:
+    return
+  file = path / TOKEN
+  token = together.once("token", lambda: _write_token(file))
+  deadline, seen = time.monotonic() + SEEN_SECONDS, False
+  while not seen and time.monotonic() < deadline:  # clients of NFS remember that a file was missing
+    with contextlib.suppress(OSError):
+      seen = file.read_text() == token
+    if not seen:
+      time.sleep(0.2)
+  for number, (host, has_seen) in enumerate(together.gather("seen", [platform.node(), seen])):
+    if not has_seen:
+      raise errors.data(
+        f"process {number} ({host}) does not see {file}: --workdir must be on a file system that all"
+        " hosts share"
+      )
+  together.once("token", lambda: file.unlink(missing_ok=True))
+
+
+def _write_token(file: pathlib.Path) -> str:
+  token = uuid.uuid4().hex
+  with phase_dir.report_os_errors(file):
+    file.write_text(token)
+  return token
+
+
+def _compare(what: str, own: Mapping[str, str], remedy: str) -> None:
+  """Compares {name: value} of all processes. Raises UserError if they differ."""
+  (_, first), *others = together.gather(what, [platform.node(), own])
+  for number, (host, values) in enumerate(others, 1):
+    different = [x for x in sorted(first | values) if first.get(x) != values.get(x)]
+    if different:
+      name = different[0]
+      there, here = (_shorten(v.get(name, "missing")) for v in (values, first))
+      more = f" (and {len(different) - 1} more)" if len(different) > 1 else ""
+      raise errors.UserError(
+        f"process {number} ({host}) has another {what} {name}{more}: {there} there, {here} on"
+        f" process 0; {remedy}",
+        errors.CONFIG,
+      )
+
+
+def _shorten(text: str) -> str:
+  return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  """{dotted key: value} of a nested config."""
+  found: dict[str, Any] = {}
+  for name, value in tree.items():
+    key = f"{prefix}{name}"
+    found |= _flat(value, f"{key}.") if isinstance(value, Mapping) else {key: value}
+  return found
+
+
+def _code_digest() -> str:
+  """The digest of the package's own modules: of two checkouts, the version may be the same."""
+  root, total = pathlib.Path(distill_jax.__path__[0]), hashlib.sha256()
+  for file in sorted(root.rglob("*.py")):
+    total.update(f"{file.relative_to(root)} ".encode() + file.read_bytes())
+  return total.hexdigest()[:12]
 
 
 def _number(name: str, text: str) -> int:

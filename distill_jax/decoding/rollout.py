@@ -187,7 +187,7 @@ class Rollout:
     self.waiting -= count
 
   def _collect(
-    self, running: np.ndarray, samples: decode_loop.Samples, has_stopped: HasStopped | None
+    self, running: np.ndarray, samples: Any, has_stopped: HasStopped | None
   ) -> list[Row]:
     """Copies rows that are done from `samples`, on the host, and frees them."""
     done: list[Row] = []
