@@ -116,8 +116,8 @@ def check_directory(path: pathlib.Path) -> None:
   for number, (host, has_seen) in enumerate(together.gather("seen", [platform.node(), seen])):
     if not has_seen:
       raise errors.data(
-        f"process {number} ({host}) does not see {file}: --workdir must be on a file system that all"
-        " hosts share"
+        f"process {number} ({host}) does not see {file}: --workdir must be on a file system that"
+        " all hosts share"
       )
   together.once("token", lambda: file.unlink(missing_ok=True))
 
