@@ -3,11 +3,12 @@
 import asyncio
 import concurrent.futures
 import dataclasses
+import functools
 import json
 import math
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 from distill_jax.serving import engine, scoring
@@ -71,18 +72,17 @@ class Api:
     echo = _flag(body, "echo")
     suffix = {"id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion",
               "created": int(time.time()), "model": self.model}  # fmt: skip
-    futures = [self._complete(ids, common) for ids in prompts]
+    asked = [functools.partial(self._complete, ids, common) for ids in prompts]
     if echo and wanted is not None:
-      futures += [self._engine.score(ids, max(wanted, 1)) for ids in prompts]
-    # If the client leaves, all of them are canceled.
-    results = await asyncio.gather(*map(asyncio.wrap_future, futures))
+      asked += [functools.partial(self._engine.score, ids, max(wanted, 1)) for ids in prompts]
+    results = await _all(asked)
     replies, scored = results[: len(prompts)], results[len(prompts) :]
     choices = []
     for number, (ids, of_prompt) in enumerate(zip(prompts, replies, strict=True)):
-      if wanted is not None and not echo and of_prompt[0].ids:
-        after = [await self._alternatives(ids, reply, wanted) for reply in of_prompt]
-      else:
-        after = [None] * len(of_prompt)
+      after = [None] * len(of_prompt)
+      if wanted and not echo:
+        alternatives = (self._alternatives(ids, reply, wanted) for reply in of_prompt)
+        after = await asyncio.gather(*alternatives)
       for reply, more in zip(of_prompt, after, strict=True):
         text = (self._decode(ids) if echo else "") + reply.text
         logprobs = None
@@ -108,8 +108,8 @@ class Api:
   async def _alternatives(
     self, ids: Sequence[int], reply: Reply, wanted: int
   ) -> scoring.Scores | None:
-    """Returns the alternatives of each token that was written, if they are asked for."""
-    if not wanted or self._engine.served.student.decoder_start is not None:
+    """Returns the alternatives of each token that was written; None without any, or for T5."""
+    if not reply.ids or self._engine.served.student.decoder_start is not None:
       return None
     (scores,) = await asyncio.wrap_future(self._engine.score([*ids, *reply.ids], wanted))
     start = len(ids) - 1
@@ -226,6 +226,18 @@ class Api:
         at.setdefault(self._decode([int(token)]), float(value))
       found.append(at)
     return found
+
+
+async def _all(asked: Sequence[Callable[[], concurrent.futures.Future[Any]]]) -> list[Any]:
+  """Returns the results of all requests; if one fails or the client leaves, all are canceled."""
+  futures: list[concurrent.futures.Future[Any]] = []
+  try:
+    for ask in asked:
+      futures.append(ask())
+    return await asyncio.gather(*map(asyncio.wrap_future, futures))
+  finally:
+    for future in futures:
+      future.cancel()
 
 
 async def _chunks(

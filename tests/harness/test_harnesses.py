@@ -29,7 +29,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 CHANGES = {
   "student__arch": "llama", "student__scratch__vocab": 512, "student__scratch__width": 64,
   "student__scratch__layers": 2, "world__train": 400, "world__test": 50, "world__steps_max": 1,
-  "train__steps": 300, "train__lr": 5e-3, "train__batch": 32, "train__buckets": (192,),
+  "train__steps": 160, "train__lr": 5e-3, "train__batch": 32, "train__buckets": (192,),
   "evaluate__max_new_tokens": 48,
 }  # fmt: skip
 OPTIONS_TASK = """\
@@ -82,14 +82,15 @@ def serving(*words: str):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-  """(run directory, exported student, attempts of the final test, directory of tasks)."""
+  """(run directory, exported student, attempts by question of the final test, its tasks)."""
   folder = tmp_path_factory.mktemp("harness")
   _, run_dir = recipes.run(folder / "run", "cot", **CHANGES)
   for words in (["export", f"--out={folder / 'exported'}"],
                 ["data", "harness", f"--out={folder / 'tasks'}"]):  # fmt: skip
     assert main.main([*words, f"--workdir={run_dir.path}"]) == 0
-  attempts = run_dir.final("test").rows("attempts.jsonl", records.Attempt)
-  assert len(attempts) == 50
+  rows = run_dir.final("test").rows("attempts.jsonl", records.Attempt)
+  attempts = {attempt.problem: attempt for attempt in rows}
+  assert len(attempts) == len(rows) == 50
   return run_dir.path, folder / "exported", attempts, folder / "tasks"
 
 
@@ -133,13 +134,15 @@ def test_lm_eval_gets_the_texts_and_the_accuracy_of_evaluate(
   _, _, attempts, tasks = run
   task = f"distill_jax_arithmetic{suffix}"
   found, rows = lm_eval(python, tmp_path, task, tasks, model, local(*server, path))
-  expected = {attempt.problem: attempt.text for attempt in attempts}
-  assert {row["doc"]["id"]: row["resps"][0][0].strip() for row in rows} == expected
-  whole = [harness.verdict(row["doc"]["problem"], row["resps"][0][0])[1] for row in rows]
-  assert found["exact_match,none"] == np.mean(whole) and 0 < sum(whole) < 50
+  texts = {row["doc"]["id"]: row["resps"][0][0] for row in rows}
+  assert {k: text.strip() for k, text in texts.items()} == {k: a.text for k, a in attempts.items()}
+  whole = {row["doc"]["id"]: harness.verdict(row["doc"]["problem"], texts[row["doc"]["id"]])[1]
+           for row in rows}  # fmt: skip
+  assert found["exact_match,none"] == np.mean(list(whole.values()))
+  assert 0 < sum(whole.values()) < 50
   # The harness does not know which texts were cut off; only their verdicts may differ.
-  for attempt, is_correct in zip(attempts, whole, strict=True):
-    assert attempt.correct == is_correct or attempt.finish == "length"
+  for problem, attempt in attempts.items():
+    assert attempt.correct == whole[problem] or attempt.finish == "length"
 
 
 @pytest.mark.heavy
@@ -174,7 +177,7 @@ def test_log_likelihoods_are_those_of_transformers_on_the_export(python, run, tm
   _, exported, attempts, tasks = run
   lines = (tasks / "distill_jax_arithmetic.jsonl").read_text("utf-8").splitlines()
   questions = tmp_path / "options.jsonl"
-  texts = [attempt.text for attempt in attempts]
+  texts = [attempt.text for attempt in attempts.values()]
   rows = [{"prompt": json.loads(line)["prompt"], "options": [texts[n], texts[n - 1], texts[n - 7]]}
           for n, line in enumerate(lines)]  # fmt: skip
   questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -199,7 +202,7 @@ def test_verdicts_are_those_of_flexible_extract_but_for_the_written_list(python,
   lines = (tasks / "distill_jax_arithmetic.jsonl").read_text("utf-8").splitlines()
   problems = [json.loads(line) for line in lines]
   written = [(text, gold) for text, gold, _ in differences.listed()]
-  same = [(attempt.text, p["gold"]) for attempt, p in zip(attempts, problems, strict=True)]
+  same = [(attempts[problem["id"]].text, problem["gold"]) for problem in problems]
   same += differences.SAME
   script = ROOT / "tests" / "harness" / "flexible.py"
   output = call(python, str(script), cwd=tmp_path, stdin=json.dumps([*written, *same]))
@@ -224,8 +227,8 @@ def test_inspect_gets_the_verdicts_of_evaluate(python, run, server, tmp_path):
   samples = json.loads(log.read_text("utf-8"))["samples"]
   found = {s["id"]: s["scores"]["verdict"] for s in samples}
   assert len(found) == 50
-  for attempt in attempts:
-    score = found[attempt.problem]
+  for problem, attempt in attempts.items():
+    score = found[problem]
     assert score["explanation"] == attempt.text
     assert (score["answer"], score["value"] == "C") == (attempt.answer, attempt.correct)
 
