@@ -74,20 +74,19 @@ class Api:
               "created": int(time.time()), "model": self.model}  # fmt: skip
     asked = [functools.partial(self._complete, ids, common) for ids in prompts]
     if echo and wanted is not None:
-      asked += [functools.partial(self._engine.score, ids, max(wanted, 1)) for ids in prompts]
+      asked.append(functools.partial(self._engine.score, prompts, max(wanted, 1)))
     results = await _all(asked)
-    replies, scored = results[: len(prompts)], results[len(prompts) :]
+    replies, scored = results[: len(prompts)], results[-1]
     choices = []
     for number, (ids, of_prompt) in enumerate(zip(prompts, replies, strict=True)):
       after = [None] * len(of_prompt)
-      if wanted and not echo:
-        alternatives = (self._alternatives(ids, reply, wanted) for reply in of_prompt)
-        after = await asyncio.gather(*alternatives)
+      if wanted and not echo and self._engine.served.student.decoder_start is None:
+        after = await self._alternatives(ids, of_prompt, wanted)
       for reply, more in zip(of_prompt, after, strict=True):
         text = (self._decode(ids) if echo else "") + reply.text
         logprobs = None
         if wanted is not None:
-          before = (ids, scored[number][0]) if echo else None
+          before = (ids, scored[number]) if echo else None
           logprobs = self._logprobs(before, reply, wanted, more)
         choices.append({"index": len(choices), "text": text, "logprobs": logprobs,
                         "finish_reason": reply.finish})  # fmt: skip
@@ -106,14 +105,13 @@ class Api:
     )
 
   async def _alternatives(
-    self, ids: Sequence[int], reply: Reply, wanted: int
-  ) -> scoring.Scores | None:
-    """Returns the alternatives of each token that was written; None without any, or for T5."""
-    if not reply.ids or self._engine.served.student.decoder_start is not None:
-      return None
-    (scores,) = await asyncio.wrap_future(self._engine.score([*ids, *reply.ids], wanted))
+    self, ids: Sequence[int], replies: Sequence[Reply], wanted: int
+  ) -> list[scoring.Scores]:
+    """Returns the alternatives of the tokens that each reply has written."""
+    texts = [[*ids, *reply.ids] for reply in replies]
+    scores = await asyncio.wrap_future(self._engine.score(texts, wanted))
     start = len(ids) - 1
-    return scoring.Scores(*(part[start:] for part in scores))
+    return [scoring.Scores(*(part[start:] for part in found)) for found in scores]
 
   async def chat(self, body: Body) -> Body | AsyncIterator[Body]:
     """Answers /v1/chat/completions; with `stream`, as an iterator of chunks."""

@@ -12,7 +12,7 @@ import itertools
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from distill_jax import errors, records
 from distill_jax.formats import turns
@@ -94,7 +94,7 @@ class Served:
 class Job:
   """A request: what it waits for, and where the result goes."""
 
-  def __init__(self, count: int = 1):
+  def __init__(self, count: int):
     """`count`: the number of its results."""
     self.future: concurrent.futures.Future[Any] = concurrent.futures.Future()
     self._results: dict[int, Any] = {}
@@ -117,6 +117,15 @@ class Job:
       self.future.set_exception(error)
 
 
+class _Text(NamedTuple):
+  """A text to score."""
+
+  job: Job
+  index: int  # of its result
+  ids: list[int]
+  top: int  # alternatives at each position
+
+
 class Engine:
   """Computes replies. Its methods may be called from any thread and return futures."""
 
@@ -124,7 +133,7 @@ class Engine:
     self.served = served
     # (request, what starts it); None ends the thread
     self._arrived: queue.Queue[tuple[Job, Callable[[], None]] | None] = queue.Queue()
-    self._scores: collections.deque[tuple[Job, list[int], int]] = collections.deque()
+    self._texts: collections.deque[_Text] = collections.deque()
     self._batcher = batching.Batcher(served.students, served.limit)
     self._names = itertools.count()
     self._open: set[concurrent.futures.Future[Any]] = set()  # of requests without a result
@@ -187,15 +196,19 @@ class Engine:
 
     return self._put(job, start)
 
-  def score(self, ids: Sequence[int], top: int) -> concurrent.futures.Future[list[scoring.Scores]]:
-    """Returns [the log-probability of each token of a text but the first]."""
+  def score(
+    self, texts: Sequence[Sequence[int]], top: int
+  ) -> concurrent.futures.Future[list[scoring.Scores]]:
+    """Returns the log-probabilities of the tokens of each text but its first."""
     if self.served.student.decoder_start is not None:
       raise BadRequest("echo with logprobs needs a student without an encoder")
     limit = self.served.longest + self.served.limit
-    if not 0 < len(ids) <= limit:
-      raise BadRequest(f"the text has {len(ids)} tokens, but must have 1 to {limit}")
-    job = Job()
-    return self._put(job, lambda: self._scores.append((job, list(ids), top)))
+    for ids in texts:
+      if not 0 < len(ids) <= limit:
+        raise BadRequest(f"the text has {len(ids)} tokens, but must have 1 to {limit}")
+    job = Job(len(texts))
+    wanted = [_Text(job, index, list(ids), top) for index, ids in enumerate(texts)]
+    return self._put(job, lambda: self._texts.extend(wanted))
 
   def encode_chat(self, messages: records.Messages) -> list[int]:
     """Returns the tokens of a conversation as the student's chat template lays them out."""
@@ -239,15 +252,15 @@ class Engine:
   def _work(self) -> None:
     """Starts requests as they arrive, and computes, until the queue holds None."""
     while True:
-      is_idle = not (self._scores or self._batcher.has_work)
+      is_idle = not (self._texts or self._batcher.has_work)
       while is_idle or not self._arrived.empty():
         arrived = self._arrived.get()
         if arrived is None:
           return
         is_idle = False
         self._start(*arrived)
-      if self._scores:
-        self._score(*self._scores.popleft())
+      if self._texts:
+        self._score(*self._texts.popleft())
       self._batcher.step()
 
   def _start(self, job: Job, start: Callable[[], None]) -> None:
@@ -302,7 +315,7 @@ class Engine:
       text, finish, tokens = student.tokenizer.decode(ids), "length", len(ids)
     return Reply(text, finish, sum(map(len, prompts)), tokens)
 
-  def _score(self, job: Job, ids: list[int], top: int) -> None:
+  def _score(self, job: Job, index: int, ids: list[int], top: int) -> None:
     if not job.is_wanted():
       return
     try:
@@ -310,7 +323,7 @@ class Engine:
     except Exception as error:
       job.fail(error)
     else:
-      job.put(0, found)
+      job.put(index, found)
 
 
 def _reply(prompt_tokens: int, written: Written) -> Reply:

@@ -85,7 +85,7 @@ class Server:
         while await self._one(reader, writer):
           pass
       await _linger(reader, writer)
-    except (ConnectionError, asyncio.IncompleteReadError, Gone, TimeoutError):
+    except (OSError, asyncio.IncompleteReadError, Gone):  # the client has left, or is too slow
       pass
     except asyncio.CancelledError:  # the server ends
       pass

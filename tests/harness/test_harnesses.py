@@ -186,7 +186,7 @@ def test_log_likelihoods_are_those_of_transformers_on_the_export(python, run, tm
   with serving(f"--model={exported}", "--config.rollout.buckets=192") as (url, name):
     served = f"model={name},base_url={url}/completions,num_concurrent=4,tokenizer={exported}"
     for model, given in (("local-completions", served),
-                         ("hf", f"pretrained={exported},dtype=float32,device=cpu")):  # fmt: skip
+                         ("hf", f"pretrained={exported},dtype=float32")):  # fmt: skip
       out = tmp_path / model
       out.mkdir()
       _, samples = lm_eval(python, out, "options", tmp_path, model, given)
