@@ -218,10 +218,10 @@ def test_inspect_gets_the_verdicts_of_evaluate(python, run, server, tmp_path):
   _, _, attempts, tasks = run
   url, name = server
   call(
-    python, "-m", "inspect_ai", "eval", str(tasks / "distill_jax_arithmetic.py"), "--model",
+    python, "-m", "inspect_ai", "eval", "distill_jax_arithmetic.py", "--model",
     f"openai-api/local/{name}", "--model-base-url", url, "-M", "api_key=none", "--log-dir",
     str(tmp_path / "logs"), "--log-format", "json", "--display", "plain", "--max-connections", "8",
-    cwd=tmp_path,
+    cwd=tasks,
   )  # fmt: skip
   (log,) = (tmp_path / "logs").glob("*.json")
   samples = json.loads(log.read_text("utf-8"))["samples"]
