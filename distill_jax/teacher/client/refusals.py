@@ -31,7 +31,8 @@ _NO_MONEY = (
 _GONE = (
   *("deprecated", "decommissioned", "no longer available", "no longer supported", "retired"),
   *("shut down", "end of life", "does not exist", "not found", "has been removed", "not exist"),
-  *("invalid model", "unknown model", "no such model", "not a valid model", "unsupported model"),
+  *("invalid model name", "invalid model id", "unknown model", "no such model"),
+  *("not a valid model id", "not a valid model name"),
 )
 _KEY_CODES = (
   *("invalid_api_key", "api_key_invalid", "authentication_error", "unauthenticated"),
@@ -40,7 +41,7 @@ _KEY_CODES = (
 _WRONG_KEY = (
   *("api key not valid", "invalid api key", "incorrect api key", "api key not found"),
   *("api key expired", "missing api key", "no api key", "api key is missing", "api key is invalid"),
-  *("invalid api-key", "invalid authentication", "authentication fails", "invalid token"),
+  *("invalid api-key", "invalid authentication", "authentication fails", "invalid access token"),
 )
 _FILTER_CODES = (
   *("content_filter", "content_policy_violation", "data_inspection_failed"),
@@ -130,6 +131,8 @@ def is_wrong_key(status: int, body: Any) -> bool:
 def is_filtered(status: int, body: Any) -> bool:
   """Whether a refusal is about what this request contains."""
   codes, text = codes_of(body), text_of(body).lower()[:MAX_TEXT]
+  if status == 403 and "account" in text:  # closed for earlier questions
+    return False
   named = any(code in _FILTER_CODES for code in codes) or any(words in text for words in _FILTERED)
   return status in (400, 403, 422, 451) and named
 
@@ -155,7 +158,7 @@ class Embedded(NamedTuple):
 
 _MINIMAX = {1002: 429, 1004: 401, 1008: 402, 1039: 429, 2013: 400, 2049: 401}
 _CODE_WORDS = (
-  (("quota", "billing", "insufficient", "payment", "balance"), 402),
+  (("quota", "billing", "insufficient", "payment", "balance", "budget"), 402),
   (("rate", "too_many", "throttl", "exhausted"), 429),
   (("overload", "unavailable", "capacity"), 503),
   (("auth", "api_key", "apikey"), 401),

@@ -140,6 +140,36 @@ def test_a_filtered_question_is_no_bad_request(status, error):
   assert isinstance(verdict, verdicts.Skip) and verdict.kind == "filtered"
 
 
+@pytest.mark.parametrize(
+  ("status", "message", "advice"),
+  [
+    (403, "Your account was disabled for violating our content policy.", "may not use"),
+    (400, "Invalid model name passed in model=m.", "another model"),
+    (400, "m is not a valid model ID", "another model"),
+    (422, "Budget has been exceeded! Current cost: 2.0, Max budget: 1.0", "credit or quota"),
+    (403, "Your project exceeded budget.", "credit or quota"),
+    (422, "API key expired. Please renew the API key.", "key is missing or wrong"),
+  ],
+)
+def test_a_refusal_that_holds_for_every_question_stops_the_run(status, message, advice):
+  verdict = verdicts.classify_status(status, {}, {"error": {"message": message}}, NOW)
+  assert isinstance(verdict, verdicts.Abort) and advice in verdict.advice
+
+
+@pytest.mark.parametrize(
+  "message",
+  [
+    "Invalid model parameter: k",
+    "Unsupported model option",
+    "budget_tokens is not a budget",
+    "Invalid token limit",
+  ],
+)
+def test_a_refused_field_is_no_unknown_model_and_no_spent_budget(message):
+  verdict = verdicts.classify_status(400, {}, {"error": {"message": message}}, NOW)
+  assert isinstance(verdict, verdicts.Skip) and verdict.kind == "bad_request"
+
+
 def test_zero_tokens_count_as_not_reported():
   usage = {"prompt_tokens": 0, "completion_tokens": 0}
   body = {"choices": [{"message": {"content": "Seven."}}], "usage": usage}

@@ -313,6 +313,11 @@ VENDORS = {
     behavior=first(error(
       429, "litellm.RateLimitError: Model rate limit exceeded. RPM limit=2, current usage=3",
       {"llm_provider-retry-after": "30"}, type="throttling_error", code="429"))),
+  "litellm, all deployments cool down": Vendor(
+    "docs.litellm.ai/docs/routing#cooldowns", sent=6, options={"max_wait": 60.0},
+    behavior=first(count=2, response=error(
+      429, "No deployments available for selected model, Try again in 5 seconds. Passed model=m",
+      type="throttling_error", code="429"))),
   "litellm, a budget": Vendor(
     "docs.litellm.ai/docs/proxy/users", kept=4, sent=4, stops=True,
     behavior=after(2, error(
