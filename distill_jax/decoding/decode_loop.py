@@ -32,6 +32,13 @@ class Samples(NamedTuple):
   ended: jax.Array  # bool [R]: whether the row stopped at an end token
 
 
+class Held(NamedTuple):
+  """Weights that a rollout reads; see `prepare`."""
+
+  params: Params
+  unstacked: Any  # what the model's `unstack_layers` returns; None: every call computes it
+
+
 class State(NamedTuple):
   """The state of all rows."""
 
@@ -81,23 +88,36 @@ def gather_once(config: Config, params: Params) -> Params:
   return _gather_weights(config, params)
 
 
-def prepare(config: Config, params: Params) -> Params:
-  """Returns the weights that a rollout reads.
+@functools.partial(jax.jit, static_argnames="config")
+def unstack_once(config: Config, params: Params) -> Any:
+  """Returns the layers apart, as decoding reads them; see `prepare`."""
+  return students.of(config).unstack_layers(config, params)
 
-  Where the mesh has fsdp and the weights fit, every device gets them whole, once. Otherwise they
-  are the parameters themselves.
+
+def prepare(config: Config, params: Params | Held) -> Held:
+  """Returns the weights that a rollout reads; what is prepared stays as it is.
+
+  Where the mesh has fsdp and the weights fit, every device gets them whole, once. On a CPU, the
+  layers are taken apart once, too: this copies all weights, which takes as long as several tokens.
+  Elsewhere it takes no time, and the memory of the copy is free between the calls.
   """
-  if not _holds_whole(config):
+  if isinstance(params, Held):
     return params
-  return gather_once(config, params)
+  whole: Params = gather_once(config, params) if _holds_whole(config) else params
+  return Held(whole, unstack_once(config, whole) if sharding.platform() == "cpu" else None)
+
+
+def _held(params: Params | Held) -> Held:
+  return params if isinstance(params, Held) else Held(params, None)
 
 
 @functools.partial(jax.jit, static_argnames="config")
 def prefill(
-  config: Config, params: Params, tokens_PL: jax.Array, lengths_P: jax.Array
+  config: Config, params: Params | Held, tokens_PL: jax.Array, lengths_P: jax.Array
 ) -> Prefilled:
   """Reads prompts that are padded on the right; those of length 0 fill up the batch."""
-  return _pin(students.of(config).prefill(config, params, tokens_PL, lengths_P))
+  params, unstacked = _held(params)
+  return _pin(students.of(config).prefill(config, params, tokens_PL, lengths_P, unstacked))
 
 
 @functools.partial(jax.jit, static_argnames=("count", "max_new_tokens"))
@@ -186,7 +206,7 @@ def insert(state: State, prefilled: Prefilled, source_Q: Any, target_Q: Any, key
 @functools.partial(jax.jit, static_argnames=("config", "eos"), donate_argnames="state")
 def decode(
   config: Config,
-  params: Params,
+  params: Params | Held,
   state: State,
   running_R: Any,
   settings: sampling.Sampling,
@@ -202,7 +222,7 @@ def decode(
 
   Args:
     config: The student's config.
-    params: Its parameters.
+    params: Its parameters, or what `prepare` returns.
     state: The rows; donated.
     running_R: Which of them run.
     settings: How tokens are chosen.
@@ -214,12 +234,14 @@ def decode(
     The state, and which rows still run.
   """
   model = students.of(config)
-  # The barriers keep the gathers, the slices of layers and the transpose of a tied head out of the
-  # loop.
-  held = _gather_weights(config, params)
-  unstacked = jax.lax.optimization_barrier(model.unstack_layers(config, held))
-  if held is not params:
-    held = jax.lax.optimization_barrier({k: v for k, v in held.items() if hasattr(v, "shape")})
+  params, unstacked = _held(params)
+  held = _gather_weights(config, params) if unstacked is None else params
+  if unstacked is None:
+    # The barriers keep the gathers, the slices of layers and the transpose of a tied head out of
+    # the loop.
+    unstacked = jax.lax.optimization_barrier(model.unstack_layers(config, held))
+    if held is not params:
+      held = jax.lax.optimization_barrier({k: v for k, v in held.items() if hasattr(v, "shape")})
   max_new_tokens = state.samples.tokens.shape[1]
   last = state.iteration + iterations
 

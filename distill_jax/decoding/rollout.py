@@ -90,7 +90,7 @@ class Rollout:
   def __init__(
     self,
     config: Config,
-    params: Params,
+    params: Params | decode_loop.Held,
     settings: sampling.Sampling,
     *,
     sizes: Sizes,
@@ -101,7 +101,8 @@ class Rollout:
     on_dispatch: Callable[[], object] = lambda: None,
   ):
     """See `sample`."""
-    self._config, self._params, self._settings = config, params, settings
+    self._config, self._settings = config, settings
+    self._params = decode_loop.prepare(config, params)
     self._sizes, self._bucket, self._max_new_tokens = sizes, bucket, max_new_tokens
     self._eos, self._pad, self._on_dispatch = eos, pad, on_dispatch
     self._rows = 0  # that were added
@@ -202,7 +203,7 @@ class Rollout:
 
 def sample(
   config: Config,
-  params: Params,
+  params: Params | decode_loop.Held,
   prompts: Sequence[Sequence[int]],
   keys: Sequence[np.ndarray],
   settings: sampling.Sampling,
@@ -222,7 +223,7 @@ def sample(
 
   Args:
     config: The student's config.
-    params: Its parameters.
+    params: Its parameters, or what `decode_loop.prepare` returns.
     prompts: Lists of 1 to `bucket` tokens.
     keys: uint32 [rows, 2] for each prompt: the random keys of its rows.
     settings: How tokens are chosen.

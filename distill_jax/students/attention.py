@@ -141,7 +141,14 @@ def _attend_one(
   batch, _, heads, width = q_B1HK.shape
   groups = k_BGSK.shape[1]
   q = q_B1HK.reshape(batch, groups, heads // groups, width)
-  scores = jnp.einsum("bgrk,bgsk->bgrs", q, k_BGSK, preferred_element_type=jnp.float32) * scale
+  if sharding.platform() == "cpu":
+    # With the keys as its first factor the product is nearly twice as fast: as the second one, they
+    # are transposed for every token. The barrier keeps XLA from swapping the factors back.
+    scores = jnp.einsum("bgsk,bgrk->bgsr", k_BGSK, q, preferred_element_type=jnp.float32)
+    scores = jax.lax.optimization_barrier(scores).swapaxes(2, 3)
+  else:
+    scores = jnp.einsum("bgrk,bgsk->bgrs", q, k_BGSK, preferred_element_type=jnp.float32)
+  scores *= scale
   if softcap:
     scores = softcap * jnp.tanh(scores / softcap)
   scores = jnp.where(mask_B1S[:, None], scores, jnp.finfo(jnp.float32).min)

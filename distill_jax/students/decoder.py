@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from distill_jax.students import attention, gather, layers, logprobs, sharding, token_rows
+from distill_jax.students import attention, few_rows, gather, layers, logprobs, sharding, token_rows
 from distill_jax.students.decoder_config import Config as Config
 from distill_jax.students.decoder_config import Rotary as Rotary
 from distill_jax.students.token_rows import Cache, Rows
-from distill_jax.students.types import Params
+from distill_jax.students.types import Params, Unstacked
 
 UNROLLED_LAYERS = 4  # scans over up to so many layers are unrolled: a short loop does not pay
 
@@ -179,7 +179,7 @@ def hidden(
   return _final_norm(config, params, x_BLD)
 
 
-def unstack_layers(config: Config, params: Params) -> tuple[list[Any], jax.Array]:
+def unstack_layers(config: Config, params: Params) -> Unstacked:
   """Returns (one module for each layer, the head [D, V]): what decoding reads.
 
   Called once, before the decoding loop.
@@ -191,13 +191,25 @@ def unstack_layers(config: Config, params: Params) -> tuple[list[Any], jax.Array
   ]
   for module in modules:
     layers.fuse_qkv(module)
-  return modules, head(config, params).astype(config.dtype)
+    layers.arrange_for_decode(module)
+  return modules, few_rows.arrange(head(config, params).astype(config.dtype))
 
 
 def prefill(
-  config: Config, params: Params, tokens_BL: jax.Array, lengths_B: jax.Array
+  config: Config,
+  params: Params,
+  tokens_BL: jax.Array,
+  lengths_B: jax.Array,
+  unstacked: Unstacked | None = None,
 ) -> tuple[jax.Array, Cache, jax.Array]:
   """Reads prompts that are padded on the right.
+
+  Args:
+    config: The config.
+    params: The parameters.
+    tokens_BL: The prompts.
+    lengths_B: How long they are.
+    unstacked: The result of `unstack_layers`; None: it is computed here.
 
   Returns:
     The logits after each prompt's last token [B, V]; a cache of L columns that hold the prompt from
@@ -210,7 +222,7 @@ def prefill(
   masks = {
     window: token_rows.visible(rows, window) for window, _ in dict.fromkeys(config.layer_kinds)
   }
-  modules, matrix_DV = unstack_layers(config, params)
+  modules, matrix_DV = unstacked or unstack_layers(config, params)
   for module, (window, rotary) in zip(modules, config.layer_kinds, strict=True):
     q, k, v = module.queries_keys_values(x_BLD, rotary, tables.get(rotary))
     out = attention.over_rows(
@@ -236,7 +248,7 @@ def prefill(
 def decode_step(
   config: Config,
   params: Params,
-  unstacked: tuple[list[Any], jax.Array],
+  unstacked: Unstacked,
   token_B: jax.Array,
   position_B: jax.Array,
   cache: Cache,
@@ -277,9 +289,7 @@ def decode_step(
   return logits_B1V[:, 0], Cache(tuple(keys), tuple(values))
 
 
-def _next_logits(
-  config: Config, params: Params, matrix_DV: jax.Array, x_BLD: jax.Array
-) -> jax.Array:
+def _next_logits(config: Config, params: Params, matrix_DV: Any, x_BLD: jax.Array) -> jax.Array:
   """Returns final norm and head, float32 [B, L, V]; for the few positions that decoding needs."""
   bias_V = params["head_bias"] if config.head_bias else None
   states_BLD = _final_norm(config, params, x_BLD)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from distill_jax.students import lora, sharding
+from distill_jax.students import few_rows, lora, sharding
 from distill_jax.students.decoder_config import Config, Rotary
 from distill_jax.students.types import Params
 
@@ -61,6 +61,8 @@ def project(x: jax.Array, weight: Any, axes: int = 1) -> jax.Array:
   A weight with a LoRA adapter (lora.Adapted) adds its low-rank product.
   """
   value = weight.get_value() if isinstance(weight, nnx.Variable) else weight
+  if isinstance(value, few_rows.OutputsFirst):
+    return few_rows.product(x, value, axes)
 
   def product(y: jax.Array, w: jax.Array, n: int) -> jax.Array:
     return jnp.tensordot(y, w.astype(y.dtype), n)
@@ -79,15 +81,24 @@ def fuse_qkv(module: Any) -> None:
   """
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty or mesh.shape["tensor"] == 1:
+    module.split_heads = (module.q.shape[1], module.q.shape[1] + module.k.shape[1])
     module.qkv = nnx.Param(jnp.concatenate([module.q[...], module.k[...], module.v[...]], axis=1))
+    del module.q, module.k, module.v
+
+
+def arrange_for_decode(module: Any) -> None:
+  """Applies `few_rows.arrange` to the weights of a module."""
+  for name in ("qkv", "q", "k", "v", "o", "gate", "up", "down"):
+    if hasattr(module, name):
+      weight = getattr(module, name)[...]
+      setattr(module, name, nnx.Param(few_rows.arrange(weight, axes=2 if name == "o" else 1)))
 
 
 def qkv_proj(h_BLD: jax.Array, module: Any) -> tuple[jax.Array, ...]:
   """Returns q [B, L, H, K], k and v [B, L, G, K] of a module with weights q, k, v."""
   if not hasattr(module, "qkv"):
     return tuple(project(h_BLD, weight) for weight in (module.q, module.k, module.v))
-  heads, groups = module.q.shape[1], module.k.shape[1]
-  return tuple(jnp.split(project(h_BLD, module.qkv), [heads, heads + groups], axis=2))
+  return tuple(jnp.split(project(h_BLD, module.qkv), module.split_heads, axis=2))
 
 
 def cast_for_decode(params: Params, dtype: str) -> Params:

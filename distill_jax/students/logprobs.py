@@ -9,19 +9,25 @@ import math
 import jax
 import jax.numpy as jnp
 
-from distill_jax.students import split_head
+from distill_jax.students import few_rows, split_head
 
 
 def logits(
-  hidden_BTD: jax.Array, head_DV: jax.Array, bias_V: jax.Array | None = None, softcap: float = 0.0
+  hidden_BTD: jax.Array,
+  head_DV: jax.Array | few_rows.OutputsFirst,
+  bias_V: jax.Array | None = None,
+  softcap: float = 0.0,
 ) -> jax.Array:
   """Returns hidden @ head + bias, float32 [B, T, V], from products in the dtype of `hidden`.
 
   A softcap c > 0 maps logits to c * tanh(logits / c). Meant for a few positions: the whole array is
   materialized.
   """
-  matrix = head_DV.astype(hidden_BTD.dtype)
-  out_BTV = jnp.einsum("btd,dv->btv", hidden_BTD, matrix, preferred_element_type=jnp.float32)
+  if isinstance(head_DV, few_rows.OutputsFirst):
+    out_BTV = few_rows.product(hidden_BTD, head_DV)
+  else:
+    matrix = head_DV.astype(hidden_BTD.dtype)
+    out_BTV = jnp.einsum("btd,dv->btv", hidden_BTD, matrix, preferred_element_type=jnp.float32)
   if bias_V is not None:
     out_BTV += bias_V[None, None, :]
   return softcap * jnp.tanh(out_BTV / softcap) if softcap else out_BTV

@@ -20,6 +20,7 @@ from flax import nnx
 from distill_jax.students import (
   attention,
   decoder,
+  few_rows,
   gather,
   layers,
   logprobs,
@@ -29,7 +30,7 @@ from distill_jax.students import (
 )
 from distill_jax.students.t5_config import Config as Config
 from distill_jax.students.token_rows import Cache, Rows
-from distill_jax.students.types import Params
+from distill_jax.students.types import Params, Unstacked
 
 
 class T5(nnx.Module):
@@ -203,7 +204,7 @@ def hidden(
   return _final_norm(config, params, x_BLD)
 
 
-def unstack_layers(config: Config, params: Params) -> tuple[list[Any], jax.Array]:
+def unstack_layers(config: Config, params: Params) -> Unstacked:
   """Returns (one module for each layer of the decoder, the head [D, V]): what decoding reads.
 
   Called once, before the decoding loop.
@@ -216,13 +217,26 @@ def unstack_layers(config: Config, params: Params) -> tuple[list[Any], jax.Array
   ]
   for module in modules:
     layers.fuse_qkv(module.attention)
-  return modules, head(config, params).astype(config.dtype)
+    for part in (module.attention, module.cross, module.mlp):
+      layers.arrange_for_decode(part)
+  return modules, few_rows.arrange(head(config, params).astype(config.dtype))
 
 
 def prefill(
-  config: Config, params: Params, tokens_BE: jax.Array, lengths_B: jax.Array
+  config: Config,
+  params: Params,
+  tokens_BE: jax.Array,
+  lengths_B: jax.Array,
+  unstacked: Unstacked | None = None,
 ) -> tuple[jax.Array, Cache, jax.Array]:
   """Encodes prompts that are padded on the right, and reads the start token.
+
+  Args:
+    config: The config.
+    params: The parameters.
+    tokens_BE: The prompts.
+    lengths_B: How long they are.
+    unstacked: The result of `unstack_layers`; None: it is computed here.
 
   Returns:
     The logits after the start token [B, V]; a cache of one column, whose `fixed` holds the keys and
@@ -231,7 +245,7 @@ def prefill(
   batch, length = tokens_BE.shape
   inside_BE = jnp.arange(length)[None, :] < lengths_B[:, None]
   encoded_BED = encode(config, params, tokens_BE, inside_BE.astype(jnp.int32))
-  unstacked = modules, _ = unstack_layers(config, params)
+  unstacked = modules, _ = unstacked or unstack_layers(config, params)
   fixed = (tuple(module.cross.keys_values(encoded_BED) for module in modules), inside_BE)
   empty = tuple(
     jnp.zeros((batch, config.heads, 1, config.head_width), config.dtype) for _ in modules
@@ -245,7 +259,7 @@ def prefill(
 def decode_step(
   config: Config,
   params: Params,
-  unstacked: tuple[list[Any], jax.Array],
+  unstacked: Unstacked,
   token_B: jax.Array,
   position_B: jax.Array,
   cache: Cache,

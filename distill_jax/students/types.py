@@ -6,6 +6,7 @@ import jax
 
 from distill_jax.students.token_rows import Cache, Rows
 
+Unstacked = tuple[list[Any], Any]  # one module for each layer, and the head
 Params = dict[str, Any]  # a nested dict of arrays, of shapes, of axis names or of shardings
 
 
@@ -63,20 +64,26 @@ class Model(Protocol):
     ...
 
   def prefill(
-    self, config: Any, params: Params, tokens: jax.Array, lengths: jax.Array, /
+    self,
+    config: Any,
+    params: Params,
+    tokens: jax.Array,
+    lengths: jax.Array,
+    unstacked: Unstacked | None = None,
+    /,
   ) -> tuple[jax.Array, Cache, jax.Array]:
     """Returns the logits after each prompt, a cache, and how many columns each row fills."""
     ...
 
-  def unstack_layers(self, config: Any, params: Params, /) -> tuple[list[Any], jax.Array]:
-    """Returns one module for each layer, and the head: what `decode_step` reads."""
+  def unstack_layers(self, config: Any, params: Params, /) -> Unstacked:
+    """Returns one module for each layer, and the head: what decoding reads."""
     ...
 
   def decode_step(
     self,
     config: Any,
     params: Params,
-    unstacked: tuple[list[Any], jax.Array],
+    unstacked: Unstacked,
     token_B: jax.Array,
     position_B: jax.Array,
     cache: Cache,

@@ -34,7 +34,7 @@ def weights(positions):
   return (3 * positions + 1) % 31, (5 * positions + 2) % 29
 
 
-def prefill(config, params, tokens_PL, lengths_P):
+def prefill(config, params, tokens_PL, lengths_P, layers=None):
   inside_PL = jnp.arange(tokens_PL.shape[1])[None, :] < lengths_P[:, None]
   garbage_PL = jnp.where(inside_PL, tokens_PL, 1000)
   columns = lambda x_PL: (jnp.float32(x_PL)[:, None, :, None],)
