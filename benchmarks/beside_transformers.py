@@ -8,11 +8,13 @@
   python -m benchmarks.beside_transformers step124m   one step of GPT-2 124M: 4 rows of 128
   python -m benchmarks.beside_transformers bounds     t5 and step124m, and their matrix products
                                                       alone (products.py)
+  python -m benchmarks.beside_transformers exam --student=DIR   an exam with a pretrained student
+                                                      (exam_beside_transformers.py)
 
-Weights are random, and no row ends early. Both sides compute in --dtype. Prints a line of JSON
-with median times and `speedup`, how many times as fast this package is. The sides alternate in one
-process, so a busy machine slows both, with a pause of a second in which the other side's threads
-come to rest.
+In all but the last, weights are random, no row ends early, and both sides compute in --dtype.
+Prints a line of JSON with median times and `speedup`, how many times as fast this package is. The
+sides alternate in one process, so a busy machine slows both, with a pause of a second in which the
+other side's threads come to rest.
 
 `bounds` prints milliseconds per decoded token or per step. `share` is the part of the products in
 the total time, and gflops is the rate of the products alone, in GFLOP/s.
@@ -31,7 +33,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks import products
+from benchmarks import exam_beside_transformers, products
 from distill_jax import students
 from distill_jax.data import batches, encode
 from distill_jax.decoding import rollout
@@ -213,10 +215,23 @@ def main() -> None:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument("work", choices=(*WORKS, "bounds"))
-  parser.add_argument("--repeats", type=int, default=7)
+  parser.add_argument("work", choices=(*WORKS, "bounds", "exam"))
+  parser.add_argument("--repeats", type=int, help="default 7; 3 for exam")
   parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+  exam = parser.add_argument_group("exam")
+  exam.add_argument("--student", help="a directory in Hugging Face format")
+  exam.add_argument("--task", default="arithmetic")
+  exam.add_argument("--path", default="")
+  exam.add_argument("--questions", type=int, default=64)
+  exam.add_argument("--samples", type=int, default=2)
+  exam.add_argument("--batches", default="16,32,64,128", help="rows that transformers tries")
   args = parser.parse_args()
+  args.repeats = args.repeats or (3 if args.work == "exam" else 7)
+  if args.work == "exam":
+    if not args.student:
+      parser.error("exam needs --student=DIR")
+    exam_beside_transformers.run(args)
+    return
   if args.work == "bounds":
     for name in BOUNDS:
       bounds(name, args.dtype, args.repeats)

@@ -41,6 +41,13 @@ def peak_mib() -> float:
   return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
+def cpu_name() -> str:
+  """Returns the model name of this machine's CPU."""
+  lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+  named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+  return next(named, platform.processor() or platform.machine())
+
+
 @contextlib.contextmanager
 def compilations() -> Iterator[list[str]]:
   """Yields a list to which the name of each program compiled in the context is appended."""
