@@ -110,7 +110,9 @@ def compute_batch(
     pairs=1,
   )
   batch = sharding.put(objectives.as_batch(arrays), sharding.batch(student.mesh))
-  scorer = build_scorer(student.trainable, s.student.attention, s.train.logits_chunk)
+  scorer = build_scorer(
+    student.trainable, s.student.attention, s.train.logits_chunk, packed=s.train.packing
+  )
   with jax.set_mesh(student.mesh), scorer.announce_first_call(ctx.console, length):
     logp_device_BP2 = scorer.side_logprobs(student.frozen, params, batch)
   logp_BP2 = sharding.to_host(logp_device_BP2)
@@ -135,7 +137,9 @@ class Scorer(NamedTuple):
 
 
 @functools.lru_cache(maxsize=4)
-def build_scorer(parameters: trainable.Trainable, attention: str, chunk: int) -> Scorer:
+def build_scorer(
+  parameters: trainable.Trainable, attention: str, chunk: int, *, packed: bool
+) -> Scorer:
   """Builds the scorer, which its first call compiles; phases with equal settings share it."""
   config: Any = parameters.config
   model = students.of(config)
@@ -144,7 +148,7 @@ def build_scorer(parameters: trainable.Trainable, attention: str, chunk: int) ->
   def side_logprobs(frozen: Params, params: Params, batch: objectives.Batch) -> jax.Array:
     merged = parameters.merge(frozen, params)
     states_BLD = model.hidden(
-      config, merged, batch.rows, detach=False, remat="none", path=attention
+      config, merged, batch.rows, detach=False, remat="none", path=attention, packed=packed
     )
     at_BTD = gather.positions(states_BLD, batch.where)
     logp_BT = students.token_logprobs(config, merged, at_BTD, batch.labels, chunk=chunk)

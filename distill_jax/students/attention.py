@@ -18,10 +18,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from distill_jax.students import sharding, splash
+from distill_jax.students import sharding, splash, unfold
 from distill_jax.students.token_rows import Rows
 
 PATHS = ("auto", "plain", "cudnn", "splash")
+BRANCHES = 3  # of the tree of one example (data/encode.py), and one more if it detaches branches
 CUDNN_MIN_LENGTH = 512  # tokens from which `auto` takes cuDNN; an estimate, not measured on a GPU
 
 
@@ -202,8 +203,13 @@ def over_rows(
   if reason := why_not.get(path):
     raise ValueError(f"attention path {path}: {reason}")
   if path == "cudnn":
-    if rows.roots is None and not packed:
-      return _cudnn_causal(q_BLHK, k_BGLK, v_BGLK, window, scale)
+    causal = functools.partial(_cudnn_causal, window=window, scale=scale)
+    if not packed and rows.roots is None:
+      return causal(q_BLHK, k_BGLK.swapaxes(1, 2), v_BGLK.swapaxes(1, 2))
+    if not packed:
+      k, v = k_BGLK.swapaxes(1, 2), v_BGLK.swapaxes(1, 2)
+      branches = BRANCHES + detach
+      return unfold.attend(causal, q_BLHK, k, v, rows, branches=branches, detach=detach)
     return _cudnn(q_BLHK, k_BGLK, v_BGLK, rows, mask_BLL, scale, detach)
   if path == "splash":
     if window >= q_BLHK.shape[1]:
@@ -229,7 +235,7 @@ def learning_of_source(rows: Rows, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _cudnn_causal(
-  q_BLHK: jax.Array, k_BGLK: jax.Array, v_BGLK: jax.Array, window: int, scale: float
+  q_BLHK: jax.Array, k_BLGK: jax.Array, v_BLGK: jax.Array, *, window: int, scale: float
 ) -> jax.Array:
   """Fused attention of rows of one example each, padded on the right: no mask is needed.
 
@@ -237,8 +243,8 @@ def _cudnn_causal(
   """
   return jax.nn.dot_product_attention(
     q_BLHK,
-    k_BGLK.swapaxes(1, 2),
-    v_BGLK.swapaxes(1, 2),
+    k_BLGK,
+    v_BLGK,
     scale=scale,
     is_causal=True,
     local_window_size=(window - 1, 0) if window else None,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from distill_jax.students import attention, sharding, splash, token_rows
+from distill_jax.students import attention, sharding, splash, token_rows, unfold
 from tests import meshes
 from tests.students import oracle
 
@@ -116,6 +116,35 @@ def test_trees_equal_their_definition_forwards_and_backwards(path, block, monkey
   np.testing.assert_allclose(got, want, atol=2e-5)
   for slope, expected in zip(slopes, wanted, strict=True):
     np.testing.assert_allclose(slope, expected, atol=2e-4)
+
+
+def test_unfolded_trees_equal_their_definition_forwards_and_backwards():
+  """On GPU every branch gets a copy of the root, and plain causal attention."""
+  segments, detached = np.zeros((3, 24), np.int32), np.zeros((3, 24), np.int32)
+  for row, segment, start, stop in (
+    (0, 1, 0, 5), (0, 2, 5, 9), (0, 5, 9, 14), (0, 3, 14, 15), (0, 4, 15, 24),
+    (1, 1, 0, 9), (1, 2, 9, 12), (1, 3, 12, 20), (2, 1, 0, 1), (2, 2, 1, 3),
+  ):  # fmt: skip
+    segments[row, start:stop], detached[row, start:stop] = segment, segment > 2
+  roots = np.int32(segments > 0)
+  rows = token_rows.Rows(*map(jnp.asarray, (segments, segments, segments, roots, detached)))
+  draw = oracle.rng().normal
+  q, k, v = (jnp.float32(draw(size=(3, 24, heads, 8))) for heads in (4, 2, 2))
+  look = np.where((segments > 0)[..., None, None], draw(size=q.shape), 0.0)
+  line = jnp.tril(jnp.ones((24, 24), bool))[None]
+  turn = lambda x: x.swapaxes(1, 2)
+  causal = lambda q, k, v: attention.attend(q, turn(k), turn(v), line, scale=0.09)
+  unfolded = lambda *xs: unfold.attend(causal, *xs, rows, branches=4, detach=True)
+  mask = token_rows.visible(rows)
+  defined = lambda q, k, v: stopped_twice(q, turn(k), turn(v), rows, mask)
+  with jax.default_matmul_precision("highest"):
+    (got, slopes), (want, wanted) = (
+      jax.jit(jax.value_and_grad(lambda *xs, f=f: jnp.sum(f(*xs) * look), (0, 1, 2)))(q, k, v)
+      for f in (unfolded, defined)
+    )
+  np.testing.assert_allclose(got, want, rtol=1e-5)
+  for slope, expected in zip(slopes, wanted, strict=True):
+    np.testing.assert_allclose(slope, expected, atol=2e-5)
 
 
 def test_splash_gives_the_same_on_a_mesh():
