@@ -20,6 +20,8 @@ fsdp, tensor. Prints a line of JSON for each program, and at the end a table (on
   tflop, needed_tflop   of matrix products on all devices: of the program, loops multiplied out, and
                  of the model without recomputation and without masked positions
   products       the dtypes of products with more than 1 % of the FLOPs
+  token_mib      decoding: MiB that a device reads from memory for each token of its rows
+  token_needed_mib   the weights and the cache of its rows
   largest        the largest arrays, MiB
 
 --find-rows: the largest number of rows, a multiple of data x fsdp, for which all programs fit.
@@ -38,7 +40,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.compiled import devices, flops, hlo, programs
+from benchmarks.compiled import devices, flops, hlo, programs, traffic
 from benchmarks.compiled import students as sizes
 from distill_jax.students import sharding
 
@@ -66,7 +68,13 @@ def report(
   held += memory.output_size_in_bytes - memory.alias_size_in_bytes
   facts |= {"seconds": _seconds(begun), "gib": round(held / devices.GIB, 3)}
   facts["fits"] = held / devices.GIB < device.gib
-  facts |= text_facts(hlo.Program(compiled.as_text()), options)
+  text = hlo.Program(compiled.as_text())
+  facts |= text_facts(text, options)
+  if program.token_bytes:
+    (body,) = [name for name, trips in text.trips.items() if trips is None]
+    read = traffic.read_by_loop(text, body, traffic.kernel_bytes(program.traced.jaxpr.jaxpr))
+    facts |= {"token_mib": round(read / MIB, 1)}
+    facts |= {"token_needed_mib": round(program.token_bytes / MIB, 1)}
   facts |= {"tflop": round(products.flops / 1e12, 4), "products": _shares(products)}
   if program.flops is not None:
     need = flops.needed(options.config, program.flops, backward=program.backward)

@@ -86,7 +86,8 @@ def describe(topology: str) -> Sequence[Any]:
       raise Missing(f"libtpu is not installed: pip install 'jax[tpu]=={jax.__version__}'")
     for key, value in TPU_ENVIRONMENT.items():
       os.environ.setdefault(key, value)
-    return _devices(topology, platform="tpu", topology_name=topology)
+    one = {"chips_per_host_bounds": (1, 1, 1)} if set(sizes.split("x")) == {"1"} else {}
+    return _devices(topology, platform="tpu", topology_name=topology, **one)
   if not importlib.util.find_spec("jax_cuda13_plugin"):
     raise Missing(f"the CUDA plugin is not installed: pip install 'jax[cuda13]=={jax.__version__}'")
   _answer_for_the_gpu()

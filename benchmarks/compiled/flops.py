@@ -6,6 +6,7 @@ traced program.
 
 import collections
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -59,6 +60,18 @@ def _walk(jaxpr: Any, times: float, products: Any, kernels: Any) -> None:
         for part in value if isinstance(value, (tuple, list)) else (value,):
           if hasattr(part, "eqns") or hasattr(part, "jaxpr"):
             _walk(_jaxpr_of(part), inner, products, kernels)
+
+
+def equations(jaxpr: Any) -> Iterator[Any]:
+  """Yields the equations of a jaxpr and of those inside it, but not inside kernels."""
+  for equation in jaxpr.eqns:
+    yield equation
+    if equation.primitive.name == "pallas_call":
+      continue
+    for value in equation.params.values():
+      for part in value if isinstance(value, (tuple, list)) else (value,):
+        if hasattr(part, "eqns") or hasattr(part, "jaxpr"):
+          yield from equations(_jaxpr_of(part))
 
 
 def _blocks(name: str, grid: Any) -> float:

@@ -57,6 +57,26 @@ class Operation(NamedTuple):
   line: str
 
   @property
+  def result(self) -> str:
+    """Its result, as written: shapes and layouts."""
+    return self.line.partition(f" {self.opcode}(")[0]
+
+  @property
+  def operands(self) -> tuple[str, ...]:
+    """The names of its operands."""
+    rest, depth = self.line.partition(f" {self.opcode}(")[2], 1
+    for end, letter in enumerate(rest):
+      depth += (letter == "(") - (letter == ")")
+      if not depth:
+        return tuple(re.findall(r"%([\w.\-]+)", rest[:end]))
+    return ()
+
+  @property
+  def callee(self) -> str:
+    """The computation of a fusion."""
+    return dict(_CALLEES.findall(self.line)).get("calls", "").lstrip("%")
+
+  @property
   def op_name(self) -> str:
     """Where it comes from in the traced program."""
     match = _OP_NAME.search(self.line)
@@ -124,6 +144,17 @@ class Program:
     ]
     compares = sum(" compare(" in line for line in self._lines.get(condition, ()))
     self.trips[body] = max(limits) if limits and compares == 1 else None
+
+  @functools.cached_property
+  def _by_computation(self) -> dict[str, list[Operation]]:
+    found: dict[str, list[Operation]] = collections.defaultdict(list)
+    for operation in self.operations:
+      found[operation.computation].append(operation)
+    return dict(found)
+
+  def of_computation(self, name: str) -> list[Operation]:
+    """Returns the operations of a computation, in order."""
+    return self._by_computation.get(name, [])
 
   @functools.cache  # noqa: B019 (a program lives as long as its report)
   def loops(self, computation: str) -> tuple[int | None, ...]:

@@ -4,6 +4,7 @@ Dimension key: B rows, L tokens of a row, N new tokens.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -43,6 +44,7 @@ class Traced(NamedTuple):
   traced: Any  # jax.stages.Traced
   flops: dict[str, np.ndarray] | None  # arrays whose FLOPs the model needs; None: decoding
   backward: bool
+  token_bytes: int = 0  # decoding: what a device must read for each token of its rows
 
 
 def settings(options: Options) -> Settings:
@@ -143,7 +145,7 @@ def _train(options: Options, kind: str) -> Traced:
 def _score(options: Options, kind: str) -> Traced:
   s, parameters = settings(options), trainable.Trainable(options.config)
   scorer: Any = reference_logprobs.build_scorer(
-    parameters, options.attention, s.train.logits_chunk
+    parameters, options.attention, s.train.logits_chunk, packed=s.train.packing
   ).side_logprobs
   batch = arrays(options, kind)
   traced = _on_mesh(options, scorer.trace, (), _params(options), _batch(options, batch))
@@ -208,12 +210,31 @@ def _place(options: Options, kind: str) -> Traced:
 
 def _decode(options: Options, kind: str) -> Traced:
   _, state = _state(options)
+  weights = _weights(options)
   scalar = _array(jnp.int32)
   settings = sampling.Sampling(_array(jnp.float32), _array(jnp.float32), scalar)
   running = _array(jnp.bool_, _sizes(options).rows)
-  args = options.config, _weights(options), state, running, settings, scalar, scalar
+  args = options.config, weights, state, running, settings, scalar, scalar
   traced = _on_mesh(options, decode_loop.decode.trace, *args, eos=(2,))
-  return Traced(traced, None, False)
+  return Traced(traced, None, False, _token_bytes(options, weights, state.cache))
+
+
+def _token_bytes(options: Options, weights: Any, cache: Any) -> int:
+  """Returns the bytes of the weights and of a device's part of the cache.
+
+  Tables that are only looked up in do not count, nor does an encoder. The weights are in the
+  compute dtype, and whole over fsdp.
+  """
+  config, fsdp = options.config, options.mesh.shape["fsdp"]
+  size = np.dtype(config.dtype).itemsize
+  lookups = {"encoder", "positions"} | (set() if config.tied else {"embed"})
+  total = 0
+  for x in jax.tree.leaves({name: x for name, x in weights.items() if name not in lookups}):
+    parts = fsdp if "fsdp" in x.sharding.spec else 1
+    total += size * parts * math.prod(x.sharding.shard_shape(x.shape))
+  for x in jax.tree.leaves(cache):
+    total += x.dtype.itemsize * math.prod(x.sharding.shard_shape(x.shape))
+  return total
 
 
 BUILDERS: dict[str, Callable[[Options, str], Traced]] = {

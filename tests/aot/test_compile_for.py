@@ -19,7 +19,7 @@ import pytest
 from benchmarks import compile_for
 from benchmarks.compiled import students as sizes
 from distill_jax.decoding import decode_loop
-from distill_jax.students import decoder, sharding, token_rows
+from distill_jax.students import decoder, sharding, split_head, token_rows
 
 pytestmark = [
   pytest.mark.aot,
@@ -97,6 +97,26 @@ def test_a_token_is_decoded_without_collectives_and_without_a_loop_over_rows():
   assert sent(found, "in loops") < 0.001, found["sent_mib"]
   # The loop over tokens, and the bisections of the two filters.
   assert sum(found["loops"].values()) <= 3, found["loops"]
+
+
+def test_a_token_reads_little_more_than_the_weights_and_the_cache():
+  found = facts("decode", "1,4,1", 128)
+  assert 1.0 <= found["token_mib"] / found["token_needed_mib"] <= 1.5
+
+
+def test_the_traffic_of_the_vocabulary_does_not_depend_on_the_number_of_chunks(monkeypatch):
+  want = facts("sft", "1,4,1")
+  monkeypatch.setattr(split_head, "CHUNK_BYTES", 2**22)
+  found = facts.__wrapped__("sft", "1,4,1")
+  assert len(found["loops"]) == len(want["loops"]) + 1  # over chunks, forwards and backwards
+  assert found["vocabulary_mib"] == want["vocabulary_mib"]
+
+
+def test_trees_hold_and_compute_what_other_rows_do():
+  plain, trees = facts("sft", "1,4,1"), (facts("tailored", "1,4,1"), facts("prefer", "1,4,1"))
+  for found in trees:
+    assert found["gib"] <= 1.25 * plain["gib"]
+    assert found["kernels"] == plain["kernels"]
 
 
 def test_prompts_are_placed_without_a_loop_over_rows():
