@@ -88,16 +88,12 @@ class Relay:
 
   Attributes:
     url: Base URL of the relay.
-    exchanges: The requests that were answered, in order of the responses.
-    in_flight: Requests that are not answered yet.
-    most_in_flight: The most of them at once.
+    exchanges: The requests that were answered, in the order of the responses.
   """
 
   def __init__(self, target: str):
     self.exchanges: list[Exchange] = []
-    self.in_flight = self.most_in_flight = 0
     self._host, _, self._path = target.removeprefix("http://").partition("/")
-    self._lock = threading.Lock()
     self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
     self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
 
@@ -132,17 +128,12 @@ class Relay:
 
   def _pass_on(self, handler: http.server.BaseHTTPRequestHandler) -> None:
     raw = handler.rfile.read(int(handler.headers["Content-Length"]))
-    with self._lock:
-      self.in_flight += 1
-      self.most_in_flight = max(self.most_in_flight, self.in_flight)
     status, headers, content = 0, [], b""
     try:
       status, headers, content = self._forward(handler, raw)
     finally:
       key = handler.headers.get("Idempotency-Key", "")
-      with self._lock:
-        self.in_flight -= 1
-        self.exchanges.append(Exchange(json.loads(raw), key, status, _parsed(content)))
+      self.exchanges.append(Exchange(json.loads(raw), key, status, _parsed(content)))
     if not status:
       handler.close_connection = True
       return
