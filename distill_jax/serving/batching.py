@@ -81,9 +81,12 @@ class Batcher:
     self._admit()
     for group, (running, rows) in list(self._live.items()):
       try:
-        self._decode(group, running, rows)
+        if rows:  # the only one may have been canceled before it started
+          self._decode(group, running, rows)
       except Exception as error:  # whatever the device raises: it fails this group only
         self._fail(group, error)
+      if not rows:
+        self._live.pop(group, None)
 
   def _fail(self, group: Group, error: Exception) -> None:
     """Fails all rows of a group and forgets its rollout."""
@@ -153,8 +156,6 @@ class Batcher:
         row.done(_limit(student, written, row.max_tokens))
       except Exception as error:  # of a format that reads the text
         row.fail(error)
-    if not rows:
-      del self._live[group]
 
 
 def _limit(student: Student, written: Written, max_tokens: int) -> Written:
