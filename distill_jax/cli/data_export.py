@@ -6,6 +6,7 @@ import os
 import pathlib
 import shutil
 from collections.abc import Sequence
+from typing import Any
 
 from distill_jax import disk, errors, plan, records
 from distill_jax.data import chat_rows
@@ -61,15 +62,36 @@ rows = load_dataset("parquet", data_files="data/train.parquet", split="train")
 Fill in the field `license` above. The texts were written by the models named as writers; their
 terms and those of the questions apply.
 """
+LLAMA_FACTORY = "LLaMA-Factory: `dataset_dir` is this directory, `dataset` is `distill_jax`."
 USAGE = {
-  "messages": "TRL's `SFTTrainer` and axolotl's `type: chat_template` read the column `messages`.",
+  "messages": "TRL's `SFTTrainer` reads the column `messages`. axolotl: `type: chat_template`.\n"
+  + LLAMA_FACTORY,
   "prompt_completion": "TRL's `SFTTrainer` trains on `completion` only.",
   "preference": "TRL's `DPOTrainer` reads `prompt`, `chosen` and `rejected`.",
-  "sharegpt": "LLaMA-Factory (`dataset_info.json`): `{\"file_name\": \"train.jsonl\", "
-  "\"formatting\": \"sharegpt\", \"columns\": {\"messages\": \"conversations\"}}`.",
-  "alpaca": "LLaMA-Factory (`dataset_info.json`): `{\"file_name\": \"train.jsonl\"}`; axolotl: "
-  "`type: alpaca`.",
-}  # fmt: skip
+  "sharegpt": "axolotl: `type: chat_template`, `field_messages: conversations`,\n"
+  "`message_property_mappings: {role: from, content: value}`.\n" + LLAMA_FACTORY,
+  "alpaca": "axolotl: `type: alpaca`.\n" + LLAMA_FACTORY,
+}
+# Descriptions of the formats in dataset_info.json (LLaMA-Factory, data/README.md). They name all
+# columns of a format: once one is named, the others have no default.
+DESCRIPTIONS: dict[str, dict[str, Any]] = {
+  "messages": {
+    "formatting": "sharegpt",
+    "columns": {"messages": "messages"},
+    "tags": {
+      "role_tag": "role",
+      "content_tag": "content",
+      "user_tag": "user",
+      "assistant_tag": "assistant",
+      "system_tag": "system",
+    },
+  },
+  "sharegpt": {"formatting": "sharegpt", "columns": {"messages": "conversations"}},
+  "alpaca": {
+    "formatting": "alpaca",
+    "columns": {"prompt": "instruction", "query": "input", "response": "output"},
+  },
+}
 
 
 def run(workdir: str, format: str, out: str, *, push: str = "") -> None:
@@ -103,7 +125,7 @@ def run(workdir: str, format: str, out: str, *, push: str = "") -> None:
     raise errors.data(f"{workdir} has no {kind} yet")
   part = target.with_name(target.name + ".part")
   shutil.rmtree(part, ignore_errors=True)
-  write(part, rows, card(run, format, rows, found, target.name))
+  write(part, rows, card(run, format, rows, found, target.name), DESCRIPTIONS.get(format))
   with phase_dir.report_os_errors(target):
     if target.exists():
       target.rmdir()
@@ -174,8 +196,13 @@ def _question(run: load.Run, problem: str) -> records.Question:
   return run.questions[problem]
 
 
-def write(folder: pathlib.Path, rows: Sequence[chat_rows.Row], readme: str) -> None:
-  """Writes train.jsonl, data/train.parquet and README.md."""
+def write(
+  folder: pathlib.Path,
+  rows: Sequence[chat_rows.Row],
+  readme: str,
+  description: dict[str, Any] | None,
+) -> None:
+  """Writes train.jsonl, data/train.parquet, README.md, and the description as dataset_info.json."""
   import pyarrow
   from pyarrow import parquet
 
@@ -185,6 +212,9 @@ def write(folder: pathlib.Path, rows: Sequence[chat_rows.Row], readme: str) -> N
   lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
   phase_dir.write_bytes(folder / "train.jsonl", lines.encode())
   phase_dir.write_bytes(folder / "README.md", readme.encode())
+  if description is not None:
+    info = {"distill_jax": {"file_name": "train.jsonl"} | description}
+    phase_dir.write_bytes(folder / "dataset_info.json", json.dumps(info, indent=2).encode())
 
 
 def card(

@@ -9,6 +9,7 @@ from pyarrow import parquet
 from distill_jax import errors, records
 from distill_jax.cli import main
 from distill_jax.data import chat_rows, hub
+from tests.cli import trainer_schemas
 from tests.report import material
 
 TEXTS = {**material.HOSTILE, "plain": "4 + 3 = 7."}
@@ -91,6 +92,22 @@ def test_prompt_completion_preference_sharegpt_and_alpaca_have_their_fields(run,
   for row in alpaca:
     assert row["input"] == "" and row["instruction"] and row["output"].endswith("Answer: 18")
   assert alpaca[-1]["thinking"] == "Hm."
+
+
+@pytest.mark.parametrize("format", ("messages", "sharegpt", "alpaca"))
+def test_llama_factory_and_axolotl_read_each_question_and_its_rationale(run, tmp_path, format):
+  """By the description and the card beside the rows."""
+  rows = export(run, tmp_path, format)
+  info = json.loads((tmp_path / format / "dataset_info.json").read_text("utf-8"))
+  (description,) = info.values()
+  assert (tmp_path / format / description["file_name"]).is_file()
+  settings = trainer_schemas.axolotl_settings((tmp_path / format / "README.md").read_text("utf-8"))
+  want = [
+    (row["prompt"][0]["content"], row["completion"][0]["content"])
+    for row in export(run, tmp_path, "prompt_completion")
+  ]
+  assert [trainer_schemas.llama_factory(description, row) for row in rows] == want
+  assert [trainer_schemas.axolotl(settings, row) for row in rows] == want
 
 
 def test_preferences_are_the_pairs_of_the_run_and_its_corrections(run, tmp_path):
