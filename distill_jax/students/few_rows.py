@@ -38,7 +38,7 @@ def arrange(weight: jax.Array, axes: int = 1) -> jax.Array | OutputsFirst:
 
 def product(x: jax.Array, weight: OutputsFirst, axes: int = 1) -> jax.Array:
   """Contracts x's last `axes` dimensions with the weight's inputs."""
-  # The barriers keep XLA from swapping the factors.
-  x_IR = jax.lax.optimization_barrier(x.reshape(-1, weight.matrix.shape[1]).T)
-  y_OR = jax.lax.optimization_barrier(weight.matrix @ x_IR)
+  # The barrier keeps XLA from swapping the factors.
+  x_RI = x.reshape(-1, weight.matrix.shape[1])
+  y_OR = jax.lax.optimization_barrier(weight.matrix @ x_RI.T)
   return y_OR.T.reshape(*x.shape[: x.ndim - axes], *weight.outputs)

@@ -140,6 +140,25 @@ def test_a_row_depends_on_its_prompt_and_on_its_key():
   assert differ(one, sample(prompts[::-1], keys)) > 30
 
 
+def test_weights_are_taken_apart_once_however_often_the_device_is_called(monkeypatch):
+  apart, calls = [], []
+  unstack, decode = decode_loop.unstack_once, decode_loop.decode
+
+  def counted(*args):
+    apart.append(unstack(*args))
+    return apart[-1]
+
+  def noted(config, params, *args, **kwargs):
+    calls.append(params)
+    return decode(config, params, *args, **kwargs)
+
+  monkeypatch.setattr(decode_loop, "unstack_once", counted)
+  monkeypatch.setattr(decode_loop, "decode", noted)
+  sample(*requests(12, 3), samples=3)
+  assert len(apart) == 1 < len(calls)
+  assert all(held.unstacked is apart[0] for held in calls)
+
+
 def test_long_rows_do_not_delay_the_batch(iterations):
   prompts, keys = requests(64)
   out = sample(prompts, keys, batch=8, refill=0.125)

@@ -197,6 +197,18 @@ MUTATIONS = {
   "a sharding rule is removed": (
     "students/sharding.py", '  "mlp": "tensor",\n', "", "tests/students/test_sharding.py",
   ),
+  "XLA may rearrange a weight for every token": (
+    "students/few_rows.py", "jax.lax.optimization_barrier(weight.matrix @ x_RI.T)",
+    "weight.matrix @ x_RI.T", "tests/students/test_few_rows.py",
+  ),
+  "XLA may transpose the keys for every token": (
+    "students/attention.py", "jax.lax.optimization_barrier(scores)", "scores",
+    "tests/students/test_few_rows.py",
+  ),
+  "the weights are taken apart in every call": (
+    "decoding/decode_loop.py", 'if sharding.platform() == "cpu" else None)',
+    'if sharding.platform() == "tpu" else None)', "tests/decoding/test_rollout.py",
+  ),
   "all rows sample with the same random numbers": (
     "decoding/decode_loop.py", "(state.keys, samples.lengths)",
     "(state.keys[:1].repeat(len(state.keys), 0), samples.lengths)",
