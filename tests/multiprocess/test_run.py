@@ -1,0 +1,192 @@
+"""Commands on several processes: the same bytes as one process, and how they end.
+
+bash launch/test.sh -m heavy tests/multiprocess
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from distill_jax import errors
+from tests.multiprocess import commands
+
+HEAVY = pytest.mark.heavy
+RECIPES = {
+  "self_refine": ("self_refine:quick", {}),
+  "socratic": ("socratic:quick", {}),
+  "tinythinker": ("tinythinker:quick", {}),
+  "lora": ("quickstart", {"student__lora__rank": 2}),
+}
+
+
+def test_two_processes_write_the_bytes_and_weights_of_one_with_two_devices(tmp_path):
+  words = ["run", *commands.tiny(rounds=0)]
+  one, two = tmp_path / "one", tmp_path / "two"
+  with commands.started(tmp_path / "2", [*words, f"--workdir={two}"], 2) as several:
+    commands.run(tmp_path / "1", [*words, f"--workdir={one}"], 1, devices=2)
+    assert several.wait() == [0, 0], (several.err(0), several.err(1))
+  commands.assert_equal(one, two)
+  assert several.out(1) == "" == several.err(1)
+
+
+def test_one_process_does_not_load_what_several_need():
+  code = (
+    "import sys; from distill_jax.cli import main, processes; processes.join([]); "
+    "print(sorted(m for m in sys.modules if m.split('.')[0] == 'jax'"
+    " or m in ('distill_jax.machine.processes', 'distill_jax.machine.meeting')))"
+  )
+  done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+  assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize(
+  ("words", "text"),
+  [
+    (["--processes=2"], "--processes=N also needs"),
+    (["--processes=two"], "--processes=two must be"),
+    (["--process=1"], "--process needs --processes=N"),
+    (["--processes=2", "--process=2", "--coordinator=a:1"], "must be a number from 0 to 1"),
+    (["--processes=2", "--process=1", "--coordinator=a"], "is not HOST:PORT"),
+  ],
+)
+def test_wrong_options_are_refused_in_one_line(words, text, capsys, monkeypatch):
+  from distill_jax.cli import main
+
+  monkeypatch.delenv("DISTILL_JAX_PROCESSES", raising=False)
+  assert main.main(["run", *commands.tiny(), "--workdir=x", *words]) == errors.USAGE
+  error = capsys.readouterr().err
+  assert text in error and error.count("\n") == 1
+
+
+@HEAVY
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_write_the_same_bytes(name, tmp_path):
+  recipe, changes = RECIPES[name]
+  values = {k: v for k, v in commands.TINY.items() if recipe == "quickstart" or k in KEPT}
+  words = ["run", f"--config={recipe}", *(f"--config.{k}={v}" for k, v in values.items())]
+  words += [f"--config.{k.replace('__', '.')}={v}" for k, v in changes.items()]
+  commands.run(tmp_path / "1", [*words, f"--workdir={tmp_path / 'one'}"], 1, devices=2)
+  commands.run(tmp_path / "2", [*words, f"--workdir={tmp_path / 'two'}"], 2)
+  commands.assert_equal(tmp_path / "one", tmp_path / "two")
+
+
+KEPT = (
+  "rounds", "exam.samples", "exam.max_new_tokens", "evaluate.max_new_tokens", "rollout.batch",
+  "train.batch", "student.scratch.width", "student.scratch.head_width", "student.scratch.mlp",
+  "student.scratch.layers",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+  """A run of one process with two devices."""
+  path = tmp_path_factory.mktemp("undisturbed")
+  words = ["run", *commands.tiny(train__steps=30), f"--workdir={path / 'run'}"]
+  commands.run(path / "logs", words, 1, devices=2)
+  return path / "run"
+
+
+# What process 0 prints when a phase is under way.
+PHASES = {
+  "teacher": "round 0 teacher",
+  "training": "the train step",
+  "evaluation": "the decode programs",
+  "exam": "round 1 exam",
+}
+
+
+@HEAVY
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("number", [0, 1])
+def test_sigterm_to_one_ends_all_and_the_rerun_ends_with_the_same_bytes(
+  number, phase, tmp_path, undisturbed
+):
+  words = ["run", *commands.tiny(train__steps=30), f"--workdir={tmp_path / 'run'}"]
+  with commands.started(tmp_path / "logs", words, 2) as run:
+    run.wait_for(PHASES[phase])
+    run.processes[number].send_signal(signal.SIGTERM)
+    assert run.wait(120) == [errors.PREEMPTED] * 2, (run.err(0), run.err(1))
+  assert "Traceback" not in run.err(0) + run.err(1)
+  commands.run(tmp_path / "again", words, 2)
+  commands.assert_equal(undisturbed, tmp_path / "run")
+
+
+@HEAVY
+@pytest.mark.parametrize("number", [0, 1])
+def test_kill_9_of_one_ends_the_other_within_a_minute(number, tmp_path, undisturbed):
+  words = ["run", *commands.tiny(train__steps=30), f"--workdir={tmp_path / 'run'}"]
+  with commands.started(tmp_path / "logs", words, 2) as run:
+    run.wait_for(PHASES["training"])
+    run.processes[number].kill()
+    since = time.monotonic()
+    code = run.processes[1 - number].wait(90)
+    assert time.monotonic() - since < 70 and code in (errors.PREEMPTED, -signal.SIGABRT)
+  commands.run(tmp_path / "again", words, 2)
+  commands.assert_equal(undisturbed, tmp_path / "run")
+
+
+@HEAVY
+def test_a_process_that_sleeps_for_ten_seconds_is_not_missed(tmp_path, undisturbed):
+  words = ["run", *commands.tiny(train__steps=30), f"--workdir={tmp_path / 'run'}"]
+  with commands.started(tmp_path / "logs", words, 2) as run:
+    run.wait_for(PHASES["training"])
+    run.processes[1].send_signal(signal.SIGSTOP)
+    time.sleep(10)
+    run.processes[1].send_signal(signal.SIGCONT)
+    assert run.wait() == [0, 0]
+  commands.assert_equal(undisturbed, tmp_path / "run")
+
+
+@HEAVY
+def test_another_setting_on_one_process_is_refused_by_its_name(tmp_path):
+  words = ["run", *commands.tiny(), f"--workdir={tmp_path / 'run'}"]
+  other = {1: ["--config.train.lr=0.5"]}
+  with commands.started(tmp_path / "logs", words, 2, of_process=other) as run:
+    assert run.wait(120) == [errors.CONFIG] * 2
+  assert "process 1 (" in run.err(0) and "train.lr: 0.5 there" in run.err(0)
+  assert run.err(0).count("\n") == 1 and run.err(1) == ""
+  assert not (tmp_path / "run").exists()
+
+
+@HEAVY
+def test_a_run_directory_that_is_not_shared_is_refused(tmp_path):
+  words = ["run", *commands.tiny()]
+  own = {n: [f"--workdir={tmp_path / str(n)}"] for n in range(2)}
+  with commands.started(tmp_path / "logs", words, 2, of_process=own) as run:
+    assert run.wait(120) == [errors.DATA] * 2
+  assert "process 1 (" in run.err(0) and "does not see" in run.err(0)
+
+
+@HEAVY
+def test_a_refusal_on_process_0_ends_all_with_its_code(tmp_path):
+  (tmp_path / "run").write_text("a file")
+  words = ["run", *commands.tiny(), f"--workdir={tmp_path / 'run'}"]
+  with commands.started(tmp_path / "logs", words, 2) as run:
+    assert run.wait(120) == [errors.DATA] * 2
+  assert run.err(0).count("\n") == 1 and run.err(1) == ""
+
+
+@HEAVY
+def test_evaluate_sample_and_export_print_and_write_what_one_process_does(tmp_path, undisturbed):
+  question = ["--question=What is 2 plus 2?"]
+  for name, words in (("evaluate", ["--split=test"]), ("sample", question)):
+    command = [name, f"--workdir={undisturbed}", *words]
+    one = commands.run(tmp_path / f"{name}1", command, 1, devices=2)
+    two = commands.run(tmp_path / f"{name}2", command, 2)
+    assert one.out(0) == two.out(0) != "" and two.out(1) == ""
+    json.loads(two.out(0).splitlines()[0])
+  for count in (1, 2):
+    out = tmp_path / f"made{count}" / "exported"
+    out.parent.mkdir()
+    commands.run(
+      tmp_path / f"export{count}", ["export", f"--workdir={undisturbed}", f"--out={out}"], count,
+      devices=3 - count,
+    )  # fmt: skip
+  one, two = (tmp_path / f"made{count}" / "exported" for count in (1, 2))
+  assert sorted(os.listdir(one)) == sorted(os.listdir(two))
+  assert all((one / name).read_bytes() == (two / name).read_bytes() for name in os.listdir(one))
