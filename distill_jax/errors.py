@@ -1,5 +1,9 @@
 """The exception for errors that the user can fix, and its exit codes."""
 
+import contextlib
+import os
+from typing import NoReturn
+
 USAGE, CONFIG, DATA, TEACHER, BUDGET, PREEMPTED = 2, 3, 4, 5, 6, 75
 
 
@@ -52,3 +56,21 @@ def teacher(message: str) -> UserError:
 def budget(message: str) -> UserError:
   """Returns the error for a limit that is reached."""
   return UserError(message, BUDGET)
+
+
+class SecondSignal:
+  """Handles a signal to a process that is stopping already: ends it at once.
+
+  Args:
+    text: What to say on standard error.
+  """
+
+  def __init__(self, text: str = ""):
+    self._text = text
+
+  def __call__(self, *_: object) -> NoReturn:
+    """Exits with PREEMPTED."""
+    if self._text:
+      with contextlib.suppress(OSError):  # not sys.stderr, which may be in use
+        os.write(2, f"distill-jax: {self._text}\n".encode())
+    os._exit(PREEMPTED)

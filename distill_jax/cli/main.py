@@ -49,7 +49,7 @@ def evaluate(words: Sequence[str]) -> int:
   untrained, _ = args.take(words, "student")
   if untrained is not None:
     words = ["--config=base", f"--config.student.init={untrained}", *words]
-  config, options, rest = args.parse(words, _own_options("evaluate"), config="run")
+  config, options, rest = args.parse(words, OPTIONS["evaluate"], config="run")
   _reject_extra(rest)
   from distill_jax.cli import commands
   from distill_jax.config.read import read_settings
@@ -68,7 +68,7 @@ def evaluate(words: Sequence[str]) -> int:
 
 def sample(words: Sequence[str]) -> int:
   """Samples answers to questions."""
-  config, options, rest = args.parse(words, _own_options("sample"), config="run")
+  config, options, rest = args.parse(words, OPTIONS["sample"], config="run")
   _reject_extra(rest)
   from distill_jax.cli import commands
   from distill_jax.config.read import read_settings
@@ -81,7 +81,7 @@ def sample(words: Sequence[str]) -> int:
 
 def export(words: Sequence[str]) -> int:
   """Exports a student to Hugging Face format."""
-  config, options, rest = args.parse(words, _own_options("export"), config="run")
+  config, options, rest = args.parse(words, OPTIONS["export"], config="run")
   _reject_extra(rest)
   if not options["out"]:
     raise errors.usage("--out=DIR is missing, for example --out=exported/quickstart")
@@ -232,11 +232,6 @@ def _required(config: dict[str, Any] | None) -> dict[str, Any]:
   return config
 
 
-def _own_options(name: str) -> args.Options:
-  """The options of a command without those that `processes.join` has taken."""
-  return {name: option for name, option in OPTIONS[name].items() if name not in PROCESSES}
-
-
 def _reject_extra(rest: Sequence[str]) -> None:
   if rest:
     raise errors.usage(f"unexpected argument {rest[0]!r}; options begin with --")
@@ -325,7 +320,7 @@ def interrupted(*_: object) -> None:
   compiler's callback is lost. Of several processes, the first one ends all at its next message.
   """
   for number in interrupts.watched():
-    signal.signal(number, lambda *_: os._exit(errors.PREEMPTED))
+    signal.signal(number, errors.SecondSignal())
   grace = GRACE if together.count() == 1 else GRACE_OF_SEVERAL
   if together.is_first():
     timer = threading.Timer(grace, os._exit, (errors.PREEMPTED,))

@@ -232,7 +232,9 @@ class _Link:
         continue
       if self.index == 0 and not stopping and any(k.startswith("stop/") for k in entries):
         stopping = True
-        os.kill(os.getpid(), signal.SIGTERM)  # whatever handles it now handles theirs
+        # Launchers signal all processes. Theirs must not count as a second signal to this one.
+        if not isinstance(signal.getsignal(signal.SIGTERM), errors.SecondSignal):
+          os.kill(os.getpid(), signal.SIGTERM)  # whatever handles it now handles theirs
       now = time.monotonic()
       for n in range(self.count):
         beat = entries.get(f"beat/{n}", "")

@@ -20,7 +20,7 @@ class StopRequest:
     """Handles the first signal."""
     self.made = True
     for number in interrupts.watched():
-      signal.signal(number, lambda *_: os._exit(errors.PREEMPTED))
+      signal.signal(number, errors.SecondSignal())
     with contextlib.suppress(OSError):  # not sys.stderr, which may be in use
       os.write(
         2, b"distill-jax: Interrupted. Saving at the next log row. Interrupt again to exit now.\n"

@@ -11,6 +11,7 @@ from typing import Protocol
 from distill_jax import errors
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SECOND_SIGNAL = errors.SecondSignal("Exiting. Replies in flight are lost and may be billed again.")
 
 
 class Stoppable(Protocol):
@@ -74,7 +75,7 @@ def watched() -> list[signal.Signals]:
 
 def _on_first_signal(*_: object) -> None:
   for number in watched():
-    signal.signal(number, _on_second_signal)
+    signal.signal(number, SECOND_SIGNAL)
   in_flight = sum(ask.in_flight for _, ask in list(_active))
   _write_stderr(
     f"Interrupted. Waiting for {in_flight} teacher requests in flight, whose replies will be saved."
@@ -85,11 +86,6 @@ def _on_first_signal(*_: object) -> None:
     errors.PREEMPTED,
   )
   stop_all(reason)
-
-
-def _on_second_signal(*_: object) -> None:
-  _write_stderr("Exiting. Replies in flight are lost and may be billed again.")
-  os._exit(errors.PREEMPTED)
 
 
 def _write_stderr(text: str) -> None:
