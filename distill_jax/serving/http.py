@@ -99,7 +99,7 @@ class Server:
       request = await self._read(reader)
       if request is None:
         return False
-      response = await self._watched(self._answer(request), reader)
+      response = await self._watched(self._answer(request), reader, writer)
       if isinstance(response, dict):
         await _send(writer, 200, response)
       else:
@@ -143,13 +143,15 @@ class Server:
     except TimeoutError:
       raise Refused(408, "the body did not arrive in time", close=True) from None
 
-  async def _watched(self, answer: Any, reader: asyncio.StreamReader) -> Any:
+  async def _watched(
+    self, answer: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+  ) -> Any:
     """Awaits an answer; gives it up when the client closes the connection."""
     task = asyncio.ensure_future(answer)
     try:
       while not task.done():
         await asyncio.wait([task], timeout=WATCH)
-        if not task.done() and reader.at_eof():
+        if not task.done() and (reader.at_eof() or writer.is_closing()):
           raise Gone
       return task.result()
     finally:
