@@ -274,7 +274,9 @@ class _Link:
       self._client.key_value_set(
         f"watch/left/{self.index}", json.dumps({"code": code, "text": text})
       )
-      deadline = time.monotonic() + (LEAVE_SECONDS if code else END_SECONDS)
+      # The watch of another process ends it only after LEAVE_SECONDS; process 0 outlasts that.
+      failed = LEAVE_SECONDS if self.index else 2.5 * LEAVE_SECONDS
+      deadline = time.monotonic() + (failed if code else END_SECONDS)
       while time.monotonic() < deadline:
         entries = dict(self._client.key_value_dir_get("watch/left/"))
         if len(entries) == self.count:
