@@ -3,6 +3,7 @@
 import contextlib
 import pathlib
 import sqlite3
+import threading
 from collections.abc import Iterator, Sequence
 
 from distill_jax import disk, errors
@@ -23,6 +24,7 @@ class CacheFile:
 
   def __init__(self, path: str | pathlib.Path):
     self.path = pathlib.Path(path)
+    self._transaction_lock = threading.RLock()  # replies are written in a thread
     try:
       disk.make_private_dirs(self.path.parent)
       if not self.path.exists():
@@ -111,7 +113,7 @@ class CacheFile:
   @contextlib.contextmanager
   def transaction(self) -> Iterator[sqlite3.Connection]:
     """Yields the connection; what is written in this context is committed whole or not at all."""
-    with self._sqlite_errors():
+    with self._transaction_lock, self._sqlite_errors():
       self._db.execute("begin immediate")
       try:
         yield self._db
@@ -134,7 +136,7 @@ class CacheFile:
   @contextlib.contextmanager
   def reading(self) -> Iterator[sqlite3.Connection]:
     """Yields the connection; everything read in this context is from one snapshot."""
-    with self._sqlite_errors():
+    with self._transaction_lock, self._sqlite_errors():
       self._db.execute("begin")
       try:
         yield self._db
@@ -170,11 +172,12 @@ class CacheFile:
   @contextlib.contextmanager
   def unsynced(self) -> Iterator[sqlite3.Connection]:
     """A `transaction` that is safe from a kill of the process, but not from a power failure."""
-    try:
-      with self._sqlite_errors():
-        self._db.execute("pragma synchronous = normal")
-      with self.transaction() as db:
-        yield db
-    finally:
-      with self._sqlite_errors():
-        self._db.execute("pragma synchronous = full")
+    with self._transaction_lock:
+      try:
+        with self._sqlite_errors():
+          self._db.execute("pragma synchronous = normal")
+        with self.transaction() as db:
+          yield db
+      finally:
+        with self._sqlite_errors():
+          self._db.execute("pragma synchronous = full")

@@ -217,3 +217,12 @@ def test_replies_pruned_during_an_ask_are_one_line(serve, connect, tmp_path):
   with pytest.raises(errors.UserError, match="were removed"):
     ask(connect(url, run="b"), wanted(2))
   assert len(ask(connect(url, run="b"), wanted(2))) == 2
+
+
+def test_a_feature_is_learned_while_another_thread_writes_replies(store):
+  with concurrent.futures.ThreadPoolExecutor() as threads:
+    with store.transaction():
+      learning = threads.submit(store.learn, "server", "n", "1")
+      concurrent.futures.wait([learning], timeout=0.1)
+    learning.result(timeout=30)
+  assert store.features("server") == {"n": "1"}
