@@ -43,6 +43,10 @@ _HARMONY_END = re.compile(r"<\|(?:end|return|call|start)\|>")
 _BARE_HARMONY = re.compile(r"\A\s{0,99}analysis(?=\S)")  # its special tokens are left out
 _BARE_FINAL = "assistantfinal"
 
+# Most texts contain no mark, and a search for these is many times faster than the patterns.
+_HARMONY_PART = "<|channel|>"
+_MARK_STARTS = ("<", "[", "◁")
+
 _FAMILIES = ("tag_end", "bracket_end", "arrow_end", "thought_end", "thinking_end", "gemma_end")
 
 
@@ -83,12 +87,12 @@ def split(text: str) -> Split:
   A closing mark without an opening one ends thinking that began with the text. Thinking that no
   mark ends extends to the end of the text. A text without marks is returned unchanged.
   """
-  if _HARMONY.search(text):
+  if _HARMONY_PART in text and _HARMONY.search(text):
     return _split_harmony(text)
   if _BARE_HARMONY.match(text) and _BARE_FINAL in text:
     head, _, answer = text.rpartition(_BARE_FINAL)
     return Split(answer.strip(), head.strip().removeprefix("analysis").strip())
-  return _split_marks(text)
+  return _split_marks(text) if any(start in text for start in _MARK_STARTS) else Split(text, "")
 
 
 def _split_marks(text: str) -> Split:

@@ -18,15 +18,16 @@ ABORTED = (  # the server failed during the reply
   *("cancelled", "canceled", "timeout", "timed_out", "failed", "engine_overloaded", "unavailable"),
 )
 
+_GROUPS = {
+  "whole": WHOLE,
+  "length": LENGTH,
+  "filtered": FILTERED,
+  "refusal": REFUSED,
+  "aborted": ABORTED,
+}
+_KINDS = {name: kind for kind, names in _GROUPS.items() for name in names}
+
 
 def kind(reason: str) -> str:
   """Classifies a finish reason: "whole", "length", "filtered", "refusal", "aborted" or "cut"."""
-  name = reason.strip().lower()
-  groups = {
-    "whole": WHOLE,
-    "length": LENGTH,
-    "filtered": FILTERED,
-    "refusal": REFUSED,
-    "aborted": ABORTED,
-  }
-  return next((kind for kind, names in groups.items() if name in names), "cut")
+  return _KINDS.get(reason.strip().lower(), "cut")

@@ -11,7 +11,7 @@ Messages are untrusted: every part is checked.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from distill_jax import thinking
@@ -56,9 +56,7 @@ def read_message(message: dict[str, Any]) -> Raw | None:
     for kind, parts in itertools.groupby(_parts(content), key=lambda part: part[0]):
       text = "".join(text for _, text in parts)  # a stream cuts a thought into many parts
       {"thinking": thoughts, "refusal": refusals}.get(kind, texts).append(text)
-  fields = [text for name in FIELDS for _, text in _parts(message.get(name))]
-  if not fields:
-    fields = [text for name in LISTS for _, text in _parts(message.get(name))]
+  fields = _fields(message, FIELDS) or _fields(message, LISTS)
   thought = thinking.join([*fields, *thoughts])
   text = "".join(texts)
   if not text.strip() and thought and not refusals:
@@ -75,6 +73,11 @@ def separate(text: str, thought: str = "") -> thinking.Split:
   """
   found = thinking.split(text)
   return thinking.Split(found.text, thinking.join([thought, found.thinking]))
+
+
+def _fields(message: dict[str, Any], names: Iterable[str]) -> list[str]:
+  """The texts in some fields of a message."""
+  return [text for name in names if name in message for _, text in _parts(message[name])]
 
 
 def _parts(value: Any, kind: str = "text", depth: int = 0) -> Iterator[tuple[str, str]]:

@@ -311,7 +311,7 @@ MUTATIONS = {
     "tests/teacher/client/test_spend.py",
   ),
   "any finish reason is an end": (
-    "teacher/finish.py", 'if name in names), "cut")', 'if name in names), "whole")',
+    "teacher/finish.py", 'strip().lower(), "cut")', 'strip().lower(), "whole")',
     "tests/teacher/client/test_stops.py",
   ),
   "a timeout does not lengthen the next": (
