@@ -198,11 +198,11 @@ class Client:
     """See `types.Teacher.estimate`."""
     run_phase = cache.RunPhase(self._run, round, phase)
     request_keys = [self._cache_keys(request, temperature) for request in requests]
-    jobs = self._jobs(requests, request_keys, run_phase)
-    keys = set(_flat(request_keys))
-    known = self._store.lookup(keys, run_phase).values()
-    stored = sum(isinstance(outcome, types.Reply) for outcome in known)
-    return request_jobs.estimate(self._config, jobs, len(keys), stored, free=self._local)
+    known = self._store.lookup(_flat(request_keys), run_phase)
+    jobs = self._jobs(requests, request_keys, known, run_phase)
+    samples = len(set(_flat(request_keys)))
+    stored = sum(isinstance(outcome, types.Reply) for outcome in known.values())
+    return request_jobs.estimate(self._config, jobs, samples, stored, free=self._local)
 
   def close(self) -> None:
     """Closes the cache file."""
@@ -218,18 +218,19 @@ class Client:
     request_keys = [self._cache_keys(request, temperature) for request in requests]
     keys = _flat(request_keys)
     self._store.record_asked(keys, run_phase)
-    jobs = self._jobs(requests, request_keys, run_phase)
+    known = self._store.lookup(keys, run_phase)
+    jobs = self._jobs(requests, request_keys, known, run_phase)
     total = sum(request.samples for request in requests)
     if jobs:
       again = {key for job in jobs for key in job.missing.values()}
       self._check_not_pending(again)
-      stored = self._store.lookup(set(keys) - again, run_phase)
-      streaks.Streaks(self._config.base_url, self._config.max_tokens).check_stored(stored.values())
+      stored = [outcome for key, outcome in known.items() if key not in again]
+      streaks.Streaks(self._config.base_url, self._config.max_tokens).check_stored(stored)
       asyncio.run(self._send(jobs, run_phase, temperature, total, on_progress))
+      known = self._store.lookup(keys, run_phase)
     elif on_progress is not None:
       dollars = self.ledger.spent()
       on_progress(types.Progress(total, total, failures=0, retries=0, dollars=dollars))
-    known = self._store.lookup(keys, run_phase)
     if lost := [key for key in keys if key not in known]:
       raise errors.data(
         f"{len(lost)} replies were removed from teacher cache {self._store.path} by another"
@@ -253,13 +254,13 @@ class Client:
     self,
     requests: Sequence[types.Request],
     request_keys: Sequence[CacheKeys],
+    known: Mapping[str, types.Outcome],
     run_phase: cache.RunPhase,
   ) -> list[request_jobs.Job]:
-    """Jobs for the samples that are neither stored nor settled.
+    """Jobs for the samples that are neither stored nor settled, by the outcomes `known`.
 
     There is one job for each distinct request and limit.
     """
-    known = self._store.lookup(_flat(request_keys), run_phase)
     salt, failed = self._store.salt(), self._store.failure_counts(run_phase)
     jobs: dict[tuple[str, int], request_jobs.Job] = {}
     for request, (text, sample_keys) in zip(requests, request_keys, strict=True):

@@ -18,13 +18,15 @@ class Wait:
   Attributes:
     turns: How many responses to other requests restart it.
     first: The number of responses that had come when it began.
-    timer: Ends it, or finds that it was restarted.
+    at: When it ends, as far as it is known.
+    timer: Ends it, or finds that it was prolonged.
     ends_at: When it ends at the latest, while signs of life keep coming.
     begun: Whether a body has begun.
   """
 
   def __init__(self, deadline: asyncio.Timeout, turns: int, first: int):
     self._deadline, self.turns, self.first = deadline, turns, first
+    self.at = float("inf")
     self.timer: asyncio.TimerHandle | None = None
     self.ends_at: float | None = None
     self.begun = False
@@ -67,7 +69,8 @@ class Patience:
           yield wait
         finally:
           self._waiting -= 1
-          self._disarm(wait)
+          if wait.timer is not None:
+            wait.timer.cancel()
     except TimeoutError:
       if sent_at >= self._lengthened_at:  # others that left before are late for the same reason
         self._lengthened_at = _now()
@@ -92,16 +95,20 @@ class Patience:
     self._responses.append(_now())
 
   def _arm(self, wait: Wait, at: float) -> None:
-    self._disarm(wait)
-    wait.timer = asyncio.get_running_loop().call_at(at, self._expire, wait)
-
-  @staticmethod
-  def _disarm(wait: Wait) -> None:
+    """Sets the end of a wait. A timer that ends earlier is kept: most of them never end."""
+    wait.at = at
+    if wait.timer is not None and wait.timer.when() <= at:
+      return
     if wait.timer is not None:
       wait.timer.cancel()
+    wait.timer = asyncio.get_running_loop().call_at(at, self._expire, wait)
 
   def _expire(self, wait: Wait) -> None:
-    """Ends a wait, unless a response to another request has restarted it."""
+    """Ends a wait, unless it was prolonged or a response to another request has restarted it."""
+    wait.timer = None
+    if wait.at > _now():
+      self._arm(wait, wait.at)
+      return
     turns = min(wait.turns, len(self._responses) - wait.first)
     restarted = self._responses[wait.first + turns - 1] + self.seconds if turns else 0.0
     if restarted > _now():

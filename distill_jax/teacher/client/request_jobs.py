@@ -287,6 +287,8 @@ def unused_tokens(verdict: verdicts.Verdict, tokens_in: int, tokens_out: int) ->
 
 def split_total(total: int, weights: list[int]) -> list[int]:
   """Splits `total` into integers roughly proportional to `weights`; they sum to `total`."""
+  if len(weights) == 1:
+    return [total]
   weights = weights if sum(weights) else [1] * len(weights)
   ends = [total * running // sum(weights) for running in itertools.accumulate(weights)]
   return [end - start for start, end in itertools.pairwise([0, *ends])]

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -78,7 +79,7 @@ class Transport:
       redact: Removes the key from a text; applied before anything the server sent is used.
       headers: Sent with every request; they take precedence over the key's.
     """
-    self._url = base_url.rstrip("/") + "/chat/completions"
+    self._address = base_url.rstrip("/") + "/chat/completions"
     self._headers = {"Content-Type": "application/json"}
     if key:
       self._headers["Authorization"] = f"Bearer {key}"
@@ -100,6 +101,11 @@ class Transport:
     self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
   ) -> None:
     await self._http.__aexit__(kind, error, trace)
+
+  @functools.cached_property
+  def _url(self) -> httpx2.URL:
+    """The parsed address: given a text, httpx2 parses it for every request."""
+    return httpx2.URL(self._address)
 
   async def send(self, body: dict[str, Any], model: str, idempotency_key: str) -> Response:
     """Sends one chat completions request.

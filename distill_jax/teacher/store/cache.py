@@ -19,6 +19,7 @@ from distill_jax.teacher.store import cache_file, rows, tables
 
 KEY_VERSION = 1  # part of every key: a new version finds no old reply
 KEYS_PER_QUERY = 500
+_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=True, separators=(",", ":"))
 
 Outcome = types.Reply | types.Failure
 # (canonical JSON of the request, {(sample, key): outcome}, phase that asked)
@@ -62,7 +63,7 @@ def request_text(
     "sampling": sampling,
     "client": KEY_VERSION,
   }
-  return json.dumps(fields, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+  return _CANONICAL.encode(fields)
 
 
 def key(request: str, sample: int) -> str:
