@@ -22,18 +22,18 @@ def test_a_pretrained_student_is_served_with_the_lengths_that_its_data_have(monk
   found = lengths.Lengths(prompts=[40, 300], gold=[400])
   ctx = types.SimpleNamespace(
     settings=lengths.choose(given, found, 8192),
-    students=lambda index: {"student": (types.SimpleNamespace(rows=8), None)},
+    students=lambda index: {"student": (types.SimpleNamespace(), None)},
     question_layout=lambda: None,
     format=types.SimpleNamespace(stop=()),
   )
   monkeypatch.setattr(open_run, "open_run", lambda *_: contextlib.nullcontext(ctx))
   monkeypatch.setattr(open_run, "select_round", lambda *_: 1)
   with serve.open_workdir(given, "runs/one", -1) as (served, name):
-    assert (served.limit, served.longest, served.batch) == (448, 384, 8) and name == "one-round-1"
+    assert (served.limit, served.longest) == (448, 384) and name == "one-round-1"
 
 
 def test_an_exported_student_is_served_by_a_recipe_without_lengths(monkeypatch):
-  student = types.SimpleNamespace(rows=8, init_params=lambda: None)
+  student = types.SimpleNamespace(init_params=lambda: None)
   opened = []
   monkeypatch.setattr(exported, "open_student", lambda s, *_: opened.append(s) or student)
   with serve.open_model(pretrained(), "exported/one") as (served, name):
