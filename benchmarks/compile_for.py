@@ -77,7 +77,9 @@ def report(
     facts |= {"token_needed_mib": round(program.token_bytes / MIB, 1)}
   facts |= {"tflop": round(products.flops / 1e12, 4), "products": _shares(products)}
   if program.flops is not None:
-    need = flops.needed(options.config, program.flops, backward=program.backward)
+    need = flops.needed(
+      options.config, program.flops, backward=program.backward, frozen=options.lora > 0
+    )
     facts |= {"needed_tflop": round(need / 1e12, 4), "ratio": round(products.flops / need, 3)}
   return facts
 

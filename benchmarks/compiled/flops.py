@@ -107,7 +107,9 @@ def _product(equation: Any) -> tuple[str, float]:
   return kind, 2.0 * math.prod(result.shape) * terms
 
 
-def needed(config: Any, arrays: dict[str, np.ndarray], *, backward: bool) -> float:
+def needed(
+  config: Any, arrays: dict[str, np.ndarray], *, backward: bool, frozen: bool = False
+) -> float:
   """Returns the FLOPs that a batch needs: a forward pass, and twice that for a backward pass.
 
     2 * weights of the layers' matrices   per token that is not padding
@@ -118,23 +120,27 @@ def needed(config: Any, arrays: dict[str, np.ndarray], *, backward: bool) -> flo
     config: The student's config.
     arrays: The arrays of the batch (data/batches.py).
     backward: Whether there is a backward pass.
+    frozen: Whether weights have no gradient (LoRA): the backward pass needs half of their FLOPs.
+      Adapters do not count.
   """
   targets = np.count_nonzero(arrays["weights"])
   heads = config.heads * config.head_width
   shapes = students.of(config).shapes(config)
   tokens = np.count_nonzero(arrays["segments"])
-  total = 2.0 * config.width * config.vocab * targets
+  of_weights = 2.0 * config.width * config.vocab * targets
   if isinstance(config, t5.Config):
     source = np.count_nonzero(arrays["source_segments"])
     cross = _matrices(shapes["decoder"]["cross"])
-    total += 2.0 * _matrices(shapes["encoder"]) * source + cross * (tokens + source)
-    total += 2.0 * (_matrices(shapes["decoder"]) - cross) * tokens
-    total += 4.0 * heads * config.layers * _pairs_of_source(arrays)
-    total += 4.0 * heads * config.decoder_layers * (_pairs(arrays) + _pairs_across(arrays))
+    of_weights += 2.0 * _matrices(shapes["encoder"]) * source + cross * (tokens + source)
+    of_weights += 2.0 * (_matrices(shapes["decoder"]) - cross) * tokens
+    of_pairs = 4.0 * heads * config.layers * _pairs_of_source(arrays)
+    of_pairs += 4.0 * heads * config.decoder_layers * (_pairs(arrays) + _pairs_across(arrays))
   else:
-    total += 2.0 * _matrices(shapes["blocks"]) * tokens
-    total += 4.0 * heads * config.layers * _pairs(arrays)
-  return total * (3 if backward else 1)
+    of_weights += 2.0 * _matrices(shapes["blocks"]) * tokens
+    of_pairs = 4.0 * heads * config.layers * _pairs(arrays)
+  if not backward:
+    return of_weights + of_pairs
+  return of_weights * (2 if frozen else 3) + of_pairs * 3
 
 
 def _matrices(shapes: Any) -> int:
