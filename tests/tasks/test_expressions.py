@@ -43,6 +43,9 @@ SETTINGS = hypothesis.settings(max_examples=200, deadline=None, derandomize=True
     (r"2 \cdot 3^{n}", r"2\times 3^n"),
     (r"\begin{pmatrix} -2 \\ 14 \end{pmatrix}", r"\begin{pmatrix}-2\\14\end{pmatrix}"),
     (r"50\%", "50"),
+    (r"-12.5\%", "-12.5"),
+    (r"\text{50\%}", "50"),
+    (r"20\% \text{ and } 50\%", r"20\text{ and }50"),
   ],
 )
 def test_two_spellings_of_an_answer_are_equal(a, b):
@@ -53,6 +56,10 @@ def test_two_spellings_of_an_answer_are_equal(a, b):
   ("a", "b"),
   [
     ("p-q", "q-p"),
+    (r"\frac 34\%", r"\frac 34"),
+    (r"\frac{1}{4\%}", r"\frac{1}{4}"),
+    (r"5r^5\%", "5r^5"),
+    (r"2x+3\%", "2x+3"),
     ("1,-2", "-2,1"),
     (r"\sqrt{8}", r"2\sqrt{2}"),
     ("(3,4]", "[3,4]"),
