@@ -152,7 +152,8 @@ class _Link:
     self._stop_wanted = threading.Event()
     self._ended = threading.Event()
     self._left: int | None = None  # the code that this process leaves with
-    self._thread: threading.Thread | None = None
+    self._thread = threading.Thread(target=self._watch, daemon=True, name="watch")
+    self.all_left = False  # whether all processes have come to their ends
 
   def send(self, number: int, message: bytes) -> None:
     """See together.Link."""
@@ -208,7 +209,6 @@ class _Link:
 
   def watch(self) -> None:
     """Starts the watch."""
-    self._thread = threading.Thread(target=self._watch, daemon=True, name="watch")
     self._thread.start()
 
   def _watch(self) -> None:
@@ -283,11 +283,10 @@ class _Link:
           break
         time.sleep(0.05)
     self._ended.set()
+    self._thread.join(5 * WATCH_SECONDS)
     self.all_left = len(entries) == self.count
     first = entries.get("watch/left/0")
     return None if first is None else json.loads(first)
-
-  all_left = False
 
 
 def leave(code: int, text: str, report: Callable[[], object]) -> int:
@@ -307,8 +306,6 @@ def leave(code: int, text: str, report: Callable[[], object]) -> int:
   if text and (link.index == 0 or first is None or first["text"] != text):
     report()
   together.connect(None)
-  if link._thread is not None:
-    link._thread.join(5 * WATCH_SECONDS)
   sys.stdout.flush()
   sys.stderr.flush()
   if not link.all_left:
