@@ -76,8 +76,9 @@ def lines(
     tag("text", x_label, x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 3, class_="tick middle")
   )
   for x, label in marks:
-    drawn.append(tag("line", x1=x_at(x), x2=x_at(x), y1=TOP, y2=HEIGHT - BOTTOM, class_="mark"))
-    drawn.append(tag("text", label, x=x_at(x) + 2, y=TOP + 8, class_="tick"))
+    at = x_at(min(max(x, x_low), x_high))  # a phase starts before its first point
+    drawn.append(tag("line", x1=at, x2=at, y1=TOP, y2=HEIGHT - BOTTOM, class_="mark"))
+    drawn.append(tag("text", label, x=at + 2, y=TOP + 8, class_="tick"))
   for number, line in enumerate(series):
     drawn += _line(line, number % COLORS, x_at, y_at, points=points)
   return figure(title, _svg(title, drawn), [s.name for s in series])

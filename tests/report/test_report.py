@@ -260,6 +260,13 @@ def test_charts_survive_missing_and_extreme_values():
   assert charts.lines("t", [series[1]]) == "" and charts.stacked("t", [("a", [0, 0])], "ab") == ""
 
 
+def test_the_mark_of_a_phase_stays_inside_of_a_chart_that_starts_later():
+  series = [charts.Series("loss", [(50, 2.0), (100, 1.0)])]
+  chart = charts.lines("t", series, marks=[(0, "0 train")])
+  (mark,) = re.findall('<line x1="([0-9.]+)"[^>]*class="mark"', chart)
+  assert float(mark) == charts.LEFT
+
+
 @pytest.mark.heavy
 def test_a_report_of_100_000_attempts_is_small_and_quick(tmp_path):
   """Run with: bash launch/test.sh -m heavy tests/report."""
