@@ -17,6 +17,7 @@ import pytest
 from distill_jax import errors
 from tests.engines import slurm
 from tests.faults import test_kill as kills
+from tests.multiprocess import commands
 from tests.small_sweeps import ROOT, sweep_file
 
 pytestmark = [
@@ -112,8 +113,7 @@ def test_a_preempted_requeued_and_killed_job_ends_with_the_uninterrupted_bytes(
   assert "the job is queued again (restart 3)" in log and "Traceback" not in log
   assert processes(workdir) == []
   uninterrupted(tmp_path / "alone", environment)
-  assert kills.contents(workdir) == kills.contents(tmp_path / "alone")
-  assert kills.weights(workdir) == kills.weights(tmp_path / "alone") != {}
+  commands.assert_equal(tmp_path / "alone", workdir)
 
 
 @pytest.mark.parametrize(
