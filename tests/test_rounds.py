@@ -380,7 +380,9 @@ def test_a_round_without_a_mistake_ends_where_it_would_learn_from_them(
   monkeypatch.setattr(summary, "row", lambda run, round_index, no_mistakes=False: no_mistakes)
   pair = types.SimpleNamespace(policy=policy)
   ctx = types.SimpleNamespace(
-    settings=types.SimpleNamespace(each_round=plan, pair=pair), run_dir=RunDir(tmp_path)
+    settings=types.SimpleNamespace(each_round=plan, pair=pair),
+    run_dir=RunDir(tmp_path),
+    task=types.SimpleNamespace(problems=lambda split: []),
   )
   assert rounds.run_round(ctx, 1) == (count == 1)
   assert done == [*plan, "evaluate"][:count]
