@@ -11,7 +11,7 @@ from distill_jax.config.read import read_settings
 from distill_jax.formats import cot
 from distill_jax.phases import demonstrate, exam
 from distill_jax.run_dir.run_dir import RunDir
-from distill_jax.runtime import context, conversations, rationales, student
+from distill_jax.runtime import completions, context, conversations, rationales
 from distill_jax.teacher import types
 from distill_jax.teacher.client import verdicts
 from distill_jax.teacher.store import cache
@@ -106,10 +106,10 @@ def test_kept_thinking_stands_in_the_marks_of_the_students_template(template, wr
 def test_blank_lines_in_a_students_thinking_do_not_end_its_attempt():
   text = "<think>\nMaybe 9.\n\nAnswer: 9\n</think>\n\nIt is 7.\nAnswer: 7"
   assert cot.cut_at_stop(f"{text}\n\nQuestion: 2") == text
-  assert student.text_before(f"{text}\n\nQuestion: 2", ["\n\n"]) == text
+  assert completions.text_before(f"{text}\n\nQuestion: 2", ["\n\n"]) == text
   for end in range(len(text)):
-    assert student.text_before(text[:end], ["\n\n"]) is None
-  assert student.text_before("a\n\n<think>b", ["\n\n"]) == "a"
+    assert completions.text_before(text[:end], ["\n\n"]) is None
+  assert completions.text_before("a\n\n<think>b", ["\n\n"]) == "a"
 
 
 def test_a_students_thinking_is_not_read_as_its_answer(tmp_path):
