@@ -30,6 +30,7 @@ UNUSED = {
   "summary.json": "an output; written again by the run",
   "report.html": "an output; written again by the run",
   "teacher.sqlite": "asked only by phases that are not finished",
+  "references.sqlite": "asked only by phases that are not finished",
   "teacher.json": "read before the teacher is asked",
 }
 LAST = 1  # round of the student that is used: `files` damages the weights of the last round
@@ -74,7 +75,8 @@ def run_command(
   if name == "evaluate":
     commands.evaluate(settings, workdir=workdir, round=LAST, split="test")
   elif name == "sample":
-    options = dict(question="What is 2 + 2?", questions="", samples=1, temperature=0.0)
+    question = "Which one can fly?\n(A) a kite\n(B) a stone"  # TinyThinker's format needs options
+    options = dict(question=question, questions="", samples=1, temperature=0.0)
     commands.sample(settings, workdir=workdir, round=LAST, **options)
   else:
     options = dict(out=str(out / "export"), dtype="float32", verify=False)
