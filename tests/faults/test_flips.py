@@ -155,7 +155,8 @@ def test_a_changed_byte_in_an_unfinished_run_is_detected_or_has_no_effect(
         assert output == summary, (name, part)
         assert test_kill.contents(copy) == records_of_intact, (name, part)
       shutil.rmtree(copy)
-  assert {"teacher.sqlite", "questions.jsonl"} <= detected
+  read = "teacher.sqlite" if "feedback" in config["each_round"] else "references.sqlite"
+  assert {read, "questions.jsonl"} <= detected
 
 
 def test_every_byte_of_every_manifest_and_record_counts(tmp_path):
