@@ -1,7 +1,7 @@
 """Writes outcomes to the teacher cache from a thread, many with one fsync."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from distill_jax.teacher.store import cache
 
@@ -75,6 +75,13 @@ class StoreWriter:
 
   async def _run(self) -> None:
     await asyncio.sleep(0)  # lets other tasks that are ready add to this write
+    try:
+      await self._write_all()
+    except BaseException as error:
+      _fail([*(future for *_, future in self._requests), *(f for _, f in self._calls)], error)
+      raise
+
+  async def _write_all(self) -> None:
     while self._calls or self._requests or self._answers:
       requests, self._requests = self._requests, []
       counted = [future for _, _, future in requests]
@@ -97,9 +104,7 @@ class StoreWriter:
     try:
       await asyncio.to_thread(work, *args)
     except BaseException as error:
-      for future in futures:
-        if not future.done():
-          future.set_exception(error)
+      _fail(futures, error)
       if not futures:
         raise
       return
@@ -109,3 +114,9 @@ class StoreWriter:
 
   def _reserve(self, requests: list[cache.Reservation], retries: int) -> None:
     self._store.reserve(self._run_phase, requests, retries=retries)
+
+
+def _fail(futures: Iterable[asyncio.Future[None]], error: BaseException) -> None:
+  for future in futures:
+    if not future.done():
+      future.set_exception(error)
