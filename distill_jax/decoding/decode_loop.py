@@ -18,7 +18,7 @@ from distill_jax import students
 from distill_jax.decoding import sampling
 from distill_jax.students import layers, sharding
 from distill_jax.students.token_rows import Cache
-from distill_jax.students.types import Config, Params
+from distill_jax.students.types import Config, Params, Unstacked
 
 Prefilled = tuple[jax.Array, Cache, jax.Array]  # (logits [P, V], cache, columns filled [P])
 
@@ -36,7 +36,7 @@ class Held(NamedTuple):
   """Weights that a rollout reads; see `prepare`."""
 
   params: Params
-  unstacked: Any  # what the model's `unstack_layers` returns; None: every call computes it
+  unstacked: Unstacked | None  # of the model's `unstack_layers`; None: every call computes it
 
 
 class State(NamedTuple):
@@ -89,7 +89,7 @@ def gather_once(config: Config, params: Params) -> Params:
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def unstack_once(config: Config, params: Params) -> Any:
+def unstack_once(config: Config, params: Params) -> Unstacked:
   """Returns the layers apart, as decoding reads them; see `prepare`."""
   return students.of(config).unstack_layers(config, params)
 

@@ -110,8 +110,8 @@ class Rollout:
     self._read: collections.deque[tuple[int, _Start]] = collections.deque()  # (prefilled prompt, _)
     self._row_of = np.full(sizes.rows, -1)  # the row that a device row computes; -1: free
     self._sampled = np.zeros(sizes.rows, np.int32)  # tokens of the device rows, as last reported
-    self._state: Any = None
-    self._prefilled: Any = None
+    self._state: decode_loop.State | None = None
+    self._prefilled: decode_loop.Prefilled | None = None
     self.waiting = 0  # rows that have not started
 
   @property
@@ -153,12 +153,13 @@ class Rollout:
         break
       self._start_rows(vacant)
     iterations = np.int32(REPORT_INTERVAL if has_stopped is None else STOP_INTERVAL)
-    self._state, running = decode_loop.decode(
+    state, running = decode_loop.decode(
       self._config, self._params, self._state, self._row_of >= 0, self._settings,
       np.int32(wanted), iterations, eos=self._eos,
     )  # fmt: skip
+    self._state = state
     self._on_dispatch()
-    running, samples = sharding.to_host((running, self._state.samples))
+    running, samples = sharding.to_host((running, state.samples))
     done = self._collect(running, samples, has_stopped)
     before, self._sampled = self._sampled, np.where(self._row_of >= 0, samples.lengths, 0)
     tokens = sum(len(row.tokens) for row in done) + int(self._sampled.sum() - before.sum())
@@ -274,7 +275,7 @@ def _padding_only(rows: int, max_new_tokens: int, pad: int) -> Sampled:
 
 def _pad_prompts(
   prompts: Sequence[Sequence[int]], count: int, bucket: int, pad: int
-) -> tuple[Any, Any]:
+) -> tuple[np.ndarray, np.ndarray]:
   """Returns (tokens [count, bucket], lengths [count]); missing prompts have length 0."""
   tokens, lengths = np.full((count, bucket), pad, np.int32), np.zeros(count, np.int32)
   for n, prompt in enumerate(prompts):

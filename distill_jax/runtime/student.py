@@ -245,7 +245,7 @@ class Student:
       )
     return [completions[n] for n in range(len(requests))]
 
-  def prepare(self, params: Params) -> Params:
+  def prepare(self, params: Params) -> decode_loop.Held:
     """Returns the weights that a rollout reads, of trained ones."""
     with jax.set_mesh(self.mesh):
       return decode_loop.prepare(self.config, self.trainable.merge(self.frozen, params))
@@ -264,7 +264,13 @@ class Student:
     return key_data(self._settings.seed, name)
 
   def open_rollout(
-    self, merged: Params, bucket: int, *, temperature: float, top_p: float, max_new_tokens: int
+    self,
+    merged: decode_loop.Held,
+    bucket: int,
+    *,
+    temperature: float,
+    top_p: float,
+    max_new_tokens: int,
   ) -> rollout.Rollout:
     """Opens a rollout that prompts of one bucket may join at any time.
 
@@ -303,7 +309,7 @@ class Student:
 
   def _sample(
     self,
-    merged: Params,
+    merged: decode_loop.Held,
     prompts: Sequence[list[int]],
     keys: Sequence[np.ndarray],
     how: sampling.Sampling,

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import jax
 
-from distill_jax.decoding import rollout
+from distill_jax.decoding import decode_loop, rollout
 from distill_jax.runtime.completions import Written, cut
 from distill_jax.runtime.student import Params, Student
 
@@ -60,7 +60,7 @@ class Batcher:
   def __init__(self, students: dict[str, tuple[Student, Params]], max_new_tokens: int):
     """`max_new_tokens`: the most tokens of any row."""
     self._students, self._max_new_tokens = students, max_new_tokens
-    self._weights: dict[str, Params] = {}  # as rollouts read them
+    self._weights: dict[str, decode_loop.Held] = {}
     self._arrivals = itertools.count()
     # Rows that wait, by group, with the order of their arrival.
     self._waiting: dict[Group, collections.deque[tuple[int, Row]]] = {}

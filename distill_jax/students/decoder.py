@@ -20,7 +20,7 @@ from distill_jax.students import attention, few_rows, gather, layers, logprobs, 
 from distill_jax.students.decoder_config import Config as Config
 from distill_jax.students.decoder_config import Rotary as Rotary
 from distill_jax.students.token_rows import Cache, Rows
-from distill_jax.students.types import Params, Unstacked
+from distill_jax.students.types import Head, Params, Unstacked
 
 UNROLLED_LAYERS = 4  # scans over up to so many layers are unrolled: a short loop does not pay
 
@@ -289,7 +289,7 @@ def decode_step(
   return logits_B1V[:, 0], Cache(tuple(keys), tuple(values))
 
 
-def _next_logits(config: Config, params: Params, matrix_DV: Any, x_BLD: jax.Array) -> jax.Array:
+def _next_logits(config: Config, params: Params, matrix_DV: Head, x_BLD: jax.Array) -> jax.Array:
   """Returns final norm and head, float32 [B, L, V]; for the few positions that decoding needs."""
   bias_V = params["head_bias"] if config.head_bias else None
   states_BLD = _final_norm(config, params, x_BLD)

@@ -4,9 +4,11 @@ from typing import Any, Protocol
 
 import jax
 
+from distill_jax.students.few_rows import OutputsFirst
 from distill_jax.students.token_rows import Cache, Rows
 
-Unstacked = tuple[list[Any], Any]  # one module for each layer, and the head
+Head = jax.Array | OutputsFirst  # the output matrix as decoding reads it
+Unstacked = tuple[list[Any], Head]  # one module for each layer, and the head
 Params = dict[str, Any]  # a nested dict of arrays, of shapes, of axis names or of shardings
 
 
