@@ -70,8 +70,8 @@ class Api:
     prompts, common = self._prompts(body), self._common(body, default=16)
     wanted = _integer(body, "logprobs", None, 0, TOP)
     echo = _flag(body, "echo")
-    suffix = {"id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion",
-              "created": int(time.time()), "model": self.model}  # fmt: skip
+    head = {"id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion",
+            "created": int(time.time()), "model": self.model}  # fmt: skip
     asked = [functools.partial(self._complete, ids, common) for ids in prompts]
     if echo and wanted is not None:
       asked.append(functools.partial(self._engine.score, prompts, max(wanted, 1)))
@@ -92,8 +92,8 @@ class Api:
                         "finish_reason": reply.finish})  # fmt: skip
     usage = _usage(replies)
     if common.stream:
-      return _chunks(suffix, choices, usage, body)
-    return {**suffix, "choices": choices, "usage": usage}
+      return _chunks(head, choices, usage, body)
+    return {**head, "choices": choices, "usage": usage}
 
   def _complete(self, ids: Sequence[int], common: Common) -> concurrent.futures.Future[Any]:
     if common.max_tokens == 0:

@@ -6,7 +6,7 @@ import contextlib
 import hmac
 import json
 import urllib.parse
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any, NamedTuple
 
 from distill_jax.serving import engine
@@ -24,6 +24,9 @@ REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden",
            405: "Method Not Allowed", 408: "Request Timeout", 411: "Length Required",
            413: "Content Too Large", 429: "Too Many Requests", 431: "Header Fields Too Large",
            500: "Internal Server Error", 503: "Service Unavailable"}  # fmt: skip
+
+
+Response = dict[str, Any] | AsyncIterator[dict[str, Any]]  # a body, or chunks of a stream
 
 
 class Refused(Exception):
@@ -144,8 +147,11 @@ class Server:
       raise Refused(408, "the body did not arrive in time", close=True) from None
 
   async def _watched(
-    self, answer: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-  ) -> Any:
+    self,
+    answer: Coroutine[Any, Any, Response],
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+  ) -> Response:
     """Awaits an answer; gives it up when the client closes the connection."""
     task = asyncio.ensure_future(answer)
     try:
@@ -157,7 +163,7 @@ class Server:
     finally:
       task.cancel()
 
-  async def _answer(self, request: Request) -> dict[str, Any] | AsyncIterator[dict[str, Any]]:
+  async def _answer(self, request: Request) -> Response:
     self._check(request)
     routes = {("GET", "/v1/models"): None, ("POST", "/v1/completions"): self._api.completions,
               ("POST", "/v1/chat/completions"): self._api.chat}  # fmt: skip
