@@ -214,14 +214,14 @@ def over_rows(
   if reason := why_not.get(path):
     raise ValueError(f"attention path {path}: {reason}")
   if path == "cudnn":
+    if packed:
+      return _cudnn(q_BLHK, k_BGLK, v_BGLK, rows, mask_BLL, scale, detach)
     causal = functools.partial(_cudnn_causal, window=window, scale=scale)
-    if not packed and rows.roots is None:
-      return causal(q_BLHK, k_BGLK.swapaxes(1, 2), v_BGLK.swapaxes(1, 2))
-    if not packed:
-      k, v = k_BGLK.swapaxes(1, 2), v_BGLK.swapaxes(1, 2)
-      branches = BRANCHES + detach
-      return unfold.attend(causal, q_BLHK, k, v, rows, branches=branches, detach=detach)
-    return _cudnn(q_BLHK, k_BGLK, v_BGLK, rows, mask_BLL, scale, detach)
+    k, v = k_BGLK.swapaxes(1, 2), v_BGLK.swapaxes(1, 2)
+    if rows.roots is None:
+      return causal(q_BLHK, k, v)
+    branches = BRANCHES + detach
+    return unfold.attend(causal, q_BLHK, k, v, rows, branches=branches, detach=detach)
   if path == "splash":
     if window >= q_BLHK.shape[1]:
       window = 0

@@ -40,7 +40,7 @@ def test_scores_are_those_of_the_plain_product(heads):
 
 
 def first_factors(function, *operands) -> list[str]:
-  """Returns the results of the products in a compiled program, which begin with those rows."""
+  """Returns the shapes of the products in a compiled program; the first factor's rows lead them."""
   text = jax.jit(function).lower(*operands).compile().as_text()
   return [line.split("= ")[1].split("{")[0] for line in text.splitlines() if " dot(" in line]
 
