@@ -1,12 +1,9 @@
 """A student behind OpenAI's API: what the openai client gets, and what is refused."""
 
-import asyncio
 import contextlib
 import dataclasses
 import json
-import socket
 import threading
-import time
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,38 +18,13 @@ from distill_jax.formats import turns
 from distill_jax.phases import evaluate
 from distill_jax.run_dir.run_dir import RunDir
 from distill_jax.runtime import export
-from distill_jax.serving import api, batching, engine, http
+from distill_jax.serving import api, batching, engine
 from distill_jax.students import token_rows
-from tests import recipes
+from tests import recipes, servers
 from tests.recipes import config, run
 
 quick = recipes.quick
 CHANGES = {"train__steps": 40, "train__lr": 1e-2}
-
-
-@contextlib.contextmanager
-def running(served, name="tiny", **limits):
-  """Serves in a thread; yields (server, engine)."""
-  started = engine.Engine(served)
-  server = http.Server(api.Api(started, name), port=0, **limits)
-  loop, ready = asyncio.new_event_loop(), threading.Event()
-  stop = asyncio.Event()
-
-  async def main():
-    async with server.running():
-      ready.set()
-      await stop.wait()
-
-  thread = threading.Thread(target=lambda: loop.run_until_complete(main()))
-  thread.start()
-  assert ready.wait(10)
-  try:
-    yield server, started
-  finally:
-    loop.call_soon_threadsafe(stop.set)
-    thread.join()
-    loop.close()
-    started.close()
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +34,7 @@ def tiny(tmp_path_factory):
   run(path, "cot", **CHANGES)
   settings = read_settings(config("cot", **CHANGES))
   with serve.open_workdir(settings, str(path), -1) as (served, name):
-    with running(served, name) as (server, started):
+    with servers.running(served, name) as (server, started):
       url = f"http://127.0.0.1:{server.port}/v1"
       with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
         yield served, server, started, client, name, path
@@ -250,110 +222,11 @@ def test_max_tokens_below_the_limit_cuts_a_conversation_of_several_turns(tiny):
     served.student.tokenizer.decode(ids[:3]), "length", 3)  # fmt: skip
 
 
-def raw(port: int, request: bytes, timeout: float = 10) -> bytes:
-  with socket.create_connection(("127.0.0.1", port), timeout) as connection:
-    connection.sendall(request)
-    connection.shutdown(socket.SHUT_WR)
-    received = b""
-    while part := connection.recv(65536):
-      received += part
-    return received
-
-
-def head(path: str, *headers: str, method: str = "POST") -> bytes:
-  return "\r\n".join([f"{method} {path} HTTP/1.1", *headers, "", ""]).encode()
-
-
-@pytest.mark.parametrize(
-  ("request_", "status"),
-  [
-    (head("/v1/completions", "Content-Length: 1000000000"), 413),
-    (head("/v1/completions", "Transfer-Encoding: chunked"), 411),
-    (head("/v1/completions", "Content-Length: -1"), 400),
-    (head("/v1/models", "X: " + "x" * 20_000, method="GET"), 431),
-    (head("/v1/models", "Host: evil.example", method="GET"), 403),
-    (head("/v1/models", "Origin: http://evil.example", method="GET"), 403),
-    (head("/v1/models", "Origin: http://[", method="GET"), 400),
-    (head("//[", method="GET"), 400),
-    (head("/v1/other", method="GET"), 404),
-    (head("/v1/models"), 405),
-    (head("/v1/completions", "Content-Length: 3") + b"{{{", 400),
-    (b"\x16\x03\x01\r\n\r\n", 400),
-    (head("/v1/models", "Host: localhost:1", method="GET"), 200),
-  ],
-)
-def test_limits_and_strangers(tiny, request_, status):
-  _, server, _, _, _, _ = tiny
-  assert raw(server.port, request_).startswith(f"HTTP/1.1 {status} ".encode())
-
-
-def test_a_key_a_limit_on_connections_and_an_idle_timeout(tiny):
-  served = tiny[0]
-  get = head("/v1/models", method="GET")
-  with running(served, key="secret", connections=2, idle=0.3) as (server, _):
-    assert raw(server.port, get).startswith(b"HTTP/1.1 401")
-    wrong = head("/v1/models", "Authorization: Bearer secreT", method="GET")
-    assert raw(server.port, wrong).startswith(b"HTTP/1.1 401")
-    right = head("/v1/models", "Authorization: Bearer secret", method="GET")
-    assert raw(server.port, right).startswith(b"HTTP/1.1 200")
-    with contextlib.ExitStack() as stack:
-      address = ("127.0.0.1", server.port)
-      idle = [stack.enter_context(socket.create_connection(address, 10)) for _ in range(2)]
-      time.sleep(0.1)
-      assert raw(server.port, right).startswith(b"HTTP/1.1 503")
-      assert [connection.recv(1) for connection in idle] == [b"", b""]  # closed by the server
-    assert raw_when_free(server.port, right).startswith(b"HTTP/1.1 200")
-
-
-def test_a_body_must_arrive_in_time(tiny, monkeypatch):
-  server = tiny[1]
-  monkeypatch.setattr(http, "READ", 0.2)
-  with socket.create_connection(("127.0.0.1", server.port), 10) as connection:
-    connection.sendall(head("/v1/completions", "Content-Length: 5") + b"{")
-    assert connection.recv(65536).startswith(b"HTTP/1.1 408 ")
-
-
-def test_a_client_that_does_not_read_is_cut_off(tiny, monkeypatch):
-  served = tiny[0]
-  monkeypatch.setattr(http, "SEND", 0.2)
-  monkeypatch.setattr(http, "LINGER", 0.2)
-  monkeypatch.setattr(api.Api, "models", lambda _: {"data": "x" * 50_000_000})
-  with running(served) as (server, _):
-    with socket.create_connection(("127.0.0.1", server.port), 10) as connection:
-      connection.sendall(head("/v1/models", method="GET"))
-      wait_for(lambda: server._open)
-      wait_for(lambda: not server._open)
-      received = 0  # what the system had taken; the rest is dropped
-      while part := connection.recv(2**20):
-        received += len(part)
-  assert 0 < received < 50_000_000
-
-
-def test_a_client_that_sends_its_headers_slowly_is_cut_off(tiny):
-  served = tiny[0]
-  with running(served, idle=0.3) as (server, _):
-    with socket.create_connection(("127.0.0.1", server.port), 10) as connection:
-      with pytest.raises(OSError):
-        for _ in range(200):
-          connection.sendall(b"G")
-          time.sleep(0.05)
-
-
 def test_requests_beyond_the_queue_are_refused(tiny, monkeypatch):
   _, _, _, client, name, _ = tiny
   monkeypatch.setattr(engine, "WAITING", 0)
   with pytest.raises(openai.RateLimitError, match="too many requests are waiting"):
     client.completions.create(model=name, prompt="x")
-
-
-def raw_when_free(port: int, request: bytes) -> bytes:
-  """Asks again while all connections are taken: closed ones linger for a moment."""
-  for _ in range(50):
-    received = raw(port, request)
-    if b" 503 " not in received[:20]:
-      return received
-    time.sleep(0.1)
-  return received
 
 
 @pytest.fixture
@@ -376,14 +249,6 @@ def gated(tiny, monkeypatch):
   go.set()
 
 
-def wait_for(condition) -> None:
-  for _ in range(600):
-    if condition():
-      return
-    time.sleep(0.1)
-  raise AssertionError("nothing happened for a minute")
-
-
 def test_requests_join_the_batch_that_is_decoded_and_change_no_token(tiny, gated):
   served, _, started, _, _, _ = tiny
   running, go = gated
@@ -396,7 +261,7 @@ def test_requests_join_the_batch_that_is_decoded_and_change_no_token(tiny, gated
   go.clear()
   running.clear()
   first = ask(0)
-  wait_for(lambda: running)
+  servers.wait_for(lambda: running)
   others = [ask(1), ask(2, max_tokens=5), ask(2, stop=("\x00",))]
   go.set()
   together = [future.result(60) for future in (first, *others)]
@@ -414,7 +279,7 @@ def test_groups_take_turns_and_none_waits_for_ever(tiny, gated):
     ids, engine.Sampling(temperature), n=1, max_tokens=12, seed=1
   )
   groups = [ask(1.0 + k) for k in range(batching.LIVE)]
-  wait_for(lambda: running)
+  servers.wait_for(lambda: running)
   late, same = ask(9.0), ask(1.0)
   go.set()
   assert all(future.result(60) for future in (*groups, late, same))
@@ -428,7 +293,7 @@ def test_a_client_that_leaves_frees_its_row(tiny, gated):
   ids, greedy = served.student.encode_prompt("x"), engine.Sampling(0.0)
   ask = lambda: started.complete(ids, greedy, n=1, max_tokens=12, seed=None)
   first = ask()
-  wait_for(lambda: running)
+  servers.wait_for(lambda: running)
   waiting = [ask() for _ in range(3)]
   assert first.cancel() and waiting[1].cancel()
   go.set()
@@ -461,7 +326,7 @@ def test_an_exported_student_answers_as_the_run_does(tiny, tmp_path):
   settings = read_settings(parsed, teacher=False)
   settings = dataclasses.replace(settings, rollout=dataclasses.replace(settings.rollout, batch=16))
   with serve.open_model(settings, str(out)) as (served, exported):
-    with running(served, exported) as (server, _):
+    with servers.running(served, exported) as (server, _):
       url = f"http://127.0.0.1:{server.port}/v1"
       with openai.OpenAI(base_url=url, api_key="none") as other:
         got = other.chat.completions.create(model=exported, **ask).choices[0].message.content

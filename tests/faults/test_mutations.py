@@ -129,11 +129,12 @@ MUTATIONS = {
     "tests/cli/test_data_export.py",
   ),
   "the server takes every key": (
-    "serving/http.py", "if self._key and not", "if False and not", "tests/test_serving.py",
+    "serving/http.py", "if self._key and not", "if False and not",
+    "tests/test_serving_http.py",
   ),
   "a client that does not read holds its connection": (
     "serving/http.py", "async with asyncio.timeout(SEND)", "async with asyncio.timeout(None)",
-    "tests/test_serving.py",
+    "tests/test_serving_http.py",
   ),
   "a request waits until the batch has ended": (
     "serving/batching.py", "running.waiting + running.running < 2 * student.rows",
@@ -144,7 +145,7 @@ MUTATIONS = {
   ),
   "the server answers web pages": (
     "serving/http.py", '{HOST, "localhost", "[::1]", ""}', "{host, origin}",
-    "tests/test_serving.py",
+    "tests/test_serving_http.py",
   ),
   "a tracker is sent a row twice": (
     "runtime/tracking.py", "or step <= self._sent.get(prefix, -1)", "",
