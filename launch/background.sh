@@ -18,9 +18,9 @@ mkdir -p "$state"
 exec 8>>"$state/lock" # locked while the process is kept running
 
 keep_running() {
-  local code stopping=
+  local child code=143 stopping=
   trap 'stopping=1; kill -TERM "$child" 2>/dev/null || true' TERM INT
-  while true; do
+  while [[ -z $stopping ]]; do
     bash "$ROOT/launch/process.sh" "$@" 8>&- &
     child=$!
     while true; do # a signal ends `wait` early
@@ -32,7 +32,9 @@ keep_running() {
       break
     fi
     echo "Exit code $code: starting again" >&2
-    sleep "${RESTART_SECONDS:-5}"
+    sleep "${RESTART_SECONDS:-5}" 8>&- &
+    child=$!
+    wait "$child" || true
   done
   echo "$code" >"$state/code"
 }

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -99,7 +100,8 @@ class Hosts:
     file = self.path / "calls"
     return sorted(file.read_text().splitlines()) if file.exists() else []
 
-  def until(self, true) -> None:
+  def until(self, true: Callable[[], bool]) -> None:
+    """Waits until something is true."""
     deadline = time.monotonic() + 60
     while not true():
       assert time.monotonic() < deadline, self.calls()
@@ -182,6 +184,20 @@ def test_a_process_that_does_not_end_is_killed(hosts):
   assert hosts.call("stop")[0] == 0
   following.end()
   hosts.until(lambda: not hosts.processes())
+
+
+@pytest.mark.heavy
+def test_a_stop_between_two_starts_starts_nothing(hosts):
+  hosts.act("exit 75")
+  hosts.environment["RESTART_SECONDS"] = "60"
+  following = hosts.start("start", "run", "--workdir=a b")
+  logs = [hosts.path / str(n) / ".distill_jax/log" for n in range(HOSTS)]
+  hosts.until(lambda: all(f.exists() and "starting again" in f.read_text() for f in logs))
+  hosts.act(WAIT)
+  stopped, status = hosts.call("stop")[0], hosts.call("status")[1].split()
+  following.end()
+  assert stopped == 0 and status == ["ended", "75"] * HOSTS
+  assert hosts.calls() == started()
 
 
 @pytest.mark.parametrize("words", [[], ["begin"]])

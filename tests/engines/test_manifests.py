@@ -2,7 +2,6 @@
 
 import copy
 import os
-import pathlib
 import re
 import shlex
 import shutil
@@ -100,7 +99,8 @@ def test_skypilot_restarts_on_the_codes_of_the_machine(skypilot):
 
 
 def test_the_shell_scripts_restart_on_the_same_codes():
-  script = f'source "{ROOT}/launch/environment.sh"; for c in {{0..255}}; do ended_by_machine $c && echo $c; done; true'  # noqa: E501
+  script = f'source "{ROOT}/launch/environment.sh"; '
+  script += "for c in {0..255}; do ended_by_machine $c && echo $c; done; true"
   codes = subprocess.check_output(["bash", "-c", script], text=True).split()
   assert [int(code) for code in codes] == RESTARTED
 
@@ -165,5 +165,5 @@ def test_shellcheck_has_nothing_to_say_about_the_scripts():
 
 def test_the_files_name_no_key_and_no_path_of_a_machine():
   for file in (ROOT / "launch").iterdir():
-    text = pathlib.Path(file).read_text()
+    text = file.read_text()
     assert not re.search(r"sk-\w|/home/|/root/|/Users/", text), file
