@@ -30,6 +30,27 @@ class Bill:
 Behavior = Callable[[Sent, Bill], Awaitable[httpx2.Response]]
 
 
+@dataclasses.dataclass(frozen=True)
+class Vendor:
+  """A behavior, and how a run of 4 requests with 2 samples each ends.
+
+  Attributes:
+    source: The documentation or report that it follows.
+    behavior: Answers a request.
+    kept: Replies that are kept.
+    sent: Requests that are sent.
+    stops: Whether the run stops with exit code 5.
+    options: Of the client.
+  """
+
+  source: str
+  behavior: Behavior
+  kept: int = 8
+  sent: int = 4
+  stops: bool = False
+  options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
 def prompt_tokens(sent: Sent) -> int:
   return sum(1 + len(message["content"]) // 2 for message in sent.body["messages"])
 
@@ -64,7 +85,9 @@ def plain(**options: Any) -> Behavior:
   return behavior
 
 
-def error(status: int, message: str, headers: dict[str, str] | None = None, **fields: Any):
+def error(
+  status: int, message: str, headers: dict[str, str] | None = None, **fields: Any
+) -> httpx2.Response:
   return httpx2.Response(
     status, json={"error": {"message": message, **fields}}, headers=headers or {}
   )
@@ -92,6 +115,14 @@ def after(count: int, response: httpx2.Response) -> Behavior:
     return reply(sent, bill) if sent.number < count else response
 
   return behavior
+
+
+def refusing(source: str, response: httpx2.Response, replies: int = 2) -> Vendor:
+  """A server that answers `replies` requests and refuses all later ones, which stops the run.
+
+  Two requests are in flight at once, so two are refused.
+  """
+  return Vendor(source, after(replies, response), 2 * replies, replies + 2, stops=True)
 
 
 def refuses(applies: Callable[[dict[str, Any]], bool], response: httpx2.Response) -> Behavior:

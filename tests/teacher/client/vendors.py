@@ -1,14 +1,11 @@
 """Behaviors of real servers, after their documentation or public reports."""
 
-import dataclasses
 import email.utils
-from typing import Any
 
 import httpx2
 from behaviors import (
   TOKENS_OUT,
-  Behavior,
-  after,
+  Vendor,
   at_once,
   blanks_before_the_body,
   cut,
@@ -19,33 +16,12 @@ from behaviors import (
   plain,
   refuses,
   refuses_parameters,
+  refusing,
   several,
   sleeps,
   streams,
   unsupported,
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Vendor:
-  """A behavior, and how a run of 4 requests with 2 samples each ends.
-
-  Attributes:
-    source: The documentation or report that it follows.
-    behavior: Answers a request.
-    kept: Replies that are kept.
-    sent: Requests that are sent.
-    stops: Whether the run stops with exit code 5.
-    options: Of the client.
-  """
-
-  source: str
-  behavior: Behavior
-  kept: int = 8
-  sent: int = 4
-  stops: bool = False
-  options: dict[str, Any] = dataclasses.field(default_factory=dict)
-
 
 LATE = email.utils.formatdate(4_000_000_000, usegmt=True)  # by a clock that is decades ahead
 LATER = email.utils.formatdate(4_000_000_002, usegmt=True)
@@ -78,9 +54,9 @@ VENDORS = {
   "OpenAI, a wait in the text": Vendor(
     "help.openai.com/en/articles/5955604", sent=5,
     behavior=first(error(429, "Rate limit reached for gpt-4o. Please try again in 1.2s."))),
-  "OpenAI, no quota after three": Vendor(
-    "help.openai.com/en/articles/6891831", kept=4, sent=4, stops=True,
-    behavior=after(2, error(429, "You exceeded your current quota", code="insufficient_quota"))),
+  "OpenAI, no quota after three": refusing(
+    "help.openai.com/en/articles/6891831",
+    error(429, "You exceeded your current quota", code="insufficient_quota")),
   "OpenAI, a server error": Vendor(
     "platform.openai.com/docs/guides/error-codes", sent=5,
     behavior=first(error(500, "The server had an error while processing your request"))),
@@ -94,12 +70,12 @@ VENDORS = {
     "platform.openai.com/docs/api-reference/chat/object", plain(finish="content_filter"), kept=0),
   "OpenAI, thinking uses up the limit": Vendor(
     "github.com/openai/openai-python#2046", plain(text="", finish="length"), kept=0),
-  "OpenAI, a deprecated model": Vendor(
-    "platform.openai.com/docs/deprecations", kept=4, sent=4, stops=True,
-    behavior=after(2, error(404, "The model has been deprecated", code="model_not_found"))),
-  "OpenAI, a key that was revoked": Vendor(
-    "platform.openai.com/docs/guides/error-codes", kept=4, sent=4, stops=True,
-    behavior=after(2, error(401, "Incorrect API key provided", code="invalid_api_key"))),
+  "OpenAI, a deprecated model": refusing(
+    "platform.openai.com/docs/deprecations",
+    error(404, "The model has been deprecated", code="model_not_found")),
+  "OpenAI, a key that was revoked": refusing(
+    "platform.openai.com/docs/guides/error-codes",
+    error(401, "Incorrect API key provided", code="invalid_api_key")),
   "Azure, filtered before the model": Vendor(
     "learn.microsoft.com/azure/ai-services/openai/concepts/content-filter", kept=6,
     behavior=first(error(400, "The response was filtered", code="content_filter"))),
@@ -113,9 +89,9 @@ VENDORS = {
   "Anthropic, n must be 1": Vendor(
     "docs.anthropic.com/en/api/openai-sdk", sent=10,
     behavior=refuses(several, error(400, "n: Input should be less than or equal to 1"))),
-  "Anthropic, credit balance": Vendor(
-    "docs.anthropic.com/en/api/errors", kept=4, sent=4, stops=True,
-    behavior=after(2, error(400, "Your credit balance is too low to access the Anthropic API."))),
+  "Anthropic, credit balance": refusing(
+    "docs.anthropic.com/en/api/errors",
+    error(400, "Your credit balance is too low to access the Anthropic API.")),
   "Anthropic, overloaded": Vendor(
     "docs.anthropic.com/en/api/errors#http-errors", sent=5,
     behavior=first(error(529, "Overloaded", type="overloaded_error"))),
@@ -125,9 +101,9 @@ VENDORS = {
   "Anthropic, the context is full": Vendor(
     "docs.anthropic.com/en/build-with-claude/handling-stop-reasons", kept=0,
     behavior=plain(finish="model_context_window_exceeded")),
-  "Anthropic, a usage limit": Vendor(
-    "support.anthropic.com/en/articles/8114526", kept=4, sent=4, stops=True,
-    behavior=after(2, error(400, "You have reached your specified API usage limits."))),
+  "Anthropic, a usage limit": refusing(
+    "support.anthropic.com/en/articles/8114526",
+    error(400, "You have reached your specified API usage limits.")),
   "Gemini, thoughts only in the total": Vendor(
     "ai.google.dev/gemini-api/docs/openai#thinking", plain(
       hidden=30, usage=lambda i, o: {
@@ -137,11 +113,11 @@ VENDORS = {
     behavior=first(error(
       429, "You exceeded your current quota, please check your plan and billing details.",
       details=[{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "17s"}]))),
-  "Gemini, a quota per day": Vendor(
-    "github.com/google-gemini/gemini-cli#2305", kept=4, sent=4, stops=True,
-    behavior=after(2, error(429, "You exceeded your current quota.", details=[
+  "Gemini, a quota per day": refusing(
+    "github.com/google-gemini/gemini-cli#2305",
+    error(429, "You exceeded your current quota.", details=[
       {"violations": [{"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]},
-      {"retryDelay": "17s"}]))),
+      {"retryDelay": "17s"}])),
   "Gemini, an error in a list": Vendor(
     "discuss.ai.google.dev/t/openai-compatibility-errors", sent=5,
     behavior=first(httpx2.Response(503, json=[{"error": {
@@ -164,9 +140,8 @@ VENDORS = {
     "api-docs.deepseek.com/guides/kv_cache", plain(usage=lambda i, o: {
       "prompt_tokens": i, "completion_tokens": o, "prompt_cache_hit_tokens": 0,
       "prompt_cache_miss_tokens": i})),
-  "DeepSeek, no balance": Vendor(
-    "api-docs.deepseek.com/quick_start/error_codes", kept=4, sent=4, stops=True,
-    behavior=after(2, error(402, "Insufficient Balance"))),
+  "DeepSeek, no balance": refusing(
+    "api-docs.deepseek.com/quick_start/error_codes", error(402, "Insufficient Balance")),
   "DeepSeek, interrupted": Vendor(
     "api-docs.deepseek.com/api/create-chat-completion", sent=5,
     behavior=first(httpx2.Response(200, json={
@@ -193,10 +168,10 @@ VENDORS = {
   "Groq, n at most 1": Vendor(
     "console.groq.com/docs/openai", sent=10,
     behavior=refuses(several, error(400, "'n' : number must be at most 1"))),
-  "Groq, a decommissioned model": Vendor(
-    "console.groq.com/docs/deprecations", kept=4, sent=4, stops=True,
-    behavior=after(2, error(400, "The model `x` has been decommissioned and is no longer"
-                                 " supported.", code="model_decommissioned"))),
+  "Groq, a decommissioned model": refusing(
+    "console.groq.com/docs/deprecations",
+    error(400, "The model `x` has been decommissioned and is no longer supported.",
+          code="model_decommissioned")),
   "Groq, a wait in the text": Vendor(
     "console.groq.com/docs/rate-limits", sent=5,
     behavior=first(error(429, "Rate limit reached for model. Please try again in 2.5s.",
@@ -216,9 +191,9 @@ VENDORS = {
     "openrouter.ai/docs/api-reference/errors", sent=5, behavior=first(httpx2.Response(200, json={
       "choices": [{"message": {"content": "Sev"}, "finish_reason": "error",
                    "error": {"code": 502, "message": "Upstream"}}]}), billed=True)),
-  "OpenRouter, more credits": Vendor(
-    "openrouter.ai/docs/api-reference/limits", kept=4, sent=4, stops=True,
-    behavior=after(2, error(402, "This request requires more credits, or fewer max_tokens."))),
+  "OpenRouter, more credits": refusing(
+    "openrouter.ai/docs/api-reference/limits",
+    error(402, "This request requires more credits, or fewer max_tokens.")),
   "OpenRouter, a reset in the body": Vendor(
     "openrouter.ai/docs/api-reference/limits", sent=5,
     behavior=first(error(429, "Rate limit exceeded", {"date": LATE}, metadata={
@@ -228,9 +203,9 @@ VENDORS = {
     "docs.x.ai/docs/guides/reasoning", plain(hidden=300, usage=lambda i, o: {
       "prompt_tokens": i, "completion_tokens": o,
       "completion_tokens_details": {"reasoning_tokens": o * 300 // TOKENS_OUT}})),
-  "xAI, a spending limit": Vendor(
-    "docs.x.ai/docs/key-information/debugging", kept=4, sent=4, stops=True,
-    behavior=after(2, error(403, "Your team has reached its monthly spending limit."))),
+  "xAI, a spending limit": refusing(
+    "docs.x.ai/docs/key-information/debugging",
+    error(403, "Your team has reached its monthly spending limit.")),
   "Moonshot, a concurrency": Vendor(
     "platform.moonshot.ai/docs/pricing/limits", sent=5,
     behavior=at_once(1, error(429, "Your account reached max organization concurrency: 1, please"
@@ -242,20 +217,19 @@ VENDORS = {
     "docs.bigmodel.cn/api-reference", sent=5, behavior=first(httpx2.Response(200, json={
       "choices": [{"message": {"content": "Sev"}, "finish_reason": "network_error"}]}),
       billed=True)),
-  "Alibaba, in arrears": Vendor(
-    "alibabacloud.com/help/en/model-studio/error-code", kept=4, sent=4, stops=True,
-    behavior=after(2, error(400, "Access denied, please make sure your account is in good"
-                                 " standing.", code="Arrearage"))),
+  "Alibaba, in arrears": refusing(
+    "alibabacloud.com/help/en/model-studio/error-code",
+    error(400, "Access denied, please make sure your account is in good standing.",
+          code="Arrearage")),
   "Alibaba QwQ, streams only": Vendor(
     "alibabacloud.com/help/en/model-studio/deep-thinking", streams(only=True), sent=6),
   "MiniMax, a rate in a 200": Vendor(
     "platform.minimax.io/docs/api-reference/errorcode", sent=5,
     behavior=first(httpx2.Response(200, json={
       "base_resp": {"status_code": 1002, "status_msg": "rate limit"}}))),
-  "MiniMax, no balance in a 200": Vendor(
-    "platform.minimax.io/docs/api-reference/errorcode", kept=4, sent=4, stops=True,
-    behavior=after(2, httpx2.Response(200, json={
-      "base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}))),
+  "MiniMax, no balance in a 200": refusing(
+    "platform.minimax.io/docs/api-reference/errorcode", httpx2.Response(200, json={
+      "base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}})),
   "Cohere, COMPLETE": Vendor("docs.cohere.com/docs/compatibility-api", plain(finish="COMPLETE")),
   "Cerebras, a property": Vendor(
     "inference-docs.cerebras.ai/resources/openai", sent=10,
@@ -318,16 +292,14 @@ VENDORS = {
     behavior=first(count=2, response=error(
       429, "No deployments available for selected model, Try again in 5 seconds. Passed model=m",
       type="throttling_error", code="429"))),
-  "litellm, a budget": Vendor(
-    "docs.litellm.ai/docs/proxy/users", kept=4, sent=4, stops=True,
-    behavior=after(2, error(
+  "litellm, a budget": refusing(
+    "docs.litellm.ai/docs/proxy/users", error(
       422, "Budget has been exceeded! Current cost: 1.2, Max budget: 1.0",
-      type="budget_exceeded", code="422"))),
-  "litellm, the budget of a deployment": Vendor(
-    "docs.litellm.ai/docs/proxy/provider_budget_routing", kept=4, sent=4, stops=True,
-    behavior=after(2, error(
+      type="budget_exceeded", code="422")),
+  "litellm, the budget of a deployment": refusing(
+    "docs.litellm.ai/docs/proxy/provider_budget_routing", error(
       429, "No deployments available - crossed budget: Exceeded budget for deployment",
-      type="internal_server_error", code="429"))),
+      type="internal_server_error", code="429")),
   "litellm, a stream that ends one of several samples": Vendor(
     "docs.litellm.ai/docs/completion/stream", streams(ends=1), sent=8, options={"stream": True}),
   "litellm, the same without usage": Vendor(
@@ -335,35 +307,33 @@ VENDORS = {
     options={"stream": True}),
   "litellm, a vendor that takes neither n nor seed": Vendor(
     "docs.litellm.ai/docs/completion/drop_params", refuses_parameters("n", "seed"), sent=12),
-  "litellm, a wrong key": Vendor(
-    "docs.litellm.ai/docs/proxy/virtual_keys", kept=0, sent=2, stops=True,
-    behavior=after(0, error(400, "No connected db.", type="no_db_connection", code="400"))),
-  "litellm, an unknown model": Vendor(
-    "docs.litellm.ai/docs/proxy/configs", kept=0, sent=2, stops=True,
-    behavior=after(0, error(
+  "litellm, a wrong key": refusing(
+    "docs.litellm.ai/docs/proxy/virtual_keys",
+    error(400, "No connected db.", type="no_db_connection", code="400"), replies=0),
+  "litellm, an unknown model": refusing(
+    "docs.litellm.ai/docs/proxy/configs", error(
       400, "/chat/completions: Invalid model name passed in model=m. Call `/v1/models`",
-      type="invalid_request_error", code="400"))),
+      type="invalid_request_error", code="400"), replies=0),
   "litellm, filtered by its upstream": Vendor(
     "docs.litellm.ai/docs/exception_mapping", kept=6, behavior=first(error(
       400, "litellm.BadRequestError: OpenAIException - The response was filtered due to the prompt"
       " triggering Azure OpenAI's content management policy.", code="400"))),
-  "OpenRouter, an invalid model": Vendor(
-    "openrouter.ai/docs/api-reference/errors", kept=0, sent=2, stops=True,
-    behavior=after(0, error(400, "m is not a valid model ID", code=400))),
+  "OpenRouter, an invalid model": refusing(
+    "openrouter.ai/docs/api-reference/errors",
+    error(400, "m is not a valid model ID", code=400), replies=0),
   "OpenRouter, a moderated question": Vendor(
     "openrouter.ai/docs/api-reference/errors", kept=6, behavior=first(error(
       403, "Your chosen model requires moderation and your input was flagged.", code=403))),
   "xAI, a question against its guidelines": Vendor(
     "docs.x.ai/docs/key-information/debugging", kept=6, behavior=first(error(
       403, "Content violates usage guidelines. Failed check: SAFETY_CHECK_TYPE_BIO"))),
-  "xAI, a wrong key": Vendor(
-    "docs.x.ai/docs/key-information/debugging", kept=0, sent=2, stops=True,
-    behavior=after(0, error(400, "Incorrect API key provided: xa***. You can obtain one"))),
-  "Gemini, a wrong key": Vendor(
-    "ai.google.dev/gemini-api/docs/troubleshooting", kept=0, sent=2, stops=True,
-    behavior=after(0, httpx2.Response(400, json=[{"error": {
+  "xAI, a wrong key": refusing(
+    "docs.x.ai/docs/key-information/debugging",
+    error(400, "Incorrect API key provided: xa***. You can obtain one"), replies=0),
+  "Gemini, a wrong key": refusing(
+    "ai.google.dev/gemini-api/docs/troubleshooting", httpx2.Response(400, json=[{"error": {
       "code": 400, "message": "API key not valid. Please pass a valid API key.",
-      "status": "INVALID_ARGUMENT"}}]))),
+      "status": "INVALID_ARGUMENT"}}]), replies=0),
   "DeepSeek, a question at risk": Vendor(
     "api-docs.deepseek.com/quick_start/error_codes", kept=6,
     behavior=first(error(400, "Content Exists Risk", code="invalid_request_error"))),
