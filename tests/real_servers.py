@@ -5,6 +5,7 @@ import dataclasses
 import http.client
 import http.server
 import json
+import pathlib
 import select
 import socket
 import subprocess
@@ -25,7 +26,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def process(
-  command: Sequence[str], health: str, log: Any, env: Mapping[str, str] | None = None
+  command: Sequence[str], health: str, log: pathlib.Path, env: Mapping[str, str] | None = None
 ) -> Iterator[None]:
   """Runs a server until the block ends.
 
@@ -45,12 +46,17 @@ def process(
       time.sleep(0.2)
     yield
   finally:
-    server.terminate()
-    try:
-      server.wait(30)
-    except subprocess.TimeoutExpired:
-      server.kill()
-      server.wait()
+    end(server)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+  """Asks a process to end, and kills it if it does not."""
+  process.terminate()
+  try:
+    process.wait(30)
+  except subprocess.TimeoutExpired:
+    process.kill()
+    process.wait()
 
 
 def _is_up(url: str) -> bool:

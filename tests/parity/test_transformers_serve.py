@@ -6,12 +6,7 @@ bash launch/test.sh -m parity
 
 import contextlib
 import os
-import signal
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
 
 import pytest
 
@@ -19,7 +14,7 @@ from distill_jax.data import tokenizer
 from distill_jax.teacher import types
 from distill_jax.teacher.client import client
 from distill_jax.teacher.prompts import messages
-from tests import compilations, recipes, scripted
+from tests import compilations, real_servers, recipes, scripted
 
 quick = pytest.fixture(autouse=True, scope="module")(compilations.quick)
 
@@ -55,25 +50,12 @@ def serving(tmp_path_factory):
   """(base URL, model name) of the server."""
   folder = tmp_path_factory.mktemp("serving")
   make(folder / "model")
-  with socket.create_server(("127.0.0.1", 0)) as free:
-    port = free.getsockname()[1]
+  port = real_servers.free_port()
   words = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder / "model")]
-  with open(folder / "log", "w") as log:
-    process = subprocess.Popen(
-      [*words, "--host=127.0.0.1", f"--port={port}", "--device=cpu"], stdout=log, stderr=log,
-      env={**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""},
-    )  # fmt: skip
-  try:
-    for _ in range(600):
-      assert process.poll() is None, (folder / "log").read_text()[-3000:]
-      with contextlib.suppress(OSError):
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/health").close()
-        break
-      time.sleep(0.1)
+  words += ["--host=127.0.0.1", f"--port={port}", "--device=cpu"]
+  env = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+  with real_servers.process(words, f"http://127.0.0.1:{port}/health", folder / "log", env):
     yield f"http://127.0.0.1:{port}/v1", str(folder / "model")
-  finally:
-    process.send_signal(signal.SIGINT)
-    process.wait(30)
 
 
 def test_its_replies_are_counted_kept_and_paid_once(serving, tmp_path):
