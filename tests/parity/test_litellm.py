@@ -157,7 +157,7 @@ def test_a_wrong_key_and_an_unknown_model_stop_at_once(connect, proxy, upstream,
   assert upstream.stats.requests == before
 
 
-def test_a_spent_budget_stops_the_run_and_keeps_the_replies(connect, proxy):
+def test_a_spent_budget_stops_the_run(connect, proxy):
   message = stop(connect, proxy, model="budget", requests=200)
   assert "no credit or quota left" in message
 

@@ -54,9 +54,8 @@ REWRITINGS: dict[str, Callable[[str], str]] = {
 
 # Where the two differ and a person agrees with this project, in kinds ...
 WORDS = re.compile(r"\\text\{[^{}]*\}")  # math-verify compares golds that are words as text
-SEPARATED = re.compile(
-  r"\d,(?:\\! ?)?\d{3}"
-)  # it reads 10,080 with "x=", a sign or a unit as a list
+# It reads 10,080 with "x=", a sign or a unit as a list.
+SEPARATED = re.compile(r"\d,(?:\\! ?)?\d{3}")
 NUMBER = re.compile(r"(?:x=)?[-0-9,.]+(?:\^\\circ)?")  # -50\% is -50, as 50\% is 50
 # ... and one by one: (rewriting, gold).
 RIGHT = {

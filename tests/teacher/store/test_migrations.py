@@ -131,8 +131,8 @@ def test_a_file_of_version_2_is_migrated_with_nothing_lost(tmp_path):
   before = all_rows(path)
   for _ in range(2):
     made = cache.ReplyCache(path)
-    reply_ = types.Reply("text", "stop", "m", 3, 4, 0.5, False, 2, 1)
-    assert made.get("k", HERE) == reply_
+    reply = types.Reply("text", "stop", "m", 3, 4, 0.5, False, 2, 1)
+    assert made.get("k", HERE) == reply
     cut = types.Failure("length", "cut", 2, 5, 6, 0.25, 200, "req-1", 3, 2)
     assert made.failure("f", HERE) == cut
     assert made.failed_before(HERE) == {
