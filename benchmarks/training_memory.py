@@ -6,7 +6,8 @@
 DIR is a student in Hugging Face format. Trains it for --steps of --rows random rows of up to
 --length tokens, in float32, as the recipe `cot:pretrained` (or `:pretrained_lora`) does, saves its
 weights, and prints a line of JSON: the two estimates of runtime/memory.py, the largest resident
-size of this process as the kernel counts it, and `ratio`, measured by estimated. CPU only.
+size of this process as the kernel counts it, and `ratio`, the measured size divided by the
+estimated one. CPU only.
 """
 
 import argparse

@@ -62,8 +62,8 @@ def accuracy(verdicts: Mapping[str, bool]) -> dict[str, Any]:
 def row(run: Run, index: int) -> dict[str, Any]:
   """Returns a round as summary.json has it; what is not finished is None or 0."""
   exam, before = run.phase(index, "exam"), run.phase(index - 1, "evaluate")
-  unmistaken = exam and before and all(attempt.correct for attempt in exam.attempts)
-  no_mistakes = bool(unmistaken and not run.phase(index, "evaluate"))
+  flawless = exam and before and all(attempt.correct for attempt in exam.attempts)
+  no_mistakes = bool(flawless and not run.phase(index, "evaluate"))
   return summary.row(run.directory, index, no_mistakes=no_mistakes)
 
 

@@ -4,10 +4,10 @@ Nothing is evaluated and no algebra is done: two answers are equal if their norm
 same text. The normal form
 
   drops     white space, $ and \( \), \left \right, thin spaces, \displaystyle, a final period, a
-            plus sign in front, degree and dollar signs, the percent sign of a number from 1 on (not
-            of a fraction or a term), \text{...} around words, a unit after a number ("12 cm^2",
-            "5\text{ minutes}"), the left side of the only "=" or \in if it is a single letter
-            ("x = 5" is 5), parentheses around a single letter
+            plus sign in front, degree and dollar signs, the percent sign of a number of at least 1
+            (not of a fraction or a term), \text{...} around words, a unit after a number
+            ("12 cm^2", "5\text{ minutes}"), the left side of the only "=" or \in if it is a single
+            letter ("x = 5" is 5), parentheses around a single letter
   unifies   \dfrac, \tfrac, \frac 12, \frac{1}{2} and 1/2; \frac{-1}{2} and -\frac{1}{2}; \sqrt2
             and \sqrt{2}; x^{2} and x^2; \cdot and \times, and none before a letter; 10,\!080 and
             10080; AM and a.m.; words and letters in upper and lower case
@@ -45,7 +45,7 @@ _STEPS = tuple(
     # Drop \left, \right, \displaystyle, thin spaces, $ and ~, and \( \).
     (r"\\(?:left|right|displaystyle|limits)(?![A-Za-z])|(?<!\\)\\!|(?<!\\)[$]|\\[()](?!\w)", ""),
     (r"(?<!\\)\\[,;: ]|\\q?quad(?![A-Za-z])|~", " "),
-    # Drop the percent sign of a number from 1 on that stands alone, not of a term.
+    # Drop the percent sign of a number that stands alone and is at least 1, not of a term.
     (r" {0,3}(?:\\?%|\bpercent\b)", "%"),
     (
       rf"(^|[=,;(]|\b(?:or|and|is)\b {{0,3}}\}}?|\\approx|{_TEXT}\{{)( {{0,3}}[+-]? {{0,3}})"
