@@ -103,7 +103,8 @@ def factors(
   ctx: RunContext, round_index: int, name: str
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
   """Returns {module: (up [O, R], down [R, I])} of all adapted modules, with one rank R."""
-  student, trained = ctx.students(round_index)[name]
+  student, on_devices = ctx.students(round_index)[name]
+  trained = sharding.to_host(on_devices)
   tensors: defaultdict[str, list[layout.Tensor]] = defaultdict(list)
   for tensor in student.base.family.tensors(student.config):
     tensors[tensor.name].append(tensor)
@@ -133,9 +134,7 @@ def _update(adapter: dict[str, Any] | None, tensor: layout.Tensor, scale: float)
   """Returns scale * down @ up of a layer in our layout, float64; zeros without an adapter."""
   if adapter is None:
     return np.zeros(tensor.ours)
-  down, up = (
-    np.asarray(sharding.to_host(adapter[side])[tensor.layer], np.float64) for side in ("down", "up")
-  )
+  down, up = (np.asarray(adapter[side][tensor.layer], np.float64) for side in ("down", "up"))
   return scale * np.tensordot(down, up, 1)
 
 
