@@ -148,7 +148,7 @@ class _Link:
   def __init__(self, client: Any, place: Place):
     self.count, self.index = place.count, place.index
     self._client = client
-    self._sent: collections.deque[tuple[int, int]] = collections.deque()  # (number, pieces)
+    self._sent: collections.deque[int] = collections.deque()  # numbers of stored messages
     self._stop_wanted = threading.Event()
     self._ended = threading.Event()
     self._left: int | None = None  # the code that this process leaves with
@@ -162,7 +162,7 @@ class _Link:
       self._client.key_value_set_bytes(f"told/{number}/{n}", piece)
     first = f"{len(pieces)}\n".encode() + pieces[0]
     self._client.key_value_set_bytes(f"told/{number}/0", first)
-    self._sent.append((number, len(pieces)))
+    self._sent.append(number)
     if number % READ_EVERY == 0:
       self._delete_read()
 
@@ -172,9 +172,8 @@ class _Link:
     if len(read) < self.count - 1:
       return
     last = min(int(number) for _, number in read)
-    while self._sent and self._sent[0][0] <= last:
-      number, _ = self._sent.popleft()
-      self._client.key_value_delete(f"told/{number}/")
+    while self._sent and self._sent[0] <= last:
+      self._client.key_value_delete(f"told/{self._sent.popleft()}/")
 
   def receive(self, number: int) -> bytes:
     """See together.Link."""
@@ -215,7 +214,6 @@ class _Link:
     beats: dict[int, tuple[str, float]] = {}  # process -> (its last sign of life, when it changed)
     left_at: dict[int, float] = {}
     number, failures, stopping = 0, 0, False
-    started = time.monotonic()
     while not self._ended.wait(WATCH_SECONDS * max(1.0, self.count / 32)):
       number += 1
       try:
@@ -240,7 +238,7 @@ class _Link:
         beat = entries.get(f"beat/{n}", "")
         if n not in beats or beats[n][0] != beat:
           beats[n] = beat, now
-        self._judge(n, entries.get(f"left/{n}"), now - max(beats[n][1], started), left_at, now)
+        self._judge(n, entries.get(f"left/{n}"), now - beats[n][1], left_at, now)
 
   def _judge(
     self, n: int, left: str | None, silent: float, left_at: dict[int, float], now: float
@@ -266,7 +264,7 @@ class _Link:
     """Waits for the other processes to end.
 
     Returns:
-      The code and the text that process 0 ends with; None if it does not end.
+      {"code", "text"} that process 0 ends with; None if it has not come to its end in time.
     """
     self._left = code
     entries: dict[str, str] = {}
