@@ -40,17 +40,14 @@ class Journal:
   def __enter__(self) -> "Journal":
     return self
 
+  @together.only_first
   def __exit__(
     self,
     kind: type[BaseException] | None,
     error: BaseException | None,
     traceback: TracebackType | None,
   ) -> None:
-    self._end(error is None)
-
-  @together.only_first
-  def _end(self, complete: bool) -> None:
-    if complete:
+    if error is None:
       (self._out.path / PARTIAL).unlink(missing_ok=True)
     else:
       with contextlib.suppress(errors.UserError):  # on a full disk, the first error is the cause
