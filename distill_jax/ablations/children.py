@@ -12,11 +12,12 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 
 from distill_jax import disk, errors
 from distill_jax.ablations import sweep
+from distill_jax.cli.processes import VARIABLES
 
 POLL_INTERVAL = 0.05  # seconds
 STOP_TIMEOUT = 3.0  # seconds from SIGTERM to SIGKILL
 # Variables that make a process one of many; see docs/many_hosts.md.
-MANY_HOSTS = {f"DISTILL_JAX_{name}" for name in ("PROCESSES", "PROCESS", "COORDINATOR", "PATIENCE")}
+MANY_HOSTS = set(VARIABLES.values())
 LOG_TAIL = 4096  # bytes of a log that are searched for its last line
 
 
