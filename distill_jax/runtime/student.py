@@ -193,8 +193,8 @@ class Student:
   ) -> list[Completion]:
     """Completes (prompt, name) pairs, in order.
 
-    A prompt longer than the largest bucket loses what follows its start tokens (or the head of the
-    chat): there are the worked examples. Short buckets are decoded before long ones.
+    A prompt longer than the largest bucket loses text behind its start tokens (or the head of the
+    chat), where the worked examples are. Short buckets are decoded before long ones.
 
     Args:
       params: The trained weights.
@@ -246,7 +246,7 @@ class Student:
     return [completions[n] for n in range(len(requests))]
 
   def prepare(self, params: Params) -> decode_loop.Held:
-    """Returns the weights that a rollout reads, of trained ones."""
+    """Returns the weights that a rollout reads; `params` are the trained ones."""
     with jax.set_mesh(self.mesh):
       return decode_loop.prepare(self.config, self.trainable.merge(self.frozen, params))
 
@@ -274,7 +274,7 @@ class Student:
   ) -> rollout.Rollout:
     """Opens a rollout that prompts of one bucket may join at any time.
 
-    Its steps run with the student's mesh set.
+    The caller runs its steps with the student's mesh set.
 
     Args:
       merged: The weights, as `prepare` returns them.
