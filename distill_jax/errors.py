@@ -62,7 +62,7 @@ class SecondSignal:
   """Handles a signal to a process that is stopping already: ends it at once.
 
   Args:
-    text: What to say on standard error.
+    text: What to say on standard error; "" = nothing.
   """
 
   def __init__(self, text: str = ""):

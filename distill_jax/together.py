@@ -123,8 +123,6 @@ def on_first(f: Callable[P, T]) -> Callable[P, T]:
 
   @functools.wraps(f)
   def call(*args: P.args, **kwargs: P.kwargs) -> T:
-    if _state.link is None or _state.alone:
-      return f(*args, **kwargs)
     return once(name, lambda: f(*args, **kwargs))
 
   return call
@@ -194,7 +192,7 @@ def register(name: str, handler: Callable[..., Any]) -> None:
 
 
 def on_all(name: str, handler: Callable[..., T], *args: Any) -> T:
-  """Runs a function on all processes; may be called inside of `once`, where the others wait.
+  """Runs a function on all processes; may be called inside `once`, where the others wait.
 
   Args:
     name: What the other processes have registered their function as. It may use the devices.

@@ -179,7 +179,7 @@ def _outside(room: str, file: pathlib.Path, name: str) -> str | None:
   if _among(name, EFFECTS) and room in DEVICE:
     return f"imports {name}: device code has no side effects"
   if _among(name, NETWORK) and room != "teacher" and file.as_posix() != MEETING:
-    return f"imports {name}: only teacher/ may use the network"
+    return f"imports {name}: only teacher/ and {MEETING} may use the network"
   if _among(name, HUGGING_FACE) and room != "data" and not file.match("machine/hf*.py"):
     return f"imports {name}: only data/ and machine/hf*.py may use Hugging Face packages"
   if _among(name, TORCH) and file.as_posix() != "machine/hf_verify.py":

@@ -30,7 +30,7 @@ def lines(planned: Sequence[PlannedRun]) -> Iterator[str]:
 
 
 def state(run: PlannedRun) -> str:
-  """Describes a run: not started, finished, or its phase and the age of its last output."""
+  """Describes a run: not started, finished, stopped, or its phase and how old its output is."""
   directory = RunDir(run.run_dir)
   if run.finished:
     return f"finished  {duration(directory.seconds)}"

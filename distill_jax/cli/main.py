@@ -17,7 +17,7 @@ from distill_jax.cli.help import CONFIG_OPTIONS, HELP, OPTIONS, PROCESSES, USAGE
 from distill_jax.teacher.client import interrupts
 
 GRACE = 5.0  # seconds between an interruption and the forced end of the process
-GRACE_OF_SEVERAL = 25.0  # the same of several processes, which end together
+GRACE_OF_SEVERAL = 25.0  # the same for several processes, which end together
 
 
 def run(words: Sequence[str]) -> int:
@@ -317,7 +317,7 @@ def interrupted(*_: object) -> None:
   """Handles Ctrl-C, SIGTERM and SIGHUP: ends the process soon, or at once if it happens twice.
 
   Finished work is on disk. An exception alone is not enough: one that is raised inside a
-  compiler's callback is lost. Of several processes, the first one ends all at its next message.
+  compiler's callback is lost. Of several processes, process 0 ends them all at its next message.
   """
   for number in interrupts.watched():
     signal.signal(number, errors.SecondSignal())

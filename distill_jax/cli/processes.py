@@ -180,7 +180,7 @@ def _index(given: Mapping[str, str], count: int) -> int:
   return int(text)
 
 
-def end(outcome: int | errors.UserError | Exception) -> int:
+def end(outcome: int | Exception) -> int:
   """Ends a command that several processes run; returns its exit code.
 
   Args:

@@ -32,7 +32,7 @@ def watch() -> Iterator[StopRequest]:
   """Yields a request that the first signal of `interrupts.watched` makes; a second one exits.
 
   Signals reach the main thread only: in another thread, no request is ever made. Of several
-  processes, the others pass their signals on to process 0.
+  processes, only process 0 has requests; the others pass their signals on to it.
   """
   request = StopRequest()
   if threading.current_thread() is not threading.main_thread() or not together.is_first():
