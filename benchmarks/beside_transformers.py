@@ -97,10 +97,11 @@ def sampling(
   keys, sizes = np.zeros((rows, 1, 2), np.uint32), rollout.sizes(rows, 0.25, 1, 1)
 
   def run_ours():
-    return rollout.sample(
-      config, params, ids.tolist(), list(keys), choice.sampling(0.0), sizes=sizes, bucket=prompt,
-      max_new_tokens=new, eos=(-1,), pad=0,
-    ).tokens  # fmt: skip
+    opened = rollout.Rollout(
+      config, params, choice.sampling(0.0), sizes=sizes, bucket=prompt, max_new_tokens=new,
+      eos=(-1,), pad=0,
+    )  # fmt: skip
+    return rollout.sample(opened, ids.tolist(), list(keys)).tokens
 
   @torch.no_grad()
   def run_theirs():

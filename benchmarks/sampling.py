@@ -52,11 +52,9 @@ def main() -> None:
   end_tokens = max(config.vocab // 100, 1)  # with --unequal
 
   def call(settings, refill=0.25):
-    return rollout.sample(
+    opened = rollout.Rollout(
       config,
       params,
-      prompts,
-      keys,
       settings,
       sizes=rollout.sizes(batch, refill, args.samples, 1),
       bucket=args.prompt,
@@ -64,6 +62,7 @@ def main() -> None:
       eos=tuple(range(end_tokens)) if args.unequal else (-1,),
       pad=0,
     )
+    return rollout.sample(opened, prompts, keys)
 
   runs = [
     ("greedy", sampling.sampling(0.0), 0.25),

@@ -115,11 +115,12 @@ def test_the_export_answers_in_the_chat_of_transformers_as_evaluated(model, trai
   )
   parts = ctx.student.mesh.shape["data"] * ctx.student.mesh.shape["fsdp"]
   with jax.set_mesh(ctx.student.mesh):
-    sampled = rollout.sample(
-      config, params, prompts, [np.zeros((1, 2), np.uint32)] * len(prompts),
-      sampling.sampling(0.0), sizes=rollout.sizes(s.rollout.batch, s.rollout.refill, 1, parts),
+    rows = rollout.Rollout(
+      config, params, sampling.sampling(0.0),
+      sizes=rollout.sizes(s.rollout.batch, s.rollout.refill, 1, parts),
       bucket=192, max_new_tokens=12, eos=tuple(generation["eos_token_id"]), pad=0,
     )  # fmt: skip
+    sampled = rollout.sample(rows, prompts, [np.zeros((1, 2), np.uint32)] * len(prompts))
   for n, attempt in enumerate(attempts):
     tokens = sampled.tokens[n, : sampled.lengths[n]]
     text = fast.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)

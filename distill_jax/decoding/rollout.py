@@ -100,7 +100,19 @@ class Rollout:
     pad: int,
     on_dispatch: Callable[[], object] = lambda: None,
   ):
-    """See `sample`."""
+    """Opens a rollout without rows.
+
+    Args:
+      config: The student's config.
+      params: Its parameters, or what `decode_loop.prepare` returns.
+      settings: How tokens are chosen.
+      sizes: Sizes of the device programs.
+      bucket: Length that prompts are padded to.
+      max_new_tokens: The most tokens of a row, N.
+      eos: The end tokens.
+      pad: The padding token.
+      on_dispatch: Called when all device programs have been called, and thus compiled.
+    """
     self._config, self._settings = config, settings
     self._params = decode_loop.prepare(config, params)
     self._sizes, self._bucket, self._max_new_tokens = sizes, bucket, max_new_tokens
@@ -118,6 +130,15 @@ class Rollout:
   def running(self) -> int:
     """The number of rows that are being decoded."""
     return int((self._row_of >= 0).sum())
+
+  def padding_only(self, rows: int) -> Sampled:
+    """Returns a result of rows that have no tokens yet."""
+    return Sampled(
+      np.full((rows, self._max_new_tokens), self._pad, np.int32),
+      np.zeros(rows, np.int32),
+      np.zeros(rows, bool),
+      np.zeros((rows, self._max_new_tokens), np.float32),
+    )
 
   def add(self, prompt: Sequence[int], keys: np.ndarray) -> range:
     """Adds a prompt of 1 to `bucket` tokens, continued by one row per key (uint32 [rows, 2]).
@@ -203,39 +224,21 @@ class Rollout:
 
 
 def sample(
-  config: Config,
-  params: Params | decode_loop.Held,
+  rollout: Rollout,
   prompts: Sequence[Sequence[int]],
   keys: Sequence[np.ndarray],
-  settings: sampling.Sampling,
   *,
-  sizes: Sizes,
-  bucket: int,
-  max_new_tokens: int,
-  eos: tuple[int, ...],
-  pad: int,
   has_stopped: Callable[[list[int]], bool] | None = None,
-  on_dispatch: Callable[[], object] = lambda: None,
   on_progress: Callable[[Sampled, Progress], object] = lambda out, progress: None,
 ) -> Sampled:
   """Continues prompt n by len(keys[n]) rows, which share one prefill.
 
-  A row's tokens depend on its prompt and its key alone.
-
   Args:
-    config: The student's config.
-    params: Its parameters, or what `decode_loop.prepare` returns.
+    rollout: What computes them; no prompt was added to it before.
     prompts: Lists of 1 to `bucket` tokens.
     keys: uint32 [rows, 2] for each prompt: the random keys of its rows.
-    settings: How tokens are chosen.
-    sizes: Sizes of the device programs.
-    bucket: Length that prompts are padded to.
-    max_new_tokens: The most tokens of a row, N.
-    eos: The end tokens.
-    pad: The padding token.
     has_stopped: (tokens) -> whether a row that has not ended may stop here. It is called every
       STOP_INTERVAL iterations, so a row may reach beyond the point where it first holds.
-    on_dispatch: Called when all device programs have been called, and thus compiled.
     on_progress: Called every REPORT_INTERVAL iterations, or more often, with the result so far.
 
   Returns:
@@ -245,11 +248,7 @@ def sample(
     ValueError: A prompt has no tokens.
   """
   count = sum(map(len, keys))
-  out = _padding_only(count, max_new_tokens, pad)
-  rollout = Rollout(
-    config, params, settings, sizes=sizes, bucket=bucket, max_new_tokens=max_new_tokens, eos=eos,
-    pad=pad, on_dispatch=on_dispatch,
-  )  # fmt: skip
+  out = rollout.padding_only(count)
   for prompt, keys_R2 in zip(prompts, keys, strict=True):
     rollout.add(prompt, keys_R2)
   stopped = None if has_stopped is None else lambda row, tokens: has_stopped(tokens)
@@ -262,15 +261,6 @@ def sample(
     numbers = [row.row for row in done]
     on_progress(out, Progress(numbers, sampled, rollout.running, rollout.waiting))
   return out
-
-
-def _padding_only(rows: int, max_new_tokens: int, pad: int) -> Sampled:
-  return Sampled(
-    np.full((rows, max_new_tokens), pad, np.int32),
-    np.zeros(rows, np.int32),
-    np.zeros(rows, bool),
-    np.zeros((rows, max_new_tokens), np.float32),
-  )
 
 
 def _pad_prompts(

@@ -232,17 +232,21 @@ class Student:
           new = {requests[order[row]][1]: completions[order[row]] for row in now.done}
           watcher.progress(new, now.tokens, now.running, now.waiting + later)
 
-      self._sample(
+      opened, first_call = self._open(
         merged,
-        [tokens for tokens, _ in members],
-        [np.stack([self.key(requests[n][1]) for n in indices]) for _, indices in members],
+        bucket,
         sampling.sampling(temperature, top_p, top_k),
         samples=samples,
-        bucket=bucket,
         max_new_tokens=max_new_tokens,
-        stop=stop,
-        on_progress=report,
       )
+      with first_call, jax.set_mesh(self.mesh):
+        rollout.sample(
+          opened,
+          [tokens for tokens, _ in members],
+          [np.stack([self.key(requests[n][1]) for n in indices]) for _, indices in members],
+          has_stopped=functools.partial(self.has_stopped, stop=stop) if stop else None,
+          on_progress=report,
+        )
     return [completions[n] for n in range(len(requests))]
 
   def prepare(self, params: Params) -> decode_loop.Held:
@@ -283,62 +287,40 @@ class Student:
       top_p: 1 is off.
       max_new_tokens: Limit of a completion.
     """
-    sizes = self._sizes(1)
-    return rollout.Rollout(
-      self.config,
-      merged,
-      sampling.sampling(temperature, top_p),
-      sizes=sizes,
-      bucket=bucket,
-      max_new_tokens=max_new_tokens,
-      eos=self.end_tokens,
-      pad=self.tokenizer.pad,
-      on_dispatch=self._first_call(sizes, bucket, max_new_tokens).close,
-    )
+    how = sampling.sampling(temperature, top_p)
+    return self._open(merged, bucket, how, samples=1, max_new_tokens=max_new_tokens)[0]
 
-  def _first_call(
-    self, sizes: rollout.Sizes, bucket: int, max_new_tokens: int
-  ) -> contextlib.ExitStack:
-    """Announces the programs of a rollout if they are not compiled; closed when they are."""
+  def _open(
+    self,
+    merged: decode_loop.Held,
+    bucket: int,
+    how: sampling.Sampling,
+    *,
+    samples: int,
+    max_new_tokens: int,
+  ) -> tuple[rollout.Rollout, contextlib.ExitStack]:
+    """Opens a rollout, and announces its programs if they are not compiled.
+
+    The announcement, which is returned too, is closed when they are.
+    """
+    sizes = self._sizes(samples)
     compiled_for = (self.trainable, self.mesh, sizes, bucket, max_new_tokens, self.end_tokens)
     first_call = contextlib.ExitStack()
     if compiled_for not in _CALLED:
       first_call.enter_context(self._announce(f"the decode programs for prompts of {bucket}"))
       _CALLED.add(compiled_for)
-    return first_call
-
-  def _sample(
-    self,
-    merged: decode_loop.Held,
-    prompts: Sequence[list[int]],
-    keys: Sequence[np.ndarray],
-    how: sampling.Sampling,
-    *,
-    samples: int,
-    bucket: int,
-    max_new_tokens: int,
-    stop: Sequence[str],
-    on_progress: Callable[[rollout.Sampled, rollout.Progress], None],
-  ) -> None:
-    """Samples rows of one bucket and announces the programs that their first call compiles."""
-    sizes = self._sizes(samples)
-    first_call = self._first_call(sizes, bucket, max_new_tokens)
-    with first_call, jax.set_mesh(self.mesh):
-      rollout.sample(
-        self.config,
-        merged,
-        prompts,
-        keys,
-        how,
-        sizes=sizes,
-        bucket=bucket,
-        max_new_tokens=max_new_tokens,
-        eos=self.end_tokens,
-        pad=self.tokenizer.pad,
-        has_stopped=functools.partial(self.has_stopped, stop=stop) if stop else None,
-        on_dispatch=first_call.close,
-        on_progress=on_progress,
-      )
+    opened = rollout.Rollout(
+      self.config,
+      merged,
+      how,
+      sizes=sizes,
+      bucket=bucket,
+      max_new_tokens=max_new_tokens,
+      eos=self.end_tokens,
+      pad=self.tokenizer.pad,
+      on_dispatch=first_call.close,
+    )
+    return opened, first_call
 
   def _sizes(self, samples: int) -> rollout.Sizes:
     """Returns the sizes of the decode programs."""

@@ -74,11 +74,9 @@ def rounding_of(name: str, row: int, tokens: tuple[int, ...]) -> dict:
 
 def sample(name: str, settings, *, batch: int = 8, parts: int = 1, params=None, order=1):
   keys = oracle.rng().integers(0, 2**32, (len(PROMPTS), SAMPLES, 2), dtype=np.uint32)
-  return rollout.sample(
+  rows = rollout.Rollout(
     CONFIGS[name],
     params_of(name) if params is None else params,
-    PROMPTS[::order],
-    list(keys)[::order],
     settings,
     sizes=rollout.sizes(batch, 0.25, SAMPLES, parts),
     bucket=BUCKET,
@@ -86,6 +84,7 @@ def sample(name: str, settings, *, batch: int = 8, parts: int = 1, params=None, 
     eos=EOS,
     pad=PAD,
   )
+  return rollout.sample(rows, PROMPTS[::order], list(keys)[::order])
 
 
 @functools.cache

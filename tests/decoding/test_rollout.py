@@ -31,18 +31,17 @@ def requests(prompts: int, samples: int = 1, seed: int = 0):
   return [draw.integers(1, 24, n).tolist() for n in lengths], list(keys)
 
 
-def sample(prompts, keys, config="decoder", *, batch=4, refill=0.25, samples=1, **options):
+def opened(config="decoder", *, batch=4, refill=0.25, samples=1, **options):
   given = {"max_new_tokens": NEW, "eos": EOS, "settings": sampling.sampling(1.0)} | options
-  return rollout.sample(
-    CONFIGS[config],
-    PARAMS,
-    prompts,
-    keys,
-    sizes=rollout.sizes(batch, refill, samples, 1),
-    bucket=BUCKET,
-    pad=PAD,
-    **given,
-  )
+  sizes = rollout.sizes(batch, refill, samples, 1)
+  return rollout.Rollout(CONFIGS[config], PARAMS, sizes=sizes, bucket=BUCKET, pad=PAD, **given)
+
+
+def sample(
+  prompts, keys, config="decoder", *, has_stopped=None, on_progress=lambda out, now: None, **options
+):
+  rows = opened(config, **options)
+  return rollout.sample(rows, prompts, keys, has_stopped=has_stopped, on_progress=on_progress)
 
 
 def produced(out, row: int) -> list[int]:

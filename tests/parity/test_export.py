@@ -58,12 +58,12 @@ def test_a_student_leaves_comes_back_and_writes_what_transformers_writes(kind, t
   got, _ = reading.logits(config, params, tokens, mask)
   np.testing.assert_allclose(np.asarray(got)[mask > 0], want[mask > 0], rtol=0, atol=1e-4)
   greedy, _ = reference.greedy(model, tokens, mask, cases.NEW)
-  sampled = rollout.sample(
-    config, params, [row[:n].tolist() for row, n in zip(tokens, cases.LENGTHS, strict=True)],
-    [np.zeros((1, 2), np.uint32)] * len(tokens), sampling.sampling(0.0),
-    sizes=rollout.sizes(2, 0.5, 1, 1), bucket=max(cases.LENGTHS), max_new_tokens=cases.NEW,
-    eos=(-1,), pad=0,
+  rows = rollout.Rollout(
+    config, params, sampling.sampling(0.0), sizes=rollout.sizes(2, 0.5, 1, 1),
+    bucket=max(cases.LENGTHS), max_new_tokens=cases.NEW, eos=(-1,), pad=0,
   )  # fmt: skip
+  prompts = [row[:n].tolist() for row, n in zip(tokens, cases.LENGTHS, strict=True)]
+  sampled = rollout.sample(rows, prompts, [np.zeros((1, 2), np.uint32)] * len(tokens))
   np.testing.assert_array_equal(greedy, sampled.tokens)
 
 

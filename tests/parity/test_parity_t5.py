@@ -155,9 +155,10 @@ def test_greedy_tokens_are_those_of_generate(both):
     do_sample=False, eos_token_id=None, pad_token_id=0,
   )  # fmt: skip
   prompts = [row[:length].tolist() for row, length in zip(source, LENGTHS, strict=True)]
-  sampled = rollout.sample(
-    config, params, prompts, [np.zeros((1, 2), np.uint32)] * len(prompts), sampling.sampling(0.0),
-    sizes=rollout.sizes(2, 0.5, 1, 1), bucket=32, max_new_tokens=NEW, eos=(-1,), pad=0,
+  rows = rollout.Rollout(
+    config, params, sampling.sampling(0.0), sizes=rollout.sizes(2, 0.5, 1, 1), bucket=32,
+    max_new_tokens=NEW, eos=(-1,), pad=0,
   )  # fmt: skip
+  sampled = rollout.sample(rows, prompts, [np.zeros((1, 2), np.uint32)] * len(prompts))
   assert greedy.shape == (len(LENGTHS), 1 + NEW)
   np.testing.assert_array_equal(greedy[:, 1:].numpy(), sampled.tokens)
