@@ -87,8 +87,9 @@ def started(
     own = [*words, *(of_process or {}).get(number, ())]
     if count > 1:
       own += [f"--processes={count}", f"--process={number}", f"--coordinator={address}"]
+    # On one core, XLA takes a thread per device, and their number decides how sums are rounded.
     environment = os.environ | {
-      "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices),
+      "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "NPROC": "2",
       "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONHASHSEED": str(number),
       "TZ": f"UTC{number}", "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT),
     }  # fmt: skip
