@@ -42,6 +42,7 @@ def environment(tmp_path_factory) -> dict[str, str]:
     "DISTILL_JAX_PYTHON": sys.executable,
     "JAX_PLATFORMS": "cpu",
     "JAX_NUM_CPU_DEVICES": "1",
+    "NPROC": "2",  # threads of each process: their number changes the last bits
     "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
   }
