@@ -1,5 +1,6 @@
 """The commands: each parses its arguments and calls the module that does the work."""
 
+import contextlib
 import importlib.metadata
 import os
 import pathlib
@@ -12,7 +13,7 @@ from typing import Any
 
 import distill_jax
 from distill_jax import errors, together
-from distill_jax.cli import args, process, processes
+from distill_jax.cli import args, process, processes, restarts
 from distill_jax.cli.help import CONFIG_OPTIONS, HELP, OPTIONS, PROCESSES, USAGE
 from distill_jax.teacher.client import interrupts
 
@@ -287,8 +288,13 @@ def _run_command(words: list[str]) -> int:
     _print_help(both if both in HELP else name)
     return 0
   process.raise_open_files()
-  rest = processes.join(words[1:]) if name in processes.COMMANDS else words[1:]
-  return COMMANDS[name](rest)
+  if name not in processes.COMMANDS:
+    return COMMANDS[name](words[1:])
+  place, patience, rest = processes.take(words[1:])
+  counted = name == "run" and not any(word.lstrip("-").startswith("dry_run") for word in rest)
+  with restarts.counted(rest, place) if counted else contextlib.nullcontext():
+    processes.connect(place, patience)
+    return COMMANDS[name](rest)
 
 
 def version() -> str:
@@ -323,11 +329,16 @@ def interrupted(*_: object) -> None:
     signal.signal(number, errors.SecondSignal())
   grace = GRACE if together.count() == 1 else GRACE_OF_SEVERAL
   if together.is_first():
-    timer = threading.Timer(grace, os._exit, (errors.PREEMPTED,))
+    timer = threading.Timer(grace, _end_at_once)
     timer.daemon = True
     timer.start()
   if not together.request_stop():
     raise KeyboardInterrupt
+
+
+def _end_at_once() -> None:
+  restarts.count_interruption()
+  os._exit(errors.PREEMPTED)
 
 
 def entry() -> None:
