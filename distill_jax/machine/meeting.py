@@ -153,13 +153,17 @@ def _join(
 
 
 def _missing(index: int, where: str, patience: float, error: OSError) -> errors.UserError:
-  """Returns the error of a process that cannot reach process 0."""
+  """Returns the error of a process that cannot reach process 0.
+
+  A host that is down looks like an address that nobody has, so a launcher may try both again.
+  """
+  code = errors.PREEMPTED
   if isinstance(error, socket.gaierror):
     reason, code = "is a name that cannot be resolved", errors.CONFIG
   elif isinstance(error, ConnectionRefusedError | ConnectionResetError):
-    reason, code = "is reached, but process 0 does not listen there", errors.PREEMPTED
+    reason = "is reached, but process 0 does not listen there"
   else:
-    reason, code = f"cannot be reached ({error.strerror or error})", errors.CONFIG
+    reason = f"cannot be reached ({error.strerror or error})"
   return errors.UserError(
     f"process {index}: --coordinator={where} {reason}, after {patience:g} s; give the host of"
     " process 0 and a free port there, the same to all processes",
