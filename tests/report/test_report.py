@@ -218,25 +218,10 @@ def test_a_report_that_fails_is_a_warning(tmp_path, capsys, monkeypatch):
 
 
 def test_a_sweep_has_forest_plots_and_links_to_its_runs(tmp_path):
-  change = {"mean": 0.1, "low": -0.05, "high": 0.2, "p": 0.04}
-  score = {"mean": 0.5, "low": 0.4, "high": 0.6, "sd": None, "n": 9, "by_seed": {"0": 0.5}}
-  row = {"overrides": {"a.b": "<i>"}, "seeds": [0], "missing": [1], "replies": 3.0, "steps": 1.0,
-         "seconds": 2.0}  # fmt: skip
-  claim = {"text": "it helps", "better": "new", "worse": "old", "split": "test", "missing": 1,
-           "verdict": "undecided", "effect": change}  # fmt: skip
-  table = {
-    "sweep": "s", "config": "c", "seeds": [0, 1], "date": "today", "base": "old", "common": {},
-    "splits": ["test"], "claims": [claim], "failed": [
-      {"row": "new", "seed": 1, "reason": "exit code 4", "said": "<script>alert(1)</script>"}],
-    "rows": [{"row": "old", **row, "splits": {"test": {**score, "difference": None}}},
-             {"row": "new", **row, "splits": {"test": {**score, "difference": change}}}],
-  }  # fmt: skip
-  (tmp_path / "table.json").write_text(json.dumps(table))
-  (tmp_path / "rows" / "new" / "seed_0").mkdir(parents=True)
-  (tmp_path / "rows" / "new" / "seed_0" / "report.html").write_text("")
+  table = material.write_sweep(tmp_path)
   parsed = Parsed(write.render(tmp_path))
   links = [a["href"] for tag, a in parsed.elements if tag == "a"]
-  assert links == ["rows/new/seed_0/report.html"]
+  assert links == [f"rows/{table['rows'][1]['row']}/seed_0/report.html"]
   text = "".join(parsed.text)
   assert "+10.0 (-5.0 to +20.0" in text and "undecided, so far" in text and "alert(1)" in text
   assert not [a for tag, a in parsed.elements if tag == "script"]
@@ -252,12 +237,22 @@ def test_ticks_enclose_their_values(values):
   assert 2 <= len(found) <= 8 and found == sorted(set(found))
 
 
+@pytest.mark.parametrize("value, text", [
+  (0, "0"), (0.25, "0.25"), (1234, "1234"), (-12_500, "-12.5k"), (1e6, "1M"), (2.5e9, "2.5G"),
+  (2.5e-4, "2.5e-4"), (-1e300, "-1e300"), (0.001, "0.001")])  # fmt: skip
+def test_labels_of_axes_are_short(value, text):
+  assert charts.short(value) == text
+
+
 def test_charts_survive_missing_and_extreme_values():
   nan = float("nan")
   series = [charts.Series("a", [(0, nan), (1, 1e300), (2, nan), (3, -1e300)]),
             charts.Series("b", [(0, nan)])]  # fmt: skip
   Parsed(charts.lines("t", series))
-  assert charts.lines("t", [series[1]]) == "" and charts.stacked("t", [("a", [0, 0])], "ab") == ""
+  assert (
+    charts.lines("t", [series[1]]) == ""
+    and charts.stacked("t", [("a", [0, 0])], [("b", 0), ("c", 1)]) == ""
+  )
 
 
 def test_the_mark_of_a_phase_stays_inside_of_a_chart_that_starts_later():
