@@ -37,6 +37,11 @@ def usage(message: str) -> UserError:
   return UserError(message, USAGE)
 
 
+def missing(option: str, example: str) -> UserError:
+  """Returns the error for an option that a command needs."""
+  return usage(f"--{option} is missing, for example --{option}={example}")
+
+
 def config(field: str, value: object, allowed: str, do: str = "") -> UserError:
   """Returns the error for an invalid setting: its name, its value, what is allowed, what to try."""
   tail = f"; try {do}" if do else ""

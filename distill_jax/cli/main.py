@@ -26,7 +26,7 @@ def run(words: Sequence[str]) -> int:
   config, options, rest = args.parse(words, OPTIONS["run"], config="required")
   _reject_extra(rest)
   if not options["workdir"]:
-    raise errors.usage("--workdir=DIR is missing, for example --workdir=runs/quickstart")
+    raise errors.missing("workdir", "runs/quickstart")
   from distill_jax.config.read import read_settings
 
   config = _required(config)
@@ -85,7 +85,7 @@ def export(words: Sequence[str]) -> int:
   config, options, rest = args.parse(words, OPTIONS["export"], config="run")
   _reject_extra(rest)
   if not options["out"]:
-    raise errors.usage("--out=DIR is missing, for example --out=exported/quickstart")
+    raise errors.missing("out", "exported/quickstart")
   from distill_jax.cli import commands
   from distill_jax.config.read import read_settings
 
@@ -148,7 +148,7 @@ def ablate(words: Sequence[str]) -> int:
   _reject_extra(rest)
   for name, example in (("config", "sweeps/tailored"), ("workdir", "runs/ablations")):
     if not options[name]:
-      raise errors.usage(f"--{name} is missing, for example --{name}={example}")
+      raise errors.missing(name, example)
   if options["jobs"] < 1:
     raise errors.usage("--jobs must be at least 1")
   if options["print"] and options["status"]:
@@ -170,7 +170,7 @@ def teacher(words: Sequence[str]) -> int:
     return teacher_check(words[1:])
   if words[:1] != ["serve"]:
     raise errors.usage("usage: teacher serve, teacher check, or teacher cache")
-  config, options, rest = args.parse(words[1:], OPTIONS["teacher"], config="run")
+  config, options, rest = args.parse(words[1:], OPTIONS["teacher"], config="run or recipe")
   _reject_extra(rest)
   from distill_jax.cli import commands
   from distill_jax.config.read import read_settings
@@ -181,7 +181,7 @@ def teacher(words: Sequence[str]) -> int:
 
 def teacher_check(words: Sequence[str]) -> int:
   """Sends one real request to the teacher of a recipe."""
-  config, options, rest = args.parse(words, OPTIONS["teacher check"], config="run")
+  config, options, rest = args.parse(words, OPTIONS["teacher check"], config="run or recipe")
   del options
   _reject_extra(rest)
   from distill_jax.cli import teacher_check

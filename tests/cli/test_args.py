@@ -26,8 +26,18 @@ def at_the_root(monkeypatch):
   [
     ((), 2, ""),
     (("rum",), 2, "rum"),
-    (("run",), 2, "--config=RECIPE is missing"),
-    (("run", "--config=configs/quickstart.py"), 2, "--workdir=DIR is missing"),
+    (("run",), 2, "--config is missing"),
+    (("run", "--config=configs/quickstart.py"), 2, "--workdir is missing, for example"),
+    *(
+      ((*command.split(),), 2, "--workdir is missing, for example --workdir=runs/quickstart")
+      for command in ("show", "report", "evaluate", "sample", "export --out=x", "data export")
+    ),
+    (("evaluate", "--config=configs/quickstart.py"), 2, "--workdir is missing"),
+    (("serve",), 2, "give either --workdir=RUN or --model=DIR"),
+    (("serve", "--workdir=a", "--model=b"), 2, "give either --workdir=RUN or --model=DIR"),
+    (("data", "export", "--workdir=x"), 2, "--out is missing, for example --out="),
+    (("teacher", "check"), 2, "give --config=RECIPE or --workdir=RUN"),
+    (("data", "harness"), 2, "give --config=RECIPE or --workdir=RUN"),
     (("run", "--config=configs/none.py", "--workdir=x"), 3, "configs/none.py"),
     ((*RUN, "--confg=1"), 2, "confg"),
     ((*RUN, "rest"), 2, "rest"),
@@ -55,7 +65,6 @@ def at_the_root(monkeypatch):
       "choose one of claims, full",
     ),
     (("ablate", "--workdir=x", "--config.rounds=1"), 2, "takes no overrides"),
-    (("evaluate",), 2, "--workdir"),
     (("evaluate", "--workdir=no/such/run"), 2, "is not a run directory"),
     (("sample", "--workdir=no/such/run"), 2, "is not a run directory"),
     (("teacher", "play"), 2, "teacher serve"),
