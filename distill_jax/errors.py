@@ -32,6 +32,13 @@ class UserError(Exception):
     self.code = code
 
 
+class LostError(UserError):
+  """Another process of the run is missing or gone."""
+
+  def __init__(self, message: str):
+    super().__init__(message, PREEMPTED)
+
+
 def usage(message: str) -> UserError:
   """Returns the error for a wrong command or argument."""
   return UserError(message, USAGE)

@@ -53,11 +53,15 @@ def counted(words: Sequence[str], place: "processes.Place | None") -> Iterator[N
   _counting.append(file)
   try:
     yield
+  except errors.LostError:
+    raise
   except KeyboardInterrupt:
     count_interruption()
     raise
   except Exception as error:
-    if not (together.is_loss(error) or getattr(error, "code", 1) == errors.PREEMPTED):
+    if getattr(error, "code", 0) == errors.PREEMPTED:
+      count_interruption()
+    elif not together.is_loss(error):
       _remove(file)
     raise
   else:

@@ -48,7 +48,7 @@ def test_the_fourth_start_without_progress_is_refused_and_the_fifth_counts_anew(
 def test_a_process_that_is_lost_to_the_others_is_counted(tmp_path):
   for _ in range(3):
     with pytest.raises(errors.UserError, match="is gone"):
-      start(tmp_path, errors.UserError("process 1 is gone", errors.PREEMPTED))
+      start(tmp_path, errors.LostError("process 1 is gone"))
   with pytest.raises(errors.UserError, match="stored nothing new"):
     start(tmp_path)
 
@@ -94,10 +94,11 @@ def test_an_end_that_no_launcher_restarts_resets_the_count(ends, tmp_path):
   assert not list(tmp_path.glob(".starts*"))
 
 
-def test_an_interruption_is_allowed_more_often(tmp_path):
+@pytest.mark.parametrize("ends", [KeyboardInterrupt(), errors.UserError("", errors.PREEMPTED)])
+def test_an_interruption_is_allowed_more_often(ends, tmp_path):
   for _ in range(3 * restarts.INTERRUPTED):
-    with pytest.raises(KeyboardInterrupt):
-      start(tmp_path, KeyboardInterrupt())
+    with pytest.raises(type(ends)):
+      start(tmp_path, ends)
   with pytest.raises(errors.UserError, match="0 were lost or aborted and 30 interrupted"):
     start(tmp_path)
 
