@@ -8,10 +8,8 @@ from typing import NamedTuple
 
 from distill_jax import records, tasks
 from distill_jax.run_dir import phase_dir
-from distill_jax.runtime import conversations, journal
+from distill_jax.runtime import conversations, journal, results
 from distill_jax.runtime.context import RunContext
-
-CUT_WARNING = 0.05  # a warning is shown if at least this share of the attempts is cut off
 
 
 class ExamItem(NamedTuple):
@@ -178,7 +176,7 @@ def _warn_of_cut(
   ctx: RunContext, label: str, attempts: Sequence[records.Attempt], max_new_tokens: int
 ) -> None:
   cut = sum(a.finish != "stop" for a in attempts)
-  if cut >= CUT_WARNING * len(attempts) > 0:
+  if cut >= results.CUT_ALARM * len(attempts) > 0:
     ctx.console.warn(
       f"{label}: {cut} of {len(attempts)} attempts were cut off at {max_new_tokens} tokens; see"
       " --filter=cut of distill-jax show, and max_new_tokens"

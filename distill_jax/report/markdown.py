@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from distill_jax import console
-from distill_jax.report import layout, numbers, sections
+from distill_jax.report import alarms, layout, numbers, sections
 from distill_jax.report.load import Run
 from distill_jax.report.nodes import visible
 
@@ -26,6 +26,8 @@ def of_run(run: Run, others: Sequence[Run] = ()) -> str:
   if dropped := numbers.dropped([p for phases in run.rounds.values() for p in phases]):
     listed = ", ".join(f"{_cell(name)} {n:,}" for name, n in sorted(dropped.items()) if n)
     parts.append(f"Dropped replies: {listed}.")
+  if found := alarms.of_run(run):
+    parts.append("\n".join(f"- {_cell(text)}" for text in found))
   return "\n\n".join(parts) + "\n"
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from distill_jax import console, plan, records
-from distill_jax.report import charts, layout, numbers
+from distill_jax.report import alarms, charts, layout, numbers
 from distill_jax.report.load import Phase, Run
 from distill_jax.report.nodes import Child, Html, join, tag
 
@@ -324,7 +324,7 @@ def _share(phase: Phase, group: numbers.Group) -> str:
 
 
 def health(run: Run) -> Html:
-  """Returns cut, unreadable and repeated attempts, and rows that did not fit."""
+  """Returns alarms; cut, unreadable and repeated attempts; and rows that did not fit."""
   body: list[Sequence[Child]] = []
   places = [(f"{i} {p.name}", p) for i, phases in run.rounds.items() for p in phases]
   for label, phase in [*places, *run.finals.items()]:
@@ -337,8 +337,7 @@ def health(run: Run) -> Html:
     ("round, phase", "attempts", "cut", "unreadable answer", "same text"), body
   )
   rows = [
-    (label, f"{phase.facts.get('examples', phase.facts.get('pairs', 0)):,}",
-     f"{phase.facts.get('too_long', 0):,}", f"{phase.facts.get('lost_contrasts', 0):,}")
+    (label, *(f"{n:,}" for n in numbers.fits(phase)), f"{phase.facts.get('lost_contrasts', 0):,}")
     for label, phase in places
     if "too_long" in phase.facts
   ]  # fmt: skip
@@ -349,8 +348,14 @@ def health(run: Run) -> Html:
   )
   fits = layout.table(head, rows) if rows else None
   return layout.section(
-    "Health", attempts if body else None, fits, layout.note(note) if body else None
+    "Health", _alarms(run), attempts if body else None, fits, layout.note(note) if body else None
   )
+
+
+def _alarms(run: Run) -> Html | None:
+  """Returns what deserves a look, as a list."""
+  found = alarms.of_run(run)
+  return tag("ul", *(tag("li", text) for text in found), class_="alarms") if found else None
 
 
 def _count(n: int, total: int) -> str:

@@ -1,6 +1,7 @@
 """Reports: safe with hostile texts, complete without a script, and right about the numbers."""
 
 import base64
+import dataclasses
 import html.parser
 import json
 import re
@@ -9,9 +10,9 @@ import zlib
 
 import pytest
 
-from distill_jax import errors
+from distill_jax import errors, records
 from distill_jax.cli import main
-from distill_jax.report import charts, lineage, load, markdown, nodes, numbers, page, write
+from distill_jax.report import alarms, charts, lineage, load, markdown, nodes, numbers, page, write
 from tests.report import material
 
 VOID = ("meta", "input", "br", "link")
@@ -139,6 +140,55 @@ def test_numbers_are_counted_from_the_records(hostile):
     "asked": 2 * n + 3, "replied": 2 * n + 2, "readable": 2 * n + 2, "right": n + 2, "kept": n,
   }  # fmt: skip
   assert "$5.0000" in source  # 2 rounds of 10 calls at 25 cents
+
+
+def phase_of(name: str, **fields) -> load.Phase:
+  empty = {"facts": {}, "attempts": [], "verdicts": {}, "rationales": [], "dropped": [],
+           "metrics": []}  # fmt: skip
+  return load.Phase(name, True, **empty | fields)
+
+
+def exam_of(*, cut: int = 0, unread: int = 0, paired: int = 0, count: int = 20) -> load.Phase:
+  """An exam of which some attempts are bad; of each two paired ones, the second is a repetition."""
+  texts = [f"pair {n // 2}" if n < paired else str(n) for n in range(count)]
+  attempts = [
+    material.attempt(text, text, correct=False, round_index=0,
+                     finish="length" if n < cut else "stop", answer=None if n < unread else "1")
+    for n, text in enumerate(texts)]  # fmt: skip
+  return phase_of("exam", attempts=attempts)
+
+
+def pairs_of(*chosen: float) -> list[records.Metrics]:
+  return [records.Metrics(n, 1.0, 1.0, chosen=value) for n, value in enumerate(chosen)]
+
+
+LOSSES = {str(n): False for n in range(40)}
+WINS = {question: int(question) < 10 for question in LOSSES}
+KEPT = [material.rationale("q", "so", 0)] * 10
+
+
+@pytest.mark.parametrize("bad, good, said", [
+  (exam_of(cut=1), exam_of(cut=1, count=21), "1 of 20 (5 %) attempts were cut off; see exam"),
+  (exam_of(unread=4), exam_of(unread=3), "4 of 20 (20 %) attempts have no readable answer"),
+  (exam_of(paired=20), exam_of(paired=18), "10 of 20 (50 %) attempts repeat another one"),
+  (phase_of("train", facts={"examples": 40, "too_long": 2}),
+   phase_of("train", facts={"examples": 41, "too_long": 2}), "2 of 40 (5 %) rows did not fit"),
+  (phase_of("pair", facts={"pairs": 38, "too_long": 2}),
+   phase_of("pair", facts={"pairs": 39, "too_long": 2}), "2 of 40 (5 %) rows did not fit"),
+  (phase_of("feedback", rationales=KEPT, facts={"dropped": {"timeout": 10}}),
+   phase_of("feedback", rationales=KEPT, facts={"dropped": {"timeout": 9}}),
+   "10 of 20 (50 %) requested rationales were not kept"),
+  (phase_of("prefer", metrics=pairs_of(-1, -2, -3, -4, -5, -6)),
+   phase_of("prefer", metrics=pairs_of(-1, -2, -3, -4, -5, -4)), "getting less likely (-1.0 to"),
+  (phase_of("evaluate", verdicts=LOSSES),
+   phase_of("evaluate", verdicts=WINS), "validation fell by 25.0 points"),
+])  # fmt: skip
+def test_what_deserves_a_look_is_an_alarm(hostile, bad, good, said):
+  before = phase_of("evaluate", verdicts=WINS)
+  for phase, wanted in ((bad, [said]), (good, [])):
+    run = dataclasses.replace(hostile[0], rounds={0: [before], 1: [phase]}, finals={})
+    assert [said for text in alarms.of_run(run) if said in text] == wanted
+    assert (said in markdown.of_run(run)) == bool(wanted)
 
 
 def test_an_unfinished_run_has_a_report(tmp_path):
