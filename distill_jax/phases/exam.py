@@ -178,8 +178,8 @@ def _warn_of_cut(
   cut = sum(a.finish != "stop" for a in attempts)
   if cut >= results.CUT_ALARM * len(attempts) > 0:
     ctx.console.warn(
-      f"{label}: {cut} of {len(attempts)} attempts were cut off at {max_new_tokens} tokens; see"
-      " --filter=cut of distill-jax show, and max_new_tokens"
+      f"{label}: {cut} of {len(attempts)} attempts were cut off at {max_new_tokens} tokens;"
+      " distill-jax show --filter=cut shows them; max_new_tokens is the limit"
     )
 
 

@@ -13,43 +13,48 @@ LEFT_OUT = 0.05  # share of training rows that did not fit
 UNUSED = 0.5  # share of requested rationales that were not kept
 
 
+Alarm = tuple[str, str]  # (what happened, and what to change; how much)
+
+
 def of_run(run: Run) -> list[str]:
-  """Returns one sentence for each alarm, in the order of the run."""
-  found: list[str] = []
+  """Returns one sentence for each kind of alarm, with the phases in which it was found."""
+  found: dict[str, list[str]] = {}
+  for where, phase in _phases(run):
+    for text, amount in _of_phase(phase):
+      found.setdefault(text, []).append(f"{where} ({amount})")
+  for index in run.rounds:
+    if amount := _fall(run, index):
+      found.setdefault("Validation accuracy fell", []).append(f"round {index} ({amount})")
+  return [f"{text}: {', '.join(places)}." for text, places in found.items()]
+
+
+def _phases(run: Run) -> Iterator[tuple[str, Phase]]:
   for index, phases in run.rounds.items():
-    for phase in phases:
-      where = f"Round {index} {phase.name}"
-      found += [f"{where}: {text}." for text in _of_phase(phase)]
-      if phase.name == "evaluate" and (text := _fall(run, index)):
-        found.append(f"{where}: {text}.")
-  for split, phase in run.finals.items():
-    found += [f"{split.replace('_', ' ').capitalize()}: {text}." for text in _of_phase(phase)]
-  return found
+    yield from ((f"round {index} {phase.name}", phase) for phase in phases)
+  yield from ((split.replace("_", " "), phase) for split, phase in run.finals.items())
 
 
-def _of_phase(phase: Phase) -> Iterator[str]:
+def _of_phase(phase: Phase) -> Iterator[Alarm]:
   h = numbers.health(phase.attempts)
   limit = "exam.max_new_tokens" if phase.name == "exam" else "evaluate.max_new_tokens"
   if h.n and h.cut >= results.CUT_ALARM * h.n:
-    yield f"{_share(h.cut, h.n)} attempts were cut off; see {limit}"
+    yield f"Attempts were cut off; see {limit}", f"{h.cut:,} of {h.n:,}"
   if h.n and h.unread >= UNREAD * h.n:
-    yield f"{_share(h.unread, h.n)} attempts have no readable answer"
+    yield "Attempts have no readable answer", f"{h.unread:,} of {h.n:,}"
   if h.n and h.repeated >= REPEATED * h.n:
-    yield f"{_share(h.repeated, h.n)} attempts repeat another one; see exam.temperature"
+    yield "Attempts repeat each other; see exam.temperature", f"{h.repeated:,} of {h.n:,}"
   rows, left_out = numbers.fits(phase)
   if left_out and left_out >= LEFT_OUT * rows:
-    yield f"{_share(left_out, rows)} rows did not fit into train.buckets"
+    yield "Rows did not fit into train.buckets", f"{left_out:,} of {rows:,}"
   chosen = [m.chosen for m in phase.metrics if m.chosen is not None]
   if results.is_falling(chosen):
-    yield (
-      f"the chosen answers keep getting less likely ({chosen[0]:.1f} to {chosen[-1]:.1f} nats); see"
-      " prefer.nll_weight, prefer.beta and prefer.lr"
-    )
+    text = "Chosen answers keep getting less likely; see prefer.nll_weight, prefer.beta, prefer.lr"
+    yield text, f"{chosen[0]:.1f} to {chosen[-1]:.1f} nats"
   if phase.name in plan.WRITERS and phase.finished:
     flow = numbers.flow(len(phase.rationales), phase.facts.get("dropped", {}))
     unused = flow["asked"] - flow["kept"]
     if unused and unused >= UNUSED * flow["asked"]:
-      yield f"{_share(unused, flow['asked'])} requested rationales were not kept"
+      yield "Requested rationales were not kept", f"{unused:,} of {flow['asked']:,}"
 
 
 def _fall(run: Run, index: int) -> str:
@@ -58,9 +63,5 @@ def _fall(run: Run, index: int) -> str:
   change = numbers.difference(now.verdicts, before.verdicts) if now and before else None
   if change is None or change.high >= 0:
     return ""
-  points = [100 * value for value in (change.mean, change.low, change.high)]
-  return "validation fell by {:.1f} points ({:+.1f} to {:+.1f})".format(-points[0], *points[1:])
-
-
-def _share(part: int, total: int) -> str:
-  return f"{part:,} of {total:,} ({100 * part / total:.0f} %)"
+  mean, low, high = (100 * value for value in (change.mean, change.low, change.high))
+  return f"{mean:+.1f} points, {low:+.1f} to {high:+.1f}"

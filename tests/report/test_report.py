@@ -168,23 +168,23 @@ KEPT = [material.rationale("q", "so", 0)] * 10
 
 
 @pytest.mark.parametrize("bad, good, said", [
-  (exam_of(cut=1), exam_of(cut=1, count=21), "1 of 20 (5 %) attempts were cut off; see exam"),
-  (exam_of(unread=4), exam_of(unread=3), "4 of 20 (20 %) attempts have no readable answer"),
-  (exam_of(paired=20), exam_of(paired=18), "10 of 20 (50 %) attempts repeat another one"),
+  (exam_of(cut=1), exam_of(cut=1, count=21), "see exam.max_new_tokens: round 1 exam (1 of 20)."),
+  (exam_of(unread=4), exam_of(unread=3), "no readable answer: round 1 exam (4 of 20)."),
+  (exam_of(paired=20), exam_of(paired=18), "see exam.temperature: round 1 exam (10 of 20)."),
   (phase_of("train", facts={"examples": 40, "too_long": 2}),
-   phase_of("train", facts={"examples": 41, "too_long": 2}), "2 of 40 (5 %) rows did not fit"),
+   phase_of("train", facts={"examples": 41, "too_long": 2}), "buckets: round 1 {} (2 of 40)."),
   (phase_of("pair", facts={"pairs": 38, "too_long": 2}),
-   phase_of("pair", facts={"pairs": 39, "too_long": 2}), "2 of 40 (5 %) rows did not fit"),
+   phase_of("pair", facts={"pairs": 39, "too_long": 2}), "buckets: round 1 {} (2 of 40)."),
   (phase_of("feedback", rationales=KEPT, facts={"dropped": {"timeout": 10}}),
    phase_of("feedback", rationales=KEPT, facts={"dropped": {"timeout": 9}}),
-   "10 of 20 (50 %) requested rationales were not kept"),
+   "rationales were not kept: round 1 feedback (10 of 20)."),
   (phase_of("prefer", metrics=pairs_of(-1, -2, -3, -4, -5, -6)),
-   phase_of("prefer", metrics=pairs_of(-1, -2, -3, -4, -5, -4)), "getting less likely (-1.0 to"),
+   phase_of("prefer", metrics=pairs_of(-1, -2, -3, -4, -5, -4)), "prefer (-1.0 to -6.0 nats)."),
   (phase_of("evaluate", verdicts=LOSSES),
-   phase_of("evaluate", verdicts=WINS), "validation fell by 25.0 points"),
+   phase_of("evaluate", verdicts=WINS), "Validation accuracy fell: round 1 (-25.0 points, "),
 ])  # fmt: skip
 def test_what_deserves_a_look_is_an_alarm(hostile, bad, good, said):
-  before = phase_of("evaluate", verdicts=WINS)
+  before, said = phase_of("evaluate", verdicts=WINS), said.format(bad.name)
   for phase, wanted in ((bad, [said]), (good, [])):
     run = dataclasses.replace(hostile[0], rounds={0: [before], 1: [phase]}, finals={})
     assert [said for text in alarms.of_run(run) if said in text] == wanted
