@@ -263,14 +263,21 @@ def _outcome(words: Sequence[str]) -> int | Exception:
     process.drop_output()
     return 1
   except KeyboardInterrupt:
-    interruption = "Interrupted. Re-run the same command to resume."
-    return errors.UserError(interruption, errors.PREEMPTED)
+    return _interruption(words)
   except OSError as error:  # a full disk, too many open files, a path that is too long
     return process.os_error(error)
   except MemoryError:
     return errors.data("out of memory; no finished work is lost: use smaller sizes")
   except Exception as error:
     return error
+
+
+def _interruption(words: Sequence[str]) -> int | errors.UserError:
+  """Returns how an interrupted command ends: a server is done, and only runs and sweeps resume."""
+  if words[0] == "serve" or list(words[:2]) == ["teacher", "serve"]:
+    return 0
+  resume = " Re-run the same command to resume." if words[0] in ("run", "ablate") else ""
+  return errors.UserError(f"Interrupted.{resume}", errors.PREEMPTED)
 
 
 def _run_command(words: list[str]) -> int:

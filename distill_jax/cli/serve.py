@@ -79,7 +79,7 @@ def run(
     try:
       asyncio.run(_forever(server, name))
     except OSError as error:
-      reason = error.strerror or error
+      reason = os.strerror(error.errno) if error.errno else error
       raise errors.usage(f"--port={port}: {reason}; choose another one, or 0 for any") from None
     finally:
       started.close()

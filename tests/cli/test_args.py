@@ -78,6 +78,23 @@ def test_a_mistake_is_one_line_with_its_code(words, code, said, capsys):
   assert not (ROOT / "nowhere").exists()
 
 
+@pytest.mark.parametrize("command, code, said", [
+  ("run", 75, "distill-jax: Interrupted. Re-run the same command to resume.\n"),
+  ("ablate", 75, "distill-jax: Interrupted. Re-run the same command to resume.\n"),
+  ("export", 75, "distill-jax: Interrupted.\n"),
+  ("teacher check", 75, "distill-jax: Interrupted.\n"),
+  ("serve", 0, ""), ("teacher serve", 0, "")])  # fmt: skip
+def test_only_runs_and_sweeps_offer_to_resume_after_an_interruption(
+  command, code, said, capsys, monkeypatch
+):
+  def interrupt(*_: object) -> int:
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(commands, "_run_command", interrupt)
+  assert commands.main(command.split()) == code
+  assert capsys.readouterr().err == said
+
+
 @pytest.mark.parametrize("command", commands.COMMANDS)
 def test_every_command_explains_itself_with_examples(command, capsys):
   assert commands.main([command, "--help"]) == 0
