@@ -429,6 +429,15 @@ def get_config() -> ConfigDict:
   # = do not.
   c.evaluate.base_shots = 0
 
+  # A further task for the final test, such as one out of domain.
+  c.evaluate.also = ConfigDict()
+  # The task; empty = none. Choices: empty arithmetic taxonomy file gsm8k svamp multiarith asdiv
+  # addsub singleeq aqua math500 csqa openbookqa arc piqa social_iqa strategyqa.
+  c.evaluate.also.name = ""
+  c.evaluate.also.path = ""  # As task.path.
+  c.evaluate.also.hub = ""  # As task.hub.
+  c.evaluate.also.test = 0  # As task.test.
+
   # Bulk sampling.
   c.rollout = ConfigDict()
   # Rows decoded at a time; 0 = 256, or 32 on a CPU, where an unused row costs as much as a used

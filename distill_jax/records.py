@@ -47,7 +47,7 @@ class Question:
   """A question as `questions.jsonl` of a run directory lists it."""
 
   id: str
-  split: str  # train | validation | test | out_of_domain | cross
+  split: str  # train | validation | test | out_of_domain | cross | also
   question: str
   gold: str
   kind: str = "number"  # number | choice | boolean | expression | text

@@ -38,7 +38,7 @@ def run(ctx: RunContext) -> dict:
   for split, problems in ctx.final_problems().items():
 
     def score(out: PhaseDir, split=split, problems=problems) -> None:
-      evaluate.score(ctx, out, problems, split, round_index=best)
+      evaluate.score(ctx.of_split(split), out, problems, split, round_index=best)
 
     out = ctx.run_dir.final(split)
     evaluate.discard_outdated(ctx, out, problems, best)

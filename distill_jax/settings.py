@@ -16,6 +16,7 @@ from distill_jax.settings_student import Scratch as Scratch
 from distill_jax.settings_student import Student as Student
 from distill_jax.settings_task import ON_ARITHMETIC, ON_TAXONOMY
 from distill_jax.settings_task import WORLDS as WORLDS
+from distill_jax.settings_task import Also as Also
 from distill_jax.settings_task import Cross as Cross
 from distill_jax.settings_task import Task as Task
 from distill_jax.settings_task import Taxonomy as Taxonomy
@@ -254,6 +255,7 @@ class Evaluate:
     ge=0,
     when=(ON_PRETRAINED, ON_SHOTS),
   )
+  also: Also = group(Also, "A further task for the final test, such as one out of domain.")
 
 
 @dataclasses.dataclass(frozen=True)

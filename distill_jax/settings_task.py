@@ -13,8 +13,11 @@ TASKS = Table("tasks.LOADERS")
 ON_FILES = Unless("task.name", WORLDS)
 ON_OWN = When("task.name", ("file",))
 CROSS_FILES = Unless("cross.name", ("", *WORLDS))
-ON_ARITHMETIC = AnyOf((When("task.name", ("arithmetic",)), When("cross.name", ("arithmetic",))))
-ON_TAXONOMY = AnyOf((When("task.name", ("taxonomy",)), When("cross.name", ("taxonomy",))))
+ON_ALSO = Unless("evaluate.also.name", ("",))
+ALSO_FILES = Unless("evaluate.also.name", ("", *WORLDS))
+TASK_NAMES = ("task.name", "cross.name", "evaluate.also.name")
+ON_ARITHMETIC = AnyOf(tuple(When(name, ("arithmetic",)) for name in TASK_NAMES))
+ON_TAXONOMY = AnyOf(tuple(When(name, ("taxonomy",)) for name in TASK_NAMES))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,3 +123,13 @@ class Cross:
   hub: str = key("", "As task.hub.", mutable=True, when=(CROSS_FILES,))
   train: int = key(0, "As task.train.", ge=0, when=(CROSS_FILES,))
   test: int = key(0, "As task.test.", ge=0, when=(CROSS_FILES,))
+
+
+@dataclasses.dataclass(frozen=True)
+class Also:
+  """A further task whose test split the final student is scored on; nothing is learned from it."""
+
+  name: str = key("", "The task; empty = none.", choices=Table("tasks.LOADERS", ("",)))
+  path: str = key("", "As task.path.", when=(ALSO_FILES,))
+  hub: str = key("", "As task.hub.", when=(ALSO_FILES,))
+  test: int = key(0, "As task.test.", ge=0, when=(ON_ALSO,))

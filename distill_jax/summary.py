@@ -26,7 +26,7 @@ PACKAGES = (
   "numpy",
 )
 
-FINALS = ("test", "out_of_domain", "cross")  # splits of the final test
+FINALS = ("test", "out_of_domain", "cross", "also")  # splits of the final test
 
 
 @together.on_first
@@ -83,9 +83,10 @@ def write(ctx: "RunContext", rows: list[dict], best: int, base: list[dict]) -> d
     best: The round that was tested.
     base: The rows of the student before training.
   """
-  finals = {}
-  for split in FINALS:
-    finals[split] = results.final(ctx.run_dir, split, best)
+  tested = ctx.final_problems()
+  finals = {
+    split: results.final(ctx.run_dir, split, best) if split in tested else None for split in FINALS
+  }
   summary = {
     "recipe": ctx.settings.recipe,
     "base": base,

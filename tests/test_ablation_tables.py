@@ -102,6 +102,8 @@ def test_rows_with_other_questions_are_not_paired(tmp_path):
   assert row(results, "less")["difference"]["mean"] == 0.0
   crossed = [{"task": {"name": "a"}, "cross": {"name": name}} for name in "bc"]
   assert sweep.same_questions(*crossed, "test") and not sweep.same_questions(*crossed, "cross")
+  also = [{"task": {"name": "a"}, "evaluate": {"also": {"name": name}}} for name in "bc"]
+  assert sweep.same_questions(*also, "test") and not sweep.same_questions(*also, "also")
 
 
 def test_a_run_with_another_config_does_not_count_as_finished(tmp_path):

@@ -6,6 +6,7 @@ Tested are what they write, what their settings change, and that preferences sta
 import collections
 import dataclasses
 import json
+import shutil
 import types
 
 import jax
@@ -194,6 +195,31 @@ def test_cross_self_refine_tunes_on_one_task_and_prefers_on_another(shared, tmp_
   assert {a.problem for a in attempts(run_dir)} <= choice
   assert not {x.problem for x in examples(run_dir)} & choice
   assert summary["cross"]["n"] == 4 and summary["test"]["n"] == 4 and pairs(run_dir)
+
+
+def test_a_finished_run_is_also_scored_on_a_task_named_later_and_nothing_is_scored_again(
+  cot, shared, tmp_path
+):
+  """Word problems, then options: answers of the second task are read by its own kind."""
+  path, own = tmp_path / "run", tmp_path / "own"
+  shutil.copytree(cot[1].path, path)
+  own.mkdir()
+  asked = [{"question": f"Which is {x}?", "choices": ["2", "3"], "answer": "A"} for x in range(5)]
+  for split in ("train", "test"):
+    lines = [json.dumps({**row, "question": f"{row['question']} ({split})"}) for row in asked]
+    (own / f"{split}.jsonl").write_text("\n".join(lines))
+  before = {p.path.name: p.facts for p in RunDir(path).phases()}
+  changes = {"evaluate__also__name": "file", "evaluate__also__path": str(own), **shared}
+  summary, run_dir = run(path, "cot", **changes)
+  assert summary["also"]["n"] == 5 and summary["test"] == cot[0]["test"]
+  after = {p.path.name: p.facts for p in run_dir.phases()}
+  assert after.pop("also")["split"] == "also" and after == before
+  also = run_dir.final("also").rows(phase_dir.ATTEMPTS, records.Attempt)
+  assert len(also) == 5 and {a.problem.partition("/")[0] for a in also} != {"arithmetic"}
+  with commands.open_run(read_settings(config("cot", **changes)), str(path)) as ctx:
+    assert ctx.of_split("also").task.kind == "choice" and ctx.of_split("test") is ctx
+  left_out, _ = run(path, "cot", **shared)
+  assert left_out["also"] is None and left_out["test"] == cot[0]["test"]
 
 
 # Socratic.

@@ -195,11 +195,14 @@ def same_questions(one: dict[str, Any], other: dict[str, Any], split: str) -> bo
 
 
 def _question_settings(config: dict[str, Any], split: str) -> dict[str, Any]:
-  groups = [*QUESTION_GROUPS, "cross"] if split == "cross" else QUESTION_GROUPS
+  groups = {name: config[name] for name in QUESTION_GROUPS if name in config}
+  if split == "cross":
+    groups["cross"] = config["cross"]
+  if split == "also" and "evaluate" in config:
+    groups["also"] = config["evaluate"]["also"]
   return {
-    f"{group}.{key}": value
-    for group in groups
-    if group in config
-    for key, value in config[group].items()
-    if f"{group}.{key}" not in NO_QUESTIONS
+    f"{name}.{key}": value
+    for name, group in groups.items()
+    for key, value in group.items()
+    if f"{name}.{key}" not in NO_QUESTIONS
   }

@@ -161,13 +161,14 @@ def evaluate(settings: Settings, *, workdir: str, round: int, split: str) -> dic
     The facts of the evaluation: accuracy, its interval and n.
   """
   with open_run(settings, workdir) as ctx, tempfile.TemporaryDirectory() as scratch:
-    problems = ctx.task.problems(split)
+    problems = ctx.problems(split)
     if not problems:
       raise errors.usage(f"--split={split}: task {ctx.task.name} has no such questions")
     round_index = select_round(ctx, round)
     out = RunDir(scratch).final(split)
-    evaluation.score(ctx, out, problems, split, round_index=round_index)
-    print(console.json_line({"round": round_index, "task": ctx.task.name, **out.facts}))
+    scored = ctx.of_split(split)
+    evaluation.score(scored, out, problems, split, round_index=round_index)
+    print(console.json_line({"round": round_index, "task": scored.task.name, **out.facts}))
     return out.facts
 
 
@@ -186,13 +187,14 @@ def evaluate_untrained(settings: Settings, *, split: str) -> dict[str, Any]:
         for line in lengths.settle(ctx):
           screen.line(line)
         _ = ctx.student
-      problems = ctx.task.problems(split)
+      problems = ctx.problems(split)
       if not problems:
         raise errors.usage(f"--split={split}: task {ctx.task.name} has no such questions")
       out = ctx.run_dir.final(split)
-      evaluation.score(ctx, out, problems, split, round_index=-1)
+      scored = ctx.of_split(split)
+      evaluation.score(scored, out, problems, split, round_index=-1)
       facts = {name: value for name, value in out.facts.items() if name != results.MEASURED}
-  print(console.json_line({"round": "base", "task": ctx.task.name, **facts}))
+  print(console.json_line({"round": "base", "task": scored.task.name, **facts}))
   return facts
 
 

@@ -45,10 +45,10 @@ after an interruption.""",
   distill-jax show --workdir=runs/quickstart --id=arithmetic/train/7 --n=0 > rows.jsonl
 
 Phases with records: exam and evaluate (attempts), demonstrate, feedback and rationalize
-(rationales), pair (preference pairs), train (examples); test, out_of_domain and cross (attempts of
-the final test). Filters: wrong, right, cut (the attempt reached max_new_tokens), unread (no answer
-could be parsed), all. In a terminal, records are formatted as text; otherwise, each is one line of
-JSON. The command works on unfinished runs and changes nothing.""",
+(rationales), pair (preference pairs), train (examples); test, out_of_domain, cross and also
+(attempts of the final test). Filters: wrong, right, cut (the attempt reached max_new_tokens),
+unread (no answer could be parsed), all. In a terminal, records are formatted as text; otherwise,
+each is one line of JSON. The command works on unfinished runs and changes nothing.""",
   "report": """Writes a run or a sweep as one HTML page that needs no network and no server.
 
   distill-jax report --workdir=runs/quickstart
@@ -225,7 +225,7 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # command -> {name: (default
     "workdir": WORKDIR,
     "student": ("", "instead of --workdir: a Hugging Face directory or hub name, without training"),
     "round": ROUND,
-    "split": ("test", "validation, test or out_of_domain"),
+    "split": ("test", "validation, test, out_of_domain, cross or also (see evaluate.also)"),
   },
   "sample": {
     "workdir": WORKDIR,

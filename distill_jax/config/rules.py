@@ -7,7 +7,7 @@ import pathlib
 
 from distill_jax import errors, plan
 from distill_jax.config.values import look_up
-from distill_jax.settings import WORLDS, Cross, Settings, Task
+from distill_jax.settings import WORLDS, Also, Cross, Settings, Task
 
 STAGES = ("recall", "analyze", "summarize")
 STYLES = ("cot", "plain")
@@ -177,18 +177,23 @@ def _check_training(s: Settings) -> None:
 
 
 def _check_tasks(s: Settings) -> None:
-  if "arithmetic" in (s.task.name, s.cross.name):
+  also = s.evaluate.also
+  if "arithmetic" in (s.task.name, s.cross.name, also.name):
     if not 1 <= s.world.steps_min <= s.world.steps_max <= 5:
       raise errors.config("world.steps_max", s.world.steps_max, "from world.steps_min to 5")
     if not 6 <= s.world.operand_max <= 10_000:
       raise errors.config("world.operand_max", s.world.operand_max, "6 to 10000")
   _check_files("task", s.task)
   _check_files("cross", s.cross)
+  _check_files("evaluate.also", also)
   if s.cross.name == s.task.name:
     raise errors.config("cross.name", s.cross.name, f"another task than {s.task.name}, or empty")
+  if also.name and also.name in (s.task.name, s.cross.name):
+    allowed = f"another task than {also.name}, which is tested already, or empty"
+    raise errors.config("evaluate.also.name", also.name, allowed)
 
 
-def _check_files(group: str, task: Task | Cross) -> None:
+def _check_files(group: str, task: Task | Cross | Also) -> None:
   if task.name in ("", *WORLDS):
     return
   if bool(task.path) == bool(task.hub):

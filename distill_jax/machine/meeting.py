@@ -78,9 +78,10 @@ def _host(server: socket.socket, count: int, deadline: float, patience: float, s
       now = time.monotonic()
       missing = ", ".join(str(n) for n in range(1, count) if n not in here)
       if now >= deadline:
-        raise errors.LostError(
+        raise errors.UserError(
           f"process {missing} of {count} did not come within {patience:g} s; start all processes,"
-          " or wait longer with --patience=SECONDS"
+          " or wait longer with --patience=SECONDS",
+          errors.PREEMPTED,
         )
       if now - told >= TELL_SECONDS:
         say(f"waiting for process {missing} of {count}")
@@ -152,22 +153,18 @@ def _join(
 
 
 def _missing(index: int, where: str, patience: float, error: OSError) -> errors.UserError:
-  """Returns the error of a process that cannot reach process 0.
-
-  A host that is down looks like an address that nobody has, so a launcher may try both again.
-  """
-  unknown = isinstance(error, socket.gaierror)
-  if unknown:
-    reason = "is a name that cannot be resolved"
+  """Returns the error of a process that cannot reach process 0."""
+  if isinstance(error, socket.gaierror):
+    reason, code = "is a name that cannot be resolved", errors.CONFIG
   elif isinstance(error, ConnectionRefusedError | ConnectionResetError):
-    reason = "is reached, but process 0 does not listen there"
+    reason, code = "is reached, but process 0 does not listen there", errors.PREEMPTED
   else:
-    reason = f"cannot be reached ({error.strerror or error})"
-  text = (
+    reason, code = f"cannot be reached ({error.strerror or error})", errors.CONFIG
+  return errors.UserError(
     f"process {index}: --coordinator={where} {reason}, after {patience:g} s; give the host of"
-    " process 0 and a free port there, the same to all processes"
+    " process 0 and a free port there, the same to all processes",
+    code,
   )
-  return errors.UserError(text, errors.CONFIG) if unknown else errors.LostError(text)
 
 
 def _send(connection: socket.socket, message: dict[str, Any]) -> None:

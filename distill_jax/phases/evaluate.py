@@ -32,7 +32,7 @@ def measured(
     "evaluate": {
       name: value
       for name, value in dataclasses.asdict(ctx.settings.evaluate).items()
-      if name not in ("base", "base_shots")  # they say what else is scored
+      if name not in ("base", "base_shots", "also")  # they say what else is scored
     },
   }
 

@@ -10,7 +10,7 @@ from distill_jax.report import layout, lineage, sections
 from distill_jax.report.load import Run
 from distill_jax.report.nodes import Child, Html, tag
 
-SPLITS = ("train", "validation", "test", "out_of_domain", "cross")
+SPLITS = ("train", "validation", "test", "out_of_domain", "cross", "also")
 FILTERS = {
   "gained": "wrong → right",
   "lost": "right → wrong",

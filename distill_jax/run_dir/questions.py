@@ -9,15 +9,15 @@ from collections.abc import Iterable
 
 from distill_jax import disk, errors, records
 from distill_jax.run_dir import phase_dir
+from distill_jax.run_dir.run_dir import QUESTIONS as QUESTIONS
+from distill_jax.run_dir.run_dir import RunDir
 
-QUESTIONS = "questions.jsonl"
 
-
-def write(run_dir: pathlib.Path, problems: Iterable[tuple[str, records.Problem]]) -> None:
+def write(run_dir: RunDir, problems: Iterable[tuple[str, records.Problem]]) -> None:
   """Writes questions.jsonl, atomically, unless it already has this content.
 
   Args:
-    run_dir: The path of the run directory.
+    run_dir: The run directory.
     problems: (split, problem) of each question; the split is the one that the run uses it for.
   """
   questions = [
@@ -33,11 +33,11 @@ def write(run_dir: pathlib.Path, problems: Iterable[tuple[str, records.Problem]]
     for split, problem in problems
   ]
   content = "".join(records.dump(question) + "\n" for question in questions).encode("ascii")
-  file = run_dir / QUESTIONS
+  file = run_dir.path / QUESTIONS
   with phase_dir.report_os_errors(file):
     if file.exists() and disk.read_bytes(file) == content:
       return
-  phase_dir.write_bytes(file, content)
+  run_dir.replace(QUESTIONS, content)
 
 
 def read(run_dir: pathlib.Path) -> dict[str, records.Question]:

@@ -120,12 +120,17 @@ class RunDir:
     with report_os_errors(self.path / SUMMARY):
       (self.path / SUMMARY).unlink(missing_ok=True)  # it is about the run under other settings
     self._append_lines(lines)
-    content = _json_bytes(new)
-    facts, files = self.facts, self._manifest()["files"]
-    entry = digests.entry_of(content)
-    self._write_manifest(facts, {**files, CONFIG: [*files[CONFIG], entry]})
-    write_bytes(self.path / CONFIG, content)
-    self._write_manifest(facts, {**files, CONFIG: [entry]})
+    self.replace(CONFIG, _json_bytes(new))
+
+  def replace(self, name: str, content: bytes) -> None:
+    """Replaces one of the run's own files. A kill at any point leaves a valid directory."""
+    files = self._manifest()["files"] if (self.path / MANIFEST).exists() else {}
+    if name not in files:  # it is not sealed yet
+      return write_bytes(self.path / name, content)
+    facts, entry = self.facts, digests.entry_of(content)
+    self._write_manifest(facts, {**files, name: [*files[name], entry]})
+    write_bytes(self.path / name, content)
+    self._write_manifest(facts, {**files, name: [entry]})
 
   def _append_lines(self, lines: list[str]) -> None:
     """Appends to changes.jsonl, on a line of its own if a kill has torn the last one."""

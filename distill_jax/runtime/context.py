@@ -5,7 +5,6 @@ student, weights) are created on first use.
 """
 
 import copy
-import dataclasses
 import functools
 import pathlib
 from collections.abc import Generator, Iterable, Sequence
@@ -20,12 +19,12 @@ from distill_jax.machine import checkpoint, hf
 from distill_jax.run_dir import phase_dir
 from distill_jax.run_dir.run_dir import RunDir
 from distill_jax.runtime import base_model
+from distill_jax.runtime.open_task import open_task as open_task
 from distill_jax.runtime.student import Params, Student
 from distill_jax.runtime.student_teacher import StudentTeacher
 from distill_jax.runtime.tracking import Tracking
 from distill_jax.runtime.weights import digest
-from distill_jax.settings import Cross, Settings, Task, Teacher
-from distill_jax.tasks import own
+from distill_jax.settings import Settings, Teacher
 from distill_jax.teacher import types
 
 CALCULATOR_MARKS = "<<3+4=7>>"  # with the calculator, encoding and decoding must preserve this
@@ -59,8 +58,11 @@ class RunContext:
     self.settings = defaults.with_lengths(settings, **UNMEASURED)
     self.format = formats.get(settings, self._is_chat, self._chat_template)
     self.task = open_task(settings)
+    # Further tasks by the split that their test is.
+    named = {"cross": settings.cross.name, "also": settings.evaluate.also.name}
+    self._further = {split: open_task(settings, split) for split, name in named.items() if name}
     # The task of the rounds after the opening.
-    self._later_task = open_task(settings, "cross") if settings.cross.name else self.task
+    self._later_task = self._further.get("cross", self.task)
     self._check_task()
     base_shots = settings.evaluate.base_shots
     for field, shots in (("cot.shots", settings.cot.shots), ("evaluate.base_shots", base_shots)):
@@ -86,8 +88,9 @@ class RunContext:
       self.tracking.close()
 
   def _check_task(self) -> None:
-    if self.settings.format == "staged" and {self.task.kind, self._later_task.kind} != {"choice"}:
-      name = self.task.name if self.task.kind != "choice" else self._later_task.name
+    named = [task.name for task in (self.task, *self._further.values()) if task.kind != "choice"]
+    if self.settings.format == "staged" and named:
+      name = named[0]
       raise errors.config(
         "format", "staged", f"one without stages: task {name} has no options to analyze"
       )
@@ -213,12 +216,32 @@ class RunContext:
       )
     return self._problems[problem_id]
 
+  def problems(self, split: str) -> list[records.Problem]:
+    """Returns the questions of a split of the task, or of `cross` or `also`.
+
+    Raises:
+      UserError: There is no such split.
+    """
+    further = self._further.get(split)
+    return further.problems("test") if further else self.task.problems(split)
+
   def final_problems(self) -> dict[str, list[records.Problem]]:
     """Returns the questions of the final test by split; empty splits are left out."""
-    splits = {name: self.task.problems(name) for name in ("test", "out_of_domain")}
-    if self._later_task is not self.task:
-      splits["cross"] = self._later_task.problems("test")
+    splits = {name: self.problems(name) for name in ("test", "out_of_domain", *self._further)}
     return {name: problems for name, problems in splits.items() if problems}
+
+  def of_split(self, split: str) -> "RunContext":
+    """Returns this context with the task that reads and compares the answers of a split.
+
+    Prompts and their worked examples stay those of the run. It shares the student and the weights;
+    it is not to be closed.
+    """
+    if split not in self._further:
+      return self
+    _ = self.student
+    other = copy.copy(self)
+    other.task = self._further[split]
+    return other
 
   def with_shots(self, count: int) -> "RunContext":
     """Returns this context with another number of worked examples in its prompts.
@@ -371,29 +394,3 @@ class QuestionLayout:
     task, settings = self._ctx.task, self._ctx.settings
     shots = task.shots[: settings.cot.shots]
     return self._ctx.format.conversation(task.parse_question(question), question, shots)
-
-
-def open_task(settings: Settings, group: str = "task") -> tasks.Task:
-  """Opens the task that is named in config.task or, with group="cross", in config.cross."""
-  chosen: Task | Cross = settings.cross if group == "cross" else settings.task
-  worlds = {"arithmetic": settings.world, "taxonomy": settings.taxonomy}
-  validation = settings.task.validation if group == "task" else 0
-  if chosen.name not in worlds:
-    of_own: dict[str, object] = {}
-    if chosen.name == own.NAME and isinstance(chosen, Task):
-      of_own = {"kind": chosen.kind, "grader": chosen.grader}
-      of_own["column"] = dataclasses.asdict(chosen.columns)
-    return tasks.get(
-      chosen.name,
-      path=chosen.path,
-      hub=chosen.hub,
-      train=chosen.train,
-      validation=validation,
-      test=chosen.test,
-      **of_own,
-    )
-  options = dataclasses.asdict(worlds[chosen.name])
-  for split, limit in (("train", chosen.train), ("test", chosen.test)):
-    if limit:
-      options[split] = min(options[split], limit)
-  return tasks.get(chosen.name, **options, validation=validation)

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from distill_jax import defaults, students
+from distill_jax import defaults, records, students
 from distill_jax.runtime.context import RunContext
 from distill_jax.settings import Settings
 
@@ -22,19 +22,24 @@ class Lengths(NamedTuple):
 
   prompts: list[int]  # of every question, as the student reads it
   gold: list[int]  # of the gold rationales, as the student would write them
+  also: Sequence[int] = ()  # prompts of a task that is only tested: they change no other length
 
 
 def measure(ctx: RunContext) -> Lengths:
   """Measures the questions of all splits."""
   problems = [*ctx.task.problems("train"), *ctx.task.problems("validation")]
-  for split in ctx.final_problems().values():
+  finals = ctx.final_problems()
+  also = finals.pop("also", [])
+  for split in finals.values():
     problems += split
   problems += ctx.round_task(1).problems("train") if ctx.settings.cross.name else []
   style, student = ctx.settings.exam.styles[0], ctx.student
-  return Lengths(
-    [len(student.encode_prompt(ctx.prompt(problem, style))) for problem in problems],
-    [len(student.encode_target(p.rationale)) for p in problems if p.rationale],
-  )
+
+  def prompts(asked: Sequence[records.Problem]) -> list[int]:
+    return [len(student.encode_prompt(ctx.prompt(problem, style))) for problem in asked]
+
+  gold = [len(student.encode_target(p.rationale)) for p in problems if p.rationale]
+  return Lengths(prompts(problems), gold, prompts(also))
 
 
 def settle(ctx: RunContext) -> list[str]:
@@ -72,6 +77,8 @@ def choose(s: Settings, found: Lengths, positions: int) -> Settings:
     rollout = _ladder(LADDER[1], longest + 4 * most_new, room)
   else:
     rollout = _two_rungs(statistics.median(found.prompts), longest, room)
+  if max(found.also, default=0) > rollout[-1]:
+    rollout = (*rollout, *_ladder(_rung(max(found.also)), max(found.also), room))
   copies = 3 if s.train.losses.triplet else 2 if "prefer" in s.opening + s.each_round else 1
   return defaults.with_lengths(
     s,

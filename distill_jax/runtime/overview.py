@@ -21,7 +21,7 @@ from distill_jax.teacher import pool
 def write_for_readers(ctx: RunContext) -> None:
   """Writes README.md and questions.jsonl into the run directory, unless they are up to date."""
   readme.write(ctx.run_dir.path)
-  questions.write(ctx.run_dir.path, all_problems(ctx))
+  questions.write(ctx.run_dir, all_problems(ctx))
 
 
 def all_problems(ctx: RunContext) -> Iterator[tuple[str, records.Problem]]:
@@ -69,6 +69,8 @@ def _describe_task(ctx: RunContext) -> str:
     later = ctx.round_task(1)
     counts = {split: len(later.problems(split)) for split in ("train", "test")}
     text += f", then {cross} ({counts['train']} train, {counts['test']} test questions)"
+  if also := ctx.settings.evaluate.also.name:
+    text += f", also tested on {also} ({len(ctx.problems('also'))} questions)"
   return text
 
 

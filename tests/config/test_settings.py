@@ -235,6 +235,9 @@ def of_recipe(recipe: str, **changes) -> dict:
     ),
     ("self_refine", {"cross__name": "arithmetic"}, "config.cross.name"),
     ("self_refine", {"cross__name": "svamp"}, "config.cross.path"),
+    ("cot", {"evaluate__also__name": "svamp"}, "config.evaluate.also.path"),
+    ("cot", {"evaluate__also__name": "arithmetic"}, "config.evaluate.also.name"),
+    ("cot", {"evaluate__also__test": 5}, "config.evaluate.also.test"),
     (
       "self_refine",
       {"cross__name": "taxonomy", "each_round": ("demonstrate", "train")},
