@@ -1,0 +1,1 @@
+"""Recipes on real questions with pretrained students and recorded teachers."""

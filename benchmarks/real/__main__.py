@@ -1,0 +1,85 @@
+"""Recipes on real questions with real students and recorded teachers: runs rows, prints tables.
+
+  python -m benchmarks.real --runs=DIR --data=DATA --students=STUDENTS          all rows
+  python -m benchmarks.real --runs=DIR --data=DATA --students=STUDENTS --row=svamp-smollm2-cot
+  python -m benchmarks.real --runs=DIR --table [--row=svamp] [--plot=FILE.svg]  finished rows only
+
+--row is the beginning of the names of the rows to run (rows.py lists them; --list prints them). A
+row is an ordinary run with its own directory below DIR/rows: it can be stopped at any time and
+resumes, and a finished row is not run again. Everything printed is read from these directories.
+
+DATA has the directories svamp, asdiv, gsm8k and obqa with the published files (see docs/data.md),
+and teacher_distilling_cot with those of EIT-NLP/Distilling-CoT-Reasoning, by task. STUDENTS has
+students in Hugging Face format: smollm2-135m-instruct, qwen2.5-coder-0.5b-instruct.
+"""
+
+import argparse
+import pathlib
+import sys
+
+from benchmarks.real import plot, rows, sittings, table
+from distill_jax import errors
+from distill_jax.ablations import children
+
+
+def run_rows(options: argparse.Namespace) -> int:
+  """Runs the unfinished rows that are wanted. Returns the exit code of the first that stops."""
+  planned = rows.plan(options.row, runs=options.runs, data=options.data, students=options.students)
+  for run in planned:
+    if options.seed is not None and run.seed != options.seed:
+      continue
+    if run.finished:
+      continue
+    print(f"{run.row}, seed {run.seed}: see {run.log}", file=sys.stderr, flush=True)
+    if code := sittings.run(run, options.runs):
+      said = f"{children.reason(code)}: {children.last_line(run.log)}"
+      print(f"{run.row}, seed {run.seed}: {said}", file=sys.stderr)
+      return code
+  return 0
+
+
+def print_tables(options: argparse.Namespace) -> None:
+  """Prints the tables of the blocks that have a wanted row, and draws the plot."""
+  built = [
+    table.build(block, options.runs)
+    for block, found in rows.BLOCKS.items()
+    if any(rows.name_of(block, row).startswith(options.row) for row in found.rows)
+  ]
+  for block in built:
+    if block["costs"]:
+      print(table.render(block))
+  if options.plot:
+    options.plot.write_text(plot.draw(plot.numbers(built)))
+
+
+def main() -> int:
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument("--runs", type=pathlib.Path, help="directory of the run directories")
+  parser.add_argument("--data", type=pathlib.Path, help="directory of the data sets")
+  parser.add_argument("--students", type=pathlib.Path, help="directory of the students")
+  parser.add_argument("--row", default="", help="beginning of the names of the rows")
+  parser.add_argument("--seed", type=int, help="only this seed")
+  parser.add_argument("--table", action="store_true", help="run nothing")
+  parser.add_argument("--plot", type=pathlib.Path, help="SVG file to write")
+  parser.add_argument("--list", action="store_true", help="print the names of the rows")
+  options = parser.parse_args()
+  if not any(name.startswith(options.row) for name in rows.names()):
+    parser.error(f"--row={options.row}: no such row; choose from {', '.join(rows.names())}")
+  if options.list:
+    print("\n".join(name for name in rows.names() if name.startswith(options.row)))
+    return 0
+  if not options.runs or not (options.table or (options.data and options.students)):
+    parser.error("--runs and either --table or --data and --students must be given")
+  try:
+    code = 0 if options.table else run_rows(options)
+    print_tables(options)
+  except errors.UserError as error:
+    print(f"benchmarks.real: {error}", file=sys.stderr)
+    return error.code
+  return code
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,264 @@
+"""The rows of the table: each is a recipe with overrides, run with one or more seeds.
+
+`{data}` and `{students}` in a value stand for the directories of the command line. A row is named
+BLOCK-ROW. The rows of a block are compared on the same questions.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from distill_jax.ablations import sweep
+
+Overrides = dict[str, Any]
+
+RATIONALES = "{data}/teacher_distilling_cot"
+RECORDED: Overrides = {
+  "teacher.kind": "replay",
+  "teacher.replay.question": "instruction",
+  "teacher.replay.rationale": "output",
+}
+UNTRAINED: Overrides = {"opening": (), "each_round": (), "rounds": 0}
+# Every row: attempts in the plain prompt of the format; the row `untrained` scores the base model.
+COMMON: Overrides = {
+  "student.prompt": "plain",
+  "evaluate.base": False,
+  "train.batch": 4,
+  "train.log_every": 5,
+}
+
+
+def levels(*numbers: int) -> Overrides:
+  """Returns the setting that replays GPT-4o's rationales for SVAMP of these levels of detail."""
+  files = tuple(f"{RATIONALES}/svamp/SVAMP_ChatGPT_level{n}_ranked.json" for n in numbers)
+  return {"teacher.replay.path": files}
+
+
+def steps(count: int, rate: float) -> Overrides:
+  """Returns the settings of a training by steps at a peak learning rate."""
+  return {"train.epochs": 0, "train.steps": count, "train.lr": rate}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One recipe, in the size for pretrained students, with overrides."""
+
+  recipe: str
+  overrides: Overrides = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+  """Rows of one student on one task.
+
+  Attributes:
+    title: Heading in the table.
+    student: Directory of the student, below the directory of students.
+    size: Size of every recipe: pretrained or pretrained_lora.
+    rows: The rows by name.
+    common: Overrides of every row; those that a row does not read are left out.
+    base: The row that all others are compared with.
+    claims: Pairs (better, worse) of rows that are compared, too.
+    splits: What is scored.
+    seeds: Seeds of every row.
+  """
+
+  title: str
+  student: str
+  size: str
+  rows: Mapping[str, Row]
+  common: Overrides
+  base: str = "untrained"
+  claims: tuple[tuple[str, str], ...] = ()
+  splits: tuple[str, ...] = ("test",)
+  seeds: tuple[int, ...] = (0,)
+
+
+SEARCH: Overrides = {
+  "task.name": "svamp",
+  "task.path": "{data}/svamp",
+  "task.validation": 100,
+  "task.test": 30,  # validation decides
+  "train.buckets": (64, 128, 192),  # 3 % of the rationales of level 3 are longer and left out
+  **RECORDED,
+}
+SVAMP: Overrides = SEARCH | {
+  "task.test": 0,
+  "evaluate.also.name": "asdiv",
+  "evaluate.also.path": "{data}/asdiv",
+  "evaluate.also.test": 150,
+}
+
+
+def svamp_rows(level: int, count: int, rate: float) -> dict[str, Row]:
+  """Returns the rows on SVAMP, each trained for `count` steps in all."""
+  taught = levels(level) | steps(count, rate)
+  return {
+    "untrained": Row("cot", UNTRAINED),
+    "few_shot": Row("cot", UNTRAINED | {"cot.shots": 3}),
+    "answer_only": Row("answer_only", steps(count, rate)),
+    "cot": Row("cot", taught),
+    # A round 0 and two more, with as many steps in all and a recorded rationale of another level
+    # for each round.
+    "tailored": Row(
+      "tailored",
+      levels(level, *({1, 3, 5} - {level}))
+      | steps(count // 3, rate)
+      | {"rounds": 2, "exam.samples": 2, "demonstrate.rationales": 2, "train.buckets": ()},
+    ),
+    "self_refine": Row(
+      "self_refine",
+      taught | {"exam.samples": 2, "exam.questions": 200, "prefer.epochs": 0, "prefer.steps": 40},
+    ),
+  }
+
+
+SVAMP_CLAIMS = (("cot", "answer_only"), ("tailored", "cot"), ("self_refine", "cot"))
+
+
+def search_rows(level: int, count: int, rates: tuple[float, ...]) -> dict[str, Row]:
+  """Returns cot rows by learning rate; only their validation matters."""
+  rows = {f"lr{rate:.0e}".replace("e-0", "e-"): steps(count, rate) for rate in rates}
+  return {name: Row("cot", levels(level) | own) for name, own in rows.items()}
+
+
+SMOLLM2, QWEN = "smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct"
+GSM8K: Overrides = {
+  "task.name": "gsm8k",
+  "task.path": "{data}/gsm8k/test_socratic.jsonl",  # with sub-questions; 30 % are the test
+  "task.validation": 100,
+  "task.test": 200,
+}
+OBQA: Overrides = {
+  "task.name": "openbookqa",
+  "task.path": "{data}/obqa",
+  "task.train": 800,
+  "task.validation": 100,
+  "task.test": 300,
+  **RECORDED,
+  "teacher.replay.path": f"{RATIONALES}/obqa/openbookQA_chatgpt_level_2_ranked.json",
+}
+
+BLOCKS: dict[str, Block] = {
+  "search-smollm2": Block(
+    "SmolLM2-135M-Instruct on SVAMP: learning rate of all weights, 80 steps",
+    *(SMOLLM2, "pretrained", search_rows(3, 80, (2e-4, 6e-4, 5e-5)), SEARCH),
+    base="lr5e-5",
+  ),
+  "search-smollm2-lora": Block(
+    "SmolLM2-135M-Instruct on SVAMP: learning rate of adapters, 80 steps",
+    *(SMOLLM2, "pretrained_lora", search_rows(3, 80, (2e-3, 5e-4)), SEARCH),
+    base="lr5e-4",
+  ),
+  "svamp-smollm2": Block(
+    "SmolLM2-135M-Instruct on SVAMP",
+    *(SMOLLM2, "pretrained", svamp_rows(3, 240, 2e-4), SVAMP),
+    claims=SVAMP_CLAIMS,
+    splits=("test", "also"),
+    seeds=(0, 1),
+  ),
+  "svamp-qwen": Block(
+    "Qwen2.5-Coder-0.5B-Instruct on SVAMP, adapters",
+    *(QWEN, "pretrained_lora", svamp_rows(3, 120, 2e-4), SVAMP),
+    claims=SVAMP_CLAIMS,
+    splits=("test", "also"),
+  ),
+  "gsm8k-smollm2": Block(
+    "SmolLM2-135M-Instruct on GSM8K's own sub-questions",
+    *(SMOLLM2, "pretrained"),
+    rows={
+      "untrained": Row("cot", UNTRAINED),
+      "cot": Row("cot", {"demonstrate.source": "gold"} | steps(240, 2e-4)),
+      # Two students, a decomposer and a solver, each trained for half of the steps.
+      "socratic": Row("socratic", {"demonstrate.source": "gold"} | steps(120, 2e-4)),
+    },
+    common=GSM8K,
+    claims=(("socratic", "cot"),),
+  ),
+  "obqa-smollm2": Block(
+    "SmolLM2-135M-Instruct on OpenBookQA",
+    *(SMOLLM2, "pretrained"),
+    rows={
+      "untrained": Row("cot", UNTRAINED),
+      "cot": Row("cot", steps(240, 2e-4)),
+      "tinythinker": Row(
+        "tinythinker",
+        {
+          "staged.stages": ("recall", "summarize"),
+          "staged.reflect": ("recall",),
+          "demonstrate.rationales": 1,
+          "demonstrate.passes": 1,
+          "exam.questions": 200,
+          "exam.samples": 4,
+          "rounds": 1,
+          "prefer.epochs": 0,
+          "prefer.steps": 40,
+        }
+        | steps(240, 2e-4),
+      ),
+    },
+    common=OBQA,
+    claims=(("tinythinker", "cot"),),
+  ),
+}
+
+
+def name_of(block: str, row: str) -> str:
+  """Returns the full name of a row, which is also that of its directory."""
+  return f"{block}-{row}"
+
+
+def names() -> list[str]:
+  """Returns the full names of all rows, in the order in which they are played."""
+  return [name_of(block, row) for block, found in BLOCKS.items() for row in found.rows]
+
+
+def plan(
+  wanted: str, *, runs: pathlib.Path, data: pathlib.Path, students: pathlib.Path
+) -> list[sweep.PlannedRun]:
+  """Returns the runs of the rows whose full name begins with `wanted`, first seeds first.
+
+  Raises:
+    UserError: The config of a row is invalid, or a directory is missing.
+  """
+  planned: list[sweep.PlannedRun] = []
+  for block, found in BLOCKS.items():
+    for row, own in found.rows.items():
+      if (name := name_of(block, row)).startswith(wanted):
+        planned += runs_of(name, found, own, runs=runs, data=data, students=students)
+  return sorted(planned, key=lambda run: run.seed)  # stable
+
+
+def runs_of(
+  name: str,
+  block: Block,
+  row: Row,
+  *,
+  runs: pathlib.Path,
+  data: pathlib.Path,
+  students: pathlib.Path,
+) -> list[sweep.PlannedRun]:
+  """Returns the runs of a row, one per seed of its block."""
+  places = {"data": str(data), "students": str(students)}
+  common = COMMON | block.common | {"student.init": "{students}/" + block.student}
+  single = sweep.Sweep(
+    config=f"{row.recipe}:{block.size}",
+    rows={name: _filled(row.overrides, places)},
+    base=name,
+    seeds=block.seeds,
+    common=_filled(common, places),
+    cache=str(runs / "teacher.sqlite"),
+  )
+  return sweep.plan_runs(single, runs)
+
+
+def _filled(overrides: Overrides, places: dict[str, str]) -> Overrides:
+  """The overrides with the directories of the command line in their values."""
+
+  def fill(value: Any) -> Any:
+    if isinstance(value, tuple):
+      return tuple(map(fill, value))
+    return value.format(**places) if isinstance(value, str) else value
+
+  return {key: fill(value) for key, value in overrides.items()}

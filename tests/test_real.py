@@ -1,0 +1,118 @@
+"""benchmarks/real: its rows are valid, and its tables come from run directories alone."""
+
+import importlib
+import json
+import sys
+
+import pytest
+
+from benchmarks import plot_rounds
+from benchmarks.real import plot, rows, sittings
+from distill_jax.ablations import sweep
+from tests.small_sweeps import ROOT, small_sweep, write_runs
+
+program = importlib.import_module("benchmarks.real.__main__")
+MARKS = {
+  ("tiny-plain", 0): [1, 1, 1, 0],
+  ("tiny-plain", 1): [1, 1, 0, 0],
+  ("tiny-other", 0): [1, 0, 0, 0],
+}
+
+
+@pytest.fixture
+def data(tmp_path):
+  """A directory with every data set; its files are empty."""
+  svamp = [f"SVAMP_ChatGPT_level{n}_ranked.json" for n in (1, 3, 5)]
+  taught = [*(f"svamp/{name}" for name in svamp), "obqa/openbookQA_chatgpt_level_2_ranked.json"]
+  files = [f"teacher_distilling_cot/{name}" for name in taught]
+  for name in ("svamp/x", "asdiv/x", "obqa/x", "gsm8k/test_socratic.jsonl", *files):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).touch()
+  return tmp_path
+
+
+def test_every_row_has_a_valid_config_and_trains_for_the_steps_of_its_block(data, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  blocks = {name: rows.BLOCKS[name] for name in ("search-smollm2", "gsm8k-smollm2", "obqa-smollm2")}
+  blocks["svamp-qwen"] = rows.BLOCKS["svamp-qwen"]  # its rows are those of the other student
+  monkeypatch.setattr(rows, "BLOCKS", blocks)
+  planned = rows.plan("", runs=data, data=data, students=data)
+  assert [run.row for run in planned] == rows.names()
+  steps: dict[str, set[int]] = {}
+  for run in planned:
+    block = next(name for name in reversed(rows.BLOCKS) if run.row.startswith(f"{name}-"))
+    config, students = run.config, 2 if run.config["format"] == "socratic" else 1
+    rounds = 1 + config["rounds"] * ("train" in config["each_round"])
+    if "train" in config["opening"]:
+      steps.setdefault(block, set()).add(config["train"]["steps"] * rounds * students)
+    assert "{" not in json.dumps(run.arguments), "a directory is not filled in"
+  assert all(len(counts) == 1 for counts in steps.values()), steps
+
+
+def write(tmp_path, monkeypatch) -> None:
+  """Writes the runs of MARKS as those of a block `tiny` with two rows and two seeds."""
+  monkeypatch.chdir(ROOT)
+  swept = small_sweep()
+  named = {f"tiny-{name}": overrides for name, overrides in swept.rows.items()}
+  write_runs(tmp_path, small_sweep(rows=named, base="tiny-plain", claims=()), MARKS)
+  summary = {
+    "base": [],
+    "rounds": [{"round": 0, "steps": 20, "loss": 0.5, "validation": {"accuracy": 0.25, "n": 8}}],
+    "config": {"train": {"lr": 1e-4}},
+    "seconds": 90.0,
+    "versions": dict.fromkeys(("python", "jax", "flax", "optax"), "1"),
+  }
+  for row, seed in MARKS:
+    (tmp_path / f"rows/{row}/seed_{seed}/summary.json").write_text(json.dumps(summary))
+  monkeypatch.setattr(
+    rows,
+    "BLOCKS",
+    {
+      "tiny": rows.Block(
+        "Tiny", "student", "quick", {name: rows.Row("tailored") for name in swept.rows}, {},
+        base="plain", claims=(("other", "plain"),), seeds=(0, 1),
+      )
+    },
+  )  # fmt: skip
+
+
+def printed(capsys, monkeypatch, *words) -> str:
+  monkeypatch.setattr(sys, "argv", ["real", *words])
+  assert program.main() == 0
+  return capsys.readouterr().out
+
+
+def test_the_table_and_the_plot_come_from_the_directories_and_do_not_change(
+  tmp_path, monkeypatch, capsys
+):
+  write(tmp_path, monkeypatch)
+  drawn = tmp_path / "plot.svg"
+  words = (f"--runs={tmp_path}", "--table", f"--plot={drawn}")
+  text = printed(capsys, monkeypatch, *words)
+  assert text == printed(capsys, monkeypatch, *words)
+  assert "| plain | 2 | 62.5 [" in text and "| other | 1 (1 missing) | 25.0 [" in text
+  assert "-50.0 [" in text, "other - plain with seed 0"
+  assert "| other | 0 | 0.0001 | 20 | 0.500 | 25.0 (n=8) | 1.5 |  |" in text
+  (group,) = plot_rounds.embedded(drawn.read_text())
+  assert [(row["row"], row["mean"]) for row in group["rows"]] == [("plain", 0.625), ("other", 0.25)]
+  assert plot.draw([group]) == drawn.read_text()
+  (tmp_path / "rows/tiny-other/seed_0/summary.json").unlink()
+  assert "| other | 0 (2 missing) | not run |" in printed(capsys, monkeypatch, *words)
+
+
+def test_an_unknown_row_is_rejected(tmp_path, monkeypatch):
+  monkeypatch.setattr(sys, "argv", ["real", "--row=svam_", f"--runs={tmp_path}", "--table"])
+  with pytest.raises(SystemExit):
+    program.main()
+
+
+def test_every_sitting_is_recorded_with_its_memory_and_exit_code(tmp_path):
+  run = sweep.PlannedRun("row", 0, tmp_path / "row" / "seed_0", ("nonsense",), {})
+  sittings_before = [{"peak_mib": 1}]
+  run.run_dir.parent.mkdir()
+  run.run_dir.with_name("seed_0.sittings.json").write_text(json.dumps(sittings_before))
+  assert sittings.run(run, tmp_path) == 2
+  first, last = sittings.read(run.run_dir)
+  assert first == sittings_before[0]
+  assert last["code"] == 2 and last["peak_mib"] > 5 and last["cores"] > 0
+  assert "nonsense" in run.log.read_text()
