@@ -3,6 +3,7 @@
 Every function raises OSError with a message that fits in one line.
 """
 
+import contextlib
 import errno
 import io
 import os
@@ -169,15 +170,21 @@ def prepare_sqlite(db: sqlite3.Connection, path: Path) -> None:
 def select_journal(db: sqlite3.Connection, path: Path) -> None:
   """Selects WAL where every user of the file is on this machine, else a rollback journal.
 
+  What an earlier process left in the WAL moves to the file first: a full disk may have kept that
+  process from it, and a WAL that only grows keeps the disk full.
+
   Raises:
     sqlite3.Error: Another process uses the file in another mode, or it cannot be written.
   """
   if not is_network(path):
     try:
       db.execute("pragma journal_mode = wal")
-      return
     except sqlite3.OperationalError:  # file systems without shared memory
       pass
+    else:
+      with contextlib.suppress(sqlite3.OperationalError):  # full: the next process goes on
+        db.execute("pragma wal_checkpoint(passive)")
+      return
   db.execute("pragma journal_mode = truncate")
   db.execute("pragma locking_mode = normal")
   db.execute("select count(*) from sqlite_master").fetchone()  # releases the exclusive lock

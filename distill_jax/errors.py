@@ -32,9 +32,21 @@ class UserError(Exception):
     self.code = code
 
 
+class LostError(UserError):
+  """Another process of the run is missing or gone."""
+
+  def __init__(self, message: str):
+    super().__init__(message, PREEMPTED)
+
+
 def usage(message: str) -> UserError:
   """Returns the error for a wrong command or argument."""
   return UserError(message, USAGE)
+
+
+def missing(option: str, example: str) -> UserError:
+  """Returns the error for an option that a command needs."""
+  return usage(f"--{option} is missing, for example --{option}={example}")
 
 
 def config(field: str, value: object, allowed: str, do: str = "") -> UserError:

@@ -72,5 +72,6 @@ exit_or_requeue() {
   ended_by_machine "$1" || exit "$1"
   echo "Exit code $1: the job is queued again (restart $((${SLURM_RESTART_COUNT:-0} + 1)))" >&2
   scontrol requeue "$SLURM_JOB_ID" || exit "$1"
-  sleep 60 # SLURM ends this script
+  sleep "${REQUEUE_SECONDS:-300}" # SLURM ends this script
+  exit "$1"
 }

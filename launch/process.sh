@@ -9,6 +9,7 @@
 #   DISTILL_JAX_PROCESSES    number of processes; default: auto, which asks SLURM, Open MPI or the TPU
 #   DISTILL_JAX_PROCESS      number of this process, from 0
 #   DISTILL_JAX_COORDINATOR  HOST:PORT of process 0
+#   DISTILL_JAX_TRIES        starts in a row that may store nothing new; default: 3; 0: no limit
 #   DISTILL_JAX_PYTHON       Python that has the requirements; default: .venv, which is created
 set -euo pipefail
 
@@ -48,5 +49,5 @@ if [[ -z ${DISTILL_JAX_PYTHON:-} ]]; then
   prepare $requirements
   exec 9>&-
 fi
-export DISTILL_JAX_PROCESSES=${DISTILL_JAX_PROCESSES:-auto}
+export DISTILL_JAX_PROCESSES=${DISTILL_JAX_PROCESSES:-auto} DISTILL_JAX_TRIES=${DISTILL_JAX_TRIES:-3}
 exec "$python" -m distill_jax "$@" # signals reach Python

@@ -34,8 +34,8 @@ def parse(
   Args:
     words: The words after the command's name.
     options: The command's options; their types are those of the defaults.
-    config: "required"; "run" (overrides on top of the config of `--workdir`, if no recipe is
-      given); or "none".
+    config: Where the config comes from: "required" (a recipe), "run" (the run of --workdir), "run
+      or recipe", or "none". With "run", a recipe replaces the config of the run.
 
   Returns:
     The config as a plain nested dict (None with config="none"), the options by name, and the
@@ -87,11 +87,11 @@ def _original(words: list[str], recipe: str | None, config: str) -> dict[str, An
   """The config before overrides, or None if the command has none."""
   if recipe is not None:
     return recipes.load(recipe).to_dict()
-  if config == "run":
-    return _stored(words)
+  if config.startswith("run"):
+    return _stored(words, config)
   if config == "required":
     raise errors.usage(
-      f"--config=RECIPE is missing, for example --config=quickstart"
+      "--config is missing, for example --config=quickstart"
       f" (recipes: {', '.join(recipes.names())}; or FILE.py)"
     )
   return None
@@ -226,11 +226,13 @@ def take(words: Sequence[str], option: str) -> tuple[str | None, list[str]]:
   return value, rest
 
 
-def _stored(words: list[str]) -> dict[str, Any]:
+def _stored(words: list[str], config: str) -> dict[str, Any]:
   """The config of a run directory."""
   path, _ = take(words, "workdir")
+  if path is None and config == "run or recipe":
+    raise errors.usage("give --config=RECIPE or --workdir=RUN, for example --config=quickstart")
   if path is None:
-    raise errors.usage("--workdir=RUN (a run directory) or --config=RECIPE is missing")
+    raise errors.missing("workdir", "runs/quickstart")
   file = pathlib.Path(path) / "config.json"
   try:
     stored = json.loads(disk.read_bytes(file))

@@ -41,7 +41,7 @@ def show(words: Sequence[str]) -> int:
 
 def harness(words: Sequence[str]) -> int:
   """Writes a task for evaluation harnesses of other projects."""
-  config, options, rest = args.parse(words, OPTIONS["data harness"], config="run")
+  config, options, rest = args.parse(words, OPTIONS["data harness"], config="run or recipe")
   if rest:
     raise errors.usage(f"unexpected argument {rest[0]!r}; options begin with --")
   from distill_jax.cli import data_harness

@@ -106,8 +106,10 @@ def run(workdir: str, format: str, out: str, *, push: str = "") -> None:
   Raises:
     UserError: An option is wrong, the run has nothing of that format, or a file is damaged.
   """
-  if not workdir or not out:
-    raise errors.usage(f"--{'workdir' if not workdir else 'out'}=DIR is missing")
+  if not workdir:
+    raise errors.missing("workdir", "runs/quickstart")
+  if not out:
+    raise errors.missing("out", "datasets/quickstart")
   if format not in chat_rows.FORMATS:
     raise errors.usage(
       f"--format={format} is unknown; choose one of {', '.join(chat_rows.FORMATS)}"

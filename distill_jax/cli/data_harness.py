@@ -127,7 +127,7 @@ def run(settings: Settings, *, workdir: str, out: str, split: str, limit: int) -
     UserError: An option is wrong, the task has no such questions, or it has a grader.
   """
   if not out:
-    raise errors.usage("--out=DIR is missing")
+    raise errors.missing("out", "harness")
   if limit < 0:
     raise errors.usage("--limit must be at least 0")
   with _opened(settings, workdir) as ctx:

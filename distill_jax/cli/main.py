@@ -1,5 +1,6 @@
 """The commands: each parses its arguments and calls the module that does the work."""
 
+import contextlib
 import importlib.metadata
 import os
 import pathlib
@@ -12,7 +13,7 @@ from typing import Any
 
 import distill_jax
 from distill_jax import errors, together
-from distill_jax.cli import args, process, processes
+from distill_jax.cli import args, process, processes, restarts
 from distill_jax.cli.help import CONFIG_OPTIONS, HELP, OPTIONS, PROCESSES, USAGE
 from distill_jax.teacher.client import interrupts
 
@@ -25,7 +26,7 @@ def run(words: Sequence[str]) -> int:
   config, options, rest = args.parse(words, OPTIONS["run"], config="required")
   _reject_extra(rest)
   if not options["workdir"]:
-    raise errors.usage("--workdir=DIR is missing, for example --workdir=runs/quickstart")
+    raise errors.missing("workdir", "runs/quickstart")
   from distill_jax.config.read import read_settings
 
   config = _required(config)
@@ -84,7 +85,7 @@ def export(words: Sequence[str]) -> int:
   config, options, rest = args.parse(words, OPTIONS["export"], config="run")
   _reject_extra(rest)
   if not options["out"]:
-    raise errors.usage("--out=DIR is missing, for example --out=exported/quickstart")
+    raise errors.missing("out", "exported/quickstart")
   from distill_jax.cli import commands
   from distill_jax.config.read import read_settings
 
@@ -147,7 +148,7 @@ def ablate(words: Sequence[str]) -> int:
   _reject_extra(rest)
   for name, example in (("config", "sweeps/tailored"), ("workdir", "runs/ablations")):
     if not options[name]:
-      raise errors.usage(f"--{name} is missing, for example --{name}={example}")
+      raise errors.missing(name, example)
   if options["jobs"] < 1:
     raise errors.usage("--jobs must be at least 1")
   if options["print"] and options["status"]:
@@ -169,7 +170,7 @@ def teacher(words: Sequence[str]) -> int:
     return teacher_check(words[1:])
   if words[:1] != ["serve"]:
     raise errors.usage("usage: teacher serve, teacher check, or teacher cache")
-  config, options, rest = args.parse(words[1:], OPTIONS["teacher"], config="run")
+  config, options, rest = args.parse(words[1:], OPTIONS["teacher"], config="run or recipe")
   _reject_extra(rest)
   from distill_jax.cli import commands
   from distill_jax.config.read import read_settings
@@ -180,7 +181,7 @@ def teacher(words: Sequence[str]) -> int:
 
 def teacher_check(words: Sequence[str]) -> int:
   """Sends one real request to the teacher of a recipe."""
-  config, options, rest = args.parse(words, OPTIONS["teacher check"], config="run")
+  config, options, rest = args.parse(words, OPTIONS["teacher check"], config="run or recipe")
   del options
   _reject_extra(rest)
   from distill_jax.cli import teacher_check
@@ -262,14 +263,21 @@ def _outcome(words: Sequence[str]) -> int | Exception:
     process.drop_output()
     return 1
   except KeyboardInterrupt:
-    interruption = "Interrupted. Re-run the same command to resume."
-    return errors.UserError(interruption, errors.PREEMPTED)
+    return _interruption(words)
   except OSError as error:  # a full disk, too many open files, a path that is too long
     return process.os_error(error)
   except MemoryError:
     return errors.data("out of memory; no finished work is lost: use smaller sizes")
   except Exception as error:
     return error
+
+
+def _interruption(words: Sequence[str]) -> int | errors.UserError:
+  """Returns how an interrupted command ends: a server is done, and only runs and sweeps resume."""
+  if words[0] == "serve" or list(words[:2]) == ["teacher", "serve"]:
+    return 0
+  resume = " Re-run the same command to resume." if words[0] in ("run", "ablate") else ""
+  return errors.UserError(f"Interrupted.{resume}", errors.PREEMPTED)
 
 
 def _run_command(words: list[str]) -> int:
@@ -287,8 +295,13 @@ def _run_command(words: list[str]) -> int:
     _print_help(both if both in HELP else name)
     return 0
   process.raise_open_files()
-  rest = processes.join(words[1:]) if name in processes.COMMANDS else words[1:]
-  return COMMANDS[name](rest)
+  if name not in processes.COMMANDS:
+    return COMMANDS[name](words[1:])
+  place, patience, rest = processes.take(words[1:])
+  counted = name == "run" and not any(word.lstrip("-").startswith("dry_run") for word in rest)
+  with restarts.counted(rest, place) if counted else contextlib.nullcontext():
+    processes.connect(place, patience)
+    return COMMANDS[name](rest)
 
 
 def version() -> str:
@@ -323,11 +336,16 @@ def interrupted(*_: object) -> None:
     signal.signal(number, errors.SecondSignal())
   grace = GRACE if together.count() == 1 else GRACE_OF_SEVERAL
   if together.is_first():
-    timer = threading.Timer(grace, os._exit, (errors.PREEMPTED,))
+    timer = threading.Timer(grace, _end_at_once)
     timer.daemon = True
     timer.start()
   if not together.request_stop():
     raise KeyboardInterrupt
+
+
+def _end_at_once() -> None:
+  restarts.count_interruption()
+  os._exit(errors.PREEMPTED)
 
 
 def entry() -> None:

@@ -18,12 +18,14 @@ def open_run(settings: Settings, workdir: str) -> RunContext:
   """Opens a run directory to read from it; messages go to standard error.
 
   Raises:
-    UserError: It is not a run directory, one of its files is damaged, the settings describe another
-      student than the run's, or the data have changed.
+    UserError: It is no run directory, one of its files is damaged, the settings describe
+      another student than the run's, or the data have changed.
   """
+  if not workdir:
+    raise errors.missing("workdir", "runs/quickstart")
   path = pathlib.Path(workdir)
   if not (path / CONFIG).exists():
-    raise errors.usage(f"{workdir or '--workdir'} is not a run directory (no config.json)")
+    raise errors.usage(f"{workdir} is not a run directory (no config.json)")
   run_dir = RunDir(path)
   run_dir.verify()
   stored = phase_dir.read_json(path / CONFIG)

@@ -20,6 +20,7 @@ from distill_jax.cli.help import PROCESSES
 from distill_jax.run_dir import phase_dir
 
 if TYPE_CHECKING:
+  from distill_jax.machine import processes
   from distill_jax.runtime.context import RunContext
 
 COMMANDS = ("run", "evaluate", "sample", "export")  # that several processes can run
@@ -29,16 +30,17 @@ SEEN_SECONDS = 20.0
 VARIABLES = {name: f"DISTILL_JAX_{name.upper()}" for name in PROCESSES}
 
 
-def join(words: Sequence[str]) -> list[str]:
-  """Takes the options about processes out of a command; connects the processes if there are any.
+def take(words: Sequence[str]) -> tuple["processes.Place | None", float, list[str]]:
+  """Takes the options about processes out of a command.
 
   An option that is not given is read from its environment variable.
 
   Returns:
-    The other words.
+    (the place of this process among several, or None; seconds to wait for the others; the other
+    words).
 
   Raises:
-    UserError: The options are wrong, or the processes do not find each other.
+    UserError: The options are wrong.
   """
   given: dict[str, str] = {}
   rest = list(words)
@@ -48,7 +50,7 @@ def join(words: Sequence[str]) -> list[str]:
   if given["processes"] in ("", "1"):
     if given["process"] not in ("", "0"):
       raise errors.usage("--process needs --processes=N, the number of all processes")
-    return rest
+    return None, 0.0, rest
   patience = _number("patience", given["patience"] or str(PROCESSES["patience"][0]))
   # Before jax is imported: a word that is wrong is reported at once.
   count = None if given["processes"] == AUTO else _number("processes", given["processes"])
@@ -68,9 +70,19 @@ def join(words: Sequence[str]) -> list[str]:
       )
   else:
     place = processes.Place(count, _index(given, count), given["coordinator"])
-  if place.count > 1:
-    processes.start(place, float(patience))
-  return rest
+  return (place if place.count > 1 else None), float(patience), rest
+
+
+def connect(place: "processes.Place | None", patience: float) -> None:
+  """Connects the processes, if there are several.
+
+  Raises:
+    UserError: They do not find each other.
+  """
+  if place is not None:
+    from distill_jax.machine import processes
+
+    processes.start(place, patience)
 
 
 def compare(config: Mapping[str, Any]) -> None:
@@ -193,9 +205,7 @@ def end(outcome: int | Exception) -> int:
   if isinstance(outcome, errors.UserError):
     error = outcome
   elif together.is_loss(outcome):
-    error = errors.UserError(
-      "another process is gone; re-run the same command to resume", errors.PREEMPTED
-    )
+    error = errors.LostError("another process is gone; re-run the same command to resume")
   else:
     text = f"process {together.index()}: {outcome!r}"
     return processes.leave(1, text, lambda: traceback.print_exception(outcome))

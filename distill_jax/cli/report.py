@@ -18,7 +18,7 @@ def run(workdir: str, others: Sequence[str], out: str, *, markdown: bool) -> Non
     markdown: Markdown instead of HTML.
   """
   if not workdir:
-    raise errors.usage("--workdir=RUN is missing, for example --workdir=runs/quickstart")
+    raise errors.missing("workdir", "runs/quickstart")
   content = write.render(workdir, others, as_markdown=markdown)
   if markdown and not out:
     sys.stdout.write(content)

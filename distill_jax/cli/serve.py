@@ -30,13 +30,13 @@ def parse(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     UserError: Neither or both of --workdir and --model are given, an option has no effect with
       --model, or a word is wrong.
   """
-  names = {word.lstrip("-").partition("=")[0] for word in words}
+  names = {word.lstrip("-").partition("=")[0] for word in words if word.startswith("-")}
+  if len(names & {"workdir", "model"}) != 1:
+    raise errors.usage("give either --workdir=RUN or --model=DIR")
   added = [f"--config={BASE}"] if "model" in names and "config" not in names else []
   config, options, rest = args.parse([*words, *added], OPTIONS["serve"], config="run")
   if rest:
     raise errors.usage(f"unexpected argument {rest[0]!r}; options begin with --")
-  if bool(options["workdir"]) == bool(options["model"]):
-    raise errors.usage("give --workdir=RUN or --model=DIR")
   if options["model"] and options["round"] != -1:
     raise errors.usage("--round needs --workdir=RUN; an exported student has no rounds")
   if options["model"] and (decided := [name for name in names if name.startswith(DECIDED)]):
@@ -79,7 +79,7 @@ def run(
     try:
       asyncio.run(_forever(server, name))
     except OSError as error:
-      reason = error.strerror or error
+      reason = os.strerror(error.errno) if error.errno else error
       raise errors.usage(f"--port={port}: {reason}; choose another one, or 0 for any") from None
     finally:
       started.close()

@@ -69,7 +69,7 @@ def run(workdir: str, round_index: int, phase: str, which: str, count: int, prob
   if count < 0:
     raise errors.usage(f"--n={count} must be 0 (all) or more")
   if not workdir:
-    raise errors.usage("--workdir=RUN is missing, for example --workdir=runs/quickstart")
+    raise errors.missing("workdir", "runs/quickstart")
   run_dir = pathlib.Path(workdir)
   if not (run_dir / "config.json").is_file():
     raise errors.usage(f"{workdir} is not a run directory (no config.json)")

@@ -42,13 +42,14 @@ def triplet(
   return jnp.sum(jnp.where(valid_B > 0, jnp.maximum(0.0, margin - gap_B), 0.0))
 
 
-# Losses on preference pairs. They read a score of each side and return a number for each pair:
+# Losses on preference pairs. Each takes the scores of the chosen and the rejected side and returns
+# one value per pair:
 #
-#   score = log p(side) - log p_ref(side), or log p(side) alone for losses without a reference;
-#           in nats, summed over the side's tokens or (length-normalized) their mean
+#   score = log p(side) - log p_ref(side), or log p(side) for losses without a reference;
+#           in nats, the sum over the side's tokens or, if length-normalized, their mean
 #
-# Notes on TRL are about TRL 1.16, where it offers no choice; tests/learning/trl.npz holds its
-# numbers.
+# Docstrings say what TRL 1.16 does where that is a setting here and fixed there. The tests compare
+# with its numbers (tests/learning/trl.npz).
 
 
 def dpo(
@@ -58,8 +59,8 @@ def dpo(
 
   gap = chosen - rejected. The loss is log 2 where policy and reference are equal.
 
-  Label smoothing e, the share of pairs with swapped labels, gives conservative DPO (Mitchell 2023):
-  (1 - e) * -log sigmoid(beta * gap) + e * -log sigmoid(-beta * gap).
+  With label smoothing e, the assumed share of pairs with swapped labels, it is conservative DPO
+  (Mitchell 2023): (1 - e) * -log sigmoid(beta * gap) + e * -log sigmoid(-beta * gap).
   """
   gain = beta * (chosen - rejected)
   right, wrong = jax.nn.softplus(-gain), jax.nn.softplus(gain)
@@ -71,8 +72,8 @@ def robust(
 ) -> jax.Array:
   """Robust DPO (Chowdhury et al. 2024, eq. 12).
 
-  ((1 - e) * dpo(c, r) - e * dpo(r, c)) / (1 - 2e), with e below 1/2: its mean over noisy labels is
-  the mean of the DPO loss over clean ones.
+  ((1 - e) * dpo(c, r) - e * dpo(r, c)) / (1 - 2e), where a share e < 1/2 of the labels is swapped.
+  Its expected value under such labels is the DPO loss on the correct labels.
   """
   right, wrong = dpo(chosen, rejected, beta=beta), dpo(rejected, chosen, beta=beta)
   return ((1 - label_smoothing) * right - label_smoothing * wrong) / (1 - 2 * label_smoothing)
@@ -81,7 +82,7 @@ def robust(
 def ipo(chosen: jax.Array, rejected: jax.Array, *, beta: float) -> jax.Array:
   """Identity preference optimization (Azar et al. 2023, eq. 17, tau = beta): (gap - 1 / 2 beta)^2.
 
-  The equation has sums over tokens; TRL, following the authors, always takes means.
+  The equation sums over tokens; TRL follows the authors' code and always takes means.
   """
   return jnp.square(chosen - rejected - 1 / (2 * beta))
 
@@ -109,7 +110,7 @@ def orpo(chosen: jax.Array, rejected: jax.Array, *, beta: float) -> jax.Array:
   reference policy. The paper and TRL normalize by length and add an NLL term of weight 1 (TRL's
   includes the prompt).
 
-  Scores are capped at -CERTAIN, because the odds of a certain side are infinite.
+  Scores are capped at -CERTAIN, because the odds of a side with probability 1 are infinite.
   """
 
   def log_odds(x: jax.Array) -> jax.Array:
@@ -137,13 +138,14 @@ def reference_points(
 ) -> tuple[jax.Array, jax.Array]:
   """Returns the two reference points of `kto` on a batch of pairs, without gradient.
 
-  They estimate KL(policy || reference) as max(0, mean score): for chosen sides from the rejected
-  ones, and the other way round.
+  They estimate KL(policy || reference) as max(0, mean score). The point of the chosen sides is
+  computed from the rejected sides, and the reverse.
 
-  The first version of KTO's report does this for paired data, and so did TRL's DPOTrainer as
-  `kto_pair` (up to 0.8; but with a gradient, which the paper excludes). TRL's KTOTrainer takes one
-  point for both, from completions of other rows' prompts, which pairs do not have and which would
-  cost a third forward pass. The mean is over a whole batch, so the batch must not be split.
+  The first version of the KTO report does this for paired data. So did TRL's DPOTrainer
+  (`kto_pair`, up to version 0.8), but with a gradient, which the paper excludes. TRL's KTOTrainer
+  uses one point for both, from completions of other rows' prompts. Pairs have no such completions,
+  and scoring them would take a third forward pass. The mean is over a whole batch, so the batch
+  must not be split.
   """
 
   def mean(x: jax.Array) -> jax.Array:
@@ -180,8 +182,8 @@ def preference(
     chosen: Scores, of any shape.
     rejected: Scores, of the same shape.
     valid: Above 0 where there is a pair.
-    beta: The loss's temperature.
-    **options: The loss's own parameters.
+    beta: The scale of the scores, as in the formula of each loss.
+    **options: Further parameters of the loss.
   """
   # Entries without a pair need a finite gradient: 0 * inf would be NaN.
   chosen, rejected = (jnp.where(valid > 0, x, -1.0) for x in (chosen, rejected))

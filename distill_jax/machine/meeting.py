@@ -78,10 +78,9 @@ def _host(server: socket.socket, count: int, deadline: float, patience: float, s
       now = time.monotonic()
       missing = ", ".join(str(n) for n in range(1, count) if n not in here)
       if now >= deadline:
-        raise errors.UserError(
+        raise errors.LostError(
           f"process {missing} of {count} did not come within {patience:g} s; start all processes,"
-          " or wait longer with --patience=SECONDS",
-          errors.PREEMPTED,
+          " or wait longer with --patience=SECONDS"
         )
       if now - told >= TELL_SECONDS:
         say(f"waiting for process {missing} of {count}")
@@ -153,18 +152,22 @@ def _join(
 
 
 def _missing(index: int, where: str, patience: float, error: OSError) -> errors.UserError:
-  """Returns the error of a process that cannot reach process 0."""
-  if isinstance(error, socket.gaierror):
-    reason, code = "is a name that cannot be resolved", errors.CONFIG
+  """Returns the error of a process that cannot reach process 0.
+
+  A host that is down looks like an address that nobody has, so a launcher may try both again.
+  """
+  unknown = isinstance(error, socket.gaierror)
+  if unknown:
+    reason = "is a name that cannot be resolved"
   elif isinstance(error, ConnectionRefusedError | ConnectionResetError):
-    reason, code = "is reached, but process 0 does not listen there", errors.PREEMPTED
+    reason = "is reached, but process 0 does not listen there"
   else:
-    reason, code = f"cannot be reached ({error.strerror or error})", errors.CONFIG
-  return errors.UserError(
+    reason = f"cannot be reached ({error.strerror or error})"
+  text = (
     f"process {index}: --coordinator={where} {reason}, after {patience:g} s; give the host of"
-    " process 0 and a free port there, the same to all processes",
-    code,
+    " process 0 and a free port there, the same to all processes"
   )
+  return errors.UserError(text, errors.CONFIG) if unknown else errors.LostError(text)
 
 
 def _send(connection: socket.socket, message: dict[str, Any]) -> None:

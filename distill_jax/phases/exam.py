@@ -8,10 +8,8 @@ from typing import NamedTuple
 
 from distill_jax import records, tasks
 from distill_jax.run_dir import phase_dir
-from distill_jax.runtime import conversations, journal
+from distill_jax.runtime import conversations, journal, results
 from distill_jax.runtime.context import RunContext
-
-SHOWN_CUT = 0.05  # share of attempts that were cut off from which on a warning is shown
 
 
 class ExamItem(NamedTuple):
@@ -26,9 +24,9 @@ class ExamItem(NamedTuple):
 def run(ctx: RunContext, round_index: int, out: phase_dir.PhaseDir) -> None:
   """Writes attempts.jsonl. Facts: accuracy, n, mistakes and cut (over all attempts), questions.
 
-  In format staged, each stage of config.staged.reflect is sampled in turn (TinyThinker): first
-  recalls, each completed greedily; then, for every recall that led to correct answers only, its
-  analyses.
+  The format `staged` (TinyThinker) samples the stages of config.staged.reflect one after the other.
+  It first samples recalls and completes each of them greedily. For every recall whose attempts are
+  all correct, it then samples analyses.
   """
   settings = ctx.settings.exam
   problems = ctx.round_task(round_index).problems("train")
@@ -71,9 +69,10 @@ def run(ctx: RunContext, round_index: int, out: phase_dir.PhaseDir) -> None:
 def items_from_correct_recalls(
   problems: Iterable[records.Problem], attempts: Iterable[records.Attempt], limit: int
 ) -> list[ExamItem]:
-  """Returns an item for each distinct recall that led to correct answers only.
+  """Returns an item for each distinct recall whose attempts are all correct.
 
-  Attempts that were cut off do not count as correct. At most `limit` items per question; 0: all.
+  A recall needs at least one correct attempt that was not cut off. There are at most `limit` items
+  per question; 0: no limit.
   """
   correct: dict[str, dict[str, None]] = {}
   wrong = set()
@@ -110,10 +109,10 @@ def sample_attempts(
   """Samples attempts with the newest students and appends them to attempts.jsonl.
 
   Each item gets `samples` attempts. For the decoding options, see Student.generate. Stages in
-  `sampled_stages` are sampled, the others are greedy (None: all are sampled). Attempts are written
-  in batches, as soon as they are graded, starting at row `first` of the file; a killed run resumes
-  after the last complete item, with the completions that its journal has stored. `label` names the
-  exam in progress bars and warnings.
+  `sampled_stages` are sampled, the others decoded greedily (None: all are sampled). Attempts are
+  graded and written in batches, starting at row `first` of the file. A killed run resumes after the
+  last complete item and reuses the completions in its journal. `label` names the exam in progress
+  bars and warnings.
 
   Returns:
     All attempts, shortest prompt first.
@@ -177,10 +176,10 @@ def _warn_of_cut(
   ctx: RunContext, label: str, attempts: Sequence[records.Attempt], max_new_tokens: int
 ) -> None:
   cut = sum(a.finish != "stop" for a in attempts)
-  if cut >= SHOWN_CUT * len(attempts) > 0:
+  if cut >= results.CUT_ALARM * len(attempts) > 0:
     ctx.console.warn(
-      f"{label}: {cut} of {len(attempts)} attempts were cut off at {max_new_tokens} tokens; see"
-      " --filter=cut of distill-jax show, and max_new_tokens"
+      f"{label}: {cut} of {len(attempts)} attempts were cut off at {max_new_tokens} tokens;"
+      " distill-jax show --filter=cut shows them; max_new_tokens is the limit"
     )
 
 

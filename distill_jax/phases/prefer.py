@@ -1,7 +1,6 @@
 """The student trains on preference pairs against the reference policy recorded in them."""
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Sequence
 
 from distill_jax import records, settings
@@ -9,10 +8,8 @@ from distill_jax.data import batches, collate
 from distill_jax.learning import objectives
 from distill_jax.phases import pair
 from distill_jax.run_dir.phase_dir import PhaseDir
-from distill_jax.runtime import fit
+from distill_jax.runtime import fit, results
 from distill_jax.runtime.context import RunContext
-
-FALLING = 5  # consecutive metrics rows with a falling log-probability of the chosen sides
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +59,7 @@ def run(ctx: RunContext, round_index: int, out: PhaseDir) -> None:
   fitted = fit.fit(ctx, round_index, out, corpus, name=name, train=train, objective=objective)
   log = fitted.log
   chosen = [row.chosen for row in log if row.chosen is not None]
-  if is_falling(chosen):
+  if results.is_falling(chosen):
     ctx.console.warn(
       f"round {round_index} prefer: the chosen answers keep getting less likely ({chosen[0]:.1f} "
       f"to {chosen[-1]:.1f} nats). A higher prefer.nll_weight or prefer.beta or a lower prefer.lr "
@@ -94,10 +91,3 @@ def build_corpus(
     pad=student.tokenizer.pad,
     packed=s.train.packing,
   )
-
-
-def is_falling(chosen: Sequence[float]) -> bool:
-  """Returns whether the chosen log-probability fell in each of the last rows, below its first."""
-  last = chosen[-FALLING - 1 :]
-  decreasing = all(b < a for a, b in itertools.pairwise(last))
-  return len(last) > FALLING and decreasing and last[-1] < chosen[0]

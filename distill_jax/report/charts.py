@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from distill_jax.report.nodes import Html, tag
 
 WIDTH, HEIGHT = 400, 230
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 30
+LEFT, RIGHT, TOP, BOTTOM = 54, 12, 12, 30
 COLORS = 8  # series classes of page.css
+LETTER = 7.0  # room for one character of a label, at the largest size that page.css gives it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,17 +69,15 @@ def lines(
     share = (y - y_low) / (y_high - y_low)
     return HEIGHT - BOTTOM - min(max(share, 0.0), 1.0) * (HEIGHT - TOP - BOTTOM)
 
-  drawn = [_y_axis(y, y_at(y), f"{100 * y:.0f} %" if percent else f"{y:.4g}") for y in y_ticks]
+  drawn = [_y_axis(y, y_at(y), f"{100 * y:.0f} %" if percent else short(y)) for y in y_ticks]
   x_ticks = sorted(set(xs)) if points else ticks([x_low, x_high])
   for x in _thinned([x for x in x_ticks if x_low <= x <= x_high], 10):
-    drawn.append(tag("text", f"{x:g}", x=x_at(x), y=HEIGHT - 16, class_="tick middle"))
+    drawn.append(tag("text", short(x), x=x_at(x), y=HEIGHT - 16, class_="tick middle"))
   drawn.append(
     tag("text", x_label, x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 3, class_="tick middle")
   )
-  for x, label in marks:
-    at = x_at(min(max(x, x_low), x_high))  # a phase starts before its first point
-    drawn.append(tag("line", x1=at, x2=at, y1=TOP, y2=HEIGHT - BOTTOM, class_="mark"))
-    drawn.append(tag("text", label, x=at + 2, y=TOP + 8, class_="tick"))
+  # a phase starts before its first point
+  drawn += _marks([(x_at(min(max(x, x_low), x_high)), label) for x, label in marks])
   for number, line in enumerate(series):
     drawn += _line(line, number % COLORS, x_at, y_at, points=points)
   return figure(title, _svg(title, drawn), [s.name for s in series])
@@ -87,6 +86,18 @@ def lines(
 def _y_axis(value: float, y: float, label: str) -> Html:
   grid = tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="axis" if not value else "grid")
   return Html(grid + tag("text", label, x=LEFT - 5, y=y + 3, class_="tick end"))
+
+
+def _marks(marks: Sequence[tuple[float, str]]) -> list[Html]:
+  """Returns vertical lines (x, label); a label for which there is no room is a tooltip only."""
+  drawn, free = [], 0.0
+  for x, label in marks:
+    described = tag("title", label)
+    drawn.append(tag("line", described, x1=x, x2=x, y1=TOP, y2=HEIGHT - BOTTOM, class_="mark"))
+    if free <= x and x + LETTER * len(label) <= WIDTH:
+      drawn.append(tag("text", label, x=x + 2, y=TOP + 8, class_="tick"))
+      free = x + LETTER * len(label)
+  return drawn
 
 
 def _line(line: Series, color: int, x_at, y_at, *, points: bool) -> list[Html]:
@@ -134,13 +145,27 @@ def ticks(values: Sequence[float], count: int = 4) -> list[float]:
   return [round(n * step, digits) for n in range(first, last + 1)]
 
 
-def stacked(title: str, rows: Sequence[tuple[str, Sequence[float]]], names: Sequence[str]) -> Html:
+def short(value: float) -> str:
+  """Returns a number in at most seven characters: 0.25, 250k, 2.5e-4."""
+  size = abs(value)
+  if size and not 1e-3 <= size < 1e12:
+    digits, _, power = f"{value:.1e}".partition("e")
+    return f"{float(digits):g}e{int(power)}"
+  unit, suffix = next(
+    ((u, s) for u, s in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if size >= max(u, 1e4)), (1.0, "")
+  )
+  return f"{value / unit:.4g}{suffix}"
+
+
+def stacked(
+  title: str, rows: Sequence[tuple[str, Sequence[int]]], parts: Sequence[tuple[str, int]]
+) -> Html:
   """Returns horizontal bars, one per row, each split into parts.
 
   Args:
     title: The title.
-    rows: (label, sizes of the parts) of each bar.
-    names: The names of the parts, for the legend.
+    rows: (label, sizes of the parts) of each bar; sizes are counts.
+    parts: (name, number of the color) of each part, for the legend.
   """
   rows = [(label, sizes) for label, sizes in rows if sum(sizes) > 0]
   if not rows:
@@ -151,18 +176,18 @@ def stacked(title: str, rows: Sequence[tuple[str, Sequence[float]]], names: Sequ
   for n, (label, sizes) in enumerate(rows):
     y, x = TOP + step * n, float(left)
     drawn.append(tag("text", label, x=left - 6, y=y + 13, class_="tick end"))
-    for color, size in enumerate(sizes):
-      width = size / most * (WIDTH - left - 56)
+    for (name, color), size in zip(parts, sizes, strict=True):
+      width = size / most * (WIDTH - left - 64)
       if size:
-        described = tag("title", f"{label}: {names[color]} {size:g}")
+        described = tag("title", f"{label}: {name} {size:,}")
         drawn.append(
           tag("rect", described, x=x, y=y, width=width, height=18, class_=f"area s{color % COLORS}")
         )
       x += width
-    drawn.append(tag("text", f"{sum(sizes):g}", x=x + 4, y=y + 13, class_="tick"))
-  used = [name for n, name in enumerate(names) if any(sizes[n] for _, sizes in rows)]
-  colors = [n for n, _ in enumerate(names) if any(sizes[n] for _, sizes in rows)]
-  return figure(title, _svg(title, drawn, height), used, colors)
+    drawn.append(tag("text", f"{sum(sizes):,}", x=x + 4, y=y + 13, class_="tick"))
+  used = [part for n, part in enumerate(parts) if any(sizes[n] for _, sizes in rows)]
+  svg = _svg(title, drawn, height)
+  return figure(title, svg, [name for name, _ in used], [color for _, color in used])
 
 
 def forest(
@@ -176,7 +201,9 @@ def forest(
     low: Left end of the axis.
     high: Right end of the axis.
   """
-  step, left, right = 24, 150, 60
+  beside = (166 - 6) // LETTER  # characters that fit beside the plot; longer labels stand above
+  above = max(len(label) for label, *_ in rows) > beside
+  step, left, right = (38, 12, 60) if above else (24, 166, 60)
   height = TOP + step * len(rows) + BOTTOM
   places = ticks([min(low, 0.0), max(high, 0.0)])
   low, high = places[0], places[-1]
@@ -196,10 +223,14 @@ def forest(
       )
     )
   for n, (label, mean, lower, upper) in enumerate(rows):
-    y = TOP + step * n + step / 2
+    y = TOP + step * (n + 1) - 12
     style = "s2" if lower > 0 else "s1" if upper < 0 else "s0"
-    shown = label if len(label) <= 26 else f"{label[:25]}…"
-    drawn.append(tag("text", tag("title", label), shown, x=left - 6, y=y + 3, class_="tick end"))
+    if above:
+      most = int((WIDTH - left) / LETTER)
+      shown = label if len(label) <= most else f"{label[: most - 1]}…"
+      drawn.append(tag("text", tag("title", label), shown, x=left, y=y - 12, class_="tick"))
+    else:
+      drawn.append(tag("text", label, x=left - 6, y=y + 3, class_="tick end"))
     drawn.append(tag("line", x1=x_at(lower), x2=x_at(upper), y1=y, y2=y, class_=f"bar {style}"))
     drawn.append(tag("circle", cx=x_at(mean), cy=y, r=4, class_=f"dot {style}"))
     drawn.append(tag("text", f"{mean:+.1f}", x=WIDTH - right + 8, y=y + 3, class_="tick"))

@@ -15,6 +15,11 @@ def percent(value: float | None) -> str:
   return "–" if value is None else f"{100 * value:.1f} %"
 
 
+def dollars(value: float) -> str:
+  """Formats a cost: to a hundredth of a cent below 10 dollars, to a cent from there on."""
+  return f"${value:,.4f}" if value < 10 else f"${value:,.2f}"
+
+
 def span(score: dict[str, Any]) -> str:
   """Formats the interval and n of an accuracy."""
   return f"95% CI {100 * score['low']:.1f}–{100 * score['high']:.1f}, n={score['n']}"

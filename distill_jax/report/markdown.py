@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from distill_jax import console
-from distill_jax.report import layout, numbers, sections
+from distill_jax.report import alarms, layout, numbers, sections
 from distill_jax.report.load import Run
 from distill_jax.report.nodes import visible
 
@@ -17,7 +17,7 @@ def of_run(run: Run, others: Sequence[Run] = ()) -> str:
     f"Recipe `{_code(run.setting('recipe'))}`, task `{_code(run.setting('task.name'))}`, teacher "
     f"`{_code(run.teacher)}`, seed {_code(run.setting('seed'))}; "
     f"{sections.state(run)}, {console.duration(run.seconds)}; {total['calls']:,} teacher calls, "
-    f"{total['tokens']:,} tokens, ${total['dollars']:.4f}.",
+    f"{total['tokens']:,} tokens, {layout.dollars(total['dollars'])}.",
   ]
   if rows:
     parts.append(_rounds(run, rows))
@@ -26,6 +26,8 @@ def of_run(run: Run, others: Sequence[Run] = ()) -> str:
   if dropped := numbers.dropped([p for phases in run.rounds.values() for p in phases]):
     listed = ", ".join(f"{_cell(name)} {n:,}" for name, n in sorted(dropped.items()) if n)
     parts.append(f"Dropped replies: {listed}.")
+  if found := alarms.of_run(run):
+    parts.append("\n".join(f"- {_cell(text)}" for text in found))
   return "\n\n".join(parts) + "\n"
 
 
@@ -37,9 +39,10 @@ def _rounds(run: Run, rows: Sequence[dict]) -> str:
     exam = layout.percent(r["exam"]["accuracy"]) if r["exam"] else "–"
     name = f"{r['round']} (best)" if r["round"] == run.best else str(r["round"])
     score, use = layout.scored(r["validation"]), r["teacher"]
+    cost = layout.dollars(use["dollars"])
     body.append(
-      (name, exam, score, layout.signed(change), f"{use['calls']:,}", f"${use['dollars']:.4f}",
-       f"{r['kept']:,}", f"{r['steps']:,}")
+      (name, exam, score, layout.signed(change), f"{use['calls']:,}", cost, f"{r['kept']:,}",
+       f"{r['steps']:,}")
     )  # fmt: skip
   head = ("round", "exam", "validation (95% CI)", "change, points", "calls", "dollars", "kept",
           "steps")  # fmt: skip

@@ -196,6 +196,13 @@ def health(attempts: Sequence[records.Attempt]) -> Health:
   )
 
 
+def fits(phase: Phase) -> tuple[int, int]:
+  """Returns the rows of a phase that trains or pairs, and how many of them did not fit."""
+  left_out = phase.facts.get("too_long", 0)
+  rows = phase.facts.get("examples", phase.facts.get("pairs", 0))
+  return (rows + left_out if phase.name == "pair" else rows), left_out  # pair counts the rest only
+
+
 def changed_settings(
   config: Mapping[str, Any], other: Mapping[str, Any]
 ) -> list[tuple[str, Any, Any]]:

@@ -4,12 +4,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from distill_jax import console, plan, records
-from distill_jax.report import charts, layout, numbers
+from distill_jax.report import alarms, charts, layout, numbers
 from distill_jax.report.load import Phase, Run
 from distill_jax.report.nodes import Child, Html, join, tag
 
 EXAMPLES = 3  # dropped replies that are shown of each reason
 ORDER = ("asked", "replied", "readable", "right", "kept")
+FATES = (  # parts of the bars of requested rationales, with their colors
+  ("kept", 0),
+  ("repeated or without reasoning", 4),
+  ("wrong answer", 1),
+  ("unreadable", 3),
+  ("no reply", 7),
+)
 CURVES = (  # charts of training: title, metrics drawn together
   ("loss", ("loss",)),
   ("parts of the loss", ("sft", "triplet", "preference", "nll")),
@@ -53,7 +60,7 @@ def tiles(run: Run, rows: Sequence[dict[str, Any]]) -> Html:
       )
   cached = f"{total['cache_hits']:,} more from the cache" if total["cache_hits"] else "none cached"
   figures.append(("teacher calls", f"{total['calls']:,}", cached))
-  figures.append(("cost", f"${total['dollars']:,.4f}", f"{total['tokens']:,} tokens"))
+  figures.append(("cost", layout.dollars(total["dollars"]), f"{total['tokens']:,} tokens"))
   if run.seconds:
     figures.append(("run time", console.duration(run.seconds), "over all restarts"))
   return tag(
@@ -83,16 +90,16 @@ def accuracy(run: Run, rows: Sequence[dict[str, Any]], others: Sequence[Run]) ->
     body.append(
       (
         name,
+        layout.scored(r["validation"]),
         layout.percent(r["exam"]["accuracy"]) if r["exam"] else "–",
         f"{r['exam']['mistakes']:,} of {r['exam']['n']:,}" if r["exam"] else "–",
-        layout.scored(r["validation"]),
         layout.points(to_last),
         f"{to_last.gained} / {to_last.lost}" if to_last else "–",
         f"{to_last.p:.2g}" if to_last else "–",
         layout.points(to_first) if r["round"] != min(run.rounds) else "–",
       )
     )
-  head = ("round", "exam", "mistakes", "validation (95% CI)", "change to the round before",
+  head = ("round", "validation (95% CI)", "exam", "mistakes", "change to the round before",
           "gained / lost", "p", "change to round 0")  # fmt: skip
   note = (
     "The exam of a round asks training questions of the student of the round before. Changes are "
@@ -110,8 +117,8 @@ def _untrained(run: Run) -> list[Sequence[Child]]:
   """Returns the rows of the student before training, as summary.json has them."""
   found = run.summary.get("base", []) if run.summary else []
   return [
-    (f"base, {r['shots']} worked examples" if r["shots"] else "base", "–", "–",
-     layout.scored(r["validation"]), "–", "–", "–", "–")
+    (f"base, {r['shots']} worked examples" if r["shots"] else "base",
+     layout.scored(r["validation"]), *["–"] * 6)
     for r in found
   ]  # fmt: skip
 
@@ -185,16 +192,16 @@ def cost(run: Run, rows: Sequence[dict[str, Any]]) -> Html:
     for phase in phases:
       if used := phase.facts.get("teacher"):
         tokens, calls = used["tokens"], used["calls"]
-        each = f"{tokens / calls:.0f}" if calls else "–"
+        each = f"{tokens / calls:,.0f}" if calls else "–"
         body.append((f"{index} {phase.name}", f"{calls:,}", f"{used['cache_hits']:,}",
-                     f"{tokens:,}", each, f"${used['dollars']:.4f}",
+                     f"{tokens:,}", each, layout.dollars(used['dollars']),
                      f"{len(phase.rationales):,}"))  # fmt: skip
   head = ("round, phase", "calls", "cached", "tokens", "tokens a call", "dollars", "kept")
   right = _newly_right(run, rows)
   chart = charts.stacked(
     "teacher calls by round",
     [(f"round {r['round']}", (r["teacher"]["calls"], r["teacher"]["cache_hits"])) for r in rows],
-    ("paid calls", "from the cache"),
+    (("paid calls", 0), ("from the cache", 1)),
   )
   return layout.section(
     "Teacher cost", layout.grid(chart), layout.table(head, body) if body else None, right
@@ -210,7 +217,9 @@ def _newly_right(run: Run, rows: Sequence[dict[str, Any]]) -> Html:
     if change is None:
       continue
     use, gained = r["teacher"], change.gained
-    per = (f"{use['calls'] / gained:.1f}", f"${use['dollars'] / gained:.4f}") if gained else "––"
+    per = ("–", "–")
+    if gained:
+      per = (f"{use['calls'] / gained:,.1f}", layout.dollars(use["dollars"] / gained))
     body.append((r["round"], gained, change.lost, *per))
   if not body:
     return Html("")
@@ -250,10 +259,9 @@ def data(run: Run) -> Html:
       details += _examples(run, label, phase)
   if not body:
     return Html("")
-  names = ("kept", "repeated or without reasoning", "wrong answer", "unreadable", "no reply")
   head = ("round, phase", *ORDER, "dropped because")
   return layout.section(
-    "Where data went", layout.grid(charts.stacked("requested rationales", bars, names)),
+    "Where data went", layout.grid(charts.stacked("requested rationales", bars, FATES)),
     layout.table(head, body, last="left"), *details, name="data",
   )  # fmt: skip
 
@@ -279,7 +287,8 @@ def _examples(run: Run, label: str, phase: Phase) -> list[Html]:
         tag("dt", "gold"), tag("dd", question.gold if question else "?"),
         tag("dt", "reply"), tag("dd", layout.excerpt(example.text)),
       ]  # fmt: skip
-    title = f"{label}: {len(examples[:EXAMPLES])} examples of {reason}"
+    count = len(examples[:EXAMPLES])
+    title = f"{label}: {count} example{'s' if count > 1 else ''} of {reason}"
     shown.append(tag("details", tag("summary", title), tag("dl", *blocks)))
   return shown
 
@@ -315,7 +324,7 @@ def _share(phase: Phase, group: numbers.Group) -> str:
 
 
 def health(run: Run) -> Html:
-  """Returns cut, unreadable and repeated attempts, and rows that did not fit."""
+  """Returns alarms; cut, unreadable and repeated attempts; and rows that did not fit."""
   body: list[Sequence[Child]] = []
   places = [(f"{i} {p.name}", p) for i, phases in run.rounds.items() for p in phases]
   for label, phase in [*places, *run.finals.items()]:
@@ -328,8 +337,7 @@ def health(run: Run) -> Html:
     ("round, phase", "attempts", "cut", "unreadable answer", "same text"), body
   )
   rows = [
-    (label, f"{phase.facts.get('examples', phase.facts.get('pairs', 0)):,}",
-     f"{phase.facts.get('too_long', 0):,}", f"{phase.facts.get('lost_contrasts', 0):,}")
+    (label, *(f"{n:,}" for n in numbers.fits(phase)), f"{phase.facts.get('lost_contrasts', 0):,}")
     for label, phase in places
     if "too_long" in phase.facts
   ]  # fmt: skip
@@ -340,8 +348,14 @@ def health(run: Run) -> Html:
   )
   fits = layout.table(head, rows) if rows else None
   return layout.section(
-    "Health", attempts if body else None, fits, layout.note(note) if body else None
+    "Health", _alarms(run), attempts if body else None, fits, layout.note(note) if body else None
   )
+
+
+def _alarms(run: Run) -> Html | None:
+  """Returns what deserves a look, as a list."""
+  found = alarms.of_run(run)
+  return tag("ul", *(tag("li", text) for text in found), class_="alarms") if found else None
 
 
 def _count(n: int, total: int) -> str:

@@ -1,11 +1,13 @@
-"""What the phases of a run came to, counted from their records.
+"""The results of a run's phases, counted from their records.
 
-The manifest of a phase repeats some of these numbers. They are not taken from there: what is shown,
+The manifest of a phase repeats some of these numbers, but it is not their source: what is shown,
 compared and exported is what the records say. Only the use of the teacher and the reasons for which
 replies were dropped are in no record; they are read from the manifest.
 """
 
+import itertools
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from distill_jax import disk, errors, plan, records, together
@@ -17,6 +19,8 @@ from distill_jax.run_dir.run_dir import RunDir
 VERDICTS, PAIRS, CONTRASTS = "verdicts.jsonl", "pairs.jsonl", "contrasts.jsonl"
 METRICS = "metrics.jsonl"
 NO_USE = {"calls": 0, "cache_hits": 0, "tokens": 0, "dollars": 0.0}  # of the teacher
+CUT_ALARM = 0.05  # a run warns if at least this share of attempts is cut off
+FALLING = 5  # consecutive metrics rows with a falling log-probability of the chosen sides
 MEASURED = "measured"  # fact of an evaluation: the round, weights, data and settings it is about
 
 
@@ -43,6 +47,13 @@ def scores(verdicts: list[bool]) -> dict[str, Any]:
   correct, n = sum(verdicts), len(verdicts)
   low, high = statistics.wilson(correct, n)
   return {"accuracy": correct / max(n, 1), "correct": correct, "n": n, "low": low, "high": high}
+
+
+def is_falling(chosen: Sequence[float]) -> bool:
+  """Returns whether the chosen log-probability fell in each of the last rows, below its first."""
+  last = chosen[-FALLING - 1 :]
+  decreasing = all(b < a for a, b in itertools.pairwise(last))
+  return len(last) > FALLING and decreasing and last[-1] < chosen[0]
 
 
 def _verdicts(phase: PhaseDir, name: str) -> list[bool]:

@@ -26,8 +26,18 @@ def at_the_root(monkeypatch):
   [
     ((), 2, ""),
     (("rum",), 2, "rum"),
-    (("run",), 2, "--config=RECIPE is missing"),
-    (("run", "--config=configs/quickstart.py"), 2, "--workdir=DIR is missing"),
+    (("run",), 2, "--config is missing"),
+    (("run", "--config=configs/quickstart.py"), 2, "--workdir is missing, for example"),
+    *(
+      ((*command.split(),), 2, "--workdir is missing, for example --workdir=runs/quickstart")
+      for command in ("show", "report", "evaluate", "sample", "export --out=x", "data export")
+    ),
+    (("evaluate", "--config=configs/quickstart.py"), 2, "--workdir is missing"),
+    (("serve",), 2, "give either --workdir=RUN or --model=DIR"),
+    (("serve", "--workdir=a", "--model=b"), 2, "give either --workdir=RUN or --model=DIR"),
+    (("data", "export", "--workdir=x"), 2, "--out is missing, for example --out="),
+    (("teacher", "check"), 2, "give --config=RECIPE or --workdir=RUN"),
+    (("data", "harness"), 2, "give --config=RECIPE or --workdir=RUN"),
     (("run", "--config=configs/none.py", "--workdir=x"), 3, "configs/none.py"),
     ((*RUN, "--confg=1"), 2, "confg"),
     ((*RUN, "rest"), 2, "rest"),
@@ -55,7 +65,6 @@ def at_the_root(monkeypatch):
       "choose one of claims, full",
     ),
     (("ablate", "--workdir=x", "--config.rounds=1"), 2, "takes no overrides"),
-    (("evaluate",), 2, "--workdir"),
     (("evaluate", "--workdir=no/such/run"), 2, "is not a run directory"),
     (("sample", "--workdir=no/such/run"), 2, "is not a run directory"),
     (("teacher", "play"), 2, "teacher serve"),
@@ -67,6 +76,23 @@ def test_a_mistake_is_one_line_with_its_code(words, code, said, capsys):
   assert said in err
   assert err.count("\n") == (1 if words else 0)
   assert not (ROOT / "nowhere").exists()
+
+
+@pytest.mark.parametrize("command, code, said", [
+  ("run", 75, "distill-jax: Interrupted. Re-run the same command to resume.\n"),
+  ("ablate", 75, "distill-jax: Interrupted. Re-run the same command to resume.\n"),
+  ("export", 75, "distill-jax: Interrupted.\n"),
+  ("teacher check", 75, "distill-jax: Interrupted.\n"),
+  ("serve", 0, ""), ("teacher serve", 0, "")])  # fmt: skip
+def test_only_runs_and_sweeps_offer_to_resume_after_an_interruption(
+  command, code, said, capsys, monkeypatch
+):
+  def interrupt(*_: object) -> int:
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(commands, "_run_command", interrupt)
+  assert commands.main(command.split()) == code
+  assert capsys.readouterr().err == said
 
 
 @pytest.mark.parametrize("command", commands.COMMANDS)

@@ -8,6 +8,7 @@ import os
 import pathlib
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -164,6 +165,24 @@ def test_what_the_machine_ends_is_started_again(hosts, code):
   hosts.act("exit 0")
   ended, out = following.end()
   assert ended == 0 and f"Exit code {code}: starting again" in out
+
+
+ABORT = """
+import os
+from distill_jax.cli import restarts
+with restarts.counted([f"--workdir={os.environ['HOME']}/run"], None):
+  os.abort()
+"""
+
+
+@pytest.mark.heavy
+def test_a_run_that_aborts_in_the_same_place_each_time_is_not_started_for_ever(hosts):
+  (hosts.path / "abort.py").write_text(ABORT)
+  hosts.environment["PYTHONPATH"] = str(ROOT)
+  hosts.act(f"{sys.executable} {hosts.path}/abort.py; code=$?; ((code == 134)) || exit 4; exit 134")
+  ended, out = hosts.call("start", "run", "--workdir=a b")
+  assert ended == 4 and "Exit code 134: starting again" in out
+  assert hosts.calls() == started(restarts=3)
 
 
 @pytest.mark.heavy

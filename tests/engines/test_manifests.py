@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from distill_jax.ablations import children
+from distill_jax.cli import restarts
 from tests.engines import kubernetes
 from tests.small_sweeps import ROOT
 
@@ -103,6 +104,38 @@ def test_the_shell_scripts_restart_on_the_same_codes():
   script += "for c in {0..255}; do ended_by_machine $c && echo $c; done; true"
   codes = subprocess.check_output(["bash", "-c", script], text=True).split()
   assert [int(code) for code in codes] == RESTARTED
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+@pytest.mark.parametrize("code", [0, 4, 75, 137])
+def test_a_job_that_is_not_ended_after_its_requeue_keeps_its_exit_code(code, accepted, tmp_path):
+  answer = "true" if accepted else "false"
+  (tmp_path / "scontrol").write_text(f"#!/usr/bin/env bash\necho >'{tmp_path}/calls'; {answer}")
+  (tmp_path / "scontrol").chmod(0o755)
+  environment = {
+    "PATH": f"{tmp_path}:{os.environ['PATH']}",
+    "SLURM_JOB_ID": "7",
+    "REQUEUE_SECONDS": "0",
+  }
+  script = f'source "{ROOT}/launch/environment.sh"; exit_or_requeue {code}; echo goes on'
+  done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True)
+  assert (done.returncode, done.stdout) == (code, "")
+  assert (tmp_path / "calls").exists() == (code in RESTARTED)
+
+
+def test_every_launcher_limits_restarts_without_progress(jobset, tmp_path):
+  (container,) = pod(jobset)["containers"]
+  assert {"name": restarts.VARIABLE, "value": "3"} in container["env"]
+  (tmp_path / "python").write_text(f"#!/usr/bin/env bash\necho ${restarts.VARIABLE}")
+  (tmp_path / "python").chmod(0o755)
+  words = ["bash", str(ROOT / "launch/process.sh"), "run"]
+  environment = os.environ | {"DISTILL_JAX_PYTHON": str(tmp_path / "python")}
+  assert subprocess.check_output(words, env=environment, text=True) == "3\n"
+  environment[restarts.VARIABLE] = "0"
+  assert subprocess.check_output(words, env=environment, text=True) == "0\n"
+  assert f"export {restarts.VARIABLE}=" in (ROOT / "launch/array.sbatch").read_text()
+  others = [(ROOT / "launch" / name).read_text() for name in ("slurm.sbatch", "skypilot.yaml")]
+  assert all("bash launch/process.sh" in text for text in others)
 
 
 @pytest.mark.parametrize(("rank", "command"), [(0, None), (1, "run --config=a --workdir='my run'")])

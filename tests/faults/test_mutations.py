@@ -356,6 +356,10 @@ MUTATIONS = {
   "a run of a sweep is started as one process of many": (
     "ablations/children.py", " if name not in MANY_HOSTS}", "}", "tests/test_ablations.py",
   ),
+  "restarts that get nowhere never end": (
+    "cli/restarts.py", "if lost < tries and interrupted < INTERRUPTED * tries:", "if True:",
+    "tests/cli/test_restarts.py",
+  ),
   "a run that goes on after an error is shown as stopped": (
     "ablations/status.py", "if log.stat().st_mtime >= written else", "if True else",
     "tests/test_ablations.py",

@@ -46,6 +46,17 @@ def test_an_address_without_process_0_is_told_by_its_kind(host, text, code):
   assert caught.value.code == code
 
 
+@pytest.mark.parametrize("error", [TimeoutError("timed out"), OSError(113, "No route to host")])
+def test_a_host_that_does_not_answer_may_be_back_later(error, monkeypatch):
+  def fail(*_, **__):
+    raise error
+
+  monkeypatch.setattr(socket, "create_connection", fail)
+  with pytest.raises(errors.UserError, match=r"reached \((timed out|No route)") as caught:
+    meet(2, 1, 9, 0.0)
+  assert caught.value.code == errors.PREEMPTED
+
+
 def test_a_port_that_is_taken_is_named():
   with socket.create_server(("", 0)) as server:
     port = server.getsockname()[1]

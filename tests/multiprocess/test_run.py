@@ -35,7 +35,7 @@ def test_two_processes_write_the_bytes_and_weights_of_one_with_two_devices(tmp_p
 
 def test_one_process_does_not_load_what_several_need():
   code = (
-    "import sys; from distill_jax.cli import main, processes; processes.join([]); "
+    "import sys; from distill_jax.cli import main, processes; processes.take([]); "
     "print(sorted(m for m in sys.modules if m.split('.')[0] == 'jax'"
     " or m in ('distill_jax.machine.processes', 'distill_jax.machine.meeting')))"
   )

@@ -1,6 +1,8 @@
 """Run directories written by hand, with every kind of record a report shows."""
 
 import dataclasses
+import json
+import pathlib
 import random
 
 from distill_jax import records
@@ -95,3 +97,45 @@ def large_run(path, attempts: int) -> RunDir:
       for q in asked for k in range(4)))  # fmt: skip
     exam.finish({})
   return run
+
+
+def long_run(path, rounds: int) -> RunDir:
+  """A run of many rounds, the last of which is short, with large numbers in its tables."""
+  run = RunDir(path)
+  run.write_json("config.json", {"recipe": "long", "seed": 1, "task": {"name": "words"}})
+  asked = [f"w/validation/{n}" for n in range(9)]
+  run_questions = [records.Problem(q, "validation", "How many?", "18") for q in asked]
+  questions.write(run.path, [("validation", problem) for problem in run_questions])
+  for index in range(rounds):
+    feedback = run.phase(index, 0, "feedback")
+    feedback.write("rationales.jsonl", [rationale(q, "so", index) for q in asked])
+    dropped = {name: 12_345 for name in ("wrong_answer", "duplicate", "no_answer", "timeout")}
+    feedback.finish({"teacher": teacher(1_234_567), "kept": len(asked), "dropped": dropped})
+    trained = run.phase(index, 1, "train")
+    steps = range(1, 5 if index == rounds - 1 else 400, 4)
+    trained.write("metrics.jsonl", [records.Metrics(s, 1e6 / s, 0.5 / s, sft=1.0) for s in steps])
+    trained.finish({"steps": 400, "loss": 0.125, "contrasts": 0, "examples": 1_234_567})
+    write_scores(run.phase(index, 2, "evaluate"), asked, index % 2)
+  return run
+
+
+def write_sweep(path: pathlib.Path) -> dict:
+  """Writes and returns the table of a sweep, with long names and one hostile message."""
+  change = {"mean": 0.1, "low": -0.05, "high": 0.2, "p": 0.04}
+  score = {"mean": 0.5, "low": 0.4, "high": 0.6, "sd": None, "n": 9, "by_seed": {"0": 0.5}}
+  row = {"overrides": {"a.b": "<i>"}, "seeds": [0], "missing": [1], "replies": 3.0, "steps": 1.0,
+         "seconds": 2.0}  # fmt: skip
+  new = "feedback_with_the_mistakes_of_the_student_and_its_previous_rationale"
+  claim = {"text": "it helps", "better": new, "worse": "old", "split": "test", "missing": 1,
+           "verdict": "undecided", "effect": change}  # fmt: skip
+  table = {
+    "sweep": "s", "config": "c", "seeds": [0, 1], "date": "today", "base": "old", "common": {},
+    "splits": ["test"], "claims": [claim], "failed": [
+      {"row": new, "seed": 1, "reason": "exit code 4", "said": "<script>alert(1)</script>"}],
+    "rows": [{"row": "old", **row, "splits": {"test": {**score, "difference": None}}},
+             {"row": new, **row, "splits": {"test": {**score, "difference": change}}}],
+  }  # fmt: skip
+  (path / "rows" / new / "seed_0").mkdir(parents=True)
+  (path / "table.json").write_text(json.dumps(table))
+  (path / "rows" / new / "seed_0" / "report.html").write_text("")
+  return table

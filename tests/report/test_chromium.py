@@ -1,13 +1,17 @@
 """A report in Debian's Chromium, from file://, by clicks. Heavy: apt-get install chromium, then
 
-bash launch/test.sh -m heavy tests/report
+bash launch/test.sh -m heavy tests/report       (runs the quickstart: minutes)
+REPORT_RUN=runs/quickstart REPORT_PICTURES=FOLDER bash launch/test.sh -m heavy tests/report
 """
 
 import asyncio
+import base64
 import contextlib
 import json
+import os
 import pathlib
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
@@ -23,6 +27,7 @@ pytestmark = [
   pytest.mark.heavy,
   pytest.mark.skipif(report_picture.browser() is None, reason="needs chromium"),
 ]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 class Tab:
@@ -55,6 +60,16 @@ class Tab:
       assert time.monotonic() < deadline, f"never true: {expression}"
       await asyncio.sleep(0.05)
     return value
+
+  async def click(self, selector: str) -> None:
+    """Presses and releases the mouse on the first element that fits."""
+    x, y = await self.value(
+      f"(() => {{ const e = document.querySelector('{selector}');"
+      " e.scrollIntoView({ block: 'center' }); const b = e.getBoundingClientRect();"
+      " return [b.x + b.width / 2, b.y + b.height / 2]; })()"
+    )
+    for kind in ("mousePressed", "mouseReleased"):
+      await self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
 
 @contextlib.asynccontextmanager
@@ -99,6 +114,8 @@ def problems(tab: Tab) -> list:
 CHOOSE = """(id, value) => { const e = document.getElementById(id); e.value = value;
   e.dispatchEvent(new Event(id === 'search' ? 'input' : 'change')); }"""
 ROWS = "document.querySelectorAll('.item').length"
+FIRST = "document.querySelector('.item .first').textContent"
+PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0"
 STATUS = "document.getElementById('status').textContent"
 
 
@@ -106,8 +123,7 @@ async def browse(page: pathlib.Path) -> None:
   async with opened(page) as tab:
     await tab.until(f"{STATUS}.includes('questions')")
     assert await tab.value("document.querySelectorAll('svg').length") >= 4
-    paint = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0"
-    assert 0 < await tab.until(paint) < 3000
+    assert 0 < await tab.until(PAINT) < 3000
     await tab.value(f"({CHOOSE})('filter', 'all')")
     await tab.until(f"{STATUS}.startsWith('1–')")
     assert 0 < await tab.value(ROWS) <= 40
@@ -138,16 +154,14 @@ async def browse(page: pathlib.Path) -> None:
 
 def test_the_page_works_by_clicks_and_runs_nothing_else(tmp_path):
   material.write_run(tmp_path / "run")
-  page = tmp_path / "report.html"
-  page.write_text(write.render(tmp_path / "run"), "utf-8")
+  page = written(tmp_path / "run", tmp_path / "report.html")
   asyncio.run(browse(page))
 
 
 async def turn_pages(page: pathlib.Path) -> None:
   async with opened(page) as tab:
     await tab.until(f"{STATUS}.includes('questions')")
-    paint = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0"
-    assert 0 < await tab.until(paint) < 3000
+    assert 0 < await tab.until(PAINT) < 3000
     await tab.value(f"({CHOOSE})('filter', 'all')")
     await tab.until(f"{STATUS}.includes(' of 12500 ')")
     await tab.value("document.getElementById('after').click()")
@@ -160,18 +174,158 @@ async def turn_pages(page: pathlib.Path) -> None:
 
 def test_100_000_attempts_are_browsed_and_searched(tmp_path):
   material.large_run(tmp_path / "run", 100_000)
-  page = tmp_path / "report.html"
-  page.write_text(write.render(tmp_path / "run"), "utf-8")
+  page = written(tmp_path / "run", tmp_path / "report.html")
   assert page.stat().st_size < 20e6
   asyncio.run(turn_pages(page))
 
 
-@pytest.mark.parametrize("dark", (False, True))
-@pytest.mark.parametrize("width", (1280, 500))
-def test_pictures_are_taken_without_an_error(tmp_path, width, dark):
+# What is wrong with the layout, as texts: [] is good.
+LAYOUT = """(() => {
+  const wrong = [], root = document.documentElement;
+  const box = (e) => e.getBoundingClientRect();
+  const named = (e, what) => wrong.push(what + ": " + e.textContent.slice(0, 60));
+  if (root.scrollWidth > root.clientWidth) wrong.push("the page scrolls sideways");
+  for (const e of document.querySelectorAll("body *:not(svg *)")) {
+    if (e.closest(".scroll") && !e.matches(".scroll")) continue;
+    if (box(e).width && box(e).right > root.clientWidth + 1) named(e, "beyond the right edge");
+  }
+  for (const chart of document.querySelectorAll("svg.chart")) {
+    const texts = [...chart.querySelectorAll("text")], edge = box(chart);
+    for (const [n, text] of texts.entries()) {
+      const own = box(text);
+      const size = parseFloat(getComputedStyle(text).fontSize) * edge.width / 400;
+      if (size < 9.5) named(text, `a label of ${size} pixels`);
+      if (own.left < edge.left - 1 || own.right > edge.right + 1 || own.bottom > edge.bottom + 1)
+        named(text, "a label beyond its chart");
+      for (const other of texts.slice(n + 1)) {
+        const b = box(other), x = Math.min(own.right, b.right) - Math.max(own.left, b.left);
+        const y = Math.min(own.bottom, b.bottom) - Math.max(own.top, b.top);
+        if (x > 1 && y > 4) named(other, "over " + text.textContent);
+      }
+    }
+  }
+  return wrong;
+})()"""
+# The lowest contrast of a text with its background, as WCAG defines it.
+CONTRAST = """(() => {
+  const rgb = (color) => color.match(/[0-9.]+/g).map(Number);
+  const light = (color) => {
+    const [r, g, b] = rgb(color).map((v) => v / 255)
+      .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const ground = (e) => {
+    const [r, g, b, a = 1] = rgb(getComputedStyle(e).backgroundColor);
+    return a === 1 || !e.parentElement ? `rgb(${r}, ${g}, ${b})` : ground(e.parentElement);
+  };
+  const ratio = (e) => {
+    const style = getComputedStyle(e), drawn = e.namespaceURI.endsWith("svg");
+    const found = [light(drawn ? style.fill : style.color), light(ground(e))];
+    return (Math.max(...found) + 0.05) / (Math.min(...found) + 0.05);
+  };
+  return Math.min(...[...document.querySelectorAll(
+    "h1, h2, h3, p, a, span, strong, small, figcaption, li, text, th, td, summary, .label, .text"
+  )].filter((e) => e.textContent && !e.matches(".none")).map(ratio));
+})()"""
+
+
+async def look(page: pathlib.Path, out: pathlib.Path, *, width: int, dark: bool) -> None:
+  """Checks the layout of a page on a screen, and takes a picture of all of it."""
+  async with opened(page) as tab:
+    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+    await tab.call("Emulation.setEmulatedMedia", features=[scheme])
+    await tab.call("Emulation.setDeviceMetricsOverride", width=width, height=900,
+                   deviceScaleFactor=1, mobile=width < 600)  # fmt: skip
+    assert await tab.value("innerWidth") == width
+    if await tab.value("document.getElementById('status') !== null"):
+      await tab.until(f"{STATUS}.includes('question')")
+      await tab.value("document.querySelector('.item > button')?.click()")
+    await tab.value("document.querySelectorAll('details').forEach((e) => { e.open = true; })")
+    assert await tab.value(LAYOUT) == []
+    assert await tab.value(CONTRAST) >= 4.5
+    height = await tab.value("document.documentElement.scrollHeight")
+    clip = {"x": 0, "y": 0, "width": width, "height": min(height, 16_000), "scale": 1}
+    shot = await tab.call("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)
+    out.write_bytes(base64.b64decode(shot["data"]))
+    assert problems(tab) == []
+
+
+def written(path: pathlib.Path, page: pathlib.Path, others: tuple = ()) -> pathlib.Path:
+  page.write_text(write.render(path, others), "utf-8")
+  return page
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory) -> pathlib.Path:
+  """The run directory of a finished quickstart: REPORT_RUN, or one that is made here."""
+  if "REPORT_RUN" in os.environ:
+    return pathlib.Path(os.environ["REPORT_RUN"])
+  path = tmp_path_factory.mktemp("chromium") / "quickstart"
+  words = ["run", "--config=quickstart", f"--workdir={path}"]
+  subprocess.run([sys.executable, "-m", "distill_jax", *words], cwd=ROOT, check=True)
+  return path
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory, quickstart) -> dict[str, pathlib.Path]:
+  """Pages to look at: the quickstart; extreme runs, compared; a sweep with long names."""
+  path = tmp_path_factory.mktemp("pages")
+  material.write_run(path / "hostile")
+  material.write_run(path / "unfinished", finished=False)
+  material.long_run(path / "long", rounds=14)
+  material.write_sweep(path / "sweep")
+  return {
+    "quickstart": written(quickstart, path / "1.html"),
+    "compared": written(path / "hostile", path / "2.html", (path / "long", quickstart)),
+    "unfinished": written(path / "unfinished", path / "3.html"),
+    "long": written(path / "long", path / "4.html"),
+    "sweep": written(path / "sweep", path / "5.html"),
+  }
+
+
+@pytest.mark.parametrize("dark", (False, True), ids=("light", "dark"))
+@pytest.mark.parametrize("width", (1280, 400))
+@pytest.mark.parametrize("name", ("quickstart", "compared", "unfinished", "long", "sweep"))
+def test_everything_is_legible_and_inside_of_the_screen(tmp_path, pages, name, width, dark):
+  folder = pathlib.Path(os.environ.get("REPORT_PICTURES", tmp_path))
+  out = folder / f"{name}_{width}_{'dark' if dark else 'light'}.png"
+  asyncio.run(look(pages[name], out, width=width, dark=dark))
+  assert out.stat().st_size > 20_000
+
+
+def test_the_report_of_the_quickstart_works_by_clicks(quickstart, pages):
+  asyncio.run(click_through(pages["quickstart"]))
+
+
+async def click_through(page: pathlib.Path) -> None:
+  """Uses every control of the browser of questions with the mouse and the keyboard."""
+  async with opened(page) as tab:
+    await tab.until(f"{STATUS}.includes('questions')")
+    assert 0 < await tab.until(PAINT) < 3000
+    total = int((await tab.value(STATUS)).split(" of ")[1].split()[0])
+    assert total > 100 and await tab.value(ROWS) == 40
+    first = await tab.value(FIRST)
+    await tab.click("#after")
+    await tab.until(f"{STATUS}.startsWith('41–80 of {total} ')")
+    assert await tab.value(FIRST) != first
+    await tab.click("#before")
+    await tab.until(f"{STATUS}.startsWith('1–40 of {total} ')")
+    assert await tab.value(FIRST) == first
+    await tab.click(".item > button")
+    kinds = "[...document.querySelectorAll('.events .label')].map((e) => e.textContent).join(';')"
+    shown = await tab.until(kinds)
+    assert shown.startswith("question;gold;round 0 ") and "rationale by" in shown
+    await tab.click(".item > button")
+    assert await tab.value("document.querySelectorAll('.events').length") == 0
+    await tab.click("#search")
+    await tab.call("Input.insertText", text=first[:25].upper())
+    await tab.until(f"{STATUS}.includes(' of ') && !{STATUS}.endsWith(' of {total} questions')")
+    assert await tab.value(FIRST) == first
+    assert problems(tab) == []
+
+
+def test_the_picture_of_the_documentation_is_taken_without_an_error(tmp_path):
   material.write_run(tmp_path / "run")
-  page = tmp_path / "report.html"
-  page.write_text(write.render(tmp_path / "run"), "utf-8")
-  out = tmp_path / "page.png"
-  assert report_picture.take(page, out, width=width, height=3000, dark=dark) == ""
+  page, out = written(tmp_path / "run", tmp_path / "report.html"), tmp_path / "page.png"
+  assert report_picture.take(page, out, width=1280, height=1130, dark=False) == ""
   assert out.stat().st_size > 20_000

@@ -1,6 +1,7 @@
 """Reports: safe with hostile texts, complete without a script, and right about the numbers."""
 
 import base64
+import dataclasses
 import html.parser
 import json
 import re
@@ -9,9 +10,9 @@ import zlib
 
 import pytest
 
-from distill_jax import errors
+from distill_jax import errors, records
 from distill_jax.cli import main
-from distill_jax.report import charts, lineage, load, markdown, nodes, numbers, page, write
+from distill_jax.report import alarms, charts, lineage, load, markdown, nodes, numbers, page, write
 from tests.report import material
 
 VOID = ("meta", "input", "br", "link")
@@ -141,6 +142,55 @@ def test_numbers_are_counted_from_the_records(hostile):
   assert "$5.0000" in source  # 2 rounds of 10 calls at 25 cents
 
 
+def phase_of(name: str, **fields) -> load.Phase:
+  empty = {"facts": {}, "attempts": [], "verdicts": {}, "rationales": [], "dropped": [],
+           "metrics": []}  # fmt: skip
+  return load.Phase(name, True, **empty | fields)
+
+
+def exam_of(*, cut: int = 0, unread: int = 0, paired: int = 0, count: int = 20) -> load.Phase:
+  """An exam of which some attempts are bad; of each two paired ones, the second is a repetition."""
+  texts = [f"pair {n // 2}" if n < paired else str(n) for n in range(count)]
+  attempts = [
+    material.attempt(text, text, correct=False, round_index=0,
+                     finish="length" if n < cut else "stop", answer=None if n < unread else "1")
+    for n, text in enumerate(texts)]  # fmt: skip
+  return phase_of("exam", attempts=attempts)
+
+
+def pairs_of(*chosen: float) -> list[records.Metrics]:
+  return [records.Metrics(n, 1.0, 1.0, chosen=value) for n, value in enumerate(chosen)]
+
+
+LOSSES = {str(n): False for n in range(40)}
+WINS = {question: int(question) < 10 for question in LOSSES}
+KEPT = [material.rationale("q", "so", 0)] * 10
+
+
+@pytest.mark.parametrize("bad, good, said", [
+  (exam_of(cut=1), exam_of(cut=1, count=21), "see exam.max_new_tokens: round 1 exam (1 of 20)."),
+  (exam_of(unread=4), exam_of(unread=3), "no readable answer: round 1 exam (4 of 20)."),
+  (exam_of(paired=20), exam_of(paired=18), "see exam.temperature: round 1 exam (10 of 20)."),
+  (phase_of("train", facts={"examples": 40, "too_long": 2}),
+   phase_of("train", facts={"examples": 41, "too_long": 2}), "buckets: round 1 {} (2 of 40)."),
+  (phase_of("pair", facts={"pairs": 38, "too_long": 2}),
+   phase_of("pair", facts={"pairs": 39, "too_long": 2}), "buckets: round 1 {} (2 of 40)."),
+  (phase_of("feedback", rationales=KEPT, facts={"dropped": {"timeout": 10}}),
+   phase_of("feedback", rationales=KEPT, facts={"dropped": {"timeout": 9}}),
+   "rationales were not kept: round 1 feedback (10 of 20)."),
+  (phase_of("prefer", metrics=pairs_of(-1, -2, -3, -4, -5, -6)),
+   phase_of("prefer", metrics=pairs_of(-1, -2, -3, -4, -5, -4)), "prefer (-1.0 to -6.0 nats)."),
+  (phase_of("evaluate", verdicts=LOSSES),
+   phase_of("evaluate", verdicts=WINS), "Validation accuracy fell: round 1 (-25.0 points, "),
+])  # fmt: skip
+def test_what_deserves_a_look_is_an_alarm(hostile, bad, good, said):
+  before, said = phase_of("evaluate", verdicts=WINS), said.format(bad.name)
+  for phase, wanted in ((bad, [said]), (good, [])):
+    run = dataclasses.replace(hostile[0], rounds={0: [before], 1: [phase]}, finals={})
+    assert [said for text in alarms.of_run(run) if said in text] == wanted
+    assert (said in markdown.of_run(run)) == bool(wanted)
+
+
 def test_an_unfinished_run_has_a_report(tmp_path):
   material.write_run(tmp_path / "run", finished=False)
   source = write.render(tmp_path / "run")
@@ -218,25 +268,10 @@ def test_a_report_that_fails_is_a_warning(tmp_path, capsys, monkeypatch):
 
 
 def test_a_sweep_has_forest_plots_and_links_to_its_runs(tmp_path):
-  change = {"mean": 0.1, "low": -0.05, "high": 0.2, "p": 0.04}
-  score = {"mean": 0.5, "low": 0.4, "high": 0.6, "sd": None, "n": 9, "by_seed": {"0": 0.5}}
-  row = {"overrides": {"a.b": "<i>"}, "seeds": [0], "missing": [1], "replies": 3.0, "steps": 1.0,
-         "seconds": 2.0}  # fmt: skip
-  claim = {"text": "it helps", "better": "new", "worse": "old", "split": "test", "missing": 1,
-           "verdict": "undecided", "effect": change}  # fmt: skip
-  table = {
-    "sweep": "s", "config": "c", "seeds": [0, 1], "date": "today", "base": "old", "common": {},
-    "splits": ["test"], "claims": [claim], "failed": [
-      {"row": "new", "seed": 1, "reason": "exit code 4", "said": "<script>alert(1)</script>"}],
-    "rows": [{"row": "old", **row, "splits": {"test": {**score, "difference": None}}},
-             {"row": "new", **row, "splits": {"test": {**score, "difference": change}}}],
-  }  # fmt: skip
-  (tmp_path / "table.json").write_text(json.dumps(table))
-  (tmp_path / "rows" / "new" / "seed_0").mkdir(parents=True)
-  (tmp_path / "rows" / "new" / "seed_0" / "report.html").write_text("")
+  table = material.write_sweep(tmp_path)
   parsed = Parsed(write.render(tmp_path))
   links = [a["href"] for tag, a in parsed.elements if tag == "a"]
-  assert links == ["rows/new/seed_0/report.html"]
+  assert links == [f"rows/{table['rows'][1]['row']}/seed_0/report.html"]
   text = "".join(parsed.text)
   assert "+10.0 (-5.0 to +20.0" in text and "undecided, so far" in text and "alert(1)" in text
   assert not [a for tag, a in parsed.elements if tag == "script"]
@@ -252,12 +287,22 @@ def test_ticks_enclose_their_values(values):
   assert 2 <= len(found) <= 8 and found == sorted(set(found))
 
 
+@pytest.mark.parametrize("value, text", [
+  (0, "0"), (0.25, "0.25"), (1234, "1234"), (-12_500, "-12.5k"), (1e6, "1M"), (2.5e9, "2.5G"),
+  (2.5e-4, "2.5e-4"), (-1e300, "-1e300"), (0.001, "0.001")])  # fmt: skip
+def test_labels_of_axes_are_short(value, text):
+  assert charts.short(value) == text
+
+
 def test_charts_survive_missing_and_extreme_values():
   nan = float("nan")
   series = [charts.Series("a", [(0, nan), (1, 1e300), (2, nan), (3, -1e300)]),
             charts.Series("b", [(0, nan)])]  # fmt: skip
   Parsed(charts.lines("t", series))
-  assert charts.lines("t", [series[1]]) == "" and charts.stacked("t", [("a", [0, 0])], "ab") == ""
+  assert (
+    charts.lines("t", [series[1]]) == ""
+    and charts.stacked("t", [("a", [0, 0])], [("b", 0), ("c", 1)]) == ""
+  )
 
 
 def test_the_mark_of_a_phase_stays_inside_of_a_chart_that_starts_later():

@@ -11,10 +11,10 @@ import pytest
 from configs import cot
 from distill_jax import errors, records
 from distill_jax.config.read import read_settings
-from distill_jax.phases import demonstrate, evaluate, prefer
+from distill_jax.phases import demonstrate, evaluate
 from distill_jax.run_dir import phase_dir
 from distill_jax.run_dir.run_dir import RunDir
-from distill_jax.runtime import context, rationales
+from distill_jax.runtime import context, rationales, results
 from distill_jax.tasks import task
 from distill_jax.teacher import types as asking
 
@@ -212,10 +212,10 @@ def test_the_most_frequent_answer_wins_ties_go_to_the_first_and_none_has_no_vote
 
 
 def test_a_chosen_side_that_keeps_falling_is_detected():
-  assert prefer.is_falling((-10.0, -11.0, -12.0, -13.0, -14.0, -15.0))
-  assert not prefer.is_falling((-10.0, -11.0, -12.0, -13.0, -14.0))
-  assert not prefer.is_falling((-20.0, -11.0, -12.0, -13.0, -14.0, -15.0, -16.0))
-  assert not prefer.is_falling((-10.0, -11.0, -12.0, -11.5, -14.0, -15.0))
+  assert results.is_falling((-10.0, -11.0, -12.0, -13.0, -14.0, -15.0))
+  assert not results.is_falling((-10.0, -11.0, -12.0, -13.0, -14.0))
+  assert not results.is_falling((-20.0, -11.0, -12.0, -13.0, -14.0, -15.0, -16.0))
+  assert not results.is_falling((-10.0, -11.0, -12.0, -11.5, -14.0, -15.0))
 
 
 @pytest.mark.parametrize("end", ["So the answer is (b) meadow.", "\nAnswer: B", "\n\nAnswer: (B)."])

@@ -48,14 +48,15 @@ class Client:
     model: Model name to request.
     key_env: Environment variable with the key. It may be unset, or "", for a local server.
     max_tokens: Maximum completion tokens of one reply.
-    max_tokens_field: The server's name for it, one of MAX_TOKENS_FIELDS.
+    max_tokens_field: The field that carries `max_tokens`, one of MAX_TOKENS_FIELDS.
     max_concurrency: Maximum requests in flight; the actual number adapts to the server.
-    timeout: Seconds to the first byte of a response; timeouts lengthen it, up to `max_wait`.
-    max_attempts: HTTP requests per job before it is given up.
+    timeout: Seconds to wait for the first byte of a response. Each timeout doubles it, up to
+      `max_wait`.
+    max_attempts: HTTP requests for a job before it counts as failed.
     max_wait: Seconds that one job may wait between attempts, Retry-After included.
     prices: Dollars per million tokens.
     max_dollars: Cap on the run's cost, checked before each HTTP request.
-    max_requests: Cap on the run's HTTP requests, likewise.
+    max_requests: Cap on the run's HTTP requests, checked before each of them.
     cache_path: SQLite file.
     run: Name of this run in the cache, so that several runs can share it.
     identity: Identifies the server in cache keys; "" for `base_url`.
@@ -66,12 +67,12 @@ class Client:
     max_tokens_retry_limit: Truncated replies are requested again with twice the tokens, up to
       this; 0 for never.
     requests_per_minute: The server's published limit; 0 if unknown.
-    tokens_per_minute: Likewise.
-    connect_timeout: Seconds in which a connection has to be made; no more than `timeout`.
-    unsupported: Features that the server does not take, of `features.UNSUPPORTED`.
+    tokens_per_minute: The same for tokens.
+    connect_timeout: Maximum seconds to connect; values above `timeout` have no effect.
+    unsupported: Request features that the server does not support, from `features.UNSUPPORTED`.
     stream: Ask for streamed replies.
-    total_timeout: Seconds for a response that keeps coming; no less than `timeout`.
-    deadline: Seconds that all calls of `ask` may take together; 0 for no limit.
+    total_timeout: Maximum seconds for a complete response; values below `timeout` have no effect.
+    deadline: Maximum seconds of all calls of `ask` together; 0 for no limit.
     extra_headers: Sent with every request.
 
   Raises:
@@ -165,7 +166,7 @@ class Client:
     token_field: str,
     stream: bool,
   ) -> features.Features:
-    """What the server takes, as far as it is set or was learned; applies it to `shaper`."""
+    """Returns the server's features, as configured or learned earlier, and applies them."""
     server = f"{self._identity} {model}"
     known = features.Features(
       unsupported=unsupported,
@@ -243,7 +244,7 @@ class Client:
     batches.check_not_pending(self._store.path, self._run, keys)
 
   def _cache_keys(self, request: types.Request, temperature: float) -> CacheKeys:
-    """The canonical JSON of a request, and the cache key of each sample."""
+    """Returns the canonical JSON of a request and the cache key of each sample."""
     sampling = {"temperature": float(temperature), "max_tokens": self._config.max_tokens}
     sampling |= self._config.shaper.key(request.kind)
     text = cache.request_text(self._identity, self._config.model, request.messages, sampling)
@@ -257,9 +258,9 @@ class Client:
     known: Mapping[str, types.Outcome],
     run_phase: cache.RunPhase,
   ) -> list[request_jobs.Job]:
-    """Jobs for the samples that are neither stored nor settled, by the outcomes `known`.
+    """Returns jobs for the samples that have no final outcome in `known`.
 
-    There is one job for each distinct request and limit.
+    There is one job for each distinct pair of request and token limit.
     """
     salt, failed = self._store.salt(), self._store.failure_counts(run_phase)
     jobs: dict[tuple[str, int], request_jobs.Job] = {}
@@ -284,7 +285,7 @@ class Client:
     return list(jobs.values())
 
   def _limit(self, outcome: types.Outcome | None) -> int:
-    """Maximum completion tokens with which to request a sample; 0 if it is not to be requested."""
+    """Returns the token limit for requesting a sample; 0 if it needs no request."""
     if outcome is None:
       return self._config.max_tokens
     if isinstance(outcome, types.Reply):
@@ -304,7 +305,7 @@ class Client:
     total: int,
     on_progress: Callable[[types.Progress], None] | None,
   ) -> None:
-    """Sends the jobs, and stores what comes back, until nothing is missing."""
+    """Sends the jobs and stores the replies, within the run's caps."""
     caps = {"max_dollars": self._max_dollars, "max_requests": self._max_requests}
     with ledger.shared_budget(self._store, self._run, **caps) as budget:
       await self._dispatch(jobs, run_phase, temperature, total, on_progress, budget)
@@ -318,7 +319,7 @@ class Client:
     on_progress: Callable[[types.Progress], None] | None,
     budget: ledger.Budget,
   ) -> None:
-    """Sends the jobs under a budget."""
+    """Sends the jobs and stores the replies until every sample has an outcome."""
     done = total - sum(len(job.missing) for job in jobs)
     meter = progress.ProgressMeter(total, done, budget.spent, self.limiter, on_progress)
     store_writer = writer.StoreWriter(self._store, run_phase)
@@ -353,7 +354,7 @@ class Client:
 
   @contextlib.contextmanager
   def _stop_at_deadline(self, sender: interrupts.Stoppable) -> Iterator[None]:
-    """Stops `sender` when the deadline is reached; the time used counts for later calls too."""
+    """Stops `sender` at the deadline. The time used is subtracted from that of later calls."""
     reason = errors.budget(
       f"config.teacher.deadline ({self._deadline:g} s) reached. Replies received so far are saved;"
       " re-run the same command to continue, or raise it"
@@ -370,13 +371,13 @@ class Client:
         timer.cancel()
 
   def _openai_client(self) -> openai.AsyncOpenAI:
-    """A client for files and batches; lives in one event loop."""
+    """Returns a client for files and batches, to be used in one event loop."""
     config = self._config
     return transport.openai_client(config.base_url, self._key, config.timeout, self._local)
 
 
 def _flat(request_keys: Iterable[CacheKeys]) -> list[str]:
-  """The cache keys of all samples, in order."""
+  """Returns the cache keys of all samples, in order."""
   return [key for _, sample_keys in request_keys for key in sample_keys.values()]
 
 

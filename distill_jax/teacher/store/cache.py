@@ -194,33 +194,35 @@ class ReplyCache(cache_file.CacheFile):
       (*run_phase.columns(), requests, retries),
     )
 
-  def reserve(
-    self, run_phase: RunPhase, requests: Iterable[Reservation], *, retries: int = 0
+  def account(
+    self,
+    run_phase: RunPhase,
+    requests: Sequence[Reservation] = (),
+    answers: Answers | None = None,
+    *,
+    retries: int = 0,
   ) -> None:
-    """Counts requests that are about to be sent, and their highest possible cost.
+    """Counts requests that are about to be sent at their highest possible cost, and answers.
 
-    The cost stays in `unanswered` until `settle` is called, also if the process is killed first.
-    Does not wait for the disk: that matters only if the machine itself fails.
+    A request's cost stays in `unanswered` until its answer is recorded, also if the process is
+    killed first. Does not wait for the disk: that matters only if the machine itself fails.
 
     Args:
       run_phase: The phase that asks.
-      requests: The requests.
-      retries: How many of them are not sent for the first time.
+      requests: The requests that are about to be sent.
+      answers: The answers to earlier requests.
+      retries: How many of `requests` are not sent for the first time.
     """
-    requests, now = list(requests), _now()
-    phase = run_phase.columns()
+    now, phase = _now(), run_phase.columns()
     with self.unsynced() as db:
-      self._count_sent(db, run_phase, len(requests), retries)
+      if requests:
+        self._count_sent(db, run_phase, len(requests), retries)
       db.executemany(
         "insert into unanswered(id, run, round, phase, tokens_in, tokens_out, dollars, reason,"
         " time) values (?, ?, ?, ?, ?, ?, ?, '', ?)",
         [(r.id, *phase, r.tokens_in, r.tokens_out, r.dollars, now) for r in requests],
       )
-
-  def settle(self, answers: Answers) -> None:
-    """Records the answers to requests that were reserved; does not wait for the disk."""
-    with self.unsynced() as db:
-      rows.settle(db, answers)
+      rows.settle(db, answers or {})
 
   def unanswered(
     self, run: str, round: int | None = None, phase: str | None = None

@@ -82,20 +82,20 @@ class StoreWriter:
       raise
 
   async def _write_all(self) -> None:
-    while self._calls or self._requests or self._answers:
+    answers: dict[str, tuple[float, str] | None] = {}  # to requests whose replies are stored
+    while self._calls or self._requests or self._answers or answers:
       requests, self._requests = self._requests, []
       counted = [future for _, _, future in requests]
-      if requests:
+      if requests or answers:
         reservations = [request for request, _, _ in requests]
         retries = sum(retry for _, retry, _ in requests)
-        await self._in_thread(self._reserve, reservations, retries, futures=counted)
+        await self._in_thread(self._account, reservations, retries, answers, futures=counted)
       calls, self._calls = self._calls, []
+      # Recorded after the replies: a kill in between counts both.
       answers, self._answers = self._answers, {}
       if calls:
         stored, written = [call for call, _ in calls], [future for _, future in calls]
         await self._in_thread(self._store.store_many, stored, futures=written)
-      if answers:  # after the replies: a kill in between counts both
-        await self._in_thread(self._store.settle, answers, futures=[])
 
   async def _in_thread(
     self, work: Callable[..., object], *args: object, futures: list[asyncio.Future[None]]
@@ -112,8 +112,10 @@ class StoreWriter:
       if not future.done():
         future.set_result(None)
 
-  def _reserve(self, requests: list[cache.Reservation], retries: int) -> None:
-    self._store.reserve(self._run_phase, requests, retries=retries)
+  def _account(
+    self, requests: list[cache.Reservation], retries: int, answers: cache.Answers
+  ) -> None:
+    self._store.account(self._run_phase, requests, answers, retries=retries)
 
 
 def _fail(futures: Iterable[asyncio.Future[None]], error: BaseException) -> None:

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import shutil
 import sqlite3
 
 import pytest
@@ -165,6 +166,19 @@ def test_several_requests_are_counted_at_once(store):
   store.record_sent(HERE, 5, 2)
   store.record_sent(HERE, 1)
   assert store.requests_sent("this run") == 6 and store.totals("this run").retries == 2
+
+
+def test_opening_a_file_moves_what_a_killed_process_left_in_the_wal_into_it(store, tmp_path):
+  # Otherwise the WAL of a full disk grows with every restart, and keeps the disk full.
+  store.store("{}", {(0, "k"): reply("kept")}, HERE)
+  left = tmp_path / "left.sqlite"
+  for suffix in ("", "-wal"):
+    shutil.copyfile(f"{store.path}{suffix}", f"{left}{suffix}")
+  reopened = cache.ReplyCache(left)
+  alone = shutil.copyfile(left, tmp_path / "alone.sqlite")
+  reopened.close()
+  with contextlib.closing(sqlite3.connect(alone)) as db:
+    assert db.execute("select text from replies").fetchall() == [("kept",)]
 
 
 def test_processes_that_open_a_new_file_at_once_all_can(tmp_path):

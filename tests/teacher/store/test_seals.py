@@ -32,7 +32,7 @@ def filled(path) -> None:
     store.record_asked(["k", "l", "lost"], HERE)
     store.record_asked(["k"], there)
     store.record_sent(HERE, 3, 1)
-    store.reserve(HERE, [cache.Reservation("a1", 3, 2, 0.5)])
+    store.account(HERE, [cache.Reservation("a1", 3, 2, 0.5)])
     store.store("{}", {(0, "f"): types.Failure("refusal", "no", 1)}, HERE)
     store.store("{}", {(0, "k"): reply("lone \ud800 \0"), (1, "l"): reply("other")}, HERE)
     store.store("{}", {(0, "k"): reply("late")}, there)

@@ -15,7 +15,7 @@ class FullDisk:
   def __init__(self):
     self.writing, self.queued = threading.Event(), threading.Event()
 
-  def settle(self, answers):
+  def account(self, run_phase, requests, answers, *, retries):
     self.writing.set()
     self.queued.wait(10)
     raise errors.data("the disk is full")
