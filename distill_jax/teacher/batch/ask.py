@@ -17,6 +17,7 @@ from distill_jax.teacher.client import request_jobs, verdicts
 from distill_jax.teacher.store import batches, cache
 
 ENDED = ("completed", "failed", "expired", "cancelled")
+MAX_REFUSALS = 8  # of batches, each for a feature that the server does not take
 NO_ROOM = ("token_limit_exceeded", "rate_limit_exceeded")  # the server takes no more at present
 
 
@@ -76,7 +77,7 @@ class BatchAsk:
     self._attempts: collections.Counter[str] = collections.Counter()  # by key
     self._done: dict[str, float] = {}  # by batch: samples that the server has finished
     self._incomplete_since: dict[str, float] = {}  # by batch: when results were first incomplete
-    self._failures = self._retries = 0
+    self._failures = self._retries = self._refused_batches = 0
     self._stop_reason: BaseException | None = None
     self._stopping = asyncio.Event()
     self._no_room = False  # the server has no room until a batch ends
@@ -244,7 +245,7 @@ class BatchAsk:
     self._registry.close_batch(batch.name, state.status)
     self._no_room = False
     if state.status == "failed":
-      self._check_accepted(state)
+      self._check_accepted(state, reader, next(iter(lines.values())))
       return True
     self._room_made = True
     for line in lines.values():
@@ -320,9 +321,21 @@ class BatchAsk:
         f" request (and pay for) the others again, type: {self._forget_command(batch)}"
       )
 
-  def _check_accepted(self, state: Batch) -> None:
-    """Raises UserError for a batch that was not accepted, unless there may be room for it later."""
+  def _check_accepted(
+    self, state: Batch, reader: results.ResultReader, first: batches.BatchLine
+  ) -> None:
+    """Raises UserError for a batch that was not accepted, unless the next one may be.
+
+    Args:
+      state: The batch, as the server describes it.
+      reader: Learns which feature of the requests the server does not take.
+      first: A line of the batch; all are alike in their features.
+    """
     code, message, line = calls.first_error(state)
+    error = {"error": {"code": code, "message": message}}
+    if self._refused_batches < MAX_REFUSALS and reader.learns(first, 400, error):
+      self._refused_batches += 1
+      return
     no_room = code in NO_ROOM
     if no_room and any(b.run_phase.run == self._run_phase.run for b in self._awaited()):
       self._no_room = True

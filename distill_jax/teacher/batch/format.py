@@ -38,12 +38,14 @@ class LineResult:
     verdict: What the result means.
     status: HTTP status; 0 if the request was never sent.
     request_id: The server's name of the request.
+    error: Why the server rejected the line, as it says it; None if it did not.
   """
 
   name: str
   verdict: verdicts.Verdict
   status: int
   request_id: str
+  error: Any = None
 
 
 def missing_lines(job: request_jobs.Job, most: int) -> list[batches.BatchLine]:
@@ -178,7 +180,7 @@ def _parse_result(row: dict[str, Any], model: str) -> LineResult:
     return LineResult(row["custom_id"], verdicts.Retry(reason), 0, request_id)
   if status == 200:
     verdict = verdicts.parse_body(json.dumps(body).encode(), model)
-  else:
-    details = body if body else error if isinstance(error, dict) else {"message": error}
-    verdict = verdicts.classify_status(status, {}, details, 0.0)
-  return LineResult(row["custom_id"], verdict, status, request_id)
+    return LineResult(row["custom_id"], verdict, status, request_id)
+  details = body if body else error if isinstance(error, dict) else {"message": error}
+  verdict = verdicts.classify_status(status, {}, details, 0.0)
+  return LineResult(row["custom_id"], verdict, status, request_id, details)

@@ -7,7 +7,7 @@ from typing import Any
 
 from distill_jax.teacher import types
 from distill_jax.teacher.batch import format
-from distill_jax.teacher.client import request_jobs, verdicts
+from distill_jax.teacher.client import refusals, request_jobs, verdicts
 from distill_jax.teacher.store import batches, cache
 
 CALLS_PER_WRITE = 200
@@ -68,6 +68,7 @@ class ResultReader:
     self.truncated: dict[str, int] = {}
     self.abort: verdicts.Abort | None = None
     self.lines_read: set[str] = set()
+    self._token_field = config.features.token_field  # that the lines were sent with
     self._calls: list[cache.StoredCall] = []  # for the next write
     self._archived: Mapping[str, list[types.Failure]] = {}
 
@@ -97,6 +98,35 @@ class ResultReader:
       if line.name not in self.retries and not self._has_outcome(line):
         self.retries[line.name] = LineRetry("no result came")
 
+  def learns(self, line: batches.BatchLine, status: int, error: Any) -> bool:
+    """Learns from a refusal which feature the server does not take.
+
+    Args:
+      line: The line that was refused.
+      status: HTTP status.
+      error: The error, as the server describes it.
+
+    Returns:
+      Whether the line is worth requesting again, without the feature.
+    """
+    refused = refusals.feature(status, error, self._sent(line))
+    if refused is None or refused.name in ("response_format", "stream"):
+      return False
+    reason = f"HTTP {status}: {verdicts.excerpt(refusals.text_of(error))}"
+    return self._config.features.learn(*refused, self._redact(reason))
+
+  def _sent(self, line: batches.BatchLine) -> dict[str, Any]:
+    """What the body of a line's request may have had, apart from the schema of the reply."""
+    sampling = json.loads(line.request)["sampling"]
+    fields = {
+      **sampling.get("extra", {}),
+      "messages": [{"role": role, "content": text} for role, text in _messages(line.request)],
+      "temperature": sampling["temperature"],
+      self._token_field: line.limit,
+      "n": len(line.keys),
+    }
+    return fields | ({"seed": min(line.keys)} if self._config.send_seed else {})
+
   @property
   def rejection(self) -> types.Failure | None:
     """The first failure, if the server rejected every sample as a bad request; else None."""
@@ -116,6 +146,9 @@ class ResultReader:
       outcomes = self._outcomes(line, result, verdict)
     elif isinstance(verdict, verdicts.Skip):
       reason = self._redact(verdict.reason)
+      if self.learns(line, result.status, result.error):
+        self.retries[line.name] = LineRetry(reason, False, result.status, result.request_id)
+        return
       if verdict.kind == "bad_request" and self._asked_for_json(line):
         self.retries[line.name] = LineRetry(reason, schema_rejected=True)
         return

@@ -1,6 +1,7 @@
 """The Batch API: half the price, nothing submitted twice and nothing lost, however batches end."""
 
 import dataclasses
+import json
 import math
 import sqlite3
 import threading
@@ -14,7 +15,10 @@ from distill_jax import errors
 from distill_jax.teacher import types
 from distill_jax.teacher.batch import calls as batch_calls
 from distill_jax.teacher.batch import format, results
+from distill_jax.teacher.builtin import http
+from distill_jax.teacher.client import request_body
 from distill_jax.teacher.store import cache
+from tests import teacher_batches
 
 
 @pytest.fixture
@@ -24,6 +28,10 @@ def path(tmp_path):
 
 def texts(rows) -> list[list[str]]:
   return [[getattr(one, "text", getattr(one, "kind", "")) for one in row] for row in rows]
+
+
+def shaper(warnings) -> request_body.RequestShaper:
+  return request_body.RequestShaper(extra="", structured=False, warn=warnings.append)
 
 
 def states(path) -> list[str]:
@@ -176,6 +184,50 @@ def test_a_server_that_rejects_every_line_stops_the_run(serve, path):
   server = serve("400@1")
   teacher = batched(server.url, path)
   assert "rejected every request" in str(user_error(ask, teacher, wanted(3)))
+  teacher.close()
+
+
+def test_a_feature_that_a_line_is_refused_for_is_left_out_of_the_next_batch(
+  serve, path, monkeypatch
+):
+  server, warnings = serve(), []
+  answer, refused = server.line, []
+
+  def line(raw):
+    if json.loads(raw).get("n", 1) > 1:
+      refused.append(raw)
+      return 400, http.error("Invalid n value: only one completion choice is supported")
+    return answer(raw)
+
+  monkeypatch.setattr(server.batches, "_answer", line)
+  teacher = batched(server.url, path, shaper=shaper(warnings))
+  assert [len(row) for row in texts(ask(teacher, wanted(4, samples=3)))] == [3] * 4
+  assert len(refused) == 4 and server.batches.requests["create"] == 2
+  assert len(warnings) == 1 and "several samples in one request" in warnings[0]
+  teacher.close()
+
+
+def test_a_feature_that_a_whole_batch_is_refused_for_is_left_out_of_the_next(
+  serve, path, monkeypatch
+):
+  server, warnings = serve(), []
+  unsupported = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
+  problem = lambda content: unsupported if b'"max_tokens"' in content else ""
+  monkeypatch.setattr(teacher_batches, "_problem", problem)
+  teacher = batched(server.url, path, shaper=shaper(warnings))
+  assert len(ask(teacher, wanted(3))) == 3
+  assert server.batches.requests["create"] == 2 and "max_completion_tokens" in warnings[0]
+  assert sorted(states(path)) == ["completed", "failed"]
+  teacher.close()
+
+
+def test_a_server_that_refuses_every_batch_for_a_feature_is_not_asked_forever(
+  serve, path, monkeypatch
+):
+  server = serve()
+  monkeypatch.setattr(teacher_batches, "_problem", lambda content: "n is not supported")
+  teacher = batched(server.url, path, shaper=shaper([]))
+  assert "n is not supported" in str(user_error(ask, teacher, wanted(3, samples=2)))
   teacher.close()
 
 
