@@ -58,7 +58,7 @@ def plot(rows: list[dict[str, Any]]) -> list[str]:
     f"{name:<{label}}  |{_bar(row, width)}|  {_percent(row['validation']['accuracy']):>7}"
     for name, row in zip(names, scored, strict=True)
   ]
-  return ["validation by round: # up to the 95% CI, = within it, o exam", *drawn]
+  return ["validation accuracy by round (=: 95% CI, o: accuracy in the exam)", *drawn]
 
 
 def _bar(row: dict[str, Any], width: int) -> str:
