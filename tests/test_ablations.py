@@ -16,6 +16,7 @@ from benchmarks.claims import board
 from distill_jax import console, errors
 from distill_jax.ablations import children, run, sweep, table
 from distill_jax.cli import main as commands
+from distill_jax.config import recipes
 from tests.small_sweeps import ROOT, row, small_sweep, sweep_file, write_runs
 
 
@@ -100,6 +101,14 @@ def test_print_lists_the_commands_of_unfinished_runs(tmp_path, capsys, monkeypat
     assert "--config.rollout.buckets=(128,)" in line
     assert f"--config.teacher.cache={out / 'teacher.sqlite'}" in line
   assert not (out / "table.json").exists()
+
+
+@pytest.mark.parametrize(
+  "file", sorted((ROOT / "configs/sweeps").glob("[a-z]*.py")), ids=lambda file: file.stem
+)
+def test_a_sweep_of_the_package_finds_its_recipe_in_any_directory(file, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  assert recipes.load(sweep.load_sweep(f"sweeps/{file.stem}").config)
 
 
 def test_the_status_of_every_run_is_read_from_its_directory(tmp_path, capsys):

@@ -65,7 +65,7 @@ def _claim(text: str, worse: str, split: str) -> sweep.Claim:
 def get_sweep(which: str = "claims") -> sweep.Sweep:
   """Returns the sweep `which`: claims or full."""
   return sweep.Sweep(
-    config="configs/self_refine.py:quick",
+    config="self_refine:quick",
     common=COMMON,
     rows=ROWS[which],
     base="self_refine",

@@ -105,7 +105,7 @@ def _claim(text: str, worse: str) -> sweep.Claim:
 def get_sweep(which: str = "claims") -> sweep.Sweep:
   """Returns the sweep `which`: claims or full."""
   return sweep.Sweep(
-    config="configs/quickstart.py",
+    config="quickstart",
     common=COMMON,
     rows=ROWS[which],
     base="tailored",

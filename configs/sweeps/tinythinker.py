@@ -56,7 +56,7 @@ def _claim(text: str, better: str, worse: str) -> sweep.Claim:
 def get_sweep(which: str = "claims") -> sweep.Sweep:
   """Returns the sweep `which`: claims or full."""
   return sweep.Sweep(
-    config="configs/tinythinker.py:quick",
+    config="tinythinker:quick",
     common=COMMON,
     rows=ROWS[which],
     base="tinythinker",

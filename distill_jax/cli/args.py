@@ -17,6 +17,7 @@ from ml_collections import config_flags
 
 from distill_jax import disk, errors
 from distill_jax.config import recipes, typed, values
+from distill_jax.run_dir import absent
 from distill_jax.settings import Settings
 from distill_jax.teacher import pool, presets
 
@@ -239,7 +240,7 @@ def _stored(words: list[str], config: str) -> dict[str, Any]:
     if not isinstance(stored, dict):
       raise ValueError("not a JSON object")
   except FileNotFoundError:
-    raise errors.usage(f"{path} is not a run directory (no config.json)") from None
+    raise absent.error(path) from None
   except OSError as error:
     raise errors.data(f"{file} cannot be read ({error.strerror or error})") from None
   except (ValueError, RecursionError) as error:

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from distill_jax import console, errors, plan
-from distill_jax.run_dir import phase_dir
+from distill_jax.run_dir import absent, phase_dir
 from distill_jax.run_dir.run_dir import CONFIG, RunDir, changed_keys
 from distill_jax.runtime import base_model, lengths, results, resume
 from distill_jax.runtime.context import RunContext
@@ -25,7 +25,7 @@ def open_run(settings: Settings, workdir: str) -> RunContext:
     raise errors.missing("workdir", "runs/quickstart")
   path = pathlib.Path(workdir)
   if not (path / CONFIG).exists():
-    raise errors.usage(f"{workdir} is not a run directory (no config.json)")
+    raise absent.error(workdir)
   run_dir = RunDir(path)
   run_dir.verify()
   stored = phase_dir.read_json(path / CONFIG)

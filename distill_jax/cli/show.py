@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from distill_jax import console, errors, records
-from distill_jax.run_dir import questions
+from distill_jax.run_dir import absent, questions
 from distill_jax.run_dir.phase_dir import ATTEMPTS, RATIONALES, PhaseDir
 from distill_jax.run_dir.run_dir import RunDir
 from distill_jax.tasks.task import Task
@@ -72,7 +72,7 @@ def run(workdir: str, round_index: int, phase: str, which: str, count: int, prob
     raise errors.missing("workdir", "runs/quickstart")
   run_dir = pathlib.Path(workdir)
   if not (run_dir / "config.json").is_file():
-    raise errors.usage(f"{workdir} is not a run directory (no config.json)")
+    raise absent.error(workdir)
   rows = select(run_dir, round_index, phase or EXAM)
   RunDir(run_dir).verify_own()
   finished = PhaseDir(rows.file.parent).verify()

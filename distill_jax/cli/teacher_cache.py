@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from distill_jax import console, disk, errors, teacher
+from distill_jax.run_dir import absent
 from distill_jax.teacher.store import cache, jsonl
 
 WORDS = ("show", "export", "import", "prune")
@@ -87,7 +88,7 @@ def locate(workdir: str, file: str) -> tuple[pathlib.Path, str]:
   try:
     shared = json.loads(disk.read_bytes(config))["teacher"]["cache"]
   except FileNotFoundError:
-    raise errors.usage(f"{workdir} is not a run directory (no config.json)") from None
+    raise absent.error(workdir) from None
   except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
     raise errors.data(f"{config} cannot be read ({error})") from None
   if shared:

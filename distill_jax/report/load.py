@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from distill_jax import errors, records, summary
-from distill_jax.run_dir import phase_dir, questions
+from distill_jax.run_dir import absent, phase_dir, questions
 from distill_jax.run_dir.phase_dir import PhaseDir
 from distill_jax.run_dir.run_dir import SUMMARY, RunDir
 from distill_jax.runtime import results
@@ -100,7 +100,7 @@ def read(path: str | pathlib.Path) -> Run:
   """
   path = pathlib.Path(path)
   if not (path / "config.json").is_file():
-    raise errors.usage(f"{path} is not a run directory (no config.json)")
+    raise absent.error(path)
   config = phase_dir.read_json(path / "config.json")
   if not isinstance(config, dict):
     raise errors.data(f"{path / 'config.json'} is damaged; restore it")

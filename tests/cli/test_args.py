@@ -159,3 +159,13 @@ time.sleep(60)"""
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == errors.PREEMPTED
+
+
+@pytest.mark.parametrize("command", ["show", "report", "evaluate", "teacher cache show"])
+def test_a_directory_of_runs_is_not_a_run_and_its_runs_are_named(command, tmp_path, capsys):
+  for name in ("b", "a", "rows/plain/seed_0"):
+    (tmp_path / name).mkdir(parents=True)
+    (tmp_path / name / "config.json").write_text("{}")
+  assert commands.main([*command.split(), f"--workdir={tmp_path}"]) == 2
+  runs = ", ".join(str(tmp_path / name) for name in ("a", "b", "rows/plain/seed_0"))
+  assert f"(no config.json); runs in it: {runs}\n" in capsys.readouterr().err
