@@ -120,6 +120,17 @@ MUTATIONS = {
     "report/nodes.py", "and unicodedata.category(c) in HIDDEN", "and False",
     "tests/report/test_report.py",
   ),
+  "attempts at the limit of cut ones raise no alarm": (
+    "report/alarms.py", "h.cut >= results.CUT_ALARM", "h.cut > results.CUT_ALARM",
+    "tests/report/test_report.py",
+  ),
+  "a fall of the accuracy raises no alarm": (
+    "report/alarms.py", "change.high >= 0", "change.low >= -1", "tests/report/test_report.py",
+  ),
+  "an export offers to resume": (
+    "cli/main.py", 'if words[0] in ("run", "ablate") else ""', 'if words else ""',
+    "tests/cli/test_args.py",
+  ),
   "a report keeps other questions than the flips": (
     "report/lineage.py", "if is_flip(history.outcome(q))", "", "tests/report/test_report.py",
   ),
