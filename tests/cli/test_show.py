@@ -49,7 +49,7 @@ def run_dir(tmp_path) -> RunDir:
   """An unfinished run with rows of every kind."""
   run = RunDir(tmp_path / "run")
   run.claim({})
-  questions.write(run.path, [(p.split, p) for p in PROBLEMS])
+  questions.write(run, [(p.split, p) for p in PROBLEMS])
   run.phase(0, 1, "exam").write("attempts.jsonl", ATTEMPTS[1:2])
   run.phase(0, 1, "exam").finish({})
   run.seal()
@@ -244,10 +244,10 @@ def test_show_does_not_import_jax(run_dir):
 
 def test_questions_are_written_once_and_read_back(tmp_path):
   problems = [(p.split, p) for p in PROBLEMS]
-  questions.write(tmp_path, problems)
+  questions.write(RunDir(tmp_path), problems)
   file = tmp_path / questions.QUESTIONS
   before = file.stat().st_ino
-  questions.write(tmp_path, problems)
+  questions.write(RunDir(tmp_path), problems)
   assert file.stat().st_ino == before
   known = questions.read(tmp_path)
   for problem in PROBLEMS:

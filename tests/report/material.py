@@ -104,8 +104,8 @@ def long_run(path, rounds: int) -> RunDir:
   run = RunDir(path)
   run.write_json("config.json", {"recipe": "long", "seed": 1, "task": {"name": "words"}})
   asked = [f"w/validation/{n}" for n in range(9)]
-  run_questions = [records.Problem(q, "validation", "How many?", "18") for q in asked]
-  questions.write(run.path, [("validation", problem) for problem in run_questions])
+  asked_problems = [records.Problem(q, "validation", "How many?", "18") for q in asked]
+  questions.write(run, [("validation", problem) for problem in asked_problems])
   for index in range(rounds):
     feedback = run.phase(index, 0, "feedback")
     feedback.write("rationales.jsonl", [rationale(q, "so", index) for q in asked])
