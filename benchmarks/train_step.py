@@ -24,6 +24,7 @@ import numpy as np
 from benchmarks import measure
 from distill_jax import settings, students
 from distill_jax.data import batches, collate, encode
+from distill_jax.data.batch_size import BatchSize
 from distill_jax.learning import objectives, optim, step
 from distill_jax.students import decoder, sharding
 
@@ -69,7 +70,7 @@ def corpus(config, *, examples: int, rows: int, length: int, packed: bool) -> ba
       settings.Triplet(),
       with_triplets=False,
     ),
-    batch=rows,
+    size=BatchSize(rows),
     buckets=(length // 4, length // 2, length),
     seed=0,
     pad=0,

@@ -24,6 +24,7 @@ from benchmarks import measure
 from distill_jax import console, settings
 from distill_jax.config.read import read_settings
 from distill_jax.data import batches, collate, encode
+from distill_jax.data.batch_size import BatchSize
 from distill_jax.phases.train import TailoredObjective
 from distill_jax.run_dir.run_dir import RunDir
 from distill_jax.runtime import context, fit, memory
@@ -102,7 +103,7 @@ def random_rows(args: argparse.Namespace, vocab: int) -> batches.Corpus:
       settings.Triplet(),
       with_triplets=False,
     ),
-    batch=args.rows,
+    size=BatchSize(args.rows),
     buckets=buckets,
     seed=0,
     pad=0,

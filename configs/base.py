@@ -366,7 +366,10 @@ def get_config() -> ConfigDict:
   c.train.losses.triplet = 0.5  # Triplet loss between correct rationales and mistakes.
   c.train.steps = 0  # Optimizer updates per round; 0 = use epochs.
   c.train.epochs = 10  # Passes over the examples per round; 0 = use steps.
-  c.train.batch = 16  # Rows per update, all from different questions.
+  c.train.batch = 16  # Rows per update, all from different questions; 0 = use batch_tokens.
+  # Tokens per update, padding included: fewer rows where they are long, at least one a device and
+  # micro-batch; 0 = use batch.
+  c.train.batch_tokens = 0
   # Micro-batches per update; more save memory and do not change the result.
   c.train.grad_accum_steps = 1
   # What the backward pass recomputes to save memory: none | dots (all but matrix products) | full |

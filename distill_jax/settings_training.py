@@ -89,7 +89,13 @@ class Train:
   losses: Losses = group(Losses, "Weights of the loss terms.")
   steps: int = key(0, "Optimizer updates per round; 0 = use epochs.", ge=0)
   epochs: int = key(10, "Passes over the examples per round; 0 = use steps.", ge=0)
-  batch: int = key(16, "Rows per update, all from different questions.", ge=1)
+  batch: int = key(16, "Rows per update, all from different questions; 0 = use batch_tokens.", ge=0)
+  batch_tokens: int = key(
+    0,
+    "Tokens per update, padding included: fewer rows where they are long, at least one a device and"
+    " micro-batch; 0 = use batch.",
+    ge=0,
+  )
   grad_accum_steps: int = key(
     1, "Micro-batches per update; more save memory and do not change the result.", ge=1
   )

@@ -162,6 +162,9 @@ def _check_training(s: Settings) -> None:
   if bool(t.steps) == bool(t.epochs):
     allowed = f"0, or train.epochs (now {t.epochs}) must be 0: exactly one is set"
     raise errors.config("train.steps", t.steps, allowed, "--config.train.epochs=0")
+  if bool(t.batch) == bool(t.batch_tokens):
+    allowed = f"0, or train.batch_tokens (now {t.batch_tokens}) must be 0: exactly one is set"
+    raise errors.config("train.batch", t.batch, allowed, "--config.train.batch=0")
   if t.batch % t.grad_accum_steps:
     allowed = f"a divisor of train.batch ({t.batch})"
     raise errors.config("train.grad_accum_steps", t.grad_accum_steps, allowed)

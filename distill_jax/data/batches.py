@@ -10,13 +10,15 @@ from typing import Generic
 import numpy as np
 
 from distill_jax.data import collate, encode, pack, row_order
+from distill_jax.data.batch_size import BatchSize
 from distill_jax.data.collate import Example
 
 
 class Corpus(Generic[Example]):
   """All examples of one training phase, and the batch they form at each step.
 
-  Every batch has the same T, C and P, so each bucket compiles to a single shape.
+  Every batch has the same T, C and P, so each bucket compiles to a single shape (or a few, if
+  incomplete batches shrink).
 
   Attributes:
     examples: The examples that fit the longest bucket.
@@ -30,7 +32,7 @@ class Corpus(Generic[Example]):
     examples: Sequence[Example],
     collator: collate.Collator[Example],
     *,
-    batch: int,
+    size: BatchSize,
     buckets: Sequence[int],
     seed: int,
     pad: int,
@@ -42,7 +44,7 @@ class Corpus(Generic[Example]):
     Args:
       examples: Encoded examples or encoded preference pairs.
       collator: Turns an example into the token row it has in an epoch.
-      batch: Rows per batch.
+      size: How many rows a batch has.
       buckets: Row lengths in tokens. A row is padded to the smallest bucket that holds it.
       seed: Seed of the row order and of the triplets drawn in each epoch.
       pad: Token id of padding.
@@ -50,7 +52,7 @@ class Corpus(Generic[Example]):
       interval: Number of consecutive batches of one stage before the next stage; 0 mixes stages.
     """
     self._interval = interval
-    self._collator, self._seed, self._batch, self._pad = collator, seed, batch, pad
+    self._collator, self._seed, self._size, self._pad = collator, seed, size, pad
     self._buckets, self._packed, self._longest = buckets, packed, max(buckets)
     self.examples = [x for x in examples if collator.plain_row(x).length <= self._longest]
     self.too_long = len(examples) - len(self.examples)
@@ -90,24 +92,30 @@ class Corpus(Generic[Example]):
     if self._packed:
       sizes = [pack.row_size(row) for row in rows]
       packed_batches = pack.epoch_batches(
-        sizes, questions, room=self._capacity, batch=self._batch, key=key
+        sizes, questions, room=self._capacity, batch=self._size.complete(self._longest), key=key
       )
       batches = [(self._longest, groups) for groups in packed_batches]
     else:
       lengths = [row.length for row in rows]
       plain_batches = row_order.epoch_batches(
-        lengths, questions, buckets=self._buckets, batch=self._batch, key=key
+        lengths, questions, buckets=self._buckets, size=self._size, key=key
       )
       batches = [(bucket, [[n] for n in numbers]) for bucket, numbers in plain_batches]
     return [(bucket, [[indices[n] for n in row] for row in groups]) for bucket, groups in batches]
 
+  def shape(self, step: int) -> tuple[int, int]:
+    """Returns the rows and their length [B, L] in the arrays of `step`."""
+    _, bucket, groups = self.batch_order[step]
+    return self._size.allocated(len(groups), bucket), bucket
+
   def batch(self, step: int) -> dict[str, np.ndarray]:
     """Returns the arrays of `step`. Rows missing from an incomplete batch have weight 0."""
     epoch, bucket, groups = self.batch_order[step]
+    count, _ = self.shape(step)
     rows = self._epoch_rows(epoch)
     return stack(
       [pack.join_rows([rows[n] for n in group]) for group in groups],
-      batch=self._batch,
+      batch=count,
       length=bucket,
       targets=min(self._capacity.targets, bucket),
       pad=self._pad,

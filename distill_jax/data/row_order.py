@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from distill_jax.data.batch_size import BatchSize
+
 Batch = tuple[int, list[list[int]]]  # (bucket, rows of example indices)
 
 
@@ -20,7 +22,7 @@ def epoch_batches(
   questions: Sequence[str],
   *,
   buckets: Sequence[int],
-  batch: int,
+  size: BatchSize,
   key: int | Sequence[int],
 ) -> list[tuple[int, list[int]]]:
   """One pass over all rows, as (bucket, row indices) batches in random order.
@@ -32,7 +34,7 @@ def epoch_batches(
     lengths: Length of each row in tokens.
     questions: Question id of each row.
     buckets: Row lengths to pad to.
-    batch: Rows per batch.
+    size: How many rows a batch of each length has.
     key: Seed of the order.
   """
   rng = np.random.Generator(np.random.PCG64(key))
@@ -42,13 +44,13 @@ def epoch_batches(
       waiting[b].append(int(row))
   batches, left, longest = [], [], 0
   for b in sorted(buckets):
-    complete, left = _complete_batches(left + waiting[b], questions, batch)
+    complete, left = _complete_batches(left + waiting[b], questions, size.complete(b))
     batches += [(b, rows) for rows in complete]
     longest = b
     if not any(waiting[longer] for longer in buckets if longer > b):
       break
   while left:
-    rows, left = _take(left, questions, batch)
+    rows, left = _take(left, questions, size.complete(longest))
     batches.append((longest, rows))
   return [batches[i] for i in rng.permutation(len(batches))]
 

@@ -10,6 +10,7 @@ from distill_jax.phases import pair
 from distill_jax.run_dir.phase_dir import PhaseDir
 from distill_jax.runtime import fit, results
 from distill_jax.runtime.context import RunContext
+from distill_jax.runtime.student import batch_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +51,7 @@ def run(ctx: RunContext, round_index: int, out: PhaseDir) -> None:
     steps=prefer.steps,
     epochs=prefer.epochs,
     batch=prefer.batch,
+    batch_tokens=0,
     lr=prefer.lr,
     schedule=prefer.schedule,
     warmup=prefer.warmup,
@@ -85,7 +87,7 @@ def build_corpus(
     collate.PreferenceCollator(
       start=student.decoder_start, padded=padded, pad=student.tokenizer.pad
     ),
-    batch=s.prefer.batch,
+    size=batch_size(s, student.mesh, s.prefer.batch),
     buckets=s.train.buckets,
     seed=s.seed * 1000 + round_index,
     pad=student.tokenizer.pad,

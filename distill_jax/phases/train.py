@@ -10,6 +10,7 @@ from distill_jax.learning import objectives
 from distill_jax.run_dir.phase_dir import PhaseDir
 from distill_jax.runtime import fit, results
 from distill_jax.runtime.context import RunContext
+from distill_jax.runtime.student import batch_size
 
 EXAMPLES, CONTRASTS = "examples.jsonl", results.CONTRASTS
 
@@ -143,7 +144,7 @@ def build_corpus(
     collate.SupervisedCollator(
       s.sft, s.triplet, with_triplets=with_triplets, start=student.decoder_start
     ),
-    batch=s.train.batch,
+    size=batch_size(s, student.mesh, s.train.batch, s.train.batch_tokens),
     buckets=s.train.buckets,
     seed=s.seed * 1000 + round_index,
     pad=student.tokenizer.pad,

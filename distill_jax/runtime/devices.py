@@ -9,7 +9,7 @@ import numpy as np
 
 from distill_jax import errors, students
 from distill_jax.runtime.base_model import BaseModel
-from distill_jax.runtime.student import build_mesh
+from distill_jax.runtime.student import batch_size, build_mesh
 from distill_jax.settings import Settings
 from distill_jax.students import sharding, token_rows
 
@@ -34,12 +34,14 @@ def check(settings: Settings, base: BaseModel) -> None:
     device = sharding.platform()
   if DEVICE_OF[path] != device:
     raise errors.config("student.attention", path, f"auto or plain: this device is a {device}")
-  batches = [(train.batch // train.grad_accum_steps, train.losses.triplet > 0)]
+  of_train = batch_size(settings, mesh, train.batch, train.batch_tokens)
+  sizes = [(of_train, train.losses.triplet > 0)]
   if (
     "prefer" in settings.opening + settings.each_round
   ):  # the rows of a preference pair are trees, too
-    batches.append((settings.prefer.batch // train.grad_accum_steps, True))
-  for (rows, trees), length in itertools.product(batches, train.buckets):
+    sizes.append((batch_size(settings, mesh, settings.prefer.batch), True))
+  for (size, trees), length in itertools.product(sizes, train.buckets):
+    rows = size.complete(length) // train.grad_accum_steps
     try:
       _trace_forward(base.config, path, mesh, (rows, length), trees=trees)
     except (ValueError, RuntimeError, NotImplementedError) as error:

@@ -171,14 +171,14 @@ def run_steps(
 def check_memory(
   ctx: RunContext, corpus: Corpus, train_step: TrainStep, state: step.TrainState
 ) -> None:
-  """Compiles the step for the longest rows and checks that it fits into the memory.
+  """Compiles the step for the largest batch and checks that it fits into the memory.
 
   Raises:
     UserError: It does not.
   """
   student = ctx.student
-  order = corpus.batch_order.epoch(0)
-  arrays = corpus.batch(max(range(len(order)), key=lambda n: order[n][0]))
+  steps = range(len(corpus.batch_order.epoch(0)))
+  arrays = corpus.batch(max(steps, key=lambda n: (math.prod(corpus.shape(n)), corpus.shape(n))))
   operands = (state, put_batch(arrays, student.mesh), student.frozen)
   compiled = compile_step(ctx.console, train_step, arrays, operands)
   line = memory.check_step(compiled, memory.size(operands))
@@ -235,7 +235,12 @@ def build_train_step(
   )
   config: Any = parameters.config
   model = students.of(config)
-  rows = math.ceil(train.batch / train.grad_accum_steps / mesh.size)  # logits are split over all
+
+  def logprobs(params: Params, hidden_BTD: jax.Array, labels_BT: jax.Array) -> jax.Array:
+    rows = math.ceil(len(labels_BT) / mesh.size)  # logits are split over all devices
+    chunk = logits_chunk(train.logits_chunk, config.vocab, rows)
+    return students.token_logprobs(config, params, hidden_BTD, labels_BT, chunk=chunk)
+
   loss = objective.build(
     functools.partial(
       model.hidden,
@@ -245,9 +250,7 @@ def build_train_step(
       path=attention,
       packed=train.packing,
     ),
-    functools.partial(
-      students.token_logprobs, config, chunk=logits_chunk(train.logits_chunk, config.vocab, rows)
-    ),
+    logprobs,
   )
   shardings = step.state_shardings(mesh, parameters.axes, parameters.shapes, optimizer)
   frozen = ()

@@ -12,6 +12,8 @@ from distill_jax.runtime.context import RunContext
 from distill_jax.settings import Settings
 
 LADDER = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
+# Of rows in training on a CPU, where padding costs as much as text, and compilations take seconds.
+FINE_LADDER = (*LADDER[:3], *(n * 32 * 2**k for k in range(7) for n in range(4, 8)))
 LEAST_NEW, MOST_NEW, STEP_NEW = 256, 1024, 64  # tokens of an answer
 CUT = "answers as long as these are cut off"
 SEVERAL_TURNS = ("staged", "socratic")  # formats whose later prompts hold what was written before
@@ -54,7 +56,8 @@ def settle(ctx: RunContext) -> list[str]:
   found = measure(ctx)
   if not found.prompts:
     return []
-  ctx.set_lengths(choose(ctx.given_settings, found, _positions(ctx)))
+  on_cpu = ctx.student.mesh.devices.flat[0].platform == "cpu"
+  ctx.set_lengths(choose(ctx.given_settings, found, _positions(ctx), fine=on_cpu))
   return describe(ctx.settings, found)
 
 
@@ -66,8 +69,15 @@ def _positions(ctx: RunContext) -> int:
   return fields.get("max_position_embeddings") or LADDER[-1]
 
 
-def choose(s: Settings, found: Lengths, positions: int) -> Settings:
-  """Returns the settings with lengths that fit the data, where none are set."""
+def choose(s: Settings, found: Lengths, positions: int, *, fine: bool = False) -> Settings:
+  """Returns the settings with lengths that fit the data, where none are set.
+
+  Args:
+    s: The settings.
+    found: What is in the data.
+    positions: The most tokens of a row.
+    fine: Whether training has more buckets with less padding.
+  """
   longest = max(found.prompts)
   new = _round_up(max([LEAST_NEW, *found.gold]), STEP_NEW)
   new = max(min(new, MOST_NEW, positions - longest, positions // 2), 1)
@@ -82,7 +92,7 @@ def choose(s: Settings, found: Lengths, positions: int) -> Settings:
   copies = 3 if s.train.losses.triplet else 2 if "prefer" in s.opening + s.each_round else 1
   return defaults.with_lengths(
     s,
-    train=_ladder(LADDER[1], longest + copies * most_new, positions),
+    train=_ladder(LADDER[1], longest + copies * most_new, positions, fine=fine),
     rollout=rollout,
     exam=new,
     evaluate=new,
@@ -99,10 +109,11 @@ def _rung(n: float) -> int:
   return next((rung for rung in LADDER if rung >= n), _round_up(int(n), 1024))
 
 
-def _ladder(start: int, need: int, limit: int) -> tuple[int, ...]:
+def _ladder(start: int, need: int, limit: int, *, fine: bool = False) -> tuple[int, ...]:
   """Returns the rungs from `start` to the first that is at least `need`; none is above `limit`."""
   top = min(_rung(need), limit)
-  return (*(rung for rung in LADDER if start <= rung < top), top)
+  rungs = FINE_LADDER if fine else LADDER
+  return (*(rung for rung in rungs if start <= rung < top), top)
 
 
 def _two_rungs(median: float, longest: int, limit: int) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from distill_jax.data import batches, collate, encode, row_order
 from distill_jax.learning import objectives
 from distill_jax.machine import scores
 from distill_jax.runtime.context import RunContext
-from distill_jax.runtime.student import Params, Student
+from distill_jax.runtime.student import Params, Student, batch_size
 from distill_jax.runtime.weights import digest
 from distill_jax.students import gather, sharding, trainable
 
@@ -100,9 +100,10 @@ def compute_batch(
   s, student = ctx.settings, ctx.student
   rows = [collate.PreferenceCollator(start=student.decoder_start).plain_row(pair) for pair in pairs]
   length = _bucket(ctx, max(row.length for row in rows))
+  size = batch_size(s, student.mesh, s.prefer.batch)
   arrays = batches.stack(
     rows,
-    batch=s.prefer.batch,
+    batch=size.allocated(len(rows), length),
     length=length,
     targets=length,
     pad=student.tokenizer.pad,
@@ -113,27 +114,27 @@ def compute_batch(
   scorer = build_scorer(
     student.trainable, s.student.attention, s.train.logits_chunk, packed=s.train.packing
   )
-  with jax.set_mesh(student.mesh), scorer.announce_first_call(ctx.console, length):
+  with jax.set_mesh(student.mesh), scorer.announce_first_call(ctx.console, arrays["tokens"].shape):
     logp_device_BP2 = scorer.side_logprobs(student.frozen, params, batch)
   logp_BP2 = sharding.to_host(logp_device_BP2)
   return [(float(chosen), float(rejected)) for chosen, rejected in logp_BP2[: len(pairs), 0]]
 
 
 class Scorer(NamedTuple):
-  """The program that scores a batch, and the lengths of rows it has been compiled for."""
+  """The program that scores a batch, and the shapes of rows it has been compiled for."""
 
   # (frozen, params, batch) -> log p [B, P, 2] of both sides
   side_logprobs: Callable[[Params, Params, objectives.Batch], jax.Array]
-  called: set[int]
+  called: set[tuple[int, ...]]
 
   def announce_first_call(
-    self, console: Console, length: int
+    self, console: Console, shape: tuple[int, ...]
   ) -> contextlib.AbstractContextManager[None]:
-    """Announces and times the compilation for rows of a new length."""
-    if length in self.called:
+    """Announces and times the compilation for rows [B, L] of a new shape."""
+    if shape in self.called:
       return contextlib.nullcontext()
-    self.called.add(length)
-    return console.compiling(f"the scoring of pairs for rows of {length}")
+    self.called.add(shape)
+    return console.compiling(f"the scoring of pairs for rows of {shape[1]}")
 
 
 @functools.lru_cache(maxsize=4)

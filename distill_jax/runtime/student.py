@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from distill_jax import errors, records, students
+from distill_jax.data.batch_size import BatchSize
 from distill_jax.data.chat import Chat
 from distill_jax.data.tokenizer import Tokenizer
 from distill_jax.decoding import decode_loop, rollout, sampling
@@ -362,6 +363,19 @@ def open_chat(settings: Settings, tokenizer: Tokenizer) -> Chat | None:
     allowed = "empty: the tokenizer of this student has no chat template"
     raise errors.config("student.system", s.system, allowed)
   return None
+
+
+def batch_size(
+  settings: Settings, mesh: jax.sharding.Mesh, rows: int, tokens: int = 0
+) -> BatchSize:
+  """Returns the size of training batches of `rows` rows or, if that is 0, of `tokens` tokens.
+
+  Incomplete batches of a pretrained student shrink: its steps take long, and with few questions
+  such batches are frequent.
+  """
+  parts = mesh.shape["data"] * mesh.shape["fsdp"] * settings.train.grad_accum_steps
+  pretrained = settings.student.init != base_model.SCRATCH
+  return BatchSize(rows, tokens, multiple=parts, shrinks=pretrained)
 
 
 def build_mesh(settings: Settings) -> jax.sharding.Mesh:

@@ -118,6 +118,7 @@ def test_a_wrong_type_is_rejected(field, value):
     ({"exam__top_k": 10**12}, "config.exam.top_k"),
     ({"world__families": -1}, "config.world.families"),
     ({"train__batch": 0}, "config.train.batch"),
+    ({"train__batch_tokens": 2048}, "config.train.batch=0"),
     ({"exam__top_p": 1.1}, "config.exam.top_p"),
     ({"teacher__min_reply_rate": 1.1}, "config.teacher.min_reply_rate"),
     ({"teacher__prices__cached": -2.0}, "config.teacher.prices.cached"),

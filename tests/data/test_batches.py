@@ -7,6 +7,7 @@ import pytest
 
 from distill_jax import settings
 from distill_jax.data import batches, collate, encode
+from distill_jax.data.batch_size import BatchSize
 
 SFT = settings.Sft(prompt_weight=0.0, denominator="weights")
 TRIPLET = settings.Triplet(margin=1.0, pool="last", detach_prompt=False, max_response=99)
@@ -37,6 +38,7 @@ def corpus(
   some=None,
   *,
   batch=4,
+  size=None,
   buckets=(12, 24),
   seed=0,
   with_triplets=True,
@@ -50,7 +52,14 @@ def corpus(
   )
   some = examples() if some is None else some
   return batches.Corpus(
-    some, kind, batch=batch, buckets=buckets, seed=seed, pad=0, packed=packed, interval=interval
+    some,
+    kind,
+    size=size or BatchSize(batch),
+    buckets=buckets,
+    seed=seed,
+    pad=0,
+    packed=packed,
+    interval=interval,
   )
 
 
@@ -172,6 +181,32 @@ def test_rows_missing_from_a_batch_have_no_weight():
 
 
 @pytest.mark.parametrize("packed", [False, True])
+def test_an_incomplete_batch_that_shrinks_loses_only_rows_without_weight(packed):
+  size = BatchSize(8, shrinks=True)
+  whole = corpus(examples(18), batch=8, packed=packed)
+  shrunk = corpus(examples(18), size=size, packed=packed)
+  rows = set()
+  for step in range(len(whole.batch_order.epoch(0))):
+    all_rows, fewer = whole.batch(step), shrunk.batch(step)
+    count = len(fewer["tokens"])
+    rows.add(count)
+    assert fewer["tokens"].shape == shrunk.shape(step)
+    assert_equal(fewer, {name: array[:count] for name, array in all_rows.items()})
+    assert not any(all_rows[name][count:].any() for name in ("weights", "denominator", "valid"))
+  assert max(rows) == 8 and min(rows) < 8, rows
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_batch_of_tokens_has_more_rows_where_they_are_short(packed):
+  one = corpus(examples(60), size=BatchSize(tokens=96), packed=packed)
+  steps = range(len(one.batch_order.epoch(0)))
+  shapes = {one.batch(step)["tokens"].shape for step in steps}
+  assert shapes == ({(4, 24)} if packed else {(8, 12), (4, 24)})
+  trained = [n for step in steps for row in one.batch_order[step][2] for n in row]
+  assert sorted(trained) == list(range(60))
+
+
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("pool", ["last", "mean"])
 def test_pooling_weights_sum_to_one_over_their_own_response(pool, packed):
   out = corpus(pool=pool, packed=packed).batch(1)
@@ -219,7 +254,13 @@ def test_preference_rows_carry_their_references_and_have_no_triplet():
     for n in range(5)
   ]
   one = batches.Corpus(
-    some, collate.PreferenceCollator(), batch=8, buckets=(16,), seed=0, pad=0, packed=False
+    some,
+    collate.PreferenceCollator(),
+    size=BatchSize(8),
+    buckets=(16,),
+    seed=0,
+    pad=0,
+    packed=False,
   )
   out = one.batch(0)
   assert not {"slots", "shares", "valid", "source"} & out.keys() and one.lost_triplets == 0

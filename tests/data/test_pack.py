@@ -7,6 +7,7 @@ from hypothesis import strategies
 
 from distill_jax import settings
 from distill_jax.data import batches, collate, encode, pack
+from distill_jax.data.batch_size import BatchSize
 
 often = hypothesis.settings(max_examples=60, deadline=None, derandomize=True, database=None)
 ROOM = pack.RowSize(tokens=20, source=20, targets=12, triplets=2, pairs=1)
@@ -45,7 +46,13 @@ def examples(name: str, number: int = 90, seed: int = 0):
 
 def corpus(name: str, *, packed: bool = True, batch: int = 3, seed: int = 0, buckets=(64, 80)):
   return batches.Corpus(
-    examples(name), COLLATORS[name], batch=batch, buckets=buckets, seed=seed, pad=0, packed=packed
+    examples(name),
+    COLLATORS[name],
+    size=BatchSize(batch),
+    buckets=buckets,
+    seed=seed,
+    pad=0,
+    packed=packed,
   )
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import strategies
 
 from distill_jax.data import row_order
+from distill_jax.data.batch_size import BatchSize
 
 BUCKETS = (4, 8, 16)
 rows = strategies.lists(
@@ -22,14 +23,16 @@ often = hypothesis.settings(max_examples=60, deadline=None, derandomize=True, da
 
 def batches_of(rows, batch: int, seed: int):
   lengths, questions = [n for n, _ in rows], [q for _, q in rows]
-  return row_order.epoch_batches(lengths, questions, buckets=BUCKETS, batch=batch, key=(seed, 0))
+  return row_order.epoch_batches(
+    lengths, questions, buckets=BUCKETS, size=BatchSize(batch), key=(seed, 0)
+  )
 
 
 def order_of(rows, batch: int, seed: int = 0, lengths_of=None):
   lengths, questions = lengths_of or (lambda epoch: [n for n, _ in rows]), [q for _, q in rows]
   return row_order.BatchOrder(
     lambda epoch: row_order.epoch_batches(
-      lengths(epoch), questions, buckets=BUCKETS, batch=batch, key=(seed, epoch)
+      lengths(epoch), questions, buckets=BUCKETS, size=BatchSize(batch), key=(seed, epoch)
     )
   )
 
@@ -55,6 +58,17 @@ def test_a_batch_is_not_too_large_its_rows_fit_and_its_questions_differ(rows, ba
 def test_if_all_questions_differ_at_most_one_batch_is_incomplete(lengths, batch, seed):
   out = batches_of([(length, n) for n, length in enumerate(lengths)], batch, seed)
   assert sum(len(numbers) < batch for _, numbers in out) <= 1
+
+
+@often
+@hypothesis.given(rows, strategies.integers(1, 64), seeds)
+def test_a_batch_of_tokens_has_no_more_tokens_unless_it_is_one_row(rows, tokens, seed):
+  lengths, questions = [n for n, _ in rows], [q for _, q in rows]
+  size = BatchSize(tokens=tokens)
+  out = row_order.epoch_batches(lengths, questions, buckets=BUCKETS, size=size, key=(seed, 0))
+  assert all(len(some) * bucket <= tokens or len(some) == 1 for bucket, some in out)
+  fit = [n for n, length in enumerate(lengths) if length <= 16]
+  assert sorted(n for _, some in out for n in some) == fit
 
 
 @often

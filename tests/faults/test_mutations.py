@@ -242,6 +242,14 @@ MUTATIONS = {
     "decoding/decode_loop.py", "running_R & ~samples.ended &", "running_R &",
     "tests/decoding/test_rollout.py",
   ),
+  "a batch loses rows as it shrinks": (
+    "data/batch_size.py", "if not count <= half < rows:", "if half >= rows:",
+    "tests/data/test_batch_size.py",
+  ),
+  "long rows are as many as short ones in a batch of tokens": (
+    "data/row_order.py", "questions, size.complete(b))", "questions, size.complete(min(buckets)))",
+    "tests/data/test_row_order.py",
+  ),
   "a question may occur twice in a batch": (
     "data/row_order.py", "if questions[row] in seen:", "if False:", "tests/data/test_row_order.py",
   ),

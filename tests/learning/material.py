@@ -4,6 +4,7 @@ import functools
 
 from distill_jax import settings, students
 from distill_jax.data import batches, collate, encode
+from distill_jax.data.batch_size import BatchSize
 from distill_jax.learning import objectives
 from tests.students import oracle
 
@@ -39,7 +40,9 @@ def preferred(number: int, seed: int = 0, longest: int = 9) -> list[encode.Encod
 
 
 def corpus_of(some, kind=TAILORED, *, batch: int, buckets=(40,), packed: bool = False):
-  return batches.Corpus(some, kind, batch=batch, buckets=buckets, seed=0, pad=0, packed=packed)
+  return batches.Corpus(
+    some, kind, size=BatchSize(batch), buckets=buckets, seed=0, pad=0, packed=packed
+  )
 
 
 def corpus(number: int, *, batch: int, buckets=(40,), longest: int = 9) -> batches.Corpus:

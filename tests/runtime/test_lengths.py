@@ -25,6 +25,15 @@ def test_lengths_fit_the_longest_prompt_and_rationale():
   assert len(lengths.describe(s, FOUND)) == 1, "nothing exceeds them"
 
 
+def test_fine_buckets_leave_less_padding():
+  s = lengths.choose(settings(), FOUND, 8192, fine=True)
+  coarse = lengths.choose(settings(), FOUND, 8192)
+  assert set(coarse.train.buckets) < set(s.train.buckets)
+  assert s.rollout.buckets == coarse.rollout.buckets
+  steps = zip(s.train.buckets, s.train.buckets[1:], strict=False)
+  assert all(longer <= max(1.25 * shorter, shorter + 32) for shorter, longer in steps)
+
+
 def test_lengths_that_are_set_are_kept_and_what_exceeds_them_is_named():
   s = settings(evaluate__max_new_tokens=100, rollout__buckets=(128,), train__buckets=(256,))
   s = lengths.choose(s, FOUND, 8192)
