@@ -22,7 +22,7 @@ def settle(s: Settings) -> Settings:
   pretrained = s.student.init != "scratch"
   kind = "scratch" if not pretrained else "lora" if s.student.lora.rank else "full"
   train_rate, prefer_rate = RATES[kind]
-  remat = ("full" if pretrained else "none") if s.train.remat == "auto" else s.train.remat
+  remat = "none" if s.train.remat == "auto" and not pretrained else s.train.remat
   settled = dataclasses.replace(
     s,
     train=dataclasses.replace(

@@ -102,7 +102,8 @@ class Train:
   remat: str = key(
     "auto",
     "What the backward pass recomputes to save memory: none | dots (all but matrix products) |"
-    " full | auto (none from scratch, full for a pretrained student).",
+    " full | auto (none from scratch; pretrained: dots if they take up to 1.25 GiB, else"
+    " full).",
     choices=("none", "dots", "full", "auto"),
   )
   buckets: tuple[int, ...] = key(

@@ -23,6 +23,7 @@ from distill_jax.runtime.student import Params
 from distill_jax.runtime.weights import digest
 from distill_jax.settings import Train
 from distill_jax.students import sharding, trainable
+from distill_jax.students.token_rows import Rows
 
 LOGITS_BYTES = 128 * 2**20  # of the float32 logits of one chunk
 CHECKPOINTS = "checkpoints"  # of the optimizer; removed when the phase is finished
@@ -236,22 +237,24 @@ def build_train_step(
   config: Any = parameters.config
   model = students.of(config)
 
+  def hidden(params: Params, rows: Rows) -> jax.Array:
+    read = rows.tokens.size + (0 if rows.source is None else rows.source.size)
+    return model.hidden(
+      config,
+      params,
+      rows,
+      detach=objective.detach,
+      remat=memory.recomputation(train.remat, config, math.ceil(read / mesh.size)),
+      path=attention,
+      packed=train.packing,
+    )
+
   def logprobs(params: Params, hidden_BTD: jax.Array, labels_BT: jax.Array) -> jax.Array:
     rows = math.ceil(len(labels_BT) / mesh.size)  # logits are split over all devices
     chunk = logits_chunk(train.logits_chunk, config.vocab, rows)
     return students.token_logprobs(config, params, hidden_BTD, labels_BT, chunk=chunk)
 
-  loss = objective.build(
-    functools.partial(
-      model.hidden,
-      config,
-      detach=objective.detach,
-      remat=train.remat,
-      path=attention,
-      packed=train.packing,
-    ),
-    logprobs,
-  )
+  loss = objective.build(hidden, logprobs)
   shardings = step.state_shardings(mesh, parameters.axes, parameters.shapes, optimizer)
   frozen = ()
   if parameters.rank:

@@ -19,6 +19,7 @@ REMEDIES = (
   "choose a smaller train.batch or a larger train.grad_accum_steps, shorter train.buckets,"
   " train.remat=full, LoRA (student.lora.rank=16), or a smaller student"
 )
+PRODUCTS_BYTES = 1.25 * 2**30  # that a device may keep for the backward pass with remat=auto
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -60,6 +61,31 @@ def of_training(trained: trainable.Trainable) -> int:
   """Returns the bytes of weights, gradients, both moments of AdamW and frozen weights."""
   frozen = size(trained.frozen_shapes) if trained.rank else 0
   return 4 * size(trained.shapes) + frozen
+
+
+def of_products(config: Any, tokens: int) -> int:
+  """Returns the bytes of what the products of all layers yield for a number of tokens."""
+  model = students.of(config)
+  axes = jax.tree.leaves(model.axes(config), is_leaf=lambda x: isinstance(x, tuple))
+  outputs = 0
+  for names, shape in zip(axes, jax.tree.leaves(model.shapes(config)), strict=True):
+    if names[0] == "layers" and "embed" in names:
+      first_output = 2 if names[1] == "embed" else names.index("embed")
+      outputs += shape.shape[0] * math.prod(shape.shape[first_output:])
+  return tokens * outputs * jax.numpy.dtype(config.dtype).itemsize
+
+
+def recomputation(remat: str, config: Any, tokens: int) -> str:
+  """Returns what the backward pass of a step recomputes: none | dots | full.
+
+  Args:
+    remat: The setting; auto keeps the results of products where they take little memory.
+    config: The student's config.
+    tokens: Tokens that a device processes at once.
+  """
+  if remat != "auto":
+    return remat
+  return "dots" if of_products(config, tokens) <= PRODUCTS_BYTES else "full"
 
 
 def of_decoding(trained: trainable.Trainable, rows: int, columns: int) -> int:

@@ -39,6 +39,17 @@ def test_more_rows_and_columns_take_more_memory_to_decode():
   assert many - few == 2 * c.layers * (8 * 64 - 4 * 32) * c.kv_heads * c.head_width * 4
 
 
+def test_results_of_products_are_kept_where_they_take_little_memory(monkeypatch):
+  c = oracle.TINY
+  widths = (c.heads + 2 * c.kv_heads) * c.head_width + 2 * c.width + 2 * c.mlp
+  assert memory.of_products(c, 10) == 10 * c.layers * widths * 4
+  monkeypatch.setattr(memory, "PRODUCTS_BYTES", memory.of_products(c, 10))
+  chosen = [memory.recomputation("auto", c, tokens) for tokens in (1, 10, 11)]
+  assert chosen == ["dots", "dots", "full"]
+  for remat in ("none", "dots", "full"):
+    assert memory.recomputation(remat, c, 10**9) == remat, "what is set is kept"
+
+
 @pytest.mark.parametrize(
   ("rows", "room", "remedy"), [(1, 4000, "lora.rank"), (10**6, 10**8, "rollout.batch")]
 )
