@@ -193,7 +193,8 @@ def compile_step(
   """Returns the step for a batch of these shapes; announces and times its compilation."""
   shapes = tuple((name, array.shape) for name, array in arrays.items())
   if shapes not in train_step.compiled:
-    with console.compiling(f"the train step for rows of {arrays['tokens'].shape[1]}"):
+    rows, length = arrays["tokens"].shape
+    with console.compiling(f"the train step for {rows} rows of {length}"):
       train_step.compiled[shapes] = train_step.update.lower(*operands).compile()
   return train_step.compiled[shapes]
 

@@ -134,7 +134,7 @@ class Scorer(NamedTuple):
     if shape in self.called:
       return contextlib.nullcontext()
     self.called.add(shape)
-    return console.compiling(f"the scoring of pairs for rows of {shape[1]}")
+    return console.compiling(f"the scoring of pairs for {shape[0]} rows of {shape[1]}")
 
 
 @functools.lru_cache(maxsize=4)

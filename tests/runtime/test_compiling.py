@@ -67,7 +67,7 @@ class Step:
     return self
 
 
-def test_a_train_step_is_announced_for_rows_of_a_new_length():
+def test_a_train_step_is_announced_for_rows_of_a_new_shape():
   screen = io.StringIO()
   step = Step()
   train_step = fit.TrainStep(None, None, step, {})
@@ -77,15 +77,18 @@ def test_a_train_step_is_announced_for_rows_of_a_new_length():
   assert step.lowered == [64, 96]
   lines = screen.getvalue().splitlines()
   assert lines[::2] == [
-    "compiling the train step for rows of 64 (first time)",
-    "compiling the train step for rows of 96 (first time)",
+    "compiling the train step for 4 rows of 64 (first time)",
+    "compiling the train step for 4 rows of 96 (first time)",
   ]
   assert all(line.startswith("compiled in 0.") for line in lines[1::2])
 
 
-def test_the_scoring_of_pairs_is_announced_for_rows_of_a_new_length():
+def test_the_scoring_of_pairs_is_announced_for_rows_of_a_new_shape():
   screen, scorer = io.StringIO(), reference_logprobs.Scorer(print, set())
-  for length in (64, 64, 96):
-    with scorer.announce_first_call(Console(file=screen), length):
+  for shape in ((8, 64), (8, 64), (8, 96), (2, 96)):
+    with scorer.announce_first_call(Console(file=screen), shape):
       pass
-  assert screen.getvalue().count("compiling the scoring of pairs for rows of ") == 2
+  assert screen.getvalue().splitlines()[::2] == [
+    f"compiling the scoring of pairs for {shape} (first time)"
+    for shape in ("8 rows of 64", "8 rows of 96", "2 rows of 96")
+  ]
