@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Keeps the process of this host running in the background, without an engine. It survives the end of
-# the terminal, and is started again if the machine ended it. One at a time per user and host:
+# the terminal. A `run` is started again if the machine ended it. One at a time per user and host:
 #
 #   bash launch/background.sh start run --config=quickstart --workdir=/shared/runs/quickstart
 #   bash launch/background.sh status      # running PID, ended CODE, or none
@@ -28,7 +28,8 @@ keep_running() {
       wait "$child" || code=$?
       kill -0 "$child" 2>/dev/null || break
     done
-    if [[ -n $stopping ]] || ! ended_by_machine "$code"; then
+    # Other commands than `run` keep nothing that a restart could go on with.
+    if [[ -n $stopping || ${1:-} != run ]] || ! ended_by_machine "$code"; then
       break
     fi
     echo "Exit code $code: starting again" >&2

@@ -167,6 +167,14 @@ def test_what_the_machine_ends_is_started_again(hosts, code):
   assert ended == 0 and f"Exit code {code}: starting again" in out
 
 
+@pytest.mark.heavy
+def test_a_command_that_keeps_nothing_is_not_started_again(hosts):
+  hosts.act("exit 134")
+  ended, out = hosts.call("start", "evaluate", "--workdir=a b")
+  assert ended == 134 and "starting again" not in out
+  assert hosts.calls() == started(words="evaluate|--workdir=a b|")
+
+
 ABORT = """
 import os
 from distill_jax.cli import restarts
