@@ -156,7 +156,7 @@ def _missing(index: int, where: str, patience: float, error: OSError) -> errors.
 
   A host that is down looks like an address that nobody has, so a launcher may try both again.
   """
-  unknown = isinstance(error, socket.gaierror)
+  unknown = isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN
   if unknown:
     reason = "is a name that cannot be resolved"
   elif isinstance(error, ConnectionRefusedError | ConnectionResetError):

@@ -46,13 +46,20 @@ def test_an_address_without_process_0_is_told_by_its_kind(host, text, code):
   assert caught.value.code == code
 
 
-@pytest.mark.parametrize("error", [TimeoutError("timed out"), OSError(113, "No route to host")])
+@pytest.mark.parametrize(
+  "error",
+  [
+    TimeoutError("timed out"),
+    OSError(113, "No route to host"),
+    socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"),
+  ],
+)
 def test_a_host_that_does_not_answer_may_be_back_later(error, monkeypatch):
   def fail(*_, **__):
     raise error
 
   monkeypatch.setattr(socket, "create_connection", fail)
-  with pytest.raises(errors.UserError, match=r"reached \((timed out|No route)") as caught:
+  with pytest.raises(errors.UserError, match=r"reached \((timed out|No route|Temporary)") as caught:
     meet(2, 1, 9, 0.0)
   assert caught.value.code == errors.PREEMPTED
 
