@@ -153,6 +153,7 @@ class _Link:
     self._ended = threading.Event()
     self._left: int | None = None  # the code that this process leaves with
     self._thread = threading.Thread(target=self._watch, daemon=True, name="watch")
+    self._answered_at = time.monotonic()  # when process 0 has last answered the watch
     self.all_left = False  # whether all processes have come to their ends
 
   def send(self, number: int, message: bytes) -> None:
@@ -209,6 +210,16 @@ class _Link:
   def watch(self) -> None:
     """Starts the watch."""
     self._thread.start()
+    threading.Thread(target=self._watch_answers, daemon=True, name="watch answers").start()
+
+  def _watch_answers(self) -> None:
+    """Ends this process if process 0 falls silent: the calls to it have no time limit."""
+    while not self._ended.wait(WATCH_SECONDS):
+      silent = time.monotonic() - self._answered_at
+      if silent > LOST_SECONDS and self._left is not None:
+        os._exit(self._left)
+      if silent > LOST_SECONDS:
+        self._give_up_silent(0, silent)
 
   def _watch(self) -> None:
     beats: dict[int, tuple[str, float]] = {}  # process -> (its last sign of life, when it changed)
@@ -222,7 +233,7 @@ class _Link:
           self._client.key_value_set(f"watch/stop/{self.index}", "", True)
           stopping = True
         entries = {k.removeprefix("watch/"): v for k, v in self._client.key_value_dir_get("watch/")}
-        failures = 0
+        self._answered_at, failures = time.monotonic(), 0
       except jax.errors.JaxRuntimeError:
         failures += 1
         if failures > 2 and not self._ended.is_set():
@@ -248,12 +259,16 @@ class _Link:
       return
     if left is None:
       if silent > LOST_SECONDS:
-        self._give_up(f"process {n} has given no sign of life for {silent:.0f} s", errors.PREEMPTED)
+        self._give_up_silent(n, silent)
       return
     code = json.loads(left)["code"]
     since = now - left_at.setdefault(n, now)
     if code and since > LEAVE_SECONDS:
       self._give_up(f"process {n} has ended with exit code {code}; its own output says why", code)
+
+  def _give_up_silent(self, n: int, seconds: float) -> NoReturn:
+    text = f"process {n} has given no sign of life for {seconds:.0f} s"
+    self._give_up(text, errors.PREEMPTED)
 
   def _give_up(self, text: str, code: int) -> NoReturn:
     end = "; re-run the same command to resume" if code == errors.PREEMPTED else ""

@@ -78,6 +78,7 @@ def started(
   devices: int = 1,
   of_process: dict[int, Sequence[str]] | None = None,
   address: str = "",
+  environment: dict[str, str] | None = None,
 ) -> Iterator[Started]:
   """Starts `python -m distill_jax` in `count` processes; kills what is left at the end."""
   logs.mkdir(parents=True, exist_ok=True)
@@ -88,10 +89,11 @@ def started(
     if count > 1:
       own += [f"--processes={count}", f"--process={number}", f"--coordinator={address}"]
     # On one core, XLA takes a thread per device, and their number decides how sums are rounded.
-    environment = os.environ | {
+    variables = os.environ | {
       "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "NPROC": "2",
       "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONHASHSEED": str(number),
       "TZ": f"UTC{number}", "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT),
+      **(environment or {}),
     }  # fmt: skip
     with open(logs / f"out.{number}", "wb") as out, open(logs / f"err.{number}", "wb") as err:
       run.processes.append(
@@ -101,7 +103,7 @@ def started(
           stdout=out,
           stderr=err,
           cwd=ROOT,
-          env=environment,
+          env=variables,
         )
       )
   try:
@@ -110,6 +112,23 @@ def started(
     for process in run.processes:
       process.kill()
       process.wait()
+
+
+@contextlib.contextmanager
+def teacher(logs: pathlib.Path, words: Sequence[str], port: int) -> Iterator[str]:
+  """Runs the built-in teacher for the world of a run in a process of its own; yields its URL."""
+  logs.mkdir(parents=True, exist_ok=True)
+  command = [sys.executable, "-m", "distill_jax", "teacher", "serve", f"--port={port}", *words]
+  with open(logs / "teacher", "wb") as log:
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
+  assert process.stdout is not None
+  try:
+    line = process.stdout.readline()
+    yield next(word for word in line.split() if word.startswith("http"))
+  finally:
+    process.kill()
+    process.wait()
+    process.stdout.close()
 
 
 def run(logs: pathlib.Path, words: Sequence[str], count: int, **options) -> Started:
