@@ -33,10 +33,13 @@ def data(tmp_path):
 
 def test_every_row_has_a_valid_config_and_trains_for_the_steps_of_its_block(data, monkeypatch):
   monkeypatch.chdir(ROOT)
-  blocks = {name: rows.BLOCKS[name] for name in ("search-smollm2", "gsm8k-smollm2", "obqa-smollm2")}
+  blocks = {
+    name: rows.BLOCKS[name]
+    for name in ("search-smollm2", "gsm8k-smollm2", "obqa-smollm2", "live-smollm2")
+  }
   blocks["svamp-qwen"] = rows.BLOCKS["svamp-qwen"]  # its rows are those of the other student
   monkeypatch.setattr(rows, "BLOCKS", blocks)
-  planned = rows.plan("", runs=data, data=data, students=data)
+  planned = rows.plan("", runs=data, data=data, students=data, teacher="http://127.0.0.1:1/v1")
   assert [run.row for run in planned] == rows.names()
   steps: dict[str, set[int]] = {}
   for run in planned:
@@ -57,7 +60,16 @@ def write(tmp_path, monkeypatch) -> None:
   write_runs(tmp_path, small_sweep(rows=named, base="tiny-plain", claims=()), MARKS)
   summary = {
     "base": [],
-    "rounds": [{"round": 0, "steps": 20, "loss": 0.5, "validation": {"accuracy": 0.25, "n": 8}}],
+    "rounds": [
+      {
+        "round": 0,
+        "steps": 20,
+        "loss": 0.5,
+        "kept": 7,
+        "dropped": {"wrong_answer": 2},
+        "validation": {"accuracy": 0.25, "n": 8},
+      }
+    ],
     "config": {"train": {"lr": 1e-4}},
     "seconds": 90.0,
     "versions": dict.fromkeys(("python", "jax", "flax", "optax"), "1"),
@@ -92,7 +104,10 @@ def test_the_table_and_the_plot_come_from_the_directories_and_do_not_change(
   assert text == printed(capsys, monkeypatch, *words)
   assert "| plain | 2 | 62.5 [" in text and "| other | 1 (1 missing) | 25.0 [" in text
   assert "-50.0 [" in text, "other - plain with seed 0"
-  assert "| other | 0 | 0.0001 | 20 | 0.500 | 25.0 (n=8) | 1.5 |  |" in text
+  assert (
+    "| other | 0 | 0.0001 | 20 | 0.500 | 25.0 (n=8) | 7 kept; dropped 2 wrong_answer | 1.5 |  |"
+    in text
+  )
   (group,) = plot_rounds.embedded(drawn.read_text())
   assert [(row["row"], row["mean"]) for row in group["rows"]] == [("plain", 0.625), ("other", 0.25)]
   assert plot.draw([group]) == drawn.read_text()

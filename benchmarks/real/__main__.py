@@ -10,7 +10,8 @@ resumes, and a finished row is not run again. Everything printed is read from th
 
 DATA has the directories svamp, asdiv, gsm8k and obqa with the published files (see docs/data.md),
 and teacher_distilling_cot with those of EIT-NLP/Distilling-CoT-Reasoning, by task. STUDENTS has
-students in Hugging Face format: smollm2-135m-instruct, qwen2.5-coder-0.5b-instruct.
+students in Hugging Face format: smollm2-135m-instruct, qwen2.5-coder-0.5b-instruct. The rows of
+live-smollm2 need a server with the larger student, such as llama-server, at --teacher.
 """
 
 import argparse
@@ -21,10 +22,18 @@ from benchmarks.real import plot, rows, sittings, table
 from distill_jax import errors
 from distill_jax.ablations import children
 
+TEACHER = "http://127.0.0.1:8080/v1"  # the default of llama-server
+
 
 def run_rows(options: argparse.Namespace) -> int:
   """Runs the unfinished rows that are wanted. Returns the exit code of the first that stops."""
-  planned = rows.plan(options.row, runs=options.runs, data=options.data, students=options.students)
+  planned = rows.plan(
+    options.row,
+    runs=options.runs,
+    data=options.data,
+    students=options.students,
+    teacher=options.teacher,
+  )
   for run in planned:
     if options.seed is not None and run.seed != options.seed:
       continue
@@ -59,6 +68,7 @@ def main() -> int:
   parser.add_argument("--runs", type=pathlib.Path, help="directory of the run directories")
   parser.add_argument("--data", type=pathlib.Path, help="directory of the data sets")
   parser.add_argument("--students", type=pathlib.Path, help="directory of the students")
+  parser.add_argument("--teacher", default=TEACHER, help=f"address of a live teacher ({TEACHER})")
   parser.add_argument("--row", default="", help="beginning of the names of the rows")
   parser.add_argument("--seed", type=int, help="only this seed")
   parser.add_argument("--table", action="store_true", help="run nothing")

@@ -71,7 +71,8 @@ def planned_run(args: argparse.Namespace) -> sweep.PlannedRun:
   name = f"beside-trl-{args.steps}-steps-{args.rate:g}"
   only = rows.Block(block.title, block.student, block.size, {}, common)
   own = rows.Row(row.recipe, overrides)
-  (planned,) = rows.runs_of(name, only, own, runs=args.runs, data=args.data, students=args.students)
+  places = {"data": str(args.data), "students": str(args.students)}
+  (planned,) = rows.runs_of(name, only, own, args.runs, places)
   return planned
 
 

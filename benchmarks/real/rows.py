@@ -1,7 +1,7 @@
 """The rows of the table: each is a recipe with overrides, run with one or more seeds.
 
-`{data}` and `{students}` in a value stand for the directories of the command line. A row is named
-BLOCK-ROW. The rows of a block are compared on the same questions.
+`{data}`, `{students}` and `{teacher}` in a value stand for the directories and the address of the
+command line. A row is named BLOCK-ROW. The rows of a block are compared on the same questions.
 """
 
 import dataclasses
@@ -140,6 +140,19 @@ OBQA: Overrides = {
   "teacher.replay.path": f"{RATIONALES}/obqa/openbookQA_chatgpt_level_2_ranked.json",
 }
 
+LIVE: Overrides = {
+  **{key: value for key, value in SEARCH.items() if not key.startswith("teacher.")},
+  "task.train": 120,
+  "task.test": 0,
+  "train.buckets": (),
+  "teacher.kind": "openai",
+  "teacher.base_url": "{teacher}",
+  "teacher.model": "local",
+  "teacher.max_tokens": 200,
+  "teacher.prices.input": 0.0,
+  "teacher.prices.output": 0.0,
+}
+
 BLOCKS: dict[str, Block] = {
   "search-smollm2": Block(
     "SmolLM2-135M-Instruct on SVAMP: learning rate of all weights, 80 steps",
@@ -201,6 +214,17 @@ BLOCKS: dict[str, Block] = {
     common=OBQA,
     claims=(("tinythinker", "cot"),),
   ),
+  "live-smollm2": Block(
+    "SmolLM2-135M-Instruct taught by Qwen2.5-Coder-0.5B-Instruct, live",
+    *(SMOLLM2, "pretrained"),
+    rows={
+      "untrained": Row("cot", UNTRAINED),
+      "tailored": Row(
+        "tailored", steps(60, 2e-4) | {"rounds": 1, "exam.samples": 2, "demonstrate.rationales": 2}
+      ),
+    },
+    common=LIVE,
+  ),
 }
 
 
@@ -215,32 +239,34 @@ def names() -> list[str]:
 
 
 def plan(
-  wanted: str, *, runs: pathlib.Path, data: pathlib.Path, students: pathlib.Path
+  wanted: str, *, runs: pathlib.Path, data: pathlib.Path, students: pathlib.Path, teacher: str
 ) -> list[sweep.PlannedRun]:
   """Returns the runs of the rows whose full name begins with `wanted`, first seeds first.
 
   Raises:
     UserError: The config of a row is invalid, or a directory is missing.
   """
+  places = {"data": str(data), "students": str(students), "teacher": teacher}
   planned: list[sweep.PlannedRun] = []
   for block, found in BLOCKS.items():
     for row, own in found.rows.items():
       if (name := name_of(block, row)).startswith(wanted):
-        planned += runs_of(name, found, own, runs=runs, data=data, students=students)
+        planned += runs_of(name, found, own, runs, places)
   return sorted(planned, key=lambda run: run.seed)  # stable
 
 
 def runs_of(
-  name: str,
-  block: Block,
-  row: Row,
-  *,
-  runs: pathlib.Path,
-  data: pathlib.Path,
-  students: pathlib.Path,
+  name: str, block: Block, row: Row, runs: pathlib.Path, places: Mapping[str, str]
 ) -> list[sweep.PlannedRun]:
-  """Returns the runs of a row, one per seed of its block."""
-  places = {"data": str(data), "students": str(students)}
+  """Returns the runs of a row, one per seed of its block.
+
+  Args:
+    name: The name of the row, and of its directory.
+    block: Its block; the other rows do not matter.
+    row: The row.
+    runs: Directory of all runs.
+    places: What `{data}`, `{students}` and `{teacher}` stand for.
+  """
   common = COMMON | block.common | {"student.init": "{students}/" + block.student}
   single = sweep.Sweep(
     config=f"{row.recipe}:{block.size}",
@@ -253,7 +279,7 @@ def runs_of(
   return sweep.plan_runs(single, runs)
 
 
-def _filled(overrides: Overrides, places: dict[str, str]) -> Overrides:
+def _filled(overrides: Overrides, places: Mapping[str, str]) -> Overrides:
   """The overrides with the directories of the command line in their values."""
 
   def fill(value: Any) -> Any:

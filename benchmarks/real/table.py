@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.real import rows, sittings
 from distill_jax.ablations import markdown, sweep, table
+from distill_jax.runtime import results
 
 SCORED = {"test": "test", "also": "out of domain (ASDiv)"}
 LEGEND = """Accuracy in %: mean over seeds [95% CI] ± standard deviation over seeds. Differences are
@@ -14,8 +15,8 @@ to the row `{base}`, on the same questions with the same seeds, in percentage po
 percentiles of 10,000 bootstrap resamples of seeds and questions (PCG64, seed 0), and p is the exact
 two-sided McNemar test. Replies (recorded), steps and seconds are means per run.
 """
-COSTS = """| row | seed | rate | steps | loss | validation by round, % | minutes | peak GiB |
-| --- | ---: | ---: | ---: | ---: | --- | ---: | ---: |"""
+COSTS = """| row | seed | rate | steps | loss | validation, % | rationales | minutes | peak GiB |
+| --- | ---: | ---: | ---: | ---: | --- | --- | ---: | ---: |"""
 
 
 def build(block: str, runs: pathlib.Path) -> dict[str, Any]:
@@ -66,6 +67,8 @@ def _costs(run: sweep.PlannedRun) -> dict[str, Any]:
     "steps": sum(row["steps"] for row in trained),
     "loss": trained[-1]["loss"] if trained else None,
     "validation": [row["validation"] for row in summary["base"] + summary["rounds"]],
+    "kept": sum(row["kept"] for row in summary["rounds"]),
+    "dropped": results.sum_by_key([row["dropped"] for row in summary["rounds"]]),
     "minutes": summary["seconds"] / 60,
     "peak_mib": max((sitting["peak_mib"] for sitting in sat), default=None),
   }
@@ -102,6 +105,7 @@ def render(built: dict[str, Any]) -> str:
 def _cost_line(cost: dict[str, Any]) -> str:
   validation = ", ".join(f"{100 * v['accuracy']:.1f}" for v in cost["validation"] if v)
   counts = {v["n"] for v in cost["validation"] if v}
+  dropped = ", ".join(f"{n} {reason}" for reason, n in cost["dropped"].items())
   cells = (
     cost["row"],
     str(cost["seed"]),
@@ -109,6 +113,7 @@ def _cost_line(cost: dict[str, Any]) -> str:
     str(cost["steps"]),
     "" if cost["loss"] is None else f"{cost['loss']:.3f}",
     f"{validation} (n={', '.join(map(str, counts))})",
+    f"{cost['kept']} kept" + (f"; dropped {dropped}" if dropped else ""),
     f"{cost['minutes']:.1f}",
     "" if cost["peak_mib"] is None else f"{cost['peak_mib'] / 1024:.2f}",
   )
