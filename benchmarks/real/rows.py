@@ -25,6 +25,7 @@ COMMON: Overrides = {
   "student.prompt": "plain",
   "evaluate.base": False,
   "train.batch": 4,
+  "train.remat": "dots",
   "train.log_every": 5,
 }
 
