@@ -15,6 +15,9 @@ from distill_jax.ablations import children, sweep
 from distill_jax.ablations.run import environment
 from distill_jax.run_dir import phase_dir
 
+# Each step allocates and frees gigabytes. With 4 KiB pages, the kernel takes a fifth of the time.
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+
 
 def read(run_dir: pathlib.Path) -> list[dict[str, Any]]:
   """Returns the sittings of a run, oldest first."""
@@ -27,7 +30,8 @@ def run(planned: sweep.PlannedRun, runs: pathlib.Path) -> int:
 
   SIGTERM and Ctrl-C are passed on once, so that the run saves its state and ends.
   """
-  variables = {**children.own_environment(), **environment(runs), "PYTHONUNBUFFERED": "1"}
+  variables = {**HUGE_PAGES, **children.own_environment(), **environment(runs)}
+  variables["PYTHONUNBUFFERED"] = "1"
   disk.make_private_dirs(planned.log.parent)
   start = time.monotonic()
   with open(planned.log, "ab") as log:
