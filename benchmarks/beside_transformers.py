@@ -90,18 +90,8 @@ def sampling(
   """Returns greedy decoding on both sides, and the number of new tokens."""
   import torch
 
-  config, params = our_model(fields, dtype)
   model = their_model(fields, dtype).eval()
-  ids = tokens(fields, rows, prompt)
-  torch_ids = torch.tensor(ids, dtype=torch.long)
-  keys, sizes = np.zeros((rows, 1, 2), np.uint32), rollout.sizes(rows, 0.25, 1, 1)
-
-  def run_ours():
-    opened = rollout.Rollout(
-      config, params, choice.sampling(0.0), sizes=sizes, bucket=prompt, max_new_tokens=new,
-      eos=(-1,), pad=0,
-    )  # fmt: skip
-    return rollout.sample(opened, ids.tolist(), list(keys)).tokens
+  torch_ids = torch.tensor(tokens(fields, rows, prompt), dtype=torch.long)
 
   @torch.no_grad()
   def run_theirs():
@@ -110,7 +100,26 @@ def sampling(
       max_new_tokens=new, min_new_tokens=new, do_sample=False,
     )  # fmt: skip
 
-  return run_ours, run_theirs, rows * new
+  ours = our_sampling(fields, dtype, rows=rows, prompt=prompt, new=new)
+  return ours, run_theirs, rows * new
+
+
+def our_sampling(
+  fields: dict[str, Any], dtype: str, *, rows: int, prompt: int, new: int
+) -> Callable[[], Any]:
+  """Returns greedy decoding in this package."""
+  config, params = our_model(fields, dtype)
+  ids = tokens(fields, rows, prompt)
+  keys, sizes = np.zeros((rows, 1, 2), np.uint32), rollout.sizes(rows, 0.25, 1, 1)
+
+  def run():
+    opened = rollout.Rollout(
+      config, params, choice.sampling(0.0), sizes=sizes, bucket=prompt, max_new_tokens=new,
+      eos=(-1,), pad=0,
+    )  # fmt: skip
+    return rollout.sample(opened, ids.tolist(), list(keys)).tokens
+
+  return run
 
 
 def sft_step(
@@ -119,8 +128,24 @@ def sft_step(
   """Returns a training step on both sides, and the number of tokens."""
   import torch
 
-  config, params = our_model(fields, dtype)
   ids = tokens(fields, rows, length)
+  torch_model = their_model(fields, dtype).train()
+  torch_optimizer = torch.optim.AdamW(torch_model.parameters(), lr=1e-4, weight_decay=0.01)
+  torch_ids = torch.tensor(ids, dtype=torch.long)
+
+  def run_theirs():
+    torch_optimizer.zero_grad(set_to_none=True)
+    torch_model(input_ids=torch_ids, labels=torch_ids).loss.backward()
+    torch.nn.utils.clip_grad_norm_(torch_model.parameters(), 1.0)
+    torch_optimizer.step()
+
+  return our_step(fields, dtype, ids), run_theirs, rows * length
+
+
+def our_step(fields: dict[str, Any], dtype: str, ids: np.ndarray) -> Callable[[], Any]:
+  """Returns a training step in this package, on rows without a prompt."""
+  config, params = our_model(fields, dtype)
+  rows, length = ids.shape
   objective = objectives.tailored(
     functools.partial(students.of(config).hidden, config),
     functools.partial(students.token_logprobs, config, chunk=256),
@@ -145,23 +170,13 @@ def sft_step(
   arrays = batches.stack(made, batch=rows, length=length, targets=length - 1, pad=0, triplets=0)
   batch = jax.device_put(objectives.as_batch(arrays), sharding.batch(mesh))
 
-  def run_ours():
+  def run():
     nonlocal state
     with jax.set_mesh(mesh):
       state, metrics = update(state, batch, ())
     return metrics
 
-  torch_model = their_model(fields, dtype).train()
-  torch_optimizer = torch.optim.AdamW(torch_model.parameters(), lr=1e-4, weight_decay=0.01)
-  torch_ids = torch.tensor(ids, dtype=torch.long)
-
-  def run_theirs():
-    torch_optimizer.zero_grad(set_to_none=True)
-    torch_model(input_ids=torch_ids, labels=torch_ids).loss.backward()
-    torch.nn.utils.clip_grad_norm_(torch_model.parameters(), 1.0)
-    torch_optimizer.step()
-
-  return run_ours, run_theirs, rows * length
+  return run
 
 
 WORKS = {
@@ -237,11 +252,18 @@ def main() -> None:
     for name in BOUNDS:
       bounds(name, args.dtype, args.repeats)
     return
-  ours, theirs, count = WORKS[args.work](dtype=args.dtype)
-  seconds = medians({"ours": ours, "theirs": theirs}, args.repeats)
+  compare(args.work, WORKS[args.work](dtype=args.dtype), args.repeats, dtype=args.dtype)
+
+
+def compare(
+  name: str, work: tuple[Callable[[], Any], Callable[[], Any], int], repeats: int, **facts: str
+) -> None:
+  """Times work on both sides and prints a line of JSON; `work` is (ours, theirs, tokens)."""
+  ours, theirs, count = work
+  seconds = medians({"ours": ours, "theirs": theirs}, repeats)
   line = {
-    "benchmark": args.work,
-    "dtype": args.dtype,
+    "benchmark": name,
+    **facts,
     "cores": os.cpu_count(),
     "ours_ms": round(1000 * seconds["ours"], 1),
     "theirs_ms": round(1000 * seconds["theirs"], 1),
