@@ -23,7 +23,7 @@ TPU_ENVIRONMENT = {
   "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # a second process would stop at a lock file
 }
 
-# What XLA must know of an H100 to compile for it; numbers of the data sheet and of CUDA.
+# What XLA must know of a GPU to compile for it; numbers of the data sheets and of CUDA.
 H100 = """
 gpu_device_info {
   threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152
@@ -40,12 +40,30 @@ dnn_version_info { major: 9 minor: 12 }
 device_description_str: "NVIDIA H100 80GB HBM3"
 """
 
+RTX_4090 = """
+gpu_device_info {
+  threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152
+  shared_memory_per_core: 102400 threads_per_core_limit: 1536 core_count: 128 fpus_per_core: 128
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+  memory_bandwidth: 1008000000000 l2_cache_size: 75497472 clock_rate_ghz: 2.52
+  device_memory_size: 25757220864 shared_memory_per_block_optin: 101376
+  cuda_compute_capability { major: 8 minor: 9 } registers_per_core_limit: 65536
+  registers_per_block_limit: 65536
+}
+runtime_version { major: 13 minor: 0 patch: 0 }
+platform_name: "CUDA"
+dnn_version_info { major: 9 minor: 12 }
+device_description_str: "NVIDIA GeForce RTX 4090"
+"""
+
 
 class Kind(NamedTuple):
   """A kind of device."""
 
   platform: str
   gib: float  # memory that a program can use
+  target: str = ""  # of a GPU, what XLA must know of it
+  capability: str = ""  # of a GPU, its CUDA compute capability
 
 
 KINDS = {
@@ -53,7 +71,8 @@ KINDS = {
   "v5e": Kind("tpu", 15.75),
   "v5p": Kind("tpu", 95.74),
   "v6e": Kind("tpu", 31.25),
-  "h100": Kind("cuda", 79.1),
+  "h100": Kind("cuda", 79.1, H100, "9.0"),
+  "rtx4090": Kind("cuda", 23.5, RTX_4090, "8.9"),
 }
 
 
@@ -90,8 +109,9 @@ def describe(topology: str) -> Sequence[Any]:
     return _devices(topology, platform="tpu", topology_name=topology, **one)
   if not importlib.util.find_spec("jax_cuda13_plugin"):
     raise Missing(f"the CUDA plugin is not installed: pip install 'jax[cuda13]=={jax.__version__}'")
-  _answer_for_the_gpu()
-  return _devices(topology, platform="cuda", topology=sizes, target_config=H100)
+  kind = kind_of(topology)
+  _answer_for_the_gpu(kind.capability)
+  return _devices(topology, platform="cuda", topology=sizes, target_config=kind.target)
 
 
 def _devices(name: str, **options: Any) -> Sequence[Any]:
@@ -101,10 +121,10 @@ def _devices(name: str, **options: Any) -> Sequence[Any]:
     raise ValueError(f"topology {name}: {str(error).splitlines()[0]}") from error
 
 
-def _answer_for_the_gpu() -> None:
+def _answer_for_the_gpu(own: str) -> None:
   """Answers what jax's cuDNN calls ask the GPU at hand: here there is none."""
   from jax._src.cudnn import fused_attention_stablehlo as cudnn
 
   cudnn.check_cudnn_version = lambda: 91200
   cudnn.check_compute_capability = lambda capability: True
-  cudnn.is_cuda_compute_capability_equal = lambda capability: capability == "9.0"
+  cudnn.is_cuda_compute_capability_equal = lambda capability: capability == own
