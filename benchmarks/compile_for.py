@@ -24,7 +24,8 @@ fsdp, tensor. Prints a line of JSON for each program, and at the end a table (on
   token_needed_mib   the weights and the cache of its rows
   largest        the largest arrays, MiB
 
---find-rows: the largest number of rows, a multiple of data x fsdp, for which all programs fit.
+--find-rows: the largest number of rows, a multiple of data x fsdp, for which all programs fit, to
+about an eighth; the search begins at --rows.
 """
 
 import os
@@ -164,7 +165,10 @@ def _is_table(shape: hlo.Shape, options: programs.Options) -> bool:
 def find_rows(
   options: programs.Options, kinds: Sequence[str], device: devices.Kind, effort: float
 ) -> int:
-  """Returns the largest number of rows for which all programs fit; 0 if none does."""
+  """Returns the largest number of rows for which all programs fit; 0 if none does.
+
+  The search begins at `options.rows`, and ends when it is known to about an eighth.
+  """
   parts = options.mesh.shape["data"] * options.mesh.shape["fsdp"]
 
   def fits(count: int) -> bool:
@@ -176,9 +180,15 @@ def find_rows(
         return False
     return True
 
-  low, high = 0, 1
-  while fits(high):
-    low, high = high, 2 * high
+  first = max(options.rows // parts, 1)
+  if fits(first):
+    low, high = first, 2 * first
+    while fits(high):
+      low, high = high, 2 * high
+  else:
+    low, high = first // 2, first
+    while low and not fits(low):
+      low, high = low // 2, low
   while high - low > max(low // 8, 1):
     middle = (low + high) // 2
     low, high = (middle, high) if fits(middle) else (low, middle)
@@ -221,6 +231,9 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
   parser.add_argument("--remat", choices=["none", "dots", "full"], default="full")
   parser.add_argument("--attention", default="auto")
   parser.add_argument("--lora", type=int, default=0, help="rank of the adapters; 0: all weights")
+  parser.add_argument("--packing", action="store_true", help="several examples in a row")
+  parser.add_argument("--base", choices=["", "nf4"], default="", help="weights below adapters")
+  parser.add_argument("--weights", choices=["", "int8"], default="", help="that decoding reads")
   parser.add_argument("--dtype", default="bfloat16")
   parser.add_argument("--effort", type=float, default=-1.0, help="of the TPU compiler; a run has 0")
   parser.add_argument("--find-rows", action="store_true")
@@ -237,8 +250,9 @@ def main(words: Sequence[str] | None = None) -> list[dict[str, Any]]:
   except (ValueError, devices.Missing) as error:
     sys.exit(f"compile_for: {error}")
   options = programs.Options(
-    config, mesh, args.rows, args.length, args.remat, args.attention, args.lora, args.new
-  )
+    config, mesh, args.rows, args.length, args.remat, args.attention, args.lora, args.new,
+    args.base, args.weights, args.packing,
+  )  # fmt: skip
   device = devices.kind_of(args.topology)
   about = {"topology": args.topology, "mesh": args.mesh, "student": args.student}
   if args.find_rows:

@@ -228,6 +228,9 @@ def get_config() -> ConfigDict:
   c.student.lora.alpha = 16.0  # Adapters are scaled by alpha / rank.
   # Which weights are adapted. Choices: q k v o gate up down.
   c.student.lora.targets = ("q", "k", "v", "o")
+  # Weights below the adapters: nf4 (4 bits, with a scale for each 64 inputs, as in QLoRA; needs the
+  # package qwix) | empty (in student.dtype). Embeddings and norms keep their dtype.
+  c.student.lora.base = ""
 
   # Sizes of a student from scratch.
   c.student.scratch = ConfigDict()
@@ -447,6 +450,9 @@ def get_config() -> ConfigDict:
   # one. Another number rounds matrix products differently.
   c.rollout.batch = 0
   c.rollout.refill = 0.25  # Share of the rows that must be free before new prompts start in them.
+  # Weights that decoding reads: int8 (layers and head, with a scale for each output, quantized once
+  # per rollout; needs the package qwix) | empty (in student.dtype).
+  c.rollout.weights = ""
   # Padded prompt lengths in tokens; longer prompts are cut. Empty (or auto) = from the data for a
   # pretrained student; 32 to 1024 from scratch.
   c.rollout.buckets = ()

@@ -32,6 +32,13 @@ class Lora:
     choices=("q", "k", "v", "o", "gate", "up", "down"),
     when=(ON_LORA,),
   )
+  base: str = key(
+    "",
+    "Weights below the adapters: nf4 (4 bits, with a scale for each 64 inputs, as in QLoRA; needs"
+    " the package qwix) | empty (in student.dtype). Embeddings and norms keep their dtype.",
+    choices=("", "nf4"),
+    when=(ON_LORA,),
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +131,12 @@ class Rollout:
     gt=0,
     le=1,
     mutable=True,
+  )
+  weights: str = key(
+    "",
+    "Weights that decoding reads: int8 (layers and head, with a scale for each output, quantized"
+    " once per rollout; needs the package qwix) | empty (in student.dtype).",
+    choices=("", "int8"),
   )
   buckets: tuple[int, ...] = key(
     (),

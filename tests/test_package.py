@@ -17,6 +17,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 EXTRAS = {
   "gpu": ["requirements-gpu.txt"],
   "tpu": ["requirements-tpu.txt"],
+  "quantized": ["requirements-quantized.txt"],
   "docs": ["requirements-docs.txt"],
   "dev": ["requirements-dev.txt", "requirements-docs.txt"],
 }

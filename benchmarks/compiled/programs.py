@@ -36,6 +36,9 @@ class Options(NamedTuple):
   attention: str = "auto"
   lora: int = 0  # rank
   new: int = 256  # new tokens of a decoded row
+  base: str = ""  # of student.lora: nf4
+  weights: str = ""  # of rollout: int8
+  packing: bool = False  # several examples in a row
 
 
 class Traced(NamedTuple):
@@ -51,6 +54,7 @@ def settings(options: Options) -> Settings:
   """Returns the settings of the recipe `tailored` with these options."""
   config = recipes.load("tailored")
   config.train.remat, config.train.batch = options.remat, options.rows
+  config.train.packing = options.packing
   config.student.attention, config.student.dtype = options.attention, options.config.dtype
   return read.read_settings(config.to_dict(), teacher=False)
 
@@ -106,7 +110,7 @@ def _batch(options: Options, batch: dict[str, np.ndarray]) -> objectives.Batch:
 def _trainable(options: Options) -> trainable.Trainable:
   if not options.lora:
     return trainable.Trainable(options.config)
-  return trainable.Trainable(options.config, options.lora, 2.0, ("k", "o", "q", "v"))
+  return trainable.Trainable(options.config, options.lora, 2.0, ("k", "o", "q", "v"), options.base)
 
 
 def _params(options: Options, dtype: str = "float32") -> Any:
@@ -133,9 +137,9 @@ def _train(options: Options, kind: str) -> Traced:
   shapes = jax.eval_shape(lambda p: step.init_state(p, made.optimizer), parameters.shapes)
   at = made.shardings
   state = _placed(shapes, step.TrainState(at.step, at.params, at.opt_state))
-  frozen = _placed(
-    parameters.frozen_shapes, jax.tree.map(lambda x: x.sharding, _params(options))
-  ) if options.lora else ()  # fmt: skip
+  frozen = ()
+  if options.lora:
+    frozen = _placed(parameters.frozen_shapes, parameters.frozen_shardings(options.mesh))
   batch = arrays(options, kind)
   return Traced(
     _on_mesh(options, made.update.trace, state, _batch(options, batch), frozen), batch, True
@@ -173,9 +177,12 @@ def _prefill(options: Options, kind: str) -> Traced:
 def _weights(options: Options) -> Any:
   """Returns the abstract weights that a rollout reads."""
   config, params, model = options.config, _params(options), students.of(options.config)
-  if not _on_mesh(options, sharding.decodes_whole, model.shapes, config):
+  if options.weights:
+    lowered = _on_mesh(options, decode_loop.quantize_once.lower, config, params, options.weights)
+  elif _on_mesh(options, sharding.decodes_whole, model.shapes, config):
+    lowered = _on_mesh(options, decode_loop.gather_once.lower, config, params)
+  else:
     return params
-  lowered = _on_mesh(options, decode_loop.gather_once.lower, config, params)
   return _placed(lowered.out_info, lowered.compile().output_shardings)
 
 
@@ -223,12 +230,16 @@ def _token_bytes(options: Options, weights: Any, cache: Any) -> int:
   """Returns the bytes of the weights and of a device's part of the cache.
 
   Tables that are only looked up in do not count, nor does an encoder. The weights are in the
-  compute dtype, and whole over fsdp.
+  compute dtype, and whole over fsdp; or as they are quantized.
   """
   config, fsdp = options.config, options.mesh.shape["fsdp"]
   size = np.dtype(config.dtype).itemsize
   lookups = {"encoder", "positions"} | (set() if config.tied else {"embed"})
   total = 0
+  if isinstance(weights, decode_loop.Held):
+    for x in jax.tree.leaves(weights.unstacked):
+      total += x.dtype.itemsize * math.prod(x.sharding.shard_shape(x.shape))
+    weights = {}
   for x in jax.tree.leaves({name: x for name, x in weights.items() if name not in lookups}):
     parts = fsdp if "fsdp" in x.sharding.spec else 1
     total += size * parts * math.prod(x.sharding.shard_shape(x.shape))

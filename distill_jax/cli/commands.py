@@ -149,7 +149,8 @@ def _check_memory(ctx: RunContext) -> None:
   s, student = ctx.settings, ctx.student
   columns = max(s.rollout.buckets) + max(s.exam.max_new_tokens, s.evaluate.max_new_tokens)
   shards = student.mesh.shape["fsdp"] * student.mesh.shape["tensor"]
-  ctx.console.line(memory.check_start(student.trainable, student.rows, columns, shards))
+  line = memory.check_start(student.trainable, student.rows, columns, shards, s.rollout.weights)
+  ctx.console.line(line)
 
 
 def evaluate(settings: Settings, *, workdir: str, round: int, split: str) -> dict[str, Any]:

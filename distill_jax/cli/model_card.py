@@ -86,7 +86,10 @@ def _base(student: Student) -> str:
     name = student.init if student.init.count("/") < 2 else pathlib.Path(student.init).name
     base = f"`{name}`"
   if lora.rank:
-    base += f", with LoRA adapters of rank {lora.rank} on {', '.join(lora.targets)}, merged here"
+    over = f" over weights in {lora.base}" if lora.base else ""
+    base += (
+      f", with LoRA adapters of rank {lora.rank} on {', '.join(lora.targets)}{over}, merged here"
+    )
   return base
 
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from distill_jax import students
 from distill_jax.decoding import sampling
-from distill_jax.students import layers, sharding
+from distill_jax.students import layers, quantized, sharding
 from distill_jax.students.token_rows import Cache
 from distill_jax.students.types import Config, Params, Unstacked
 
@@ -94,15 +94,35 @@ def unstack_once(config: Config, params: Params) -> Unstacked:
   return students.of(config).unstack_layers(config, params)
 
 
-def prepare(config: Config, params: Params | Held) -> Held:
+@functools.partial(jax.jit, static_argnames=("config", "weights"))
+def quantize_once(config: Config, params: Params, weights: str) -> Held:
+  """Returns the layers apart, in fewer bits, and what else decoding reads; see `prepare`."""
+  held = _gather_weights(config, params)
+  unstacked = students.of(config).unstack_layers(config, held, weights)
+  return Held(_without_layers(held), unstacked)
+
+
+def _without_layers(params: Params) -> Params:
+  """Returns the parameters without the stack of layers that decoding has apart."""
+  return {name: x for name, x in params.items() if name == "encoder" or hasattr(x, "shape")}
+
+
+def prepare(config: Config, params: Params | Held, weights: str = "") -> Held:
   """Returns the weights that a rollout reads; what is prepared stays as it is.
 
   Where the mesh has fsdp and the weights fit, every device gets them whole, once. On a CPU, the
   layers are taken apart once, too: this copies all weights, which takes as long as several tokens.
   Elsewhere it takes no time, and the memory of the copy is free between the calls.
+
+  Args:
+    config: The student's config.
+    params: Its parameters.
+    weights: int8: layers and head are taken apart and quantized, once, on any device; or empty.
   """
   if isinstance(params, Held):
     return params
+  if weights:
+    return quantize_once(config, params, weights)
   whole: Params = gather_once(config, params) if _holds_whole(config) else params
   return Held(whole, unstack_once(config, whole) if sharding.platform() == "cpu" else None)
 
@@ -241,7 +261,7 @@ def decode(
     # the loop.
     unstacked = jax.lax.optimization_barrier(model.unstack_layers(config, held))
     if held is not params:
-      held = jax.lax.optimization_barrier({k: v for k, v in held.items() if hasattr(v, "shape")})
+      held = jax.lax.optimization_barrier(_without_layers(held))
   max_new_tokens = state.samples.tokens.shape[1]
   last = state.iteration + iterations
 
@@ -263,12 +283,23 @@ def decode(
       samples.lengths + running_R,
       samples.ended | running_R & jnp.isin(token_R, jnp.int32(eos)),
     )
-    logits_RV, cache = model.decode_step(config, held, unstacked, token_R, position_R, state.cache)
+    apart, token_R = _read_in_loop(unstacked, token_R)
+    logits_RV, cache = model.decode_step(config, held, apart, token_R, position_R, state.cache)
     state = State(state.iteration + 1, cache, logits_RV, state.filled, state.keys, samples)
     return state, running_R & ~samples.ended & (samples.lengths < max_new_tokens)
 
   state, running_R = jax.lax.while_loop(more, iteration, (_pin(state), _pin(running_R)))
   return _pin(state), running_R
+
+
+def _read_in_loop(unstacked: Unstacked, token_R: jax.Array) -> tuple[Unstacked, jax.Array]:
+  """Keeps the cast of weights in 8 bits inside the loop over tokens.
+
+  XLA would cast them once, before the loop, which then would read them in the compute dtype.
+  """
+  if isinstance(unstacked[1], quantized.Int8):
+    return jax.lax.optimization_barrier((unstacked, token_R))
+  return unstacked, token_R
 
 
 def _uniform(key_2: jax.Array, index: Any) -> jax.Array:

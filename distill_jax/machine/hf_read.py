@@ -38,6 +38,7 @@ def load(
   prefix: str,
   like: Any,
   ties: Sequence[str] = (),
+  finish: Callable[[tuple[str, ...], jax.Array], Any] = lambda path, array: array,
 ) -> Any:
   """Loads the parameters in a directory.
 
@@ -48,6 +49,7 @@ def load(
     prefix: Prefix of the names that a directory may or may not have.
     like: Pytree of arrays or jax.ShapeDtypeStruct with shardings.
     ties: Names of one tensor; a directory may hold it under any of them.
+    finish: (path, array) -> what takes the place of an array, called as soon as it is loaded.
 
   Returns:
     A pytree with the structure, types and shardings of `like`.
@@ -62,9 +64,9 @@ def load(
   for tensor in tensors:
     by_path[tensor.path].append(tensor)
 
-  def array(keys: Sequence[Any], x: Any) -> jax.Array:
+  def array(keys: Sequence[Any], x: Any) -> Any:
     path = tuple(key.key for key in keys)
-    return _load_array(path, by_path[path], stored, x)
+    return finish(path, _load_array(path, by_path[path], stored, x))
 
   return jax.tree.map_with_path(array, like)
 

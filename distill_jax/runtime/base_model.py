@@ -6,6 +6,7 @@ replaced is detected before anything is built on it.
 """
 
 import dataclasses
+import importlib.util
 import json
 import os
 import pathlib
@@ -20,7 +21,7 @@ from distill_jax.machine import hf, hf_read
 from distill_jax.run_dir import phase_dir
 from distill_jax.run_dir.run_dir import RunDir
 from distill_jax.settings import Scratch, Settings
-from distill_jax.students import families
+from distill_jax.students import families, quantized, trainable
 
 SCRATCH = "scratch"
 POSITIONS = "positions"  # fact of a run: the entries of a learned position table
@@ -56,6 +57,7 @@ def open_base(settings: Settings, path: pathlib.Path, *, started: bool, vocab: i
   Raises:
     UserError: There is no such model, or it cannot do what the settings ask for.
   """
+  _check_package(settings)
   s = settings.student
   if s.arch not in ("", *families.BY_TYPE):
     raise errors.config("student.arch", s.arch, f"one of {', '.join(families.BY_TYPE)}")
@@ -230,7 +232,26 @@ def _check(settings: Settings, base: BaseModel) -> None:
       more = ", including max_new_tokens of exam and evaluate"
     allowed = f"at most {room} tokens a row{more}: the model has no more positions"
     raise errors.config(f"{field}.buckets", buckets, allowed)
-  if s.student.lora.rank and not config.gated and "gate" in s.student.lora.targets:
-    raise errors.config(
-      "student.lora.targets", s.student.lora.targets, "without gate: this family has none"
-    )
+  _check_lora(s, config)
+
+
+def _check_package(settings: Settings) -> None:
+  """Rejects weights in few bits without the package that quantizes them."""
+  s, package = settings, quantized.PACKAGE
+  fields = {"student.lora.base": s.student.lora.base, "rollout.weights": s.rollout.weights}
+  for field, value in fields.items():
+    if value and importlib.util.find_spec(package) is None:
+      raise errors.config(field, value, f"empty without {package}: pip install {package}")
+
+
+def _check_lora(settings: Settings, config: Any) -> None:
+  """Rejects adapters that the model cannot have."""
+  lora = settings.student.lora
+  if lora.rank and not config.gated and "gate" in lora.targets:
+    allowed = "without gate: this family has none"
+    raise errors.config("student.lora.targets", lora.targets, allowed)
+  if lora.base:
+    try:
+      _ = trainable.Trainable(config, lora.rank, base=lora.base).frozen_shapes
+    except ValueError as error:
+      raise errors.config("student.lora.base", lora.base, f"empty: {error}") from None

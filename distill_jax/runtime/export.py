@@ -109,12 +109,16 @@ def shown_prompt(ctx: RunContext, name: str) -> str:
 
 
 def merged_params(student: Student, trained: Params) -> Params:
-  """Returns all parameters in float32, with LoRA adapters merged."""
+  """Returns all parameters in float32, with LoRA adapters merged.
+
+  Weights that had 4 bits in training are those that the adapters were trained on.
+  """
   if not student.trainable.rank:
     return trained
-  shapes = students.of(student.config).shapes(student.config)
-  base = student.base_params(shapes)
-  return jax.jit(lora.merge)(student.trainable.merge(base, trained))
+  config = dataclasses.replace(student.config, dtype="float32")
+  exact = dataclasses.replace(student.trainable, config=config)
+  base = student.base_params(exact.frozen_shapes)
+  return jax.jit(lora.merge)(exact.merge(base, trained))
 
 
 def verify(ctx: RunContext, out: str) -> float:

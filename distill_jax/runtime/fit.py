@@ -257,9 +257,7 @@ def build_train_step(
 
   loss = objective.build(hidden, logprobs)
   shardings = step.state_shardings(mesh, parameters.axes, parameters.shapes, optimizer)
-  frozen = ()
-  if parameters.rank:
-    frozen = sharding.of_params(mesh, model.axes(config), model.shapes(config))
+  frozen = parameters.frozen_shardings(mesh)
   update = step.make_train_step(
     loss, optimizer, grad_accum_steps=train.grad_accum_steps, merge=parameters.merge
   )

@@ -54,7 +54,8 @@ def process() -> int:
 
 def size(tree: Any) -> int:
   """Returns the bytes of a pytree of arrays or shapes."""
-  return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+  leaves = jax.tree.leaves(tree)
+  return sum(math.prod(x.shape) * jax.dtypes.itemsize_bits(x.dtype) // 8 for x in leaves)
 
 
 def of_training(trained: trainable.Trainable) -> int:
@@ -88,24 +89,27 @@ def recomputation(remat: str, config: Any, tokens: int) -> str:
   return "dots" if of_products(config, tokens) <= PRODUCTS_BYTES else "full"
 
 
-def of_decoding(trained: trainable.Trainable, rows: int, columns: int) -> int:
+def of_decoding(trained: trainable.Trainable, rows: int, columns: int, weights: str = "") -> int:
   """Returns the bytes of weights, their copy by layers, and a cache of keys and values.
 
   Args:
     trained: The student.
     rows: Rows decoded at a time.
     columns: Tokens of a row, with its prompt.
+    weights: config.rollout.weights.
   """
   config: Any = trained.config
   shapes = students.of(config).shapes(config)
   groups = config.kv_heads if students.of(config) is students.decoder else config.heads
   item = jax.numpy.dtype(config.dtype).itemsize
   cache = 2 * config.layers * rows * groups * columns * config.head_width * item
-  copy = size(shapes) * item // 4
+  copy = size(shapes) * (1 if weights == "int8" else item) // 4
   return (size(trained.frozen_shapes) if trained.rank else size(shapes)) + copy + cache
 
 
-def check_start(trained: trainable.Trainable, rows: int, columns: int, shards: int) -> str:
+def check_start(
+  trained: trainable.Trainable, rows: int, columns: int, shards: int, weights: str = ""
+) -> str:
   """Checks what a run needs in any case; for the arguments see `of_decoding`.
 
   Args:
@@ -113,6 +117,7 @@ def check_start(trained: trainable.Trainable, rows: int, columns: int, shards: i
     rows: Rows decoded at a time.
     columns: Tokens of a row, with its prompt.
     shards: Devices that share the weights.
+    weights: config.rollout.weights.
 
   Returns:
     A line that describes it.
@@ -120,7 +125,8 @@ def check_start(trained: trainable.Trainable, rows: int, columns: int, shards: i
   Raises:
     UserError: It cannot fit.
   """
-  training, decoding = of_training(trained) / shards, of_decoding(trained, rows, columns) / shards
+  training = of_training(trained) / shards
+  decoding = of_decoding(trained, rows, columns, weights) / shards
   room = capacity()
   text = (
     f"at least {training / GB:.2g} GB for weights, gradients and optimizer, "

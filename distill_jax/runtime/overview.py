@@ -103,6 +103,7 @@ def _describe_student(ctx: RunContext) -> str:
     targets = tuple(sorted(settings.lora.targets))
     adapters = trainable.Trainable(base.config, settings.lora.rank, targets=targets)
     text += f" and {count_params(adapters.shapes):,} in LoRA adapters"
+    text += f" over weights in {settings.lora.base}" if settings.lora.base else ""
   if len(names) > 1:
     return f"{len(names)} students ({', '.join(names)}), each {text}"
   return f"student {text}"

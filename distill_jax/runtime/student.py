@@ -7,6 +7,7 @@ devices change a completion.
 
 import contextlib
 import functools
+import operator
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
@@ -32,7 +33,7 @@ from distill_jax.runtime.completions import (
   key_data,
 )
 from distill_jax.settings import Settings
-from distill_jax.students import sharding, t5, trainable
+from distill_jax.students import quantized, sharding, t5, trainable
 
 Params = Any  # a pytree of arrays, or of abstract arrays
 
@@ -83,7 +84,7 @@ class Student:
     self.trainable = trainable.Trainable(base.config)
     if lora.rank:
       self.trainable = trainable.Trainable(
-        base.config, lora.rank, lora.alpha / lora.rank, tuple(sorted(lora.targets))
+        base.config, lora.rank, lora.alpha / lora.rank, tuple(sorted(lora.targets)), lora.base
       )
     self.shardings = sharding.of_params(self.mesh, self.trainable.axes, self.trainable.shapes)
     self.end_tokens = tuple(sorted({*base.end_tokens, tokenizer.end, self.end}))
@@ -115,33 +116,33 @@ class Student:
     return self.base_params(self.trainable.frozen_shapes)
 
   def base_params(self, shapes: Params) -> Params:
-    """Returns all parameters of the base model, in the dtypes of `shapes`."""
+    """Returns all parameters of the base model, in the dtypes of `shapes` or in 4 bits."""
     abstract = self.abstract_base_params(shapes)
+    shardings = jax.tree.map(lambda x: x.sharding, abstract)
     if self.base.copy_dir:
       return self._load(abstract)
 
     def init(key: jax.Array) -> Params:
       params = students.of(self.config).init(self.config, key)
-      return jax.tree.map(lambda x, shape: x.astype(shape.dtype), params, shapes)
+      return jax.tree.map(quantized.store, params, shapes)
 
-    shardings = jax.tree.map(lambda x: x.sharding, abstract)
     return jax.jit(init, out_shardings=shardings)(jax.random.key(self._settings.seed))
 
   def abstract_base_params(self, shapes: Params) -> Params:
     """Returns shapes of all parameters of the base model with their shardings."""
-    model = students.of(self.config)
-    shardings = sharding.of_params(self.mesh, model.axes(self.config), model.shapes(self.config))
-    return _with_shardings(shapes, shardings)
+    axes = students.of(self.config).axes(self.config)
+    return _with_shardings(shapes, sharding.of_params(self.mesh, axes, shapes))
 
   def _load(self, abstract: Params) -> Params:
-    family = self.base.family
+    family, is_leaf = self.base.family, lambda x: isinstance(x, quantized.Nf4)
     return hf_read.load(
       base_model.weights_dir(self._settings, self.base),
       family.tensors(self.config),
       spare=family.spare(self.config),
       ties=family.ties(self.config),
       prefix=family.PREFIX,
-      like=abstract,
+      like=jax.tree.map(quantized.loaded, abstract, is_leaf=is_leaf),
+      finish=lambda path, x: quantized.place(x, functools.reduce(operator.getitem, path, abstract)),
     )
 
   @property
@@ -253,7 +254,8 @@ class Student:
   def prepare(self, params: Params) -> decode_loop.Held:
     """Returns the weights that a rollout reads; `params` are the trained ones."""
     with jax.set_mesh(self.mesh):
-      return decode_loop.prepare(self.config, self.trainable.merge(self.frozen, params))
+      merged = self.trainable.merge(self.frozen, params)
+      return decode_loop.prepare(self.config, merged, self._settings.rollout.weights)
 
   def fit_prompt(self, prompt: records.Prompt) -> list[int]:
     """Returns the tokens of a prompt, cut to the largest bucket; see `generate`."""

@@ -179,10 +179,10 @@ def hidden(
   return _final_norm(config, params, x_BLD)
 
 
-def unstack_layers(config: Config, params: Params) -> Unstacked:
+def unstack_layers(config: Config, params: Params, weights: str = "") -> Unstacked:
   """Returns (one module for each layer, the head [D, V]): what decoding reads.
 
-  Called once, before the decoding loop.
+  Called once, before the decoding loop. `weights` is int8, or empty for the compute dtype.
   """
   block, _, _ = _describe(config)
   blocks = layers.cast_for_decode(params["blocks"], config.dtype)
@@ -191,8 +191,8 @@ def unstack_layers(config: Config, params: Params) -> Unstacked:
   ]
   for module in modules:
     layers.fuse_qkv(module)
-    layers.arrange_for_decode(module)
-  return modules, few_rows.arrange(head(config, params).astype(config.dtype))
+    layers.arrange_for_decode(module, weights)
+  return modules, few_rows.arrange(head(config, params).astype(config.dtype), weights=weights)
 
 
 def prefill(

@@ -11,7 +11,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from distill_jax.students import sharding
+from distill_jax.students import quantized, sharding
 
 
 @jax.tree_util.register_dataclass
@@ -23,11 +23,20 @@ class OutputsFirst:
   outputs: tuple[int, ...] = dataclasses.field(metadata={"static": True})
 
 
-def arrange(weight: jax.Array, axes: int = 1) -> jax.Array | OutputsFirst:
+def arrange(
+  weight: jax.Array, axes: int = 1, weights: str = ""
+) -> jax.Array | OutputsFirst | quantized.Int8:
   """Returns a weight, whose first `axes` dimensions are inputs, as decoding reads it.
 
   Weights of other platforms, in 16 bits or on several devices stay as they are.
+
+  Args:
+    weight: The weight.
+    axes: How many of its dimensions are inputs.
+    weights: int8, or empty for the dtype of the weight.
   """
+  if weights == "int8":
+    return quantized.int8(weight, axes)
   mesh = jax.sharding.get_abstract_mesh()
   alone = mesh.empty or mesh.size == 1
   if sharding.platform() != "cpu" or weight.dtype != jnp.float32 or not alone:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from distill_jax.students import few_rows, lora, sharding
+from distill_jax.students import few_rows, lora, quantized, sharding
 from distill_jax.students.decoder_config import Config, Rotary
 from distill_jax.students.types import Params
 
@@ -58,13 +58,18 @@ def axes_and_shapes(model: nnx.Module) -> tuple[Params, Params]:
 def project(x: jax.Array, weight: Any, axes: int = 1) -> jax.Array:
   """Contracts x's last `axes` dimensions with the weight's first ones, in x's dtype.
 
-  A weight with a LoRA adapter (lora.Adapted) adds its low-rank product.
+  A weight with a LoRA adapter (lora.Adapted) adds its low-rank product. Frozen weights may be in 4
+  bits, weights of decoding in 8.
   """
   value = weight.get_value() if isinstance(weight, nnx.Variable) else weight
   if isinstance(value, few_rows.OutputsFirst):
     return few_rows.product(x, value, axes)
+  if isinstance(value, quantized.Int8):
+    return quantized.int8_product(x, value, axes).astype(x.dtype)
 
-  def product(y: jax.Array, w: jax.Array, n: int) -> jax.Array:
+  def product(y: jax.Array, w: jax.Array | quantized.Nf4, n: int) -> jax.Array:
+    if isinstance(w, quantized.Nf4):
+      return quantized.nf4_product(y, w, n)
     return jnp.tensordot(y, w.astype(y.dtype), n)
 
   if isinstance(value, lora.Adapted):
@@ -86,12 +91,12 @@ def fuse_qkv(module: Any) -> None:
     del module.q, module.k, module.v
 
 
-def arrange_for_decode(module: Any) -> None:
-  """Applies `few_rows.arrange` to the weights of a module."""
+def arrange_for_decode(module: Any, weights: str) -> None:
+  """Applies `few_rows.arrange` to the weights of a module; for `weights` see there."""
   for name in ("qkv", "q", "k", "v", "o", "gate", "up", "down"):
     if hasattr(module, name):
-      weight = getattr(module, name)[...]
-      setattr(module, name, nnx.Param(few_rows.arrange(weight, axes=2 if name == "o" else 1)))
+      weight, axes = getattr(module, name)[...], 2 if name == "o" else 1
+      setattr(module, name, nnx.Param(few_rows.arrange(weight, axes, weights)))
 
 
 def qkv_proj(h_BLD: jax.Array, module: Any) -> tuple[jax.Array, ...]:
@@ -104,8 +109,8 @@ def qkv_proj(h_BLD: jax.Array, module: Any) -> tuple[jax.Array, ...]:
 def cast_for_decode(params: Params, dtype: str) -> Params:
   """Returns the weights that decoding reads.
 
-  LoRA adapters are merged; tables and weights of products are cast to the compute dtype; norms and
-  biases, relative ones too, stay float32.
+  LoRA adapters are merged, also into weights in 4 bits; tables and weights of products are cast to
+  the compute dtype; norms and biases, relative ones too, stay float32.
   """
 
   def cast(path: Sequence[Any], x: jax.Array) -> jax.Array:

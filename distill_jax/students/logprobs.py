@@ -9,14 +9,12 @@ import math
 import jax
 import jax.numpy as jnp
 
-from distill_jax.students import few_rows, split_head
+from distill_jax.students import few_rows, quantized, split_head
+from distill_jax.students.types import Head
 
 
 def logits(
-  hidden_BTD: jax.Array,
-  head_DV: jax.Array | few_rows.OutputsFirst,
-  bias_V: jax.Array | None = None,
-  softcap: float = 0.0,
+  hidden_BTD: jax.Array, head_DV: Head, bias_V: jax.Array | None = None, softcap: float = 0.0
 ) -> jax.Array:
   """Returns hidden @ head + bias, float32 [B, T, V], from products in the dtype of `hidden`.
 
@@ -25,6 +23,8 @@ def logits(
   """
   if isinstance(head_DV, few_rows.OutputsFirst):
     out_BTV = few_rows.product(hidden_BTD, head_DV)
+  elif isinstance(head_DV, quantized.Int8):
+    out_BTV = quantized.int8_product(hidden_BTD, head_DV)
   else:
     matrix = head_DV.astype(hidden_BTD.dtype)
     out_BTV = jnp.einsum("btd,dv->btv", hidden_BTD, matrix, preferred_element_type=jnp.float32)

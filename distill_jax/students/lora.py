@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from distill_jax.students import quantized
 from distill_jax.students.types import Params
 
 
@@ -26,7 +27,7 @@ class Adapted:
   Stacked layers add a leading axis to each.
   """
 
-  base: jax.Array
+  base: jax.Array | quantized.Nf4
   down: jax.Array
   up: jax.Array
   scale: float = dataclasses.field(metadata={"static": True})
@@ -76,26 +77,29 @@ def attach(params: Params, adapters: Params, scale: float) -> Params:
 
 
 def merge(params: Params) -> Params:
-  """Returns plain parameters of the same function; adapters are added in float32."""
+  """Returns plain parameters of the same function; adapters are added in float32.
+
+  Weights in 4 bits become float32.
+  """
 
   def merged(x: Any) -> jax.Array:
+    if isinstance(x, quantized.Nf4):
+      return quantized.dequantize(x)
     if not isinstance(x, Adapted):
       return x
+    base = merged(x.base)
     update = jax.vmap(lambda down, up: jnp.tensordot(down, up, 1))(x.down, x.up)
-    return (x.base + x.scale * update).astype(x.base.dtype)
+    return (base + x.scale * update).astype(base.dtype)
 
-  return jax.tree.map(merged, params, is_leaf=lambda x: isinstance(x, Adapted))
+  return jax.tree.map(merged, params, is_leaf=lambda x: isinstance(x, (Adapted, quantized.Nf4)))
 
 
 def _split_axes(
   weight_axes: tuple[str | None, ...],
 ) -> tuple[tuple[str | None, ...], tuple[str | None, ...]]:
-  """Returns (input axes, output axes) of a stacked weight.
-
-  A weight that writes to the residual stream has one output axis, every other one input axis.
-  """
-  names = weight_axes[1:]
-  return (names[:-1], names[-1:]) if names[-1] == "embed" else (names[:1], names[1:])
+  """Returns (input axes, output axes) of a stacked weight."""
+  last = quantized.input_axis(weight_axes)
+  return weight_axes[1 : last + 1], weight_axes[last + 1 :]
 
 
 def _map_targets(

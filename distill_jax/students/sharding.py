@@ -109,14 +109,14 @@ def of_params(mesh: Mesh, axes: Params, shapes: Params) -> Params:
   Args:
     mesh: The mesh.
     axes: The logical axes of every parameter.
-    shapes: The shape of every parameter, in the same structure.
+    shapes: The shape of every parameter, in the same structure; or several shapes with its axes, of
+      a quantized one.
   """
-  return jax.tree.map(
-    lambda a, x: NamedSharding(mesh, partition(mesh, x.shape, a)),
-    axes,
-    shapes,
-    is_leaf=lambda x: isinstance(x, tuple),
-  )
+
+  def place(of: tuple[str | None, ...], shape: Any) -> Any:
+    return jax.tree.map(lambda x: NamedSharding(mesh, partition(mesh, x.shape, of)), shape)
+
+  return jax.tree.map(place, axes, shapes, is_leaf=lambda x: isinstance(x, tuple))
 
 
 def of_state(mesh: Mesh, state: Any, param_shardings: Params, params: Params) -> Any:

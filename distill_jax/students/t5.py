@@ -204,10 +204,10 @@ def hidden(
   return _final_norm(config, params, x_BLD)
 
 
-def unstack_layers(config: Config, params: Params) -> Unstacked:
+def unstack_layers(config: Config, params: Params, weights: str = "") -> Unstacked:
   """Returns (one module for each layer of the decoder, the head [D, V]): what decoding reads.
 
-  Called once, before the decoding loop.
+  Called once, before the decoding loop. `weights` is int8, or empty for the compute dtype.
   """
   (_, block), _, _ = _describe(config)
   stacked = layers.cast_for_decode(params["decoder"], config.dtype)
@@ -218,8 +218,8 @@ def unstack_layers(config: Config, params: Params) -> Unstacked:
   for module in modules:
     layers.fuse_qkv(module.attention)
     for part in (module.attention, module.cross, module.mlp):
-      layers.arrange_for_decode(part)
-  return modules, few_rows.arrange(head(config, params).astype(config.dtype))
+      layers.arrange_for_decode(part, weights)
+  return modules, few_rows.arrange(head(config, params).astype(config.dtype), weights=weights)
 
 
 def prefill(

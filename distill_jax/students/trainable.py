@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from distill_jax import students
-from distill_jax.students import lora
+from distill_jax.students import lora, quantized, sharding
 from distill_jax.students.types import Config, Params
 
 
@@ -23,6 +23,7 @@ class Trainable:
   rank: int = 0
   scale: float = 1.0  # alpha / rank
   targets: tuple[str, ...] = ()
+  base: str = ""  # nf4: weights of products below the adapters have 4 bits
 
   @property
   def axes(self) -> Params:
@@ -51,12 +52,29 @@ class Trainable:
   def frozen_shapes(self) -> Params:
     """The shapes of the weights below the adapters.
 
-    Weights of products have the compute dtype, which they would be cast to anyway; norms and biases
-    are float32.
+    Weights of products have the compute dtype, which they would be cast to anyway, or 4 bits; norms
+    and biases are float32.
+
+    Raises:
+      ValueError: The model has weights that cannot have 4 bits.
     """
 
-    def shape(path: Sequence[Any], x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-      is_exact = str(path[-1].key).endswith(("norm", "bias"))
+    def shape(path: Sequence[Any], x: jax.ShapeDtypeStruct, axes: tuple[str | None, ...]) -> Any:
+      name = str(path[-1].key)
+      if self.base and quantized.covers(name, axes):
+        try:
+          return quantized.nf4_shape(x.shape, axes)
+        except ValueError as error:
+          raise ValueError(f"weight {name} has {error}") from None
+      is_exact = name.endswith(("norm", "bias"))
       return jax.ShapeDtypeStruct(x.shape, jnp.float32 if is_exact else self.config.dtype)
 
-    return jax.tree.map_with_path(shape, students.of(self.config).shapes(self.config))
+    model = students.of(self.config)
+    return jax.tree.map_with_path(shape, model.shapes(self.config), model.axes(self.config))
+
+  def frozen_shardings(self, mesh: jax.sharding.Mesh) -> Any:
+    """Returns the NamedShardings of the weights below the adapters; () without adapters."""
+    if not self.rank:
+      return ()
+    axes = students.of(self.config).axes(self.config)
+    return sharding.of_params(mesh, axes, self.frozen_shapes)

@@ -5,9 +5,10 @@ from typing import Any, Protocol
 import jax
 
 from distill_jax.students.few_rows import OutputsFirst
+from distill_jax.students.quantized import Int8
 from distill_jax.students.token_rows import Cache, Rows
 
-Head = jax.Array | OutputsFirst  # the output matrix as decoding reads it
+Head = jax.Array | OutputsFirst | Int8  # the output matrix as decoding reads it
 Unstacked = tuple[list[Any], Head]  # one module for each layer, and the head
 Params = dict[str, Any]  # a nested dict of arrays, of shapes, of axis names or of shardings
 
@@ -77,8 +78,11 @@ class Model(Protocol):
     """Returns the logits after each prompt, a cache, and how many columns each row fills."""
     ...
 
-  def unstack_layers(self, config: Any, params: Params, /) -> Unstacked:
-    """Returns one module for each layer, and the head: what decoding reads."""
+  def unstack_layers(self, config: Any, params: Params, weights: str = "", /) -> Unstacked:
+    """Returns one module for each layer, and the head: what decoding reads.
+
+    `weights` is int8, or empty for the compute dtype.
+    """
     ...
 
   def decode_step(

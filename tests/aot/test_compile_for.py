@@ -33,9 +33,9 @@ FORWARD, BACKWARD = {"fwd"}, {"dq", "dkv"}
 
 
 @functools.cache
-def facts(program: str, mesh: str, length: int = 512):
+def facts(program: str, mesh: str, length: int = 512, *more: str):
   words = [f"--mesh={mesh}", f"--programs={program}", "--rows=16", f"--length={length}", "--new=64"]
-  (found,) = compile_for.main(["--topology=v5e:2x2", "--student=tiny", *words])
+  (found,) = compile_for.main(["--topology=v5e:2x2", "--student=tiny", *words, *more])
   return found
 
 
@@ -102,6 +102,24 @@ def test_a_token_is_decoded_without_collectives_and_without_a_loop_over_rows():
 def test_a_token_reads_little_more_than_the_weights_and_the_cache():
   found = facts("decode", "1,4,1", 128)
   assert 1.0 <= found["token_mib"] / found["token_needed_mib"] <= 1.5
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("qwix"), reason="qwix is not installed")
+def test_a_token_reads_8_bits_of_a_weight():
+  whole, found = (facts("decode", "1,4,1", 128, *more) for more in ((), ("--weights=int8",)))
+  assert sent(found, "in loops") < 0.001, found["sent_mib"]
+  saved = (LAYERS + 2 * TABLE) / 2 / MIB
+  assert whole["token_mib"] - found["token_mib"] >= 0.9 * saved
+  assert found["token_mib"] / found["token_needed_mib"] <= 1.5
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("qwix"), reason="qwix is not installed")
+def test_weights_of_4_bits_below_adapters_are_expanded_one_after_another():
+  whole, found = (facts("sft", "1,4,1", 512, "--lora=8", f"--base={b}") for b in ("", "nf4"))
+  # Layers split over 4 devices, with 4.5 instead of 16 bits; little of it is expanded at a time.
+  saved = LAYERS / 4 * (1 - 4.5 / 16) / 2**30
+  assert whole["gib"] - found["gib"] >= 0.8 * saved
+  assert found["kernels"] == whole["kernels"]
 
 
 def test_the_traffic_of_the_vocabulary_does_not_depend_on_the_number_of_chunks(monkeypatch):

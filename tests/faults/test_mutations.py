@@ -221,6 +221,10 @@ MUTATIONS = {
     "decoding/decode_loop.py", 'if sharding.platform() == "cpu" else None)',
     'if sharding.platform() == "tpu" else None)', "tests/decoding/test_rollout.py",
   ),
+  "weights get few bits without the package for them": (
+    "runtime/base_model.py", "if value and importlib", "if False and importlib",
+    "tests/runtime/test_few_bits.py",
+  ),
   "all rows sample with the same random numbers": (
     "decoding/decode_loop.py", "(state.keys, samples.lengths)",
     "(state.keys[:1].repeat(len(state.keys), 0), samples.lengths)",
