@@ -33,7 +33,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks import exam_beside_transformers, products
+from benchmarks import exam_beside_transformers, measure, products
 from distill_jax import students
 from distill_jax.data import batches, encode
 from distill_jax.decoding import rollout
@@ -213,7 +213,12 @@ def bounds(name: str, dtype: str, repeats: int) -> None:
   names = ("ours_products", "theirs_products", "ours", "theirs")
   works = (*products.in_jax_and_torch(chain, dtype), *complete)
   seconds = medians(dict(zip(names, works, strict=True)), repeats)
-  line = {"benchmark": f"bounds of {name}", "dtype": dtype, "cores": os.cpu_count()}
+  line = {
+    "benchmark": f"bounds of {name}",
+    "dtype": dtype,
+    "cpu": measure.cpu_name(),
+    "cores": os.cpu_count(),
+  }
   line["gflop"] = round(chain.gflop, 2)
   for side in ("ours", "theirs"):
     alone, total = seconds[f"{side}_products"], seconds[side]
@@ -264,6 +269,7 @@ def compare(
   line = {
     "benchmark": name,
     **facts,
+    "cpu": measure.cpu_name(),
     "cores": os.cpu_count(),
     "ours_ms": round(1000 * seconds["ours"], 1),
     "theirs_ms": round(1000 * seconds["theirs"], 1),

@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import beside_transformers
+from benchmarks import beside_transformers, measure
 from distill_jax import students
 from distill_jax.data import batches, encode
 from distill_jax.learning import objectives, optim, step
@@ -173,6 +173,7 @@ def main() -> None:
   line = {
     "benchmark": "dpo step",
     "reference": "run by TRL in each step" if args.live else "precomputed on both sides",
+    "cpu": measure.cpu_name(),
     "cores": os.cpu_count(),
     "ours_ms": round(1000 * medians["ours"], 1),
     "theirs_ms": round(1000 * medians["theirs"], 1),
