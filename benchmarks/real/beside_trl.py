@@ -22,6 +22,7 @@ import json
 import os
 import pathlib
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -141,6 +142,7 @@ def theirs(args: argparse.Namespace) -> None:
 
   config = trl.SFTConfig(
     output_dir=str(_of(planned, "theirs_work")), max_steps=args.steps, max_length=None,
+    completion_only_loss=True,
     per_device_train_batch_size=BATCH, learning_rate=args.rate, lr_scheduler_type="constant",
     weight_decay=0.01, max_grad_norm=1.0, train_sampling_strategy="sequential",
     gradient_checkpointing=False, bf16=False, use_cpu=True, report_to=[], disable_tqdm=True,
@@ -226,6 +228,8 @@ def main() -> None:
   if args.side:
     return {"ours": ours, "theirs": theirs}[args.side](args)
   planned = planned_run(args)
+  if not _of(planned, "ours.json").exists():  # its steps must be timed in one process
+    shutil.rmtree(planned.run_dir.parent, ignore_errors=True)
   for side in ("ours", "theirs"):
     if not _of(planned, f"{side}.json").exists():
       child = [sys.executable, "-m", "benchmarks.real.beside_trl", *sys.argv[1:], f"--side={side}"]
