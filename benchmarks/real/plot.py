@@ -26,7 +26,7 @@ def numbers(built: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         for name, score in scored
         if score
       ]
-      if drawn and not block["block"].startswith("search"):
+      if drawn:
         groups.append({"title": f"{block['title']}: {SCORED[split]}", "rows": drawn})
   return groups
 

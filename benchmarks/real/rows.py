@@ -61,7 +61,7 @@ class Block:
     common: Overrides of every row; those that a row does not read are left out.
     base: The row that all others are compared with.
     claims: Pairs (better, worse) of rows that are compared, too.
-    splits: What is scored.
+    splits: The splits in the table, besides validation.
     seeds: Seeds of every row.
   """
 
@@ -159,11 +159,13 @@ BLOCKS: dict[str, Block] = {
     "SmolLM2-135M-Instruct on SVAMP: learning rate of all weights, 80 steps",
     *(SMOLLM2, "pretrained", search_rows(3, 80, (2e-4, 6e-4, 5e-5)), SEARCH),
     base="lr5e-5",
+    splits=(),
   ),
   "search-smollm2-lora": Block(
     "SmolLM2-135M-Instruct on SVAMP: learning rate of adapters, 80 steps",
     *(SMOLLM2, "pretrained_lora", search_rows(3, 80, (2e-3, 5e-4)), SEARCH),
     base="lr5e-4",
+    splits=(),
   ),
   "svamp-smollm2": Block(
     "SmolLM2-135M-Instruct on SVAMP",

@@ -37,7 +37,6 @@ def build(block: str, runs: pathlib.Path) -> dict[str, Any]:
   planned = [_stored(block, name, seed, runs) for name in found.rows for seed in found.seeds]
   done = [run for run in planned if run.finished]
   return {
-    "block": block,
     "title": found.title,
     "base": found.base,
     "splits": found.splits,
@@ -89,7 +88,7 @@ def _machines(run: sweep.PlannedRun) -> Iterator[str]:
 def render(built: dict[str, Any]) -> str:
   """Returns the Markdown of a block."""
   parts = [f"## {built['title']}\n"]
-  if len(built["rows"]) > 1 and any(row["seeds"] for row in built["rows"]):
+  if built["splits"]:
     parts.append(LEGEND.format(base=built["base"]))
   for split in built["splits"]:
     text = markdown.split_table(built, split)
