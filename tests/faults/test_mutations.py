@@ -173,6 +173,14 @@ MUTATIONS = {
     "run_dir/questions.py", 'content.split(b"\\n")[:-1]', 'content.split(b"\\n")',
     "tests/cli/test_show.py",
   ),
+  "a task is tested twice": (
+    "config/rules.py", "if also.name and also.name in", "if not also.name and also.name in",
+    "tests/config/test_settings.py",
+  ),
+  "prompts of a further task are cut": (
+    "runtime/lengths.py", "if max(found.also, default=0) > rollout[-1]:", "if False:",
+    "tests/runtime/test_lengths.py",
+  ),
   "control characters reach the terminal": (
     "console.py", "not _unprintable(c)", "True", "tests/test_console.py",
   ),

@@ -1,5 +1,7 @@
 """Lengths of a pretrained student follow from the data; those that are set are kept."""
 
+import dataclasses
+
 import pytest
 
 from distill_jax.config import recipes
@@ -32,6 +34,15 @@ def test_fine_buckets_leave_less_padding():
   assert s.rollout.buckets == coarse.rollout.buckets
   steps = zip(s.train.buckets, s.train.buckets[1:], strict=False)
   assert all(longer <= max(1.25 * shorter, shorter + 32) for shorter, longer in steps)
+
+
+def test_a_task_that_is_only_tested_adds_a_bucket_for_its_prompts_and_changes_nothing_else():
+  alone = lengths.choose(settings(), FOUND, 8192)
+  short = lengths.choose(settings(), FOUND._replace(also=[350]), 8192)
+  assert short == alone
+  long = lengths.choose(settings(), FOUND._replace(also=[350, 700]), 8192)
+  assert long.rollout.buckets == (*alone.rollout.buckets, 768)
+  assert dataclasses.replace(long, rollout=alone.rollout) == alone
 
 
 def test_lengths_that_are_set_are_kept_and_what_exceeds_them_is_named():
