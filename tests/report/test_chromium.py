@@ -191,9 +191,10 @@ LAYOUT = """(() => {
   }
   for (const chart of document.querySelectorAll("svg.chart")) {
     const texts = [...chart.querySelectorAll("text")], edge = box(chart);
+    const scale = edge.width / chart.viewBox.baseVal.width;
     for (const [n, text] of texts.entries()) {
       const own = box(text);
-      const size = parseFloat(getComputedStyle(text).fontSize) * edge.width / 400;
+      const size = parseFloat(getComputedStyle(text).fontSize) * scale;
       if (size < 9.5) named(text, `a label of ${size} pixels`);
       if (own.left < edge.left - 1 || own.right > edge.right + 1 || own.bottom > edge.bottom + 1)
         named(text, "a label beyond its chart");
