@@ -11,8 +11,6 @@ UNREAD = 0.2  # share of attempts without a readable answer
 REPEATED = 0.5  # share of attempts with the text of another attempt at the same question
 LEFT_OUT = 0.05  # share of training rows that did not fit
 UNUSED = 0.5  # share of requested rationales that were not kept
-
-
 Alarm = tuple[str, str]  # (what happened, and what to change; how much)
 
 

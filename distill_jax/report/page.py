@@ -6,11 +6,12 @@ import importlib.resources
 import json
 from collections.abc import Sequence
 
+from distill_jax import summary
 from distill_jax.report import layout, lineage, sections
 from distill_jax.report.load import Run
 from distill_jax.report.nodes import Child, Html, tag
 
-SPLITS = ("train", "validation", "test", "out_of_domain", "cross", "also")
+SPLITS = ("train", "validation", *summary.FINALS)
 FILTERS = {
   "gained": "wrong → right",
   "lost": "right → wrong",
