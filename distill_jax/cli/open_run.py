@@ -18,7 +18,7 @@ def open_run(settings: Settings, workdir: str) -> RunContext:
   """Opens a run directory to read from it; messages go to standard error.
 
   Raises:
-    UserError: It is no run directory, one of its files is damaged, the settings describe
+    UserError: It is not a run directory, one of its files is damaged, the settings describe
       another student than the run's, or the data have changed.
   """
   if not workdir:
