@@ -216,7 +216,7 @@ def changed_settings(
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-  if not isinstance(tree, Mapping) or not tree:
+  if not isinstance(tree, Mapping) or (prefix and not tree):
     return {prefix: tree}
   found: dict[str, Any] = {}
   for name, part in tree.items():

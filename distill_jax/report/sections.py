@@ -392,4 +392,4 @@ def first_page(run: Run, others: Sequence[Run]) -> list[Html]:
 
 
 def _json(value: Any) -> str:
-  return "–" if value is None else str(value)
+  return "–" if value is None else '""' if value == "" else str(value)

@@ -201,6 +201,14 @@ def test_an_unfinished_run_has_a_report(tmp_path):
   assert "| 1 |" in markdown.of_run(run)
 
 
+def test_settings_are_compared_by_their_dotted_names():
+  config = {"a": {"b": 1, "c": {}}, "d": ""}
+  every = [("a.b", 1, None), ("a.c", {}, None), ("d", "", None)]
+  assert numbers.changed_settings(config, {}) == every
+  assert numbers.changed_settings(config, {**config, "d": "x"}) == [("d", "", "x")]
+  assert numbers.changed_settings({}, {}) == []
+
+
 def test_a_run_without_any_phase_has_a_report(tmp_path):
   run = material.write_run(tmp_path / "run")
   for path in run.path.iterdir():
