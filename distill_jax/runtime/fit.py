@@ -138,7 +138,7 @@ def run_steps(
   saved_at = time.monotonic()
   with stop_request.watch() as stop, jax.set_mesh(student.mesh):
     bar.update(int(state.step))
-    check_memory(ctx, corpus, train_step, state)
+    check_memory(ctx, corpus, train, train_step, state)
     for n in range(int(state.step), steps):
       arrays = corpus.batch(n)
       batch = put_batch(arrays, student.mesh)
@@ -170,21 +170,35 @@ def run_steps(
 
 
 def check_memory(
-  ctx: RunContext, corpus: Corpus, train_step: TrainStep, state: step.TrainState
+  ctx: RunContext, corpus: Corpus, train: Train, train_step: TrainStep, state: step.TrainState
 ) -> None:
   """Compiles the step for the largest batch and checks that it fits into the memory.
+
+  If larger batches recompute more, so that smaller ones may need more memory, it does so for the
+  largest of each kind.
 
   Raises:
     UserError: It does not.
   """
   student = ctx.student
-  steps = range(len(corpus.batch_order.epoch(0)))
-  arrays = corpus.batch(max(steps, key=lambda n: (math.prod(corpus.shape(n)), corpus.shape(n))))
-  operands = (state, put_batch(arrays, student.mesh), student.frozen)
-  compiled = compile_step(ctx.console, train_step, arrays, operands)
-  line = memory.check_step(compiled, memory.size(operands))
-  if memory.of_step(compiled) > memory.GB:
-    ctx.console.line(line)
+  step_of_shape = {corpus.shape(n): n for n in range(len(corpus.batch_order.epoch(0)))}
+  largest = {}
+  for shape in sorted(step_of_shape, key=lambda shape: (math.prod(shape), shape)):
+    arrays = corpus.batch(step_of_shape[shape])
+    tokens = math.prod(shape) * (2 if "source" in arrays else 1) // train.grad_accum_steps
+    largest[recomputation(train, student.config, student.mesh, tokens)] = arrays
+  lines: dict[int, str] = {}
+  for arrays in largest.values():
+    operands = (state, put_batch(arrays, student.mesh), student.frozen)
+    compiled = compile_step(ctx.console, train_step, arrays, operands)
+    lines[memory.of_step(compiled)] = memory.check_step(compiled, memory.size(operands))
+  if max(lines) > memory.GB:
+    ctx.console.line(lines[max(lines)])
+
+
+def recomputation(train: Train, config: Any, mesh: jax.sharding.Mesh, tokens: int) -> str:
+  """Returns what the backward pass of a micro-batch of so many tokens recomputes."""
+  return memory.recomputation(train.remat, config, math.ceil(tokens / mesh.size))
 
 
 def compile_step(
@@ -245,7 +259,7 @@ def build_train_step(
       params,
       rows,
       detach=objective.detach,
-      remat=memory.recomputation(train.remat, config, math.ceil(read / mesh.size)),
+      remat=recomputation(train, config, mesh, read),
       path=attention,
       packed=train.packing,
     )
