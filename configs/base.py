@@ -376,7 +376,7 @@ def get_config() -> ConfigDict:
   # Micro-batches per update; more save memory and do not change the result.
   c.train.grad_accum_steps = 1
   # What the backward pass recomputes to save memory: none | dots (all but matrix products) | full |
-  # auto (none from scratch; pretrained: dots if they take up to 1.25 GiB, else full).
+  # auto (none from scratch; pretrained: dots if they take up to 0.75 GiB, else full).
   c.train.remat = "auto"
   # Row lengths in tokens; longer rows are left out and counted. Empty (or auto) = from the data for
   # a pretrained student; 64 to 1024 from scratch.

@@ -102,7 +102,7 @@ class Train:
   remat: str = key(
     "auto",
     "What the backward pass recomputes to save memory: none | dots (all but matrix products) |"
-    " full | auto (none from scratch; pretrained: dots if they take up to 1.25 GiB, else"
+    " full | auto (none from scratch; pretrained: dots if they take up to 0.75 GiB, else"
     " full).",
     choices=("none", "dots", "full", "auto"),
   )

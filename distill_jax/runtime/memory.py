@@ -19,7 +19,7 @@ REMEDIES = (
   "choose a smaller train.batch or a larger train.grad_accum_steps, shorter train.buckets,"
   " train.remat=full, LoRA (student.lora.rank=16), or a smaller student"
 )
-PRODUCTS_BYTES = 1.25 * 2**30  # that a device may keep for the backward pass with remat=auto
+PRODUCTS_BYTES = 0.75 * 2**30  # that a device may keep for the backward pass with remat=auto
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
