@@ -1,5 +1,6 @@
 """What the commands do with a run directory: run, evaluate, sample, export, serve."""
 
+import functools
 import itertools
 import json
 import math
@@ -279,10 +280,8 @@ def export(
   """
   if adapter and (verify or dtype != "float32"):
     raise errors.usage("--adapter writes float32 adapters; leave out --dtype and --verify")
-  if verify and together.count() > 1:
-    raise errors.usage("--verify is for one process: leave --processes out, or --verify")
   if verify:
-    hf_verify.require_torch()
+    together.once("torch", lambda: bool(hf_verify.require_torch()))
   with open_run(settings, workdir) as ctx:
     round_index = select_round(ctx, round)
     rows = [summary.row(ctx.run_dir, index) for index in range(round_index + 1)]
@@ -307,7 +306,9 @@ def export(
         student_export.write(ctx, round_index, name, out=directory, dtype=dtype, card=card)
       print(f"Exported the {name} of round {round_index} to {directory}")
       if verify:
-        difference = student_export.verify(ctx, directory)
+        difference = together.once(
+          "verify", functools.partial(student_export.verify, ctx, directory)
+        )
         print(f"Verified with transformers: logits differ by at most {difference:.1g}")
 
 

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from distill_jax import console, disk, errors, phases, plan, rounds, tasks, teacher
+from distill_jax import console, disk, errors, phases, plan, rounds, tasks, teacher, together
 from distill_jax.run_dir.phase_dir import PhaseDir, report_os_errors
 from distill_jax.run_dir.run_dir import SUMMARY, RunDir
 from distill_jax.runtime import resume
@@ -34,10 +34,13 @@ class _Row(NamedTuple):
   estimate: types.Estimate
 
 
+@together.on_first
 def show(
   settings: Settings, config: dict[str, Any], workdir: str, *, retry_failed: bool = False
 ) -> None:
   """Prints the requests of the next unfinished round and their cost.
+
+  Of several processes, process 0 does it.
 
   Args:
     settings: The settings.

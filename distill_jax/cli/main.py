@@ -32,8 +32,6 @@ def run(words: Sequence[str]) -> int:
   config = _required(config)
   settings = read_settings(config)
   processes.compare(config)
-  if options["dry_run"] and together.count() > 1:
-    raise errors.usage("--dry_run is for one process: leave --processes out")
   if options["dry_run"]:
     from distill_jax.cli import dry_run
 

@@ -18,7 +18,7 @@ from distill_jax.machine import hf_read, hf_verify, hf_write
 from distill_jax.runtime import base_model
 from distill_jax.runtime.context import RunContext
 from distill_jax.runtime.student import Params, Student
-from distill_jax.students import lora, token_rows
+from distill_jax.students import lora, sharding, token_rows
 from distill_jax.students.families import layout
 
 # Fields of the base model's config.json that name its code, its author or its library.
@@ -124,6 +124,8 @@ def merged_params(student: Student, trained: Params) -> Params:
 def verify(ctx: RunContext, out: str) -> float:
   """Compares the exported directory `out`, read back, with transformers and torch.
 
+  Of several processes, process 0 does it with its own devices.
+
   Returns:
     The largest difference of a logit, in nats.
 
@@ -132,13 +134,16 @@ def verify(ctx: RunContext, out: str) -> float:
   """
   student, family = ctx.student, ctx.student.base.family
   config = dataclasses.replace(student.config, dtype="float32")  # as transformers computes
+  mesh = student.mesh
+  if together.count() > 1:
+    mesh = sharding.make_mesh(1, -1, 1, devices=jax.local_devices())
   params = hf_read.load(
     out,
     family.tensors(config),
     spare=family.spare(config),
     ties=family.ties(config),
     prefix=family.PREFIX,
-    like=student.abstract_base_params(students.of(config).shapes(config)),
+    like=student.abstract_base_params(students.of(config).shapes(config), mesh),
   )
 
   def exported_logits(

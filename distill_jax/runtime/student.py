@@ -128,10 +128,15 @@ class Student:
 
     return jax.jit(init, out_shardings=shardings)(jax.random.key(self._settings.seed))
 
-  def abstract_base_params(self, shapes: Params) -> Params:
-    """Returns shapes of all parameters of the base model with their shardings."""
+  def abstract_base_params(self, shapes: Params, mesh: jax.sharding.Mesh | None = None) -> Params:
+    """Returns shapes of all parameters of the base model with their shardings on a mesh.
+
+    Args:
+      shapes: Their shapes.
+      mesh: The mesh; None: that of the student.
+    """
     axes = students.of(self.config).axes(self.config)
-    return _with_shardings(shapes, sharding.of_params(self.mesh, axes, shapes))
+    return _with_shardings(shapes, sharding.of_params(mesh or self.mesh, axes, shapes))
 
   def _load(self, abstract: Params) -> Params:
     family, is_leaf = self.base.family, lambda x: isinstance(x, quantized.Nf4)
