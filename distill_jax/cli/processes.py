@@ -205,7 +205,7 @@ def end(outcome: int | Exception) -> int:
   if isinstance(outcome, errors.UserError):
     error = outcome
   elif together.is_loss(outcome):
-    error = errors.LostError("another process is gone; re-run the same command to resume")
+    error = processes.loss()
   else:
     text = f"process {together.index()}: {outcome!r}"
     return processes.leave(1, text, lambda: traceback.print_exception(outcome))

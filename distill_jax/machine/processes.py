@@ -111,6 +111,17 @@ def start(place: Place, patience: float) -> None:
   _check_devices(place.count)
 
 
+def _ended(n: int, code: int) -> str:
+  return f"process {n} has ended with exit code {code}; its own output says why"
+
+
+def loss() -> errors.UserError:
+  """Returns the error of this process after a collective operation has failed."""
+  link = together.link()
+  assert isinstance(link, _Link)
+  return link.loss()
+
+
 def _say(text: str) -> None:
   """Bypasses sys.stderr, which may be in use."""
   with contextlib.suppress(OSError):
@@ -264,7 +275,15 @@ class _Link:
     code = json.loads(left)["code"]
     since = now - left_at.setdefault(n, now)
     if code and since > LEAVE_SECONDS:
-      self._give_up(f"process {n} has ended with exit code {code}; its own output says why", code)
+      self._give_up(_ended(n, code), code)
+
+  def loss(self) -> errors.UserError:
+    """Returns the error of a process that has lost another one: that one's own, if it had any."""
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+      for name, left in self._client.key_value_dir_get("watch/left/"):
+        if code := json.loads(left)["code"]:
+          return errors.UserError(_ended(int(name.rpartition("/")[2]), code), code)
+    return errors.LostError("another process is gone; re-run the same command to resume")
 
   def _give_up_silent(self, n: int, seconds: float) -> NoReturn:
     text = f"process {n} has given no sign of life for {seconds:.0f} s"
