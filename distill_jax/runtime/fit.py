@@ -186,7 +186,7 @@ def check_memory(
   for shape in sorted(step_of_shape, key=lambda shape: (math.prod(shape), shape)):
     arrays = corpus.batch(step_of_shape[shape])
     tokens = math.prod(shape) * (2 if "source" in arrays else 1) // train.grad_accum_steps
-    largest[recomputation(train, student.config, student.mesh, tokens)] = arrays
+    largest[recomputation(train, student.trainable, student.mesh, tokens)] = arrays
   lines: dict[int, str] = {}
   for arrays in largest.values():
     operands = (state, put_batch(arrays, student.mesh), student.frozen)
@@ -196,9 +196,11 @@ def check_memory(
     ctx.console.line(lines[max(lines)])
 
 
-def recomputation(train: Train, config: Any, mesh: jax.sharding.Mesh, tokens: int) -> str:
+def recomputation(
+  train: Train, parameters: trainable.Trainable, mesh: jax.sharding.Mesh, tokens: int
+) -> str:
   """Returns what the backward pass of a micro-batch of so many tokens recomputes."""
-  return memory.recomputation(train.remat, config, math.ceil(tokens / mesh.size))
+  return memory.recomputation(train.remat, parameters, math.ceil(tokens / mesh.size))
 
 
 def compile_step(
@@ -259,7 +261,7 @@ def build_train_step(
       params,
       rows,
       detach=objective.detach,
-      remat=recomputation(train, config, mesh, read),
+      remat=recomputation(train, parameters, mesh, read),
       path=attention,
       packed=train.packing,
     )

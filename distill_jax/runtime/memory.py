@@ -64,8 +64,12 @@ def of_training(trained: trainable.Trainable) -> int:
   return 4 * size(trained.shapes) + frozen
 
 
-def of_products(config: Any, tokens: int) -> int:
-  """Returns the bytes of what the products of all layers yield for a number of tokens."""
+def of_products(trained: trainable.Trainable, tokens: int) -> int:
+  """Returns the bytes of what the products of all layers yield for a number of tokens.
+
+  What an adapter adds to a product is a product, too; here every weight counts as adapted.
+  """
+  config: Any = trained.config
   model = students.of(config)
   axes = jax.tree.leaves(model.axes(config), is_leaf=lambda x: isinstance(x, tuple))
   outputs = 0
@@ -73,20 +77,21 @@ def of_products(config: Any, tokens: int) -> int:
     if names[0] == "layers" and "embed" in names:
       first_output = 2 if names[1] == "embed" else names.index("embed")
       outputs += shape.shape[0] * math.prod(shape.shape[first_output:])
-  return tokens * outputs * jax.numpy.dtype(config.dtype).itemsize
+  copies = 2 if trained.rank else 1
+  return copies * tokens * outputs * jax.numpy.dtype(config.dtype).itemsize
 
 
-def recomputation(remat: str, config: Any, tokens: int) -> str:
+def recomputation(remat: str, trained: trainable.Trainable, tokens: int) -> str:
   """Returns what the backward pass of a step recomputes: none | dots | full.
 
   Args:
     remat: The setting; auto keeps the results of products where they take little memory.
-    config: The student's config.
+    trained: The student.
     tokens: Tokens that a device processes at once.
   """
   if remat != "auto":
     return remat
-  return "dots" if of_products(config, tokens) <= PRODUCTS_BYTES else "full"
+  return "dots" if of_products(trained, tokens) <= PRODUCTS_BYTES else "full"
 
 
 def of_decoding(trained: trainable.Trainable, rows: int, columns: int, weights: str = "") -> int:

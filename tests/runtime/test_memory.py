@@ -42,12 +42,13 @@ def test_more_rows_and_columns_take_more_memory_to_decode():
 def test_results_of_products_are_kept_where_they_take_little_memory(monkeypatch):
   c = oracle.TINY
   widths = (c.heads + 2 * c.kv_heads) * c.head_width + 2 * c.width + 2 * c.mlp
-  assert memory.of_products(c, 10) == 10 * c.layers * widths * 4
-  monkeypatch.setattr(memory, "PRODUCTS_BYTES", memory.of_products(c, 10))
-  chosen = [memory.recomputation("auto", c, tokens) for tokens in (1, 10, 11)]
+  assert memory.of_products(FULL, 10) == 10 * c.layers * widths * 4
+  assert memory.of_products(LORA, 10) == 2 * memory.of_products(FULL, 10)
+  monkeypatch.setattr(memory, "PRODUCTS_BYTES", memory.of_products(FULL, 10))
+  chosen = [memory.recomputation("auto", FULL, tokens) for tokens in (1, 10, 11)]
   assert chosen == ["dots", "dots", "full"]
   for remat in ("none", "dots", "full"):
-    assert memory.recomputation(remat, c, 10**9) == remat, "what is set is kept"
+    assert memory.recomputation(remat, FULL, 10**9) == remat, "what is set is kept"
 
 
 @pytest.mark.parametrize(
