@@ -61,9 +61,22 @@ def parse(
     rest = parsed(argv)[1:]
     final = None if original is None else parsed.config.to_dict()
   if original is not None and final is not None:
-    typed.build(Settings, pool.merge_teachers(original))  # names the group that is missing
+    _check(original, of_run=recipe is None)
     final = reset_unread(original, presets.choose_kind(final))
   return final, {name: parsed[name].value for name in options}, rest
+
+
+def _check(original: dict[str, Any], *, of_run: bool) -> None:
+  """Raises UserError, with its name, for a setting that is unknown, missing or of a wrong type."""
+  try:
+    typed.build(Settings, pool.merge_teachers(original))
+  except errors.UserError as error:
+    if not of_run:
+      raise
+    raise errors.data(
+      f"the config of this run is damaged or of another version of distill_jax ({error}); restore"
+      " it, or use the version that wrote it"
+    ) from None
 
 
 def _reject_absl_options(words: Sequence[str]) -> None:

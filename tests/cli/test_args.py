@@ -1,6 +1,7 @@
 """Mistakes on the command line: one line, no traceback, exit code 2 or 3, before anything is
 loaded."""
 
+import json
 import os
 import pathlib
 import signal
@@ -11,6 +12,7 @@ import pytest
 
 from distill_jax import errors
 from distill_jax.cli import main as commands
+from distill_jax.config import recipes
 
 ROOT = pathlib.Path(__file__).parents[2]
 RUN = ("run", "--config=configs/quickstart.py", "--workdir=nowhere")
@@ -146,6 +148,7 @@ def test_the_doctor_names_versions_devices_and_the_key_but_never_shows_it(
 def test_an_interruption_that_is_swallowed_ends_the_process_all_the_same():
   code = """import signal, time
 from distill_jax.cli import main as commands
+from distill_jax.config import recipes
 commands.GRACE = 0.3
 signal.signal(signal.SIGINT, commands.interrupted)
 try:
@@ -169,3 +172,15 @@ def test_a_directory_of_runs_is_not_a_run_and_its_runs_are_named(command, tmp_pa
   assert commands.main([*command.split(), f"--workdir={tmp_path}"]) == 2
   runs = ", ".join(str(tmp_path / name) for name in ("a", "b", "rows/plain/seed_0"))
   assert f"(no config.json); runs in it: {runs}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change, said", [
+  (lambda c: c["student"]["lora"].pop("rank"), "config.student.lora.rank is missing"),
+  (lambda c: c["student"].update(color=1), "config.student.color is not a setting")])  # fmt: skip
+def test_a_run_of_another_version_is_named_as_such(change, said, tmp_path, capsys):
+  config = recipes.load("quickstart").to_dict()
+  change(config)
+  (tmp_path / "config.json").write_text(json.dumps(config))
+  assert commands.main(["evaluate", f"--workdir={tmp_path}"]) == 4
+  err = capsys.readouterr().err
+  assert said in err and "another version of distill_jax" in err
