@@ -61,21 +61,21 @@ def parse(
     rest = parsed(argv)[1:]
     final = None if original is None else parsed.config.to_dict()
   if original is not None and final is not None:
-    _check(original, of_run=recipe is None)
+    _check(original, run=None if recipe is not None else take(words, "workdir")[0])
     final = reset_unread(original, presets.choose_kind(final))
   return final, {name: parsed[name].value for name in options}, rest
 
 
-def _check(original: dict[str, Any], *, of_run: bool) -> None:
-  """Raises UserError, with its name, for a setting that is unknown, missing or of a wrong type."""
+def _check(original: dict[str, Any], *, run: str | None) -> None:
+  """Raises UserError for a setting that is unknown, missing or of a wrong type; names `run`."""
   try:
     typed.build(Settings, pool.merge_teachers(original))
   except errors.UserError as error:
-    if not of_run:
+    if run is None:
       raise
     raise errors.data(
-      f"the config of this run is damaged or of another version of distill_jax ({error}); restore"
-      " it, or use the version that wrote it"
+      f"{pathlib.Path(run) / 'config.json'} is damaged or of another version of distill_jax"
+      f" ({error}); restore it, or use the version that wrote it"
     ) from None
 
 

@@ -183,4 +183,4 @@ def test_a_run_of_another_version_is_named_as_such(change, said, tmp_path, capsy
   (tmp_path / "config.json").write_text(json.dumps(config))
   assert commands.main(["evaluate", f"--workdir={tmp_path}"]) == 4
   err = capsys.readouterr().err
-  assert said in err and "another version of distill_jax" in err
+  assert said in err and f"{tmp_path / 'config.json'} is damaged or of another version" in err
