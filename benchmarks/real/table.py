@@ -9,7 +9,7 @@ from benchmarks.real import rows, sittings
 from distill_jax.ablations import markdown, sweep, table
 from distill_jax.runtime import results
 
-SCORED = {"test": "test", "also": "out of domain (ASDiv)"}
+SCORED = {"test": "Test", "also": "Out of domain (ASDiv)"}
 LEGEND = """Accuracy in %: mean over seeds [95% CI] ± standard deviation over seeds. Differences are
 to the row `{base}`, on the same questions with the same seeds, in percentage points; intervals are
 percentiles of 10,000 bootstrap resamples of seeds and questions (PCG64, seed 0), and p is the exact
@@ -92,7 +92,7 @@ def render(built: dict[str, Any]) -> str:
     parts.append(LEGEND.format(base=built["base"]))
   for split in built["splits"]:
     text = markdown.split_table(built, split)
-    parts.append(text.replace(f"## {split}\n", f"### {SCORED[split].capitalize()}\n"))
+    parts.append(text.replace(f"## {split}\n", f"### {SCORED[split]}\n"))
   if built["claims"]:
     parts.append(markdown.claims(built["claims"]).replace("## Claims", "### Comparisons"))
   if built["costs"]:
