@@ -25,4 +25,6 @@ def run(workdir: str, others: Sequence[str], out: str, *, markdown: bool) -> Non
     return
   target = pathlib.Path(out or pathlib.Path(workdir) / write.REPORT)
   write.write(target, content)
-  print(f"Report: {target} ({len(content) / 1e6:.1f} MB)")
+  kilobytes = len(content.encode()) / 1e3
+  size = f"{kilobytes:.0f} kB" if kilobytes < 1000 else f"{kilobytes / 1e3:.1f} MB"
+  print(f"Report: {target} ({size})")

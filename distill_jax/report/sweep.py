@@ -64,7 +64,7 @@ def _split(table: Mapping[str, Any], split: str) -> Html:
       forest.append((row["row"], *points))
       shown = f"{points[0]:+.1f} ({points[1]:+.1f} to {points[2]:+.1f}; p={change['p']:.2g})"
     body.append([name, len(row["seeds"]), f"{mean:.1f} % ({low:.1f}–{high:.1f})", by_seed, shown])
-  drawn = [layout.differences(f"{split}: difference to {base}, points", forest)]
+  drawn = [layout.differences(f"difference to {base}, points", forest)]
   head = ("row", "seeds", "accuracy (95% CI)", "by seed, %", f"difference to {base}")
   note = (
     "Intervals are percentiles of bootstrap resamples of seeds and questions; differences are on "
