@@ -59,8 +59,8 @@ def same(a, b) -> None:
 @pytest.fixture(scope="module", params=["pretrained", "scratch"])
 def finished(request, model, tmp_path_factory):
   """Returns the settings of a run that was not interrupted, and the run."""
-  init = {"student__init": str(model)} if request.param == "pretrained" else {}
-  changes = FEW_BITS | SIZES | init
+  init = {"student__init": str(model)} if request.param == "pretrained" else SIZES
+  changes = FEW_BITS | init
   _, run_dir = test_rounds.run(tmp_path_factory.mktemp(request.param) / "run", **changes)
   return changes, run_dir
 
