@@ -180,10 +180,11 @@ def test_a_process_of_many_gets_its_words_and_its_numbers(checkout, tmp_path):
   result, calls = launch(checkout, "launch/process.sh", *words, ENVIRONMENT=str(environment))
   assert result.returncode == 0, result.stderr
   assert calls[-1] == "|".join(["-m|distill_jax", *words]) and len(installs(calls)) == 1
-  assert environment.read_text() == "DISTILL_JAX_PROCESSES=auto\n"
+  assert environment.read_text() == "DISTILL_JAX_PROCESSES=auto\nDISTILL_JAX_TRIES=3\n"
   own = tmp_path / "own python"
   executable(own, PYTHON)
   given = {"DISTILL_JAX_PROCESSES": "2", "DISTILL_JAX_PROCESS": "1", "DISTILL_JAX_PYTHON": str(own)}
+  given["DISTILL_JAX_TRIES"] = "7"
   shutil.rmtree(checkout / ".venv")
   _, calls = launch(checkout, "launch/process.sh", "run", ENVIRONMENT=str(environment), **given)
   assert calls == ["-m|distill_jax|run"]  # nothing is installed
@@ -245,7 +246,7 @@ def test_a_slurm_job_is_queued_again_only_if_the_machine_ended_it(checkout, tmp_
     assert ("queued again" in result.stderr) == again
     assert again or result.returncode == code
     if script == "slurm":
-      numbers = "DISTILL_JAX_PROCESS=1\nDISTILL_JAX_PROCESSES=2\n"
+      numbers = "DISTILL_JAX_PROCESS=1\nDISTILL_JAX_PROCESSES=2\nDISTILL_JAX_TRIES=3\n"
       assert environment.read_text() == f"DISTILL_JAX_COORDINATOR=node1:20009\n{numbers}"
 
 
