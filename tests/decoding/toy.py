@@ -52,8 +52,8 @@ def prefill(config, params, tokens_PL, lengths_P, layers=None):
   return _logits(params, cache, positions_PL, seen_PL), cache, filled_P
 
 
-def unstack_layers(config, params):
-  return ()
+def unstack_layers(config, params, weights=""):
+  return [], None
 
 
 def decode_step(config, params, layers, token_R, position_R, cache):
