@@ -1,6 +1,6 @@
 """Recipes and kinds of students: two processes write what one process with two devices writes.
 
-python -m pytest -m heavy tests/multiprocess/test_recipes.py
+python -m pytest -m heavy tests/multiprocess/test_recipes_on_processes.py
 """
 
 import pytest
