@@ -39,9 +39,11 @@ class Int8:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass
 class Nf4:
-  """A weight as numbers of levels, uint4, and float32 scales, one for each block of inputs.
+  """A weight as numbers of levels and float32 scales, one for each block of inputs.
 
-  Both have the axes of the weight; the last input axis of `scale` counts blocks.
+  Both have the axes of the weight. Along the last input axis, `scale` counts blocks, and `values`
+  holds two numbers a byte, uint8: the first half of a block in the low bits, the second in the high
+  ones. (Compiled programs of jax 0.10 reject arguments of its own 4-bit types.)
   """
 
   values: Any  # an array, or its shape
@@ -93,9 +95,12 @@ def block(size: int) -> int:
 def nf4_shape(shape: Sequence[int], weight_axes: Sequence[str | None]) -> Nf4:
   """Returns the shapes of a stacked weight in nf4. Raises ValueError as `block` does."""
   at = input_axis(weight_axes)
-  scale = (*shape[:at], shape[at] // block(shape[at]), *shape[at + 1 :])
+
+  def resized(size: int, dtype: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((*shape[:at], size, *shape[at + 1 :]), dtype)
+
   return Nf4(
-    jax.ShapeDtypeStruct(tuple(shape), jnp.uint4), jax.ShapeDtypeStruct(scale, jnp.float32)
+    resized(shape[at] // 2, jnp.uint8), resized(shape[at] // block(shape[at]), jnp.float32)
   )
 
 
@@ -105,9 +110,12 @@ def nf4(weight: jax.Array, shape: Nf4) -> Nf4:
 
   at = _tiled_axis(shape)
   others = set(range(weight.ndim)) - {at}
-  tiles = {at: weight.shape[at] // shape.scale.shape[at]}
+  blocks = shape.scale.shape[at]
+  tiles = {at: weight.shape[at] // blocks}
   found = qwix.quantize(weight, "nf4", channelwise_axes=others, tiled_axes=tiles)
-  return Nf4(found.qvalue, found.scale)
+  number = _in_blocks(found.qvalue.astype(jnp.uint8), at, blocks)
+  low, high = jnp.split(number, 2, axis=at + 1)
+  return Nf4((low | high << 4).reshape(shape.values.shape), found.scale)
 
 
 def store(weight: jax.Array, shape: Nf4 | jax.ShapeDtypeStruct) -> jax.Array | Nf4:
@@ -117,10 +125,11 @@ def store(weight: jax.Array, shape: Nf4 | jax.ShapeDtypeStruct) -> jax.Array | N
 
 def loaded(shape: Nf4 | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
   """Returns the shape of a weight as it is loaded: what gets 4 bits, in float32."""
-  if isinstance(shape, Nf4):
-    at = shape.values.sharding
-    return jax.ShapeDtypeStruct(shape.values.shape, jnp.float32, sharding=at)
-  return shape
+  if not isinstance(shape, Nf4):
+    return shape
+  at, held = _tiled_axis(shape), shape.values
+  full = (*held.shape[:at], 2 * held.shape[at], *held.shape[at + 1 :])
+  return jax.ShapeDtypeStruct(full, jnp.float32, sharding=held.sharding)
 
 
 def place(weight: jax.Array, shape: Any) -> jax.Array | Nf4:
@@ -138,11 +147,16 @@ def dequantize(weight: Nf4) -> jax.Array:
   weight. A look-up in a table, as in qwix, is a gather, which takes longer on a TPU than the
   product.
   """
-  number = weight.values.astype(jnp.uint8)
-  level = _choose(number, LEVELS)
-  at = _tiled_axis(weight)
-  blocked = level.reshape(*level.shape[:at], weight.scale.shape[at], -1, *level.shape[at + 1 :])
-  return (blocked * jnp.expand_dims(weight.scale, at + 1)).reshape(level.shape)
+  at, held = _tiled_axis(weight), weight.values
+  pairs = _in_blocks(held, at, weight.scale.shape[at])
+  number = jnp.concatenate([pairs & 15, pairs >> 4], axis=at + 1)
+  level = _choose(number, LEVELS) * jnp.expand_dims(weight.scale, at + 1)
+  return level.reshape(*held.shape[:at], 2 * held.shape[at], *held.shape[at + 1 :])
+
+
+def _in_blocks(x: jax.Array, at: int, blocks: int) -> jax.Array:
+  """Returns x with axis `at` divided into (blocks, the rest)."""
+  return x.reshape(*x.shape[:at], blocks, -1, *x.shape[at + 1 :])
 
 
 def _choose(number: jax.Array, levels: Sequence[float]) -> jax.Array:
