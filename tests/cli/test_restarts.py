@@ -1,5 +1,6 @@
 """Restarts by a launcher end when a run makes no progress; without a launcher they never do."""
 
+import contextlib
 import json
 import pathlib
 import sqlite3
@@ -54,7 +55,7 @@ def test_a_process_that_is_lost_to_the_others_is_counted(tmp_path):
 
 
 def replies(path: pathlib.Path) -> None:
-  with sqlite3.connect(path) as db:
+  with contextlib.closing(sqlite3.connect(path)) as db, db:
     db.execute("create table if not exists replies(key)")
     db.execute("insert into replies values ('a')")
 
