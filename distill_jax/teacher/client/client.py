@@ -125,7 +125,11 @@ class Client:
     self._identity, self._run = identity or base_url.rstrip("/"), run
     shaper = shaper or request_body.UNSHAPED
     self._store = cache.ReplyCache(cache_path)
-    known = self._features(model, shaper, unsupported, max_tokens_field, stream)
+    try:
+      known = self._features(model, shaper, unsupported, max_tokens_field, stream)
+    except errors.UserError:
+      self._store.close()
+      raise
     self._headers = extra_headers
     self._redact = credentials.redactor(self._key, *extra_headers.secrets)
     self._config = request_jobs.ClientConfig(
