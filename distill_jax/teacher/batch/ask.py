@@ -13,11 +13,10 @@ from openai.types import Batch
 from distill_jax import errors
 from distill_jax.teacher import types
 from distill_jax.teacher.batch import calls, format, results
-from distill_jax.teacher.client import request_jobs, verdicts
+from distill_jax.teacher.client import features, request_jobs, verdicts
 from distill_jax.teacher.store import batches, cache
 
 ENDED = ("completed", "failed", "expired", "cancelled")
-MAX_REFUSALS = 8  # of batches, each for a feature that the server does not take
 NO_ROOM = ("token_limit_exceeded", "rate_limit_exceeded")  # the server takes no more at present
 
 
@@ -333,7 +332,7 @@ class BatchAsk:
     """
     code, message, line = calls.first_error(state)
     error = {"error": {"code": code, "message": message}}
-    if self._refused_batches < MAX_REFUSALS and reader.learns(first, 400, error):
+    if self._refused_batches < features.MAX_REFUSALS and reader.learns(first, 400, error):
       self._refused_batches += 1
       return
     no_room = code in NO_ROOM

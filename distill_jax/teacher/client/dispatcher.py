@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from distill_jax import errors
 from distill_jax.teacher import types
 from distill_jax.teacher.client import (
+  features,
   pacing,
   progress,
   rate_limit,
@@ -26,7 +27,6 @@ from distill_jax.teacher.client import (
 )
 from distill_jax.teacher.store import cache, ledger, writer
 
-MAX_REFUSALS = 8  # of features, for one job
 DEAD_AFTER = 8  # consecutive jobs that fail, one per worker at least: the server is down
 NOTHING_LOST = "Replies received so far are saved; re-run the same command"
 
@@ -178,7 +178,7 @@ class Dispatcher:
     if verdict.feature == "response_format":
       job.schema = False
       self._reject_schemas(response)
-    elif job.refusals > MAX_REFUSALS or not self._config.features.learn(
+    elif job.refusals > features.MAX_REFUSALS or not self._config.features.learn(
       verdict.feature, verdict.value, reason
     ):
       await self._skip(job, response, verdicts.Skip("bad_request", verdict.reason), attempt)

@@ -19,6 +19,7 @@ from distill_jax import errors
 UNSUPPORTED = ("n", "seed", "temperature", "top_p", "system", "response_format")
 TOKEN_FIELDS = ("max_tokens", "max_completion_tokens")
 ANY_NUMBER = 10**9
+MAX_REFUSALS = 8  # of features, for one request or one `ask` in batches
 _EFFECTS = {
   "n": "a request asks for {value} at most from now on",
   "seed": "sampling is not seeded",
