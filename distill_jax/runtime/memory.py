@@ -54,8 +54,7 @@ def process() -> int:
 
 def size(tree: Any) -> int:
   """Returns the bytes of a pytree of arrays or shapes."""
-  leaves = jax.tree.leaves(tree)
-  return sum(math.prod(x.shape) * jax.dtypes.itemsize_bits(x.dtype) // 8 for x in leaves)
+  return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def of_training(trained: trainable.Trainable) -> int:
