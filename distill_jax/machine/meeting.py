@@ -10,7 +10,7 @@ import errno
 import json
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from distill_jax import errors
@@ -44,7 +44,8 @@ def meet(count: int, index: int, address: str, patience: float, say: Say) -> Non
     say: Shows a line about who is missing.
 
   Raises:
-    UserError: The address is wrong or taken, or a process is missing.
+    UserError: The address is wrong or taken, a process is missing, or one has been interrupted.
+    KeyboardInterrupt: This process has been interrupted. Those that are there end, too.
   """
   host, port = split_address(address)
   deadline = time.monotonic() + patience
@@ -72,7 +73,7 @@ def _listen(port: int) -> socket.socket:
 def _host(server: socket.socket, count: int, deadline: float, patience: float, say: Say) -> None:
   """Process 0: waits for the hello of every other process, then lets them all go on."""
   here: dict[int, socket.socket] = {}
-  with contextlib.ExitStack() as stack:
+  with contextlib.ExitStack() as stack, _stop_on_interruption(here):
     told = time.monotonic()
     while len(here) < count - 1:
       now = time.monotonic()
@@ -86,14 +87,11 @@ def _host(server: socket.socket, count: int, deadline: float, patience: float, s
         say(f"waiting for process {missing} of {count}")
         told = now
       server.settimeout(min(1.0, deadline - now))
-      try:
-        connection, _ = server.accept()
-      except TimeoutError:
-        here = {n: held for n, held in here.items() if not _is_closed(held)}
-        continue
-      stack.enter_context(connection)
-      here = {n: held for n, held in here.items() if not _is_closed(held)}
-      if (number := _greet(connection, count, here)) is not None:
+      connection = None
+      with contextlib.suppress(TimeoutError):
+        connection = stack.enter_context(server.accept()[0])
+      _look_after(here)
+      if connection and (number := _greet(connection, count, here)) is not None:
         here[number] = connection
     for connection in here.values():
       _send(connection, {MAGIC: "go"})
@@ -101,6 +99,43 @@ def _host(server: socket.socket, count: int, deadline: float, patience: float, s
       connection.settimeout(HELLO_SECONDS)
       with contextlib.suppress(OSError):
         connection.recv(1)
+
+
+@contextlib.contextmanager
+def _stop_on_interruption(here: dict[int, socket.socket]) -> Iterator[None]:
+  try:
+    yield
+  except KeyboardInterrupt:
+    _stop(here, 0)
+    raise
+
+
+def _look_after(here: dict[int, socket.socket]) -> None:
+  """Removes the processes that are gone. Raises UserError if one has been interrupted."""
+  for number, connection in list(here.items()):
+    connection.setblocking(False)
+    try:
+      said = connection.recv(1)
+    except BlockingIOError:  # it is waiting
+      continue
+    except OSError:
+      said = b""
+    del here[number]
+    if said:  # all that it says while it is waiting is that it stops
+      _stop(here, number)
+      raise _interrupted(number)
+
+
+def _stop(here: dict[int, socket.socket], number: int) -> None:
+  """Ends the processes that are there: process `number` has been interrupted."""
+  for connection in here.values():
+    _send(connection, {MAGIC: "stop", "process": number})
+
+
+def _interrupted(number: object) -> errors.UserError:
+  return errors.UserError(
+    f"process {number} has been interrupted; re-run the same command to resume", errors.PREEMPTED
+  )
 
 
 def _greet(connection: socket.socket, count: int, here: dict[int, socket.socket]) -> int | None:
@@ -130,7 +165,13 @@ def _join(
     try:
       with socket.create_connection(address, timeout=5.0) as connection:
         _send(connection, {MAGIC: "hello", "process": index, "count": count})
-        answer = _receive(connection, max(deadline - time.monotonic(), 1.0) + HELLO_SECONDS)
+        try:
+          answer = _receive(connection, max(deadline - time.monotonic(), 1.0) + HELLO_SECONDS)
+        except KeyboardInterrupt:
+          _send(connection, {MAGIC: "stop"})
+          raise
+      if answer.get(MAGIC) == "stop":
+        raise _interrupted(answer.get("process"))
       if answer.get(MAGIC) == "go":
         return
       if answer.get(MAGIC) == "no":
@@ -176,27 +217,16 @@ def _send(connection: socket.socket, message: dict[str, Any]) -> None:
 
 
 def _receive(connection: socket.socket, seconds: float = HELLO_SECONDS) -> dict[str, Any]:
-  """Returns a line of JSON; {} if something else comes, or nothing."""
+  """Reads a line of JSON; returns {} if something else comes, or nothing."""
   end, content = time.monotonic() + seconds, b""
   try:
     while not content.endswith(b"\n") and len(content) < MOST_BYTES:
       connection.settimeout(max(end - time.monotonic(), 0.01))
-      part = connection.recv(MOST_BYTES)
+      part = connection.recv(MOST_BYTES, socket.MSG_PEEK)
       if not part:
         return {}
-      content += part
+      content += connection.recv(part.find(b"\n") + 1 or len(part))
     message = json.loads(content)
   except (OSError, ValueError, RecursionError):
     return {}
   return message if isinstance(message, dict) else {}
-
-
-def _is_closed(connection: socket.socket) -> bool:
-  """Whether the other end has closed; it sends nothing after its hello."""
-  try:
-    connection.setblocking(False)
-    return connection.recv(1, socket.MSG_PEEK) == b""
-  except BlockingIOError:
-    return False
-  except OSError:
-    return True

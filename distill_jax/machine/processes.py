@@ -1,9 +1,9 @@
 """Several processes as one: start and end of jax.distributed, their messages, and a watch.
 
 The only module that uses the client of jax's coordination service, which jax does not document. A
-watch in every process notices within LOST_SECONDS that another one is gone, and ends this one, so
-that whoever started the processes can start them again. jax's own reaction is slower, and ends the
-process by a signal.
+watch in every process notices within LOST_SECONDS that another one is gone, a relay at once that
+process 0 is. Both end this process, so that whoever started the processes can start them again;
+jax would end it by a signal.
 """
 
 import collections
@@ -23,10 +23,11 @@ import jax
 from jax._src import clusters, distributed
 
 from distill_jax import errors, together
-from distill_jax.machine import meeting
+from distill_jax.machine import meeting, relay
 
 LOST_SECONDS = 45.0  # without a sign of life
 JAX_LOST_SECONDS = 120  # until jax's own watch ends all processes
+START_SECONDS = 40.0  # to start jax once all processes have met
 WATCH_SECONDS = 1.0
 LEAVE_SECONDS = 10.0  # between the end of another process by an error, and the end of this one
 END_SECONDS = 60.0  # to wait for the others at the end of a command
@@ -86,28 +87,37 @@ def start(place: Place, patience: float) -> None:
     UserError: The address is wrong, or a process is missing.
   """
   meeting.meet(place.count, place.index, place.address, patience, _say)
-  host, _ = meeting.split_address(place.address)
+  host, port = meeting.split_address(place.address)
   # gRPC would send the messages through a proxy.
-  os.environ["no_grpc_proxy"] = ",".join(filter(None, [os.environ.get("no_grpc_proxy"), host]))
+  direct = [os.environ.get("no_grpc_proxy"), host, "127.0.0.1"]
+  os.environ["no_grpc_proxy"] = ",".join(filter(None, direct))
   with contextlib.suppress(AttributeError):
     jax.config.update("jax_check_proxy_envs", False)
   handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+  link, address = _Link(place), place.address
+  if place.index:
+    address = relay.start((host, port), START_SECONDS, link.lose_first)
+  # Signals wait until jax has started, and it would wait for a process that is gone.
+  text = f"another process has gone within {START_SECONDS:.0f} s after all had met"
+  limit = threading.Timer(START_SECONDS, _give_up, (place.index, text, errors.PREEMPTED))
+  limit.daemon = True
+  limit.start()
   jax.distributed.initialize(
-    place.address,
+    address,
     place.count,
     place.index,
     local_device_ids=place.devices,
     cluster_detection_method="deactivate",
-    initialization_timeout=max(int(patience), 60),
+    initialization_timeout=2 * int(START_SECONDS),
     heartbeat_timeout_seconds=JAX_LOST_SECONDS,
     shutdown_timeout_seconds=int(END_SECONDS),
   )
+  limit.cancel()
   for number, handler in handlers.items():  # jax has replaced that of SIGTERM
     signal.signal(number, handler)
   _keep_output_clean(place.index)
-  link = _Link(distributed.global_state.client, place)
   together.connect(link)
-  link.watch()
+  link.begin(distributed.global_state.client)
   _check_devices(place.count)
 
 
@@ -126,6 +136,13 @@ def _say(text: str) -> None:
   """Bypasses sys.stderr, which may be in use."""
   with contextlib.suppress(OSError):
     os.write(2, f"distill-jax: {text}\n".encode())
+
+
+def _give_up(index: int, text: str, code: int) -> NoReturn:
+  """Ends this process with a line."""
+  end = "; re-run the same command to resume" if code == errors.PREEMPTED else ""
+  _say(f"process {index}: {text}{end}")
+  os._exit(code)
 
 
 def _keep_output_clean(index: int) -> None:
@@ -156,13 +173,14 @@ def _check_devices(count: int) -> None:
 class _Link:
   """See together.Link: messages in the key-value store of jax's coordination service."""
 
-  def __init__(self, client: Any, place: Place):
+  def __init__(self, place: Place):
     self.count, self.index = place.count, place.index
-    self._client = client
+    self._client: Any = None
     self._sent: collections.deque[int] = collections.deque()  # numbers of stored messages
     self._stop_wanted = threading.Event()
     self._ended = threading.Event()
     self._left: int | None = None  # the code that this process leaves with
+    self._report: Callable[[], object] = lambda: None  # says why
     self._thread = threading.Thread(target=self._watch, daemon=True, name="watch")
     self._answered_at = time.monotonic()  # when process 0 has last answered the watch
     self.all_left = False  # whether all processes have come to their ends
@@ -218,8 +236,9 @@ class _Link:
     """See together.Link."""
     self._stop_wanted.set()
 
-  def watch(self) -> None:
-    """Starts the watch."""
+  def begin(self, client: Any) -> None:
+    """Starts the watch, with the client that jax has connected."""
+    self._client, self._answered_at = client, time.monotonic()
     self._thread.start()
     threading.Thread(target=self._watch_answers, daemon=True, name="watch answers").start()
 
@@ -231,6 +250,14 @@ class _Link:
         os._exit(self._left)
       if silent > LOST_SECONDS:
         self._give_up_silent(0, silent)
+
+  def lose_first(self) -> None:
+    """Ends this process: the connection to process 0 has broken."""
+    if self._left is None:
+      self._give_up("process 0 is gone", errors.PREEMPTED)
+    if not self._ended.is_set():
+      self._report()
+      os._exit(self._left)
 
   def _watch(self) -> None:
     beats: dict[int, tuple[str, float]] = {}  # process -> (its last sign of life, when it changed)
@@ -290,17 +317,15 @@ class _Link:
     self._give_up(text, errors.PREEMPTED)
 
   def _give_up(self, text: str, code: int) -> NoReturn:
-    end = "; re-run the same command to resume" if code == errors.PREEMPTED else ""
-    _say(f"process {self.index}: {text}{end}")
-    os._exit(code)
+    _give_up(self.index, text, code)
 
-  def leave(self, code: int, text: str) -> dict[str, Any] | None:
+  def leave(self, code: int, text: str, report: Callable[[], object]) -> dict[str, Any] | None:
     """Waits for the other processes to end.
 
     Returns:
       {"code", "text"} that process 0 ends with; None if it has not come to its end in time.
     """
-    self._left = code
+    self._report, self._left = report, code
     entries: dict[str, str] = {}
     with contextlib.suppress(jax.errors.JaxRuntimeError):
       self._client.key_value_set(
@@ -334,7 +359,7 @@ def leave(code: int, text: str, report: Callable[[], object]) -> int:
   """
   link = together.link()
   assert isinstance(link, _Link)
-  first = link.leave(code, text)
+  first = link.leave(code, text, report)
   if text and (link.index == 0 or first is None or first["text"] != text):
     report()
   together.connect(None)

@@ -94,3 +94,43 @@ def test_another_number_of_processes_is_refused_and_the_rest_goes_on():
       meet(3, 2, port)
     meet(2, 1, port)
     first.result()
+
+
+@pytest.mark.parametrize("stopped", [0, 2])
+def test_processes_that_are_there_end_if_one_is_interrupted(stopped, monkeypatch):
+  port, both_here = commands.free_port(), threading.Event()
+  receive, look_after = meeting._receive, meeting._look_after
+
+  def wait(connection, *seconds):  # in process 2, for the answer of process 0
+    if threading.current_thread().name == "2" and stopped == 2:
+      assert both_here.wait(10)
+      raise KeyboardInterrupt
+    return receive(connection, *seconds)
+
+  def look(here):  # in process 0
+    if len(here) == 2:
+      both_here.set()
+      if stopped == 0:
+        raise KeyboardInterrupt
+    look_after(here)
+
+  monkeypatch.setattr(meeting, "_receive", wait)
+  monkeypatch.setattr(meeting, "_look_after", look)
+  ended: dict[str, BaseException] = {}
+
+  def run(index: int) -> None:
+    try:
+      meet(4, index, port)
+    except BaseException as error:
+      ended[str(index)] = error
+
+  threads = [threading.Thread(target=run, args=(n,), name=str(n)) for n in (0, 1, 2)]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join(15)
+  assert isinstance(ended.pop(str(stopped)), KeyboardInterrupt)
+  assert len(ended) == 2
+  for error in ended.values():
+    assert isinstance(error, errors.UserError) and error.code == errors.PREEMPTED
+    assert f"process {stopped} has been interrupted" in str(error)

@@ -1,0 +1,88 @@
+"""The connection of jax's client to process 0, through a relay in this process.
+
+jax aborts a process, with a stack trace of C++, as soon as the connection of its client to process
+0 breaks, and its client accepts no working handler for this. So the client connects to a relay,
+which notices instead of jax that process 0 is gone, and keeps the client's end open.
+"""
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+CHUNK = 2**18  # bytes
+RETRY_SECONDS = 0.1
+
+
+def start(address: tuple[str, int], patience: float, on_loss: Callable[[], object]) -> str:
+  """Starts a relay to an address.
+
+  Args:
+    address: Host and port of process 0.
+    patience: Seconds until process 0 must accept a connection.
+    on_loss: Called, in another thread, when process 0 has closed a connection or is gone. Not
+      called if the client has closed it before.
+
+  Returns:
+    HOST:PORT of the relay, for the client.
+  """
+  server = socket.create_server(("127.0.0.1", 0))
+
+  def serve() -> None:
+    while True:
+      client, _ = server.accept()
+      arguments = (client, address, patience, on_loss)
+      threading.Thread(target=_connect, args=arguments, daemon=True, name="relay").start()
+
+  threading.Thread(target=serve, daemon=True, name="relay").start()
+  return f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def _connect(
+  client: socket.socket, address: tuple[str, int], patience: float, on_loss: Callable[[], object]
+) -> None:
+  """Connects a client of the relay to process 0, and copies what both send."""
+  deadline = time.monotonic() + patience
+  while True:
+    try:
+      first = socket.create_connection(address, timeout=max(deadline - time.monotonic(), 1.0))
+      break
+    except OSError:
+      if time.monotonic() > deadline:
+        client.close()
+        return
+      time.sleep(RETRY_SECONDS)
+  first.settimeout(None)
+  for connection in (client, first):
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+  closed = threading.Event()  # by the client
+  arguments = (client, first, closed)
+  sender = threading.Thread(target=_copy_to_first, args=arguments, daemon=True, name="relay")
+  sender.start()
+  with client, first:
+    if _copy(first, client) and not closed.is_set():
+      on_loss()
+    sender.join()
+
+
+def _copy_to_first(client: socket.socket, first: socket.socket, closed: threading.Event) -> None:
+  if _copy(client, first):
+    closed.set()
+    with contextlib.suppress(OSError):
+      first.shutdown(socket.SHUT_RDWR)
+
+
+def _copy(source: socket.socket, target: socket.socket) -> bool:
+  """Copies until one of both is closed; returns whether it was the source."""
+  while True:
+    try:
+      data = source.recv(CHUNK)
+    except OSError:
+      return True
+    if not data:
+      return True
+    try:
+      target.sendall(data)
+    except OSError:
+      return False
