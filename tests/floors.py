@@ -66,8 +66,8 @@ NETWORK = {
   *("openai", "httpx", "httpx2", "requests", "aiohttp", "urllib3", "urllib.request", "socket"),
   *("http", "socketserver", "ssl", "ftplib", "smtplib", "xmlrpc", "websockets"),
 }
-# Where the processes of one run find each other.
-MEETING = "machine/meeting.py"
+# How the processes of one run find each other and stay connected.
+CONNECTIONS = ("machine/meeting.py", "machine/relay.py")
 TORCH = {"torch", "torchvision", "torchaudio"}
 HUGGING_FACE = {"transformers", "tokenizers", "datasets", "safetensors", "huggingface_hub"}
 SETTINGS = {"c", "s", "cfg", "conf", "config", "settings"}
@@ -178,8 +178,8 @@ def _outside(room: str, file: pathlib.Path, name: str) -> str | None:
     return f"imports {name}: this module must not import jax"
   if _among(name, EFFECTS) and room in DEVICE:
     return f"imports {name}: device code has no side effects"
-  if _among(name, NETWORK) and room != "teacher" and file.as_posix() != MEETING:
-    return f"imports {name}: only teacher/ and {MEETING} may use the network"
+  if _among(name, NETWORK) and room != "teacher" and file.as_posix() not in CONNECTIONS:
+    return f"imports {name}: only teacher/ and {', '.join(CONNECTIONS)} may use the network"
   if _among(name, HUGGING_FACE) and room != "data" and not file.match("machine/hf*.py"):
     return f"imports {name}: only data/ and machine/hf*.py may use Hugging Face packages"
   if _among(name, TORCH) and file.as_posix() != "machine/hf_verify.py":

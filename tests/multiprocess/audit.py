@@ -1,7 +1,7 @@
 """Loaded by Python itself at its start, as `sitecustomize`: watches or breaks one process.
 
-AUDIT_LOG  a file per process: FILE.0, ...: every write, rename and removal of a file, directory or
-           database that is not Orbax's, one per line
+AUDIT_LOG  a file per process: FILE.0, ...: every connection, and every write, rename and removal of
+           a file, directory or database that is not Orbax's, one per line
 AUDIT_FAIL INDEX:NAME:ERROR: process INDEX raises ERROR whenever it opens a file of that name
 """
 
@@ -29,6 +29,8 @@ def by_library() -> bool:
 def hook(event: str, arguments: tuple) -> None:
   if event == "open" and fail[0] == index and str(arguments[0]).endswith(f"/{fail[1]}"):
     raise getattr(builtins, fail[2])(5, "Input/output error", str(arguments[0]))
+  if opened >= 0 and event == "socket.connect":
+    os.write(opened, f"{event} {arguments[1]}\n".encode())
   writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITES
   if opened < 0 or not (writes or event in (*CHANGES, "sqlite3.connect")):
     return

@@ -92,9 +92,12 @@ def started(
     variables = os.environ | {
       "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "NPROC": "2",
       "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONHASHSEED": str(number),
-      "TZ": f"UTC{number}", "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT),
+      "TZ": f"UTC{number}", "LANG": ("C.UTF-8", "C")[number % 2], "PYTHONUNBUFFERED": "1",
+      "PYTHONPATH": str(ROOT),
       **(environment or {}),
     }  # fmt: skip
+    directory = logs / f"directory.{number}"
+    directory.mkdir(exist_ok=True)
     with open(logs / f"out.{number}", "wb") as out, open(logs / f"err.{number}", "wb") as err:
       run.processes.append(
         subprocess.Popen(
@@ -102,7 +105,7 @@ def started(
           stdin=subprocess.DEVNULL,
           stdout=out,
           stderr=err,
-          cwd=ROOT,
+          cwd=directory,
           env=variables,
         )
       )

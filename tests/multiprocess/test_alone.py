@@ -28,14 +28,15 @@ def environment(hooks: pathlib.Path, **more: str) -> dict[str, str]:
   return {"PYTHONPATH": os.pathsep.join([str(hooks), str(commands.ROOT)]), **more}
 
 
-def test_only_process_0_writes(hooks, tmp_path):
+def test_only_process_0_writes_and_has_other_connections(hooks, tmp_path):
   words = ["run", *commands.tiny(train__checkpoint_every=2), f"--workdir={tmp_path / 'run'}"]
   watched = environment(hooks, AUDIT_LOG=str(tmp_path / "audit"))
-  commands.run(tmp_path / "logs", words, 2, environment=watched)
+  port = commands.free_port()
+  commands.run(tmp_path / "logs", words, 2, environment=watched, address=f"127.0.0.1:{port}")
   first, other = ((tmp_path / f"audit.{n}").read_text().splitlines() for n in (0, 1))
   for event in ("open", "os.rename", "os.mkdir", "os.remove", "sqlite3.connect"):
     assert any(line.startswith(f"{event} ") for line in first), "the hook sees nothing"
-  assert other == []
+  assert set(other) == {f"socket.connect ('127.0.0.1', {port})"}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""One of two processes is stopped, killed or falls silent, in every phase in turn.
+"""One of two processes, or both, are stopped, killed or fall silent, in every phase in turn.
 
 python -m pytest -m heavy tests/multiprocess/test_interruptions.py
 """
@@ -74,27 +74,34 @@ def wait_for_phase(run, workdir, phase: str, url: str) -> None:
   assert not finished.exists(), f"missed {phase}"
 
 
-def assert_all_leave(run, number: int, how: signal.Signals) -> None:
-  """Interrupts one process; all must leave in time, with a code of the machine and one line."""
+def assert_all_leave(run, how: signal.Signals, numbers: tuple[int, ...]) -> None:
+  """Signals some processes; all must leave in time, with the machine's code and one line."""
   since = time.monotonic()
-  run.processes[number].send_signal(how)
-  gone = how != signal.SIGTERM
-  left = [n for n in (0, 1) if n != number or not gone]
-  for n in left:
+  for number in numbers:
+    run.processes[number].send_signal(how)
+  lost = how in (signal.SIGKILL, signal.SIGSTOP)
+  for n in (0, 1):
+    if lost and n in numbers:
+      continue
     code = run.processes[n].wait(LEAVE_SECONDS - (time.monotonic() - since))
     assert code == errors.PREEMPTED, run.err(n)
     lines = [line for line in run.err(n).splitlines() if line.startswith("distill-jax: ")]
-    if how == signal.SIGTERM and n == 0:  # what it waits for, and its end
+    if lost:
+      assert len(lines) == 1, run.err(n)
+    elif n == 0:  # what it waits for, and its end
       assert len(lines) <= 2 and "Interrupted" in lines[-1]
     else:
-      assert len(lines) == int(gone), run.err(n)
+      assert lines == []
     assert "Traceback" not in run.err(n) and "stack trace" not in run.err(n)
 
 
-@pytest.mark.parametrize("number", [0, 1])
-@pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL", "SIGSTOP"])
+@pytest.mark.parametrize(
+  ("how", "numbers"),
+  [*((how, (n,)) for how in ("SIGTERM", "SIGKILL", "SIGSTOP") for n in (0, 1)), ("SIGINT", (0, 1))],
+  ids=str,
+)
 def test_all_leave_and_the_run_ends_the_same_and_no_reply_is_paid_twice(
-  how, number, tmp_path, undisturbed
+  how, numbers, tmp_path, undisturbed
 ):
   workdir, (expected, port, counted) = tmp_path / "run", undisturbed
   with commands.teacher(tmp_path, commands.tiny(**SIZES), port) as url:
@@ -102,7 +109,7 @@ def test_all_leave_and_the_run_ends_the_same_and_no_reply_is_paid_twice(
       logs = tmp_path / phase
       with commands.started(logs, words(workdir, url), 2) as run:
         wait_for_phase(run, workdir, phase, url)
-        assert_all_leave(run, number, signal.Signals[how])
+        assert_all_leave(run, signal.Signals[how], numbers)
     commands.run(tmp_path / "logs", words(workdir, url), 2)
     found = stats(url)
   commands.assert_equal(expected, workdir)

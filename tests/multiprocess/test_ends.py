@@ -1,0 +1,70 @@
+"""How two processes end that only send each other messages.
+
+python -m pytest -m "heavy or not heavy" tests/multiprocess/test_ends.py
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from distill_jax import errors
+from tests.multiprocess import commands
+
+PROGRAM = """
+import sys, time
+from distill_jax import together
+from distill_jax.cli import processes as command
+from distill_jax.machine import processes
+
+index, port, seconds = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+processes.start(processes.Place(2, index, f"127.0.0.1:{port}"), 30)
+together.once("start", lambda: print("started", flush=True))
+for _ in range(seconds):
+  together.once("wait", lambda: time.sleep(1))
+sys.exit(command.end(0))
+"""
+
+
+@pytest.fixture
+def start() -> Iterator:
+  """start(seconds) starts two processes that end after so many seconds."""
+  started: list[subprocess.Popen] = []
+
+  def start(seconds: int) -> list[subprocess.Popen]:
+    port = str(commands.free_port())
+    for index in range(2):
+      started.append(
+        subprocess.Popen(
+          [sys.executable, "-c", PROGRAM, str(index), port, str(seconds)],
+          stdout=subprocess.PIPE,
+          stderr=subprocess.PIPE,
+          text=True,
+          env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(commands.ROOT)},
+        )
+      )
+    return started[-2:]
+
+  yield start
+  for process in started:
+    process.kill()
+    process.communicate()
+
+
+def test_the_loss_of_process_0_is_one_line_and_its_code(start):
+  first, other = start(60)
+  assert first.stdout.readline() == "started\n"
+  first.kill()
+  _, err = other.communicate(timeout=30)
+  assert other.returncode == errors.PREEMPTED
+  assert err == "distill-jax: process 1: process 0 is gone; re-run the same command to resume\n"
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("time", range(20))
+def test_all_end_with_0(time, start):
+  for process in start(time % 2):
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, "")
