@@ -87,16 +87,25 @@ def start(place: Place, patience: float) -> None:
     UserError: The address is wrong, or a process is missing.
   """
   meeting.meet(place.count, place.index, place.address, patience, _say)
+  link = _Link(place)
+  _start_jax(place, link)
+  _keep_output_clean(place.index)
+  together.connect(link)
+  link.begin(distributed.global_state.client)
+  _check_devices(place.count)
+
+
+def _start_jax(place: Place, link: "_Link") -> None:
   host, port = meeting.split_address(place.address)
   # gRPC would send the messages through a proxy.
   direct = [os.environ.get("no_grpc_proxy"), host, "127.0.0.1"]
   os.environ["no_grpc_proxy"] = ",".join(filter(None, direct))
   with contextlib.suppress(AttributeError):
     jax.config.update("jax_check_proxy_envs", False)
-  handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-  link, address = _Link(place), place.address
+  address = place.address
   if place.index:
     address = relay.start((host, port), START_SECONDS, link.lose_first)
+  handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
   # Signals wait until jax has started, and it would wait for a process that is gone.
   text = f"another process has gone within {START_SECONDS:.0f} s after all had met"
   limit = threading.Timer(START_SECONDS, _give_up, (place.index, text, errors.PREEMPTED))
@@ -115,10 +124,6 @@ def start(place: Place, patience: float) -> None:
   limit.cancel()
   for number, handler in handlers.items():  # jax has replaced that of SIGTERM
     signal.signal(number, handler)
-  _keep_output_clean(place.index)
-  together.connect(link)
-  link.begin(distributed.global_state.client)
-  _check_devices(place.count)
 
 
 def _ended(n: int, code: int) -> str:

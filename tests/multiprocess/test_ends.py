@@ -20,6 +20,9 @@ from distill_jax.cli import processes as command
 from distill_jax.machine import processes
 
 index, port, seconds = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+processes.START_SECONDS = float(sys.argv[4])
+if index and seconds < 0:
+  processes.jax.distributed.initialize = lambda *_, **__: sys.exit()
 processes.start(processes.Place(2, index, f"127.0.0.1:{port}"), 30)
 together.once("start", lambda: print("started", flush=True))
 for _ in range(seconds):
@@ -30,15 +33,18 @@ sys.exit(command.end(0))
 
 @pytest.fixture
 def start() -> Iterator:
-  """start(seconds) starts two processes that end after so many seconds."""
+  """start(seconds) starts two processes that end after so many seconds.
+
+  If `seconds` is negative, process 1 ends as soon as both have met.
+  """
   started: list[subprocess.Popen] = []
 
-  def start(seconds: int) -> list[subprocess.Popen]:
+  def start(seconds: int, limit: float = 40.0) -> list[subprocess.Popen]:
     port = str(commands.free_port())
     for index in range(2):
       started.append(
         subprocess.Popen(
-          [sys.executable, "-c", PROGRAM, str(index), port, str(seconds)],
+          [sys.executable, "-c", PROGRAM, str(index), port, str(seconds), str(limit)],
           stdout=subprocess.PIPE,
           stderr=subprocess.PIPE,
           text=True,
@@ -60,6 +66,15 @@ def test_the_loss_of_process_0_is_one_line_and_its_code(start):
   _, err = other.communicate(timeout=30)
   assert other.returncode == errors.PREEMPTED
   assert err == "distill-jax: process 1: process 0 is gone; re-run the same command to resume\n"
+
+
+@pytest.mark.heavy
+def test_a_process_that_is_lost_while_jax_starts_is_not_waited_for(start):
+  first, _ = start(-1, limit=3.0)
+  _, err = first.communicate(timeout=30)
+  assert first.returncode == errors.PREEMPTED
+  text = "process 0: another process has gone within 3 s after all had met"
+  assert err == f"distill-jax: {text}; re-run the same command to resume\n"
 
 
 @pytest.mark.heavy
