@@ -387,6 +387,13 @@ MUTATIONS = {
   "a run of a sweep is started as one process of many": (
     "ablations/children.py", " if name not in MANY_HOSTS}", "}", "tests/test_ablations.py",
   ),
+  "jax sees that process 0 is gone": (
+    "machine/processes.py", "    address = relay.start(", "    _ = relay.start(",
+    "tests/multiprocess/test_ends.py",
+  ),
+  "an interrupted process does not tell those that wait with it": (
+    "machine/meeting.py", "    _stop(here, 0)\n", "", "tests/multiprocess/test_meeting.py",
+  ),
   "restarts that get nowhere never end": (
     "cli/restarts.py", "if lost < tries and interrupted < INTERRUPTED * tries:", "if True:",
     "tests/cli/test_restarts.py",

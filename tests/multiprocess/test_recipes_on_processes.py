@@ -30,6 +30,9 @@ FROM_HF = {
   "world.train": 24, "world.test": 4, "world.out_of_domain": 0, "task.validation": 4,
   "rollout.batch": 8, "train.batch": 8, "train.steps": 4, "train.epochs": 0, "train.log_every": 1,
 }  # fmt: skip
+# Trained until it ends its answers.
+TRAINED = {"rounds": 0, "train.steps": 60, "train.lr": 0.01}
+STAR = {"exam.max_new_tokens": 48, "evaluate.max_new_tokens": 48, "demonstrate.questions": 16}
 LORA = {"student.lora.rank": 2, "student.lora.targets": "q,v"}
 CASES = {
   "quickstart": ("quickstart", commands.TINY | {"rounds": 2}),
@@ -37,20 +40,28 @@ CASES = {
   "tinythinker": ("tinythinker", SCRATCH | EXAM | PREFER | TINYTHINKER),
   "tinythinker_llama": ("tinythinker:quick", SCRATCH | EXAM | PREFER | TINYTHINKER),
   "socratic": ("socratic", SMALL | {"rounds": 0}),
+  "star": ("star:quick", SMALL | TRAINED | STAR | {"rounds": 1}),
   "t5": ("quickstart", commands.TINY | T5),
   "lora": ("quickstart", commands.TINY | LORA | {"rounds": 0}),
   "loaded": ("tailored:pretrained", FROM_HF | {"rounds": 1}),
   "loaded_lora": ("self_refine:pretrained", FROM_HF | LORA | {"rounds": 1, "prefer.batch": 8}),
-}
-LOADED = ("loaded", "loaded_lora")
+  "taught_by_student": (
+    "quickstart", commands.TINY | {"rounds": 0, "teacher.kind": "student", "teacher.max_tokens": 64}
+  ),
+}  # fmt: skip
+# The setting that names the exported student of another run.
+MODEL = {
+  "loaded": "student.init", "loaded_lora": "student.init", "taught_by_student": "teacher.model"
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
   """The exported student of a tiny run: a directory in Hugging Face format."""
   path = tmp_path_factory.mktemp("model")
+  words = [f"--config.{key}={x}" for key, x in (commands.TINY | TRAINED).items()]
   run = [f"--workdir={path / 'run'}"]
-  commands.run(path / "logs", ["run", *commands.tiny(rounds=0), *run], 1)
+  commands.run(path / "logs", ["run", "--config=quickstart", *words, *run], 1)
   commands.run(path / "export", ["export", *run, f"--out={path / 'out'}"], 1)
   return path / "out"
 
@@ -58,8 +69,8 @@ def model(tmp_path_factory):
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_write_the_bytes_and_weights_of_one_with_two_devices(name, tmp_path, request):
   recipe, values = CASES[name]
-  if name in LOADED:
-    values = values | {"student.init": request.getfixturevalue("model")}
+  if name in MODEL:
+    values = values | {MODEL[name]: request.getfixturevalue("model")}
   words = ["run", f"--config={recipe}", *(f"--config.{key}={x}" for key, x in values.items())]
   one, two = tmp_path / "one", tmp_path / "two"
   commands.run(tmp_path / "1", [*words, f"--workdir={one}"], 1, devices=2)
