@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # One run on all hosts of a Cloud TPU VM slice, one process per host:
 #
-#   bash launch/tpu_vm.sh NAME ZONE start run --config=tailored:pretrained --workdir=/mnt/shared/runs/first
+#   bash launch/tpu_vm.sh NAME ZONE start run --config=tailored:pretrained \
+#     --config.student.init=HUB_NAME --workdir=/mnt/shared/runs/first
 #   bash launch/tpu_vm.sh NAME ZONE follow    # shows the output of host 0 until the run ends
 #   bash launch/tpu_vm.sh NAME ZONE status
 #   bash launch/tpu_vm.sh NAME ZONE stop

@@ -1,19 +1,20 @@
 """The sizes `pretrained` and `pretrained_lora` of recipes: training of a student that can read.
 
-Rates, lengths and recomputation follow from `student.init`; see defaults.py and runtime/lengths.py.
-What is here suits a few hundred to a few thousand questions and students of 0.1 to 3 billion
-parameters.
+`student.init` is empty, which is an error until the user names a student. Rates, lengths and
+recomputation follow from it; see defaults.py and runtime/lengths.py. What is here suits a few
+hundred to a few thousand questions and students of 0.1 to 3 billion parameters.
 """
 
 from typing import Any
 
 FULL: dict[str, Any] = {
-  "student": {"dtype": "auto"},
+  "student": {"init": "", "dtype": "auto"},
   "train": {"epochs": 3, "steps": 0, "batch": 8, "schedule": "cosine", "warmup": 10},
 }
 LORA: dict[str, Any] = {
   **FULL,
   "student": {
+    "init": "",
     "dtype": "auto",
     "lora": {"rank": 16, "alpha": 32.0, "targets": ("q", "k", "v", "o", "gate", "up", "down")},
   },

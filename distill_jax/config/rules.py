@@ -149,7 +149,8 @@ def _check_student(s: Settings) -> None:
     allowed = "even: rotary position embeddings rotate pairs"
     raise errors.config(f"{at}.head_width", c.head_width, allowed)
   if not s.student.init:
-    raise errors.config("student.init", "", "scratch, a directory, or a name on the hub")
+    allowed = "scratch, a directory, or a name on the hub"
+    raise errors.config("student.init", "", allowed, "--config.student.init=DIRECTORY")
   targets = s.student.lora.targets
   if not targets or len(set(targets)) < len(targets):
     allowed = "one or more of q, k, v, o, gate, up, down, once each"

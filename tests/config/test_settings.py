@@ -295,6 +295,15 @@ def test_the_changes_that_recipes_document_are_valid(recipe, changes):
   assert read_settings(config).recipe == recipe
 
 
+@pytest.mark.parametrize("size", ["pretrained", "pretrained_lora"])
+def test_a_size_for_pretrained_students_asks_for_one(size):
+  config = importlib.import_module("configs.cot").get_config(size).to_dict()
+  error = rejection(config)
+  assert str(error).startswith("config.student.init is ''") and "--config.student.init=" in str(
+    error
+  )
+
+
 def test_stages_need_a_task_with_options_in_the_later_rounds_too(tmp_path):
   config = of_recipe("tinythinker", task__name="taxonomy", cross__name="arithmetic")
   config["world"] |= {"train": 4, "test": 1, "out_of_domain": 0}
