@@ -297,7 +297,7 @@ MUTATIONS = {
     "tests/machine/test_scores.py",
   ),
   "a reply is not stored": (
-    "teacher/store/rows.py", "insert or ignore into replies", "insert or ignore into nothing",
+    "teacher/store/cache.py", '    self._sealed["replies"].insert(db, replies)\n', "",
     "tests/teacher/client/test_client.py",
   ),
   "a rationale with a wrong answer is kept": (

@@ -18,6 +18,7 @@ import openai
 from distill_jax import errors, settings
 from distill_jax.teacher import types
 from distill_jax.teacher.client import (
+  collector,
   credentials,
   dispatcher,
   features,
@@ -231,7 +232,8 @@ class Client:
       self._check_not_pending(again)
       stored = [outcome for key, outcome in known.items() if key not in again]
       streaks.Streaks(self._config.base_url, self._config.max_tokens).check_stored(stored)
-      asyncio.run(self._send(jobs, run_phase, temperature, total, on_progress))
+      with collector.modules_frozen():
+        asyncio.run(self._send(jobs, run_phase, temperature, total, on_progress))
       known = self._store.lookup(keys, run_phase)
     elif on_progress is not None:
       dollars = self.ledger.spent()

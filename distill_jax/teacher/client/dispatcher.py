@@ -9,6 +9,7 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
+import itertools
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -72,6 +73,8 @@ class Dispatcher:
     self._schema_works = False  # whether a request with a schema was answered
     self._given_up = 0  # consecutive jobs
     self._rejected = 0  # bad requests before the first valid reply
+    unique = secrets.token_hex(8)
+    self._request_ids = (f"{unique}-{n}" for n in itertools.count())
     self._stop_reason: BaseException | None = None
     self._stopping = asyncio.Event()
 
@@ -201,7 +204,7 @@ class Dispatcher:
     try:
       await self._budget.reserve(reserved)
       request = await self._count(
-        cache.Reservation(secrets.token_hex(8), tokens_in, tokens_out, reserved), retry
+        cache.Reservation(next(self._request_ids), tokens_in, tokens_out, reserved), retry
       )
     except BaseException:
       self._gate.release(tokens_in + tokens_out)

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import datetime
 import hashlib
+import itertools
 import json
 import math
 import sqlite3
@@ -18,7 +19,6 @@ from distill_jax.teacher import types
 from distill_jax.teacher.store import cache_file, rows, tables
 
 KEY_VERSION = 1  # part of every key: a new version finds no old reply
-KEYS_PER_QUERY = 500
 _CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=True, separators=(",", ":"))
 
 Outcome = types.Reply | types.Failure
@@ -97,11 +97,9 @@ class ReplyCache(cache_file.CacheFile):
 
   def lookup(self, keys: Iterable[str], run_phase: RunPhase) -> dict[str, Outcome]:
     """{key: reply, or else this phase's failure}, without the keys that have neither."""
-    keys, phase = list(dict.fromkeys(keys)), run_phase.columns()
+    phase = run_phase.columns()
     outcomes: dict[str, Outcome] = {}
-    for start in range(0, len(keys), KEYS_PER_QUERY):
-      part = keys[start : start + KEYS_PER_QUERY]
-      marks = ", ".join("?" * len(part))
+    for marks, part in rows.parts(dict.fromkeys(keys)):
       failures = self.query(
         f"select {tables.FAILURE}, key from failures where run = ? and round = ? and phase = ?"
         f" and key in ({marks})",
@@ -170,15 +168,40 @@ class ReplyCache(cache_file.CacheFile):
     An earlier failure of the same sample and phase moves to `failed_before`.
     """
     now = _now()
+    waiting: dict[str, tuple[str, int, Outcome]] = {}  # {key: (request, sample, outcome)}
     with self.transaction() as db:
-      for request, outcomes, run_phase in calls:
-        phase = run_phase.columns()
-        for (sample, key), outcome in outcomes.items():
-          rows.archive_failure(db, key, phase)
-          if isinstance(outcome, types.Failure):
-            rows.insert_failure(db, outcome, key, phase, now)
-          else:
-            rows.insert_reply(db, outcome, (key, request, sample), phase, now)
+      for run_phase, of_phase in itertools.groupby(calls, key=lambda call: call[2]):
+        for request, outcomes, _ in of_phase:
+          if not waiting.keys().isdisjoint(key for _, key in outcomes):
+            self._store_distinct(db, waiting, run_phase, now)
+            waiting = {}
+          waiting |= {key: (request, n, outcome) for (n, key), outcome in outcomes.items()}
+        self._store_distinct(db, waiting, run_phase, now)
+        waiting = {}
+
+  def _store_distinct(
+    self,
+    db: sqlite3.Connection,
+    outcomes: Mapping[str, tuple[str, int, Outcome]],
+    run_phase: RunPhase,
+    time: str,
+  ) -> None:
+    """Stores outcomes of one phase, {key: (request, sample, outcome)}, within a transaction."""
+    phase = run_phase.columns()
+    failed = rows.failed(db, outcomes, phase)
+    stored = rows.stored(db, outcomes)
+    replies, failures = [], []
+    for key, (request, sample, outcome) in outcomes.items():
+      if key in failed:
+        rows.archive_failure(db, key, phase)
+      if isinstance(outcome, types.Failure):
+        failures.append(rows.failure_columns(outcome, key, phase, time))
+      elif key in stored:
+        rows.add_cost(db, outcome, key, phase)
+      else:
+        replies.append(rows.reply_columns(outcome, (key, request, sample), phase, time))
+    self._sealed["failures"].insert(db, failures)
+    self._sealed["replies"].insert(db, replies)
 
   def record_sent(self, run_phase: RunPhase, requests: int = 1, retries: int = 0) -> None:
     """Counts HTTP requests that are about to be sent, `retries` of them not for the first time."""
@@ -213,15 +236,12 @@ class ReplyCache(cache_file.CacheFile):
       answers: The answers to earlier requests.
       retries: How many of `requests` are not sent for the first time.
     """
-    now, phase = _now(), run_phase.columns()
+    now = _now()
     with self.unsynced() as db:
       if requests:
         self._count_sent(db, run_phase, len(requests), retries)
-      db.executemany(
-        "insert into unanswered(id, run, round, phase, tokens_in, tokens_out, dollars, reason,"
-        " time) values (?, ?, ?, ?, ?, ?, ?, '', ?)",
-        [(r.id, *phase, r.tokens_in, r.tokens_out, r.dollars, now) for r in requests],
-      )
+      rest = rows.phase_columns(run_phase.columns()) | {"reason": "", "time": now}
+      self._sealed["unanswered"].insert(db, [dataclasses.asdict(r) | rest for r in requests])
       rows.settle(db, answers or {})
 
   def unanswered(

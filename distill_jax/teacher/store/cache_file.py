@@ -70,6 +70,7 @@ class CacheFile:
         with self.transaction() as db:
           seals.add(db)
       seals.install_triggers(self._db)
+      self._sealed = {table: seals.SealedTable(self._db, table) for table in seals.TABLES}
 
   def _check_rows(self) -> None:
     """Compares every row with its digest. Raises UserError if one is damaged."""

@@ -4,13 +4,16 @@ Text is bound as bytes and cast to text, because sqlite3 cannot bind lone surrog
 """
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from distill_jax.teacher import reply as reply_reader
 from distill_jax.teacher import types
-from distill_jax.teacher.store import tables
+from distill_jax.teacher.store import seals, tables
+
+KEYS_PER_QUERY = 500
 
 PhaseColumns = tuple[str, int, str]  # run, round, phase
+Columns = dict[str, seals.Value]
 
 
 def reply(row: Sequence, asking: PhaseColumns) -> types.Reply:
@@ -36,17 +39,12 @@ def reply(row: Sequence, asking: PhaseColumns) -> types.Reply:
   )
 
 
-def insert_reply(
-  db: sqlite3.Connection,
-  reply: types.Reply,
-  identity: tuple[str, str, int],
-  phase: PhaseColumns,
-  time: str,
-) -> None:
-  """Inserts a reply. If one is stored already, it stays, and only the cost of this one is added.
+def reply_columns(
+  reply: types.Reply, identity: tuple[str, str, int], phase: PhaseColumns, time: str
+) -> Columns:
+  """The columns of a reply in `replies`.
 
   Args:
-    db: Connection within a transaction.
     reply: The reply.
     identity: (key, canonical JSON of the request, sample).
     phase: The phase that paid.
@@ -57,30 +55,54 @@ def insert_reply(
   """
   if why := types.incomplete_reason(reply.text, reply.finish):
     raise ValueError(f"an incomplete reply cannot be stored: {why}")
-  inserted = db.execute(
-    f"insert or ignore into replies(key, request, sample, {tables.REPLY}, run, round, phase, time)"
-    " values (?, ?, ?, cast(? as text), cast(? as text), cast(? as text), ?, ?, ?, ?, ?,"
-    " cast(? as text), ?, ?, ?, ?)",
-    (
-      *identity,
-      encode(reply.text),
-      encode(reply.finish),
-      encode(reply.model),
-      reply.tokens_in,
-      reply.tokens_out,
-      reply.dollars,
-      reply.tokens_cached,
-      reply.tokens_reasoning,
-      encode(reply.thinking),
-      *phase,
-      time,
-    ),
-  ).rowcount
-  if not inserted:
-    _add_cost(db, reply, identity[0], phase)
+  key, request, sample = identity
+  named = {"key": key, "request": request, "sample": sample, "time": time}
+  return named | _fields(reply, tables.REPLY) | phase_columns(phase)
 
 
-def _add_cost(db: sqlite3.Connection, reply: types.Reply, key: str, phase: PhaseColumns) -> None:
+def failure_columns(failure: types.Failure, key: str, phase: PhaseColumns, time: str) -> Columns:
+  """The columns of the failure of a sample in `failures`."""
+  return {"key": key, "time": time} | _fields(failure, tables.FAILURE) | phase_columns(phase)
+
+
+def _fields(outcome: types.Outcome, names: str) -> Columns:
+  return {name: getattr(outcome, name) for name in names.split(", ")}
+
+
+def phase_columns(phase: PhaseColumns) -> Columns:
+  """The columns that identify a phase."""
+  return dict(zip(("run", "round", "phase"), phase, strict=True))
+
+
+def failed(db: sqlite3.Connection, keys: Iterable[str], phase: PhaseColumns) -> set[str]:
+  """Those of some keys that have a failure in a phase."""
+  return _present(db, "failures where run = ? and round = ? and phase = ? and", phase, keys)
+
+
+def stored(db: sqlite3.Connection, keys: Iterable[str]) -> set[str]:
+  """Those of some keys that have a reply."""
+  return _present(db, "replies where", (), keys)
+
+
+def _present(
+  db: sqlite3.Connection, where: str, values: Sequence[str | int], keys: Iterable[str]
+) -> set[str]:
+  found: set[str] = set()
+  for marks, part in parts(keys):
+    rows = db.execute(f"select key from {where} key in ({marks})", (*values, *part))
+    found.update(key for (key,) in rows)
+  return found
+
+
+def parts(values: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
+  """Yields ("?, ?, ...", values) for queries with few enough values."""
+  values = list(values)
+  for start in range(0, len(values), KEYS_PER_QUERY):
+    part = values[start : start + KEYS_PER_QUERY]
+    yield ", ".join("?" * len(part)), part
+
+
+def add_cost(db: sqlite3.Connection, reply: types.Reply, key: str, phase: PhaseColumns) -> None:
   """Adds the cost of a reply to `pruned`, unless the stored reply is from the same phase."""
   db.execute(
     f"insert into pruned(run, round, phase, replies, {tables.COST}) select ?, ?, ?, 1, ?, ?, ?,"
@@ -95,31 +117,6 @@ def _add_cost(db: sqlite3.Connection, reply: types.Reply, key: str, phase: Phase
       reply.dollars,
       key,
       *phase,
-    ),
-  )
-
-
-def insert_failure(
-  db: sqlite3.Connection, failure: types.Failure, key: str, phase: PhaseColumns, time: str
-) -> None:
-  """Inserts the failure of a sample that has none in this phase."""
-  db.execute(
-    f"insert into failures(run, round, phase, key, {tables.FAILURE}, time)"
-    " values (?, ?, ?, ?, ?, cast(? as text), ?, ?, ?, ?, ?, cast(? as text), ?, ?, ?)",
-    (
-      *phase,
-      key,
-      failure.kind,
-      encode(failure.message),
-      failure.attempts,
-      failure.tokens_in,
-      failure.tokens_out,
-      failure.dollars,
-      failure.status,
-      encode(failure.request_id),
-      failure.tokens_cached,
-      failure.tokens_reasoning,
-      time,
     ),
   )
 
@@ -142,10 +139,10 @@ def settle(db: sqlite3.Connection, answers: Mapping[str, tuple[float, str] | Non
     db: Connection within a transaction.
     answers: {id of a request: (dollars, reason) if its usage stays unknown, else None}.
   """
+  for marks, part in parts(id for id, estimate in answers.items() if estimate is None):
+    db.execute(f"delete from unanswered where id in ({marks})", part)
   for id, estimate in answers.items():
-    if estimate is None:
-      db.execute("delete from unanswered where id = ?", (id,))
-    else:
+    if estimate is not None:
       dollars, reason = estimate
       db.execute(
         "update unanswered set dollars = ?, reason = cast(? as text) where id = ?",

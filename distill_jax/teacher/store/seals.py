@@ -1,16 +1,64 @@
 """A digest in each row of the teacher cache, so that a damaged row is noticed instead of used.
 
-The digest covers all other columns. Temporary triggers write it: they exist in this program's
-connections only, so the file has plain tables that any SQLite tool can read. A row without a digest
-was written by an older version, and gets one when the file is opened.
+The digest covers all other columns. `SealedTable` inserts it with the row; for all other statements
+temporary triggers write it. These exist in this program's connections only, so the file has plain
+tables that any SQLite tool can read. A row without a digest was written by an older version, and
+gets one when the file is opened.
 """
 
 import hashlib
+import itertools
 import sqlite3
+from collections.abc import Iterable, Mapping
 
 TABLES = ("replies", "asked", "failures", "failed_before", "sent", "pruned", "unanswered")
 COLUMN = "digest"
 _WITHOUT_ROWID = ("asked",)
+_MAX_VALUES = 10_000  # in one statement; SQLite allows 32,766
+
+Value = str | float | None
+
+
+class SealedTable:
+  """A table of one connection. Inserts many rows, with their digests, in one statement.
+
+  One statement matters in a thread: Python's global lock is given up for each, and a busy event
+  loop takes milliseconds to give it back.
+
+  Args:
+    db: The connection.
+    table: Name of the table.
+  """
+
+  def __init__(self, db: sqlite3.Connection, table: str):
+    self._kinds = _kinds(db, table)
+    names = ", ".join([*self._kinds, COLUMN])
+    marks = ["cast(? as text)" if kind == "text" else "?" for kind in self._kinds.values()]
+    self._row = f"({', '.join([*marks, '?'])})"
+    self._insert = f"insert into {table}({names}) values "
+
+  def insert(self, db: sqlite3.Connection, rows: Iterable[Mapping[str, Value]]) -> None:
+    """Inserts rows, given as {column: value} with all columns, within a transaction."""
+    sealed = [self._values(row) for row in rows]
+    size = _MAX_VALUES // (len(self._kinds) + 1)
+    for start in range(0, len(sealed), size):
+      part = sealed[start : start + size]
+      statement = self._insert + ", ".join([self._row] * len(part))
+      db.execute(statement, list(itertools.chain.from_iterable(part)))
+
+  def _values(self, row: Mapping[str, Value]) -> list[bytes | Value]:
+    """The values of a row as SQLite stores them, text as bytes, and its digest."""
+    values = [_stored(row[name], kind) for name, kind in self._kinds.items()]
+    return [*values, _digest(*values)]
+
+
+def _stored(value: Value, kind: str) -> bytes | Value:
+  """A value as SQLite stores it in a column, which is what a digest covers; text as bytes."""
+  if value is None:
+    return None
+  if isinstance(value, str):
+    return value.encode("utf-8", "surrogatepass")
+  return float(value) if kind == "real" else int(value)
 
 
 def prepare(db: sqlite3.Connection) -> None:
@@ -54,18 +102,20 @@ def damage(db: sqlite3.Connection) -> str:
 def install_triggers(db: sqlite3.Connection) -> None:
   """Makes every later insert and update through this connection write the digest of its row."""
   for table in TABLES:
-    names = _columns(db, table)
+    names = list(_kinds(db, table))
     keys = names if table in _WITHOUT_ROWID else ["rowid"]
     row = " and ".join(f"{name} is new.{name}" for name in keys)
     body = f"begin update {table} set {COLUMN} = {_expression(db, table)} where {row}; end"
     for event in ("insert", f"update of {', '.join(names)}"):
       name = f"seal_{table}_{event[:6]}"
-      db.execute(f"create temp trigger {name} after {event} on main.{table} {body}")
+      when = f"when new.{COLUMN} is null " if event == "insert" else ""
+      db.execute(f"create temp trigger {name} after {event} on main.{table} {when}{body}")
 
 
-def _columns(db: sqlite3.Connection, table: str) -> list[str]:
-  """The columns that a digest covers."""
-  return [row[1] for row in db.execute(f"pragma table_info({table})") if row[1] != COLUMN]
+def _kinds(db: sqlite3.Connection, table: str) -> dict[str, str]:
+  """{column: its type} of those that a digest covers, in the order in which it does."""
+  info = db.execute(f"pragma table_info({table})")
+  return {name: kind.lower() for _, name, kind, *_ in info if name != COLUMN}
 
 
 def _is_sealed(db: sqlite3.Connection, table: str) -> bool:
@@ -74,18 +124,14 @@ def _is_sealed(db: sqlite3.Connection, table: str) -> bool:
 
 def _expression(db: sqlite3.Connection, table: str) -> str:
   """SQL for the digest of a row. Text is passed as bytes: it may have lone surrogates."""
-  kinds = {row[1]: row[2].lower() for row in db.execute(f"pragma table_info({table})")}
   values = [
-    f"cast({name} as blob)" if kinds[name] == "text" else name for name in _columns(db, table)
+    f"cast({name} as blob)" if kind == "text" else name for name, kind in _kinds(db, table).items()
   ]
   return f"row_digest({', '.join(values)})"
 
 
 def _digest(*values: bytes | float | str | None) -> str:
   """Half of the SHA-256 of some values, in order, as 32 hex digits."""
-  total = hashlib.sha256()
-  for value in values:
-    content = value if isinstance(value, bytes) else repr(value).encode()
-    total.update(b"%d " % len(content))
-    total.update(content)
-  return total.hexdigest()[:32]
+  contents = [value if isinstance(value, bytes) else repr(value).encode() for value in values]
+  sealed = b"".join(b"%d %b" % (len(content), content) for content in contents)
+  return hashlib.sha256(sealed).hexdigest()[:32]

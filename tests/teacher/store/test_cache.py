@@ -10,7 +10,7 @@ from scripted import ask, wanted
 
 from distill_jax import errors
 from distill_jax.teacher import types
-from distill_jax.teacher.store import cache
+from distill_jax.teacher.store import cache, rows
 
 HERE = cache.RunPhase("this run", 0, "s")
 HOSTILE = [
@@ -207,6 +207,23 @@ def test_the_cost_of_a_reply_that_another_run_stored_first_counts_as_spent(store
     assert (store.totals(run).dollars, store.totals(run).tokens_out) == (0.5, 4)
   store.store("{}", {(0, "k"): reply("x")}, other)  # read a second time by its owner
   assert store.totals("another run").dollars == 0.5
+
+
+def test_outcomes_of_one_sample_in_one_write_are_stored_in_their_order(store):
+  outcomes = [types.Failure("gave_up", "busy", 1, dollars=0.25), reply("first"), reply("second")]
+  store.store_many([("{}", {(0, "k"): outcome}, HERE) for outcome in outcomes])
+  assert store.get("k", HERE).text == "first" and store.failure("k", HERE) is None
+  assert [failure.message for failure in store.failed_before(HERE)["k"]] == ["busy"]
+
+
+def test_a_write_of_many_replies_keeps_every_one_and_the_first_of_each_sample(store):
+  count = 2 * rows.KEYS_PER_QUERY + 1
+  many = {(n, f"key {n}"): reply(f"reply {n}") for n in range(count)}
+  store.store("{}", {(7, "key 7"): reply("first")}, HERE)
+  store.store("{}", many, HERE)
+  found = store.lookup([key for _, key in many], HERE)
+  expected = {key: outcome.text for (_, key), outcome in many.items()} | {"key 7": "first"}
+  assert {key: outcome.text for key, outcome in found.items()} == expected
 
 
 def test_bytes_that_are_not_text_are_reported_as_damage(tmp_path):
