@@ -90,7 +90,7 @@ def _host(server: socket.socket, count: int, deadline: float, patience: float, s
       connection = None
       with contextlib.suppress(TimeoutError):
         connection = stack.enter_context(server.accept()[0])
-      _look_after(here)
+      _remove_gone(here)
       if connection and (number := _greet(connection, count, here)) is not None:
         here[number] = connection
     for connection in here.values():
@@ -110,7 +110,7 @@ def _stop_on_interruption(here: dict[int, socket.socket]) -> Iterator[None]:
     raise
 
 
-def _look_after(here: dict[int, socket.socket]) -> None:
+def _remove_gone(here: dict[int, socket.socket]) -> None:
   """Removes the processes that are gone. Raises UserError if one has been interrupted."""
   for number, connection in list(here.items()):
     connection.setblocking(False)

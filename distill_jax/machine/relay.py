@@ -1,8 +1,8 @@
 """The connection of jax's client to process 0, through a relay in this process.
 
-jax aborts a process, with a stack trace of C++, as soon as the connection of its client to process
-0 breaks, and its client accepts no working handler for this. So the client connects to a relay,
-which notices instead of jax that process 0 is gone, and keeps the client's end open.
+jax aborts a process, with a C++ stack trace, as soon as the connection of its client to process 0
+breaks. The client accepts a handler, but fails to call it (std::bad_cast, up to jax 0.11.0). So it
+connects to a relay, which reports the loss of process 0 and keeps the client's end open.
 """
 
 import contextlib
@@ -76,10 +76,9 @@ def _copy_to_first(client: socket.socket, first: socket.socket, closed: threadin
 def _copy(source: socket.socket, target: socket.socket) -> bool:
   """Copies until one of both is closed; returns whether it was the source."""
   while True:
-    try:
+    data = b""
+    with contextlib.suppress(OSError):
       data = source.recv(CHUNK)
-    except OSError:
-      return True
     if not data:
       return True
     try:

@@ -99,7 +99,7 @@ def test_another_number_of_processes_is_refused_and_the_rest_goes_on():
 @pytest.mark.parametrize("stopped", [0, 2])
 def test_processes_that_are_there_end_if_one_is_interrupted(stopped, monkeypatch):
   port, both_here = commands.free_port(), threading.Event()
-  receive, look_after = meeting._receive, meeting._look_after
+  receive, remove_gone = meeting._receive, meeting._remove_gone
 
   def wait(connection, *seconds):  # in process 2, for the answer of process 0
     if threading.current_thread().name == "2" and stopped == 2:
@@ -112,10 +112,10 @@ def test_processes_that_are_there_end_if_one_is_interrupted(stopped, monkeypatch
       both_here.set()
       if stopped == 0:
         raise KeyboardInterrupt
-    look_after(here)
+    remove_gone(here)
 
   monkeypatch.setattr(meeting, "_receive", wait)
-  monkeypatch.setattr(meeting, "_look_after", look)
+  monkeypatch.setattr(meeting, "_remove_gone", look)
   ended: dict[str, BaseException] = {}
 
   def run(index: int) -> None:
