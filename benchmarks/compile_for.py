@@ -41,7 +41,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.compiled import devices, flops, hlo, programs, traffic
+from benchmarks.compiled import devices, flops, hlo, programs, search, traffic
 from benchmarks.compiled import students as sizes
 from distill_jax.students import sharding
 
@@ -171,28 +171,17 @@ def find_rows(
   """
   parts = options.mesh.shape["data"] * options.mesh.shape["fsdp"]
 
-  def fits(count: int) -> bool:
-    tried = options._replace(rows=count * parts)
+  def attempt(count: int) -> search.Try:
+    gib: dict[str, float | None] = {}
     for kind in kinds:
-      facts = report(tried, kind, device, effort)
+      facts = report(options._replace(rows=count * parts), kind, device, effort)
       print(json.dumps(facts), flush=True)
+      gib[kind] = facts["gib"]
       if not facts["fits"]:
-        return False
-    return True
+        return search.Try(count, False, gib)
+    return search.Try(count, True, gib)
 
-  first = max(options.rows // parts, 1)
-  if fits(first):
-    low, high = first, 2 * first
-    while fits(high):
-      low, high = high, 2 * high
-  else:
-    low, high = first // 2, first
-    while low and not fits(low):
-      low, high = low // 2, low
-  while high - low > max(low // 8, 1):
-    middle = (low + high) // 2
-    low, high = (middle, high) if fits(middle) else (low, middle)
-  return low * parts
+  return parts * search.largest(attempt, max(options.rows // parts, 1), device.gib)
 
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
