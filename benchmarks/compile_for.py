@@ -10,7 +10,8 @@ Needs libtpu for TPUs (pip install "jax[tpu]") and the CUDA plugin for GPUs ("ja
 device: nothing runs. The student is a named size or a directory with a config.json; --mesh is data,
 fsdp, tensor. Prints a line of JSON for each program, and at the end a table (on stderr):
 
-  gib, fits      memory of a device that the program holds, and whether the device has as much
+  gib, fits      memory of a device that the program holds, and whether a run has as much: of a GPU
+                 three quarters, unless XLA_PYTHON_CLIENT_MEM_FRACTION is set; see --memory
   kernels        hand-written kernels in the program: splash attention (Mosaic), cuDNN
   loops          trips of the loops, "?" where the program decides
   sent_mib       MiB that a device receives a step by collectives, in loops and outside
@@ -225,6 +226,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
   parser.add_argument("--weights", choices=["", "int8"], default="", help="that decoding reads")
   parser.add_argument("--dtype", default="bfloat16")
   parser.add_argument("--effort", type=float, default=-1.0, help="of the TPU compiler; a run has 0")
+  parser.add_argument("--memory", type=float, help="GiB that a device has; default: see above")
   parser.add_argument("--find-rows", action="store_true")
   return parser.parse_args(words)
 
@@ -243,6 +245,7 @@ def main(words: Sequence[str] | None = None) -> list[dict[str, Any]]:
     args.base, args.weights, args.packing,
   )  # fmt: skip
   device = devices.kind_of(args.topology)
+  device = device._replace(gib=args.memory or device.gib)
   about = {"topology": args.topology, "mesh": args.mesh, "student": args.student}
   if args.find_rows:
     rows = find_rows(options, args.programs, device, args.effort)

@@ -56,6 +56,8 @@ dnn_version_info { major: 9 minor: 12 }
 device_description_str: "NVIDIA GeForce RTX 4090"
 """
 
+GPU_SHARE = 0.75  # of a GPU's memory that jax takes; XLA_PYTHON_CLIENT_MEM_FRACTION changes it
+
 
 class Kind(NamedTuple):
   """A kind of device."""
@@ -71,8 +73,8 @@ KINDS = {
   "v5e": Kind("tpu", 15.75),
   "v5p": Kind("tpu", 95.74),
   "v6e": Kind("tpu", 31.25),
-  "h100": Kind("cuda", 79.1, H100, "9.0"),
-  "rtx4090": Kind("cuda", 23.5, RTX_4090, "8.9"),
+  "h100": Kind("cuda", GPU_SHARE * 79.1, H100, "9.0"),
+  "rtx4090": Kind("cuda", GPU_SHARE * 23.99, RTX_4090, "8.9"),
 }
 
 
