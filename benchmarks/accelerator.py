@@ -20,7 +20,8 @@ The required FLOPs are
   6 * width * vocabulary                per token that is a target
   12 * layers * heads * head width      per pair of a token and one that it attends to, or itself
 
-so padding, masked positions and recomputation do not count.
+so padding, masked positions and recomputation do not count. mfu_at_most is the prediction of the
+compiled program's roofline (compiled/roofline.py).
 
 decode: rows sample --new tokens at temperature 1. Prefill is not timed; the preparation of the
 weights before the first step is. bandwidth_use is the bytes that a step must read, per second,
@@ -31,7 +32,7 @@ far (their mean over the steps).
 import argparse
 import gc
 import json
-import re
+import math
 import statistics
 from collections.abc import Callable
 from typing import Any
@@ -40,22 +41,11 @@ import jax
 import numpy as np
 
 from benchmarks import measure, train_step
+from benchmarks.compiled import flops, hlo, roofline
 from distill_jax.decoding import decode_loop, rollout, sampling
 from distill_jax.learning import objectives
 from distill_jax.students import decoder, sharding
 
-# device_kind, dense bf16 FLOP/s and memory bandwidth in bytes/s, from the data sheets.
-PEAKS = (
-  ("NVIDIA H200", 989e12, 4.8e12),
-  ("NVIDIA H100 80GB HBM3", 989e12, 3.35e12),
-  ("NVIDIA A100.*80GB.*", 312e12, 2.0e12),
-  ("NVIDIA A100.*40GB", 312e12, 1.555e12),
-  ("NVIDIA L4", 121e12, 300e9),
-  ("TPU v4", 275e12, 1.228e12),
-  ("TPU v5 lite|TPU v5e", 197e12, 819e9),
-  ("TPU v5|TPU v5p", 459e12, 2.765e12),
-  ("TPU v6 lite|TPU v6e", 918e12, 1.64e12),
-)
 ATTENTION = ("auto", "plain", "cudnn", "splash")
 SMOKE = dict(
   sizes=["quickstart"], rows=4, length=96, remat=["full", "none"], steps=2, repeats=2,
@@ -64,14 +54,6 @@ SMOKE = dict(
 
 
 Work = Callable[[decoder.Config, argparse.Namespace, dict[str, Any]], None]
-
-
-def peaks(kind: str) -> tuple[float | None, float | None]:
-  """Returns (FLOP/s, bytes/s) of a device; None if unknown."""
-  for pattern, flops, bandwidth in PEAKS:
-    if re.fullmatch(pattern, kind):
-      return flops, bandwidth
-  return None, None
 
 
 def matrices(config: decoder.Config) -> int:
@@ -110,7 +92,8 @@ def train(config: decoder.Config, args: argparse.Namespace, facts: dict[str, Any
   batch = jax.device_put(objectives.as_batch(arrays), sharding.batch(mesh))
   update, state = train_step.compiled(config, mesh, remat=facts["remat"], path=args.attention)
   with jax.set_mesh(mesh):
-    program = update.lower(state, batch, ()).compile()
+    traced = update.trace(state, batch, ())
+    program = traced.lower().compile()
 
     def work():
       nonlocal state
@@ -119,7 +102,8 @@ def train(config: decoder.Config, args: argparse.Namespace, facts: dict[str, Any
       return metrics
 
     seconds = [s / args.steps for s in measure.time_calls(work, args.repeats)]
-  per_device = required_flops(config, arrays) / statistics.median(seconds) / mesh.size
+  required = required_flops(config, arrays) / mesh.size
+  per_device = required / statistics.median(seconds)
   memory, real = program.memory_analysis(), train_step.real_tokens(arrays)
   assert memory is not None
   program_bytes = memory.argument_size_in_bytes + memory.temp_size_in_bytes
@@ -136,7 +120,21 @@ def train(config: decoder.Config, args: argparse.Namespace, facts: dict[str, Any
     tflops=rounded(per_device / 1e12),
     peak_tflops=args.peak and args.peak / 1e12,
     mfu=rounded(args.peak and per_device / args.peak),
+    mfu_at_most=rounded(predicted(args, traced, program, required, mesh.size)),
   )
+
+
+def predicted(
+  args: argparse.Namespace, traced: Any, program: Any, required: float, devices: int
+) -> float | None:
+  """Returns the largest MFU that a program can reach; None if the device's rates are unknown."""
+  if not (args.peak and args.bandwidth):
+    return None
+  rates = roofline.Rates(args.peak, args.bandwidth, args.links)
+  products = flops.count(traced.jaxpr.jaxpr).flops / devices
+  text = hlo.Program(program.as_text())
+  least = roofline.bound(rates, text, products)
+  return roofline.share(rates, least, required)
 
 
 def decode(config: decoder.Config, args: argparse.Namespace, facts: dict[str, Any]) -> None:
@@ -234,8 +232,10 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
   args = arguments()
-  flops, bandwidth = peaks(jax.devices()[0].device_kind)
-  args.peak, args.bandwidth = args.peak or flops, args.bandwidth or bandwidth
+  known = roofline.rates(jax.devices()[0].device_kind)
+  args.peak = args.peak or (known and known.flops)
+  args.bandwidth = args.bandwidth or (known and known.memory)
+  args.links = known.links if known else math.inf
   for size in args.sizes:
     config = measure.student(size, args.dtype)
     facts = dict(size=size, dtype=args.dtype)

@@ -24,6 +24,9 @@ fsdp, tensor. Prints a line of JSON for each program, and at the end a table (on
   token_mib      decoding: MiB that a device reads from memory for each token of its rows
   token_needed_mib   the weights and the cache of its rows
   largest        the largest arrays, MiB
+  at_least       milliseconds that a device computes, reads and writes memory, and receives, at the
+                 rates of its data sheet; a step takes as long as the longest of them, or longer
+  share_at_most  of the peak FLOP/s that the needed FLOPs can so reach
 
 --find-rows: the largest number of rows, a multiple of data x fsdp, for which all programs fit, to
 about an eighth; the search begins at --rows.
@@ -42,7 +45,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.compiled import devices, flops, hlo, programs, search, traffic
+from benchmarks.compiled import devices, flops, hlo, programs, roofline, search, traffic
 from benchmarks.compiled import students as sizes
 from distill_jax.students import sharding
 
@@ -82,8 +85,27 @@ def report(
     need = flops.needed(
       options.config, program.flops, backward=program.backward, frozen=options.lora > 0
     )
-    facts |= {"needed_tflop": round(need / 1e12, 4), "ratio": round(products.flops / need, 3)}
+    facts |= {"needed_tflop": round(need.total / 1e12, 4)}
+    facts |= {"ratio": round(products.flops / need.total, 3)}
+    facts |= _roofline(options, text, products, need)
   return facts
+
+
+def _roofline(
+  options: programs.Options, text: hlo.Program, products: flops.Products, need: flops.Needed
+) -> dict[str, Any]:
+  """Returns the least time of a program, and its share of peak."""
+  parts = options.mesh.devices
+  rates = roofline.rates(parts.flat[0].device_kind)
+  if rates is None:
+    return {}
+  # The products of cuDNN are not in the traced program.
+  hidden = need.of_pairs if any("fmha" in name for name in text.kernels()) else 0.0
+  on_one = (products.flops + hidden) / parts.size
+  least = roofline.bound(rates, text, on_one)
+  share = roofline.share(rates, least, need.total / parts.size)
+  times = {f"{name}_ms": round(ms, 1) for name, ms in least._asdict().items()}
+  return {"at_least": times, "share_at_most": round(share, 3)}
 
 
 def _compile(traced: Any, device: devices.Kind, effort: float) -> Any:
@@ -187,13 +209,16 @@ def find_rows(
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
   """Returns the facts as a table."""
-  head = ("program", "rows", "length", "GiB", "fits", "TFLOP", "/needed", "sent MiB", "kernels")
+  head = (
+    "program", "rows", "length", "GiB", "fits", "TFLOP", "/needed", "share", "sent MiB", "kernels",
+  )  # fmt: skip
   rows: list[tuple[Any, ...]] = [head]
   for x in lines:
     sent = round(sum(x.get("sent_mib", {}).values()), 1)
     kernels = ", ".join(x.get("kernels", {})) or "none"
     cells = (x["program"], x["rows"], x["length"], x["gib"], "yes" if x["fits"] else "NO")
-    rows.append((*cells, x.get("tflop", ""), x.get("ratio", ""), sent, kernels))
+    computed = (x.get("tflop", ""), x.get("ratio", ""), x.get("share_at_most", ""))
+    rows.append((*cells, *computed, sent, kernels))
   widths = [max(len(str(row[n])) for row in rows) for n in range(len(head))]
   return "\n".join(
     "  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

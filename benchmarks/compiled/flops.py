@@ -24,6 +24,18 @@ class Products(NamedTuple):
   kernels: dict[str, float]  # FLOPs in hand-written kernels, by name
 
 
+class Needed(NamedTuple):
+  """FLOPs that a model needs, on all devices together."""
+
+  of_weights: float
+  of_pairs: float  # attention: of tokens and those that they see
+
+  @property
+  def total(self) -> float:
+    """All of them."""
+    return self.of_weights + self.of_pairs
+
+
 def count(jaxpr: Any) -> Products:
   """Counts the products of a jaxpr. Of a `cond`, the branch with the most products counts."""
   by_dtype: collections.Counter[str] = collections.Counter()
@@ -109,7 +121,7 @@ def _product(equation: Any) -> tuple[str, float]:
 
 def needed(
   config: Any, arrays: dict[str, np.ndarray], *, backward: bool, frozen: bool = False
-) -> float:
+) -> Needed:
   """Returns the FLOPs that a batch needs: a forward pass, and twice that for a backward pass.
 
     2 * weights of the layers' matrices   per token that is not padding
@@ -139,8 +151,8 @@ def needed(
     of_weights += 2.0 * _matrices(shapes["blocks"]) * tokens
     of_pairs = 4.0 * heads * config.layers * _pairs(arrays)
   if not backward:
-    return of_weights + of_pairs
-  return of_weights * (2 if frozen else 3) + of_pairs * 3
+    return Needed(of_weights, of_pairs)
+  return Needed(of_weights * (2 if frozen else 3), of_pairs * 3)
 
 
 def _matrices(shapes: Any) -> int:

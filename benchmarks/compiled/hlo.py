@@ -24,6 +24,7 @@ _TRIPS = re.compile(r'known_trip_count":\{"n":"(\d+)"')
 _KERNEL = re.compile(r'custom_call_target="([^"]+)"')
 _ALONE = re.compile(r"replica_groups=\{(\{\d+\},?)+\}")  # groups of one device: nothing is sent
 _OP_NAME = re.compile(r'op_name="([^"]*)"')
+_RUNS = ("while", "conditional", "call", "async-start")  # operations that run computations
 _NOT_BUFFERS = ("parameter", "tuple", "while", "get-tuple-element", "conditional", "bitcast")
 
 
@@ -129,6 +130,19 @@ class Program:
     for operation in self.operations:
       if operation.opcode == "while":
         self._note_loop(operation)
+
+  @functools.cached_property
+  def _parts_of_operations(self) -> set[str]:
+    found: set[str] = set()
+    for operation in self.operations:
+      if operation.opcode not in _RUNS:
+        for _, callees in _CALLEES.findall(operation.line):
+          found.update(re.findall(r"[\w.\-]+", callees))
+    return found
+
+  def is_inside(self, computation: str) -> bool:
+    """Returns whether a computation is a part of operations: fused, or applied to elements."""
+    return computation in self._parts_of_operations
 
   def _note_loop(self, operation: Operation) -> None:
     called = dict(_CALLEES.findall(operation.line))

@@ -1,12 +1,14 @@
-"""Bytes that a loop of a compiled program reads from the memory of a device, each time around.
+"""Bytes between a device and its memory, from the text of a compiled program.
 
-An array counts once for each operation that reads it. Of arrays that are only sliced or looked up
-in, the parts count; of the operands of a hand-written kernel, the blocks that its grid visits.
-Arrays that the compiler keeps in on-chip memory do not count.
+An array counts once for each operation that reads it, and once when it is written. Of arrays that
+are only sliced, looked up in or updated in place, the parts count; of the operands of a
+hand-written kernel, the blocks that its grid visits. Arrays that the compiler keeps in on-chip
+memory do not count.
 """
 
 import math
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import jax.numpy as jnp
@@ -18,7 +20,14 @@ _READS = (
   "gather", "dynamic-slice", "scatter", "select", "transpose", "concatenate", "pad",
 )  # fmt: skip
 _PARTS = ("dynamic-slice", "gather", "slice")
+_UPDATE = "dynamic-update-slice"
 _ON_CHIP = re.compile(r"[:)]S\(\d+\)")  # of a layout: {1,0:T(8,128)S(1)}
+_ARRAY = re.compile(r"[a-z][a-z0-9]*\[[0-9,]*\](?:\{[^}]*\})?")  # with its layout
+# Operations that name arrays, or wait for them, without moving them.
+_NAMES = (
+  "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call",
+  "after-all", "opt-barrier", "async-start", "async-update",
+)  # fmt: skip
 
 
 def read_by_loop(program: hlo.Program, body: str, kernels: dict[str, int]) -> int:
@@ -31,36 +40,106 @@ def read_by_loop(program: hlo.Program, body: str, kernels: dict[str, int]) -> in
   """
   operations = program.of_computation(body)
   made = {x.name: x for x in operations}
+  read = (_read(program, x, made, kernels) for x in operations if x.opcode in _READS)
+  return sum(read)
+
+
+def moved(program: hlo.Program) -> int:
+  """Returns the bytes that a run of a program reads and writes at least, loops multiplied out.
+
+  Loops of unknown length count once, and so does each branch of a condition. Operands of a kernel
+  count once for each call.
+  """
+  made = {x.name: x for x in program.operations}
   total = 0
-  for operation in operations:
-    if operation.opcode not in _READS:
+  for operation in program.operations:
+    if operation.opcode in _NAMES or operation.opcode.endswith("-done"):
       continue
-    kernel = next((n for name, n in kernels.items() if name in operation.op_name), None)
-    if operation.opcode == "custom-call" and kernel is not None:
-      total += kernel
-      continue
-    parts = _parts(program, operation)
-    for number, name in enumerate(operation.operands):
-      source = made.get(name)
-      if source is not None and not _ON_CHIP.search(source.result):
-        total += parts.get(number, sum(shape.bytes for shape in source.shapes))
+    if not program.is_inside(operation.computation):
+      times = math.prod(n or 1 for n in program.loops(operation.computation))
+      total += times * (_read(program, operation, made, {}) + _written(program, operation))
   return total
+
+
+def _read(
+  program: hlo.Program,
+  operation: hlo.Operation,
+  made: dict[str, hlo.Operation],
+  kernels: dict[str, int],
+) -> int:
+  """Returns the bytes that an operation reads; `made` are those that make its operands, by name."""
+  kernel = next((n for name, n in kernels.items() if name in operation.op_name), None)
+  if operation.opcode == "custom-call" and kernel is not None:
+    return kernel
+  parts, total = _parts(program, operation), 0
+  for number, name in enumerate(operation.operands):
+    source = made.get(name)
+    if source is not None and not _ON_CHIP.search(source.result):
+      total += parts.get(number, sum(shape.bytes for shape in source.shapes))
+  return total
+
+
+def _written(program: hlo.Program, operation: hlo.Operation) -> int:
+  """Returns the bytes that an operation writes; of arrays that it updates in place, the update."""
+  updates: dict[tuple[str, int], int] = {}
+  for x, made in _inside(program, operation):
+    if x.opcode == _UPDATE:
+      (whole,), update = x.shapes, made.get(x.operands[1])
+      updates[whole.dtype, whole.elements] = sum(s.bytes for s in update.shapes) if update else 0
+  arrays = _ARRAY.findall(operation.result.partition(" = ")[2])
+  if operation.opcode.endswith("-start"):
+    arrays = arrays[:1]  # the others are its operands and flags
+  total = 0
+  for array in arrays:
+    for shape in hlo.shapes_of(array):
+      if not _ON_CHIP.search(array):
+        total += updates.get((shape.dtype, shape.elements), shape.bytes)
+  return total
+
+
+def _inside(
+  program: hlo.Program, operation: hlo.Operation
+) -> Iterator[tuple[hlo.Operation, dict[str, hlo.Operation]]]:
+  """Yields an operation, or those that are fused in it, each with its neighbors by name."""
+  if operation.opcode != "fusion":
+    yield operation, {x.name: x for x in program.of_computation(operation.computation)}
+    return
+  fused = program.of_computation(operation.callee)
+  made = {x.name: x for x in fused}
+  for x in fused:
+    if x.opcode == "fusion":
+      yield from _inside(program, x)
+    yield x, made
 
 
 def _parts(program: hlo.Program, operation: hlo.Operation) -> dict[int, int]:
   """Returns the bytes of operands, by number, of which only parts are read."""
   if operation.opcode in _PARTS:
     return {0: sum(shape.bytes for shape in operation.shapes)}
+  if operation.opcode == _UPDATE:
+    return {0: 0}
   found: dict[int, int] = {}
-  inside = program.of_computation(operation.callee) if operation.opcode == "fusion" else ()
-  for parameter in inside:
-    if parameter.opcode != "parameter":
-      continue
-    users = [x for x in inside if parameter.name in x.operands]
-    if users and all(x.opcode in _PARTS for x in users):
-      number = int(parameter.line.rpartition("parameter(")[2].partition(")")[0])
-      found[number] = sum(shape.bytes for x in users for shape in x.shapes)
+  for parameter in program.of_computation(operation.callee) if operation.opcode == "fusion" else ():
+    if parameter.opcode == "parameter":
+      part = _part(program, parameter)
+      if part is not None:
+        number = int(parameter.line.rpartition("parameter(")[2].partition(")")[0])
+        found[number] = part
   return found
+
+
+def _part(program: hlo.Program, value: hlo.Operation) -> int | None:
+  """Returns the bytes that a fusion reads of a value; None: all of them."""
+  total = 0
+  users = [x for x in program.of_computation(value.computation) if value.name in x.operands]
+  for x in users:
+    if x.opcode in _PARTS:
+      total += sum(shape.bytes for shape in x.shapes)
+    elif x.opcode == "bitcast" and (part := _part(program, x)) is not None:
+      total += part
+    elif x.opcode != _UPDATE or x.operands[0] != value.name:
+      return None
+  return total if users else None
 
 
 def kernel_bytes(jaxpr: Any) -> dict[str, int]:
