@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 TABLES = ("replies", "asked", "failures", "failed_before", "sent", "pruned", "unanswered")
 COLUMN = "digest"
 _WITHOUT_ROWID = ("asked",)
-_MAX_VALUES = 10_000  # in one statement; SQLite allows 32,766
+_MAX_VALUES = 999  # in one statement: the limit of SQLite before version 3.32
 
 Value = str | float | None
 
