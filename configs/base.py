@@ -135,8 +135,9 @@ def get_config() -> ConfigDict:
   c.teacher.requests_per_minute = 0  # The server's rate limit, if known; 0 = adapt to 429s.
   # The server's token rate limit (prompt plus completion), if known; 0 = adapt to 429s.
   c.teacher.tokens_per_minute = 0
-  # Seconds to the first byte of a response; each timeout doubles it, up to max_wait.
-  c.teacher.timeout = 60.0
+  # Seconds to the first byte of a response; 0 = 60, or 300 for a server on this machine. Each
+  # timeout doubles it, up to max_wait.
+  c.teacher.timeout = 0.0
   c.teacher.connect_timeout = 10.0  # Seconds to connect to the server.
   # Seconds for a whole response: a stream, or a connection kept open by blanks.
   c.teacher.total_timeout = 600.0

@@ -184,9 +184,10 @@ class Teacher:
     when=CLIENT,
   )
   timeout: float = key(
-    60.0,
-    "Seconds to the first byte of a response; each timeout doubles it, up to max_wait.",
-    gt=0,
+    0.0,
+    "Seconds to the first byte of a response; 0 = 60, or 300 for a server on this machine. Each"
+    " timeout doubles it, up to max_wait.",
+    ge=0,
     mutable=True,
     when=CLIENT,
   )

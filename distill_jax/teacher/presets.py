@@ -12,7 +12,7 @@ import urllib.parse
 from typing import Any, NamedTuple
 
 from distill_jax import errors, settings
-from distill_jax.teacher.client import credentials
+from distill_jax.teacher.client import credentials, patience
 
 PRICES = "prices.csv"
 UNKNOWN = -1.0  # a price that is not set
@@ -289,7 +289,7 @@ def _reject_unknown(model: str) -> None:
 
 
 def fill_in(teacher: settings.Teacher) -> settings.Teacher:
-  """Completes the settings of a teacher: address, key, field names and prices.
+  """Completes the settings of a teacher: address, key, field names, timeout and prices.
 
   Settings that are complete stay as they are.
 
@@ -308,7 +308,8 @@ def fill_in(teacher: settings.Teacher) -> settings.Teacher:
   if teacher.max_tokens_field == AUTO:
     changes["max_tokens_field"] = VENDORS[name].max_tokens_field if name else _SHORT
   filled = dataclasses.replace(teacher, **changes)
-  return dataclasses.replace(filled, prices=_prices(filled, name))
+  seconds = teacher.timeout or patience.default(local=credentials.is_local(filled.base_url))
+  return dataclasses.replace(filled, timeout=seconds, prices=_prices(filled, name))
 
 
 def vendor_at(base_url: str) -> str | None:

@@ -112,7 +112,7 @@ def test_a_wrong_type_is_rejected(field, value):
     ({"triplet__margin": 10**400}, "config.triplet.margin"),
     ({"teacher__cache": "a\0b"}, "config.teacher.cache"),
     ({"teacher__max_dollars": float("inf")}, "config.teacher.max_dollars"),
-    ({"teacher__timeout": 0.0}, "config.teacher.timeout"),
+    ({"teacher__timeout": -1.0}, "config.teacher.timeout"),
     ({"student__scratch__norm_eps": -1.0}, "config.student.scratch.norm_eps"),
     ({"seed": 10**30}, "config.seed"),
     ({"exam__top_k": 10**12}, "config.exam.top_k"),

@@ -11,6 +11,7 @@ from distill_jax.cli import args
 from distill_jax.config import rules_teacher
 from distill_jax.config.read import read_settings
 from distill_jax.teacher import presets
+from distill_jax.teacher.client import patience
 
 VENDORS = [name for name, vendor in presets.VENDORS.items() if not vendor.free]
 
@@ -36,6 +37,14 @@ def test_one_setting_fills_in_what_the_vendor_needs(keys, name):
   assert (teacher.base_url, teacher.key_env) == (vendor.base_url, vendor.key_env)
   assert teacher.max_tokens_field == vendor.max_tokens_field
   assert presets.fill_in(teacher) == teacher
+
+
+def test_a_server_on_this_machine_may_be_slow(keys):
+  words = ("--config.teacher.prices.input=1", "--config.teacher.prices.output=2")
+  vendor, local = "--config.teacher.model=openai/m", "--config.teacher.model=llamacpp/m"
+  assert read(vendor, *words).teacher.timeout == patience.TIMEOUT
+  assert read(local).teacher.timeout == patience.LOCAL_TIMEOUT
+  assert read(local, "--config.teacher.timeout=5").teacher.timeout == 5
 
 
 def test_a_missing_key_is_one_line_that_names_its_variable(monkeypatch):

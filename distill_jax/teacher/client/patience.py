@@ -9,7 +9,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+TIMEOUT, LOCAL_TIMEOUT = 60.0, 300.0  # seconds to the first byte of a response
 TURNS = 2  # responses that restart a wait, for each request that was in flight before
+
+
+def default(*, local: bool) -> float:
+  """Seconds that the first requests wait. A local server may be slow; resending slows it more."""
+  return LOCAL_TIMEOUT if local else TIMEOUT
 
 
 class Wait:
