@@ -16,11 +16,17 @@ TEXT = """HloModule step
   ROOT %sum = f32[] add(%a, %b)
 }
 
+%inner (r: f32[8,100], j: s32[]) -> f32[1,100] {
+  %r = f32[8,100]{1,0} parameter(0)
+  %j = s32[] parameter(1)
+  ROOT %part = f32[1,100]{1,0} dynamic-slice(%r, %j, %j), dynamic_slice_sizes={1,100}
+}
+
 %fused (p: f32[8,100], q: f32[8,100], i: s32[]) -> f32[8,100] {
   %p = f32[8,100]{1,0} parameter(0)
   %q = f32[8,100]{1,0} parameter(1)
   %i = s32[] parameter(2)
-  %row = f32[1,100]{1,0} dynamic-slice(%q, %i, %i), dynamic_slice_sizes={1,100}
+  %row = f32[1,100]{1,0} fusion(%q, %i), kind=kLoop, calls=%inner
   ROOT %new = f32[8,100]{1,0} dynamic-update-slice(%p, %row, %i, %i)
 }
 

@@ -118,28 +118,40 @@ def _parts(program: hlo.Program, operation: hlo.Operation) -> dict[int, int]:
     return {0: sum(shape.bytes for shape in operation.shapes)}
   if operation.opcode == _UPDATE:
     return {0: 0}
-  found: dict[int, int] = {}
-  for parameter in program.of_computation(operation.callee) if operation.opcode == "fusion" else ():
-    if parameter.opcode == "parameter":
-      part = _part(program, parameter)
-      if part is not None:
-        number = int(parameter.line.rpartition("parameter(")[2].partition(")")[0])
-        found[number] = part
-  return found
+  if operation.opcode != "fusion":
+    return {}
+  numbers = range(len(operation.operands))
+  parts = {number: _part_of_operand(program, operation, number) for number in numbers}
+  return {number: part for number, part in parts.items() if part is not None}
+
+
+def _part_of_operand(program: hlo.Program, fusion: hlo.Operation, number: int) -> int | None:
+  """Returns the bytes that a fusion reads of an operand; None: all of them."""
+  mark = f"parameter({number})"
+  inside = program.of_computation(fusion.callee)
+  parameter = next((x for x in inside if x.opcode == "parameter" and mark in x.line), None)
+  return None if parameter is None else _part(program, parameter)
 
 
 def _part(program: hlo.Program, value: hlo.Operation) -> int | None:
   """Returns the bytes that a fusion reads of a value; None: all of them."""
-  total = 0
   users = [x for x in program.of_computation(value.computation) if value.name in x.operands]
-  for x in users:
-    if x.opcode in _PARTS:
-      total += sum(shape.bytes for shape in x.shapes)
-    elif x.opcode == "bitcast" and (part := _part(program, x)) is not None:
-      total += part
-    elif x.opcode != _UPDATE or x.operands[0] != value.name:
-      return None
-  return total if users else None
+  total = 0 if users else None
+  for user in users:
+    read = _part_of_user(program, user, value.name)
+    total = None if read is None or total is None else total + read
+  return total
+
+
+def _part_of_user(program: hlo.Program, user: hlo.Operation, name: str) -> int | None:
+  """Returns the bytes that an operation inside a fusion reads of a value; None: all of them."""
+  if user.opcode in _PARTS:
+    return sum(shape.bytes for shape in user.shapes)
+  if user.opcode == "bitcast":
+    return _part(program, user)
+  if user.opcode == "fusion" and user.operands.count(name) == 1:
+    return _part_of_operand(program, user, user.operands.index(name))
+  return 0 if user.opcode == _UPDATE and user.operands[0] == name else None
 
 
 def kernel_bytes(jaxpr: Any) -> dict[str, int]:

@@ -68,7 +68,7 @@ def test_it_fits_and_has_the_kernels_of_mosaic(program, wanted):
 
 
 def test_less_memory_can_be_given():
-  assert not facts("place", "1,4,1", 128, "--memory=0.001")["fits"]
+  assert not facts("score", "1,4,1", 256, "--memory=0.001")["fits"]
 
 
 @pytest.mark.parametrize("mesh, fsdp, tensor", [("1,4,1", 4, 1), ("2,2,1", 2, 1), ("1,2,2", 2, 2)])
