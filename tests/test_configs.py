@@ -29,7 +29,7 @@ def test_every_recipe_passes_the_checks_in_every_size(name):
   read_settings(recipes.load(name).to_dict())
   for size in sizes(name):
     config = recipes.load(f"{name}:{size}")
-    config.student.init = config.student.init or "scratch"  # a pretrained one is the user's
+    config.student.init = config.student.init or "a/model"  # which the user names
     read_settings(config.to_dict())
     with pytest.raises(errors.UserError, match="has no size"):
       recipes.load(f"{name}:{size}x")
