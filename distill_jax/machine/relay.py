@@ -3,6 +3,9 @@
 jax aborts a process, with a C++ stack trace, as soon as the connection of its client to process 0
 breaks. The client accepts a handler, but fails to call it (std::bad_cast, up to jax 0.11.0). So it
 connects to a relay, which reports the loss of process 0 and keeps the client's end open.
+
+A connection that process 0 closes before it has sent anything is not a loss: the socket at which
+the processes have met has the same port, and may still take it. The client then connects again.
 """
 
 import contextlib
@@ -21,8 +24,8 @@ def start(address: tuple[str, int], patience: float, on_loss: Callable[[], objec
   Args:
     address: Host and port of process 0.
     patience: Seconds until process 0 must accept a connection.
-    on_loss: Called, in another thread, when process 0 has closed a connection or is gone. Not
-      called if the client has closed it before.
+    on_loss: Called, in another thread, when process 0 has closed a connection on which it has sent
+      something, or is gone. Not called if the client has closed it before.
 
   Returns:
     HOST:PORT of the relay, for the client.
@@ -61,7 +64,9 @@ def _connect(
   sender = threading.Thread(target=_copy_to_first, args=arguments, daemon=True, name="relay")
   sender.start()
   with client, first:
-    if _copy(first, client) and not closed.is_set():
+    if not _sends(first):
+      _shut_down(client)
+    elif _copy(first, client) and not closed.is_set():
       on_loss()
     sender.join()
 
@@ -69,8 +74,20 @@ def _connect(
 def _copy_to_first(client: socket.socket, first: socket.socket, closed: threading.Event) -> None:
   if _copy(client, first):
     closed.set()
-    with contextlib.suppress(OSError):
-      first.shutdown(socket.SHUT_RDWR)
+    _shut_down(first)
+
+
+def _sends(source: socket.socket) -> bool:
+  """Waits until something comes from a socket; returns False if it is closed before."""
+  try:
+    return bool(source.recv(1, socket.MSG_PEEK))
+  except OSError:
+    return False
+
+
+def _shut_down(connection: socket.socket) -> None:
+  with contextlib.suppress(OSError):
+    connection.shutdown(socket.SHUT_RDWR)
 
 
 def _copy(source: socket.socket, target: socket.socket) -> bool:

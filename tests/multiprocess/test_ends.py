@@ -1,4 +1,4 @@
-"""How two processes end that only send each other messages.
+"""How processes start and end that only send each other messages.
 
 python -m pytest -m "heavy or not heavy" tests/multiprocess/test_ends.py
 """
@@ -19,11 +19,11 @@ from distill_jax import together
 from distill_jax.cli import processes as command
 from distill_jax.machine import processes
 
-index, port, seconds = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+index, port, seconds, count = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[5])
 processes.START_SECONDS = float(sys.argv[4])
 if index and seconds < 0:
   processes.jax.distributed.initialize = lambda *_, **__: sys.exit()
-processes.start(processes.Place(2, index, f"127.0.0.1:{port}"), 30)
+processes.start(processes.Place(count, index, f"127.0.0.1:{port}"), 30)
 together.once("start", lambda: print("started", flush=True))
 for _ in range(seconds):
   together.once("wait", lambda: time.sleep(1))
@@ -33,25 +33,25 @@ sys.exit(command.end(0))
 
 @pytest.fixture
 def start() -> Iterator:
-  """start(seconds) starts two processes that end after so many seconds.
+  """start(seconds) starts processes that end after so many seconds.
 
-  If `seconds` is negative, process 1 ends as soon as both have met.
+  If `seconds` is negative, all but process 0 end as soon as they have met.
   """
   started: list[subprocess.Popen] = []
 
-  def start(seconds: int, limit: float = 40.0) -> list[subprocess.Popen]:
+  def start(seconds: int, limit: float = 40.0, count: int = 2) -> list[subprocess.Popen]:
     port = str(commands.free_port())
-    for index in range(2):
+    for index in range(count):
       started.append(
         subprocess.Popen(
-          [sys.executable, "-c", PROGRAM, str(index), port, str(seconds), str(limit)],
+          [sys.executable, "-c", PROGRAM, str(index), port, str(seconds), str(limit), str(count)],
           stdout=subprocess.PIPE,
           stderr=subprocess.PIPE,
           text=True,
           env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(commands.ROOT)},
         )
       )
-    return started[-2:]
+    return started[-count:]
 
   yield start
   for process in started:
@@ -82,4 +82,12 @@ def test_a_process_that_is_lost_while_jax_starts_is_not_waited_for(start):
 def test_all_end_with_0(time, start):
   for process in start(time % 2):
     _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, "")
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("time", range(5))
+def test_four_start(time, start):
+  for process in start(0, limit=20.0, count=4):
+    _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")

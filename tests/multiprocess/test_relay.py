@@ -39,11 +39,23 @@ def test_it_copies_what_both_send(ends):
 
 def test_the_client_does_not_see_that_process_0_is_gone(ends):
   client, first, lost = ends
+  first.sendall(b"x")
+  assert client.recv(1) == b"x"
   first.close()
   assert lost.get(timeout=5.0) == "lost"
   client.settimeout(0.2)
   with pytest.raises(TimeoutError):
     client.recv(1)
+
+
+def test_a_connection_that_is_closed_before_anything_came_is_no_loss(ends):
+  client, first, lost = ends
+  client.sendall(b"x")
+  assert first.recv(1) == b"x"
+  first.close()
+  assert client.recv(1) == b""  # so the client connects again
+  with pytest.raises(queue.Empty):
+    lost.get(timeout=0.2)
 
 
 def test_a_client_that_closes_is_no_loss(ends):
