@@ -43,7 +43,6 @@ Ablations: --config.staged.reflect="('recall',)"   --config.rounds=0
 from ml_collections import ConfigDict
 
 from distill_jax.config import pretrained, recipes
-from distill_jax.settings_student import Scratch
 
 SIZES = {
   "full": {},
@@ -63,8 +62,8 @@ SIZES = {
     "rollout": {"batch": 256, "buckets": (64, 96, 128, 192)},
   },
   **pretrained.sizes(
-    student={"arch": "", "scratch": {"kv_heads": Scratch.kv_heads}}, train={"lr": -1.0},
-    exam={"max_new_tokens": 0}, evaluate={"max_new_tokens": 0},
+    student={"arch": ""}, train={"lr": -1.0}, exam={"max_new_tokens": 0},
+    evaluate={"max_new_tokens": 0},
     prefer={"epochs": 1, "steps": 0, "batch": 8, "warmup": 10, "lr": -1.0},
   ),
 }  # fmt: skip

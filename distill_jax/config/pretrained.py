@@ -5,17 +5,20 @@ recomputation follow from it; see defaults.py and runtime/lengths.py. What is he
 hundred to a few thousand questions and students of 0.1 to 3 billion parameters.
 """
 
+import dataclasses
 from typing import Any
 
+from distill_jax.settings_student import Scratch
+
 FULL: dict[str, Any] = {
-  "student": {"init": "", "dtype": "auto"},
+  # What a recipe sets for students from scratch does not apply.
+  "student": {"init": "", "dtype": "auto", "scratch": dataclasses.asdict(Scratch())},
   "train": {"epochs": 3, "steps": 0, "batch": 8, "schedule": "cosine", "warmup": 10},
 }
 LORA: dict[str, Any] = {
   **FULL,
   "student": {
-    "init": "",
-    "dtype": "auto",
+    **FULL["student"],
     "lora": {"rank": 16, "alpha": 32.0, "targets": ("q", "k", "v", "o", "gate", "up", "down")},
   },
 }
