@@ -297,7 +297,7 @@ MUTATIONS = {
     "tests/machine/test_scores.py",
   ),
   "a reply is not stored": (
-    "teacher/store/cache.py", '    self._sealed["replies"].insert(db, replies)\n', "",
+    "teacher/store/cache.py", '    self._sealed["replies"].insert(replies)\n', "",
     "tests/teacher/client/test_client.py",
   ),
   "a rationale with a wrong answer is kept": (

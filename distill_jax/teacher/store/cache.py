@@ -200,8 +200,8 @@ class ReplyCache(cache_file.CacheFile):
         rows.add_cost(db, outcome, key, phase)
       else:
         replies.append(rows.reply_columns(outcome, (key, request, sample), phase, time))
-    self._sealed["failures"].insert(db, failures)
-    self._sealed["replies"].insert(db, replies)
+    self._sealed["failures"].insert(failures)
+    self._sealed["replies"].insert(replies)
 
   def record_sent(self, run_phase: RunPhase, requests: int = 1, retries: int = 0) -> None:
     """Counts HTTP requests that are about to be sent, `retries` of them not for the first time."""
@@ -241,7 +241,7 @@ class ReplyCache(cache_file.CacheFile):
       if requests:
         self._count_sent(db, run_phase, len(requests), retries)
       rest = rows.phase_columns(run_phase.columns()) | {"reason": "", "time": now}
-      self._sealed["unanswered"].insert(db, [dataclasses.asdict(r) | rest for r in requests])
+      self._sealed["unanswered"].insert([dataclasses.asdict(r) | rest for r in requests])
       rows.settle(db, answers or {})
 
   def unanswered(

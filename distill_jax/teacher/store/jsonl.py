@@ -17,7 +17,7 @@ from typing import IO
 
 from distill_jax import disk, errors
 from distill_jax.teacher import types
-from distill_jax.teacher.store import cache, rows, seals, tables
+from distill_jax.teacher.store import cache, seals, tables
 
 KIND = "teacher cache"
 READABLE = (2, 3, 4, tables.VERSION)  # versions that `import_file` reads; see `_current_columns`
@@ -240,4 +240,4 @@ def _is_valid(name: str, value: object, kind: type) -> bool:
 
 
 def _bindable(value: str | float) -> bytes | float:
-  return rows.encode(value) if isinstance(value, str) else value
+  return seals.encode(value) if isinstance(value, str) else value

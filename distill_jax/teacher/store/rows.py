@@ -146,10 +146,5 @@ def settle(db: sqlite3.Connection, answers: Mapping[str, tuple[float, str] | Non
       dollars, reason = estimate
       db.execute(
         "update unanswered set dollars = ?, reason = cast(? as text) where id = ?",
-        (dollars, encode(reason), id),
+        (dollars, seals.encode(reason), id),
       )
-
-
-def encode(text: str) -> bytes:
-  """UTF-8, with lone surrogates let through."""
-  return text.encode("utf-8", "surrogatepass")

@@ -31,20 +31,21 @@ class SealedTable:
   """
 
   def __init__(self, db: sqlite3.Connection, table: str):
+    self._db = db
     self._kinds = _kinds(db, table)
     names = ", ".join([*self._kinds, COLUMN])
     marks = ["cast(? as text)" if kind == "text" else "?" for kind in self._kinds.values()]
     self._row = f"({', '.join([*marks, '?'])})"
     self._insert = f"insert into {table}({names}) values "
 
-  def insert(self, db: sqlite3.Connection, rows: Iterable[Mapping[str, Value]]) -> None:
+  def insert(self, rows: Iterable[Mapping[str, Value]]) -> None:
     """Inserts rows, given as {column: value} with all columns, within a transaction."""
     sealed = [self._values(row) for row in rows]
     size = _MAX_VALUES // (len(self._kinds) + 1)
     for start in range(0, len(sealed), size):
       part = sealed[start : start + size]
       statement = self._insert + ", ".join([self._row] * len(part))
-      db.execute(statement, list(itertools.chain.from_iterable(part)))
+      self._db.execute(statement, list(itertools.chain.from_iterable(part)))
 
   def _values(self, row: Mapping[str, Value]) -> list[bytes | Value]:
     """The values of a row as SQLite stores them, text as bytes, and its digest."""
@@ -52,12 +53,17 @@ class SealedTable:
     return [*values, _digest(*values)]
 
 
+def encode(text: str) -> bytes:
+  """UTF-8, with lone surrogates let through."""
+  return text.encode("utf-8", "surrogatepass")
+
+
 def _stored(value: Value, kind: str) -> bytes | Value:
   """A value as SQLite stores it in a column, which is what a digest covers; text as bytes."""
   if value is None:
     return None
   if isinstance(value, str):
-    return value.encode("utf-8", "surrogatepass")
+    return encode(value)
   return float(value) if kind == "real" else int(value)
 
 
