@@ -26,7 +26,7 @@ fsdp, tensor. Prints a line of JSON for each program, and at the end a table (on
   largest        the largest arrays, MiB
   at_least       milliseconds that a device computes, reads and writes memory, and receives, at the
                  rates of its data sheet; a step takes as long as the longest of them, or longer
-  share_at_most  of the peak FLOP/s that the needed FLOPs can so reach
+  share_at_most  the largest share of peak FLOP/s that the needed FLOPs can reach
 
 --find-rows: the largest number of rows, a multiple of data x fsdp, for which all programs fit, to
 about an eighth; the search begins at --rows.

@@ -1,9 +1,9 @@
 """Several processes as one: start and end of jax.distributed, their messages, and a watch.
 
 The only module that uses the client of jax's coordination service, which jax does not document. A
-watch in every process notices within LOST_SECONDS that another one is gone, a relay at once that
-process 0 is. Both end this process, so that whoever started the processes can start them again;
-jax would end it by a signal.
+watch in every process notices within LOST_SECONDS that another one is gone; a relay notices at once
+that process 0 is gone. Both end this process with an exit code after which it is started again; jax
+would end it by a signal.
 """
 
 import collections
