@@ -5,16 +5,20 @@ are replaced by direct calls, so a run is deterministic.
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import selectors
 import time
-from collections.abc import Awaitable, Callable
+import types
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
+import aiohttp
 import httpx2
+import multidict
 
-from distill_jax.teacher.client import transport
+from distill_jax.teacher.client import sessions
 
 
 class _Jump(selectors.SelectSelector):
@@ -77,7 +81,7 @@ class Server:
   """A scripted server.
 
   Attributes:
-    answer: Answers a request; may sleep, and raise httpx2's errors.
+    answer: Answers a request; may sleep, and raise aiohttp's errors.
     sent: The requests so far.
     in_flight: Requests being answered.
     max_in_flight: The most at any time.
@@ -88,19 +92,49 @@ class Server:
   in_flight: int = 0
   max_in_flight: int = 0
 
-  async def __call__(self, request: httpx2.Request) -> httpx2.Response:
+  async def __call__(self, headers: Mapping[str, str], content: bytes) -> httpx2.Response:
     self.in_flight += 1
     self.max_in_flight = max(self.max_in_flight, self.in_flight)
     now = asyncio.get_running_loop().time()
     if not self.sent:
       self._first = now
-    headers = {name.lower(): value for name, value in request.headers.items()}
-    number, body = len(self.sent), json.loads(request.content)
-    self.sent.append(Sent(body, headers, number, now - self._first, self.in_flight))
+    number, lower = len(self.sent), {name.lower(): value for name, value in headers.items()}
+    self.sent.append(Sent(json.loads(content), lower, number, now - self._first, self.in_flight))
     try:
       return await self.answer(self.sent[-1])
     finally:
       self.in_flight -= 1
+
+
+class Session:
+  """What the client uses of an aiohttp session, connected to a scripted server."""
+
+  def __init__(self, server: Server):
+    self._server = server
+
+  async def close(self) -> None:
+    pass
+
+  @contextlib.asynccontextmanager
+  async def post(
+    self, address: str, *, data: bytes, headers: Mapping[str, str], allow_redirects: bool
+  ) -> AsyncIterator[types.SimpleNamespace]:
+    assert not allow_redirects
+    made = await self._server(headers, data)
+    content = types.SimpleNamespace(iter_any=made.aiter_bytes)
+    fields = multidict.CIMultiDict(made.headers.multi_items())
+    yield types.SimpleNamespace(status=made.status_code, headers=fields, content=content)
+
+
+def refused() -> aiohttp.ClientConnectorError:
+  """The error if nothing listens at the server's address."""
+  place = types.SimpleNamespace(host="server", port=80, ssl=True, is_ssl=False)
+  return aiohttp.ClientConnectorError(place, ConnectionRefusedError(111, "refused"))
+
+
+def reset() -> aiohttp.ClientOSError:
+  """The error if the server closes a connection without a response."""
+  return aiohttp.ClientOSError(104, "Connection reset by peer")
 
 
 def install(monkeypatch, server: Server) -> None:
@@ -111,9 +145,6 @@ def install(monkeypatch, server: Server) -> None:
     with run(loop_factory=Loop) as runner:
       return runner.run(main)
 
-  def http_client(local, **_):
-    return httpx2.AsyncClient(transport=httpx2.MockTransport(server))
-
   monkeypatch.setattr(time, "monotonic", lambda: real() + Loop.skipped)
   monkeypatch.setattr(asyncio, "run", run_virtually)
-  monkeypatch.setattr(transport, "http_client", http_client)
+  monkeypatch.setattr(sessions, "open_session", lambda *_, **__: Session(server))

@@ -29,6 +29,7 @@ from distill_jax.teacher.client import (
   rate_limit,
   request_body,
   request_jobs,
+  sessions,
   streaks,
   transport,
 )
@@ -379,7 +380,7 @@ class Client:
   def _openai_client(self) -> openai.AsyncOpenAI:
     """Returns a client for files and batches, to be used in one event loop."""
     config = self._config
-    return transport.openai_client(config.base_url, self._key, config.timeout, self._local)
+    return sessions.openai_client(config.base_url, self._key, config.timeout, self._local)
 
 
 def _flat(request_keys: Iterable[CacheKeys]) -> list[str]:

@@ -72,7 +72,7 @@ def key(base_url: str, *, key_env: str, key_file: str) -> str:
   else:
     found = os.environ.get(key_env, "").strip() if key_env else ""
     source = f"environment variable {key_env}"
-  if not found and base_url.startswith("https:") and not is_local(base_url):
+  if not found and base_url.lower().startswith("https:") and not is_local(base_url):
     name = key_env or "OPENAI_API_KEY"
     raise _error(
       f"no key for {base_url}: the environment variable {name} (config.teacher.key_env) is not set",
@@ -137,6 +137,7 @@ def _error(problem: str, advice: str) -> errors.UserError:
 def _split(base_url: str) -> urllib.parse.SplitResult | None:
   try:
     parts = urllib.parse.urlsplit(base_url)
+    (parts.hostname or "").encode("idna")  # as connecting would
     return None if parts.port == 0 else parts
   except ValueError:
     return None

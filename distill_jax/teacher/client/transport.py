@@ -4,21 +4,25 @@ import asyncio
 import dataclasses
 import functools
 import json
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
 import httpx2
-import openai
 
-from distill_jax import errors
 from distill_jax.teacher import types
-from distill_jax.teacher.client import patience, refusals, streams, verdicts, waits
+from distill_jax.teacher.client import patience, refusals, sessions, streams, verdicts, waits
 
+_USER = re.compile(r"//[^/\s]*@")  # user name and password in an address
 MAX_BODY_BYTES = 64 * 2**20  # of a response
-NEVER_LEFT = (httpx2.ConnectError, httpx2.ProxyError, httpx2.InvalidURL, httpx2.UnsupportedProtocol)
+NEVER_LEFT = (  # errors before a request is sent
+  *(aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, aiohttp.ConnectionTimeoutError),
+  *(aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError),
+)
+ENCODED_BYTES = 2**14  # that are decoded at a time
 SPARE_CONNECTIONS = 8  # beyond those for the requests in flight
 
 
@@ -67,7 +71,7 @@ class Transport:
     redact: Callable[[str], str],
     headers: Mapping[str, str] | None = None,
   ):
-    """Creates the pool; connects when the first request is sent.
+    """Creates a transport, which opens its connections when requests are sent.
 
     Args:
       base_url: Parent of /chat/completions.
@@ -87,25 +91,22 @@ class Transport:
       own = next((known for known in self._headers if known.lower() == name.lower()), name)
       self._headers[own] = value
     self._waits, self._redact = waits, redact
-    limits = httpx2.Limits(
-      max_connections=connections + SPARE_CONNECTIONS, max_keepalive_connections=connections
+    self._open = functools.partial(
+      sessions.open_session,
+      self._address,
+      local=local,
+      connections=connections + SPARE_CONNECTIONS,
+      connect_timeout=connect_timeout,
     )
-    timeout = httpx2.Timeout(None, connect=connect_timeout)
-    self._http = http_client(local, timeout=timeout, limits=limits)
 
   async def __aenter__(self) -> Self:
-    await self._http.__aenter__()
+    self._session = self._open()
     return self
 
   async def __aexit__(
     self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
   ) -> None:
-    await self._http.__aexit__(kind, error, trace)
-
-  @functools.cached_property
-  def _url(self) -> httpx2.URL:
-    """The parsed address: given a text, httpx2 parses it for every request."""
-    return httpx2.URL(self._address)
+    await self._session.close()
 
   async def send(self, body: dict[str, Any], model: str, idempotency_key: str) -> Response:
     """Sends one chat completions request.
@@ -120,35 +121,33 @@ class Transport:
     began = loop.time()
     try:
       async with self._waits.wait() as wait:
-        async with self._http.stream(
-          "POST",
-          self._url,
-          content=content,
+        async with self._session.post(
+          self._address,
+          data=content,
           # Not a local variable: a traceback may show the locals, and these hold the key.
           headers=self._headers | {"Idempotency-Key": idempotency_key},
+          allow_redirects=False,  # which could send questions anywhere
         ) as response:
           raw = await self._read_body(response, wait)
-        if response.status_code == 200:
+        if response.status == 200:
           self._waits.on_response()
-    except (TimeoutError, httpx2.TimeoutException) as error:
-      if isinstance(error, httpx2.ConnectTimeout) and str(error):  # also covers closed sockets
-        left = not isinstance(error.__cause__, aiohttp.ConnectionTimeoutError)
-        return Response(verdicts.Retry(describe_error(error, self._redact), may_bill=left))
+    except NEVER_LEFT as error:
+      return Response(verdicts.Retry(describe_error(error, self._redact)))
+    except TimeoutError:
       reason = f"no response within {loop.time() - began:.3g} s"
       return Response(verdicts.Retry(reason, may_bill=True), timed_out=True)
-    except (httpx2.HTTPError, httpx2.InvalidURL, aiohttp.ClientError, OSError) as error:
-      left = not isinstance(error, NEVER_LEFT)
-      return Response(verdicts.Retry(describe_error(error, self._redact), may_bill=left))
-    response_headers = redact_headers(response.headers, self._redact)
+    except (aiohttp.ClientError, httpx2.DecodingError, OSError) as error:
+      return Response(verdicts.Retry(describe_error(error, self._redact), may_bill=True))
+    response_headers = redact_headers(_joined(response.headers), self._redact)
     if raw is not None:
       raw = redact_bytes(raw, self._redact)
-    return _classify(response.status_code, response_headers, raw, {"model": model, **body})
+    return _classify(response.status, response_headers, raw, {"model": model, **body})
 
-  async def _read_body(self, response: httpx2.Response, wait: patience.Wait) -> bytes | None:
+  async def _read_body(self, response: aiohttp.ClientResponse, wait: patience.Wait) -> bytes | None:
     """The body; None if it is longer than MAX_BODY_BYTES."""
     parts, size = [], 0
     streamed = response.headers.get("content-type", "").startswith("text/event-stream")
-    async for part in response.aiter_bytes():
+    async for part in _decoded(response):
       if streamed or not part.strip():  # blanks keep a connection open while the model thinks
         self._waits.on_alive(wait)
       else:
@@ -160,47 +159,33 @@ class Transport:
     return b"".join(parts)
 
 
-def http_client(local: bool, **options: Any) -> httpx2.AsyncClient:
-  """An HTTP client: aiohttp's sockets behind httpx2's interface, a third of the CPU time.
+class _Encoded(httpx2.AsyncByteStream):
+  """A body as it comes over the network."""
 
-  Redirects are not followed, since they could send questions anywhere.
+  def __init__(self, response: aiohttp.ClientResponse):
+    self._content = response.content
 
-  Args:
-    local: Ignore the environment's proxies.
-    **options: Passed on.
-
-  Raises:
-    UserError: The environment's proxies or certificates are unusable.
-  """
-  try:
-    return openai.DefaultAioHttpClient(follow_redirects=False, trust_env=not local, **options)
-  except (httpx2.InvalidURL, ImportError, OSError, ValueError):  # which may quote a password
-    raise errors.teacher(
-      "cannot connect with the proxies or certificates set in the environment; check HTTP_PROXY,"
-      " HTTPS_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
-    ) from None
+  async def __aiter__(self) -> AsyncIterator[bytes]:
+    async for part in self._content.iter_chunked(ENCODED_BYTES):
+      yield part
 
 
-def openai_client(base_url: str, key: str, timeout: float, local: bool) -> openai.AsyncOpenAI:
-  """A client for files and batches; lives in one event loop.
-
-  Args:
-    base_url: The server.
-    key: API key; "" for none.
-    timeout: Seconds for one request.
-    local: Ignore the environment's proxies.
-  """
-  made = openai.AsyncOpenAI(
-    api_key=key or "none",
-    base_url=base_url,
-    max_retries=0,
-    timeout=timeout,
-    http_client=http_client(local),
+async def _decoded(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+  """The parts of a body. That of an error may have another encoding than it says."""
+  encoding = response.headers.get("content-encoding")
+  if encoding is None:
+    async for part in response.content.iter_any():
+      yield part
+    return
+  encoded = httpx2.Response(
+    response.status, headers={"content-encoding": encoding}, stream=_Encoded(response)
   )
-  # The environment's settings may be meant for another server.
-  made.organization = made.project = None
-  made._custom_headers = {}
-  return made
+  try:
+    async for part in encoded.aiter_bytes():
+      yield part
+  except httpx2.DecodingError:
+    if response.status == 200:
+      raise
 
 
 def redact_headers(headers: Mapping[str, str], redact: Callable[[str], str]) -> dict[str, str]:
@@ -241,6 +226,23 @@ def _classify(
 
 
 def describe_error(error: Exception, redact: Callable[[str], str]) -> str:
-  """A network error on one line."""
-  cause = error.__cause__ or error
-  return f"{type(cause).__name__}: {verdicts.excerpt(redact(str(cause)))}"
+  """A network error on one line. It may quote a proxy's address, which may have a password."""
+  cause = error if isinstance(error, aiohttp.ClientError) else error.__cause__ or error
+  text = str(cause)
+  if isinstance(cause, aiohttp.ClientResponseError):
+    text = f"{cause.status} {cause.message}"
+  elif isinstance(cause, aiohttp.InvalidURL | httpx2.InvalidURL):
+    text = "the address is malformed"
+  return f"{type(cause).__name__}: {verdicts.excerpt(redact(_USER.sub('//', text)))}"
+
+
+def _joined(headers: Mapping[str, str]) -> dict[str, str]:
+  """Headers of aiohttp's, which may repeat a name: joined by commas, in UTF-8 or Latin-1."""
+  joined: dict[str, str] = {}
+  for name, value in headers.items():
+    try:
+      value.encode()
+    except UnicodeEncodeError:  # it is not UTF-8
+      value = value.encode("utf-8", "surrogateescape").decode("latin-1")
+    joined[name] = f"{joined[name]}, {value}" if name in joined else value
+  return joined

@@ -55,7 +55,7 @@ async def fail(kind: str, made: httpx2.Response) -> httpx2.Response:
   if kind == "hang":
     await asyncio.sleep(teacher_faults.HANG)
   if kind in ("close", "hang", "cut", "drip"):
-    raise httpx2.RemoteProtocolError("the connection was closed")
+    raise virtual.reset()
   raw = {
     "html": b"<!doctype html><title>Bad gateway</title>",
     "empty_object": b"{}",

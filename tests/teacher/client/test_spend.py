@@ -47,7 +47,7 @@ def times_out(bill):
 def resets(bill):
   async def answer(sent):
     bill.reply(sent)
-    raise httpx2.ReadError("Connection reset by peer")
+    raise virtual.reset()
 
   return answer
 
@@ -95,7 +95,7 @@ def test_the_cap_holds_against_a_server_that_bills_what_it_does_not_report(
 
 
 def test_a_request_that_never_left_and_one_that_was_refused_cost_nothing(connect, monkeypatch):
-  answers = [httpx2.ConnectError("refused"), 429, 500, 503, 400]
+  answers = [virtual.refused(), 429, 500, 503, 400]
   bill = Bill()
 
   async def answer(sent):

@@ -3,6 +3,7 @@
 import email.utils
 
 import httpx2
+import virtual
 from behaviors import (
   TOKENS_OUT,
   Vendor,
@@ -358,7 +359,7 @@ VENDORS = {
     behavior=first(httpx2.Response(504, text="<html>504 Gateway Time-out"), billed=True)),
   "a connection that is reset": Vendor(
     "github.com/openai/openai-python#1764", sent=5,
-    behavior=first(httpx2.ReadError("Connection reset by peer"), billed=True)),
+    behavior=first(virtual.reset(), billed=True)),
   "a body that is cut": Vendor("github.com/encode/httpx#1171", cut(60), sent=5),
   "a timeout that is billed": Vendor(
     "github.com/RISE-UNIBAS/humanities_data_benchmark#110", sleeps(100.0, count=2), sent=6),
