@@ -16,9 +16,10 @@ from tests.multiprocess import commands
 pytestmark = pytest.mark.heavy
 
 LEAVE_SECONDS = 60.0
-# Several parts in each exam and evaluation, and time between two replies.
+# Several parts in each exam, several seconds of evaluation (process 0 learns of a signal to another
+# one within two), and time between two replies.
 SIZES = {
-  "task__validation": 40, "exam__questions": 16, "exam__samples": 4, "rollout__batch": 4,
+  "task__validation": 120, "exam__questions": 16, "exam__samples": 4, "rollout__batch": 4,
   "exam__max_new_tokens": 24, "evaluate__max_new_tokens": 24, "train__steps": 60,
   "train__checkpoint_every": 7, "feedback__rationales": 1, "teacher__max_concurrency": 2,
   "teacher__builtin__latency": 0.5,
