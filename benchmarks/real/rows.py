@@ -101,12 +101,15 @@ def svamp_rows(level: int, count: int, rate: float) -> dict[str, Row]:
     "answer_only": Row("answer_only", steps(count, rate)),
     "cot": Row("cot", taught),
     # A round 0 and two more, with as many steps in all and a recorded rationale of another level
-    # for each round.
+    # for each round. An untrained student goes on as long as it may: its attempts are cut, since a
+    # step has three responses of a triplet for each rationale.
     "tailored": Row(
       "tailored",
       levels(level, *({1, 3, 5} - {level}))
       | steps(count // 3, rate)
-      | {"rounds": 2, "exam.samples": 2, "demonstrate.rationales": 2, "train.buckets": ()},
+      | {"rounds": 2, "demonstrate.rationales": 2}
+      | {"exam.samples": 1, "exam.max_new_tokens": 128, "triplet.max_response": 96}
+      | {"train.buckets": (64, 128, 192, 256)},
     ),
     "self_refine": Row(
       "self_refine",
