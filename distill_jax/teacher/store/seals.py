@@ -99,7 +99,11 @@ def damage(db: sqlite3.Connection) -> str:
     if not _is_sealed(db, table):
       continue
     place = "hex(key)" if table in _WITHOUT_ROWID else "rowid"
-    differs = f"{COLUMN} is not null and {COLUMN} is not {_expression(db, table)}"
+    kinds = _kinds(db, table)
+    # The digest covers the bytes of a text, so it is right if a changed byte makes them a blob.
+    changed = [f"typeof({name}) = 'blob'" for name, kind in kinds.items() if kind == "text"]
+    changed.append(f"{COLUMN} is not {_expression(db, table)}")
+    differs = f"{COLUMN} is not null and ({' or '.join(changed)})"
     if row := db.execute(f"select {place} from {table} where {differs} limit 1").fetchone():
       return f"{table} where {place} = {row[0]!r}"
   return ""
