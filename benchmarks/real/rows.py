@@ -20,6 +20,13 @@ RECORDED: Overrides = {
   "teacher.replay.rationale": "output",
 }
 UNTRAINED: Overrides = {"opening": (), "each_round": (), "rounds": 0}
+# Attempts of an untrained student go on as long as they may. They are cut, since a step has three
+# responses of a triplet for each rationale.
+TRIPLETS: Overrides = {
+  "exam.max_new_tokens": 128,
+  "triplet.max_response": 96,
+  "train.buckets": (64, 128, 192, 256),
+}
 # Every row: attempts in the plain prompt of the format; the row `untrained` scores the base model.
 COMMON: Overrides = {
   "student.prompt": "plain",
@@ -101,15 +108,13 @@ def svamp_rows(level: int, count: int, rate: float) -> dict[str, Row]:
     "answer_only": Row("answer_only", steps(count, rate)),
     "cot": Row("cot", taught),
     # A round 0 and two more, with as many steps in all and a recorded rationale of another level
-    # for each round. An untrained student goes on as long as it may: its attempts are cut, since a
-    # step has three responses of a triplet for each rationale.
+    # for each round.
     "tailored": Row(
       "tailored",
       levels(level, *({1, 3, 5} - {level}))
       | steps(count // 3, rate)
-      | {"rounds": 2, "demonstrate.rationales": 2}
-      | {"exam.samples": 1, "exam.max_new_tokens": 128, "triplet.max_response": 96}
-      | {"train.buckets": (64, 128, 192, 256)},
+      | {"rounds": 2, "exam.samples": 1, "demonstrate.rationales": 2}
+      | TRIPLETS,
     ),
     "self_refine": Row(
       "self_refine",
@@ -146,9 +151,8 @@ OBQA: Overrides = {
 
 LIVE: Overrides = {
   **{key: value for key, value in SEARCH.items() if not key.startswith("teacher.")},
-  "task.train": 120,
+  "task.train": 100,
   "task.test": 0,
-  "train.buckets": (),
   "teacher.kind": "openai",
   "teacher.base_url": "{teacher}",
   "teacher.model": "local",
@@ -225,9 +229,7 @@ BLOCKS: dict[str, Block] = {
     *(SMOLLM2, "pretrained"),
     rows={
       "untrained": Row("cot", UNTRAINED),
-      "tailored": Row(
-        "tailored", steps(60, 2e-4) | {"rounds": 1, "exam.samples": 2, "demonstrate.rationales": 2}
-      ),
+      "tailored": Row("tailored", steps(30, 2e-4) | {"rounds": 1, "exam.samples": 2} | TRIPLETS),
     },
     common=LIVE,
   ),
