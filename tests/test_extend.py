@@ -324,6 +324,7 @@ def served(url, **changes) -> Settings:
 def test_a_server_that_moves_keeps_its_name_in_the_cache(tmp_path):
   run_dir, here, there = RunDir(tmp_path), "http://localhost:1/v1/", "http://127.0.0.1:2/v1"
   run_dir.claim({})
+  (tmp_path / "round_00").mkdir()
   assert resume.name_servers(served(here), run_dir).teacher.identity == ""
   moved = resume.name_servers(served(there), run_dir)
   assert moved.teacher.identity == "http://localhost:1/v1" and moved.teacher.base_url == there
@@ -332,6 +333,22 @@ def test_a_server_that_moves_keeps_its_name_in_the_cache(tmp_path):
   assert resume.name_servers(served(here), run_dir).teacher.identity == ""
   run_dir.release()
   assert resume.name_servers(served(there), RunDir(tmp_path)).teacher.identity == here.rstrip("/")
+
+
+def test_a_server_may_also_move_before_a_run_has_output(tmp_path, serve):
+  here, there = (serve(answer=lambda m, n, *_: ["A: 1"] * n) for _ in range(2))
+  changes = {
+    "teacher__kind": "openai", "teacher__model": "m", "teacher__min_reply_rate": 0.0,
+    "teacher__max_concurrency": 1, "teacher__max_attempts": 1,
+  }  # fmt: skip
+  nowhere = "http://127.0.0.1:9/v1"  # a wrong address, which is forgotten
+  with pytest.raises(errors.UserError, match="no valid response"):
+    run(tmp_path, **changes, teacher__base_url=nowhere)
+  with pytest.raises(errors.UserError, match="max_requests"):
+    run(tmp_path, **changes, teacher__base_url=here.url, teacher__max_requests=6)
+  with pytest.raises(errors.UserError):  # no reply is right: there is nothing to train on
+    run(tmp_path, **changes, teacher__base_url=there.url)
+  assert (here.stats.requests, there.stats.requests) == (5, 24 - 5)
 
 
 def test_a_further_teacher_at_another_address_does_not_inherit_the_name():

@@ -43,6 +43,8 @@ from distill_jax.settings import Settings
 CONFIG, CHANGES, SUMMARY, SECONDS = "config.json", "changes.jsonl", "summary.json", "seconds.json"
 QUESTIONS = "questions.jsonl"  # see questions.py
 # The run's own files that decide results. The manifest of the run directory lists those that exist.
+# Facts that stay if the config of a run without output changes: what it has paid for stays, too.
+LASTING = ("teachers",)
 SEALED = (CONFIG, QUESTIONS, *(f"{d}/**/*" for d in ("tokenizer", "base", "teachers")))
 
 # Settings that may change between restarts: how long a run is, how it is scored and shown, where
@@ -93,7 +95,13 @@ class RunDir:
     if not self.started:
       with report_os_errors(self.path / QUESTIONS):
         (self.path / QUESTIONS).unlink(missing_ok=True)  # they may be those of another config
-      self._write_manifest({}, {CONFIG: [digests.entry_of(_json_bytes(_as_stored(config)))]})
+      file = self.path / MANIFEST
+      manifest = digests.decode(disk.read_bytes(file)) if file.exists() else None
+      facts = manifest["facts"] if manifest else {}
+      self._write_manifest(
+        {name: facts[name] for name in LASTING if name in facts},
+        {CONFIG: [digests.entry_of(_json_bytes(_as_stored(config)))]},
+      )
       write_bytes(self.path / CONFIG, _json_bytes(_as_stored(config)))
       return
     if not same:

@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 from collections.abc import Iterable
 
-from distill_jax import errors, records, together
+from distill_jax import errors, records, teacher, together
 from distill_jax.run_dir import digests, phase_dir
 from distill_jax.run_dir.run_dir import RunDir
 from distill_jax.runtime import base_model
@@ -74,10 +74,10 @@ def check_recorded(ctx: RunContext) -> None:
   """
   known: dict[str, list[str]] = ctx.run_dir.facts.get(RECORDED, {})
   current: dict[str, list[str]] = {}
-  for name, teacher in {pool.MAIN: ctx.settings.teacher, **ctx.settings.teachers}.items():
-    if teacher.kind != "replay":
+  for name, one in {pool.MAIN: ctx.settings.teacher, **ctx.settings.teachers}.items():
+    if one.kind != "replay":
       continue
-    files = [*teacher.replay.path, *filter(None, [teacher.replay.questions])]
+    files = [*one.replay.path, *filter(None, [one.replay.questions])]
     current[name] = [_digest_of_file(file) for file in files]
     if known.get(name, current[name]) != current[name]:
       raise errors.data(
@@ -113,22 +113,29 @@ def digest(problems: Iterable[records.Problem]) -> str:
 def name_servers(settings: Settings, run_dir: RunDir) -> Settings:
   """Returns the settings in which a server that has moved keeps its name in cache keys.
 
-  A server without a `teacher.identity` is named by the address that the run was started with. It is
-  remembered if this process has claimed the directory.
+  A server without a `teacher.identity` is named by the address that the run was started with, or
+  had when it stored its first reply. It is remembered if this process has claimed the directory.
   """
   known: dict[str, str] = run_dir.facts.get(TEACHERS, {})
+  if known and not (run_dir.started or _has_replies(settings, run_dir)):
+    known = {}  # the address may have been wrong
   teachers = {pool.MAIN: settings.teacher, **settings.teachers}
   addresses = {name: _address(t) for name, t in teachers.items() if t.kind == "openai"}
-  if run_dir.claimed and (new := addresses | known) != known:
-    run_dir.note(TEACHERS, new)
+  if run_dir.claimed:
+    run_dir.note(TEACHERS, addresses | known)
   named = {
-    name: dataclasses.replace(teacher, identity=known[name])
-    for name, teacher in teachers.items()
+    name: dataclasses.replace(one, identity=known[name])
+    for name, one in teachers.items()
     if name in addresses and known.get(name, addresses[name]) != addresses[name]
-    if not teacher.identity
+    if not one.identity
   }
   main = named.pop(pool.MAIN, settings.teacher)
   return dataclasses.replace(settings, teacher=main, teachers={**settings.teachers, **named})
+
+
+def _has_replies(settings: Settings, run_dir: RunDir) -> bool:
+  count = lambda: teacher.has_replies(settings.teacher, run_dir.path)
+  return together.once("has replies", count)
 
 
 def _address(teacher: Teacher) -> str:

@@ -193,6 +193,22 @@ def retry_failed(
     return store.reset_failures(cache_options["run"], finished)
 
 
+def has_replies(settings: TeacherSettings, workdir: Path) -> bool:
+  """Returns whether a run has stored replies.
+
+  Args:
+    settings: config.teacher.
+    workdir: The run directory.
+  """
+  from distill_jax.teacher.store import cache
+
+  cache_options = _cache_options(settings, workdir)
+  if not pathlib.Path(cache_options["cache_path"]).exists():
+    return False
+  with contextlib.closing(cache.ReplyCache(cache_options["cache_path"])) as store:
+    return store.totals(cache_options["run"]).calls > 0
+
+
 def check_cache(settings: TeacherSettings, workdir: Path) -> None:
   """Checks that the cache of a run is still there. Raises UserError if it was deleted.
 
