@@ -48,8 +48,11 @@ def take(words: Sequence[str]) -> tuple["processes.Place | None", float, list[st
     value, rest = args.take(rest, name)
     given[name] = os.environ.get(variable, "") if value is None else value
   if given["processes"] in ("", "1"):
-    if given["process"] not in ("", "0"):
-      raise errors.usage("--process needs --processes=N, the number of all processes")
+    alone = given["process"] in ("", "0")
+    if not alone or (not given["processes"] and (given["process"] or given["coordinator"])):
+      raise errors.usage(
+        "--process and --coordinator need --processes=N, the number of all processes"
+      )
     return None, 0.0, rest
   patience = _number("patience", given["patience"] or str(PROCESSES["patience"][0]))
   # Before jax is imported: a word that is wrong is reported at once.

@@ -41,7 +41,8 @@ def test_one_process_does_not_load_what_several_need():
   [
     (["--processes=2"], "--processes=N also needs"),
     (["--processes=two"], "--processes=two must be"),
-    (["--process=1"], "--process needs --processes=N"),
+    (["--process=1"], "--process and --coordinator need --processes=N"),
+    (["--process=0", "--coordinator=a:1"], "--process and --coordinator need --processes=N"),
     (["--processes=2", "--process=2", "--coordinator=a:1"], "must be a number from 0 to 1"),
     (["--processes=2", "--process=1", "--coordinator=a"], "is not HOST:PORT"),
   ],
