@@ -371,8 +371,8 @@ class Dispatcher:
     if not self.answered:
       raise errors.teacher(
         f"no valid response from {base_url} after {attempt} attempts ({reason}); check that it is"
-        " running, that config.teacher.base_url is right (most end in /v1) and that no firewall"
-        " blocks it"
+        " running, that config.teacher.base_url is right (most end in /v1) and that no firewall and"
+        " no proxy of the environment (HTTPS_PROXY, NO_PROXY) is in the way"
       )
     await self._fail(job, response.failure("gave_up", reason, attempt))
     self._given_up += 1

@@ -132,6 +132,9 @@ class Transport:
         if response.status == 200:
           self._waits.on_response()
     except NEVER_LEFT as error:
+      if isinstance(error, aiohttp.ClientHttpProxyError) and error.status == 407:
+        advice = "the proxy refuses its user name or password; check HTTPS_PROXY and NO_PROXY"
+        return Response(verdicts.Abort(describe_error(error, self._redact), advice))
       return Response(verdicts.Retry(describe_error(error, self._redact)))
     except TimeoutError:
       reason = f"no response within {loop.time() - began:.3g} s"
@@ -231,6 +234,8 @@ def describe_error(error: Exception, redact: Callable[[str], str]) -> str:
   text = str(cause)
   if isinstance(cause, aiohttp.ClientResponseError):
     text = f"{cause.status} {cause.message}"
+  elif isinstance(cause, aiohttp.ClientConnectorError) and cause.os_error.strerror:
+    text = f"{cause.host}:{cause.port}: {cause.os_error.strerror}"
   elif isinstance(cause, aiohttp.InvalidURL | httpx2.InvalidURL):
     text = "the address is malformed"
   return f"{type(cause).__name__}: {verdicts.excerpt(redact(_USER.sub('//', text)))}"

@@ -217,7 +217,9 @@ def classify_status(
     return Abort(reason, f"set config.teacher.base_url to the redirect's target: {location}")
   if status in (404, 405):
     return Abort(
-      reason, "no such model or path; check config.teacher.model and config.teacher.base_url"
+      reason,
+      "no such model or path; check config.teacher.model, and config.teacher.base_url (most end in"
+      " /v1; without /chat/completions)",
     )
   if refusals.is_loading(status, body):
     return Retry(reason, LOADING_WAIT if wait is None else wait, loading=True)

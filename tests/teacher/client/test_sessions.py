@@ -85,10 +85,19 @@ def test_a_request_goes_through_the_proxy_with_its_password(connect, monkeypatch
   assert "Proxy-Authorization: Basic bWU6cGFzcw==\r\n" in head
 
 
-@pytest.mark.parametrize("status", [b"407 Proxy Authentication Required", b"403 Forbidden"])
+def test_a_proxy_that_refuses_the_password_stops_the_run(connect, monkeypatch):
+  with listening(b"HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n") as (proxy, requests):
+    monkeypatch.setenv("HTTPS_PROXY", f"http://me:password@{proxy}")
+    monkeypatch.setenv("KEY", "sk-1")
+    with pytest.raises(errors.UserError, match="check HTTPS_PROXY") as error:
+      ask(connect("https://10.0.0.1/v1", key_env="KEY"), wanted(1))
+  assert len(requests) == 1 and "password@" not in str(error.value)
+
+
 def test_a_proxy_that_refuses_costs_nothing_and_its_password_stays_secret(
-  connect, monkeypatch, tmp_path, status
+  connect, monkeypatch, tmp_path
 ):
+  status = b"403 Forbidden"
   with listening(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\n\r\n") as (proxy, requests):
     monkeypatch.setenv("HTTPS_PROXY", f"http://me:pass\\word@{proxy}")
     monkeypatch.setenv("KEY", "sk-1")
