@@ -48,8 +48,8 @@ def take(words: Sequence[str]) -> tuple["processes.Place | None", float, list[st
     value, rest = args.take(rest, name)
     given[name] = os.environ.get(variable, "") if value is None else value
   if given["processes"] in ("", "1"):
-    alone = given["process"] in ("", "0")
-    if not alone or (not given["processes"] and (given["process"] or given["coordinator"])):
+    allowed = ("", "0") if given["processes"] else ("",)
+    if given["process"] not in allowed or (given["coordinator"] and not given["processes"]):
       raise errors.usage(
         "--process and --coordinator need --processes=N, the number of all processes"
       )

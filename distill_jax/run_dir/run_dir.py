@@ -43,9 +43,10 @@ from distill_jax.settings import Settings
 CONFIG, CHANGES, SUMMARY, SECONDS = "config.json", "changes.jsonl", "summary.json", "seconds.json"
 QUESTIONS = "questions.jsonl"  # see questions.py
 # The run's own files that decide results. The manifest of the run directory lists those that exist.
+SEALED = (CONFIG, QUESTIONS, *(f"{d}/**/*" for d in ("tokenizer", "base", "teachers")))
+
 # Facts that stay if the config of a run without output changes: what it has paid for stays, too.
 LASTING = ("teachers",)
-SEALED = (CONFIG, QUESTIONS, *(f"{d}/**/*" for d in ("tokenizer", "base", "teachers")))
 
 # Settings that may change between restarts: how long a run is, how it is scored and shown, where
 # its data and its teacher are, when replies arrive and what they cost; never what is learned from.
@@ -95,13 +96,9 @@ class RunDir:
     if not self.started:
       with report_os_errors(self.path / QUESTIONS):
         (self.path / QUESTIONS).unlink(missing_ok=True)  # they may be those of another config
-      file = self.path / MANIFEST
-      manifest = digests.decode(disk.read_bytes(file)) if file.exists() else None
-      facts = manifest["facts"] if manifest else {}
-      self._write_manifest(
-        {name: facts[name] for name in LASTING if name in facts},
-        {CONFIG: [digests.entry_of(_json_bytes(_as_stored(config)))]},
-      )
+      facts = (self._read_manifest() or {"facts": {}})["facts"]
+      lasting = {name: facts[name] for name in LASTING if name in facts}
+      self._write_manifest(lasting, {CONFIG: [digests.entry_of(_json_bytes(_as_stored(config)))]})
       write_bytes(self.path / CONFIG, _json_bytes(_as_stored(config)))
       return
     if not same:
@@ -243,11 +240,15 @@ class RunDir:
     if manifest["facts"].get(name) != value:
       self._write_manifest({**manifest["facts"], name: value}, manifest["files"])
 
-  def _manifest(self) -> dict[str, Any]:
+  def _read_manifest(self) -> dict[str, Any] | None:
+    """The manifest; None if it is missing or damaged."""
     file = self.path / MANIFEST
     with report_os_errors(file):
-      manifest = digests.decode(disk.read_bytes(file)) if file.exists() else None
-    if manifest is None:
+      return digests.decode(disk.read_bytes(file)) if file.exists() else None
+
+  def _manifest(self) -> dict[str, Any]:
+    file = self.path / MANIFEST
+    if (manifest := self._read_manifest()) is None:
       state = "damaged" if file.exists() else "missing"
       raise errors.data(f"{file} is {state}; restore it, or start again with another --workdir")
     return manifest

@@ -11,14 +11,14 @@ import dataclasses
 import hashlib
 from collections.abc import Iterable
 
-from distill_jax import errors, records, teacher, together
+from distill_jax import errors, records, together
 from distill_jax.run_dir import digests, phase_dir
 from distill_jax.run_dir.run_dir import RunDir
 from distill_jax.runtime import base_model
 from distill_jax.runtime.context import RunContext
 from distill_jax.settings import Settings, Teacher
 from distill_jax.tasks.task import SPLITS
-from distill_jax.teacher import pool
+from distill_jax.teacher import has_replies, pool
 
 QUESTIONS, TEACHERS, RECORDED, INIT = "questions", "teachers", "recorded", "init"
 
@@ -74,10 +74,10 @@ def check_recorded(ctx: RunContext) -> None:
   """
   known: dict[str, list[str]] = ctx.run_dir.facts.get(RECORDED, {})
   current: dict[str, list[str]] = {}
-  for name, one in {pool.MAIN: ctx.settings.teacher, **ctx.settings.teachers}.items():
-    if one.kind != "replay":
+  for name, teacher in {pool.MAIN: ctx.settings.teacher, **ctx.settings.teachers}.items():
+    if teacher.kind != "replay":
       continue
-    files = [*one.replay.path, *filter(None, [one.replay.questions])]
+    files = [*teacher.replay.path, *filter(None, [teacher.replay.questions])]
     current[name] = [_digest_of_file(file) for file in files]
     if known.get(name, current[name]) != current[name]:
       raise errors.data(
@@ -124,18 +124,17 @@ def name_servers(settings: Settings, run_dir: RunDir) -> Settings:
   if run_dir.claimed:
     run_dir.note(TEACHERS, addresses | known)
   named = {
-    name: dataclasses.replace(one, identity=known[name])
-    for name, one in teachers.items()
+    name: dataclasses.replace(teacher, identity=known[name])
+    for name, teacher in teachers.items()
     if name in addresses and known.get(name, addresses[name]) != addresses[name]
-    if not one.identity
+    if not teacher.identity
   }
   main = named.pop(pool.MAIN, settings.teacher)
   return dataclasses.replace(settings, teacher=main, teachers={**settings.teachers, **named})
 
 
 def _has_replies(settings: Settings, run_dir: RunDir) -> bool:
-  count = lambda: teacher.has_replies(settings.teacher, run_dir.path)
-  return together.once("has replies", count)
+  return together.once("has replies", lambda: has_replies(settings.teacher, run_dir.path))
 
 
 def _address(teacher: Teacher) -> str:

@@ -33,7 +33,7 @@ class Refuses(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def refusing() -> Iterator[str]:
+def refusing() -> Iterator[list[str]]:
   """Yields the words that name such a teacher."""
   with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as server:
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -174,7 +174,7 @@ class _Encoded(httpx2.AsyncByteStream):
 
 
 async def _decoded(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-  """The parts of a body. That of an error may have another encoding than it says."""
+  """Yields the decoded parts of a body. What cannot be decoded is dropped from an error's body."""
   encoding = response.headers.get("content-encoding")
   if encoding is None:
     async for part in response.content.iter_any():
@@ -229,7 +229,7 @@ def _classify(
 
 
 def describe_error(error: Exception, redact: Callable[[str], str]) -> str:
-  """A network error on one line. It may quote a proxy's address, which may have a password."""
+  """Describes a network error on one line, without the user and password of a proxy's address."""
   cause = error if isinstance(error, aiohttp.ClientError) else error.__cause__ or error
   text = str(cause)
   if isinstance(cause, aiohttp.ClientResponseError):

@@ -5,15 +5,18 @@ import contextlib
 import gzip
 import json
 import socket
+import ssl
 import threading
+import types as types_
 from collections.abc import Iterator
 
+import aiohttp
 import pytest
 from scripted import ask, wanted
 
 from distill_jax import errors
 from distill_jax.teacher import types
-from distill_jax.teacher.client import sessions
+from distill_jax.teacher.client import sessions, transport
 
 REPLY = json.dumps({"choices": [{"message": {"content": "yes"}, "finish_reason": "stop"}]}).encode()
 
@@ -112,7 +115,7 @@ def test_a_proxy_that_refuses_costs_nothing_and_its_password_stays_secret(
   assert b"Proxy-Authorization: Basic bWU6cGFzc1x3b3Jk\r\n" in requests[0]
 
 
-def test_an_error_in_another_encoding_than_it_says_keeps_its_status(connect, monkeypatch):
+def test_an_error_in_another_encoding_than_it_says_keeps_its_status(connect):
   for encoding in (b"br", b"gzip"):
     body = b"HTTP/1.1 401 No\r\nContent-Length: 2\r\nContent-Encoding: " + encoding
     with listening(body + b"\r\n\r\n{}") as (server, requests):
@@ -120,6 +123,16 @@ def test_an_error_in_another_encoding_than_it_says_keeps_its_status(connect, mon
       with pytest.raises(errors.UserError, match="HTTP 401"):
         ask(teacher, wanted(1))
     assert len(requests) == 1 and teacher.ledger.unanswered() == types.Unanswered()
+
+
+def test_a_certificate_that_is_not_trusted_is_described_and_costs_nothing():
+  place = types_.SimpleNamespace(host="a.b", port=443, ssl=True, is_ssl=True)
+  error = aiohttp.ClientConnectorCertificateError(
+    place, ssl.SSLCertVerificationError(1, "self-signed")
+  )
+  assert isinstance(error, transport.NEVER_LEFT)
+  assert "a.b:443: " in transport.describe_error(error, str)
+  assert "self-signed" in transport.describe_error(error, str)
 
 
 def test_compressed_bodies_and_strange_headers_are_read(connect):
