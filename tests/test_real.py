@@ -35,7 +35,7 @@ def test_every_row_has_a_valid_config_and_trains_for_the_steps_of_its_block(data
   monkeypatch.chdir(ROOT)
   blocks = {
     name: rows.BLOCKS[name]
-    for name in ("search-smollm2", "gsm8k-smollm2", "obqa-smollm2", "live-smollm2")
+    for name in ("search-smollm2-prefer", "gsm8k-smollm2", "obqa-smollm2", "live-smollm2")
   }
   blocks["svamp-qwen"] = rows.BLOCKS["svamp-qwen"]  # its rows are those of the other student
   monkeypatch.setattr(rows, "BLOCKS", blocks)

@@ -98,6 +98,13 @@ SVAMP: Overrides = SEARCH | {
   "evaluate.also.test": 150,
 }
 
+PREFER: Overrides = {
+  "exam.samples": 2,
+  "exam.questions": 200,
+  "prefer.epochs": 0,
+  "prefer.steps": 40,
+}
+
 
 def svamp_rows(level: int, count: int, rate: float) -> dict[str, Row]:
   """Returns the rows on SVAMP, each trained for `count` steps in all."""
@@ -116,23 +123,44 @@ def svamp_rows(level: int, count: int, rate: float) -> dict[str, Row]:
       | {"rounds": 2, "exam.samples": 1, "demonstrate.rationales": 2}
       | TRIPLETS,
     ),
-    "self_refine": Row(
-      "self_refine",
-      taught | {"exam.samples": 2, "exam.questions": 200, "prefer.epochs": 0, "prefer.steps": 40},
-    ),
+    "self_refine": Row("self_refine", taught | PREFER),
   }
 
 
 SVAMP_CLAIMS = (("cot", "answer_only"), ("tailored", "cot"), ("self_refine", "cot"))
 
 
-def search_rows(level: int, count: int, rates: tuple[float, ...]) -> dict[str, Row]:
+def search_rows(count: int, *rates: float) -> dict[str, Row]:
   """Returns cot rows by learning rate; only their validation matters."""
   rows = {f"lr{rate:.0e}".replace("e-0", "e-"): steps(count, rate) for rate in rates}
-  return {name: Row("cot", levels(level) | own) for name, own in rows.items()}
+  return {name: Row("cot", levels(3) | own) for name, own in rows.items()}
+
+
+# Around the settings of svamp-smollm2: rationales of other levels of detail, and twice the steps.
+SEARCH_ROWS = {
+  **search_rows(80, 2e-4, 6e-4, 5e-5),
+  "level1": Row("cot", levels(1) | steps(80, 2e-4)),
+  "level5": Row("cot", levels(5) | steps(80, 2e-4) | {"train.buckets": (64, 128, 192, 256)}),
+  "steps480": Row("cot", levels(3) | steps(480, 2e-4)),
+}
+
+
+def prefer_rows() -> dict[str, Row]:
+  """Returns rows that train a tuned student with DPO in one setting each."""
+  only = PREFER | {"opening": ("exam", "pair", "prefer"), "each_round": (), "rounds": 0}
+  tried: dict[str, Overrides] = {
+    "lr1e-6": {},  # that of svamp-smollm2-self_refine
+    "lr5e-6": {"prefer.lr": 5e-6},
+    "beta0.5": {"prefer.lr": 5e-6, "prefer.beta": 0.5},
+    "right": {"prefer.lr": 5e-6, "pair.policy": "right_over_wrong"},
+    "samples6": {"prefer.lr": 5e-6, "exam.samples": 6},
+  }
+  rows = {name: Row("self_refine", only | own) for name, own in tried.items()}
+  return {"tuned": Row("self_refine", UNTRAINED)} | rows
 
 
 SMOLLM2, QWEN = "smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct"
+TUNED = "smollm2-svamp-tuned"  # round 0 of svamp-smollm2-self_refine, exported
 GSM8K: Overrides = {
   "task.name": "gsm8k",
   "task.path": "{data}/gsm8k/test_socratic.jsonl",  # with sub-questions; 30 % are the test
@@ -163,16 +191,21 @@ LIVE: Overrides = {
 
 BLOCKS: dict[str, Block] = {
   "search-smollm2": Block(
-    "SmolLM2-135M-Instruct on SVAMP: learning rate of all weights, 80 steps",
-    *(SMOLLM2, "pretrained", search_rows(3, 80, (2e-4, 6e-4, 5e-5)), SEARCH),
-    base="lr5e-5",
+    "SmolLM2-135M-Instruct on SVAMP: settings of cot, 80 steps if not named",
+    *(SMOLLM2, "pretrained", SEARCH_ROWS, SEARCH),
+    base="lr2e-4",
     splits=(),
   ),
   "search-smollm2-lora": Block(
     "SmolLM2-135M-Instruct on SVAMP: learning rate of adapters, 80 steps",
-    *(SMOLLM2, "pretrained_lora", search_rows(3, 80, (2e-3, 5e-4)), SEARCH),
+    *(SMOLLM2, "pretrained_lora", search_rows(80, 2e-3, 5e-4), SEARCH),
     base="lr5e-4",
     splits=(),
+  ),
+  "search-smollm2-prefer": Block(
+    "SmolLM2-135M-Instruct tuned on SVAMP: settings of DPO, 40 steps",
+    *(TUNED, "pretrained", prefer_rows(), SEARCH | {"task.test": 0}),
+    base="tuned",
   ),
   "svamp-smollm2": Block(
     "SmolLM2-135M-Instruct on SVAMP",
@@ -183,7 +216,8 @@ BLOCKS: dict[str, Block] = {
   ),
   "svamp-qwen": Block(
     "Qwen2.5-Coder-0.5B-Instruct on SVAMP, adapters",
-    *(QWEN, "pretrained_lora", svamp_rows(3, 120, 2e-4), SVAMP),
+    *(QWEN, "pretrained_lora", svamp_rows(3, 120, 2e-4)),
+    common=SVAMP | {"task.validation": 50, "evaluate.also.test": 100, "exam.questions": 300},
     claims=SVAMP_CLAIMS,
     splits=("test", "also"),
   ),
