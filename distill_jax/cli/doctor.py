@@ -14,6 +14,7 @@ from distill_jax.config.read import read_settings
 from distill_jax.run_dir import trial
 from distill_jax.settings import Teacher
 from distill_jax.teacher import pool
+from distill_jax.teacher.client import credentials
 
 MIN_FREE = 2 * 2**30  # bytes of free disk space below which a run is likely to fail
 
@@ -80,19 +81,30 @@ def _teacher(config: dict[str, Any] | None) -> int:
     print(f"config           {error}")
     return error.code
   print("config           OK")
-  for name in pool.teachers_used(settings, rules_teacher.askers(settings)) or [pool.MAIN]:
-    _show_teacher(name, pool.get(settings, name))
+  names = pool.teachers_used(settings, rules_teacher.askers(settings)) or [pool.MAIN]
+  codes = [_one_teacher(name, pool.get(settings, name)) for name in names]
   print("                 nothing was sent; `distill-jax teacher check` sends one real request")
-  return 0
+  return max(codes)
 
 
-def _show_teacher(name: str, teacher: Teacher) -> None:
+def _one_teacher(name: str, teacher: Teacher) -> int:
   label = "" if name == pool.MAIN else f"{name}: "
   address = f", at {teacher.base_url}" if teacher.base_url else ""
   print(f"teacher          {label}{teacher.kind}, {_model(teacher)}{address}")
-  if teacher.kind == "openai":
-    key = "the key file is readable" if teacher.key_file else _key_state(teacher.key_env)
-    print(f"                 {key}")
+  if teacher.kind != "openai":
+    return 0
+  try:
+    key = credentials.key(teacher.base_url, key_env=teacher.key_env, key_file=teacher.key_file)
+  except errors.UserError as error:
+    print(f"                 {error}")
+    return error.code
+  if teacher.key_file:
+    print("                 the key file is readable")
+  elif key:
+    print(f"                 {_key_state(teacher.key_env)}")
+  else:
+    print(f"                 no key is set ({teacher.key_env}), and this address needs none")
+  return 0
 
 
 def _model(teacher: Teacher) -> str:

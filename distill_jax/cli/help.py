@@ -154,14 +154,21 @@ share teacher replies and compiled programs. --jobs runs at a time divide the CP
 accelerator, use --jobs=1, or --print to get one command per line for a cluster's array job; then
 run the same command without --print to build the table. A sweep takes no overrides; to change
 settings, copy the sweep's file.""",
-  "teacher": """Serves the built-in teacher through OpenAI's chat-completions API, on loopback only.
+  "teacher": """Commands about teachers.
+
+  distill-jax teacher check --config=RECIPE
+  distill-jax teacher cache show --workdir=RUN
+  distill-jax teacher serve --config=RECIPE
+
+distill-jax teacher check --help, and likewise cache and serve, shows the options.""",
+  "teacher serve": """Serves the built-in teacher as an OpenAI-compatible API, on loopback only.
 
   distill-jax teacher serve --config=quickstart --port=8899
   distill-jax run --config=quickstart --workdir=runs/by_hand \\
     --config.teacher.kind=openai --config.teacher.base_url=http://127.0.0.1:8899/v1
 
 It answers questions of the config's built-in world. config.teacher.builtin sets its error rate
-and latency. For stored replies, see: distill-jax teacher cache --help""",
+and latency.""",
   "teacher check": """Sends one real request of the first phase that asks a teacher, to each teacher
 that it asks. Shows the reply as it would be used for training, its usage, price and latency, the
 request features that the server supports (n, seed, temperature, system role, token field,
@@ -272,7 +279,8 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # command -> {name: (default
     "print": (False, "print the commands of the remaining runs instead of running them"),
     "status": (False, "show the progress of every run, on whatever host it runs"),
   },
-  "teacher": {
+  "teacher": {},
+  "teacher serve": {
     "port": (8899, "TCP port; 0 = any free port"),
     "log": ("", "log file, one line per reply"),
     "workdir": ("", "instead of --config: use the config of this run directory"),
@@ -294,7 +302,7 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # command -> {name: (default
 _RECIPE = "  --config=RECIPE      a recipe by name or file: NAME, NAME:SIZE, FILE.py, FILE.py:SIZE"
 _OVERRIDE = "  --config.a.b=VALUE   any setting (docs/configuration.md)"
 CONFIG_OPTIONS = dict.fromkeys(
-  ("run", "data show", "data harness", "teacher", "teacher check", "doctor"),
+  ("run", "data show", "data harness", "teacher serve", "teacher check", "doctor"),
   f"{_RECIPE}\n{_OVERRIDE}",
 )
 CONFIG_OPTIONS |= dict.fromkeys(("evaluate", "sample", "export", "serve"), _OVERRIDE)

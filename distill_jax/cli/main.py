@@ -168,7 +168,7 @@ def teacher(words: Sequence[str]) -> int:
     return teacher_check(words[1:])
   if words[:1] != ["serve"]:
     raise errors.usage("usage: teacher serve, teacher check, or teacher cache")
-  config, options, rest = args.parse(words[1:], OPTIONS["teacher"], config="run or recipe")
+  config, options, rest = args.parse(words[1:], OPTIONS["teacher serve"], config="run or recipe")
   _reject_extra(rest)
   from distill_jax.cli import commands
   from distill_jax.config.read import read_settings

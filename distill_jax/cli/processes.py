@@ -43,10 +43,12 @@ def take(words: Sequence[str]) -> tuple["processes.Place | None", float, list[st
     UserError: The options are wrong.
   """
   given: dict[str, str] = {}
+  spelled: dict[str, str] = {}  # as an option or as a variable
   rest = list(words)
   for name, variable in VARIABLES.items():
     value, rest = args.take(rest, name)
     given[name] = os.environ.get(variable, "") if value is None else value
+    spelled[name] = (variable if value is None else f"--{name}") + f"={given[name]}"
   if given["processes"] in ("", "1"):
     allowed = ("", "0") if given["processes"] else ("",)
     if given["process"] not in allowed or (given["coordinator"] and not given["processes"]):
@@ -54,9 +56,13 @@ def take(words: Sequence[str]) -> tuple["processes.Place | None", float, list[st
         "--process and --coordinator need --processes=N, the number of all processes"
       )
     return None, 0.0, rest
-  patience = _number("patience", given["patience"] or str(PROCESSES["patience"][0]))
+  patience = PROCESSES["patience"][0]
+  if given["patience"]:
+    patience = _number(given["patience"], spelled["patience"])
   # Before jax is imported: a word that is wrong is reported at once.
-  count = None if given["processes"] == AUTO else _number("processes", given["processes"])
+  count = None
+  if given["processes"] != AUTO:
+    count = _number(given["processes"], spelled["processes"], f"{AUTO} or a number from 1")
   if count is not None and not (given["process"] and given["coordinator"]):
     raise errors.usage(
       "--processes=N also needs --process=I, from 0 to N-1, and --coordinator=HOST:PORT of process"
@@ -72,7 +78,9 @@ def take(words: Sequence[str]) -> tuple["processes.Place | None", float, list[st
         " --process=I --coordinator=HOST:PORT"
       )
   else:
-    place = processes.Place(count, _index(given, count), given["coordinator"])
+    place = processes.Place(
+      count, _index(given["process"], spelled["process"], count), given["coordinator"]
+    )
   return (place if place.count > 1 else None), float(patience), rest
 
 
@@ -181,17 +189,15 @@ def _code_digest() -> str:
   return total.hexdigest()[:12]
 
 
-def _number(name: str, text: str) -> int:
+def _number(text: str, spelled: str, allowed: str = "a number from 1") -> int:
   if not text.isdecimal() or int(text) < 1:
-    allowed = "auto or a number from 1" if name == "processes" else "a number from 1"
-    raise errors.usage(f"--{name}={text} must be {allowed}")
+    raise errors.usage(f"{spelled} must be {allowed}")
   return int(text)
 
 
-def _index(given: Mapping[str, str], count: int) -> int:
-  text = given["process"]
+def _index(text: str, spelled: str, count: int) -> int:
   if not text.isdecimal() or int(text) >= count:
-    raise errors.usage(f"--process={text} must be a number from 0 to {count - 1}")
+    raise errors.usage(f"{spelled} must be a number from 0 to {count - 1}")
   return int(text)
 
 

@@ -145,6 +145,17 @@ def test_the_doctor_names_versions_devices_and_the_key_but_never_shows_it(
   assert "sk-planted" not in out
 
 
+def test_the_doctor_asks_for_a_key_only_where_a_run_would(capsys, monkeypatch, tmp_path):
+  monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+  words = ["doctor", f"--workdir={tmp_path}", "--config=quickstart", "--config.teacher.kind=openai",
+           "--config.teacher.model=m"]  # fmt: skip
+  assert commands.main([*words, "--config.teacher.base_url=http://127.0.0.1:9/v1"]) == 0
+  assert "needs none" in capsys.readouterr().out
+  assert commands.main([*words, "--config.teacher.base_url=https://a.example/v1"]) == errors.CONFIG
+  out = capsys.readouterr().out
+  assert "OPENAI_API_KEY (config.teacher.key_env) is not set" in out
+
+
 def test_an_interruption_that_is_swallowed_ends_the_process_all_the_same():
   code = """import signal, time
 from distill_jax.cli import main as commands

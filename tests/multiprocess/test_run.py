@@ -56,6 +56,19 @@ def test_wrong_options_are_refused_in_one_line(words, text, capsys, monkeypatch)
   assert text in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+  ("name", "value"), [("PATIENCE", "abc"), ("PROCESSES", "x"), ("PROCESS", "2")]
+)
+def test_a_wrong_variable_is_named_as_such(name, value, capsys, monkeypatch):
+  from distill_jax.cli import main
+
+  variables = {"PROCESSES": "2", "PROCESS": "0", "COORDINATOR": "a:1"} | {name: value}
+  for key, text in variables.items():
+    monkeypatch.setenv(f"DISTILL_JAX_{key}", text)
+  assert main.main(["run", *commands.tiny(), "--workdir=x"]) == errors.USAGE
+  assert f"DISTILL_JAX_{name}={value} must be" in capsys.readouterr().err
+
+
 @HEAVY
 def test_a_process_that_sleeps_for_ten_seconds_is_not_missed(tmp_path):
   words = ["run", *commands.tiny(train__steps=30), f"--workdir={tmp_path / 'run'}"]
