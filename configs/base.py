@@ -249,7 +249,7 @@ def get_config() -> ConfigDict:
 
   # Devices along each mesh axis.
   c.mesh = ConfigDict()
-  c.mesh.data = -1  # Devices for data parallelism.
+  c.mesh.data = -1  # Devices for data parallelism; -1 (of one axis) = all that are left.
   c.mesh.fsdp = 1  # Devices for fully sharded data parallelism.
   c.mesh.tensor = 1  # Devices for tensor parallelism.
 

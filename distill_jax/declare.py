@@ -65,7 +65,8 @@ class Unless:
   @property
   def text(self) -> str:
     """The condition in words."""
-    return f"with {self.path} other than {' or '.join(repr(v) for v in self.values)}"
+    values = [str(v) if v != "" else "empty" for v in self.values]
+    return f"if {self.path} is not {' or '.join(values)}"
 
   def holds(self, look: Look) -> bool:
     """Whether the condition is fulfilled."""

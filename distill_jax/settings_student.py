@@ -109,7 +109,7 @@ class Student:
 class Mesh:
   """Devices along each mesh axis; at most one is -1, which takes all that are left."""
 
-  data: int = key(-1, "Devices for data parallelism.")
+  data: int = key(-1, "Devices for data parallelism; -1 (of one axis) = all that are left.")
   fsdp: int = key(1, "Devices for fully sharded data parallelism.")
   tensor: int = key(1, "Devices for tensor parallelism.")
 

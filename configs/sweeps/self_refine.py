@@ -4,9 +4,9 @@
   distill-jax ablate --config=sweeps/self_refine:full --workdir=runs/full_self_refine
 
 `claims` (5 seeds) compares tuning and DPO with tuning alone, in domain and out of domain. `full`
-(3 seeds) varies the pairs, the loss and the amount of data. Both are at testbed scale:
-configs/self_refine.py:quick with fewer questions and steps. A student from scratch has nothing that
-DPO alone could refine; testing that claim of the paper needs --config.student.init.
+(3 seeds) varies the pairs, the loss and the amount of data. Both are small: self_refine:quick with
+fewer questions and steps. A student from scratch has nothing that DPO alone could refine; testing
+that claim of the paper needs --config.student.init.
 """
 
 from distill_jax.ablations import sweep

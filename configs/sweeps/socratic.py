@@ -5,9 +5,9 @@
 
 `claims` (5 seeds) compares Socratic with chains of thought and with the answer alone. `full`
 (3 seeds) varies the number of students, the source of the sub-questions, what the decomposer sees,
-and the size. Both are at testbed scale: configs/socratic.py:quick with fewer and shorter questions
-and fewer steps. Every student is trained for the same number of steps, so two students together
-have twice as many.
+and the size. Both are small: configs/socratic.py:quick with fewer and shorter questions and fewer
+steps. Every student is trained for the same number of steps, so two students together have twice as
+many.
 """
 
 from distill_jax.ablations import sweep

@@ -5,8 +5,8 @@
 
 `claims` (5 seeds): do several rounds beat a single round with at least as many replies and the same
 number of steps, does self-reflection help, and does it help that the teacher sees the mistakes?
-`full` (3 seeds) removes or changes one part at a time. Both are at testbed scale:
-configs/quickstart.py with fewer questions and steps.
+`full` (3 seeds) removes or changes one part at a time. Both are small: configs/quickstart.py with
+fewer questions and steps.
 
 The teacher demonstrates a third of the questions, but every exam covers all of them, so feedback
 goes to the questions that the student gets wrong. The single round gets its replies in two ways:

@@ -31,9 +31,9 @@ def get_config() -> ConfigDict:
 PAGE = """# Configuration
 
 Every key of the configuration. Set a key in a recipe (`c.train.lr = 1e-3`) or on the command line
-(`--config.train.lr=1e-3`; tuples as `--config.train.buckets=64,128`). *Restart* marks keys that may
-change when a run is resumed. The column *read only* says when a key is read. Changing the default
-of a key that nothing reads is an error.
+(`--config.train.lr=1e-3`; tuples as `--config.train.buckets=64,128`). The column *on resume* marks
+keys that you can change when you resume a run. The column *used* says when a key has an effect;
+setting a key that has none is an error.
 
 This page is generated from the declarations in `distill_jax/settings*.py` by
 `python -m distill_jax.config.generate`.
@@ -87,7 +87,7 @@ def page() -> str:
   for group in groups:
     own = [k for k in values.KEYS if k.path.rpartition(".")[0] == group.path]
     above = group.declaration.when
-    note = f" Read only {_conditions(above)}." if above else ""
+    note = f" Used {_conditions(above)}." if above else ""
     sections += [f"\n## {group.path}\n", f"{group.declaration.doc}{note}\n", *_table(own, above)]
   return "\n".join(sections) + "\n"
 
@@ -96,7 +96,7 @@ def _table(keys: list[Key], above: tuple[Condition, ...] = ()) -> list[str]:
   """One row a key, without the conditions of its group, which stand above the table."""
   if not keys:
     return []
-  rows = ["| key | default | meaning | allowed | restart | read only |", f"|{' --- |' * 6}"]
+  rows = ["| key | default | meaning | allowed | on resume | used |", f"|{' --- |' * 6}"]
   for key in keys:
     declaration = key.declaration
     allowed = ", ".join(f"`{c}`" if c else "empty" for c in choices.of(declaration))
@@ -105,7 +105,7 @@ def _table(keys: list[Key], above: tuple[Condition, ...] = ()) -> list[str]:
       f"`{_python(key.default)}`",
       declaration.doc,
       allowed or declaration.allowed or _type(key),
-      "yes" if declaration.mutable else "",
+      "can change" if declaration.mutable else "",
       _conditions(c for c in declaration.when if c not in above),
     )
     rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
