@@ -20,13 +20,10 @@ RECORDED: Overrides = {
   "teacher.replay.rationale": "output",
 }
 UNTRAINED: Overrides = {"opening": (), "each_round": (), "rounds": 0}
+LONGER: Overrides = {"train.buckets": (64, 128, 192, 256)}  # for rationales of level 5
 # Attempts of an untrained student go on as long as they may. They are cut, since a step has three
 # responses of a triplet for each rationale.
-TRIPLETS: Overrides = {
-  "exam.max_new_tokens": 128,
-  "triplet.max_response": 96,
-  "train.buckets": (64, 128, 192, 256),
-}
+TRIPLETS: Overrides = LONGER | {"exam.max_new_tokens": 128, "triplet.max_response": 96}
 # Every row: attempts in the plain prompt of the format; the row `untrained` scores the base model.
 COMMON: Overrides = {
   "student.prompt": "plain",
@@ -106,28 +103,38 @@ PREFER: Overrides = {
 }
 
 
-def svamp_rows(level: int, count: int, rate: float) -> dict[str, Row]:
+def tailored_row(count: int, rate: float, **more: Any) -> Row:
+  """Returns a row of round 0 and two more, trained for `count` steps in all.
+
+  Each question has recorded rationales of three levels, one for each round.
+  """
+  return Row(
+    "tailored",
+    levels(3, 5, 1) | steps(count // 3, rate) | {"rounds": 2, "exam.samples": 1} | TRIPLETS | more,
+  )
+
+
+def svamp_rows(count: int, rate: float) -> dict[str, Row]:
   """Returns the rows on SVAMP, each trained for `count` steps in all."""
-  taught = levels(level) | steps(count, rate)
+  taught = levels(3) | steps(count, rate)
   return {
     "untrained": Row("cot", UNTRAINED),
     "few_shot": Row("cot", UNTRAINED | {"cot.shots": 3}),
     "answer_only": Row("answer_only", steps(count, rate)),
     "cot": Row("cot", taught),
-    # A round 0 and two more, with as many steps in all and a recorded rationale of another level
-    # for each round.
-    "tailored": Row(
-      "tailored",
-      levels(level, *({1, 3, 5} - {level}))
-      | steps(count // 3, rate)
-      | {"rounds": 2, "exam.samples": 1, "demonstrate.rationales": 2}
-      | TRIPLETS,
+    # As many rationales as `tailored` has, and of the same levels.
+    "cot_all": Row(
+      "cot", levels(3, 5, 1) | steps(count, rate) | {"demonstrate.rationales": 3} | LONGER
     ),
+    "tailored": tailored_row(count, rate),
     "self_refine": Row("self_refine", taught | PREFER),
   }
 
 
-SVAMP_CLAIMS = (("cot", "answer_only"), ("tailored", "cot"), ("self_refine", "cot"))
+SVAMP_CLAIMS = (
+  *(("cot", "answer_only"), ("tailored", "cot_all"), ("tailored", "cot")),
+  ("self_refine", "cot"),
+)
 
 
 def search_rows(count: int, *rates: float) -> dict[str, Row]:
@@ -140,7 +147,7 @@ def search_rows(count: int, *rates: float) -> dict[str, Row]:
 SEARCH_ROWS = {
   **search_rows(80, 2e-4, 6e-4, 5e-5),
   "level1": Row("cot", levels(1) | steps(80, 2e-4)),
-  "level5": Row("cot", levels(5) | steps(80, 2e-4) | {"train.buckets": (64, 128, 192, 256)}),
+  "level5": Row("cot", levels(5) | steps(80, 2e-4) | LONGER),
   "steps480": Row("cot", levels(3) | steps(480, 2e-4)),
 }
 
@@ -207,16 +214,26 @@ BLOCKS: dict[str, Block] = {
     *(TUNED, "pretrained", prefer_rows(), SEARCH | {"task.test": 0}),
     base="tuned",
   ),
+  "search-smollm2-tailored": Block(
+    "SmolLM2-135M-Instruct on SVAMP: settings of tailored, 240 steps",
+    *(SMOLLM2, "pretrained"),
+    rows={
+      "triplet0": tailored_row(240, 2e-4, **{"train.losses.triplet": 0.0}),
+      "prompt0": tailored_row(240, 2e-4, **{"sft.prompt_weight": 0.0}),
+    },
+    common=SEARCH | {"task.test": 0},
+    base="triplet0",
+  ),
   "svamp-smollm2": Block(
     "SmolLM2-135M-Instruct on SVAMP",
-    *(SMOLLM2, "pretrained", svamp_rows(3, 240, 2e-4), SVAMP),
+    *(SMOLLM2, "pretrained", svamp_rows(240, 2e-4), SVAMP),
     claims=SVAMP_CLAIMS,
     splits=("test", "also"),
     seeds=(0, 1),
   ),
   "svamp-qwen": Block(
     "Qwen2.5-Coder-0.5B-Instruct on SVAMP, adapters",
-    *(QWEN, "pretrained_lora", svamp_rows(3, 120, 2e-4)),
+    *(QWEN, "pretrained_lora", svamp_rows(120, 2e-4)),
     common=SVAMP | {"task.validation": 50, "evaluate.also.test": 100, "exam.questions": 300},
     claims=SVAMP_CLAIMS,
     splits=("test", "also"),

@@ -93,6 +93,12 @@ def collect(
     workdir=ctx.run_dir.path,
   )
   filtered = filter_replies(ctx, round_index, received, relabel, distance)
+  if received and not filtered.kept:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(filtered.dropped.items()))
+    phase = out.path.name.partition("_")[2]
+    ctx.console.warn(
+      f"round {round_index} {phase}: none of {len(received)} rationales was kept: {reasons}"
+    )
   out.write(phase_dir.RATIONALES, filtered.kept)
   out.write(phase_dir.DROPPED, filtered.examples)
   cost = ctx.teacher.ledger.of(round_index, out.path.name)

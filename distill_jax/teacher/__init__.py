@@ -100,6 +100,7 @@ def _open_one(run: RunLike, name: str) -> types.Teacher:
     world=run.task.world if builtin else None,
     world_identity=repr(world_settings) if builtin else "",
     seed=world_settings.seed,
+    demonstrations=run.settings.demonstrate.rationales * run.settings.demonstrate.passes,
     warn=run.warn,
     open_student=lambda: run.student_teacher(settings, name),
   )
@@ -117,6 +118,7 @@ def make(
   world: Any,
   world_identity: str,
   seed: int,
+  demonstrations: int = 1,
   warn: Callable[[str], None] = warnings.warn,
   open_student: Callable[[], local_student.StudentBackend] | None = None,
 ) -> types.Teacher:
@@ -128,6 +130,7 @@ def make(
     world: The world that the built-in teacher answers from; None for other kinds.
     world_identity: A text that determines the world; part of the built-in teacher's cache keys.
     seed: Seed of the built-in teacher's deliberate errors.
+    demonstrations: Rationales of a question that round 0 requests, for recorded teachers.
     warn: Shows a warning.
     open_student: Opens the student that acts as teacher, if the kind is "student".
 
@@ -145,6 +148,7 @@ def make(
       question=settings.replay.question,
       rationale=settings.replay.rationale,
       answer=settings.replay.answer,
+      demonstrations=demonstrations,
       **cache_options,
     )
   if settings.kind == "student":

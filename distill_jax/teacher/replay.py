@@ -47,6 +47,7 @@ class ReplayTeacher:
     run: str,
     questions: str = "",
     answer: str = "",
+    demonstrations: int = 1,
   ):
     """Reads the recorded files.
 
@@ -62,6 +63,7 @@ class ReplayTeacher:
         bare texts. "" if the recorded files have the questions.
       answer: Column with the answer, which becomes the last line of the text. Rows without an
         answer are kept as they are. "" if the texts state their answers.
+      demonstrations: How many texts of a question round 0 requests; corrections begin after them.
 
     Raises:
       UserError: A file cannot be read, or lacks a column.
@@ -73,6 +75,7 @@ class ReplayTeacher:
     self._sorted_words = sorted(self._by_words)
     self._store = cache.ReplyCache(cache_path)
     self._run = run
+    self._demonstrations = demonstrations
     self.ledger = ledger.RunLedger(self._store, run)
 
   def recorded(self, question: str) -> tuple[str, ...]:
@@ -102,9 +105,10 @@ class ReplayTeacher:
   ) -> list[list[types.Outcome]]:
     """See `types.Teacher.ask`.
 
-    Sample k is recorded text k; for corrections, counting starts at the round's number. After the
-    last text it starts over, so there are always `samples` replies, possibly repeated. The text of
-    a correction is put into the layout of one, if it is not in it.
+    Sample k is recorded text k. The corrections of round 1 begin with the text after the
+    demonstrations, those of each later round one text further. After the last text it starts over,
+    so there are always `samples` replies, possibly repeated. The text of a correction is put into
+    the layout of one, if it is not in it.
     """
     del temperature
     run_phase = cache.RunPhase(self._run, round, phase)
@@ -131,7 +135,9 @@ class ReplayTeacher:
 
   def _outcomes(self, request: types.Request, run_phase: cache.RunPhase) -> list[types.Outcome]:
     texts = self.recorded(request.question)
-    offset = request.first + (run_phase.round if request.kind == "correct" else 0)
+    offset = request.first
+    if request.kind == "correct":
+      offset += self._demonstrations + run_phase.round - 1
     key_text = json.dumps({"recorded": request.question, "kind": request.kind, "texts": len(texts)})
     keys = [cache.key(f"{key_text} {offset}", sample) for sample in range(request.samples)]
     outcomes: list[types.Outcome]

@@ -50,6 +50,12 @@ def ctx(tmp_path):
 
 
 class Console:
+  def __init__(self):
+    self.warnings = []
+
+  def warn(self, text):
+    self.warnings.append(text)
+
   def progress(self, *_):
     return self
 
@@ -96,6 +102,18 @@ def test_unusable_replies_are_requested_again_as_new_samples(ctx):
 def test_a_wrong_answer_is_an_answer_and_is_not_requested_again(ctx):
   facts, kept, asked = collect(ctx, [rationale("-1")], passes=3)
   assert len(asked) == 1 and kept == [] and facts["dropped"] == {"wrong_answer": 1}
+
+
+def test_a_phase_that_keeps_no_rationale_says_why(ctx):
+  collect(ctx, [rationale("-1"), None], problems=2)
+  assert ctx.console.warnings == [
+    "round 0 demonstrate: none of 2 rationales was kept: 1 timeout, 1 wrong_answer"
+  ]
+
+
+def test_a_phase_that_keeps_a_rationale_does_not_warn(ctx):
+  collect(ctx, [rationale(gold(ctx)), None], problems=2)
+  assert ctx.console.warnings == []
 
 
 def test_a_question_is_asked_at_most_once_per_pass(ctx):

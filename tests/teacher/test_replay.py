@@ -19,12 +19,14 @@ def replayed(tmp_path):
   """replayed(file, ..., question=column, ...) -> a ReplayTeacher."""
   opened = []
 
-  def start(*files, question="question", rationale="rationale", questions="", answer=""):
+  def start(
+    *files, question="question", rationale="rationale", questions="", answer="", demonstrations=1
+  ):
     opened.append(
       replay.ReplayTeacher(
         path=[str(file) for file in files], question=question, rationale=rationale,
         questions=str(questions), cache_path=str(tmp_path / "teacher.sqlite"), run="this run",
-        answer=answer,
+        answer=answer, demonstrations=demonstrations,
       )
     )  # fmt: skip
     return opened[-1]
@@ -61,6 +63,14 @@ def test_later_rounds_get_other_texts_as_corrections(replayed, tmp_path):
   for round in range(4):
     (row,) = ask(teacher, [request("How many?", kind="correct")], round=round)
     assert parsing.split_correction(row[0].text) == ("(none recorded)", f"text {round % 3}")
+
+
+def test_corrections_begin_after_the_demonstrations(replayed, tmp_path):
+  teacher = replayed(write(tmp_path / "a.json", ROWS), demonstrations=2)
+  (shown,) = ask(teacher, [request("How many?", samples=2)])
+  (row,) = ask(teacher, [request("How many?", kind="correct")], round=1)
+  assert parsing.split_correction(row[0].text)[1] == "text 2"
+  assert "text 2" not in [reply.text for reply in shown]
 
 
 def test_a_recorded_correction_is_returned_unchanged(replayed, tmp_path):
