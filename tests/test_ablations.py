@@ -1,13 +1,16 @@
 """Sweeps: what they reject, skip, retry and stop, and what their board shows."""
 
+import contextlib
 import dataclasses
 import json
 import os
+import pathlib
 import re
 import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -211,6 +214,31 @@ def test_a_reached_budget_stops_the_sweep(tmp_path, monkeypatch, capsys):
   assert "budget" in capsys.readouterr().out
 
 
+def test_an_interruption_lets_the_runs_save_and_interrupts_each_once(tmp_path, monkeypatch):
+  saving = "signals.append(1), (run_dir / 'signals').write_text(str(len(signals)))"
+  fake_runs(
+    monkeypatch,
+    "import signal; signals = []; run_dir.mkdir(parents=True)\n"
+    f"signal.signal(signal.SIGTERM, lambda *_: ({saving}))\n"
+    "signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))\n"
+    "(run_dir / 'ready').touch()\n"
+    "while not signals: time.sleep(0.01)\n"
+    "time.sleep(4)\n"
+    "(run_dir / 'saved').touch(); sys.exit(75)",
+  )
+  swept = sweep.plan_runs(small_sweep(), tmp_path / "out")[0].run_dir
+
+  def interrupt() -> None:
+    while not (swept / "ready").exists():
+      time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+
+  threading.Thread(target=interrupt).start()
+  with pytest.raises(KeyboardInterrupt):
+    run.run_sweep(sweep_file(tmp_path), str(tmp_path / "out"), jobs=1)
+  assert (swept / "saved").exists() and (swept / "signals").read_text() == "1"
+
+
 def test_failed_runs_are_reported_and_the_others_run(tmp_path, monkeypatch, capsys):
   fake_runs(monkeypatch, "print('ValueError: no'); sys.exit(row == 'plain')")
   assert run.run_sweep(sweep_file(tmp_path), str(tmp_path / "out"), jobs=1) == run.FAILED
@@ -291,6 +319,16 @@ def start(file, workdir, tmp_path) -> subprocess.Popen:
     )
 
 
+def end(process, signal_number, workdir):
+  """Interrupts a sweep, or kills it and its runs, which have sessions of their own."""
+  os.killpg(process.pid, signal_number)
+  if signal_number == signal.SIGKILL:
+    for file in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+      with contextlib.suppress(OSError):
+        if str(workdir).encode() in file.read_bytes():
+          os.kill(int(file.parent.name), signal.SIGKILL)
+
+
 def test_a_sweep_that_is_stopped_and_killed_ends_with_its_table(tmp_path):
   """Ctrl-C in the second run, kill -9 of everything in the third, a damaged fourth; then resume."""
   file, workdir = sweep_file(tmp_path), tmp_path / "sweep"
@@ -301,7 +339,7 @@ def test_a_sweep_that_is_stopped_and_killed_ends_with_its_table(tmp_path):
     while not (run_dirs[number] / "round_00" / "0_demonstrate" / "manifest.json").exists():
       assert process.poll() is None, (tmp_path / "out").read_text()[-2000:]
       time.sleep(0.01)
-    os.killpg(process.pid, signal_number)
+    end(process, signal_number, workdir)
     interrupted += process.wait(60) == (75 if signal_number == signal.SIGINT else -9)
   assert interrupted == 2 and "Re-run the same command" in (tmp_path / "out").read_text()
   before = {f: f.stat().st_mtime_ns for f in run_dirs[0].rglob("*.jsonl")}

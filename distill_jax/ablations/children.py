@@ -13,9 +13,10 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from distill_jax import disk, errors
 from distill_jax.ablations import sweep
 from distill_jax.cli.processes import VARIABLES
+from distill_jax.runtime import stop_request
 
 POLL_INTERVAL = 0.05  # seconds
-STOP_TIMEOUT = 3.0  # seconds from SIGTERM to SIGKILL
+STOPPING = "Interrupted. Waiting for the active runs to save. Interrupt again to exit now."
 # Variables that make a process one of many; see docs/many_hosts.md.
 MANY_HOSTS = set(VARIABLES.values())
 LOG_TAIL = 4096  # bytes of a log that are searched for its last line
@@ -45,27 +46,33 @@ def run_all(
 
   `watch` is called often with the active runs and the seconds since each was started.
 
-  When the generator is closed or interrupted, active runs are stopped. They resume when they are
-  started again.
+  When the generator is closed, active runs are stopped: each saves what it has, and resumes when it
+  is started again.
+
+  Raises:
+    KeyboardInterrupt: The process was asked to stop; the active runs have been stopped.
   """
   waiting, cores = list(planned), core_shares(jobs)
   active: dict[int, tuple[sweep.PlannedRun, subprocess.Popen[bytes], float]] = {}  # by slot
-  try:
-    while waiting or active:
-      for slot in range(jobs):
-        if waiting and slot not in active:
-          run = waiting.pop(0)
-          active[slot] = (run, start(run, cores[slot], environment), time.monotonic())
-      if watch is not None:
-        watch([(run, time.monotonic() - started) for run, _, started in active.values()])
-      time.sleep(POLL_INTERVAL)
-      for slot, (run, process, started) in list(active.items()):
-        if process.poll() is not None:
-          del active[slot]
-          seconds = time.monotonic() - started
-          yield Outcome(run, process.returncode, last_line(run.log), seconds)
-  finally:
-    stop([process for _, process, _ in active.values()])
+  with stop_request.watch(STOPPING) as request:
+    try:
+      while waiting or active:
+        for slot in range(jobs):
+          if waiting and slot not in active:
+            run = waiting.pop(0)
+            active[slot] = (run, start(run, cores[slot], environment), time.monotonic())
+        if watch is not None:
+          watch([(run, time.monotonic() - started) for run, _, started in active.values()])
+        time.sleep(POLL_INTERVAL)
+        if request.made:
+          raise KeyboardInterrupt
+        for slot, (run, process, started) in list(active.items()):
+          if process.poll() is not None:
+            del active[slot]
+            seconds = time.monotonic() - started
+            yield Outcome(run, process.returncode, last_line(run.log), seconds)
+    finally:
+      stop([process for _, process, _ in active.values()])
 
 
 def core_shares(jobs: int) -> list[set[int]]:
@@ -92,6 +99,7 @@ def start(
       stdout=log,
       stderr=log,
       env={**own_environment(), **environment, "PYTHONUNBUFFERED": "1"},
+      start_new_session=True,  # Ctrl-C reaches it once, through `stop`: a second signal ends it
     )
   if cores:  # set now, before the child imports libraries that count the cores
     with contextlib.suppress(ProcessLookupError):
@@ -105,16 +113,11 @@ def own_environment() -> dict[str, str]:
 
 
 def stop(processes: list[subprocess.Popen[bytes]]) -> None:
-  """Sends SIGTERM to all processes, and kills those that do not stop in time."""
+  """Sends SIGTERM to all processes, and waits until they have saved and ended."""
   for process in processes:
     process.send_signal(signal.SIGTERM)
-  deadline = time.monotonic() + STOP_TIMEOUT
   for process in processes:
-    try:
-      process.wait(max(deadline - time.monotonic(), 0))
-    except subprocess.TimeoutExpired:
-      process.kill()
-      process.wait()
+    process.wait()
 
 
 def current_phase(log: pathlib.Path) -> str:
