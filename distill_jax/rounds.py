@@ -98,9 +98,12 @@ def run_round(ctx: RunContext, round_index: int) -> dict:
 def learns_from_mistakes(settings: Settings) -> bool:
   """Returns whether the rounds after the opening need mistakes to train on.
 
-  Preference pairs by style (`cot_over_plain`) do not: both answers may be correct.
+  Preference pairs by style (`cot_over_plain`) do not: both answers may be correct. Nor do
+  demonstrations, and a student that teaches itself (`rationalize`) keeps its correct attempts.
   """
-  return "pair" not in settings.each_round or settings.pair.policy != "cot_over_plain"
+  phases = settings.each_round
+  pairs = "pair" in phases and settings.pair.policy != "cot_over_plain"
+  return "feedback" in phases or pairs
 
 
 def run_unfinished(ctx: RunContext, phase: Callable[[PhaseDir], None], out: PhaseDir) -> None:

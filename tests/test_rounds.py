@@ -364,12 +364,14 @@ def test_rounds_stop_when_validation_stops_gaining_or_no_mistake_is_left():
     (("exam", "pair", "prefer"), "right_over_wrong", 1),
     (("exam", "pair", "prefer"), "both", 1),
     (("exam", "pair", "prefer"), "cot_over_plain", 4),
+    (("exam", "rationalize", "train"), "both", 4),
+    (("exam", "demonstrate", "train"), "both", 4),
   ],
 )
 def test_a_round_without_a_mistake_ends_where_it_would_learn_from_them(
   plan, policy, count, tmp_path, monkeypatch
 ):
-  """Only pairs of styles need no mistakes."""
+  """Pairs of styles need none, nor do demonstrations and a student that teaches itself."""
   done = []
 
   def run_phase(name, ctx, round_index, out):

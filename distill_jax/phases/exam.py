@@ -117,7 +117,7 @@ def sample_attempts(
   Returns:
     All attempts, shortest prompt first.
   """
-  students = ctx.students(round_index)
+  students, task = ctx.students(round_index), ctx.round_task(round_index)
   student, _ = next(iter(students.values()))
   longest = max(ctx.settings.rollout.buckets)
   prompts = [ctx.prompt(item.problem, item.style) for item in items]
@@ -153,7 +153,7 @@ def sample_attempts(
         watcher=following,
       )
       new = [
-        grade(ctx.task, item, sample, round_index, transcript)
+        grade(task, item, sample, round_index, transcript)
         for (item, sample), transcript in zip(part, transcripts, strict=True)
       ]
       later_prompts.update(

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from distill_jax import records, thinking
 from distill_jax.phases import exam
 from distill_jax.run_dir import phase_dir
-from distill_jax.runtime import conversations
+from distill_jax.runtime import conversations, journal
 from distill_jax.runtime.context import RunContext
 
 HINTED = "hinted.jsonl"
@@ -58,16 +58,22 @@ def attempt_with_hint(
   ctx: RunContext, round_index: int, out: phase_dir.PhaseDir, problems: Sequence[records.Problem]
 ) -> list[records.Attempt]:
   """Makes one greedy attempt at each question with its answer as a hint."""
-  transcripts = conversations.run_conversations(
-    [ctx.conversation(p, hint=p.gold) for p in problems],
-    [f"{round_index}/{out.path.name}/{p.id}" for p in problems],
-    students=ctx.students(round_index),
-    temperature=0.0,
-    max_new_tokens=ctx.settings.exam.max_new_tokens,
-    stop=ctx.format.stop,
-  )
+  label, task = f"round {round_index} rationalize", ctx.round_task(round_index)
+  with (
+    ctx.console.progress(label, len(problems), "attempts") as bar,
+    journal.Journal(out, bar) as following,
+  ):
+    transcripts = conversations.run_conversations(
+      [ctx.conversation(p, hint=p.gold) for p in problems],
+      [f"{round_index}/{out.path.name}/{p.id}" for p in problems],
+      students=ctx.students(round_index),
+      temperature=0.0,
+      max_new_tokens=ctx.settings.exam.max_new_tokens,
+      stop=ctx.format.stop,
+      watcher=following,
+    )
   return [
-    exam.grade(ctx.task, exam.ExamItem(p), 0, round_index, transcript)
+    exam.grade(task, exam.ExamItem(p), 0, round_index, transcript)
     for p, transcript in zip(problems, transcripts, strict=True)
   ]
 

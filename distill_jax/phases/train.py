@@ -41,8 +41,8 @@ def run(ctx: RunContext, round_index: int, out: PhaseDir) -> None:
   Writes examples.jsonl, contrasts.jsonl, metrics.jsonl and the students' weights.
 
   Facts: steps and loss (of several students: their sum, their mean), weights (their digests),
-  examples, contrasts, too_long, lost_contrasts (rows without room for theirs). A round with nothing
-  to train on leaves the student unchanged (steps 0).
+  examples, contrasts, too_long, lost_contrasts (rows without room for theirs). A round that has
+  nothing to train one of its students on leaves all of them unchanged (steps 0).
 
   Raises:
     UserError: There is nothing to train on in the opening.
@@ -62,6 +62,10 @@ def run(ctx: RunContext, round_index: int, out: PhaseDir) -> None:
         f"{out.path}: no rationale is left to train {', '.join(empty)} on ({len(examples)} "
         f"written, {too_long} too long for train.buckets{_dropped(ctx, round_index)})"
       )
+    ctx.console.warn(
+      f"round {round_index} train: there is nothing to train {', '.join(empty)} on, so no student"
+      " is trained"
+    )
     return out.finish({**facts, "steps": 0, "loss": None})
   train = ctx.settings.train
   if train.losses.triplet and not contrasts:

@@ -87,7 +87,8 @@ def fit(
 
   Raises:
     UserError: The loss or the gradient norm became non-finite. No checkpoint is written.
-    KeyboardInterrupt: The process was asked to stop; a checkpoint has been saved.
+    KeyboardInterrupt: The process was asked to stop; a checkpoint or, after the last step, the
+      weights have been saved.
   """
   student, mesh = ctx.student, ctx.student.mesh
   saved = out.rows(METRICS, records.Metrics)
@@ -110,11 +111,13 @@ def fit(
   state, log = restore_or_init(ctx, label, log, store, train_step, initial_params)
   out.write(METRICS, others + log)
   with ctx.console.progress(label, steps, "steps") as bar:
-    state = run_steps(
+    state, stopped = run_steps(
       ctx, out, corpus, name=name, train=train, train_step=train_step, state=state, steps=steps,
       log=log, store=store, bar=bar,
     )  # fmt: skip
   weights.save(steps, state.params)
+  if stopped:
+    raise KeyboardInterrupt
   return Fitted(steps, log, digest(state.params))
 
 
@@ -131,11 +134,15 @@ def run_steps(
   log: list[records.Metrics],
   store: checkpoint.Checkpoints,
   bar: ProgressBar,
-) -> step.TrainState:
-  """Takes the steps that are left; see `fit`. Adds rows to `log` and returns the last state."""
+) -> tuple[step.TrainState, bool]:
+  """Takes the steps that are left; see `fit`. Adds rows to `log`.
+
+  Returns:
+    The last state, and whether the process was asked to stop in the last steps.
+  """
   student = ctx.student
   window: list[dict[str, Any]] = []
-  saved_at = time.monotonic()
+  saved_at, stopped = time.monotonic(), False
   with stop_request.watch() as stop, jax.set_mesh(student.mesh):
     bar.update(int(state.step))
     check_memory(ctx, corpus, train, train_step, state)
@@ -166,7 +173,7 @@ def run_steps(
         saved_at = time.monotonic()
       if not last and stopped:
         raise KeyboardInterrupt
-  return state
+  return state, stopped
 
 
 def check_memory(
