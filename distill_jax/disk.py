@@ -138,6 +138,15 @@ def create_private(path: Path) -> None:
   os.close(open_private(path, os.O_WRONLY | os.O_CREAT))
 
 
+def fsync(path: Path) -> None:
+  """Flushes a file, or the entries of a directory, to the disk."""
+  descriptor = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
+
+
 def is_network(path: Path) -> bool:
   """Returns whether a path is on a file system that several machines can share.
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import datetime
-import fcntl
 import functools
 import os
 import pathlib
@@ -89,13 +88,12 @@ def locked(workdir: str | os.PathLike[str]) -> Iterator[None]:
     disk.make_private_dirs(path)
     lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
   try:
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    phase_dir.lock(
+      lock,
+      path,
+      "is in use by another process that runs a sweep; wait for it, or give another --workdir",
+    )
     yield
-  except BlockingIOError:
-    raise errors.data(
-      f"{path} is in use by another process that runs a sweep; wait for it, or give another "
-      "--workdir"
-    ) from None
   finally:
     os.close(lock)
 

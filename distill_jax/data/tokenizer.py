@@ -144,9 +144,7 @@ def _today(match: re.Match) -> str:
 def _publish(part: pathlib.Path, path: pathlib.Path) -> None:
   """Renames `part` to `path` after its files are on disk."""
   for file in (*part.iterdir(), part):
-    fd = os.open(file, os.O_RDONLY)
-    os.fsync(fd)
-    os.close(fd)
+    disk.fsync(file)
   part.rename(path)
 
 

@@ -224,24 +224,24 @@ def _write_manifest(step_dir: pathlib.Path, arrays: dict[str, str]) -> None:
     for name in _files(step_dir)
   }
   for name in files:
-    _fsync(step_dir / name)
+    disk.fsync(step_dir / name)
   for inner in {(step_dir / name).parent for name in files}:
-    _fsync(inner)
+    disk.fsync(inner)
   part = step_dir / f"{MANIFEST}.part"
   with open(part, "w", encoding="ascii") as opened:
     json.dump({"files": files, "arrays": arrays}, opened, indent=1, sort_keys=True)
     opened.flush()
     os.fsync(opened.fileno())
   os.replace(part, step_dir / MANIFEST)
-  _fsync(step_dir)
-  _fsync(step_dir.parent)
+  disk.fsync(step_dir)
+  disk.fsync(step_dir.parent)
 
 
 def _fsync_own(step_dir: pathlib.Path) -> None:
   """Writes to the disk what this process has written: on NFS, no other host can do it."""
   for path in step_dir.rglob("*"):
     if f"ocdbt.process_{together.index()}" in path.parts:
-      _fsync(path)
+      disk.fsync(path)
 
 
 def _damage(step_dir: pathlib.Path) -> str | None:
@@ -275,14 +275,6 @@ def _files(step_dir: pathlib.Path) -> list[str]:
 def _sha256(file: pathlib.Path) -> str:
   with open(file, "rb") as opened:
     return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def _fsync(path: pathlib.Path) -> None:
-  fd = os.open(path, os.O_RDONLY)
-  try:
-    os.fsync(fd)
-  finally:
-    os.close(fd)
 
 
 def _save_error(path: pathlib.Path, error: Exception) -> errors.UserError:

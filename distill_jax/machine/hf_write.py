@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_jax import errors, together
+from distill_jax import disk, errors, together
 from distill_jax.machine import hf, hf_file
 
 MAX_FILE_BYTES = 5 * 10**9  # bytes of tensors in one file
@@ -99,9 +99,9 @@ def export(
     _write_texts(part, fields, ids, positions, dtype, card)
     _write_weights(part, _by_name(tensors), to_theirs, array_of, DTYPES[dtype], max_file_bytes)
     for file in (*part.iterdir(), part):
-      _fsync(file)
+      disk.fsync(file)
     os.rename(part, out)
-    _fsync(out.parent)
+    disk.fsync(out.parent)
   except OSError as error:
     reason = error.strerror or error
     raise errors.data(f"{out} could not be written ({reason}); nothing is left of it") from error
@@ -238,11 +238,3 @@ def _take_layer(
 
 def _json(value: dict[str, Any]) -> str:
   return json.dumps(value, indent=2, sort_keys=True) + "\n"
-
-
-def _fsync(path: pathlib.Path) -> None:
-  fd = os.open(path, os.O_RDONLY)
-  try:
-    os.fsync(fd)
-  finally:
-    os.close(fd)

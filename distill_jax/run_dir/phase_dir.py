@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import functools
 import json
 import os
@@ -130,7 +131,7 @@ class PhaseDir:
     with report_os_errors(self.path):
       (self.path / MANIFEST).unlink(missing_ok=True)
       if self.path.exists():
-        _fsync_dir(self.path)
+        disk.fsync(self.path)
         shutil.rmtree(self.path)
     self.__dict__.pop("_manifest", None)
 
@@ -182,7 +183,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     finally:
       os.close(fd)
     os.replace(part, path)
-    _fsync_dir(path.parent)
+    disk.fsync(path.parent)
 
 
 def append_bytes(path: Path, lines: bytes) -> None:
@@ -202,7 +203,7 @@ def append_bytes(path: Path, lines: bytes) -> None:
     finally:
       os.close(fd)
     if is_new:
-      _fsync_dir(path.parent)
+      disk.fsync(path.parent)
 
 
 def read_json(path: Path) -> Any:
@@ -231,6 +232,28 @@ def report_os_errors(path: Path) -> Iterator[None]:
     else:
       remedy = "fix this and re-run the same command"
     raise errors.data(f"{path}: {reason}; no finished work is lost: {remedy}") from error
+
+
+def lock(descriptor: int, path: Path, held: str) -> None:
+  """Locks an open file for this process, until it is closed.
+
+  Args:
+    descriptor: The file.
+    path: What it protects.
+    held: What is wrong with `path`, and what to do, if another process has the lock.
+
+  Raises:
+    UserError: Another process has it, or the file system has no locks.
+  """
+  try:
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    raise errors.data(f"{path} {held}") from None
+  except OSError as error:
+    reason = error.strerror or str(error)
+    raise errors.data(
+      f"{path} cannot be locked ({reason}); give a --workdir on a file system with locks"
+    ) from None
 
 
 @contextlib.contextmanager
@@ -263,14 +286,6 @@ def _write_all(fd: int, content: bytes) -> None:
   view = memoryview(content)
   while view:
     view = view[os.write(fd, view) :]
-
-
-def _fsync_dir(path: pathlib.Path) -> None:
-  fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-  try:
-    os.fsync(fd)
-  finally:
-    os.close(fd)
 
 
 def _is_internal(name: str) -> bool:

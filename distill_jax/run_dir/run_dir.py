@@ -18,7 +18,6 @@ a run is opened, all files that a manifest lists are compared with it.
 
 import contextlib
 import datetime
-import fcntl
 import json
 import math
 import os
@@ -33,6 +32,7 @@ from distill_jax.run_dir.phase_dir import (
   Path,
   PhaseDir,
   append_bytes,
+  lock,
   read_json,
   report_os_errors,
   write_bytes,
@@ -77,13 +77,11 @@ class RunDir:
       disk.make_private_dirs(self.path)
       self._lock = disk.open_private(self.path / ".lock", os.O_RDWR | os.O_CREAT)
     try:
-      fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      self.release()
-      raise errors.data(
-        f"{self.path} is in use by another process; wait for it, stop it, or give another --workdir"
-      ) from None
-    try:
+      lock(
+        self._lock,
+        self.path,
+        "is in use by another process; wait for it, stop it, or give another --workdir",
+      )
       self.verify()
       self._bind(config)
     except BaseException:

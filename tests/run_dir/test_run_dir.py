@@ -274,3 +274,12 @@ def test_seconds_add_up_over_restarts(directory):
   again = run_dir.RunDir(directory.path)
   again.add_seconds(2.0)
   assert directory.seconds == 3.5
+
+
+def test_a_file_system_without_locks_is_named_in_one_line(tmp_path, monkeypatch):
+  def refuse(*_):
+    raise OSError(errno.ENOLCK, "No locks available")
+
+  monkeypatch.setattr(phase_dir.fcntl, "flock", refuse)
+  with pytest.raises(errors.UserError, match=r"cannot be locked \(No locks available\)"):
+    run_dir.RunDir(tmp_path / "run").claim({})
