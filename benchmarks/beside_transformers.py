@@ -217,7 +217,7 @@ def bounds(name: str, dtype: str, repeats: int) -> None:
     "benchmark": f"bounds of {name}",
     "dtype": dtype,
     "cpu": measure.cpu_name(),
-    "cores": os.cpu_count(),
+    "cores": len(os.sched_getaffinity(0)),
   }
   line["gflop"] = round(chain.gflop, 2)
   for side in ("ours", "theirs"):
@@ -270,7 +270,7 @@ def compare(
     "benchmark": name,
     **facts,
     "cpu": measure.cpu_name(),
-    "cores": os.cpu_count(),
+    "cores": len(os.sched_getaffinity(0)),
     "ours_ms": round(1000 * seconds["ours"], 1),
     "theirs_ms": round(1000 * seconds["theirs"], 1),
     "ours_tokens_per_second": round(count / seconds["ours"]),

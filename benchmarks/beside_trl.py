@@ -174,7 +174,7 @@ def main() -> None:
     "benchmark": "dpo step",
     "reference": "run by TRL in each step" if args.live else "precomputed on both sides",
     "cpu": measure.cpu_name(),
-    "cores": os.cpu_count(),
+    "cores": len(os.sched_getaffinity(0)),
     "ours_ms": round(1000 * medians["ours"], 1),
     "theirs_ms": round(1000 * medians["theirs"], 1),
     "ours_tokens_per_second": round(count / medians["ours"]),

@@ -230,8 +230,10 @@ def request_stop() -> bool:
 
 
 def is_loss(error: BaseException) -> bool:
-  """Whether an error says that another process is gone."""
-  return _state.link is not None and any(x in str(error).lower() for x in _LOST)
+  """Whether an error says that another process is gone, and is not one of ours (of a server)."""
+  if _state.link is None or isinstance(error, errors.UserError):
+    return False
+  return any(x in str(error).lower() for x in _LOST)
 
 
 def _lead(link: Link, what: str, f: Callable[[], T]) -> T:

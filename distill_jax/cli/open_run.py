@@ -83,6 +83,8 @@ def select_round(ctx: RunContext, round_index: int) -> int:
     finished = ctx.run_dir.finished(index)
     if "evaluate" in finished and set(plan.TRAINERS) & set(finished):
       scores[index] = results.evaluation(finished["evaluate"])["accuracy"]
+  if not scores and not set(plan.TRAINERS) & {*ctx.settings.opening, *ctx.settings.each_round}:
+    raise errors.usage(f"{ctx.run_dir.path} trains no student; use evaluate --student=DIRECTORY")
   if not scores:
     raise errors.data(f"{ctx.run_dir.path} has no finished round yet")
   if round_index == -1:

@@ -15,7 +15,6 @@ from distill_jax import console, errors, records
 from distill_jax.run_dir import absent, questions
 from distill_jax.run_dir.phase_dir import ATTEMPTS, RATIONALES, PhaseDir
 from distill_jax.run_dir.run_dir import RunDir
-from distill_jax.tasks.task import Task
 
 FILTERS = ("wrong", "right", "cut", "unread", "all")
 EXAM = "exam"  # the phase that is shown if none is named
@@ -157,20 +156,17 @@ def join(file: pathlib.Path, known: dict[str, records.Question]) -> list[Shown]:
   rows = questions.read_records(file, KINDS[file.name])
   if unknown := next((row.problem for row in rows if row.problem not in known), None):
     raise errors.data(f"{file}: question {unknown} is not in {questions.QUESTIONS}")
-  return [Shown(known[row.problem], row, is_correct(row, known[row.problem])) for row in rows]
+  return [Shown(known[row.problem], row, is_correct(row)) for row in rows]
 
 
-def is_correct(row: Row, question: records.Question) -> bool | None:
-  """Returns whether a row's answer is correct: the verdict of an attempt, as it is recorded.
+def is_correct(row: Row) -> bool | None:
+  """Returns whether a row's answer is correct, as the run has decided; None: it has no answer.
 
-  The answer of a rationale is compared with the gold. None: the row has no answer.
+  A rationale is only kept if its answer is correct.
   """
   if isinstance(row, records.Attempt):
     return row.correct
-  if not isinstance(row, records.Rationale):
-    return None
-  problem = records.Problem(question.id, question.split, "", question.gold, question.kind)
-  return row.answer is not None and Task("", lambda split: []).is_correct(row.answer, problem)
+  return True if isinstance(row, records.Rationale) and row.answer is not None else None
 
 
 def matches(shown: Shown, which: str) -> bool:

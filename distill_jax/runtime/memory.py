@@ -5,8 +5,10 @@ start. What a step needs beyond that (activations, logits) is known once it is c
 compiler's own analysis counts it.
 """
 
+import contextlib
 import math
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -20,7 +22,7 @@ REMEDIES = (
   " train.remat=full, LoRA (student.lora.rank=16), or a smaller student"
 )
 PRODUCTS_BYTES = 0.75 * 2**30  # that a device may keep for the backward pass with remat=auto
-CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+CGROUPS = "/proc/self/cgroup"
 
 
 def capacity() -> int:
@@ -29,13 +31,29 @@ def capacity() -> int:
   if device.platform != "cpu":
     return (device.memory_stats() or {}).get("bytes_limit", 0)
   limits = [_meminfo("MemTotal")]
-  for path in CGROUP_LIMITS:
-    try:
-      text = pathlib.Path(path).read_text().strip()
-    except OSError:
-      continue
-    limits += [int(text)] if text.isdigit() else []
+  for file in cgroup_limits():
+    with contextlib.suppress(OSError):
+      text = file.read_text().strip()
+      limits += [int(text)] if text.isdigit() else []
   return min(limit for limit in limits if limit > 0) if any(limits) else 0
+
+
+def cgroup_limits(root: str = "/sys/fs/cgroup") -> Iterator[pathlib.Path]:
+  """Yields the files with the limits of its own cgroup and those above; they may not exist."""
+  try:
+    lines = pathlib.Path(CGROUPS).read_text().splitlines()
+  except OSError:
+    return
+  for line in lines:
+    _, controllers, group = line.split(":", 2)
+    if not controllers:  # version 2
+      top, name = pathlib.Path(root), "memory.max"
+    elif "memory" in controllers.split(","):
+      top, name = pathlib.Path(root, "memory"), "memory.limit_in_bytes"
+    else:
+      continue
+    own = pathlib.PurePath(group.strip("/"))
+    yield from (top / above / name for above in (own, *own.parents))
 
 
 def _meminfo(name: str, path: str = "/proc/meminfo") -> int:

@@ -151,8 +151,8 @@ class Batcher:
       complete, _ = running.step(has_stopped)
     for number, tokens, logprobs, ended in complete:
       row = rows.pop(number)
-      written = cut(student.decode, tokens, logprobs, ended=ended, stop=row.stop)
       try:
+        written = cut(student.decode, tokens, logprobs, ended=ended, stop=row.stop)
         row.done(_limit(student, written, row.max_tokens))
       except Exception as error:  # of a format that reads the text
         row.fail(error)

@@ -27,6 +27,20 @@ def test_this_machine_has_memory_and_this_process_uses_some():
   assert 0 < memory.process() < memory.capacity()
 
 
+def test_the_limits_of_its_own_control_group_and_of_those_above_count(tmp_path, monkeypatch):
+  file = tmp_path / "cgroup"
+  file.write_text("4:cpu,memory:/jobs/job_7\n1:cpu:/\n0::/user.slice/step_0\n")
+  monkeypatch.setattr(memory, "CGROUPS", str(file))
+  found = [str(path) for path in memory.cgroup_limits("/root")]
+  first = [f"/root/memory/{group}memory.limit_in_bytes" for group in ("jobs/job_7/", "jobs/", "")]
+  second = [f"/root/{group}memory.max" for group in ("user.slice/step_0/", "user.slice/", "")]
+  assert found == first + second
+  limit = tmp_path / "memory.max"
+  limit.write_text("4096\n")
+  monkeypatch.setattr(memory, "cgroup_limits", lambda: [limit, tmp_path / "missing"])
+  assert memory.capacity() == 4096
+
+
 def test_training_holds_weights_gradients_and_two_moments_or_little_with_adapters():
   weights = memory.size(FULL.shapes)
   assert memory.of_training(FULL) == 4 * weights
