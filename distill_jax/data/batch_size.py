@@ -11,8 +11,8 @@ class BatchSize:
   Attributes:
     rows: Rows of a batch; 0: they follow from `tokens`.
     tokens: Tokens of a batch, padding included.
-    multiple: A batch sized by tokens, or shrunk, has a multiple of so many rows: those that devices
-      and micro-batches share. At least so many.
+    multiple: A batch that is sized by tokens, or shrunk, has a positive multiple of this many rows,
+      so that devices and micro-batches have equal shares.
     shrinks: Whether the arrays of an incomplete batch have fewer rows, which saves time and costs
       compilations. Otherwise all arrays of a length have one shape.
   """

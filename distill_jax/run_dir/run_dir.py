@@ -45,7 +45,7 @@ QUESTIONS = "questions.jsonl"  # see questions.py
 # The run's own files that decide results. The manifest of the run directory lists those that exist.
 SEALED = (CONFIG, QUESTIONS, *(f"{d}/**/*" for d in ("tokenizer", "base", "teachers")))
 
-# Facts that stay if the config of a run without output changes: what it has paid for stays, too.
+# Facts that stay if the config of a run without output changes: they name what it has paid for.
 LASTING = ("teachers",)
 
 # Settings that may change between restarts: how long a run is, how it is scored and shown, where

@@ -7,7 +7,7 @@ queries or of keys), K head width.
   copy 1    root  branch 1
   copy 2    root  branch 2
 
-For kernels that would get a mask as a dense array with a gradient of its own, as those of cuDNN do.
+For kernels that take a mask only as a dense bias, and compute a gradient for it, as cuDNN's do.
 """
 
 from collections.abc import Callable
