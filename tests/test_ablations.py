@@ -218,10 +218,10 @@ def test_an_interruption_lets_the_runs_save_and_interrupts_each_once(tmp_path, m
   saving = "signals.append(1), (run_dir / 'signals').write_text(str(len(signals)))"
   fake_runs(
     monkeypatch,
-    "import signal; signals = []; run_dir.mkdir(parents=True)\n"
+    "import os, signal; signals = []; run_dir.mkdir(parents=True)\n"
     f"signal.signal(signal.SIGTERM, lambda *_: ({saving}))\n"
     "signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))\n"
-    "(run_dir / 'ready').touch()\n"
+    "(run_dir / 'ready').write_text(str(os.getsid(0) == os.getpid()))\n"
     "while not signals: time.sleep(0.01)\n"
     "time.sleep(4)\n"
     "(run_dir / 'saved').touch(); sys.exit(75)",
@@ -237,6 +237,7 @@ def test_an_interruption_lets_the_runs_save_and_interrupts_each_once(tmp_path, m
   with pytest.raises(KeyboardInterrupt):
     run.run_sweep(sweep_file(tmp_path), str(tmp_path / "out"), jobs=1)
   assert (swept / "saved").exists() and (swept / "signals").read_text() == "1"
+  assert (swept / "ready").read_text() == "True"  # the terminal's Ctrl-C does not reach its session
 
 
 def test_failed_runs_are_reported_and_the_others_run(tmp_path, monkeypatch, capsys):

@@ -4,7 +4,6 @@ Tested are what they write, what their settings change, and that preferences sta
 """
 
 import collections
-import contextlib
 import dataclasses
 import json
 import shutil
@@ -21,7 +20,7 @@ from distill_jax.machine import hf_read
 from distill_jax.phases import pair
 from distill_jax.run_dir import phase_dir
 from distill_jax.run_dir.run_dir import RunDir
-from distill_jax.runtime import fit, reference_logprobs
+from distill_jax.runtime import reference_logprobs
 from tests import recipes
 from tests.recipes import PAIRED, attempts, config, examples, metrics, pairs, recipe_run, rows, run
 from tests.report import report_numbers
@@ -196,36 +195,6 @@ def test_cross_self_refine_tunes_on_one_task_and_prefers_on_another(shared, tmp_
   assert {a.problem for a in attempts(run_dir)} <= choice
   assert not {x.problem for x in examples(run_dir)} & choice
   assert summary["cross"]["n"] == 4 and summary["test"]["n"] == 4 and pairs(run_dir)
-
-
-def test_an_exam_of_another_task_is_graded_by_that_task(tmp_path, monkeypatch):
-  """Not by the grader of the task that the student was tuned on, which knows numbers only."""
-  asked = [
-    {"question": f"What is {n} + 0?", "answer": str(n), "rationale": f"{n} + 0 = {n}"}
-    for n in range(30)
-  ]
-  (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, asked)))
-  (tmp_path / "numbers_only.py").write_text("def grade(text, gold):\n  return 0 * int(gold) > 0\n")
-  monkeypatch.chdir(tmp_path)
-  _, run_dir = run(
-    tmp_path / "run", "self_refine", task__name="file", task__path=str(tmp_path / "own.jsonl"),
-    task__grader="numbers_only:grade", demonstrate__source="gold", cross__name="taxonomy", **PAIRED,
-  )  # fmt: skip
-  assert attempts(run_dir)
-
-
-def test_an_interruption_in_the_last_steps_of_a_training_counts(tmp_path, monkeypatch):
-  request = types.SimpleNamespace(made=True)
-  monkeypatch.setattr(fit.stop_request, "watch", lambda: contextlib.nullcontext(request))
-  with pytest.raises(KeyboardInterrupt):
-    run(tmp_path / "run", "answer_only", train__log_every=10)
-  training = RunDir(tmp_path / "run").phase(0, 1, "train")
-  trained = training.path / "student" / "4"
-  assert trained.is_dir() and not training.finished
-  written = trained.stat().st_mtime_ns
-  request.made = False
-  summary, _ = run(tmp_path / "run", "answer_only", train__log_every=10)
-  assert summary["rounds"][0]["steps"] == 4 and trained.stat().st_mtime_ns == written
 
 
 def test_a_finished_run_is_also_scored_on_a_task_named_later_and_nothing_is_scored_again(

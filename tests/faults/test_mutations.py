@@ -402,6 +402,22 @@ MUTATIONS = {
     "ablations/status.py", "if log.stat().st_mtime >= written else", "if True else",
     "tests/test_ablations.py",
   ),
+  "an interruption in the last steps of a training is forgotten": (
+    "runtime/fit.py", "  if stopped:\n    raise KeyboardInterrupt\n", "",
+    "tests/phases/test_train.py",
+  ),
+  "the first task grades the questions of another": (
+    "phases/exam.py", "grade(task, item", "grade(ctx.task, item",
+    "tests/phases/test_grading.py",
+  ),
+  "Ctrl-C reaches the runs of a sweep twice": (
+    "ablations/children.py", "start_new_session=True", "start_new_session=False",
+    "tests/test_ablations.py",
+  ),
+  "corrections repeat the demonstrations": (
+    "teacher/replay.py", "offset += self._demonstrations + run_phase.round - 1",
+    "offset += run_phase.round", "tests/teacher/test_replay.py",
+  ),
   "the minimum reply rate is ignored": (
     "teacher/reply_rate.py", "if share >= min_rate:", "if True:",
     "tests/teacher/store/test_ledger.py",

@@ -35,7 +35,7 @@ def warnings(tmp_path, longest: int) -> list[str]:
     prompt=lambda p, style: format_.prompt(of_choice.render(p)),
     conversation=lambda p, style, given: format_.conversation(p, of_choice.render(p)),
     format=format_,
-    task=of_choice,
+    round_task=lambda round_index: of_choice,
     console=types.SimpleNamespace(
       warn=warned.append, progress=lambda *_: contextlib.nullcontext(bar)
     ),
