@@ -103,6 +103,7 @@ class Dispatcher:
     self._stop_reason = self._stop_reason or reason
     self._stopping.set()
     self._gate.close()
+    self._budget.wake()
 
   async def _work(self, queue: collections.deque[request_jobs.Job], temperature: float) -> None:
     self._workers += 1
@@ -202,7 +203,7 @@ class Dispatcher:
     """
     reserved, unused = self._overrun * request_jobs.max_dollars(self._config, job), 0
     try:
-      await self._budget.reserve(reserved)
+      await self._budget.reserve(reserved, lambda: self._stop_reason)
       request = await self._count(
         cache.Reservation(next(self._request_ids), tokens_in, tokens_out, reserved), retry
       )
@@ -223,17 +224,15 @@ class Dispatcher:
       pacing.on_response(self._limiter, self._config, response, sent_at)
       return response, sent_at
     finally:
-      reason = self._redact(cost.reason)
-      self._writer.settle(request.id, (cost.estimate, reason) if reason else None)
       self._budget.release(reserved, sent=True, cost=cost.measured, estimate=cost.estimate)
       self._meter.spend(cost.measured + cost.estimate)
       self._gate.release(unused)
+      reason = self._redact(cost.reason)  # last: it raises once the cache cannot be written
+      self._writer.settle(request.id, (cost.estimate, reason) if reason else None)
 
   async def _count(self, request: cache.Reservation, retry: bool) -> cache.Reservation:
-    """Records a request before it is sent; raises the reason to stop, if there is one."""
+    """Records a request before it is sent."""
     try:
-      if self._stop_reason is not None:  # set while this request waited for the budget
-        raise self._stop_reason
       await self._writer.reserve(request, retry)
     except BaseException:
       self._budget.release(request.dollars, sent=False)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from distill_jax import errors, settings
 from distill_jax.teacher import types
@@ -91,15 +91,25 @@ class Budget:
     self._lock = threading.Lock()
     self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
 
-  async def reserve(self, need: float) -> None:
+  async def reserve(
+    self, need: float, stop_reason: Callable[[], BaseException | None] = lambda: None
+  ) -> None:
     """Reserves `need` dollars and counts a request.
 
     Waits while requests in flight may still leave enough.
 
+    Args:
+      need: The most that the request may cost.
+      stop_reason: Why nothing may be sent any more; None as long as requests may be sent. After a
+        change, call `wake`.
+
     Raises:
       errors.UserError: The request could exceed a cap.
+      BaseException: The reason to stop.
     """
     while True:
+      if (reason := stop_reason()) is not None:
+        raise reason
       with self._lock:
         if not self.in_flight or self.spent + self._reserved + need <= self._max_dollars:
           self._check(need)
@@ -128,6 +138,11 @@ class Budget:
       self._reserved = self._reserved - need if self.in_flight else 0.0
       self.spent += cost + estimate
       self.estimated += estimate
+    self.wake()
+
+  def wake(self) -> None:
+    """Lets every `reserve` that waits look again."""
+    with self._lock:
       waiting, self._waiting = self._waiting, []
     for loop, released in waiting:
       with contextlib.suppress(RuntimeError):  # a loop that was closed has no use for it

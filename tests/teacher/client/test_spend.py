@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import threading
 
 import httpx2
 import pytest
@@ -15,6 +16,7 @@ from distill_jax.teacher import types
 from distill_jax.teacher.client import usage
 from distill_jax.teacher.store import cache, ledger
 
+URL = "http://127.0.0.1:1/v1"
 PRICE_IN, PRICE_OUT = 1e-6, 10e-6  # dollars per token, as in scripted.CLIENT_OPTIONS
 
 
@@ -266,3 +268,63 @@ def test_a_server_that_bills_more_than_was_reserved_is_reserved_more(connect, mo
     ask(teacher, wanted(100))
   assert 0.04 < bill.dollars <= cap
   assert bill.dollars == pytest.approx(teacher.ledger.total().dollars)
+
+
+RESERVED = 115e-6 + 100e-5  # dollars reserved for one request, at least
+
+
+def error_of(call, *args) -> BaseException:
+  """The error that a call raises within ten seconds."""
+  raised: list[BaseException] = []
+
+  def work():
+    try:
+      call(*args)
+    except BaseException as error:
+      raised.append(error)
+
+  thread = threading.Thread(target=work, daemon=True)
+  thread.start()
+  thread.join(10)
+  assert not thread.is_alive(), "it hangs"
+  return raised[0]
+
+
+def test_a_cache_that_cannot_be_written_ends_requests_that_wait_for_the_budget(
+  connect, monkeypatch
+):
+  bill, account = Bill(), cache.ReplyCache.account
+
+  async def answer(sent):
+    await asyncio.sleep(1 + 5 * sent.number)
+    return bill.reply(sent)
+
+  def full(self, run_phase, requests, answers=None, *, retries=0):
+    if answers:
+      raise errors.data("the disk is full")
+    account(self, run_phase, requests, answers, retries=retries)
+
+  server = virtual.Server(answer)
+  virtual.install(monkeypatch, server)
+  monkeypatch.setattr(cache.ReplyCache, "account", full)
+  teacher = connect(URL, max_dollars=2.5 * RESERVED)
+  assert "the disk is full" in str(error_of(ask, teacher, wanted(8)))
+  assert len(server.sent) == 2
+
+
+def test_a_stop_does_not_wait_for_another_teachers_requests(connect, monkeypatch):
+  bill = Bill()
+
+  async def answer(sent):
+    return bill.reply(sent)
+
+  server = virtual.Server(answer)
+  virtual.install(monkeypatch, server)
+  teacher = connect(URL, max_dollars=1.5 * RESERVED, deadline=0.2)
+  with ledger.shared_budget(
+    teacher._store, "this run", max_dollars=1.5 * RESERVED, max_requests=9
+  ) as budget:
+    asyncio.run(budget.reserve(RESERVED))  # and it stays in flight
+    error = error_of(ask, teacher, wanted(3))
+  assert isinstance(error, errors.UserError) and "deadline" in str(error)
+  assert not server.sent and budget.requests == 1
