@@ -248,10 +248,10 @@ def _at_once(ask_one: Callable[[str], None], names: Sequence[str]) -> None:
   """Asks teachers in a thread each, and waits for all of them.
 
   An error of one stops the others: they send nothing more, and store what is in flight. A teacher
-  that waits for another machine is no error of the others.
+  that waits for another machine does not stop them.
 
   Raises:
-    BaseException: The first error.
+    BaseException: The first error; `types.ElsewhereError` only if there is no other.
   """
   if len(names) == 1:
     return ask_one(names[0])
@@ -269,12 +269,12 @@ def _at_once(ask_one: Callable[[str], None], names: Sequence[str]) -> None:
       thread.start()
     while any(thread.is_alive() for thread in threads):
       for error in raised:
-        if getattr(error, "code", None) != errors.PREEMPTED:
+        if not isinstance(error, types.ElsewhereError):
           interrupts.stop_all(error)  # again and again: an ask may have begun after the error
       for thread in threads:
         thread.join(JOIN_SECONDS)
-  if raised:
-    raise raised[0]
+    for error in sorted(raised, key=lambda error: isinstance(error, types.ElsewhereError)):
+      raise error
 
 
 class _ProgressSum:

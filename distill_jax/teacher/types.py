@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
+from distill_jax import errors
 from distill_jax.teacher import finish as finishes
 
 # Kinds of failures in which the teacher did respond, and may have billed. They are final for their
@@ -17,6 +18,13 @@ IDLE_NOTICE = 30.0  # seconds without a response after which progress says so
 # Stored in caches and parsed by `truncated_at`, so the wording is fixed.
 _TRUNCATED = "the reply was cut at {} tokens, the most it may have"
 _TRUNCATED_AT = re.compile(_TRUNCATED.format("([0-9]{1,9})"))
+
+
+class ElsewhereError(errors.UserError):
+  """The replies come from another machine; the same command continues once they are here."""
+
+  def __init__(self, message: str):
+    super().__init__(message, errors.PREEMPTED)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -396,3 +396,21 @@ def test_an_error_of_one_teacher_stops_the_others_and_keeps_their_replies(serve,
   sent = servers["cheap"].stats.requests
   assert sent < 100 and both.ledger.total().calls == sent
   both.close()
+
+
+def test_a_teacher_that_waits_for_files_neither_stops_another_nor_hides_its_error():
+  waits, done = types.ElsewhereError("elsewhere"), []
+
+  def ask_one(name):
+    if name == "files":
+      raise waits
+    time.sleep(0.2)
+    done.append(name)
+    if name == "broken":
+      raise errors.teacher("the key is wrong")
+
+  with pytest.raises(types.ElsewhereError):
+    pool._at_once(ask_one, ["files", "main"])
+  with pytest.raises(errors.UserError, match="the key is wrong"):
+    pool._at_once(ask_one, ["files", "broken"])
+  assert done == ["main", "broken"]

@@ -227,7 +227,7 @@ class FileTeacher(client.Client):
 
   def _instructions(
     self, paths: Sequence[pathlib.Path], missing: int, reasons: Sequence[str]
-  ) -> errors.UserError:
+  ) -> types.ElsewhereError:
     """The error that tells the user how to get the results.
 
     Args:
@@ -245,11 +245,10 @@ class FileTeacher(client.Client):
     if len(paths) > MAX_COMMANDS:
       more = f" and likewise for {len(paths) - MAX_COMMANDS} more in {self._directory}"
     failed = f"{len(reasons)} earlier requests failed ({reasons[0]}); " if reasons else ""
-    return errors.UserError(
+    return types.ElsewhereError(
       f"{failed}{missing} replies are requested in"
       f" {', '.join(str(path) for path in paths[:MAX_COMMANDS])}; on the machine with the model,"
-      f" type: {' && '.join(commands)}{more}; then run the same command again",
-      errors.PREEMPTED,
+      f" type: {' && '.join(commands)}{more}; then run the same command again"
     )
 
   @contextlib.contextmanager

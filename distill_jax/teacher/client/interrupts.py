@@ -29,6 +29,8 @@ class Stoppable(Protocol):
 
 # Every `ask` under way, in whichever thread.
 _active: set[tuple[asyncio.AbstractEventLoop, Stoppable]] = set()
+# The reason of a first signal, while the main thread is inside `handle_signals`.
+_reasons: list[errors.UserError] = []
 
 
 @contextlib.contextmanager
@@ -36,12 +38,14 @@ def stop_on_signals(ask: Stoppable) -> Iterator[None]:
   """Within this context, a first signal of SIGNALS stops `ask`, a second ends the process.
 
   Signals reach the main thread only. They stop an `ask` of another thread if the main thread is
-  inside `handle_signals`, or inside an `ask` of its own.
+  inside `handle_signals`, or inside an `ask` of its own; also one that begins after the signal.
   """
   entry = (asyncio.get_running_loop(), ask)
   _active.add(entry)
   try:
     with handle_signals():
+      for reason in list(_reasons):
+        ask.stop(reason)
       yield
   finally:
     _active.discard(entry)
@@ -49,8 +53,13 @@ def stop_on_signals(ask: Stoppable) -> Iterator[None]:
 
 @contextlib.contextmanager
 def handle_signals() -> Iterator[None]:
-  """Within this context, every signal of `watched` stops every `ask` under way."""
-  if threading.current_thread() is not threading.main_thread():
+  """Within this context, every signal of `watched` stops every `ask`, also one that begins later.
+
+  Raises:
+    errors.UserError: There was such a signal, and the context ended without an error.
+  """
+  main = threading.current_thread() is threading.main_thread()
+  if not main or signal.getsignal(signal.SIGINT) in (_on_first_signal, SECOND_SIGNAL):
     yield
     return
   previous = {number: signal.signal(number, _on_first_signal) for number in watched()}
@@ -59,6 +68,10 @@ def handle_signals() -> Iterator[None]:
   finally:
     for number, handler in previous.items():
       signal.signal(number, handler)
+    reasons = _reasons.copy()
+    _reasons.clear()
+  if reasons:  # no `ask` was left to raise it
+    raise reasons[0]
 
 
 def stop_all(reason: BaseException) -> None:
@@ -85,6 +98,7 @@ def _on_first_signal(*_: object) -> None:
     "Interrupted. Replies received so far are saved; re-run the same command to resume.",
     errors.PREEMPTED,
   )
+  _reasons.append(reason)
   stop_all(reason)
 
 

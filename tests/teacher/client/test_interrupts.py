@@ -1,17 +1,21 @@
 """Ctrl-C: the first keeps the replies in flight, the second exits at once."""
 
+import asyncio
 import contextlib
+import os
 import pathlib
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 from scripted import ask, wanted
 
 from distill_jax import errors
+from distill_jax.teacher import pool
 from distill_jax.teacher.client import interrupts
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -101,3 +105,74 @@ def test_a_request_waiting_for_budget_is_not_sent_after_a_stop(serve, connect):
   with pytest.raises(errors.UserError, match="deadline"):
     ask(teacher, wanted(8))
   assert server.stats.requests == teacher.ledger.total().calls == 2
+
+
+class Stopped:
+  """An `ask` that notes why it was stopped."""
+
+  in_flight = 0
+
+  def __init__(self):
+    self.reasons: list[BaseException] = []
+
+  def stop(self, reason):
+    self.reasons.append(reason)
+
+
+def begin(stopped):
+  """Begins and ends an ask in another thread."""
+
+  async def play():
+    with interrupts.stop_on_signals(stopped):
+      await asyncio.sleep(0)
+
+  thread = threading.Thread(target=asyncio.run, args=(play(),))
+  thread.start()
+  thread.join()
+
+
+def test_an_ask_that_begins_after_the_signal_is_stopped_too():
+  late = Stopped()
+  with pytest.raises(errors.UserError, match="Interrupted") as error, interrupts.handle_signals():
+    signal.raise_signal(signal.SIGINT)
+    begin(late)
+  assert late.reasons == [error.value] and error.value.code == errors.PREEMPTED
+  begin(later := Stopped())  # no longer under the signal
+  assert later.reasons == []
+
+
+def test_a_signal_that_no_ask_meets_is_raised_and_another_error_goes_first():
+  with pytest.raises(errors.UserError, match="Interrupted"), interrupts.handle_signals():
+    signal.raise_signal(signal.SIGTERM)
+  with pytest.raises(ValueError, match="first"), interrupts.handle_signals():
+    signal.raise_signal(signal.SIGTERM)
+    raise ValueError("first")
+  with interrupts.handle_signals():
+    pass
+
+
+def test_a_context_within_another_does_not_forget_the_first_signal():
+  with pytest.raises(errors.UserError, match="Interrupted"), interrupts.handle_signals():
+    with interrupts.handle_signals():
+      signal.raise_signal(signal.SIGINT)
+      handler = signal.getsignal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is handler is interrupts.SECOND_SIGNAL
+
+
+def test_a_pool_interrupted_before_its_teachers_ask_sends_nothing(serve, connect, tmp_path):
+  server = serve()
+  teachers = {name: connect(server.url, model=name) for name in ("main", "cheap")}
+  signalled = threading.Event()
+
+  def ask_one(name):
+    if name == "main":
+      os.kill(os.getpid(), signal.SIGINT)
+      while signal.getsignal(signal.SIGINT) is not interrupts.SECOND_SIGNAL:
+        time.sleep(0.001)
+      signalled.set()
+    assert signalled.wait(10)
+    ask(teachers[name], wanted(3))
+
+  with pytest.raises(errors.UserError, match="Interrupted"):
+    pool._at_once(ask_one, list(teachers))
+  assert server.stats.requests == 0
