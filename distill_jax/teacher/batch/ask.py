@@ -25,7 +25,10 @@ class BatchAsk:
 
   Attributes:
     answered: Whether the server has given a valid reply in this run.
+    in_flight: None; see `interrupts.Stoppable`. Batches go on without this process.
   """
+
+  in_flight = None
 
   def __init__(
     self,
@@ -81,11 +84,6 @@ class BatchAsk:
     self._stopping = asyncio.Event()
     self._no_room = False  # the server has no room until a batch ends
     self._room_made = False  # a batch has ended since the server had no room
-
-  @property
-  def in_flight(self) -> int:
-    """Samples in batches under way."""
-    return sum(batch.samples for batch in self._awaited())
 
   def stop(self, reason: BaseException) -> None:
     """Stops sending and waiting; `run` raises the first reason."""

@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from distill_jax import errors
@@ -18,8 +18,8 @@ class Stoppable(Protocol):
   """An `ask` that is under way."""
 
   @property
-  def in_flight(self) -> int:
-    """Requests that have no response yet."""
+  def in_flight(self) -> int | None:
+    """Requests that a stop waits for; None if it waits for nothing. A signal handler may ask."""
     ...
 
   def stop(self, reason: BaseException) -> None:
@@ -89,17 +89,26 @@ def watched() -> list[signal.Signals]:
 def _on_first_signal(*_: object) -> None:
   for number in watched():
     signal.signal(number, SECOND_SIGNAL)
-  in_flight = sum(ask.in_flight for _, ask in list(_active))
-  _write_stderr(
-    f"Interrupted. Waiting for {in_flight} teacher requests in flight, whose replies will be saved."
-    " Interrupt again to exit now."
-  )
   reason = errors.UserError(
     "Interrupted. Replies received so far are saved; re-run the same command to resume.",
     errors.PREEMPTED,
   )
   _reasons.append(reason)
   stop_all(reason)
+  _write_stderr(_notice([ask.in_flight for _, ask in list(_active)]))
+
+
+def _notice(in_flight: Sequence[int | None]) -> str:
+  """What a first signal says, for every `ask` under way."""
+  awaited = [count for count in in_flight if count is not None]
+  parts = ["Interrupted."]
+  if awaited or not in_flight:
+    parts.append(
+      f"Waiting for {sum(awaited)} teacher requests in flight, whose replies will be saved."
+    )
+  if None in in_flight:
+    parts.append("Batches that were sent go on at the server; the same command collects them.")
+  return " ".join([*parts, "Interrupt again to exit now."])
 
 
 def _write_stderr(text: str) -> None:

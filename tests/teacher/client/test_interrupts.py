@@ -12,6 +12,7 @@ import threading
 import time
 
 import pytest
+from batch_scripted import batched
 from scripted import ask, wanted
 
 from distill_jax import errors
@@ -176,3 +177,52 @@ def test_a_pool_interrupted_before_its_teachers_ask_sends_nothing(serve, connect
   with pytest.raises(errors.UserError, match="Interrupted"):
     pool._at_once(ask_one, list(teachers))
   assert server.stats.requests == 0
+
+
+@pytest.mark.parametrize(
+  ("in_flight", "waits", "collects"),
+  [([], True, False), ([3, 4], True, False), ([None], False, True), ([7, None], True, True)],
+)
+def test_the_notice_says_what_is_waited_for(in_flight, waits, collects):
+  said = interrupts._notice(in_flight)
+  assert ("7 teacher requests in flight" in said) == (7 == sum(filter(None, in_flight)))
+  assert ("Waiting for" in said, "collects them" in said) == (waits, collects)
+
+
+def test_a_signal_stops_every_ask_before_anything_is_shown(capfd):
+  class Closed(Stopped):
+    @property
+    def in_flight(self):
+      raise AssertionError("it cannot be counted")
+
+  async def play():
+    with interrupts.stop_on_signals(stopped):
+      with pytest.raises(AssertionError):
+        signal.raise_signal(signal.SIGINT)
+      await asyncio.sleep(0)
+      await asyncio.sleep(0)
+
+  stopped = Closed()
+  with pytest.raises(errors.UserError, match="Interrupted"):
+    asyncio.run(play())
+  assert len(stopped.reasons) == 1
+
+
+def test_an_interrupted_batch_says_that_it_is_collected_later(serve, tmp_path, capfd):
+  server = serve(latency=0.5)
+  teacher = batched(server.url, tmp_path / "teacher.sqlite", poll=5.0)
+
+  def interrupt():
+    while not server.batches.requests.get("create"):
+      time.sleep(0.005)
+    os.kill(os.getpid(), signal.SIGINT)
+
+  threading.Thread(target=interrupt).start()
+  begun = time.monotonic()
+  with pytest.raises(errors.UserError, match="Interrupted"):
+    ask(teacher, wanted(3))
+  assert time.monotonic() - begun < 4
+  said = capfd.readouterr().err
+  assert "go on at the server" in said and "Waiting" not in said
+  assert len(ask(teacher, wanted(3))) == 3 and len(server.batches.batches) == 1
+  teacher.close()
