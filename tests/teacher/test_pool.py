@@ -10,6 +10,7 @@ import threading
 import time
 
 import pytest
+from batch_scripted import batched
 from scripted import CLIENT_OPTIONS, Run, ask
 
 from configs import quickstart
@@ -21,6 +22,7 @@ from distill_jax.run_dir import run_dir
 from distill_jax.teacher import pool, types
 from distill_jax.teacher.client import client, interrupts
 from distill_jax.teacher.prompts import messages
+from distill_jax.teacher.store import cache as store_cache
 
 WEIGHTS = {"main": 3.0, "cheap": 1.0}
 
@@ -414,3 +416,43 @@ def test_a_teacher_that_waits_for_files_neither_stops_another_nor_hides_its_erro
   with pytest.raises(errors.UserError, match="the key is wrong"):
     pool._at_once(ask_one, ["files", "broken"])
   assert done == ["main", "broken"]
+
+
+@pytest.mark.parametrize("order", [("online", "batch"), ("batch", "online")])
+@pytest.mark.parametrize("field", ["max_dollars", "max_requests"])
+def test_the_caps_apply_to_batches_and_ordinary_requests_together(serve, tmp_path, field, order):
+  """One of the two begins only when the other has all its requests in flight."""
+  path = tmp_path / "teacher.sqlite"
+  server, begun = serve(latency=0.4), threading.Event()
+  # At most 0.00105 dollars for an ordinary request, 0.0063 for the batch.
+  cap = {"max_dollars": 0.0071, "max_requests": 14}[field]
+  options = {**CLIENT_OPTIONS, "max_concurrency": 10, field: cap}
+  teachers = {
+    "online": client.Client(base_url=server.url, cache_path=str(path), **options),
+    "batch": batched(server.url, path, **options | {"model": "b"}),
+  }
+
+  def ask_one(name):
+    if name == order[1]:
+      assert begun.wait(10)
+    else:
+      threading.Timer(0.2, begun.set).start()
+    ask(teachers[name], requests(10 if name == "online" else 12))
+
+  with pytest.raises(errors.UserError, match=field) as error:
+    pool._at_once(ask_one, list(teachers))
+  assert error.value.code == errors.BUDGET
+  ledger = teachers["online"].ledger
+  assert ledger.requests_sent() <= options["max_requests"]
+  for each in teachers.values():
+    each.close()
+
+
+def test_a_batch_under_way_counts_against_the_cap_of_ordinary_requests(serve, connect, tmp_path):
+  server = serve()
+  other = batched(server.url, tmp_path / "teacher.sqlite", identity="another server")
+  other.registry.make(store_cache.RunPhase("this run", 0, "s"), [], 0.9995)
+  with pytest.raises(errors.UserError, match="reserved"):
+    ask(connect(server.url, max_dollars=1.0), requests(2))
+  assert server.stats.requests == 0
+  other.close()

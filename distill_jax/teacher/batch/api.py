@@ -13,7 +13,7 @@ from distill_jax import settings
 from distill_jax.teacher import types
 from distill_jax.teacher.batch import ask, format
 from distill_jax.teacher.client import client, interrupts, request_jobs
-from distill_jax.teacher.store import batches, cache
+from distill_jax.teacher.store import batches, cache, ledger
 
 OnProgress = Callable[[types.Progress], None] | None
 
@@ -67,13 +67,14 @@ class BatchTeacher(client.Client):
           self.registry.close_batch(batch.name, "collected")
     return outcomes
 
-  async def _send(
+  async def _dispatch(
     self,
     jobs: list[request_jobs.Job],
     run_phase: cache.RunPhase,
     temperature: float,
     total: int,
     on_progress: OnProgress,
+    budget: ledger.Budget,
   ) -> None:
     async with self._openai_client() as http:
       batch_ask = ask.BatchAsk(
@@ -88,8 +89,7 @@ class BatchTeacher(client.Client):
         redact=self._redact,
         poll=self.poll,
         batch_size=self.batch_size,
-        max_dollars=self._max_dollars,
-        max_requests=self._max_requests,
+        budget=budget,
         answered=self._answered,
         on_progress=on_progress,
       )

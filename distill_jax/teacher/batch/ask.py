@@ -5,7 +5,7 @@ import collections
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import openai
 from openai.types import Batch
@@ -14,7 +14,7 @@ from distill_jax import errors
 from distill_jax.teacher import types
 from distill_jax.teacher.batch import calls, format, results
 from distill_jax.teacher.client import features, request_jobs, verdicts
-from distill_jax.teacher.store import batches, cache
+from distill_jax.teacher.store import batches, cache, ledger
 
 ENDED = ("completed", "failed", "expired", "cancelled")
 NO_ROOM = ("token_limit_exceeded", "rate_limit_exceeded")  # the server takes no more at present
@@ -44,8 +44,7 @@ class BatchAsk:
     redact: Callable[[str], str],
     poll: float,
     batch_size: int,
-    max_dollars: float,
-    max_requests: int,
+    budget: ledger.Budget,
     answered: bool,
     on_progress: Callable[[types.Progress], None] | None,
   ):
@@ -63,16 +62,14 @@ class BatchAsk:
       redact: Removes the API key from a text.
       poll: Seconds between polls of a batch.
       batch_size: Maximum number of requests in a file.
-      max_dollars: Cap on the run's cost.
-      max_requests: Cap on the run's HTTP requests.
+      budget: The run's caps; it knows the batches of the run that are under way.
       answered: Whether the server has ever given a valid reply in this run.
       on_progress: Receives progress reports; None for no reports.
     """
     self._run_phase, self._temperature, self._total = run_phase, temperature, total
     self._config, self._store, self._registry = config, store, registry
     self._redact, self._seconds_between_polls, self._batch_size = redact, poll, batch_size
-    self._max_dollars, self._max_requests = max_dollars, max_requests
-    self._on_progress, self.answered = on_progress, answered
+    self._budget, self._on_progress, self.answered = budget, on_progress, answered
     self._api = calls.BatchApi(http, config, redact, self._rest)
     self._jobs = list(jobs)
     self._missing = {key: job for job in self._jobs for key in job.missing.values()}
@@ -133,6 +130,7 @@ class BatchAsk:
         self._registry.record_submission(batch.name, id)
       else:
         self._registry.close_batch(batch.name, "never sent")
+        self._budget.drop(batch.dollars)
 
   def _awaited(self) -> list[batches.PendingBatch]:
     """The batches under way that have missing samples."""
@@ -153,14 +151,15 @@ class BatchAsk:
         part = dataclasses.replace(job, missing=line.keys)
         rows.append(format.request_row(self._config, line, part, self._temperature))
     if rows:
-      self._check_caps(rows)
+      self._budget.hold(sum(row.dollars for row in rows), len(rows))
     for part in format.split_rows(rows, self._batch_size):
       if self._stop_reason is not None:
         return
-      lines = [row.line for row in part]
+      lines, dollars = [row.line for row in part], sum(row.dollars for row in part)
       retries = sum(self._attempts[line.name] > 0 for line in lines)
-      name = self._registry.make(self._run_phase, lines, sum(row.dollars for row in part))
+      name = self._registry.make(self._run_phase, lines, dollars)
       if name is None:  # another process was faster; its batch is awaited
+        self._budget.drop(dollars, unsent=len(lines))
         continue
       self._store.record_sent(self._run_phase, len(lines), retries)
       self._retries += retries
@@ -183,19 +182,6 @@ class BatchAsk:
       raise
     id = await self._api.create(name, file, lambda: self._registry.record_attempt(name))
     self._registry.record_submission(name, id)
-
-  def _check_caps(self, rows: Sequence[format.RequestRow]) -> None:
-    """Raises UserError if a cap could be exceeded; nothing is sent then."""
-    run = self._run_phase.run
-    pending = [batch for batch in self._registry.pending() if batch.run_phase.run == run]
-    format.check_caps(
-      self._store,
-      run,
-      rows,
-      max_dollars=self._max_dollars,
-      max_requests=self._max_requests,
-      reserved=sum(batch.dollars for batch in pending),
-    )
 
   async def _poll(self, awaited: Iterable[batches.PendingBatch], last_collected: float) -> bool:
     """Polls each batch once and collects those that have ended. Returns whether any has ended."""
@@ -240,6 +226,8 @@ class BatchAsk:
       return False
     reader.retry_unread(lines.values())
     self._registry.close_batch(batch.name, state.status)
+    if batch.run_phase.run == self._run_phase.run:
+      self._budget.drop(batch.dollars, cost=reader.dollars)
     self._no_room = False
     if state.status == "failed":
       self._check_accepted(state, reader, next(iter(lines.values())))

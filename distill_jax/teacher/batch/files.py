@@ -23,7 +23,7 @@ from distill_jax import disk, errors
 from distill_jax.teacher import types
 from distill_jax.teacher.batch import format, results
 from distill_jax.teacher.client import client, features, request_jobs
-from distill_jax.teacher.store import batches, cache
+from distill_jax.teacher.store import batches, cache, ledger
 
 RESULT_SUFFIX = ".out.jsonl"
 UNUSED_URL = "http://localhost/v1"  # nothing is sent to it
@@ -78,13 +78,14 @@ class FileTeacher(client.Client):
     super().__init__(base_url=UNUSED_URL, identity=name, **options)
     self._directory, self._batch_size = pathlib.Path(directory), batch_size
 
-  async def _send(
+  async def _dispatch(
     self,
     jobs: list[request_jobs.Job],
     run_phase: cache.RunPhase,
     temperature: float,
     total: int,
     on_progress: Callable[[types.Progress], None] | None,
+    budget: ledger.Budget,
   ) -> None:
     failures = 0
     attempts: Attempts = collections.Counter()
@@ -93,7 +94,7 @@ class FileTeacher(client.Client):
       disk.make_private_dirs(self._directory)
       files = self._request_files({key for job in jobs for key in job.missing.values()})
       for file in files:
-        failures += self._read(file, jobs, run_phase, attempts, reasons)
+        failures += self._read(file, jobs, run_phase, attempts, reasons, budget)
         if file.answered:
           attempts.update(file.requests)
     waiting = [file for file in files if not file.answered]
@@ -102,8 +103,12 @@ class FileTeacher(client.Client):
       if attempts[line.name, line.limit] >= self._config.max_attempts:
         self._give_up(line, job, run_phase, attempts, reasons)
         failures += len(line.keys)
-      elif not any(file.contains(line) for file in waiting):
-        new.append((line, dataclasses.replace(job, missing=line.keys)))
+      else:
+        job = dataclasses.replace(job, missing=line.keys)
+        if any(file.contains(line) for file in waiting):
+          budget.spend(request_jobs.max_dollars(self._config, job))
+        else:
+          new.append((line, job))
     missing = sum(len(job.missing) for job in jobs)
     if on_progress is not None:
       dollars = self.ledger.total().dollars
@@ -114,7 +119,7 @@ class FileTeacher(client.Client):
       lines = [line for line, _ in _missing_lines(jobs)]
       paths = [f.path for f in waiting if any(f.contains(line) for line in lines)]
       retries = sum(attempts[line.name, line.limit] > 0 for line, _ in new)
-      paths += self._write(new, retries, run_phase, temperature)
+      paths += self._write(new, retries, run_phase, temperature, budget)
       raise self._instructions(
         paths, missing, [reasons[x.name] for x in lines if x.name in reasons]
       )
@@ -141,6 +146,7 @@ class FileTeacher(client.Client):
     run_phase: cache.RunPhase,
     attempts: Attempts,
     reasons: dict[str, str],
+    budget: ledger.Budget,
   ) -> int:
     """Stores the results of a file and removes them from the jobs.
 
@@ -150,6 +156,7 @@ class FileTeacher(client.Client):
       run_phase: The phase that pays.
       attempts: How often each line was requested in earlier files.
       reasons: Receives why a line has to be requested again, by line name.
+      budget: Receives what the results have cost.
 
     Returns:
       The number of failures.
@@ -166,6 +173,7 @@ class FileTeacher(client.Client):
       attempts=lambda line: attempts[line.name, line.limit],
     )
     reader.read(disk.read_bytes(path), {line.name: line for line, _ in lines})
+    budget.spend(reader.dollars)
     if reader.abort is not None:
       raise errors.teacher(
         f"{path}: {reader.abort.reason}; {reader.abort.advice}, and remove {path}"
@@ -204,19 +212,17 @@ class FileTeacher(client.Client):
       del job.missing[sample]
 
   def _write(
-    self, lines: Lines, retries: int, run_phase: cache.RunPhase, temperature: float
+    self,
+    lines: Lines,
+    retries: int,
+    run_phase: cache.RunPhase,
+    temperature: float,
+    budget: ledger.Budget,
   ) -> list[pathlib.Path]:
     """Writes the files that ask for these lines. Returns their paths."""
     rows = [format.request_row(self._config, line, job, temperature) for line, job in lines]
     if rows:
-      format.check_caps(
-        self._store,
-        run_phase.run,
-        rows,
-        max_dollars=self._max_dollars,
-        max_requests=self._max_requests,
-        reserved=0.0,
-      )
+      budget.hold(sum(row.dollars for row in rows), len(rows))
       self._store.record_sent(run_phase, len(rows), retries)
     stem = f"round_{run_phase.round:02}_{re.sub(r'[^A-Za-z0-9_-]', '_', run_phase.phase)}"
     with self._disk_errors():

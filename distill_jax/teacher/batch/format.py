@@ -12,9 +12,9 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from distill_jax import errors, settings
+from distill_jax import settings
 from distill_jax.teacher.client import request_jobs, verdicts
-from distill_jax.teacher.store import batches, cache
+from distill_jax.teacher.store import batches
 
 ENDPOINT = "/v1/chat/completions"
 MAX_FILE_BYTES = 200 * 10**6
@@ -113,45 +113,6 @@ def parse_results(content: bytes, model: str) -> Iterator[LineResult]:
       continue
     if isinstance(row, dict) and isinstance(row.get("custom_id"), str):
       yield _parse_result(row, model)
-
-
-def check_caps(
-  store: cache.ReplyCache,
-  run: str,
-  rows: Sequence[RequestRow],
-  *,
-  max_dollars: float,
-  max_requests: int,
-  reserved: float,
-) -> None:
-  """Checks that the caps of a run allow some requests.
-
-  Args:
-    store: Knows what the run has spent.
-    run: The run.
-    rows: The requests.
-    max_dollars: Cap on the run's cost.
-    max_requests: Cap on the run's HTTP requests.
-    reserved: Highest possible cost of the batches under way, in dollars.
-
-  Raises:
-    errors.UserError: A cap could be exceeded.
-  """
-  spent, need = reserved + store.totals(run).dollars, sum(row.dollars for row in rows)
-  spent += store.unanswered(run).dollars
-  if spent + need > max_dollars:
-    raise errors.budget(
-      f"the next {len(rows)} teacher requests may cost ${need:.4f} (all replies at their longest),"
-      f" but ${spent:.4f} of ${max_dollars:.4f} are spent or reserved; nothing was sent: raise"
-      " --config.teacher.max_dollars and run the same command again"
-    )
-  sent = store.requests_sent(run)
-  if sent + len(rows) > max_requests:
-    raise errors.budget(
-      f"{sent} teacher requests were sent, {len(rows)} more are needed, but"
-      f" config.teacher.max_requests is {max_requests}; nothing is lost: raise"
-      " --config.teacher.max_requests and run the same command again"
-    )
 
 
 def discounted(prices: settings.Prices, discount: float) -> settings.Prices:

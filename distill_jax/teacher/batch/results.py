@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -126,6 +127,11 @@ class ResultReader:
       "n": len(line.keys),
     }
     return fields | ({"seed": min(line.keys)} if self._config.send_seed else {})
+
+  @property
+  def dollars(self) -> float:
+    """What the outcomes have cost."""
+    return math.fsum(outcome.dollars for outcome in self.outcomes.values())
 
   @property
   def rejection(self) -> types.Failure | None:

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import datetime
 import json
+import math
 import pathlib
 import secrets
 import sqlite3
@@ -196,15 +197,12 @@ def check_not_pending(path: str | pathlib.Path, run: str, keys: set[str]) -> Non
   Raises:
     errors.UserError: Such a batch is under way.
   """
-  with contextlib.closing(sqlite3.connect(path, timeout=30.0)) as db:
-    try:
-      found = db.execute(
-        "select id, keys from batches join batch_lines on batch = name"
-        " where run = ? and state in (?, ?) order by batches.rowid",
-        (run, MADE, SENT),
-      ).fetchall()
-    except sqlite3.Error:  # there are no batches; ReplyCache reports other errors of the file
-      return
+  found = _of_run(
+    path,
+    "select id, keys from batches join batch_lines on batch = name"
+    " where run = ? and state in (?, ?) order by batches.rowid",
+    run,
+  )
   pending = [id for id, line in found if not keys.isdisjoint(json.loads(line).values())]
   if pending:
     raise errors.teacher(
@@ -212,3 +210,18 @@ def check_not_pending(path: str | pathlib.Path, run: str, keys: set[str]) -> Non
       f" ({pending[0] or 'one without an id yet'}); collect them first: run with batch=api for the"
       " teacher that they were sent to"
     )
+
+
+def pending_dollars(path: str | pathlib.Path, run: str) -> float:
+  """The highest possible cost of a run's batches under way, at all servers."""
+  found = _of_run(path, "select dollars from batches where run = ? and state in (?, ?)", run)
+  return math.fsum(dollars for (dollars,) in found)
+
+
+def _of_run(path: str | pathlib.Path, query: str, run: str) -> list[tuple]:
+  """The rows that a query finds for a run and the states of batches under way."""
+  with contextlib.closing(sqlite3.connect(path, timeout=30.0)) as db:
+    try:
+      return db.execute(query, (run, MADE, SENT)).fetchall()
+    except sqlite3.Error:  # there are no batches; ReplyCache reports other errors of the file
+      return []

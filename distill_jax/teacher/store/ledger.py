@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from distill_jax import errors, settings
 from distill_jax.teacher import types
-from distill_jax.teacher.store import cache
+from distill_jax.teacher.store import batches, cache
 
 WRITE_SURCHARGE = 0.25  # of the price of prompt tokens (Anthropic, 5 minutes; pricing of 2025)
 
@@ -66,13 +66,14 @@ class Budget:
   """Hard caps on dollars and HTTP requests.
 
   Each request reserves its highest possible cost before it is sent; afterward, what it has cost, or
-  may have, replaces the reservation. Several event loops in several threads may share one.
+  may have, replaces the reservation. Requests in batches and files do the same together. Several
+  event loops in several threads may share one.
 
   Attributes:
     spent: Dollars spent by the run, estimates included.
     estimated: The part of `spent` that is an estimate; see `types.Unanswered`.
     requests: HTTP requests sent by the run.
-    in_flight: Requests with a reservation.
+    in_flight: Requests with a reservation, apart from those in batches and files.
   """
 
   def __init__(
@@ -83,11 +84,12 @@ class Budget:
     max_dollars: float,
     max_requests: int,
     estimated: float = 0.0,
+    held: float = 0.0,
   ):
     self.spent, self.requests, self.estimated = spent, requests, estimated
     self.in_flight = 0
     self._max_dollars, self._max_requests = max_dollars, max_requests
-    self._reserved = 0.0
+    self._reserved, self._held = 0.0, held  # dollars: in flight; in batches and files
     self._lock = threading.Lock()
     self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
 
@@ -111,8 +113,9 @@ class Budget:
       if (reason := stop_reason()) is not None:
         raise reason
       with self._lock:
-        if not self.in_flight or self.spent + self._reserved + need <= self._max_dollars:
-          self._check(need)
+        used = self.spent + self._held + self._reserved
+        if not self.in_flight or used + need <= self._max_dollars:
+          self._check(need, 1)
           self.requests += 1
           self._reserved += need
           self.in_flight += 1
@@ -148,23 +151,52 @@ class Budget:
       with contextlib.suppress(RuntimeError):  # a loop that was closed has no use for it
         loop.call_soon_threadsafe(_finish, released)
 
+  def hold(self, dollars: float, requests: int) -> None:
+    """Reserves `dollars` for requests that are sent together, and counts them.
+
+    Raises:
+      errors.UserError: They could exceed a cap; then none may be sent.
+    """
+    with self._lock:
+      self._check(dollars, requests)
+      self._held += dollars
+      self.requests += requests
+
+  def drop(self, dollars: float, *, unsent: int = 0, cost: float = 0.0) -> None:
+    """Replaces `dollars` that were held by what the requests have `cost`.
+
+    Args:
+      dollars: What was held for them.
+      unsent: How many of them were not sent.
+      cost: Dollars.
+    """
+    with self._lock:
+      self._held -= dollars
+      self.requests -= unsent
+      self.spent += cost
+    self.wake()
+
   def spend(self, dollars: float) -> None:
     """Adds dollars that were not reserved."""
     with self._lock:
       self.spent += dollars
 
-  def _check(self, need: float) -> None:
-    """Raises errors.UserError if another request could exceed a cap."""
+  def _check(self, dollars: float, count: int) -> None:
+    """Raises errors.UserError if `count` further requests could exceed a cap."""
+    reserved = self._held + self._reserved
+    need = reserved + dollars
     if self.spent + need > self._max_dollars:
+      requests = "request" if count == 1 else f"{count} requests"
       estimated = f" (${self.estimated:.4f} of it estimated)" if self.estimated else ""
+      others = f" and ${reserved:.4f} reserved" if reserved else ""
       raise errors.budget(
-        f"the next teacher request may cost ${need:.4f}, but ${self.spent:.4f} of"
-        f" ${self._max_dollars:.4f} are spent{estimated}; nothing is lost: raise"
+        f"the next teacher {requests} may cost ${dollars:.4f}, but ${self.spent:.4f} of"
+        f" ${self._max_dollars:.4f} are spent{estimated}{others}; nothing is lost: raise"
         " --config.teacher.max_dollars and run the same command again"
       )
-    if self.requests + 1 > self._max_requests:
+    if self.requests + count > self._max_requests:
       raise errors.budget(
-        f"{self.requests} teacher requests were sent, 1 more is needed, but"
+        f"{self.requests} teacher requests were sent, {count} more are needed, but"
         f" config.teacher.max_requests is {self._max_requests}; nothing is lost: raise"
         " --config.teacher.max_requests and run the same command again"
       )
@@ -199,6 +231,7 @@ def shared_budget(
       budget = Budget(
         spent=store.totals(run).dollars + estimated,
         estimated=estimated,
+        held=batches.pending_dollars(store.path, run),
         requests=store.requests_sent(run),
         max_dollars=max_dollars,
         max_requests=max_requests,
