@@ -119,9 +119,7 @@ class BatchAsk:
 
   async def _recover(self) -> None:
     """Finds the ids of batches that a killed process left without one, or closes the batches."""
-    for batch in self._registry.pending():
-      if batch.id or batch.run_phase.run != self._run_phase.run:
-        continue
+    for batch in self._registry.orphans(self._run_phase.run):
       id = ""
       if batch.tried:
         advice = self._advice_if_gone(batch)
@@ -163,7 +161,10 @@ class BatchAsk:
         continue
       self._store.record_sent(self._run_phase, len(lines), retries)
       self._retries += retries
-      await self._create(name, b"".join(row.content for row in part))
+      try:
+        await self._create(name, b"".join(row.content for row in part))
+      finally:
+        self._registry.sent(name)
 
   def _take_stored(self, keys: Iterable[str]) -> None:
     """Uses the replies that another run's batch has stored in the meantime."""

@@ -31,6 +31,7 @@ _TABLES = (
   batch text, line text, request text, keys text, most integer,
   primary key (batch, line)) without rowid""",
 )
+_sending: set[str] = set()  # names of the batches that threads of this process are creating
 _COLUMNS = "name, id, file, run, round, phase, samples, dollars, tried"
 
 
@@ -101,7 +102,7 @@ class BatchRegistry:
     return {key: batch.name for batch in self.pending() for key in self._keys(batch.name)}
 
   def make(self, run_phase: cache.RunPhase, lines: list[BatchLine], dollars: float) -> str | None:
-    """Records a new batch.
+    """Records a new batch. Call `sent` once the server has it, or not.
 
     Args:
       run_phase: The phase it is for.
@@ -114,6 +115,7 @@ class BatchRegistry:
     name = f"distill-{secrets.token_hex(8)}"
     now = datetime.datetime.now(datetime.UTC).isoformat("T", "seconds")
     samples = sum(len(line.keys) for line in lines)
+    _sending.add(name)  # before another thread can see it
     with self._transaction():
       claimed = self.claimed()
       if any(key in claimed for line in lines for key in line.keys.values()):
@@ -127,6 +129,15 @@ class BatchRegistry:
         [(name, line.name, line.request, json.dumps(line.keys), line.limit) for line in lines],
       )
     return name
+
+  def sent(self, batch: str) -> None:
+    """This process no longer tries to create a batch."""
+    _sending.discard(batch)
+
+  def orphans(self, run: str) -> list[PendingBatch]:
+    """The batches of a run that have no id, and that no thread of this process is creating."""
+    orphaned = [batch for batch in self.pending() if batch.run_phase.run == run and not batch.id]
+    return [batch for batch in orphaned if batch.name not in _sending]
 
   def record_upload(self, batch: str, file: str) -> None:
     """Records the id of the uploaded file."""

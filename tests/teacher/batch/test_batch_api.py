@@ -420,3 +420,19 @@ def test_a_server_with_one_request_id_for_all_is_not_asked_forever(serve, path, 
   assert teacher._store.reset_failures("this run", ()) == 1
   assert texts(ask(teacher, wanted(1))) == [["gave_up"]] and len(server.batches.batches) == 5
   teacher.close()
+
+
+def test_a_batch_that_another_thread_is_creating_is_not_taken_for_one_that_was_left(serve, path):
+  server = serve()
+  server.batches.faults = {"upload": ["429:retry_after=0.5"]}
+  strong, cheap = (batched(server.url, path, model=m, max_wait=9.0) for m in ("strong", "cheap"))
+  thread = threading.Thread(target=ask, args=(strong, wanted(3)))
+  thread.start()
+  while not server.batches.requests.get("upload"):
+    time.sleep(0.005)
+  ask(cheap, wanted(3))
+  thread.join()
+  assert len(ask(strong, wanted(3))) == 3 and server.batches.requests["create"] == 2
+  assert server.stats.completed == 6 and states(path) == ["completed"] * 2
+  strong.close()
+  cheap.close()

@@ -107,6 +107,7 @@ def test_a_batch_that_appears_after_its_process_died_is_found(serve, tmp_path, m
   file = http.files.create(file=("a.jsonl", json.dumps(row).encode()), purpose="batch").id
   teacher.registry.record_upload(name, file)
   teacher.registry.record_attempt(name)
+  teacher.registry.sent(name)  # this process has not made it
 
   def late():
     time.sleep(0.3)
