@@ -38,6 +38,7 @@ MIN_RATE_GROWTH = 0.01  # lower bound; applies immediately near a rate that last
 HOLD = 20.0  # seconds (times the wait, if longer than 1 s) before such a rate is probed again
 CEILING_SLACK = 1.04  # a rate this far above the last measured one shows that it was no limit
 MIN_WINDOW = 1.0  # seconds over which an acceptance rate can be measured
+MIN_RATE = 1 / 60  # requests per second; a lower rate is not measured
 CATCH_UP = 0.02  # seconds of delay that late requests may make up for
 BACKOFF = 0.5  # seconds; the k-th consecutive wait is uniform in [0, BACKOFF * 2**(k - 1)]
 BACKOFF_MAX = 30.0  # seconds
@@ -279,7 +280,7 @@ class AdaptiveLimiter:
     if window < MIN_WINDOW:
       return self.rate if self.rate < math.inf else None
     last_second = sum(at > now - 1.0 for at in self._accepted)
-    return max(1.0, min(self.rate, max(last_second, len(self._accepted) / window)))
+    return max(MIN_RATE, min(self.rate, max(last_second, len(self._accepted) / window)))
 
   def _record(self, now: float, reason: str) -> None:
     self.history.append(LimitChange(now, int(self.limit), self.rate, reason))

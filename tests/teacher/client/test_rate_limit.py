@@ -162,11 +162,12 @@ def test_unused_tokens_let_more_requests_leave():
 
 
 class BucketServer:
-  def __init__(self, allowed):
+  def __init__(self, allowed, size=None):
     self.allowed, self.level, self.at = allowed, allowed, 0.0
+    self.size = size or allowed
 
   def __call__(self, now):
-    self.level = min(self.allowed, self.level + (now - self.at) * self.allowed)
+    self.level = min(self.size, self.level + (now - self.at) * self.allowed)
     self.at = now
     self.level -= (taken := self.level >= 1)
     return taken
@@ -224,6 +225,26 @@ def test_the_rate_converges_to_within_a_tenth_of_the_servers_limit(
   late = [taken for at, taken in simulate(kind(allowed), 70, retry_after) if at > 10]
   assert 0.9 * allowed <= sum(late) / 60 <= 1.1 * allowed
   assert sum(not taken for taken in late) < 0.02 * len(late)
+
+
+@pytest.mark.parametrize("allowed", [0.1, 0.64])
+def test_a_limit_below_one_request_per_second_is_learned(allowed, monkeypatch):
+  monkeypatch.setattr(rate_limit, "BACKOFF", 0.5)
+  random.seed(3)
+  late = [accepted for at, accepted in simulate(BucketServer(allowed, 1.0), 2000, None) if at > 400]
+  assert 0.8 * allowed <= sum(late) / 1600
+  assert sum(not accepted for accepted in late) < 0.25 * len(late)
+
+
+def test_a_429_never_raises_the_rate():
+  limiter, rates = rate_limit.AdaptiveLimiter(64, 0.0), []
+  for k in range(30):
+    limiter.on_send(1, 10.0 * k)
+    limiter.on_done(0, 10.0 * k)
+    limiter.on_accepted(10.0 * k, 10.0 * k)
+    rate_limited(limiter, 10.0 * k + 5.0)
+    rates.append(limiter.rate)
+  assert rates == sorted(rates, reverse=True) and rates[-1] < 0.2
 
 
 def test_the_gate_is_first_in_first_out_except_for_retries():
