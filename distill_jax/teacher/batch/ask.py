@@ -79,6 +79,7 @@ class BatchAsk:
     self._failures = self._retries = self._refused_batches = 0
     self._stop_reason: BaseException | None = None
     self._stopping = asyncio.Event()
+    self._schema_works = False  # whether a line with a schema was answered
     self._no_room = False  # the server has no room until a batch ends
     self._room_made = False  # a batch has ended since the server had no room
 
@@ -234,6 +235,8 @@ class BatchAsk:
       self._check_accepted(state, reader, next(iter(lines.values())))
       return True
     self._room_made = True
+    replied = filter(reader.replied, lines.values())
+    self._schema_works = self._schema_works or any(map(self._asked_for_json, replied))
     for line in lines.values():
       for sample, key in line.keys.items():
         if key in self._missing:
@@ -259,7 +262,7 @@ class BatchAsk:
     retry = reader.retries.get(line.name)
     if isinstance(outcome, types.Reply) or (outcome is not None and payer == self._run_phase):
       job.missing.pop(sample, None)
-      if job.schema_rejected and isinstance(outcome, types.Reply):
+      if job.schema_rejected and not self._schema_works and isinstance(outcome, types.Reply):
         self._config.shaper.schema_rejected()
       if key in reader.truncated:
         limit = min(2 * reader.truncated[key], self._config.max_tokens_retry_limit)

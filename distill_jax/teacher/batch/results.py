@@ -128,6 +128,10 @@ class ResultReader:
     }
     return fields | ({"seed": min(line.keys)} if self._config.send_seed else {})
 
+  def replied(self, line: batches.BatchLine) -> bool:
+    """Whether a sample of a line has a reply."""
+    return any(isinstance(self.outcomes.get(key), types.Reply) for key in line.keys.values())
+
   @property
   def dollars(self) -> float:
     """What the outcomes have cost."""
@@ -155,7 +159,7 @@ class ResultReader:
       if self.learns(line, result.status, result.error):
         self.retries[line.name] = LineRetry(reason, False, result.status, result.request_id)
         return
-      if verdict.kind == "bad_request" and self._asked_for_json(line):
+      if verdict.may_be_schema and self._asked_for_json(line):
         self.retries[line.name] = LineRetry(reason, schema_rejected=True)
         return
       failure = self._failure(verdict.kind, reason, line, result)

@@ -130,7 +130,7 @@ class Dispatcher:
       response, sent_at = await self._send(job, temperature, sent > 0, tokens_in, tokens_out)
       verdict, sent = response.verdict, sent + 1
       if isinstance(verdict, verdicts.Completed):
-        if job.schema_rejected:
+        if job.schema_rejected and not self._schema_works:
           self._reject_schemas(response)
         self._schema_works = self._schema_works or job.schema
         if verdict.unended:
@@ -146,7 +146,7 @@ class Dispatcher:
           f"{self._config.base_url}: {self._redact(verdict.reason)}{response.note};"
           f" {verdict.advice}"
         )
-      elif isinstance(verdict, verdicts.Skip) and verdict.kind == "bad_request" and job.schema:
+      elif isinstance(verdict, verdicts.Skip) and verdict.may_be_schema and job.schema:
         job.schema, job.schema_rejected = False, True  # the schema may be the cause: try without
       elif isinstance(verdict, verdicts.Skip):
         await self._skip(job, response, verdict, sent)

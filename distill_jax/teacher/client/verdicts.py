@@ -109,6 +109,11 @@ class Skip:
   reason: str
   own_fault: bool = False
 
+  @property
+  def may_be_schema(self) -> bool:
+    """Whether the server may have rejected the schema of the reply."""
+    return self.kind == "bad_request" and not self.own_fault
+
 
 @dataclasses.dataclass(frozen=True)
 class Abort:

@@ -207,6 +207,31 @@ def test_a_feature_that_a_line_is_refused_for_is_left_out_of_the_next_batch(
   teacher.close()
 
 
+@pytest.mark.parametrize(
+  ("say", "requested"), [("No valid output.", 5), ("The maximum context length is 9 tokens.", 4)]
+)
+def test_a_line_that_fails_with_a_schema_says_nothing_about_schemas(
+  serve, path, monkeypatch, say, requested
+):
+  server, warnings = serve(), []
+  answer, asked = server.line, []
+
+  def line(raw):
+    body = json.loads(raw)
+    asked.append(body)
+    if "response_format" in body and "q1" in body["messages"][-1]["content"]:
+      return 400, http.error(say)
+    return answer(raw)
+
+  monkeypatch.setattr(server.batches, "_answer", line)
+  structured = request_body.RequestShaper(extra="", structured=True, warn=warnings.append)
+  teacher = batched(server.url, path, shaper=structured)
+  found = texts(ask(teacher, wanted(4)))
+  assert len(asked) == requested and (found[1] == ["bad_request"]) == (requested == 4)
+  assert not structured.plain and not warnings
+  teacher.close()
+
+
 def test_a_feature_that_a_whole_batch_is_refused_for_is_left_out_of_the_next(
   serve, path, monkeypatch
 ):

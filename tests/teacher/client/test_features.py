@@ -198,6 +198,35 @@ def test_a_refused_schema_is_left_out_whatever_the_status(connect, monkeypatch, 
   assert len(warnings) == 1
 
 
+def structured(warnings):
+  return request_body.RequestShaper(extra="", structured=True, warn=warnings.append)
+
+
+def test_a_request_that_fails_with_a_schema_that_has_worked_says_nothing_about_schemas(
+  connect, monkeypatch
+):
+  kind, warnings = next(iter(schema.SCHEMAS)), []
+  picky = lambda body: "response_format" in body and "q2" in body["messages"][-1]["content"]
+  server = by((picky, error(400, "Failed to produce valid output for the request.")))
+  virtual.install(monkeypatch, server)
+  for count in (4, 8):
+    rows = ask(
+      connect(URL, shaper=structured(warnings), max_concurrency=1), requests(count, 1, kind)
+    )
+    assert all(isinstance(row[0], types.Reply) for row in rows)
+  plain = [sent.body for sent in server.sent if "response_format" not in sent.body]
+  assert len(plain) == 1 and len(server.sent) == 9 and not warnings
+
+
+def test_a_prompt_that_is_too_long_is_not_sent_again_without_the_schema(connect, monkeypatch):
+  kind, warnings = next(iter(schema.SCHEMAS)), []
+  server = by((lambda body: True, error(400, NOT_A_FEATURE["too long"])))
+  virtual.install(monkeypatch, server)
+  rows = ask(connect(URL, shaper=structured(warnings)), requests(2, 1, kind))
+  assert [row[0].kind for row in rows] == ["bad_request"] * 2
+  assert len(server.sent) == 2 and not warnings
+
+
 def test_a_concurrency_that_the_server_names_is_kept(connect, monkeypatch):
   async def answer(sent):
     if sent.in_flight > 3:
