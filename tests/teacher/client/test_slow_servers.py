@@ -2,6 +2,7 @@
 
 import asyncio
 
+import aiohttp
 import httpx2
 import pytest
 import virtual
@@ -104,3 +105,24 @@ def test_blanks_keep_a_connection_open_while_the_model_thinks(monkeypatch, conne
 
   server = run(monkeypatch, connect, answer, count=2, timeout=3.0)
   assert len(server.sent) == 2
+
+
+def test_a_host_that_cannot_be_reached_does_not_lengthen_the_wait_for_responses(
+  monkeypatch, connect
+):
+  waits = []
+
+  async def answer(sent):
+    if sent.number < 3:
+      await asyncio.sleep(1.0)
+      raise aiohttp.ConnectionTimeoutError("no connection")
+    if sent.number == 3:
+      began = asyncio.get_running_loop().time()
+      try:
+        await asyncio.sleep(1000)
+      finally:
+        waits.append(asyncio.get_running_loop().time() - began)
+    return reply(sent)
+
+  run(monkeypatch, connect, answer, count=1, timeout=2.0)
+  assert waits[0] < 3
