@@ -5,7 +5,7 @@ import collections
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import openai
 from openai.types import Batch
@@ -160,10 +160,9 @@ class BatchAsk:
       if name is None:  # another process was faster; its batch is awaited
         self._budget.drop(dollars, unsent=len(lines))
         continue
-      self._store.record_sent(self._run_phase, len(lines), retries)
       self._retries += retries
       try:
-        await self._create(name, b"".join(row.content for row in part))
+        await self._create(name, part, retries)
       finally:
         self._registry.sent(name)
 
@@ -174,14 +173,15 @@ class BatchAsk:
         missing = self._missing.pop(key).missing
         del missing[next(sample for sample in missing if missing[sample] == key)]
 
-  async def _create(self, name: str, content: bytes) -> None:
-    """Creates a recorded batch at the server."""
+  async def _create(self, name: str, rows: Sequence[format.RequestRow], retries: int) -> None:
+    """Creates a recorded batch at the server. Its requests count once they are uploaded."""
     try:
-      file = await self._api.upload(name, content)
+      file = await self._api.upload(name, b"".join(row.content for row in rows))
       self._registry.record_upload(name, file)
     except errors.UserError:
       self._registry.close_batch(name, "never sent")
       raise
+    self._store.record_sent(self._run_phase, len(rows), retries)
     id = await self._api.create(name, file, lambda: self._registry.record_attempt(name))
     self._registry.record_submission(name, id)
 

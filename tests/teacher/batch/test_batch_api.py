@@ -266,6 +266,17 @@ def test_a_cap_is_checked_before_anything_is_sent(serve, path, field, terms):
   teacher.close()
 
 
+def test_requests_that_were_not_uploaded_do_not_count_against_the_cap(serve, path):
+  server = serve()
+  server.batches.faults = {"upload": ["404", "", "404"]}
+  teacher = batched(server.url, path, max_requests=5, batch_size=2)
+  assert user_error(ask, teacher, wanted(5)).code == errors.TEACHER
+  assert user_error(ask, teacher, wanted(5)).code == errors.TEACHER
+  assert teacher.ledger.requests_sent() == 2
+  assert len(ask(teacher, wanted(5))) == 5 and teacher.ledger.requests_sent() == 5
+  teacher.close()
+
+
 def test_batches_under_way_count_against_the_cap(serve, path):
   server = serve()
   teacher = batched(server.url, path, max_dollars=0.01)
@@ -315,7 +326,7 @@ def test_a_server_without_a_batch_api_stops_the_run(serve, path):
   server.batches.faults = {"upload": ["404"]}
   teacher = batched(server.url, path)
   assert user_error(ask, teacher, wanted(1)).code == errors.TEACHER
-  assert states(path) == ["never sent"]
+  assert states(path) == ["never sent"] and teacher.ledger.requests_sent() == 0
   teacher.close()
 
 
