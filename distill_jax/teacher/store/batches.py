@@ -177,10 +177,10 @@ class BatchRegistry:
       self._db.execute("begin immediate")
       try:
         yield
-      except BaseException:
-        self._db.execute("rollback")
-        raise
-      self._db.execute("commit")
+        self._db.execute("commit")
+      finally:
+        if self._db.in_transaction:  # SQLite has ended it by itself after some errors
+          self._db.execute("rollback")
 
   @contextlib.contextmanager
   def _sqlite_errors(self) -> Iterator[None]:

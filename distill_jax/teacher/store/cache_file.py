@@ -24,7 +24,8 @@ class CacheFile:
 
   def __init__(self, path: str | pathlib.Path):
     self.path = pathlib.Path(path)
-    self._transaction_lock = threading.RLock()  # replies are written in a thread
+    # Replies are written in a thread, over the same connection.
+    self._transaction_lock = threading.RLock()
     try:
       disk.make_private_dirs(self.path.parent)
       if not self.path.exists():
@@ -118,11 +119,9 @@ class CacheFile:
       self._db.execute("begin immediate")
       try:
         yield self._db
-      except BaseException:
-        if self._db.in_transaction:  # not if the disk is full: SQLite has rolled back by itself
-          self._db.execute("rollback")
-        raise
-      self._db.execute("commit")
+        self._db.execute("commit")
+      finally:
+        self._roll_back()
     self._check_present()
 
   def _check_present(self) -> None:
@@ -142,7 +141,12 @@ class CacheFile:
       try:
         yield self._db
       finally:
-        self._db.execute("rollback")
+        self._roll_back()
+
+  def _roll_back(self) -> None:
+    """Ends a transaction. SQLite has ended it by itself after some errors, as of a full disk."""
+    if self._db.in_transaction:
+      self._db.execute("rollback")
 
   @contextlib.contextmanager
   def _sqlite_errors(self) -> Iterator[None]:
@@ -162,12 +166,12 @@ class CacheFile:
       ) from None
 
   def _one(self, sql: str, values: Sequence):
-    with self._sqlite_errors():
+    with self._transaction_lock, self._sqlite_errors():
       return self._db.execute(sql, values).fetchone()
 
   def query(self, sql: str, values: Sequence = ()) -> list:
-    """The rows that a query selects."""
-    with self._sqlite_errors():
+    """The rows that a query selects. Waits for a transaction of another thread to end."""
+    with self._transaction_lock, self._sqlite_errors():
       return self._db.execute(sql, values).fetchall()
 
   @contextlib.contextmanager

@@ -10,7 +10,7 @@ from scripted import ask, wanted
 
 from distill_jax import errors
 from distill_jax.teacher import types
-from distill_jax.teacher.store import cache, rows
+from distill_jax.teacher.store import batches, cache, rows
 
 HERE = cache.RunPhase("this run", 0, "s")
 HOSTILE = [
@@ -257,3 +257,30 @@ def test_a_feature_is_learned_while_another_thread_writes_replies(store):
       concurrent.futures.wait([learning], timeout=0.1)
     learning.result(timeout=30)
   assert store.features("server") == {"n": "1"}
+
+
+def test_a_read_does_not_see_what_another_thread_has_not_committed(store):
+  with concurrent.futures.ThreadPoolExecutor() as threads:
+    with pytest.raises(ValueError), store.transaction() as db:
+      db.execute(
+        "insert into sent(run, round, phase, requests, retries) values ('r', 0, 's', 9, 0)"
+      )
+      reading = threads.submit(store.requests_sent, "r")
+      concurrent.futures.wait([reading], timeout=0.1)
+      raise ValueError
+    assert reading.result(timeout=30) == 0
+
+
+@pytest.mark.parametrize("kind", ["reading", "transaction"])
+def test_an_error_is_not_hidden_when_sqlite_has_rolled_back_by_itself(store, kind):
+  with pytest.raises(errors.UserError, match="disk is full"), getattr(store, kind)() as db:
+    db.execute("rollback")
+    raise sqlite3.OperationalError("database or disk is full")
+  store.store("{}", {(0, "k"): reply("x")}, HERE)
+
+
+def test_a_batch_is_not_recorded_with_another_error_than_its_own(store):
+  with contextlib.closing(batches.BatchRegistry(store.path, "server")) as registry:
+    with pytest.raises(errors.UserError, match="disk is full"), registry._transaction():
+      registry._db.execute("rollback")
+      raise sqlite3.OperationalError("database or disk is full")
