@@ -214,7 +214,7 @@ def _classify(
   if streams.is_stream(headers.get("content-type", ""), raw):
     raw = streams.assemble(raw)
   if status == 200:
-    verdict = verdicts.parse_body(raw, str(sent.get("model", "")))
+    verdict = verdicts.parse_body(raw, str(sent.get("model", "")), headers)
     if not request_id and isinstance(verdict, verdicts.Completed):
       request_id = verdict.id
     return Response(verdict, status, request_id, waits.exhausted_reset(headers, now))

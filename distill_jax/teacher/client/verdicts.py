@@ -135,7 +135,7 @@ class Unsupported:
 Verdict = Completed | Retry | Skip | Abort | Unsupported
 
 
-def parse_body(raw: bytes, model: str) -> Verdict:
+def parse_body(raw: bytes, model: str, headers: Mapping[str, str] | None = None) -> Verdict:
   """Parses the body of a 200 response; anything malformed is worth a retry.
 
   An error in the body stands for the status that it names.
@@ -143,6 +143,7 @@ def parse_body(raw: bytes, model: str) -> Verdict:
   Args:
     raw: The body.
     model: Model name to use if the body has none.
+    headers: Response headers with lower-case names; they may ask for a wait.
   """
   try:
     body = json.loads(raw)
@@ -154,7 +155,7 @@ def parse_body(raw: bytes, model: str) -> Verdict:
   choices, used = body.get("choices"), usage.read(body)
   billed = (used.tokens_in or 0, used.tokens_out or 0)
   if (error := refusals.embedded(body)) is not None:
-    verdict = classify_status(error.status, {}, error.body, time.time())
+    verdict = classify_status(error.status, headers or {}, error.body, time.time())
     if isinstance(verdict, Retry) and not verdict.rate_limited:
       return dataclasses.replace(verdict, tokens=billed, may_bill=not any(billed))
     return verdict

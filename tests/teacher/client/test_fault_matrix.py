@@ -321,7 +321,7 @@ def test_the_cost_of_a_malformed_response_is_counted_and_capped(serve, connect, 
   broken = {"choices": [{"message": {"content": 7}}], "usage": usage}
   bodies = [json.dumps(broken).encode()] * 2
   monkeypatch.setattr(
-    verdicts, "parse_body", lambda raw, model: read(bodies.pop() if bodies else raw, model)
+    verdicts, "parse_body", lambda raw, *rest: read(bodies.pop() if bodies else raw, *rest)
   )
   teacher = connect(serve().url, max_concurrency=1)
   ((reply,),) = ask(teacher, wanted(1))

@@ -178,3 +178,13 @@ def test_an_error_in_a_200_is_the_code_it_names(connect, monkeypatch, name):
   rows = ask(connect(URL, max_concurrency=1), wanted(2))
   assert isinstance(rows[1][0], types.Reply)
   assert isinstance(rows[0][0], types.Reply if end == "retried" else types.Failure)
+
+
+def test_an_error_in_a_200_may_ask_for_a_wait_in_a_header(connect, monkeypatch):
+  body, wait = {"error": {"code": 429, "message": "Rate limited"}}, {"retry-after": "4"}
+  server = serve(
+    monkeypatch,
+    lambda sent: reply(sent) if sent.number else httpx2.Response(200, json=body, headers=wait),
+  )
+  ((got,),) = ask(connect(URL), wanted(1))
+  assert isinstance(got, types.Reply) and 4 <= server.sent[1].at < 5
