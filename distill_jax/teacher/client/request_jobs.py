@@ -279,7 +279,7 @@ def unused_tokens(verdict: verdicts.Verdict, tokens_in: int, tokens_out: int) ->
     used_in = tokens_in if verdict.tokens_in is None else verdict.tokens_in
     used_out = tokens_out if verdict.tokens_out is None else verdict.tokens_out
     return tokens_in + tokens_out - used_in - used_out
-  rejected = isinstance(verdict, verdicts.Skip) or (
+  rejected = isinstance(verdict, verdicts.Skip | verdicts.Unsupported) or (
     isinstance(verdict, verdicts.Retry) and verdict.rate_limited
   )
   return tokens_in + tokens_out if rejected else 0

@@ -175,3 +175,13 @@ def test_zero_tokens_count_as_not_reported():
   body = {"choices": [{"message": {"content": "Seven."}}], "usage": usage}
   answer = verdicts.parse_body(json.dumps(body).encode(), "m")
   assert (answer.tokens_in, answer.tokens_out) == (None, None)
+
+
+def test_a_rejected_request_returns_all_of_its_tokens():
+  rejections = [
+    verdicts.Skip("bad_request", "no"),
+    verdicts.Unsupported("n", "1", "no"),
+    verdicts.Retry("slow down", rate_limited=True),
+  ]
+  assert [request_jobs.unused_tokens(verdict, 30, 100) for verdict in rejections] == [130] * 3
+  assert request_jobs.unused_tokens(verdicts.Retry("it broke"), 30, 100) == 0
