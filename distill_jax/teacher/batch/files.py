@@ -308,6 +308,8 @@ def _write_file(directory: pathlib.Path, stem: str, content: bytes) -> pathlib.P
   finally:
     part.unlink(missing_ok=True)
   descriptor = os.open(directory, os.O_RDONLY)
-  os.fsync(descriptor)
-  os.close(descriptor)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
   return path

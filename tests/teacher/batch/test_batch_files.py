@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import os
 import shlex
 
 import pytest
@@ -204,6 +205,20 @@ def test_a_full_disk_leaves_no_partial_file(play, directory, monkeypatch):
   monkeypatch.setattr(files.os, "fsync", full)
   assert "No space left" in str(play(wanted(2)))
   assert list(directory.iterdir()) == []
+
+
+def test_a_directory_that_cannot_be_synced_is_closed(play, directory, monkeypatch):
+  synced = []
+
+  def full(descriptor):
+    synced.append(descriptor)
+    if len(synced) == 2:
+      raise OSError(errno.EIO, "Input/output error")
+
+  monkeypatch.setattr(files.os, "fsync", full)
+  assert "Input/output error" in str(play(wanted(2)))
+  with pytest.raises(OSError, match="Bad file descriptor"):
+    os.fstat(synced[1])
 
 
 @pytest.mark.parametrize("fault", ["refusal", "empty", "400"])
