@@ -52,15 +52,15 @@ class ReplayTeacher:
     """Reads the recorded files.
 
     Args:
-      path: Recorded files, JSON or JSONL.
+      path: Recorded files: JSON, JSONL, CSV, TSV or Parquet; see `sources.read_rows`.
       question: Column with the question.
       rationale: Column with the text. Rows without one are ignored; a text that runs on into a
         next question (a blank line, then "Q:") is cut there.
       cache_path: SQLite file, for the ledger.
       run: Name of this run in the cache.
-      questions: File (JSON or JSONL) whose row n has, in column `question`, the question of row n
-        of the recorded files, counted through all files in order. The recorded rows may then be
-        bare texts. "" if the recorded files have the questions.
+      questions: File of the same kinds whose row n has, in column `question`, the question of
+        row n of the recorded files, counted through all files in order. The recorded rows may then
+        be bare texts. "" if the recorded files have the questions.
       answer: Column with the answer, which becomes the last line of the text. Rows without an
         answer are kept as they are. "" if the texts state their answers.
       demonstrations: How many texts of a question round 0 requests; corrections begin after them.
