@@ -104,13 +104,14 @@ PREFER: Overrides = {
 
 
 def tailored_row(count: int, rate: float, **more: Any) -> Row:
-  """Returns a row of round 0 and two more, trained for `count` steps in all.
+  """Returns a row of round 0 and one more, trained for `count` steps in all.
 
-  Each question has recorded rationales of three levels, one for each round.
+  Rationales of level 3 in round 0; those of level 5 are the feedback. There is no second round of
+  feedback, since level 1, the only other recorded one, is worse (search-smollm2).
   """
   return Row(
     "tailored",
-    levels(3, 5, 1) | steps(count // 3, rate) | {"rounds": 2, "exam.samples": 1} | TRIPLETS | more,
+    levels(3, 5) | steps(count // 2, rate) | {"rounds": 1, "exam.samples": 1} | TRIPLETS | more,
   )
 
 
@@ -124,7 +125,7 @@ def svamp_rows(count: int, rate: float) -> dict[str, Row]:
     "cot": Row("cot", taught),
     # As many rationales as `tailored` has, and of the same levels.
     "cot_all": Row(
-      "cot", levels(3, 5, 1) | steps(count, rate) | {"demonstrate.rationales": 3} | LONGER
+      "cot", levels(3, 5) | steps(count, rate) | {"demonstrate.rationales": 2} | LONGER
     ),
     "tailored": tailored_row(count, rate),
     "self_refine": Row("self_refine", taught | PREFER),
