@@ -114,13 +114,23 @@ def test_a_planted_key_is_in_no_artifact_of_a_full_run(tmp_path, teacher):
     ("evaluate", *workdir),
     ("sample", *workdir, "--question=What is 3 + 4?"),
     ("export", *workdir, f"--out={tmp_path / 'exported'}"),
-    ("doctor", *workdir, "--config=configs/quickstart.py", f"--config.teacher.base_url={teacher}"),
+    (
+      "doctor",
+      *workdir,
+      "--config=configs/quickstart.py",
+      "--config.teacher.kind=openai",
+      f"--config.teacher.base_url={teacher}",
+    ),
     ("ablate", "--print", "--config=configs/sweeps/tailored.py", f"--workdir={tmp_path / 'sweep'}"),
     ("teacher", "cache", "export", *workdir, f"--out={tmp_path / 'replies.jsonl'}"),
+    ("show", *workdir, "--phase=exam"),
+    ("report", *workdir),
+    ("data", "export", *workdir, f"--out={tmp_path / 'data'}"),
   ):
     run_command(name, name, *more)
     commands_run.add(name)
-  assert commands_run == set(commands.COMMANDS)  # add new commands above
+  # Add new commands above. A server of a student has no teacher, and runs until it is stopped.
+  assert commands_run == set(commands.COMMANDS) - {"serve"}
   vendor = ("--config.teacher.kind=openai", "--config.teacher.base_url=https://127.0.0.1:9/v1")
   mistaken = (f"--config.teacher.key_env={KEY}", f"--workdir={tmp_path / 'mistaken'}")
   run_command("mistaken", "run", "--config=configs/quickstart.py", *vendor, *mistaken, code=3)
