@@ -70,7 +70,7 @@ def write(tmp_path, monkeypatch) -> None:
         "validation": {"accuracy": 0.25, "n": 8},
       }
     ],
-    "config": {"train": {"lr": 1e-4}},
+    "config": {"opening": ["prefer"], "each_round": [], "train": {"lr": 1}, "prefer": {"lr": 1e-4}},
     "seconds": 90.0,
     "versions": dict.fromkeys(("python", "jax", "flax", "optax"), "1"),
   }

@@ -58,11 +58,13 @@ def _stored(block: str, row: str, seed: int, runs: pathlib.Path) -> sweep.Planne
 def _costs(run: sweep.PlannedRun) -> dict[str, Any]:
   """What a finished run took, and its validation by round."""
   summary, sat = _summary(run), sittings.read(run.run_dir)
+  config = summary["config"]
+  rate = config["train" if "train" in (*config["opening"], *config["each_round"]) else "prefer"]
   trained = [row for row in summary["rounds"] if row["steps"]]
   return {
     "row": run.row,
     "seed": run.seed,
-    "lr": summary["config"]["train"]["lr"] if trained else None,
+    "lr": rate["lr"] if trained else None,
     "steps": sum(row["steps"] for row in trained),
     "loss": trained[-1]["loss"] if trained else None,
     "validation": [row["validation"] for row in summary["base"] + summary["rounds"]],
