@@ -233,7 +233,7 @@ def test_an_interruption_lets_the_runs_save_and_interrupts_each_once(tmp_path, m
       time.sleep(0.01)
     os.kill(os.getpid(), signal.SIGINT)
 
-  threading.Thread(target=interrupt).start()
+  threading.Thread(target=interrupt, daemon=True).start()
   with pytest.raises(KeyboardInterrupt):
     run.run_sweep(sweep_file(tmp_path), str(tmp_path / "out"), jobs=1)
   assert (swept / "saved").exists() and (swept / "signals").read_text() == "1"

@@ -133,7 +133,9 @@ def svamp_rows(count: int, rate: float) -> dict[str, Row]:
 
 
 SVAMP_CLAIMS = (
-  *(("cot", "answer_only"), ("tailored", "cot_all"), ("tailored", "cot")),
+  ("cot", "answer_only"),
+  ("tailored", "cot_all"),
+  ("tailored", "cot"),
   ("self_refine", "cot"),
 )
 

@@ -22,7 +22,6 @@ REMEDIES = (
   " train.remat=full, LoRA (student.lora.rank=16), or a smaller student"
 )
 PRODUCTS_BYTES = 0.75 * 2**30  # that a device may keep for the backward pass with remat=auto
-CGROUPS = "/proc/self/cgroup"
 
 
 def capacity() -> int:
@@ -38,10 +37,12 @@ def capacity() -> int:
   return min(limit for limit in limits if limit > 0) if any(limits) else 0
 
 
-def cgroup_limits(root: str = "/sys/fs/cgroup") -> Iterator[pathlib.Path]:
+def cgroup_limits(
+  groups: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup"
+) -> Iterator[pathlib.Path]:
   """Yields the files with the limits of its own cgroup and those above; they may not exist."""
   try:
-    lines = pathlib.Path(CGROUPS).read_text().splitlines()
+    lines = pathlib.Path(groups).read_text().splitlines()
   except OSError:
     return
   for line in lines:

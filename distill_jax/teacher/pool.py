@@ -273,8 +273,8 @@ def _at_once(ask_one: Callable[[str], None], names: Sequence[str]) -> None:
           interrupts.stop_all(error)  # again and again: an ask may have begun after the error
       for thread in threads:
         thread.join(JOIN_SECONDS)
-    for error in sorted(raised, key=lambda error: isinstance(error, types.ElsewhereError)):
-      raise error
+    if raised:
+      raise min(raised, key=lambda error: isinstance(error, types.ElsewhereError))
 
 
 class _ProgressSum:

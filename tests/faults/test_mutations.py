@@ -418,6 +418,18 @@ MUTATIONS = {
     "teacher/replay.py", "offset += self._demonstrations + run_phase.round - 1",
     "offset += run_phase.round", "tests/teacher/test_replay.py",
   ),
+  "a 429 raises a rate below one request per second": (
+    "teacher/client/rate_limit.py", "max(MIN_RATE, min(", "max(1.0, min(",
+    "tests/teacher/client/test_rate_limit.py",
+  ),
+  "batches do not count against the caps of a pool": (
+    "teacher/batch/ask.py", "self._budget.hold(sum(row.dollars for row in rows), len(rows))",
+    "pass", "tests/teacher/test_pool.py",
+  ),
+  "an unreachable host lengthens the wait for responses": (
+    "teacher/client/patience.py", "if deadline.expired() and ", "if ",
+    "tests/teacher/client/test_slow_servers.py",
+  ),
   "the minimum reply rate is ignored": (
     "teacher/reply_rate.py", "if share >= min_rate:", "if True:",
     "tests/teacher/store/test_ledger.py",

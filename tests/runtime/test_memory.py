@@ -30,10 +30,9 @@ def test_this_machine_has_memory_and_this_process_uses_some():
 def test_the_limits_of_its_own_control_group_and_of_those_above_count(tmp_path, monkeypatch):
   file = tmp_path / "cgroup"
   file.write_text("4:cpu,memory:/jobs/job_7\n1:cpu:/\n0::/user.slice/step_0\n")
-  monkeypatch.setattr(memory, "CGROUPS", str(file))
-  found = [str(path) for path in memory.cgroup_limits("/root")]
-  first = [f"/root/memory/{group}memory.limit_in_bytes" for group in ("jobs/job_7/", "jobs/", "")]
-  second = [f"/root/{group}memory.max" for group in ("user.slice/step_0/", "user.slice/", "")]
+  found = [str(path) for path in memory.cgroup_limits(str(file), "/fs")]
+  first = [f"/fs/memory/{group}memory.limit_in_bytes" for group in ("jobs/job_7/", "jobs/", "")]
+  second = [f"/fs/{group}memory.max" for group in ("user.slice/step_0/", "user.slice/", "")]
   assert found == first + second
   limit = tmp_path / "memory.max"
   limit.write_text("4096\n")

@@ -307,9 +307,5 @@ def _write_file(directory: pathlib.Path, stem: str, content: bytes) -> pathlib.P
         break
   finally:
     part.unlink(missing_ok=True)
-  descriptor = os.open(directory, os.O_RDONLY)
-  try:
-    os.fsync(descriptor)
-  finally:
-    os.close(descriptor)
+  disk.fsync(directory)
   return path

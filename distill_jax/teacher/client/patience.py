@@ -77,10 +77,9 @@ class Patience:
           self._waiting -= 1
           if wait.timer is not None:
             wait.timer.cancel()
-    except TimeoutError:  # or that of a connection that was not made
-      if (
-        deadline.expired() and sent_at >= self._lengthened_at
-      ):  # others that left before are late for the same reason
+    except TimeoutError:
+      # Not if no connection was made. Others that left before are late for the same reason.
+      if deadline.expired() and sent_at >= self._lengthened_at:
         self._lengthened_at = _now()
         self.seconds = min(2 * self.seconds, self._longest)
       raise

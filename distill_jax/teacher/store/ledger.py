@@ -196,7 +196,7 @@ class Budget:
       )
     if self.requests + count > self._max_requests:
       raise errors.budget(
-        f"{self.requests} teacher requests were sent, {count} more are needed, but"
+        f"{self.requests} teacher requests were sent, and {count} more would be, but"
         f" config.teacher.max_requests is {self._max_requests}; nothing is lost: raise"
         " --config.teacher.max_requests and run the same command again"
       )
