@@ -101,9 +101,10 @@ def test_rows_with_other_questions_are_not_paired(tmp_path):
   assert row(results, "harder")["difference"] is None and row(results, "harder")["mean"] == 0.5
   assert row(results, "less")["difference"]["mean"] == 0.0
   crossed = [{"task": {"name": "a"}, "cross": {"name": name}} for name in "bc"]
-  assert sweep.same_questions(*crossed, "test") and not sweep.same_questions(*crossed, "cross")
   also = [{"task": {"name": "a"}, "evaluate": {"also": {"name": name}}} for name in "bc"]
-  assert sweep.same_questions(*also, "test") and not sweep.same_questions(*also, "also")
+  for split, (one, two) in {"cross": crossed, "also": also}.items():
+    assert sweep.question_settings(one, "test") == sweep.question_settings(two, "test")
+    assert sweep.question_settings(one, split) != sweep.question_settings(two, split)
 
 
 def test_a_run_with_another_config_does_not_count_as_finished(tmp_path):

@@ -1,13 +1,16 @@
-"""benchmarks/real: its rows are valid, and its tables come from run directories alone."""
+"""benchmarks/real: its rows are valid, and its tables come from stored results alone."""
 
 import importlib
 import json
+import pathlib
+import shutil
 import sys
 
 import pytest
 
 from benchmarks import plot_rounds
-from benchmarks.real import plot, rows, sittings
+from benchmarks.real import plot, rows, sittings, stored, table
+from distill_jax import errors
 from distill_jax.ablations import sweep
 from tests.small_sweeps import ROOT, small_sweep, write_runs
 
@@ -40,10 +43,9 @@ def test_every_row_has_a_valid_config_and_trains_for_the_steps_of_its_block(data
   blocks["svamp-qwen"] = rows.BLOCKS["svamp-qwen"]  # its rows are those of the other student
   monkeypatch.setattr(rows, "BLOCKS", blocks)
   planned = rows.plan("", runs=data, data=data, students=data, teacher="http://127.0.0.1:1/v1")
-  assert [run.row for run in planned] == rows.names()
+  assert [rows.name_of(block, row) for block, row, _ in planned] == rows.names()
   steps: dict[str, set[int]] = {}
-  for run in planned:
-    block = next(name for name in reversed(rows.BLOCKS) if run.row.startswith(f"{name}-"))
+  for block, _, run in planned:
     config, students = run.config, 2 if run.config["format"] == "socratic" else 1
     rounds = 1 + config["rounds"] * ("train" in config["each_round"])
     if "train" in config["opening"]:
@@ -94,25 +96,63 @@ def printed(capsys, monkeypatch, *words) -> str:
   return capsys.readouterr().out
 
 
-def test_the_table_and_the_plot_come_from_the_directories_and_do_not_change(
+def store(tmp_path) -> pathlib.Path:
+  """Stores the results of the runs that `write` wrote, as the command does. Returns where."""
+  swept = small_sweep(rows=dict.fromkeys(("tiny-plain", "tiny-other"), {}), base="tiny-plain")
+  for run in sweep.plan_runs(swept, tmp_path):
+    if (run.row, run.seed) in MARKS:
+      stored.write("tiny", run.row.removeprefix("tiny-"), run, tmp_path / "results")
+  return tmp_path / "results"
+
+
+def test_the_table_and_the_plot_come_from_the_results_and_do_not_change(
   tmp_path, monkeypatch, capsys
 ):
   write(tmp_path, monkeypatch)
+  results = store(tmp_path)
+  before = {file.name: file.read_bytes() for file in results.iterdir()}
+  assert sorted(before) == ["tiny-other-0.json", "tiny-plain-0.json", "tiny-plain-1.json"]
+  store(tmp_path)
+  assert before == {file.name: file.read_bytes() for file in results.iterdir()}
+  shutil.rmtree(tmp_path / "rows")
   drawn = tmp_path / "plot.svg"
-  words = (f"--runs={tmp_path}", "--table", f"--plot={drawn}")
+  words = (f"--results={results}", "--table", f"--plot={drawn}")
   text = printed(capsys, monkeypatch, *words)
   assert text == printed(capsys, monkeypatch, *words)
   assert "| plain | 2 | 62.5 [" in text and "| other | 1 (1 missing) | 25.0 [" in text
   assert "-50.0 [" in text, "other - plain with seed 0"
-  assert (
-    "| other | 0 | 0.0001 | 20 | 0.500 | 25.0 (n=8) | 7 kept; dropped 2 wrong_answer | 1.5 |  |"
-    in text
-  )
+  assert "| other | 0 | 0.0001 | 20 | 0.500 | 25.0 (n=8) | 7 kept; dropped 2 wrong_answer |" in text
   (group,) = plot_rounds.embedded(drawn.read_text())
   assert [(row["row"], row["mean"]) for row in group["rows"]] == [("plain", 0.625), ("other", 0.25)]
   assert plot.draw([group]) == drawn.read_text()
-  (tmp_path / "rows/tiny-other/seed_0/summary.json").unlink()
+  (results / "tiny-other-0.json").unlink()
   assert "| other | 0 (2 missing) | not run |" in printed(capsys, monkeypatch, *words)
+
+
+def test_a_result_of_other_settings_or_a_damaged_one_is_rejected(tmp_path, monkeypatch, capsys):
+  write(tmp_path, monkeypatch)
+  file = store(tmp_path) / "tiny-plain-1.json"
+  words = ("real", f"--results={file.parent}", "--table")
+  for change, said in ((('"tailored:', '"cot:'), "other settings"), (("{", ""), "restore it")):
+    content = file.read_text()
+    file.write_text(content.replace(*change, 1))
+    monkeypatch.setattr(sys, "argv", list(words))
+    assert program.main() == errors.DATA
+    said_by = capsys.readouterr().err
+    assert str(file) in said_by and said in said_by
+    file.write_text(content)
+
+
+def test_every_stored_result_is_in_the_page_and_the_plot():
+  """The tables of docs/real.md are what the command prints."""
+  page = (ROOT / "docs/real.md").read_text()
+  built = [table.build(block, stored.DIRECTORY) for block in rows.BLOCKS]
+  for block in built:
+    if block["runs"]:
+      lines = [line for line in table.render(block).splitlines() if line.startswith("| ")]
+      assert not [line for line in lines if line not in page.splitlines()], block["title"]
+      assert all(f"Run on {machine}." in page for machine in block["machines"])
+  assert plot.draw(plot.numbers(built)) == (ROOT / "docs/img/real.svg").read_text()
 
 
 def test_an_unknown_row_is_rejected(tmp_path, monkeypatch):

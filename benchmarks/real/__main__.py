@@ -2,11 +2,13 @@
 
   python -m benchmarks.real --runs=DIR --data=DATA --students=STUDENTS          all rows
   python -m benchmarks.real --runs=DIR --data=DATA --students=STUDENTS --row=svamp-smollm2-cot
-  python -m benchmarks.real --runs=DIR --table [--row=svamp] [--plot=FILE.svg]  finished rows only
+  python -m benchmarks.real --table [--row=svamp] [--plot=FILE.svg]             stored results only
 
 --row is the beginning of the names of the rows to run (rows.py lists them; --list prints them). A
 row is an ordinary run with its own directory below DIR/rows: it can be stopped at any time and
-resumes, and a finished row is not run again. Everything printed is read from these directories.
+resumes, and a finished row is not run again. The result of a finished row is stored in --results
+(stored.py). Everything printed is read from there, so the tables of docs/real.md can be printed
+without a run.
 
 DATA has the directories svamp, asdiv, gsm8k and obqa with the published files (see docs/data.md),
 and teacher_distilling_cot with those of EIT-NLP/Distilling-CoT-Reasoning, by task. STUDENTS has
@@ -18,7 +20,7 @@ import argparse
 import pathlib
 import sys
 
-from benchmarks.real import plot, rows, sittings, table
+from benchmarks.real import plot, rows, sittings, stored, table
 from distill_jax import errors
 from distill_jax.ablations import children
 
@@ -26,7 +28,11 @@ TEACHER = "http://127.0.0.1:8080/v1"  # the default of llama-server
 
 
 def run_rows(options: argparse.Namespace) -> int:
-  """Runs the unfinished rows that are wanted. Returns the exit code of the first that stops."""
+  """Runs the wanted rows that are unfinished, and stores the results of all.
+
+  Returns:
+    The exit code of the first run that stops; the rows after it are not run.
+  """
   planned = rows.plan(
     options.row,
     runs=options.runs,
@@ -34,28 +40,28 @@ def run_rows(options: argparse.Namespace) -> int:
     students=options.students,
     teacher=options.teacher,
   )
-  for run in planned:
+  for block, row, run in planned:
     if options.seed is not None and run.seed != options.seed:
       continue
-    if run.finished:
-      continue
-    print(f"{run.row}, seed {run.seed}: see {run.log}", file=sys.stderr, flush=True)
-    if code := sittings.run(run, options.runs):
-      said = f"{children.reason(code)}: {children.last_line(run.log)}"
-      print(f"{run.row}, seed {run.seed}: {said}", file=sys.stderr)
-      return code
+    if not run.finished:
+      print(f"{run.row}, seed {run.seed}: see {run.log}", file=sys.stderr, flush=True)
+      if code := sittings.run(run, options.runs):
+        said = f"{children.reason(code)}: {children.last_line(run.log)}"
+        print(f"{run.row}, seed {run.seed}: {said}", file=sys.stderr)
+        return code
+    stored.write(block, row, run, options.results)
   return 0
 
 
 def print_tables(options: argparse.Namespace) -> None:
   """Prints the tables of the blocks that have a wanted row, and draws the plot."""
   built = [
-    table.build(block, options.runs)
+    table.build(block, options.results)
     for block, found in rows.BLOCKS.items()
     if any(rows.name_of(block, row).startswith(options.row) for row in found.rows)
   ]
   for block in built:
-    if block["costs"]:
+    if block["runs"]:
       print(table.render(block))
   if options.plot:
     options.plot.write_text(plot.draw(plot.numbers(built)))
@@ -71,6 +77,9 @@ def main() -> int:
   parser.add_argument("--teacher", default=TEACHER, help=f"address of a live teacher ({TEACHER})")
   parser.add_argument("--row", default="", help="beginning of the names of the rows")
   parser.add_argument("--seed", type=int, help="only this seed")
+  parser.add_argument(
+    "--results", type=pathlib.Path, default=stored.DIRECTORY, help="directory of stored results"
+  )
   parser.add_argument("--table", action="store_true", help="run nothing")
   parser.add_argument("--plot", type=pathlib.Path, help="SVG file to write")
   parser.add_argument("--list", action="store_true", help="print the names of the rows")
@@ -80,8 +89,8 @@ def main() -> int:
   if options.list:
     print("\n".join(name for name in rows.names() if name.startswith(options.row)))
     return 0
-  if not options.runs or not (options.table or (options.data and options.students)):
-    parser.error("--runs and either --table or --data and --students must be given")
+  if not (options.table or (options.runs and options.data and options.students)):
+    parser.error("either --table or --runs, --data and --students must be given")
   try:
     code = 0 if options.table else run_rows(options)
     print_tables(options)

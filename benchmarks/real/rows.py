@@ -302,19 +302,24 @@ def names() -> list[str]:
 
 def plan(
   wanted: str, *, runs: pathlib.Path, data: pathlib.Path, students: pathlib.Path, teacher: str
-) -> list[sweep.PlannedRun]:
-  """Returns the runs of the rows whose full name begins with `wanted`, first seeds first.
+) -> list[tuple[str, str, sweep.PlannedRun]]:
+  """Returns (block, row, run) of the rows whose full name begins with `wanted`, by seed.
 
   Raises:
     UserError: The config of a row is invalid, or a directory is missing.
   """
   places = {"data": str(data), "students": str(students), "teacher": teacher}
-  planned: list[sweep.PlannedRun] = []
+  planned: list[tuple[str, str, sweep.PlannedRun]] = []
   for block, found in BLOCKS.items():
     for row, own in found.rows.items():
       if (name := name_of(block, row)).startswith(wanted):
-        planned += runs_of(name, found, own, runs, places)
-  return sorted(planned, key=lambda run: run.seed)  # stable
+        planned += [(block, row, run) for run in runs_of(name, found, own, runs, places)]
+  return sorted(planned, key=lambda found: found[2].seed)  # stable
+
+
+def common_of(block: Block) -> Overrides:
+  """Returns the overrides that the rows of a block share, with directories in braces."""
+  return COMMON | block.common | {"student.init": "{students}/" + block.student}
 
 
 def runs_of(
@@ -329,13 +334,12 @@ def runs_of(
     runs: Directory of all runs.
     places: What `{data}`, `{students}` and `{teacher}` stand for.
   """
-  common = COMMON | block.common | {"student.init": "{students}/" + block.student}
   single = sweep.Sweep(
     config=f"{row.recipe}:{block.size}",
     rows={name: _filled(row.overrides, places)},
     base=name,
     seeds=block.seeds,
-    common=_filled(common, places),
+    common=_filled(common_of(block), places),
     cache=str(runs / "teacher.sqlite"),
   )
   return sweep.plan_runs(single, runs)

@@ -189,12 +189,8 @@ def command_line(planned: PlannedRun, environment: Mapping[str, str]) -> str:
   return shlex.join(["env", *variables, "python", "-m", "distill_jax", *planned.arguments])
 
 
-def same_questions(one: dict[str, Any], other: dict[str, Any], split: str) -> bool:
-  """Returns whether runs with these configs are evaluated on the same questions of a split."""
-  return _question_settings(one, split) == _question_settings(other, split)
-
-
-def _question_settings(config: dict[str, Any], split: str) -> dict[str, Any]:
+def question_settings(config: dict[str, Any], split: str) -> dict[str, Any]:
+  """Returns the settings that decide on which questions of a split a run is evaluated."""
   groups = {name: config[name] for name in QUESTION_GROUPS if name in config}
   if split == "cross":
     groups["cross"] = config["cross"]

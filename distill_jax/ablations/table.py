@@ -8,15 +8,16 @@ where a seed affects many questions at once.
 Shape suffixes: S seeds, N questions.
 """
 
+import dataclasses
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from distill_jax import errors, plan, records
-from distill_jax.ablations.sweep import Claim, PlannedRun, Sweep, same_questions
+from distill_jax.ablations.sweep import Claim, PlannedRun, Sweep, question_settings
 from distill_jax.data import statistics
 from distill_jax.run_dir.run_dir import RunDir
 from distill_jax.runtime import results
@@ -26,36 +27,68 @@ HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not r
 Verdicts = dict[str, bool]  # {problem: correct?}
 
 
+@dataclasses.dataclass(frozen=True)
+class Measured:
+  """What a finished run contributes to a table.
+
+  Attributes:
+    verdicts: By split. A split that was not evaluated is missing.
+    questions: By split, the settings that select its questions. Two rows are paired only if these
+      are equal.
+    costs: Teacher replies used (paid or cached), steps and seconds.
+  """
+
+  verdicts: Mapping[str, Verdicts]
+  questions: Mapping[str, Any]
+  costs: Mapping[str, float]
+
+
 def build(sweep: Sweep, planned: Sequence[PlannedRun]) -> dict[str, Any]:
-  """Returns the results of the finished runs, counted from their records.
+  """Returns the table of the finished runs (see `tabulate`), counted from their records.
 
   Every file of these runs is compared with its digest first, once in this process.
-
-  Returns:
-    {"rows": [{row, overrides, seeds, missing, replies, steps, seconds, splits}], "claims": [...]},
-    where `splits` maps each split to its accuracy and difference, or to None.
 
   Raises:
     UserError: A file of a run is damaged.
   """
-  done = {(run.row, run.seed): run for run in planned if run.finished}
-  for run in done.values():
-    RunDir(run.run_dir).verify()
-  configs = {run.row: run.config for run in planned}
-  verdicts = {
-    (row, seed, split): read_verdicts(run.run_dir, split)
-    for (row, seed), run in done.items()
-    for split in sweep.splits
-  }
+  done = [run for run in planned if run.finished]
+  return tabulate(sweep, {(run.row, run.seed): measure(run, sweep.splits) for run in done})
+
+
+def measure(run: PlannedRun, splits: Sequence[str]) -> Measured:
+  """Returns what a finished run contributes to a table.
+
+  Raises:
+    UserError: A file of the run is damaged.
+  """
+  RunDir(run.run_dir).verify()
+  found = {split: read_verdicts(run.run_dir, split) for split in splits}
+  return Measured(
+    {split: verdicts for split, verdicts in found.items() if verdicts},
+    {split: question_settings(run.config, split) for split in splits},
+    costs(run.run_dir),
+  )
+
+
+def tabulate(sweep: Sweep, measured: Mapping[tuple[str, int], Measured]) -> dict[str, Any]:
+  """Returns the table of a sweep.
+
+  Args:
+    sweep: Its rows, base, seeds, splits and claims.
+    measured: The finished runs by row and seed.
+
+  Returns:
+    {"rows": [{row, overrides, seeds, missing, replies, steps, seconds, splits}], "claims": [...]},
+    where `splits` maps each split to its accuracy and difference, or to None. Replies, steps and
+    seconds are means over seeds; without a run, they are missing.
+  """
   rows = []
   for row, overrides in sweep.rows.items():
-    runs = {seed: done[row, seed] for seed in sweep.seeds if (row, seed) in done}
+    runs = {seed: measured[row, seed] for seed in sweep.seeds if (row, seed) in measured}
     splits = {}
     for split in sweep.splits:
-      own = _by_seed(verdicts, row, sweep.seeds, split)
-      base = _by_seed(verdicts, sweep.base, sweep.seeds, split)
-      paired = row != sweep.base and same_questions(configs[row], configs[sweep.base], split)
-      change = difference(own, base) if paired else None
+      own = _by_seed(measured, row, sweep.seeds, split)
+      change = None if row == sweep.base else _paired(measured, row, sweep.base, sweep.seeds, split)
       splits[split] = {**accuracy(own), "difference": change} if own else None
     rows.append(
       {
@@ -63,19 +96,35 @@ def build(sweep: Sweep, planned: Sequence[PlannedRun]) -> dict[str, Any]:
         "overrides": overrides,
         "seeds": list(runs),
         "missing": [seed for seed in sweep.seeds if seed not in runs],
-        **costs([run.run_dir for run in runs.values()]),
+        **_means([run.costs for run in runs.values()]),
         "splits": splits,
       }
     )
-  claims = [judge(claim, verdicts, configs, sweep.seeds) for claim in sweep.claims]
+  claims = [judge(claim, measured, sweep.seeds) for claim in sweep.claims]
   return {"rows": rows, "claims": claims}
 
 
 def _by_seed(
-  verdicts: dict[tuple[str, int, str], Verdicts], row: str, seeds: Sequence[int], split: str
+  measured: Mapping[tuple[str, int], Measured], row: str, seeds: Sequence[int], split: str
 ) -> dict[int, Verdicts]:
   """{seed: verdicts} of a row, for the seeds that were evaluated on the split."""
-  return {seed: found for seed in seeds if (found := verdicts.get((row, seed, split)))}
+  runs = {seed: measured[row, seed] for seed in seeds if (row, seed) in measured}
+  return {seed: run.verdicts[split] for seed, run in runs.items() if split in run.verdicts}
+
+
+def _paired(
+  measured: Mapping[tuple[str, int], Measured],
+  row: str,
+  base: str,
+  seeds: Sequence[int],
+  split: str,
+) -> dict[str, Any] | None:
+  """The difference of two rows; None if no seed has both, or if their questions differ."""
+  own, other = (_by_seed(measured, name, seeds, split) for name in (row, base))
+  pairs = [(measured[row, seed], measured[base, seed]) for seed in own if seed in other]
+  if any(one.questions.get(split) != two.questions.get(split) for one, two in pairs):
+    return None
+  return difference(own, other)
 
 
 def read_verdicts(run_dir: pathlib.Path, split: str) -> Verdicts:
@@ -102,23 +151,22 @@ def read_verdicts(run_dir: pathlib.Path, split: str) -> Verdicts:
   return verdicts
 
 
-def costs(run_dirs: Sequence[pathlib.Path]) -> dict[str, float]:
-  """Returns means over runs: teacher replies used (paid or cached), steps, seconds.
+def costs(run_dir: pathlib.Path) -> dict[str, float]:
+  """Returns the teacher replies that a run used (paid or cached), its steps and its seconds."""
+  run = RunDir(run_dir)
+  phases = [p for p in run.phases() if p.finished]
+  use = [p.facts["teacher"] for p in phases if "teacher" in p.facts]
+  trained = [p for p in phases if p.path.name.partition("_")[2] in plan.TRAINERS]
+  return {
+    "replies": sum(u["calls"] + u["cache_hits"] for u in use),
+    "steps": sum(results.training(p)["steps"] for p in trained),
+    "seconds": run.seconds,
+  }
 
-  Without runs, the result is {}.
-  """
-  if not run_dirs:
-    return {}
-  runs = [RunDir(path) for path in run_dirs]
-  replies, steps = [], []
-  for run in runs:
-    phases = [p for p in run.phases() if p.finished]
-    use = [p.facts["teacher"] for p in phases if "teacher" in p.facts]
-    replies.append(sum(u["calls"] + u["cache_hits"] for u in use))
-    trained = [p for p in phases if p.path.name.partition("_")[2] in plan.TRAINERS]
-    steps.append(sum(results.training(p)["steps"] for p in trained))
-  values = {"replies": replies, "steps": steps, "seconds": [run.seconds for run in runs]}
-  return {name: round(math.fsum(v) / len(v), 1) for name, v in values.items()}
+
+def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+  names = rows[0] if rows else ()
+  return {name: round(math.fsum(row[name] for row in rows) / len(rows), 1) for name in names}
 
 
 def accuracy(verdicts: dict[int, Verdicts]) -> dict[str, Any]:
@@ -183,17 +231,10 @@ def verdict_matrix(verdicts: dict[int, Verdicts]) -> tuple[np.ndarray, list[str]
 
 
 def judge(
-  claim: Claim,
-  verdicts: dict[tuple[str, int, str], Verdicts],
-  configs: dict[str, dict[str, Any]],
-  seeds: Sequence[int],
+  claim: Claim, measured: Mapping[tuple[str, int], Measured], seeds: Sequence[int]
 ) -> dict[str, Any]:
   """Returns the fields of a claim, with its effect and verdict."""
-  effect = None
-  if same_questions(configs[claim.better], configs[claim.worse], claim.split):
-    better = _by_seed(verdicts, claim.better, seeds, claim.split)
-    worse = _by_seed(verdicts, claim.worse, seeds, claim.split)
-    effect = difference(better, worse)
+  effect = _paired(measured, claim.better, claim.worse, seeds, claim.split)
   return {
     **{name: getattr(claim, name) for name in claim.__dataclass_fields__},
     "effect": effect,
