@@ -10,12 +10,14 @@ import re
 from distill_jax.tasks import statements
 from distill_jax.tasks.booleans import read_boolean as read_boolean
 from distill_jax.tasks.labels import read_choice as read_choice
-from distill_jax.tasks.numbers import NUMBER, canonical, normalize, value, words_to_digits
+from distill_jax.tasks.numbers import IRRATIONAL, NUMBER, canonical, normalize, value
 from distill_jax.tasks.numbers import canonical_number as canonical_number
 from distill_jax.tasks.numbers import same_number as same_number
+from distill_jax.tasks.numbers import words_to_digits
 
 # A line "A: 7" states a number, too; to the other readers it is a label.
 _SHORT_LABEL = re.compile(r"^A ?: *(?=[-$€£¥₹(.]{0,2}[0-9])", re.MULTILINE)
+_NEXT_LABEL = re.compile(r"^B ?:", re.MULTILINE)  # A and B are names of a story, or of parts
 # A number at the beginning of what a marker announces, after words that say nothing.
 _AT_START = re.compile(
   r"[\s\"'$€£¥₹#(\[*_{:+]*+(?:(?:x|y|n|is|either|both|a total of|about|approximately|approx\.?"
@@ -37,6 +39,7 @@ _REASON = re.compile(
 _OPERATOR = re.compile(
   r"[^\n=0-9]{0,20}?[ )](?:[-+*×÷/]|x|\\times|\\cdot|\\div)[ (]{0,3}[$€£¥₹]?[0-9]"
   r"|[-+*×÷](?=[ (]{0,3}[$€£¥₹]?[0-9])|[a-zA-Z]?[+*^] ?[0-9a-zA-Z(\\]"
+  rf"|{IRRATIONAL.pattern}"
 )
 _OPERAND = re.compile(r"[0-9A-Za-z)}] ?[-+*/^×÷] ?$")  # before a number: "x+"
 # A second number that makes the answer unclear: "5 to 7", "7 or 8", "1, 2 and 3", "1 hour and 30
@@ -118,7 +121,9 @@ def read_number(text: str, *, last_number: bool = True) -> str | None:
     expression that is not worked out.
   """
   text = normalize(statements.plain(text))
-  text = _SHORT_LABEL.sub("Answer: ", statements.without_run_on(text, NUMBER))
+  text = statements.without_run_on(text, NUMBER)
+  if not _NEXT_LABEL.search(text):
+    text = _SHORT_LABEL.sub("Answer: ", text)
   is_marked = False
   for statement in statements.statements(text):
     tail = statement.text

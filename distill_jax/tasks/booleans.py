@@ -16,13 +16,16 @@ _WORDS = re.compile(
   re.IGNORECASE,
 )
 _ANY = re.compile(r"\b(?:yes|true|no|false|correct|incorrect)\b", re.IGNORECASE)
+_OPPOSITES = {"yes": "no", "no": "yes", "": ""}
 _SINGLE = re.compile(r"[\s*_`\"'({$]*([ynYNtTfF])[\s*_`\"')}.$!]*$")
 # What denies a word after it: "is not true", "isn't correct", "not the case that it is true".
 _DENIES = re.compile(
   r"(?:\b(?:not|never|cannot|hardly|neither|no longer|by no means)|n't)\b"
-  r"(?:(?! but\b)[^.,;:!?]){0,30}$",
+  r"(?:(?! (?:but|so|therefore|thus|hence|and|because|since)\b)[^.,;:!?]){0,30}$",
   re.IGNORECASE,
 )
+# What stands before a denial that is part of a claim: "the claim that it never rains is false".
+_CLAIM = re.compile(r"\b(?:claim|statement|idea|premise|assertion) that\b[^.,;:!?]*$", re.IGNORECASE)
 _BOTH = re.compile(
   r"\b(?:yes|true|correct)\b[\s,/\"'*]{0,3}(?:or|and|/|nor)[\s\"'*]{0,3}(?:no|false|incorrect)\b"
   r"|\b(?:no|false|incorrect)\b[\s,/\"'*]{0,3}(?:or|and|/|nor)[\s\"'*]{0,3}(?:yes|true|correct)\b"
@@ -73,7 +76,7 @@ def read_boolean(text: str, *, last_word: bool = True) -> str | None:
       return "yes" if single[1] in "yYtT" else "no"
     verdict = _verdict(statement.text, is_marked=True)
     if verdict is not None:
-      return verdict or None
+      return (_OPPOSITES[verdict] if statement.denied else verdict) or None
     is_marked = is_marked or not statement.prose
   if is_marked or not last_word:
     return None
@@ -89,7 +92,7 @@ def _verdict(text: str, *, is_marked: bool = False) -> str | None:
     if match["weak"] and not _is_predicate(before, text[match.end() :], is_marked):
       continue
     is_yes = not match["no"]
-    if _DENIES.search(before):
+    if (denial := _DENIES.search(before)) and not _CLAIM.search(before[: denial.start()]):
       is_yes = not is_yes
     return "yes" if is_yes else "no"
   clause = _CLAUSE_END.split(text, maxsplit=1)[0]

@@ -98,6 +98,8 @@ _STEPS = tuple(
     (r"^\(([A-Za-z])\)$", r"\1"),
   )
 )
+# Where emphasis or code ends whose beginning stands before the text: "x+1**", "5`.", "5* ".
+_EMPHASIS_END = re.compile(r"(?<!\^)\*\*(?![-0-9A-Za-z(\\{])|`|(?<![\^\\])[*_]{1,3}[ .]{0,3}$")
 _ANYTHING = re.compile(r"[0-9A-Za-z\\\\]")
 # A text that is nothing but a number: 1,000.5, 3/4, 1 1/2, 3 million.
 _WHOLE_NUMBER = re.compile(
@@ -120,6 +122,8 @@ def read_expression(text: str) -> str | None:
       tail = statements.box_contents(tail[box.end() :])
     elif match := _DOLLARS.match(tail) or _PARENS.match(tail):
       tail = match[1]
+    else:
+      tail = _EMPHASIS_END.split(tail, maxsplit=1)[0]
     if form := normalize(tail):
       return form
   return None

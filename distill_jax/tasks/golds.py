@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from distill_jax.tasks import answers, expressions, statements, texts
-from distill_jax.tasks.numbers import NUMBER, canonical_number, normalize
+from distill_jax.tasks.numbers import IRRATIONAL, NUMBER, canonical_number, normalize
 
 KINDS = ("number", "choice", "boolean", "expression", "text")
 MOST = 0.9  # share of the answers that must be of a kind for it to be guessed
 
-_BOOLEANS = {"yes": "yes", "true": "yes", "y": "yes", "no": "no", "false": "no", "n": "no"}
+_BOOLEANS = {"yes": "yes", "true": "yes", "y": "yes", "1": "yes"}
+_BOOLEANS |= {"no": "no", "false": "no", "n": "no", "0": "no"}
 _LATEX = re.compile(r"\\[a-zA-Z]{2,}|\^|\$[^$\s]|_\{|(?<=[0-9a-z)])[*/+](?=[a-z(])")
 _CALCULATOR = re.compile(r"<<[^<>\n]{0,400}>>")
 # What may stand before a number that is an answer alone: a sign, a currency, "about", "x =".
@@ -53,7 +54,7 @@ def guess_kind(rows: Sequence[Raw]) -> str:
   rows = [row for row in rows if row.answer not in (None, "", [])]
   if any(len(row.choices) > 1 for row in rows):
     return "choice"
-  for kind in ("boolean", "number"):
+  for kind in ("number", "boolean"):  # 0 and 1 are numbers
     if sum(gold(kind, row) is not None for row in rows) >= MOST * len(rows):
       return kind
   written = [str(row.answer) for row in rows]
@@ -115,7 +116,8 @@ def _number(answer: Any) -> Gold | None:
   if match and _BEFORE.fullmatch(plain[: match.start()].lower()):
     unit = _POWER_OF_UNIT.sub("unit", plain[match.end() :])
     if len(unit.split()) <= 3:
-      number = None if any(map(str.isdigit, unit)) else canonical_number(written)
+      is_more = any(map(str.isdigit, unit)) or IRRATIONAL.match(unit)
+      number = None if is_more else canonical_number(written)
       return Gold(number) if number else None
   number = answers.read_number(written, last_number=False)
   return Gold(number, rationale=ending(written, number)) if number else None

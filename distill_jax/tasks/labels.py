@@ -49,7 +49,9 @@ _NO_NOUN = re.compile(
   r"[\s*_`'\"]*(?:$|[.,:;)\]}*>|/&-]|(?:because|since|as|for|is|was|or|and|with|due|but|not|instead)\b)"
 )
 _DENIAL = re.compile(r"\bnot\b|n't\b|\brather than\b")
-_WORD = re.compile(r"[^\W_]+(?:'[a-z]+)?")
+# A word, or a number with its sign and all of its digits: -5, 1,250, 0.5, 3:1, 1/2.
+_WORD = re.compile(r"(?:(?<![\w)])-)?[0-9]+(?:[.,:/][0-9]+)*|[^\W\d_]\w*(?:'[a-z]+)?|[^\W_]+")
+_GROUPS = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
 
 
 class _Mention(NamedTuple):
@@ -112,7 +114,7 @@ class _Reader:
       re.IGNORECASE | re.MULTILINE,
     )
     self.alone = re.compile(rf"({self.options})(?=[.,:;)\]}}*'\"]|\s*$)", re.IGNORECASE)
-    words = [" ".join(_WORD.findall(option.lower())) for option in texts]
+    words = [_words(option) for option in texts]
     # The label of each option by its words; None for words that two options share.
     self.words = {
       option: label if words.count(option) == 1 else None
@@ -159,7 +161,7 @@ class _Reader:
     """The option whose words a clause contains; None if it contains none, or several."""
     clause = _CLAUSE_END.split(text.strip(), maxsplit=1)[0]
     clause = _DENIAL.split(clause, maxsplit=1)[0]
-    words = f" {' '.join(_WORD.findall(clause.lower()))} "
+    words = f" {_words(clause)} "
     found = [option for option in self.words if option and f" {option} " in words]
     longest = [o for o in found if not any(o != p and f" {o} " in f" {p} " for p in found)]
     return self.words[longest[0]] if len(longest) == 1 else None
@@ -191,6 +193,12 @@ class _Reader:
       return chosen.label
     last = statements.sentences(text)[-1:]
     return self._named(last[0]) if last else None
+
+
+def _words(text: str) -> str:
+  """The words and numbers of a text in lower case, with a space between."""
+  plain = _GROUPS.sub("", text.translate(statements.PLAIN_CHARACTERS).lower())
+  return " ".join(_WORD.findall(plain))
 
 
 def _not_denied(text: str, mentions: list[_Mention]) -> list[_Mention]:

@@ -53,7 +53,9 @@ _NOT_A_NUMBER = re.compile(
   r"|(?<![0-9/])[0-9]{1,2}/[0-9]{1,2}/[0-9]{4}(?![0-9/])"
   r"|(?<![0-9-])[0-9]{4}-[0-9]{2}-[0-9]{2}(?![0-9-])"
 )
-_ROOT = re.compile(r"\\sqrt ?\{ ?([0-9]{1,12}) ?\}|√ ?\(?([0-9]{1,12})\)?")
+_ROOT = re.compile(r"(?P<factor>(?<=[0-9]) ?)?(?:\\sqrt ?\{ ?([0-9]{1,12}) ?\}|√ ?\(?([0-9]{1,12})\)?)")
+# A factor after a number that makes it irrational: 2\pi, 3√2.
+IRRATIONAL = re.compile(r" ?(?:\\sqrt|√|\\pi(?![A-Za-z])|π)")
 
 # An unsigned decimal: digits, possibly in comma groups of three, with an optional fraction part; or
 # a fraction part alone (.5) that is not the end of a word or a longer number.
@@ -79,7 +81,7 @@ NUMBER = re.compile(
   r"(?:[eE](?P<e>[+-]?+[0-9]++)(?![A-Za-z])"
   r"|\ ?(?:x|×|\*|\\times|\\cdot)\ ?10(?:\^|\*\*)(?P<power>[+-]?+[0-9]++|\{-?[0-9]{1,6}\})"
   r"|(?:\^|\*\*)(?P<raised>-?[0-9]{1,6}+|\{-?[0-9]{1,6}\})"
-  r"|(?:\ {1,2}|\ and\ )(?P<top>[0-9]{1,60})/(?P<bottom>[0-9]{1,60})(?![0-9.])"
+  r"|(?:\ {1,2}|\ and\ )(?P<top>[0-9]{1,60})/(?P<bottom>[0-9]{1,60})(?![0-9]|\.[0-9])"
   rf"|(?P<scale>(?:[ -]{_SCALE}\b(?!s)){{1,2}}+|[kKMB](?![A-Za-z0-9]))"
   r"|\ ?/\ ?(?P<under>[0-9]++(?:,[0-9]{3})*+(?:\.[0-9]++)?+))?+"
 )
@@ -202,10 +204,12 @@ def _power(base: fractions.Fraction, exponent: str) -> fractions.Fraction | None
 
 
 def _root(match: re.Match[str]) -> str:
-  """The root of a square number; other roots stay."""
-  square = int(match[1] or match[2])
+  """The root of a square number, multiplied by a number before it; other roots stay."""
+  square = int(match[2] or match[3])
   root = math.isqrt(square)
-  return str(root) if root * root == square else match[0]
+  if root * root != square:
+    return match[0]
+  return str(root) if match["factor"] is None else f" * {root}"
 
 
 def _ungroup(match: re.Match[str]) -> str:

@@ -110,6 +110,7 @@ _DOUBT = re.compile(
 # with text below.
 _LISTED = re.compile(r"[*_]{0,3}[0-9]{1,2}[.):] *[*_]{0,3}[A-Za-z]")
 _WORDS = re.compile(r"[*_]{0,3}[A-Za-z]{2,}[^\n]{0,300}\n\s*\S")
+_DISPLAY = re.compile(r"(?:\\\[|\$\$|\\\()[ \t]{0,9}\n")  # opens a formula, alone on its line
 _BREAK = re.compile(r"[.!?](?=\s)|\n")
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
 # In a sentence that checks or explains an answer which was already given.
@@ -130,11 +131,13 @@ class Statement(NamedTuple):
     text: The rest of the line, or the next line; of a box, its contents.
     prose: Whether a sentence states it ("the answer is"), not a label ("Answer:", a box).
     below: Whether it stands on a line below the marker.
+    denied: Whether the marker itself denies it ("the answer isn't").
   """
 
   text: str
   prose: bool
   below: bool
+  denied: bool = False
 
 
 def plain(text: str) -> str:
@@ -206,7 +209,8 @@ def statements(text: str, *, denials: bool = True) -> Iterator[Statement]:
       tail = tail[rather.end() :]
     sentence = _last_sentence(before)
     asks = mark["prose"] and (end := _SENTENCE_END.search(tail)) and end[0] == "?"
-    found = Statement(tail, bool(mark["prose"]), below="\n" in text[mark.end() : start])
+    is_denied = denials is False and (mark["prose"] or "").endswith("n't")
+    found = Statement(tail, bool(mark["prose"]), "\n" in text[mark.end() : start], is_denied)
     is_doubtful = mark["prose"] and (mark["doubt"] or asks or _DOUBT.search(sentence))
     (doubtful if is_doubtful else sure).append(found)
   yield from reversed(sure)
@@ -231,8 +235,13 @@ def text_after(text: str, mark: re.Match[str]) -> str:
 
 
 def _start(text: str, position: int) -> int:
-  while position < len(text) and text[position] in ' \t\n*_:`"':
-    position += 1
+  while position < len(text):
+    if opening := _DISPLAY.match(text, position):  # the formula stands below
+      position = opening.end()
+    elif text[position] in ' \t\n*_:`"':
+      position += 1
+    else:
+      break
   return position
 
 
