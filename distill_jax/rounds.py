@@ -103,7 +103,7 @@ def learns_from_mistakes(settings: Settings) -> bool:
   """
   phases = settings.each_round
   pairs = "pair" in phases and settings.pair.policy != "cot_over_plain"
-  return "feedback" in phases or pairs
+  return ("feedback" in phases or pairs) and "demonstrate" not in phases
 
 
 def run_unfinished(ctx: RunContext, phase: Callable[[PhaseDir], None], out: PhaseDir) -> None:

@@ -98,7 +98,7 @@ def printed(capsys, monkeypatch, *words) -> str:
 
 def store(tmp_path) -> pathlib.Path:
   """Stores the results of the runs that `write` wrote, as the command does. Returns where."""
-  swept = small_sweep(rows=dict.fromkeys(("tiny-plain", "tiny-other"), {}), base="tiny-plain")
+  swept = small_sweep(rows={"tiny-plain": {}, "tiny-other": {}}, base="tiny-plain")
   for run in sweep.plan_runs(swept, tmp_path):
     if (run.row, run.seed) in MARKS:
       stored.write("tiny", run.row.removeprefix("tiny-"), run, tmp_path / "results")

@@ -149,8 +149,9 @@ def _check_memory(ctx: RunContext) -> None:
   """Describes what a pretrained student needs in any case. Raises UserError if it cannot fit."""
   s, student = ctx.settings, ctx.student
   columns = max(s.rollout.buckets) + max(s.exam.max_new_tokens, s.evaluate.max_new_tokens)
-  shards = student.mesh.shape["fsdp"] * student.mesh.shape["tensor"]
-  line = memory.check_start(student.trainable, student.rows, columns, shards, s.rollout.weights)
+  mesh = student.mesh.shape
+  rows, shards = -(-student.rows // mesh["data"]), mesh["fsdp"] * mesh["tensor"]
+  line = memory.check_start(student.trainable, rows, columns, shards, s.rollout.weights)
   ctx.console.line(line)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from distill_jax import disk, records, together
 from distill_jax.phases import exam
 from distill_jax.run_dir.phase_dir import PhaseDir, write_json
-from distill_jax.runtime import results, resume
+from distill_jax.runtime import journal, results, resume
 from distill_jax.runtime.context import RunContext
 
 VERDICTS = results.VERDICTS
@@ -80,6 +80,7 @@ def score(
     ctx,
     out,
     [exam.ExamItem(p, style) for p in problems],
+    task=ctx.task,
     round_index=round_index,
     label=f"base {split}" if round_index < 0 else f"round {round_index} {split}",
     samples=settings.num_votes,
@@ -87,6 +88,7 @@ def score(
     max_new_tokens=settings.max_new_tokens,
     sampled_stages=sampled if ctx.settings.format == "staged" and sampled else None,
   )
+  journal.remove(out)
   answers: dict[str, list[str | None]] = {}
   for attempt in attempts:
     answers.setdefault(attempt.problem, []).append(attempt.answer)

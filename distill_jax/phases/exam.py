@@ -29,7 +29,8 @@ def run(ctx: RunContext, round_index: int, out: phase_dir.PhaseDir) -> None:
   all correct, it then samples analyses.
   """
   settings = ctx.settings.exam
-  problems = ctx.round_task(round_index).problems("train")
+  task = ctx.round_task(round_index)
+  problems = task.problems("train")
   problems = problems[: settings.questions or len(problems)]
   stages = ctx.settings.staged.reflect if ctx.settings.format == "staged" else ("",)
   attempts: list[records.Attempt] = []
@@ -44,6 +45,7 @@ def run(ctx: RunContext, round_index: int, out: phase_dir.PhaseDir) -> None:
       ctx,
       out,
       items,
+      task=task,
       round_index=round_index,
       label=f"{label} {stage}" if stage else label,
       samples=settings.samples,
@@ -54,6 +56,7 @@ def run(ctx: RunContext, round_index: int, out: phase_dir.PhaseDir) -> None:
       first=len(attempts),
       sampled_stages=frozenset([stage]) if stage else None,
     )
+  journal.remove(out)
   correct = sum(a.correct for a in attempts)
   out.finish(
     {
@@ -96,6 +99,7 @@ def sample_attempts(
   out: phase_dir.PhaseDir,
   items: Sequence[ExamItem],
   *,
+  task: tasks.Task,
   round_index: int,
   label: str,
   samples: int,
@@ -111,13 +115,13 @@ def sample_attempts(
   Each item gets `samples` attempts. For the decoding options, see Student.generate. Stages in
   `sampled_stages` are sampled, the others decoded greedily (None: all are sampled). Attempts are
   graded and written in batches, starting at row `first` of the file. A killed run resumes after the
-  last complete item and reuses the completions in its journal. `label` names the exam in progress
-  bars and warnings.
+  last complete item and reuses the completions in its journal. `task` reads and compares the
+  answers. `label` names the exam in progress bars and warnings.
 
   Returns:
     All attempts, shortest prompt first.
   """
-  students, task = ctx.students(round_index), ctx.round_task(round_index)
+  students = ctx.students(round_index)
   student, _ = next(iter(students.values()))
   longest = max(ctx.settings.rollout.buckets)
   prompts = [ctx.prompt(item.problem, item.style) for item in items]
@@ -129,6 +133,9 @@ def sample_attempts(
   order = sorted(range(len(items)), key=lambda n: lengths[n])
   work = [(items[n], sample) for n in order for sample in range(samples)]
   attempts = resume_attempts(out, first, len(work), samples)
+  if len(attempts) == len(work):  # what the journal has is of a later stage
+    _warn_of_cut(ctx, label, attempts, max_new_tokens)
+    return attempts
   rows = 4 * student.rows if ctx.settings.rollout.batch else 1024
   size = max(rows // samples, 1) * samples
   later_prompts: set[records.Prompt] = set()  # prompts that contain the text of earlier turns

@@ -24,9 +24,11 @@ def check(settings: Settings, base: BaseModel) -> None:
   """
   train, mesh = settings.train, build_mesh(settings)
   parts = mesh.shape["data"] * mesh.shape["fsdp"]
-  for field, batch in (("train.batch", train.batch), ("prefer.batch", settings.prefer.batch)):
-    if batch % parts:
-      raise errors.config(field, batch, f"a multiple of {parts}, mesh.data times mesh.fsdp")
+  planned = settings.opening + settings.each_round
+  for phase, batch in (("train", train.batch), ("prefer", settings.prefer.batch)):
+    if phase in planned and batch % parts:
+      allowed = f"a multiple of {parts}, mesh.data times mesh.fsdp"
+      raise errors.config(f"{phase}.batch", batch, allowed)
   path = settings.student.attention
   if path not in DEVICE_OF:
     return
@@ -36,9 +38,7 @@ def check(settings: Settings, base: BaseModel) -> None:
     raise errors.config("student.attention", path, f"auto or plain: this device is a {device}")
   of_train = batch_size(settings, mesh, train.batch, train.batch_tokens)
   sizes = [(of_train, train.losses.triplet > 0)]
-  if (
-    "prefer" in settings.opening + settings.each_round
-  ):  # the rows of a preference pair are trees, too
+  if "prefer" in planned:  # the rows of a preference pair are trees, too
     sizes.append((batch_size(settings, mesh, settings.prefer.batch), True))
   for (size, trees), length in itertools.product(sizes, train.buckets):
     rows = size.complete(length) // train.grad_accum_steps

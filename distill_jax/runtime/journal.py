@@ -19,6 +19,16 @@ STORE_SECONDS = 120.0  # between two writes
 RATE_SECONDS = 30.0  # over which tokens per second are measured
 
 
+@together.on_first
+def remove(out: PhaseDir) -> None:
+  """Removes what is stored in a phase whose attempts are all written."""
+  _unlink(out)
+
+
+def _unlink(out: PhaseDir) -> None:
+  (out.path / PARTIAL).unlink(missing_ok=True)
+
+
 class Journal:
   """Follows `Student.generate` (see `completions.Watcher`); knows what a killed process has stored.
 
@@ -48,7 +58,7 @@ class Journal:
     traceback: TracebackType | None,
   ) -> None:
     if error is None:
-      (self._out.path / PARTIAL).unlink(missing_ok=True)
+      _unlink(self._out)
     else:
       with contextlib.suppress(errors.UserError):  # on a full disk, the first error is the cause
         self.store()
@@ -91,4 +101,4 @@ class Journal:
   def _remove(self) -> None:
     self._bar.update(self._attempts, **self._facts)
     self._unsaved, self._saved_at = [], self._clock()
-    (self._out.path / PARTIAL).unlink(missing_ok=True)
+    _unlink(self._out)

@@ -24,24 +24,31 @@ class Lengths(NamedTuple):
 
   prompts: list[int]  # of every question, as the student reads it
   gold: list[int]  # of the gold rationales, as the student would write them
-  also: Sequence[int] = ()  # prompts of a task that is only tested: they change no other length
+  also: Sequence[int] = ()  # prompts that nothing is learned from: they change no other length
 
 
 def measure(ctx: RunContext) -> Lengths:
-  """Measures the questions of all splits."""
+  """Measures the questions of all splits, each in its longest prompt."""
   problems = [*ctx.task.problems("train"), *ctx.task.problems("validation")]
   finals = ctx.final_problems()
   also = finals.pop("also", [])
   for split in finals.values():
     problems += split
   problems += ctx.round_task(1).problems("train") if ctx.settings.cross.name else []
-  style, student = ctx.settings.exam.styles[0], ctx.student
+  s, student = ctx.settings, ctx.student
 
-  def prompts(asked: Sequence[records.Problem]) -> list[int]:
-    return [len(student.encode_prompt(ctx.prompt(problem, style))) for problem in asked]
+  def prompts(asked: Sequence[records.Problem], shown: RunContext = ctx) -> list[int]:
+    styles = dict.fromkeys(s.exam.styles)
+    return [max(len(student.encode_prompt(shown.prompt(p, x))) for x in styles) for p in asked]
 
+  only_read = prompts(also)
+  if s.evaluate.base_shots:
+    only_read += prompts(ctx.task.problems("validation"), ctx.with_shots(s.evaluate.base_shots))
+  if "rationalize" in s.opening + s.each_round:
+    hinted = (next(ctx.conversation(p, hint=p.gold))[0].prompt for p in problems)
+    only_read += [len(student.encode_prompt(prompt)) for prompt in hinted]
   gold = [len(student.encode_target(p.rationale)) for p in problems if p.rationale]
-  return Lengths(prompts(problems), gold, prompts(also))
+  return Lengths(prompts(problems), gold, only_read)
 
 
 def settle(ctx: RunContext) -> list[str]:
@@ -81,8 +88,8 @@ def choose(s: Settings, found: Lengths, positions: int, *, fine: bool = False) -
   longest = max(found.prompts)
   new = _round_up(max([LEAST_NEW, *found.gold]), STEP_NEW)
   new = max(min(new, MOST_NEW, positions - longest, positions // 2), 1)
-  most_new = max(new, s.exam.max_new_tokens, s.evaluate.max_new_tokens)
-  room = max(positions - most_new, 1)
+  most_new = max(new, s.exam.max_new_tokens)  # of what may become a training row
+  room = max(positions - max(most_new, s.evaluate.max_new_tokens), 1)
   if s.format in SEVERAL_TURNS:
     rollout = _ladder(LADDER[1], longest + 4 * most_new, room)
   else:

@@ -137,7 +137,7 @@ def check_start(
 
   Args:
     trained: The student.
-    rows: Rows decoded at a time.
+    rows: Rows decoded at a time by the devices that share the weights.
     columns: Tokens of a row, with its prompt.
     shards: Devices that share the weights.
     weights: config.rollout.weights.

@@ -188,4 +188,5 @@ class Tracking:
       self._console.warn(f"track: {file} is damaged; a new tracker run begins")
 
   def _write(self) -> None:
-    self._run_dir.write_json(STATE, {"id": self._id, "sent": self._sent})
+    """Writes tracking.json. Only process 0 has trackers, so the others must not wait for it."""
+    phase_dir.write_json(self._run_dir.path / STATE, {"id": self._id, "sent": self._sent})

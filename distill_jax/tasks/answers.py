@@ -10,10 +10,16 @@ import re
 from distill_jax.tasks import statements
 from distill_jax.tasks.booleans import read_boolean as read_boolean
 from distill_jax.tasks.labels import read_choice as read_choice
-from distill_jax.tasks.numbers import IRRATIONAL, NUMBER, canonical, normalize, value
+from distill_jax.tasks.numbers import (
+  IRRATIONAL,
+  NUMBER,
+  canonical,
+  normalize,
+  value,
+  words_to_digits,
+)
 from distill_jax.tasks.numbers import canonical_number as canonical_number
 from distill_jax.tasks.numbers import same_number as same_number
-from distill_jax.tasks.numbers import words_to_digits
 
 # A line "A: 7" states a number, too; to the other readers it is a label.
 _SHORT_LABEL = re.compile(r"^A ?: *(?=[-$€£¥₹(.]{0,2}[0-9])", re.MULTILINE)

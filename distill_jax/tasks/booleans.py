@@ -25,7 +25,9 @@ _DENIES = re.compile(
   re.IGNORECASE,
 )
 # What stands before a denial that is part of a claim: "the claim that it never rains is false".
-_CLAIM = re.compile(r"\b(?:claim|statement|idea|premise|assertion) that\b[^.,;:!?]*$", re.IGNORECASE)
+_CLAIM = re.compile(
+  r"\b(?:claim|statement|idea|premise|assertion) that\b[^.,;:!?]*$", re.IGNORECASE
+)
 _BOTH = re.compile(
   r"\b(?:yes|true|correct)\b[\s,/\"'*]{0,3}(?:or|and|/|nor)[\s\"'*]{0,3}(?:no|false|incorrect)\b"
   r"|\b(?:no|false|incorrect)\b[\s,/\"'*]{0,3}(?:or|and|/|nor)[\s\"'*]{0,3}(?:yes|true|correct)\b"

@@ -53,7 +53,9 @@ _NOT_A_NUMBER = re.compile(
   r"|(?<![0-9/])[0-9]{1,2}/[0-9]{1,2}/[0-9]{4}(?![0-9/])"
   r"|(?<![0-9-])[0-9]{4}-[0-9]{2}-[0-9]{2}(?![0-9-])"
 )
-_ROOT = re.compile(r"(?P<factor>(?<=[0-9]) ?)?(?:\\sqrt ?\{ ?([0-9]{1,12}) ?\}|√ ?\(?([0-9]{1,12})\)?)")
+_ROOT = re.compile(
+  r"(?P<factor>(?<=[0-9]) ?)?(?:\\sqrt ?\{ ?([0-9]{1,12}) ?\}|√ ?\(?([0-9]{1,12})\)?)"
+)
 # A factor after a number that makes it irrational: 2\pi, 3√2.
 IRRATIONAL = re.compile(r" ?(?:\\sqrt|√|\\pi(?![A-Za-z])|π)")
 

@@ -1,10 +1,13 @@
 """The seam between processes, with a link that keeps messages in a list."""
 
 import dataclasses
+import io
 
 import pytest
 
-from distill_jax import errors, together
+from distill_jax import console, errors, records, together
+from distill_jax.run_dir.run_dir import RunDir
+from distill_jax.runtime import tracking
 
 
 @dataclasses.dataclass
@@ -142,3 +145,20 @@ def test_cleaning_up_waits_for_nobody():
 def test_one_process_runs_everything_itself():
   assert together.once("value", lambda: (1, 2)) == (1, 2) and together.is_first()
   assert together.gather("value", 3) == [3] and not together.request_stop()
+
+
+def test_what_trackers_are_sent_is_of_no_concern_to_the_other_processes(tmp_path, monkeypatch):
+  class Silent:
+    def __init__(self, run_dir, run_id): ...
+
+    def log(self, values, step): ...
+
+  monkeypatch.setitem(tracking.BACKENDS, "wandb", Silent)
+
+  def program(index):
+    tracker = tracking.Tracking(("wandb",), RunDir(tmp_path), console.Console(file=io.StringIO()))
+    tracker.metrics("round_00/1_train", records.Metrics(10, 1.0, 0.5))
+    return together.once("next", lambda: "the same")
+
+  assert both(program) == ["the same", "the same"]
+  assert (tmp_path / tracking.STATE).exists()

@@ -53,6 +53,15 @@ def test_rows_that_the_devices_cannot_share_are_rejected():
     check(batch=6, attention="auto")
 
 
+def test_a_batch_of_a_phase_that_is_not_planned_does_not_matter():
+  settings, base = run(batch=8, attention="auto")
+  settings = dataclasses.replace(settings, prefer=dataclasses.replace(settings.prefer, batch=6))
+  devices.check(settings, base)
+  planned = dataclasses.replace(settings, each_round=("prefer",))
+  with pytest.raises(errors.UserError, match=r"prefer\.batch.*multiple of 4"):
+    devices.check(planned, base)
+
+
 def test_an_attention_path_of_another_device_is_rejected():
   with pytest.raises(errors.UserError, match=r"student\.attention.*this device is a cpu"):
     check()

@@ -1,12 +1,15 @@
 """Lengths of a pretrained student follow from the data; those that are set are kept."""
 
 import dataclasses
+import types
 
 import pytest
 
+from distill_jax import records
 from distill_jax.config import recipes
 from distill_jax.config.read import read_settings
 from distill_jax.runtime import fit, lengths
+from distill_jax.tasks import task
 
 
 def settings(recipe: str = "cot", **changes):
@@ -17,6 +20,36 @@ def settings(recipe: str = "cot", **changes):
 
 
 FOUND = lengths.Lengths(prompts=[40, 50, 55, 60, 300], gold=[20, 90, 400])
+
+
+def test_the_longest_prompt_of_a_question_is_measured():
+  """Also with worked examples, with a hint, and of every style; nothing is learned from some."""
+  problem = records.Problem("q", "train", "12345678", "7", rationale="four")
+
+  def measured(*plan: str, shots: int = 0, styles=("",)) -> lengths.Lengths:
+    def context(shown: int) -> types.SimpleNamespace:
+      return types.SimpleNamespace(
+        task=task.Task("t", lambda split: [problem] if split in ("train", "validation") else []),
+        settings=types.SimpleNamespace(
+          exam=types.SimpleNamespace(styles=styles),
+          evaluate=types.SimpleNamespace(base_shots=shots),
+          cross=types.SimpleNamespace(name=""),
+          opening=plan,
+          each_round=(),
+        ),
+        student=types.SimpleNamespace(encode_prompt=list, encode_target=list),
+        final_problems=dict,
+        prompt=lambda p, style="": style + "shot" * shown + p.question,
+        with_shots=context,
+        conversation=lambda p, hint: iter([[types.SimpleNamespace(prompt=p.question + hint)]]),
+      )
+
+    return lengths.measure(context(0))
+
+  assert measured("train") == lengths.Lengths([8, 8], [4, 4], [])
+  assert measured("train", styles=("a", "long")).prompts == [12, 12]
+  assert measured("rationalize").also == [9, 9]
+  assert measured("train", shots=3) == lengths.Lengths([8, 8], [4, 4], [20])
 
 
 def test_lengths_fit_the_longest_prompt_and_rationale():
@@ -43,6 +76,15 @@ def test_a_task_that_is_only_tested_adds_a_bucket_for_its_prompts_and_changes_no
   long = lengths.choose(settings(), FOUND._replace(also=[350, 700]), 8192)
   assert long.rollout.buckets == (*alone.rollout.buckets, 768)
   assert dataclasses.replace(long, rollout=alone.rollout) == alone
+
+
+def test_the_limit_of_an_evaluation_changes_nothing_that_is_learned_from():
+  """It can change when a run resumes."""
+  short, long = (
+    lengths.choose(settings(evaluate__max_new_tokens=n), FOUND, 8192) for n in (64, 2000)
+  )
+  assert long.train.buckets == short.train.buckets
+  assert long.rollout.buckets == short.rollout.buckets
 
 
 def test_lengths_that_are_set_are_kept_and_what_exceeds_them_is_named():

@@ -4,7 +4,10 @@ import types
 
 import pytest
 
+from configs import quickstart
 from distill_jax import errors
+from distill_jax.cli import commands
+from distill_jax.config.read import read_settings
 from distill_jax.runtime import memory
 from distill_jax.students import trainable
 from tests.students import oracle
@@ -73,6 +76,20 @@ def test_what_cannot_fit_at_all_is_rejected_at_the_start(monkeypatch, rows, room
     memory.check_start(FULL, rows, 64, 1)
   monkeypatch.setattr(memory, "capacity", lambda: 10**15)
   assert memory.check_start(FULL, rows, 64, 1).startswith("memory: at least ")
+
+
+def test_rows_are_shared_by_the_devices_of_the_data_axis(monkeypatch):
+  asked = []
+  monkeypatch.setattr(memory, "check_start", lambda *given: asked.append(given) or "")
+  settings = read_settings(quickstart.get_config().to_dict())
+  for shape in ({"data": 4, "fsdp": 1, "tensor": 1}, {"data": 2, "fsdp": 2, "tensor": 3}):
+    mesh = types.SimpleNamespace(shape=shape)
+    student = types.SimpleNamespace(mesh=mesh, trainable=FULL, rows=10)
+    console = types.SimpleNamespace(line=lambda _: None)
+    commands._check_memory(
+      types.SimpleNamespace(settings=settings, student=student, console=console)
+    )
+  assert [(given[1], given[3]) for given in asked] == [(3, 1), (5, 6)]
 
 
 def test_a_step_that_cannot_fit_is_rejected_before_it_runs(monkeypatch):
