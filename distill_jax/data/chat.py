@@ -32,6 +32,7 @@ class Chat:
   """The chat template of a tokenizer, with the system message of a run.
 
   Attributes:
+    thinking: Whether replies begin with their thinking.
     end: Id of the token that ends a reply; learned and stopped at.
     head: Number of ids before the text of the first user message.
     folds: Whether the system message is the beginning of the first user message, because the
@@ -49,16 +50,15 @@ class Chat:
     Raises:
       errors.UserError: The template cannot lay out a question and its reply.
     """
-    self._tokenizer, self._system, self._thinking = tokenizer, system, thinking
+    self._tokenizer, self._system, self.thinking = tokenizer, system, thinking
     self.folds = False
     self.folds = bool(system) and not self._shows_system()
     probe = self._probe()
     self._tail, self.end = self._end_of_turn(probe.tail)
     prompt = self.render(_ASKED)
+    # Whether the prompt ends in the mark that opens a thought; then a reply without one closes it.
     self._opened = prompt.rstrip().endswith(THINK)
-    self._lead = probe.lead
-    if self._opened and not thinking:  # the template always opens a thought: it stays empty
-      self._lead = f"\n{END_THINK}\n\n"
+    self._lead = f"\n{END_THINK}\n\n" if self._opened else probe.lead
     self._anchor = ""
     self._choose_lead()
     one, other = (self.encode((("user", text),)) for text in (_QUESTION, "7 apples"))
@@ -77,16 +77,27 @@ class Chat:
     return self._tokenizer.encode_special(text, hidden)
 
   def encode_reply(self, text: str) -> list[int]:
-    """Returns the ids of a reply, which end in the end of the turn."""
-    if self._opened and self._thinking:  # the prompt ends in the mark that opens a thought
-      thought = text.startswith(THINK)
-      text = text[len(THINK) :].lstrip("\n") if thought else f"\n{END_THINK}\n\n{text}"
-    return [*self._encode_reply_text(self._lead + text + self._tail), self.end]
+    """Returns the ids of a reply, which end in the end of the turn.
+
+    A reply that begins with a thought gets no empty one from the template.
+    """
+    lead = self._lead
+    if text.startswith(THINK):
+      if self._opened:
+        lead, text = "", text[len(THINK) :].lstrip("\n")
+      elif self.thinking:
+        lead = lead.partition(THINK)[0]
+    return [*self._encode_reply_text(lead + text + self._tail), self.end]
 
   def reply(self, text: str) -> str:
-    """Returns a decoded reply without what the template puts before it."""
+    """Returns a decoded reply without what the template puts before it.
+
+    A thought whose opening mark is the end of the prompt gets that mark.
+    """
     if text.startswith(self._lead):
       return text[len(self._lead) :]
+    if self._opened:
+      return "" if self._lead.startswith(text) else f"{THINK}\n{text}"
     lead = self._lead.lstrip()  # some tokenizers decode a text without its first space
     return "" if lead and lead.startswith(text.lstrip()) else text.removeprefix(lead)
 
@@ -105,7 +116,7 @@ class Chat:
 
   def _render(self, messages: records.Messages, *, generation: bool) -> str:
     try:
-      return self._tokenizer.render_chat(messages, generation=generation, thinking=self._thinking)
+      return self._tokenizer.render_chat(messages, generation=generation, thinking=self.thinking)
     except Exception as error:  # jinja2's, and whatever a template calls
       reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
       raise errors.data(

@@ -7,7 +7,7 @@ where a caller's messages do not already have it.
 """
 
 from distill_jax import records
-from distill_jax.data.tokenizer import PLAIN_MARK
+from distill_jax.data.tokenizer import PLAIN_MARK, THINKING_MARK
 
 QUESTION = "\ue000question\ue000"  # stands for the user's message in a prompt that is taken apart
 
@@ -31,22 +31,26 @@ def plain(prompt: str, *, start: str = "", end: str = "") -> str:
   )
 
 
-def chat(template: str, messages: records.Messages) -> str:
+def chat(template: str, messages: records.Messages, *, thinking: bool = False) -> str:
   """Returns the chat template of a student, with what the run's prompts add to a question.
 
   Args:
     template: The student's own template.
     messages: The prompt, with QUESTION in the place of the user's message, and with the system
       message if the template has a place for it.
+    thinking: Whether the student was trained to think before its reply.
   """
   *earlier, (_, asked) = messages
   before, _, after = asked.partition(QUESTION)
   system = [message for message in earlier if message[0] == "system"]
   shots = [message for message in earlier if message[0] != "system"]
   parts = []
+  template = template.removeprefix(THINKING_MARK)
   if "enable_thinking" in template:
+    default = "true" if thinking else "false"
     parts.append(
-      "{%- if enable_thinking is not defined -%}{%- set enable_thinking = false -%}{%- endif -%}"
+      "{%- if enable_thinking is not defined -%}"
+      f"{{%- set enable_thinking = {default} -%}}{{%- endif -%}}"
     )
   if shots or before or after:  # a conversation that has replies is past its first question
     parts.append(
@@ -65,7 +69,7 @@ def chat(template: str, messages: records.Messages) -> str:
       f"{{%- set messages = {_list(system)} + messages -%}}"
       "{%- endif -%}"
     )
-  return "".join(parts) + template
+  return (THINKING_MARK if thinking else "") + "".join(parts) + template
 
 
 def _unless_present(before: str, after: str) -> str:
@@ -83,4 +87,5 @@ def _list(messages: records.Messages | list[tuple[str, str]]) -> str:
 def _literal(text: str) -> str:
   """A text as a string of a template."""
   escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
+  escaped = escaped.replace("\r", "\\r")
   return f"'{escaped}'"

@@ -30,6 +30,7 @@ CONVERT = (
 # Files that hold the vocabulary of a tokenizer.
 VOCABULARIES = ("tokenizer.json", "vocab.json", *SENTENCEPIECE)
 PLAIN_MARK = "{#- distill_jax: plain prompt -#}"  # begins the template of a plain student's export
+THINKING_MARK = "{#- distill_jax: thinks -#}"  # begins that of a student trained with its thinking
 
 
 def train(texts: Iterable[str], *, vocab: int, path: pathlib.Path) -> None:

@@ -70,7 +70,8 @@ def prompt_template(ctx: RunContext, name: str) -> str:
   prompt = first_prompt(ctx, name, template_source.QUESTION, _SUB_QUESTION)
   if student.chat and not isinstance(prompt, str):
     messages = tuple((role, _join_questions(text)) for role, text in student.chat.full(prompt))
-    return template_source.chat(tokenizer.chat_template, messages)
+    thinking = student.chat.thinking
+    return template_source.chat(tokenizer.chat_template, messages, thinking=thinking)
   end = () if student.decoder_start is None else tokenizer.suffix_ids
   return template_source.plain(
     _join_questions(str(prompt)),

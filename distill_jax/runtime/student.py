@@ -19,7 +19,7 @@ import numpy as np
 from distill_jax import errors, records, students
 from distill_jax.data.batch_size import BatchSize
 from distill_jax.data.chat import Chat
-from distill_jax.data.tokenizer import Tokenizer
+from distill_jax.data.tokenizer import THINKING_MARK, Tokenizer
 from distill_jax.decoding import decode_loop, rollout, sampling
 from distill_jax.machine import hf_read
 from distill_jax.runtime import base_model
@@ -362,6 +362,7 @@ def open_chat(settings: Settings, tokenizer: Tokenizer) -> Chat | None:
     return None
   if tokenizer.chat_template:
     kept = settings.teacher.thinking == "keep" and settings.format in ("cot", "instruct")
+    kept = kept or tokenizer.chat_template.startswith(THINKING_MARK)
     return Chat(tokenizer, system=s.system, thinking=kept)
   if s.prompt == "chat":
     allowed = "plain: the tokenizer of this student has no chat template"

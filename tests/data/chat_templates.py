@@ -53,8 +53,10 @@ LAYOUTS = {
   "qwen3": Layout(
     "{%- for m in messages %}\n    {%- if m.role != 'assistant' %}\n        {{- '<|im_start|>' + "
     "m.role + '\\n' + m.content + '<|im_end|>\\n' }}\n    {%- else %}\n        {%- set said = "
-    "m.content.split('</think>')[-1].lstrip('\\n') %}\n        {{- '<|im_start|>assistant\\n' }}\n"
-    "        {%- if loop.last %}\n            {{- '<think>\\n\\n</think>\\n\\n' }}\n"
+    "m.content.split('</think>')[-1].lstrip('\\n') %}\n        {%- set thought = "
+    "m.content.split('</think>')[0].split('<think>')[-1].strip('\\n') if '</think>' in m.content "
+    "else '' %}\n        {{- '<|im_start|>assistant\\n' }}\n"
+    "        {%- if loop.last %}\n            {{- '<think>\\n' + thought + '\\n</think>\\n\\n' }}\n"
     "        {%- endif %}\n        {{- said + '<|im_end|>\\n' }}\n    {%- endif %}\n{%- endfor %}\n"
     "{%- if add_generation_prompt %}\n    {{- '<|im_start|>assistant\\n' }}\n    {%- if "
     "enable_thinking is defined and enable_thinking is false %}\n        {{- "

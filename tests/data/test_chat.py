@@ -1,10 +1,13 @@
 """Chat prompts equal those of transformers, for the layouts of published templates."""
 
+import types
+
 import pytest
 import transformers
 
 from distill_jax import errors
 from distill_jax.data import chat, prompt_template, tokenizer
+from distill_jax.runtime.student import open_chat
 from tests.data import chat_templates
 
 NAMES = list(chat_templates.LAYOUTS)
@@ -104,6 +107,52 @@ def test_a_thought_is_left_out_or_follows_the_mark_that_the_prompt_ends_in(paths
   for thinking, end in ((False, "<think>\n\n</think>\n\n"), (True, "assistant\n")):
     talk = chat.Chat(words, thinking=thinking)
     assert words.decode_all(talk.encode(ask)).endswith(end)
+
+
+THOUGHTFUL = "<think>\nHm.\nSo 3.\n</think>\n\nTom has 3."
+
+
+def test_a_thought_is_trained_as_the_template_renders_it(paths):
+  """And is not preceded by the empty thought of a reply without one."""
+  ask, said = (("user", "How many?"),), (("assistant", THOUGHTFUL),)
+  talk = chat.Chat(tokenizer.Tokenizer(paths["qwen3"]), thinking=True)
+  joined = talk.encode(ask) + talk.encode_reply(THOUGHTFUL)
+  fast = transformers.AutoTokenizer.from_pretrained(paths["qwen3"])
+  messages = [{"role": role, "content": text} for role, text in (*ask, *said)]
+  whole = fast.apply_chat_template(messages, return_dict=False)
+  assert whole[: len(joined)] == joined
+
+
+@pytest.mark.parametrize("name", ["qwen3", "opens_a_thought"])
+@pytest.mark.parametrize("thinking", [False, True])
+@pytest.mark.parametrize("text", [THOUGHTFUL, "Tom has 3.", "<think>\nHm, so the answer is 3. Or"])
+def test_what_a_student_writes_is_read_with_its_thought_and_learned_again(
+  paths, name, thinking, text
+):
+  words = tokenizer.Tokenizer(paths[name])
+  talk = chat.Chat(words, thinking=thinking)
+  written = talk.encode_reply(text)[:-1]
+  assert talk.reply(words.decode(written)) == text
+  if name == "opens_a_thought" and text.startswith("<think>"):
+    assert words.decode(written).startswith("Hm")
+
+
+@pytest.mark.parametrize("name", ["qwen3", "opens_a_thought"])
+def test_the_exported_template_of_a_student_that_thinks_lets_it_think(paths, name, tmp_path):
+  words = tokenizer.Tokenizer(paths[name])
+  talk = chat.Chat(words, thinking=True)
+  fast = transformers.AutoTokenizer.from_pretrained(paths[name])
+  asked = talk.full((("user", prompt_template.QUESTION),))
+  fast.chat_template = prompt_template.chat(words.chat_template, asked, thinking=True)
+  messages = [{"role": "user", "content": "How many?"}]
+  ids = fast.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+  assert ids == talk.encode((("user", "How many?"),))
+  fast.save_pretrained(tmp_path)
+  student = types.SimpleNamespace(init="somewhere", prompt="auto", system="")
+  teacher = types.SimpleNamespace(thinking="drop")
+  settings = types.SimpleNamespace(student=student, teacher=teacher, format="cot")
+  again = open_chat(settings, tokenizer.Tokenizer(tmp_path))
+  assert again.encode((("user", "How many?"),)) == ids
 
 
 @pytest.mark.parametrize("name", NAMES)
