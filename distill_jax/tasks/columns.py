@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from distill_jax import errors
+from distill_jax.data import tables
 
 # Names of each column, the most telling first.
 NAMES = {
@@ -41,10 +42,16 @@ NAMES = {
   "split": ("split", "set", "partition", "subset"),
 }
 # Columns whose text stands before the question, if there is a question column, too.
-_CONTEXT = ("context", "passage", "body", "instruction", "premise", "background")
+_CONTEXT = ("context", "passage", "body", "instruction", "premise", "background", "article")
+_CONTEXT += ("document", "ctx", "paragraph", "story", "support")
 _WORD = re.compile(r"[a-z]+|[0-9]+")
 # One column for each option: "A", "option_a", "choice1", "answerA", "sol1", "opt 2".
 _OPTION = re.compile(r"(?:(?:option|choice|answer|opt|sol|ending)[ _-]?([a-h0-9])|([A-H]))")
+_OPTION_MARK = re.compile(r"(?:^|(?<=\s))\(?([A-Ha-h1-9])[).:]\s")
+# Lists as NumPy writes them: array(['one', 'two'], dtype=object), and ['one' 'two'].
+_ARRAY = re.compile(r"array\((\[[^\[\]]{0,5000}\])(?:, dtype=[^()]{1,20})?\)")
+_QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
+_SPACED_LIST = re.compile(rf"\s*\[\s*(?:{_QUOTED.pattern})(?:\s+(?:{_QUOTED.pattern}))+\s*\]\s*")
 _MOST_NAMES, _LONG_NAME = 20, 40  # names of columns that an error lists, and their characters
 NONE = "none"  # the setting for "there is no such column"
 
@@ -109,6 +116,8 @@ def guess(rows: Sequence[Mapping[str, Any]], chosen: Mapping[str, str], where: s
   # The answer comes before the rationale: "solution" is the answer only if no other column is.
   for role in ("question", "choices", "answer", "rationale", "id", "split"):
     settle(role)
+  if not chosen.get("split") and not _names_splits(rows, found["split"]):
+    found["split"] = ""
   if not found["question"]:
     raise _missing("question", where, there)
   if not found["answer"]:
@@ -131,6 +140,12 @@ def guess(rows: Sequence[Mapping[str, Any]], chosen: Mapping[str, str], where: s
     found["id"],
     found["split"],
   )
+
+
+def _names_splits(rows: Sequence[Mapping[str, Any]], column: str) -> bool:
+  """Whether most values of a column are names of splits; "subset" may hold a subject."""
+  known = [str(row.get(column) or "").strip().lower() in tables.SPLITS for row in rows]
+  return 2 * sum(known) > len(known)
 
 
 def question_of(row: Mapping[str, Any], columns: Columns) -> str:
@@ -171,10 +186,10 @@ def choices_of(row: Mapping[str, Any], columns: Columns) -> list[tuple[str, str]
   if isinstance(value, str):
     value = _parse_options(value)
   if isinstance(value, dict):
-    labels, texts = (
-      value.get("label") or value.get("labels"),
-      value.get("text") or value.get("texts"),
-    )
+    labels = value.get("label") or value.get("labels")
+    texts = value.get("text") or value.get("texts")
+    if isinstance(texts, list) and labels is None:
+      return [_option(number, option) for number, option in enumerate(texts)]
     if isinstance(labels, list) and isinstance(texts, list) and len(labels) == len(texts):
       return [(str(a), str(b).strip()) for a, b in zip(labels, texts, strict=True)]
     return [(str(label), str(text).strip()) for label, text in value.items()]
@@ -218,7 +233,13 @@ def _option(number: int, option: Any) -> tuple[str, str]:
 
 
 def _parse_options(text: str) -> Any:
-  """Options in one text: JSON, lines, "A) one B) two", or separated by "|" or ";"."""
+  """Options in one text: JSON, lines, "A) one B) two", or separated by "|" or ";".
+
+  None for a text that is written as a list and cannot be read as one.
+  """
+  text = _ARRAY.sub(r"\1", text)  # as NumPy writes it
+  if _SPACED_LIST.fullmatch(text):
+    return [one or other for one, other in _QUOTED.findall(text)]
   for parse in (json.loads, ast.literal_eval):  # a list as JSON or as Python writes it
     try:
       parsed = parse(text)
@@ -226,14 +247,30 @@ def _parse_options(text: str) -> Any:
       continue
     if parse is json.loads or (isinstance(parsed, list | dict) and len(parsed) > 1):
       return parsed
-  marked = re.split(r"(?:^|\s)\(?[A-H1-9][).:]\s", text)
-  if len(marked) > 2 and not marked[0].strip():
-    return marked[1:]
+  if (text.strip()[:1], text.strip()[-1:]) in (("[", "]"), ("{", "}")):
+    return None
+  if marked := _marked(text):
+    return marked
   for mark in ("\n", "|", ";", ","):
     parts = [part.strip() for part in text.split(mark) if part.strip()]
     if len(parts) > 1:
       return parts
   return None
+
+
+def _marked(text: str) -> list[str]:
+  """The options of "A) one B) two"; [] unless the text begins with the first of two marks."""
+  marks = list(_OPTION_MARK.finditer(text))
+  for labels in ("ABCDEFGH", "abcdefgh", "123456789"):
+    following: list[re.Match[str]] = []
+    for mark in marks:
+      if len(following) < len(labels) and mark[1] == labels[len(following)]:
+        following.append(mark)
+    if len(following) > 1 and not text[: following[0].start()].strip():
+      ends = [*(mark.start() for mark in following[1:]), len(text)]
+      parts = zip(following, ends, strict=True)
+      return [text[mark.end() : end].strip().rstrip(",;").strip() for mark, end in parts]
+  return []
 
 
 def _chat_column(rows: Sequence[Mapping[str, Any]], there: Sequence[str]) -> str:

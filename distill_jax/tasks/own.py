@@ -21,6 +21,7 @@ from distill_jax.tasks import columns, golds, held_out, shots, task
 
 NAME = "file"
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_NUMBERS = [str(n) for n in range(1, len(_LETTERS) + 1)]
 _IN_NAME = re.compile(r"(?:^|[^a-z])(" + "|".join(tables.SPLITS) + r")(?![a-z])")
 _SHOTS = {"number": shots.NUMBER, "choice": shots.CHOICE, "boolean": shots.BOOLEAN}
 _SHOTS |= {"expression": shots.MATH, "text": shots.TEXT}
@@ -168,7 +169,8 @@ def understand(
   ]
   if all(raw.answer in (None, "", []) for raw in raws):
     raise errors.data(f"{source}: column {found.answer or found.chat!r} has no answer in any row")
-  chosen = golds.guess_kind(_lettered(raws)) if kind == "auto" else kind
+  raws = _lettered(raws, notes)
+  chosen = golds.guess_kind(raws) if kind == "auto" else kind
   by_split, left_out, first_left = _problems(rows, raws, found, chosen, source)
   notes += [
     f"left out {n} of {len(rows)} rows: {why} ({first_left[why]})" for why, n in left_out.items()
@@ -243,12 +245,25 @@ def _hub_rows(hub: str) -> list[tables.Row]:
   return rows
 
 
-def _lettered(raws: Sequence[golds.Raw]) -> list[golds.Raw]:
-  """The rows with the options labelled A, B, C, ...; a published label as answer is replaced."""
+def _lettered(raws: Sequence[golds.Raw], notes: list[str]) -> list[golds.Raw]:
+  """The rows with the options labelled A, B, C, ...; a published label as answer is replaced.
+
+  Where the labels are 1, 2, ... and some answer is 0, but none is the last label, all answers are
+  positions from 0: choice1, choice2 and the label 0 or 1. This is noted.
+  """
+  labelled = [(raw, [label.strip() for label, _ in raw.choices]) for raw in raws]
+  numbered = [
+    (str(raw.answer).strip(), labels)
+    for raw, labels in labelled
+    if not isinstance(raw.answer, bool) and labels and labels == _NUMBERS[: len(labels)]
+  ]
+  by_position = any(answer == "0" for answer, _ in numbered)
+  by_position = by_position and not any(answer == labels[-1] for answer, labels in numbered)
+  if by_position:
+    notes.append("the answers are read as positions of the options, counted from 0")
   lettered: list[golds.Raw] = []
-  for answer, choices in raws:
-    labels = [label.strip() for label, _ in choices]
-    if isinstance(answer, str | int) and not isinstance(answer, bool):
+  for (answer, choices), labels in labelled:
+    if isinstance(answer, str | int) and not isinstance(answer, bool) and not by_position:
       if str(answer).strip() in labels and len(labels) <= len(_LETTERS):
         answer = _LETTERS[labels.index(str(answer).strip())]
     pairs = [(letter, text) for letter, (_, text) in zip(_LETTERS, choices, strict=False)]
@@ -264,14 +279,13 @@ def _problems(
   source: str,
 ) -> tuple[dict[str, list[records.Problem]], collections.Counter[str], dict[str, str]]:
   """The problems by split ("" without one), and how many rows were left out, with the first."""
-  lettered = _lettered(raws)
-  base = golds.index_base(lettered) if kind == "choice" else 0
+  base = golds.index_base(raws) if kind == "choice" else 0
   problems: dict[str, list[records.Problem]] = {}
   left_out: collections.Counter[str] = collections.Counter()
   first_left: dict[str, str] = {}
   ids: dict[str, str] = {}
-  seen: set[tuple[str, str, str]] = set()
-  for row, raw in zip(rows, lettered, strict=True):
+  seen: set[tuple] = set()
+  for row, raw in zip(rows, raws, strict=True):
     why, problem = "", None
     question = columns.question_of(row.value, found)
     gold = golds.gold(kind, raw, base=base)
@@ -286,10 +300,10 @@ def _problems(
       why = "fewer than two options"
     elif split is None:
       why = f"column {found.split} names no split"
-    elif (split, question, gold.answer) in seen:
+    elif (key := (split, question, gold.answer, tuple(raw.choices))) in seen:
       why = "a copy of an earlier row"
     else:
-      seen.add((split, question, gold.answer))
+      seen.add(key)
       problem_id = _id(row, found, ids, len(problems.get(split, [])), split)
       problem = _problem(row, raw, found, kind, question, gold, problem_id, split)
       problems.setdefault(split, []).append(problem)

@@ -3,6 +3,18 @@
 NONE = None
 
 NUMBER = {
+  "a number that goes on": (
+    ("The answer is 3 1/2.", "3.5"),
+    ("He ate 2 1/2.", "2.5"),
+    ("Answer: 1 and 1/2.", "1.5"),
+    ("\\boxed{3\\sqrt{2}}", NONE),
+    ("\\boxed{2\\pi}", NONE),
+    ("Answer: 2√9", NONE),
+    ("\\boxed{\\sqrt{9}}", "3"),
+    ("A: 5 * 3 = 15\nB: 2 * 3 = 6\n15 + 6 = 21", "21"),
+    ("A: 30 km\nB: 20 km\nTogether they cover 50 km.", "50"),
+    ("Final answer:\n\n\\[\n18\n\\]", "18"),
+  ),
   "thinking": (
     ("<think>2 + 2 is 5? The answer is 5.</think>\nThe answer is 4.", "4"),
     ("<thinking>\nAnswer: 30\n</thinking>\nShe needs 31 tiles.", "31"),
@@ -308,6 +320,16 @@ CHOICE = {
 }  # fmt: skip
 
 BOOLEAN = {
+  "a denial in another clause": (
+    ("Answer: They could not have met so no", "no"),
+    ("Therefore it could not happen so no", "no"),
+    ("So they do not overlap so it is false.", "no"),
+    ("It does not have wings so the claim is false", "no"),
+    ("Therefore the claim that it never rains is false", "no"),
+    ("So the answer isn't yes", "no"),
+    ("Answer: It is not raining therefore yes", "yes"),
+    ("It is not the case that it is true.", "no"),
+  ),
   "thinking": (
     ("<think>Answer: yes</think>\nNo.", "no"), ("The answer is no?\n</think>\nYes.", "yes"),
     ("<think>True", NONE), ("<answer>no</answer>", "no"), ("<answer>True</answer>", "yes"),

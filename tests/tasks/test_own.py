@@ -58,6 +58,8 @@ def test_fifty_questions_are_split_at_default_sizes(tmp_path):
     ([{"question": f"{n}?", "Option 1": "x", "Option 2": "y", "Correct Option": 1 + n % 2}
       for n in range(9)], "choice", "A"),
     ([{"question": f"{n}?", "answer": "NY"[n % 2]} for n in range(9)], "boolean", "no"),
+    ([{"question": f"{n}?", "answer": n % 2} for n in range(9)], "number", "0"),
+    ([{"question": f"{n}?", "answer": "2\\pi"} for n in range(9)], "expression", "2\\pi"),
     ([{"question": f"{n}?", "answer": {"final": n}} for n in range(9)], "number", "0"),
     ([{"prompt": [{"role": "user", "content": [{"type": "text", "text": f"{n}?"}]}],
        "completion": [{"role": "assistant", "content": f"{n}"}]} for n in range(9)], "number", "0"),
@@ -78,6 +80,66 @@ def test_columns_and_the_kind_of_the_answers_are_guessed(tmp_path, rows, kind, g
   first = next(p for p in _all(data) if p.question == "0?")
   assert (data.kind, data.is_guessed, first.gold, first.kind) == (kind, True, gold, kind)
   assert not data.left_out
+
+
+@pytest.mark.parametrize(
+  ("answers", "golds", "noted"),
+  [
+    ([0, 1], "AB", True),  # PIQA: sol1, sol2 and a label of 0 or 1
+    (["1", "0"], "BA", True),
+    ([1, 2], "AB", False),
+  ],
+)
+def test_numbers_are_labels_of_options_or_their_positions(tmp_path, answers, golds, noted):
+  rows = [
+    dict(goal=f"{n}?", sol1=f"x{n}", sol2=f"y{n}", label=answers[n % len(answers)])
+    for n in range(12)
+  ]
+  data = _understand(tmp_path, rows, kind="choice")
+  found = {p.question: p.gold for p in _all(data)}
+  expected = dict(zip(answers, golds, strict=True))
+  assert found == {row["goal"]: expected[row["label"]] for row in rows}
+  assert any("counted from 0" in note for note in data.notes) is noted
+
+
+@pytest.mark.parametrize(
+  "written",
+  [
+    "['a cat, small' 'a dog' 'a fish']",
+    "array(['a cat, small', 'a dog', 'a fish'], dtype=object)",
+    "{'label': array(['A', 'B', 'C'], dtype=object), 'text': array(['a cat, small', 'a dog', 'a"
+    " fish'], dtype=object)}",
+    "a) a cat, small b) a dog c) a fish",
+    "A. a cat, small, B. a dog, C. a fish",
+    {"text": ["a cat, small", "a dog", "a fish"]},
+  ],
+)
+def test_options_in_one_cell_are_taken_apart(tmp_path, written):
+  rows = [{"question": f"{n}?", "choices": written, "answer": "B"} for n in range(8)]
+  problem = _all(_understand(tmp_path, rows))[0]
+  assert problem.choices == (("A", "a cat, small"), ("B", "a dog"), ("C", "a fish"))
+
+
+def test_options_that_cannot_be_read_are_not_split_at_their_commas(tmp_path):
+  rows = [{"question": f"{n}?", "choices": ["a", "b"], "answer": "A"} for n in range(9)]
+  rows[0]["choices"] = "['a', oops, 'b']"
+  data = _understand(tmp_path, rows)
+  assert len(_all(data)) == 8 and data.left_out == {"the answer is not a choice": 1}
+
+
+def test_questions_that_differ_in_their_options_are_no_copies(tmp_path):
+  rows = [
+    {"question": "Which is a mammal?", "options": [f"cat {n}", f"fish {n}"], "answer": "A"}
+    for n in range(10)
+  ]
+  assert len(_all(_understand(tmp_path, [*rows, rows[0]]))) == 10
+
+
+def test_a_subset_that_names_subjects_is_no_split(tmp_path):
+  rows = [{**row, "subset": "algebra"} for row in _questions(10)]
+  assert _understand(tmp_path, rows).split_by == "hash of the question"
+  rows = [{**row, "subset": "train"} for row in _questions(10)]
+  assert _understand(tmp_path, rows).split_by == "column subset"
 
 
 def test_options_that_are_counted_from_one_are_recognized(tmp_path):

@@ -51,6 +51,40 @@ def test_the_words_that_two_options_share_choose_none(word, answer):
   assert _read(f"Answer: {word}", "choice", options) == answer
 
 
+@pytest.mark.parametrize(
+  ("text", "options", "answer"),
+  [
+    ("Answer: 1,250", ("250", "1250", "125"), "B"),
+    ("Answer: $250", ("$250", "$1,250"), "A"),
+    ("Answer: 0.5", ("5", "10", "0.5"), "C"),
+    ("Answer: 0.5", ("5", "10"), None),
+    ("Answer: −5", ("5", "7", "-5"), "C"),
+    ("Answer: 3:1", ("1:3", "3:1"), "B"),
+    ("Answer: 1/2 cup", ("2 cups", "1/2 cup"), "B"),
+  ],
+)
+def test_an_option_that_is_a_number_is_read_as_a_whole(text, options, answer):
+  assert _read(text, "choice", tuple(zip("ABC", options, strict=False))) == answer
+
+
+@pytest.mark.parametrize(
+  ("text", "answer"),
+  [
+    ("Answer: **5**", "5"),
+    ("**Answer: 5**", "5"),
+    ("The final answer is `5`.", "5"),
+    ("The answer is **x^2+1**.", "x^2+1"),
+    ("Answer: __5__", "5"),
+    ("Answer: z^*", "z^*"),
+    ("Answer: 2**3", "2**3"),
+    ("The answer is:\n$$\n18x\n$$", "18x"),
+    ("Final answer:\n\n\\[\nx+1\n\\]", "x+1"),
+  ],
+)
+def test_emphasis_and_the_marks_of_a_formula_are_no_part_of_an_expression(text, answer):
+  assert _read(text, "expression") == answer
+
+
 @pytest.mark.parametrize("kind", ["choice", "boolean"])
 def test_a_label_or_word_of_a_text_that_was_cut_off_is_not_read(kind):
   assert _read("(B) is yes", kind, cases.OPTIONS) is not None
