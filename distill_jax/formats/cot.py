@@ -19,6 +19,8 @@ _CLOSING = re.compile(
   r"(so |thus,? |therefore,? )?(the )?(final )?answer( is\b|:|$)|####|\$*\\boxed", re.IGNORECASE
 )
 _ANSWER_LINE = re.compile(r"(final )?answer[*_ ]*:", re.IGNORECASE)  # "Answer:", "Final answer:"
+_REASON = re.compile(r"\b(?:because|since)\b", re.IGNORECASE)
+_SHORT = 3  # words of an answer with its unit
 _NEXT_QUESTION = re.compile(r"(question|q) ?\d{0,4} ?:", re.IGNORECASE)  # "Question 2:", "Q:"
 _MARKDOWN = " *_#"  # may surround a label, as in "**Answer:**"
 
@@ -111,20 +113,36 @@ def target(text: str, answer: str) -> str:
   """The reasoning of a text without blank lines, followed by one answer line.
 
   A last line that only states the answer is replaced by the answer line. If the text has an answer
-  line, everything after it is dropped, such as another question or a closing remark.
+  line, everything after it is dropped, such as another question or a closing remark; but an answer
+  line at the top may be the heading of the whole solution.
   """
   lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-  answer_line = None
+  answer_line, end = None, len(lines)
   for n, line in enumerate(lines):
     if _ANSWER_LINE.match(line.lstrip(_MARKDOWN)):
       answer_line = n
     elif answer_line is not None and _NEXT_QUESTION.match(line.lstrip(_MARKDOWN)):
+      end = n
       break
   if answer_line is not None:
-    reasoning = lines[:answer_line]
+    reasoning = lines[:answer_line] or _solution_below(lines[answer_line:end])
+  elif len(lines) == 1 and _REASON.search(lines[0]):
+    reasoning = lines
   else:
     reasoning = lines[:-1] if lines and is_closing(lines[-1]) else lines
   return "\n".join([*reasoning, f"Answer: {answer}"])
+
+
+def _solution_below(lines: Sequence[str]) -> list[str]:
+  """The solution whose heading is the answer line `lines[0]`; [] if that states the answer."""
+  said = _ANSWER_LINE.sub("", lines[0].lstrip(_MARKDOWN), count=1).strip(_MARKDOWN)
+  body = [*filter(None, [said]), *lines[1:]]
+  if len(body) < 2 or len(body[0].split()) <= _SHORT:
+    return []
+  closes = is_closing(body[-1])
+  if said and not closes:
+    return []
+  return body[:-1] if closes else body
 
 
 def is_closing(line: str) -> bool:

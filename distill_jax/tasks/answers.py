@@ -137,11 +137,19 @@ def read_number(text: str, *, last_number: bool = True) -> str | None:
       tail = tail[listed.end() :]
     tail = _with_digits(tail)
     if NUMBER.search(tail):
-      return _stated(tail)
+      # A heading above a whole solution, whose first line is not the answer.
+      is_solution = "\n" in statement.paragraph.strip() and not _starts_with_number(tail)
+      return _concluded(statement.paragraph) if is_solution else _stated(tail)
     is_marked = is_marked or not statement.prose or _UNKNOWN.search(tail) is not None
   if is_marked or not last_number:
     return None
   return _concluded(text)
+
+
+def _starts_with_number(tail: str) -> bool:
+  start = _AT_START.match(tail)
+  at = start.end() if start else 0
+  return _MINUS.match(tail) is not None or any(NUMBER.match(tail, max(at - n, 0)) for n in (0, 1))
 
 
 def _with_digits(tail: str) -> str:

@@ -131,6 +131,7 @@ class Statement(NamedTuple):
     text: The rest of the line, or the next line; of a box, its contents.
     prose: Whether a sentence states it ("the answer is"), not a label ("Answer:", a box).
     below: Whether it stands on a line below the marker.
+    paragraph: If so, that line and those after it, up to a blank one.
     denied: Whether the marker itself denies it ("the answer isn't").
   """
 
@@ -138,6 +139,7 @@ class Statement(NamedTuple):
   prose: bool
   below: bool
   denied: bool = False
+  paragraph: str = ""
 
 
 def plain(text: str) -> str:
@@ -210,7 +212,9 @@ def statements(text: str, *, denials: bool = True) -> Iterator[Statement]:
     sentence = _last_sentence(before)
     asks = mark["prose"] and (end := _SENTENCE_END.search(tail)) and end[0] == "?"
     is_denied = denials is False and (mark["prose"] or "").endswith("n't")
-    found = Statement(tail, bool(mark["prose"]), "\n" in text[mark.end() : start], is_denied)
+    below = "\n" in text[mark.end() : start]
+    paragraph = text[start : start + LONGEST_TEXT].partition("\n\n")[0] if below else ""
+    found = Statement(tail, bool(mark["prose"]), below, is_denied, paragraph)
     is_doubtful = mark["prose"] and (mark["doubt"] or asks or _DOUBT.search(sentence))
     (doubtful if is_doubtful else sure).append(found)
   yield from reversed(sure)

@@ -114,6 +114,26 @@ def test_a_step_of_the_reasoning_is_not_a_closing_sentence(line):
 
 
 @pytest.mark.parametrize(
+  ("text", "reasoning"),
+  [
+    ("**Answer:**\nTom has 3 apples.\n3 + 4 = 7", "Tom has 3 apples.\n3 + 4 = 7\n"),
+    (
+      "Answer: Tom starts with 3.\n3 + 4 = 7\nSo the answer is 7.",
+      "Tom starts with 3.\n3 + 4 = 7\n",
+    ),
+    ("The answer is 7 because 3 + 4 = 7.", "The answer is 7 because 3 + 4 = 7.\n"),
+    ("**Answer:**\n7 apples\nI hope this helps you a lot!", ""),
+    ("Answer: 7\nLet me know if you need more help.", ""),
+    ("Answer: 7", ""),
+    ("So the answer is 7.", ""),
+  ],
+)
+def test_a_heading_above_the_whole_solution_is_no_answer_line(text, reasoning):
+  target = cot.target(text, "7")
+  assert target == f"{reasoning}Answer: 7" and cot.target(target, "7") == target
+
+
+@pytest.mark.parametrize(
   "after",
   [
     "I hope this helps!",

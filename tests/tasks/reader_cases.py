@@ -14,6 +14,8 @@ NUMBER = {
     ("A: 5 * 3 = 15\nB: 2 * 3 = 6\n15 + 6 = 21", "21"),
     ("A: 30 km\nB: 20 km\nTogether they cover 50 km.", "50"),
     ("Final answer:\n\n\\[\n18\n\\]", "18"),
+    ("**Answer:**\nTom has 3 apples.\n3 + 4 = 7 apples.", "7"),
+    ("Answer:\n7 apples\n(3 + 4)", "7"),
   ),
   "thinking": (
     ("<think>2 + 2 is 5? The answer is 5.</think>\nThe answer is 4.", "4"),
