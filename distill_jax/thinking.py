@@ -4,12 +4,15 @@ Thinking models write drafts before their answer, in marks that differ by vendor
 read as an answer. `split` knows these marks, in any case:
 
   <think>...</think>              DeepSeek, Qwen, GLM, Nemotron; also <thinking>, <thought>,
-                                  <reasoning>, <reflection>, <scratchpad>, <|think|>, <seed:think>
+                                  <reasoning>, <reflection>, <scratchpad>, <|think|>, <seed:think>,
+                                  <mm:think>, <longcat_think>, <think:opensource>
   [THINK]...[/THINK]              Magistral
   ◁think▷...◁/think▷              Kimi
   <|begin_of_thought|>...<|end_of_thought|>       Sky-T1, OpenThinker
   <|START_THINKING|>...<|END_THINKING|>           Command A
   <|channel>thought...<channel|>                  Gemma
+  <unused94>thought...<unused95>                  MedGemma
+  <|inner_prefix|>...<|inner_suffix|>             Apertus
   <|channel|>analysis<|message|>...<|end|>        gpt-oss (harmony), also without its special tokens
 
 The text is untrusted; everything takes time linear in its length.
@@ -18,13 +21,17 @@ The text is untrusted; everything takes time linear in its length.
 import re
 from typing import NamedTuple
 
-_NAMES = r"think(?:ing)?|thoughts?|reasoning|reflection|scratchpad|seed:think"
+_NAMES = (
+  r"(?:(?!start_|end_)[a-z]{1,12}[:_])?think(?:ing)?(?::[a-z]{1,20})?|thoughts?|reasoning|reflection|scratchpad"
+)
 _MARK = re.compile(
   rf"<\|?[ ]?(?P<tag_end>/?)[ ]?(?:{_NAMES})(?:[ ][^<>\n]{{0,99}})?\|?>"
   r"|\[(?P<bracket_end>/?)think\]"
   r"|◁(?P<arrow_end>/?)think▷"
   r"|<\|(?:begin|(?P<thought_end>end))_of_thought\|>"
   r"|<\|(?:start|(?P<thinking_end>end))_thinking\|>"
+  r"|<\|inner_(?:prefix|(?P<inner_end>suffix))\|>"
+  r"|<unused94>[ ]?thought\b|(?P<unused_end><unused95>)"
   r"|<\|channel>[ ]?thought\b|(?P<gemma_end><channel\|>)",
   re.IGNORECASE,
 )
@@ -47,7 +54,10 @@ _BARE_FINAL = "assistantfinal"
 _HARMONY_PART = "<|channel|>"
 _MARK_STARTS = ("<", "[", "◁")
 
-_FAMILIES = ("tag_end", "bracket_end", "arrow_end", "thought_end", "thinking_end", "gemma_end")
+_FAMILIES = (
+  *("tag_end", "bracket_end", "arrow_end", "thought_end", "thinking_end", "inner_end"),
+  *("unused_end", "gemma_end"),
+)
 
 
 class Split(NamedTuple):
@@ -99,12 +109,15 @@ def _split_marks(text: str) -> Split:
   answer: list[str] = []
   thoughts: list[str] = []
   start, inside = 0, ""  # inside: the family of the mark that began the current block
+  closed = False  # whether a block has ended
   for mark in _MARK.finditer(text):
     family, closes = _family(mark)
     part = text[start : mark.start()]
     if inside and closes and family == inside:
       thoughts.append(part)
-      inside = ""
+      inside, closed = "", True
+    elif not inside and closes and closed and not text[mark.end() :].strip():
+      answer.append(part)  # a stray mark at the end of an answer
     elif not inside and closes:
       thoughts += [*answer, part]
       answer = []
@@ -132,6 +145,8 @@ def _family(mark: re.Match[str]) -> tuple[str, bool]:
     ("◁", "arrow_end"),
     ("<|begin_of", "thought_end"),
     ("<|start_", "thinking_end"),
+    ("<|inner_", "inner_end"),
+    ("<unused94>", "unused_end"),
     ("<|channel>", "gemma_end"),
   ):
     if start.startswith(beginning):

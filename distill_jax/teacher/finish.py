@@ -5,7 +5,7 @@ Only a reply that ended by itself is whole. Reasons that no documentation names 
 
 WHOLE = (  # at the model's own end or at a stop sequence
   *("stop", "end_turn", "stop_sequence", "eos", "eos_token", "stop_token", "end", "complete"),
-  *("completed", "finish", "finished", "finish_reason_stop"),
+  *("completed", "finish", "finished"),
 )
 LENGTH = ("length", "max_tokens", "max_output_tokens", "max_new_tokens", "token_limit")
 FILTERED = (
@@ -30,4 +30,5 @@ _KINDS = {name: kind for kind, names in _GROUPS.items() for name in names}
 
 def kind(reason: str) -> str:
   """Classifies a finish reason: "whole", "length", "filtered", "refusal", "aborted" or "cut"."""
-  return _KINDS.get(reason.strip().lower(), "cut")
+  name = reason.partition(":")[0].strip().lower()  # "content_filter: PROHIBITED_CONTENT"
+  return _KINDS.get(name.removeprefix("finish_reason_"), "cut")

@@ -6,6 +6,7 @@ the remaining phases by weight. The seed and the text of a request determine its
 resumed run, or a request for more samples, goes to the same teacher.
 """
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -61,12 +62,26 @@ def merge_teachers(config: dict[str, Any]) -> dict[str, Any]:
     for field in sorted(set(fields) & set(SHARED)):
       allowed = f"left out: config.teacher.{field} applies to all teachers together"
       raise errors.config(f"teachers.{name}.{field}", fields[field], allowed)
-  merged = {name: _merge(config["teacher"], fields) for name, fields in others.items()}
-  for name, fields in others.items():
-    moved = "base_url" in fields or presets.parse(str(fields.get("model", ""))) is not None
-    if moved and "identity" not in fields:
-      merged[name] = merged[name] | {"identity": ""}  # another server has another name
+  merged = {name: _merge(_inherited(main, fields), fields) for name, fields in others.items()}
   return {**config, "teachers": merged}
+
+
+def _inherited(main: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
+  """The fields of config.teacher that a teacher with these fields has, too.
+
+  Prices are of a model. The address of a server, its key and its name are of the server: of
+  VENDOR/MODEL they follow from the vendor.
+  """
+  default = settings.Teacher()
+  changes: dict[str, Any] = {}
+  if "model" in fields:
+    changes["prices"] = dataclasses.asdict(default.prices)
+  if "base_url" in fields:
+    changes["identity"] = default.identity
+  elif presets.parse(str(fields.get("model", ""))) is not None:
+    names = ("base_url", "identity", "key_env", "key_file", "max_tokens_field")
+    changes |= {name: getattr(default, name) for name in names}
+  return main | {name: value for name, value in changes.items() if name in main}
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from distill_jax.ablations import sweep
 from distill_jax.cli import args
 from distill_jax.config.read import read_settings
 from distill_jax.run_dir import run_dir
-from distill_jax.teacher import pool, types
+from distill_jax.teacher import pool, presets, types
 from distill_jax.teacher.client import client, interrupts
 from distill_jax.teacher.prompts import messages
 from distill_jax.teacher.store import cache as store_cache
@@ -157,6 +157,21 @@ def test_a_further_teacher_is_config_teacher_except_for_its_own_fields():
   assert (cheap.model, cheap.prices.input) == ("small", 0.5)
   assert (cheap.prices.output, cheap.max_tokens, cheap.kind) == (0.0, main.max_tokens, "openai")
   assert pool.phase_weights(s, "demonstrate") == {"main": 3.0, "cheap": 1.0}
+
+
+def test_a_teacher_of_another_vendor_has_its_address_key_and_prices(monkeypatch):
+  """Prices are of a model: those of config.teacher do not apply to another one."""
+  monkeypatch.setenv("MINE", "key-1")
+  main = {**VENDOR, "base_url": "https://my.server/v1", "model": "mine", "key_env": "MINE"}
+  main["prices"] = {"input": 0.1, "output": 0.4, "cached": -1.0}
+  others = {"strong": {"model": "openai/gpt-4o"}, "same": {}, "next": {"model": "mine-2"}}
+  s = read_settings(changed(teachers=others, teacher=main))
+  strong, same, following = (s.teachers[name] for name in others)
+  assert (strong.base_url, strong.model) == ("https://api.openai.com/v1", "gpt-4o")
+  assert strong.key_env == "OPENAI_API_KEY" and strong.prices.input > 0.1
+  assert (same.base_url, same.prices.input) == ("https://my.server/v1", 0.1)
+  assert (following.base_url, following.key_env) == ("https://my.server/v1", "MINE")
+  assert presets.unpriced(following)
 
 
 def test_by_phase_leaves_the_pool_to_the_other_phases():

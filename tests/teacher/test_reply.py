@@ -28,6 +28,12 @@ MARKED = {
   ),
   "command a": f"<|START_THINKING|>{DRAFT}<|END_THINKING|><|START_RESPONSE|>{TEXT}<|END_RESPONSE|>",
   "seed-oss": f"<seed:think>{DRAFT}</seed:think>{TEXT}",
+  "minimax": f"<mm:think>{DRAFT}</mm:think>{TEXT}",
+  "longcat": f"<longcat_think>{DRAFT}</longcat_think>{TEXT}",
+  "tencent": f"<think:opensource>{DRAFT}</think:opensource>{TEXT}",
+  "apertus": f"<|inner_prefix|>{DRAFT}<|inner_suffix|>{TEXT}",
+  "medgemma": f"<unused94>thought\n{DRAFT}<unused95>{TEXT}",
+  "a second closing mark": f"<think>{DRAFT}</think>{TEXT}\n</think>",
   "gemma": f"<|channel>thought\n{DRAFT}<channel|>{TEXT}",
   "hunyuan": f"<think>\n{DRAFT}\n</think>\n<answer>\n{TEXT}\n</answer>",
   "gpt-oss": (

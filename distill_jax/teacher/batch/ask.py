@@ -223,7 +223,7 @@ class BatchAsk:
     for file in (state.output_file_id, state.error_file_id):
       if file:
         reader.read(await self._api.download(file, self._advice_if_gone(batch)), lines)
-    if len(reader.lines_read) < calls.request_counts(state)[0]:
+    if len(reader.completed) < calls.request_counts(state)[0]:
       self._check_results_appear(batch, state, reader)
       return False
     reader.retry_unread(lines.values())

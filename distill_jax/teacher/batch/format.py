@@ -139,7 +139,7 @@ def _parse_result(row: dict[str, Any], model: str) -> LineResult:
     message = error.get("message") if isinstance(error, dict) else error
     reason = verdicts.excerpt(message if isinstance(message, str) else json.dumps(row))
     return LineResult(row["custom_id"], verdicts.Retry(reason), 0, request_id)
-  if status == 200:
+  if 200 <= status < 300:
     verdict = verdicts.parse_body(json.dumps(body).encode(), model)
     return LineResult(row["custom_id"], verdict, status, request_id)
   details = body if body else error if isinstance(error, dict) else {"message": error}

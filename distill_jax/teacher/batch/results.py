@@ -9,7 +9,7 @@ from typing import Any
 from distill_jax.teacher import types
 from distill_jax.teacher.batch import format
 from distill_jax.teacher.client import refusals, request_jobs, verdicts
-from distill_jax.teacher.store import batches, cache
+from distill_jax.teacher.store import batches, cache, ledger
 
 CALLS_PER_WRITE = 200
 
@@ -69,6 +69,8 @@ class ResultReader:
     self.truncated: dict[str, int] = {}
     self.abort: verdicts.Abort | None = None
     self.lines_read: set[str] = set()
+    self.completed: set[str] = set()  # lines whose request the server has answered
+    self._wasted = 0.0  # dollars for results that cannot be used
     self._token_field = config.features.token_field  # that the lines were sent with
     self._calls: list[cache.StoredCall] = []  # for the next write
     self._archived: Mapping[str, list[types.Failure]] = {}
@@ -89,6 +91,8 @@ class ResultReader:
       if line is None:
         continue
       self.lines_read.add(line.name)
+      if 200 <= result.status < 300:
+        self.completed.add(line.name)
       if line.name not in self.retries and not self._has_outcome(line):
         self._take(line, result)
     self._flush()
@@ -135,7 +139,7 @@ class ResultReader:
   @property
   def dollars(self) -> float:
     """What the outcomes have cost."""
-    return math.fsum(outcome.dollars for outcome in self.outcomes.values())
+    return math.fsum([self._wasted, *(outcome.dollars for outcome in self.outcomes.values())])
 
   @property
   def rejection(self) -> types.Failure | None:
@@ -154,11 +158,12 @@ class ResultReader:
     verdict = result.verdict
     if isinstance(verdict, verdicts.Completed):
       outcomes = self._outcomes(line, result, verdict)
+    elif result.error is not None and self.learns(line, result.status, result.error):
+      reason = self._redact(verdicts.excerpt(refusals.text_of(result.error)))
+      self.retries[line.name] = LineRetry(reason, False, result.status, result.request_id)
+      return
     elif isinstance(verdict, verdicts.Skip):
       reason = self._redact(verdict.reason)
-      if self.learns(line, result.status, result.error):
-        self.retries[line.name] = LineRetry(reason, False, result.status, result.request_id)
-        return
       if verdict.may_be_schema and self._asked_for_json(line):
         self.retries[line.name] = LineRetry(reason, schema_rejected=True)
         return
@@ -170,6 +175,8 @@ class ResultReader:
       )
       if isinstance(verdict, verdicts.Abort):
         self.abort = self.abort or verdict
+      elif isinstance(verdict, verdicts.Retry):
+        self._charge(line, result, verdict)
       return
     fresh = {(s, key): o for (s, key), o in outcomes.items() if not self._is_archived(key, o)}
     if len(fresh) < len(outcomes):
@@ -178,6 +185,21 @@ class ResultReader:
     self.outcomes |= {key: outcome for (_, key), outcome in fresh.items()}
     if len(self._calls) >= CALLS_PER_WRITE:
       self._flush()
+
+  def _charge(
+    self, line: batches.BatchLine, result: format.LineResult, verdict: verdicts.Retry
+  ) -> None:
+    """Stores the cost of an unusable result as a failure; a later reply replaces the failure."""
+    if not any(verdict.tokens):
+      return
+    tokens_in, tokens_out = verdict.tokens
+    dollars = ledger.dollars(self._config.prices, tokens_in, tokens_out)
+    cost = {"tokens_in": tokens_in, "tokens_out": tokens_out, "dollars": dollars}
+    failure = self._failure("gave_up", self._redact(verdict.reason), line, result, **cost)
+    sample = min(line.keys)
+    if not self._is_archived(line.keys[sample], failure):
+      self._calls.append((line.request, {(sample, line.keys[sample]): failure}, self._run_phase))
+      self._wasted += dollars
 
   def _is_archived(self, key: str, outcome: cache.Outcome) -> bool:
     """Whether this very failure was read before. Only its request id can tell."""

@@ -380,7 +380,9 @@ class Client:
   def _openai_client(self) -> openai.AsyncOpenAI:
     """Returns a client for files and batches, to be used in one event loop."""
     config = self._config
-    return sessions.openai_client(config.base_url, self._key, config.timeout, self._local)
+    return sessions.openai_client(
+      config.base_url, self._key, config.timeout, self._local, self._headers.values
+    )
 
 
 def _flat(request_keys: Iterable[CacheKeys]) -> list[str]:

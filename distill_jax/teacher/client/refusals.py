@@ -59,11 +59,15 @@ _LOADING = (
 _TOO_LONG = (
   *("context length", "context_length", "context window", "maximum context", "too many tokens"),
   *("prompt is too long", "input is too long", "reduce the length", "exceeds the available"),
+  *("request too large", "input or output tokens must be reduced", "request is too large"),
 )
 _MOST = re.compile(
   r"(?:at most|less than or equal to|up to|maximum of|<=|between 1 and) ([0-9]{1,4})"
 )
-_CONCURRENCY = re.compile(r"concurren[a-z]{0,8}[^0-9.,;]{0,30}([0-9]{1,4})\b")
+_CONCURRENCY = re.compile(
+  r"concurren[a-z]{0,8}[^0-9.,;!?-]{0,30}([0-9]{1,4})\b"
+  r"(?!\.[0-9]| ?(?:m?s|sec[a-z]*|min[a-z]*|hours?|h|[rt]p[md])\b| ?(?:per|/) ?(?:s|m|h|d))"
+)
 
 
 def text_of(body: Any) -> str:
@@ -149,6 +153,9 @@ def is_too_long(body: Any) -> bool:
   return "context_length_exceeded" in codes_of(body) or any(words in text for words in _TOO_LONG)
 
 
+_SNAKE = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z])(?=[A-Z])")  # between the words of a code
+
+
 class Embedded(NamedTuple):
   """An error in the body of a 200 response."""
 
@@ -157,9 +164,10 @@ class Embedded(NamedTuple):
 
 
 _MINIMAX = {1002: 429, 1004: 401, 1008: 402, 1039: 429, 2013: 400, 2049: 401}
+# Words of codes and types; a word ends at any sign that is no letter.
 _CODE_WORDS = (
   (("quota", "billing", "insufficient", "payment", "balance", "budget"), 402),
-  (("rate", "too_many", "throttl", "exhausted"), 429),
+  (("rate", "ratelimit", "too_many", "toomany", "throttl", "exhausted"), 429),
   (("overload", "unavailable", "capacity"), 503),
   (("auth", "api_key", "apikey"), 401),
   (("permission", "forbidden"), 403),
@@ -201,8 +209,15 @@ def _status(error: Any) -> int:
       value = int(value)
     if type(value) is int and 400 <= value <= 599:
       return value
-  words = " ".join(value.lower() for value in values if isinstance(value, str))
-  return next((s for names, s in _CODE_WORDS if any(name in words for name in names)), 500)
+  codes = [value for value in values if isinstance(value, str) and not value.count(" ") > 1]
+  words = "".join(f"_{_SNAKE.sub('_', value).lower()}" for value in codes)
+  found = (s for names, s in _CODE_WORDS if any(f"_{name}" in words for name in names))
+  if (status := next(found, None)) is not None:
+    return status
+  text = text_of({"error": error}).lower()[:MAX_TEXT]  # for people, who are told more clearly
+  if any(said in text for said in _NO_MONEY):
+    return 402
+  return 429 if "rate limit" in text or "too many requests" in text else 500
 
 
 class Refused(NamedTuple):
@@ -220,7 +235,18 @@ _REFUSING = (
   *("does not accept", "doesn't accept", "should be", "greater than", "failed to parse", "instead"),
   *("forbidden", "must alternate", "not compatible", "incompatible", "required", "please enable"),
 )
-_OUT_OF_RANGE = ("between", "less than or equal", "greater than or equal", "<=", ">=", "too large")
+# A value is refused, not the field.
+_OUT_OF_RANGE = (
+  *("between", "less than", "greater than", "smaller than", "larger than", "more than"),
+  *("<", ">", "too large", "too high", "range", "cannot exceed", "can't exceed", "must not exceed"),
+  *("exceeds", "at most", "above max", "above the max", "maximum value", "maximum allowed"),
+)
+# What is said of a field that a server does not know or take.
+_UNKNOWN_FIELD = (
+  *("unsupport", "not support", "n't support", "unknown", "unrecognized", "not permitted"),
+  *("extra inputs", "unexpected", "not allowed", "deprecated", "does not accept", "instead"),
+  *("doesn't accept", "not compatible", "incompatible", "not available"),
+)
 _SEVERAL = (
   *(
     "completion choice",
@@ -275,19 +301,20 @@ def feature(status: int, body: Any, sent: Mapping[str, Any]) -> Refused | None:
   )
   if not refuses:
     return None
-  return _token_field(text, sent) or next(
-    (refused for refused in _candidates(text, sent) if refused is not None), None
-  )
+  return next((refused for refused in _candidates(text, sent) if refused is not None), None)
 
 
 def _token_field(text: str, sent: Mapping[str, Any]) -> Refused | None:
   """Another name for the limit of tokens, if the text refuses the one that was sent."""
+  old, new = "max_tokens", "max_completion_tokens"
+  names_old, names_new = _mentions(text.replace(new, ""), old), new in text
   if any(words in text for words in _OUT_OF_RANGE):
     return None
-  old, new = "max_tokens", "max_completion_tokens"
-  if old in sent and (new in text or _mentions(text.replace(new, ""), old)):
+  if not (names_old and names_new) and not any(words in text for words in _UNKNOWN_FIELD):
+    return None
+  if old in sent and (names_new or names_old):
     return Refused("max_tokens_field", new)
-  if new in sent and new in text:
+  if new in sent and names_new:
     return Refused("max_tokens_field", old)
   return None
 
@@ -299,6 +326,7 @@ def _candidates(text: str, sent: Mapping[str, Any]) -> Iterator[Refused | None]:
     yield Refused("stream_options")
   if not sent.get("stream") and any(words in text for words in _STREAM_ONLY):
     yield Refused("stream", "yes")
+  yield _token_field(text, sent)
   if "response_format" in sent and any(words in text for words in _JSON):
     yield Refused("response_format")
   if sent.get("n", 1) > 1 and (_mentions(text, "n") or any(words in text for words in _SEVERAL)):

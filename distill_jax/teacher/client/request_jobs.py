@@ -309,8 +309,12 @@ def estimate(
   requests = tokens_in = tokens_out = replies = 0
   for job in jobs:
     missing = sorted(job.missing)
-    gaps = sum(after - before > 1 for before, after in itertools.pairwise(missing))
-    job_requests = 1 + gaps if config.send_seed else 1
+    runs = [len(missing)]
+    if config.send_seed:
+      gaps = [n for n, (a, b) in enumerate(itertools.pairwise(missing), 1) if b - a > 1]
+      runs = [end - start for start, end in itertools.pairwise([0, *gaps, len(missing)])]
+    most = min(config.features.max_samples, len(missing))
+    job_requests = sum(math.ceil(run / most) for run in runs)
     requests, replies = requests + job_requests, replies + len(missing)
     tokens_in += job_requests * job.max_prompt_tokens
     tokens_out += job.limit * len(missing)

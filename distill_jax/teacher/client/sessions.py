@@ -2,6 +2,7 @@
 
 import ssl
 import urllib.parse
+from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
@@ -48,7 +49,9 @@ def open_session(
   )
 
 
-def openai_client(base_url: str, key: str, timeout: float, local: bool) -> openai.AsyncOpenAI:
+def openai_client(
+  base_url: str, key: str, timeout: float, local: bool, headers: Mapping[str, str]
+) -> openai.AsyncOpenAI:
   """Returns a client for files and batches; it lives in one event loop.
 
   It follows no redirect, which could send files anywhere.
@@ -58,6 +61,7 @@ def openai_client(base_url: str, key: str, timeout: float, local: bool) -> opena
     key: API key; "" for none.
     timeout: Seconds for one request.
     local: Ignore the environment's proxies.
+    headers: Headers of every request; they replace others of the same name.
 
   Raises:
     UserError: The environment's proxies or certificates are unusable.
@@ -77,7 +81,7 @@ def openai_client(base_url: str, key: str, timeout: float, local: bool) -> opena
   )
   # The environment's settings may be meant for another server.
   made.organization = made.project = None
-  made._custom_headers = {}
+  made._custom_headers = dict(headers)
   return made
 
 

@@ -129,7 +129,7 @@ class Transport:
           allow_redirects=False,  # which could send questions anywhere
         ) as response:
           raw = await self._read_body(response, wait)
-        if response.status == 200:
+        if 200 <= response.status < 300:
           self._waits.on_response()
     except NEVER_LEFT as error:
       if isinstance(error, aiohttp.ClientHttpProxyError) and error.status == 407:
@@ -209,11 +209,13 @@ def _classify(
   request_id = verdicts.request_id(headers)
   if raw is None:
     reason = f"the body is longer than {MAX_BODY_BYTES} bytes"
-    verdict = verdicts.Retry(reason, may_bill=status == 200)
+    verdict = verdicts.Retry(reason, may_bill=200 <= status < 300)
     return Response(verdict, status, request_id)
   if streams.is_stream(headers.get("content-type", ""), raw):
     raw = streams.assemble(raw)
-  if status == 200:
+  if 200 <= status < 300:
+    if (refused := _refused_inside(raw, sent)) is not None:
+      return Response(refused, status, request_id)
     verdict = verdicts.parse_body(raw, str(sent.get("model", "")), headers)
     if not request_id and isinstance(verdict, verdicts.Completed):
       request_id = verdict.id
@@ -222,10 +224,30 @@ def _classify(
     body = json.loads(raw)
   except (ValueError, RecursionError):
     body = raw.decode("utf-8", "replace")
-  if (refused := refusals.feature(status, body, sent)) is not None:
-    reason = f"HTTP {status}: {verdicts.excerpt(refusals.text_of(body))}"
-    return Response(verdicts.Unsupported(*refused, reason), status, request_id)
+  if (refused := _unsupported(status, body, sent)) is not None:
+    return Response(refused, status, request_id)
   return Response(verdicts.classify_status(status, headers, body, now), status, request_id)
+
+
+def _unsupported(status: int, body: Any, sent: Mapping[str, Any]) -> verdicts.Unsupported | None:
+  """The feature that an error refuses; None if it is about something else."""
+  refused = refusals.feature(status, body, sent)
+  if refused is None:
+    return None
+  reason = f"HTTP {status}: {verdicts.excerpt(refusals.text_of(body))}"
+  return verdicts.Unsupported(*refused, reason)
+
+
+def _refused_inside(raw: bytes, sent: Mapping[str, Any]) -> verdicts.Unsupported | None:
+  """The feature that an error in the body of a success refuses."""
+  if b"error" not in raw:
+    return None
+  try:
+    body = json.loads(raw)
+  except (ValueError, RecursionError):
+    return None
+  error = refusals.embedded(body) if isinstance(body, dict) else None
+  return _unsupported(error.status, error.body, sent) if error else None
 
 
 def describe_error(error: Exception, redact: Callable[[str], str]) -> str:

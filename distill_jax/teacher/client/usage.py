@@ -59,14 +59,34 @@ class Usage:
 
 
 def read(body: Mapping[str, Any]) -> Usage:
-  """Reads the usage in the body of a response."""
+  """Reads the usage in the body of a response, or in its choices (Moonshot's streams)."""
   for fields in _groups(body):
     found = _read_group(fields)
     if found.tokens_in or found.tokens_out:
       if _is_of_first_choice(body, found):
         return dataclasses.replace(found, tokens_out=None, reasoning=0)
       return found
-  return Usage()
+  choices = body.get("choices")
+  return _sum([_of_choice(choice) for choice in choices]) if isinstance(choices, list) else Usage()
+
+
+def _of_choice(choice: Any) -> Usage:
+  groups = map(_read_group, _groups(choice)) if isinstance(choice, Mapping) else ()
+  return next((found for found in groups if found.tokens_in or found.tokens_out), Usage())
+
+
+def _sum(parts: list[Usage]) -> Usage:
+  """The usage of choices that report their own: the prompt counts once."""
+  if not any(part.tokens_in or part.tokens_out for part in parts):
+    return Usage()
+  counted = [part.tokens_out for part in parts if part.tokens_out is not None]
+  return Usage(
+    tokens_in=max((part.tokens_in or 0 for part in parts), default=0) or None,
+    tokens_out=sum(counted) if len(counted) == len(parts) else None,
+    cached=max(part.cached for part in parts),
+    reasoning=sum(part.reasoning for part in parts) if len(counted) == len(parts) else 0,
+    written=max(part.written for part in parts),
+  )
 
 
 def _is_of_first_choice(body: Mapping[str, Any], found: Usage) -> bool:
@@ -79,18 +99,13 @@ def _is_of_first_choice(body: Mapping[str, Any], found: Usage) -> bool:
 
 def _groups(body: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
   """The parts of a body that may hold its usage."""
-  choices = body.get("choices")
-  first = choices[0] if isinstance(choices, list) and choices else None
-  for holder in (body, first):
-    if not isinstance(holder, Mapping):
-      continue
-    for name in GROUPS:
-      group = holder.get(name)
-      if isinstance(group, Mapping):
-        yield group
-        inner = group.get("usage") or group.get("tokens")
-        if isinstance(inner, Mapping):
-          yield inner
+  for name in GROUPS:
+    group = body.get(name)
+    if isinstance(group, Mapping):
+      yield group
+      inner = group.get("usage") or group.get("tokens")
+      if isinstance(inner, Mapping):
+        yield inner
 
 
 def _read_group(fields: Mapping[str, Any]) -> Usage:

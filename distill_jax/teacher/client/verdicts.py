@@ -138,7 +138,8 @@ Verdict = Completed | Retry | Skip | Abort | Unsupported
 def parse_body(raw: bytes, model: str, headers: Mapping[str, str] | None = None) -> Verdict:
   """Parses the body of a 200 response; anything malformed is worth a retry.
 
-  An error in the body stands for the status that it names.
+  If some choices are malformed or were aborted, the others count, and their samples are missing. An
+  error in the body stands for the status that it names.
 
   Args:
     raw: The body.
@@ -164,7 +165,7 @@ def parse_body(raw: bytes, model: str, headers: Mapping[str, str] | None = None)
     return Retry(reason, tokens=billed, may_bill=not any(billed))
   parsed = [_parse_choice(choice) for choice in choices]
   valid = tuple(choice for choice in parsed if choice is not None)
-  if len(valid) < len(parsed):
+  if not valid:
     reason = f"malformed chat message in a choice: {excerpt(json.dumps(choices))}"
     return Retry(reason, tokens=billed, may_bill=not any(billed))
   ended = tuple(choice for choice in valid if choice.finish) or valid
@@ -229,7 +230,9 @@ def classify_status(
     )
   if refusals.is_loading(status, body):
     return Retry(reason, LOADING_WAIT if wait is None else wait, loading=True)
-  if status in (408, 409, 425, 429) or status >= 500:
+  if status == 413 or (status == 429 and refusals.is_too_long(body)):
+    return Skip("bad_request", reason, own_fault=True)
+  if status in (408, 409, 425, 429, 499) or status >= 500:
     return Retry(
       reason,
       wait,
@@ -248,10 +251,12 @@ def request_id(headers: Mapping[str, str]) -> str:
 
 def _parse_choice(choice: Any) -> Choice | None:
   """One choice; None if it is malformed, or was cut off by a failure of the server."""
-  message = choice.get("message") if isinstance(choice, dict) else None
-  if not isinstance(message, dict):
+  if not isinstance(choice, dict):
     return None
-  raw, finish = reply.read_message(message), choice.get("finish_reason")
+  message, finish = choice.get("message"), choice.get("finish_reason")
+  if message is None and finishes.kind(str(finish)) in ("length", "filtered", "refusal"):
+    message = {}  # there is nothing to say beyond the reason
+  raw = reply.read_message(message) if isinstance(message, dict) else None
   if raw is None:
     return None
   finish = finish if isinstance(finish, str) else "stop" if "finish_reason" not in choice else ""

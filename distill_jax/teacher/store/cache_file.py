@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from distill_jax import disk, errors
 from distill_jax.teacher.store import marker, seals, tables
 
+LOCK_SECONDS = 120.0  # to wait for another process; a reply that cannot be stored was paid for
 _OTHER_FILE = "name another file with --config.teacher.cache=FILE"
 
 
@@ -39,7 +40,7 @@ class CacheFile:
       ) from None
     with self._sqlite_errors():
       self._db = sqlite3.connect(
-        self.path, timeout=30.0, isolation_level=None, check_same_thread=False
+        self.path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
       )
     try:
       self._prepare()

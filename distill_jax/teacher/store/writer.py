@@ -95,22 +95,28 @@ class StoreWriter:
       answers, self._answers = self._answers, {}
       if calls:
         stored, written = [call for call, _ in calls], [future for _, future in calls]
-        await self._in_thread(self._store.store_many, stored, futures=written)
+        if not await self._in_thread(self._store.store_many, stored, futures=written):
+          answers = {}  # their requests stay counted at what was reserved for them
 
   async def _in_thread(
     self, work: Callable[..., object], *args: object, futures: list[asyncio.Future[None]]
-  ) -> None:
-    """Runs `work` in a thread; `futures` get its error, or are done. Raises if there are none."""
+  ) -> bool:
+    """Runs `work` in a thread; `futures` get its error, or are done. Raises if there are none.
+
+    Returns:
+      Whether it succeeded.
+    """
     try:
       await asyncio.to_thread(work, *args)
     except BaseException as error:
       _fail(futures, error)
       if not futures:
         raise
-      return
+      return False
     for future in futures:
       if not future.done():
         future.set_result(None)
+    return True
 
   def _account(
     self, requests: list[cache.Reservation], retries: int, answers: cache.Answers

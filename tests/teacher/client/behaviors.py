@@ -117,6 +117,39 @@ def after(count: int, response: httpx2.Response) -> Behavior:
   return behavior
 
 
+def spoils(last: dict[str, Any], *, every: bool = False) -> Behavior:
+  """The last of several choices, or `every` choice of one question, is `last`."""
+
+  async def behavior(sent: Sent, bill: Bill) -> httpx2.Response:
+    whole = reply(sent, bill)
+    body = json.loads(whole.content)
+    if every and sent.body["messages"][-1]["content"] == "q0":
+      body["choices"] = [last] * len(body["choices"])
+    elif not every and len(body["choices"]) > 1:
+      body["choices"][-1] = last
+    return httpx2.Response(200, json=body)
+
+  return behavior
+
+
+def usage_in_choices() -> Behavior:
+  """A stream in which each choice ends with its own usage."""
+
+  async def behavior(sent: Sent, bill: Bill) -> httpx2.Response:
+    count, tokens_in = sent.body.get("n", 1), prompt_tokens(sent)
+    bill.add(tokens_in, count * TOKENS_OUT)
+    usage = {"prompt_tokens": tokens_in, "completion_tokens": TOKENS_OUT}
+    chunks = [
+      {"index": k, "delta": {"content": "Seven."}, "finish_reason": "stop", "usage": usage}
+      for k in range(count)
+    ]
+    lines = [f"data: {json.dumps({'choices': [chunk]})}\n\n" for chunk in chunks]
+    text = "".join([*lines, "data: [DONE]\n\n"])
+    return httpx2.Response(200, text=text, headers={"content-type": "text/event-stream"})
+
+  return behavior
+
+
 def refusing(source: str, response: httpx2.Response, replies: int = 2) -> Vendor:
   """A server that answers `replies` requests and refuses all later ones, which stops the run.
 

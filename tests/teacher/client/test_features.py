@@ -153,6 +153,9 @@ NOT_A_FEATURE = {
   "the limit is too large": "'max_tokens' or 'max_completion_tokens' is too large: 4096. This model"
   " supports at most 2048 completion tokens.",
   "out of range": "temperature must be between 0 and 1",
+  "out of an open range": "'temperature' must be in the range (0.0, 2.0)",
+  "a limit that may not be exceeded": "max_tokens cannot exceed 4096",
+  "a limit below another": "`max_tokens` must be greater than `thinking.budget_tokens`",
   "something else": "The request is invalid.",
   "in other words": "An unexpected notion: cannot be seeded in system engineering.",
 }
@@ -309,3 +312,29 @@ def test_an_address_of_all_interfaces_is_this_machine():
 def test_a_feature_is_named_as_a_word_of_its_own():
   for text, named in [("'n' is", True), ("n", True), ("don't", False), ("gpt-n", False)]:
     assert refusals._mentions(text, "n") == named
+
+
+@pytest.mark.parametrize(
+  ("text", "limit"),
+  [
+    ("Too many concurrent requests (limit 4)", 4),
+    ("max concurrency: 2, please slow down", 2),
+    ("Too many concurrent requests! Please retry in 1 seconds", None),
+    ("Too many concurrent requests - try again in 2 s", None),
+    ("concurrency limit of 3 RPM", None),
+  ],
+)
+def test_a_time_or_a_rate_is_no_number_of_requests_at_once(text, limit):
+  assert refusals.concurrency({"error": {"message": text}}) == limit
+
+
+def test_an_estimate_counts_the_requests_that_a_server_without_n_takes(connect):
+  asked = [types.Request("annotate", "q", (("user", "q" * 3000),), 8)]
+  several, one = (
+    connect(URL, unsupported=names, send_seed=False).estimate(
+      asked, round=0, phase="s", temperature=0.5
+    )
+    for names in ((), ("n",))
+  )
+  assert (several.requests, one.requests, one.replies) == (1, 8, 8)
+  assert one.tokens_in == 8 * several.tokens_in

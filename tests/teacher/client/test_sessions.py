@@ -74,7 +74,7 @@ def test_the_proxy_is_the_one_that_the_environment_names(monkeypatch, environmen
     monkeypatch.setenv(name, value)
   found = sessions.proxy_for(address)
   assert (str(found.url) if found else None) == proxy
-  made = sessions.openai_client(address, "k", 1.0, local=False)
+  made = sessions.openai_client(address, "k", 1.0, local=False, headers={})
   asyncio.run(made.close())
 
 

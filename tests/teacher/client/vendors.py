@@ -20,8 +20,10 @@ from behaviors import (
   refusing,
   several,
   sleeps,
+  spoils,
   streams,
   unsupported,
+  usage_in_choices,
 )
 
 LATE = email.utils.formatdate(4_000_000_000, usegmt=True)  # by a clock that is decades ahead
@@ -274,6 +276,50 @@ VENDORS = {
     "docs.vllm.ai/en/latest/serving/openai_compatible_server", sent=5, behavior=first(
       httpx2.Response(200, json={"object": "error", "message": "oops", "code": 500}),
       billed=True)),
+  "vLLM, abort of one choice": Vendor(
+    "github.com/vllm-project/vllm#1707", sent=8,
+    behavior=spoils({"message": {"content": "Sev"}, "finish_reason": "abort"})),
+  "Gemini, no message where the filter ends a choice": Vendor(
+    "github.com/bespokelabsai/curator#261", kept=6,
+    behavior=spoils({"finish_reason": "content_filter: PROHIBITED_CONTENT"}, every=True)),
+  "Gemini, no message at the limit": Vendor(
+    "github.com/AsyncFuncAI/deepwiki-open#524", kept=6,
+    behavior=spoils({"finish_reason": "FINISH_REASON_MAX_TOKENS", "message": None}, every=True)),
+  "Gemini, cancelled": Vendor(
+    "github.com/google-gemini/gemini-cli#20309", sent=5,
+    behavior=first(error(499, "The operation was cancelled."), billed=True)),
+  "Moonshot, usage in each choice of a stream": Vendor(
+    "platform.moonshot.ai/docs/api/chat", usage_in_choices(), options={"stream": True}),
+  "DeepSeek, the range of max_tokens": Vendor(
+    "github.com/deepseek-ai/DeepSeek-V3#69", kept=0, behavior=refuses(has("max_tokens"), error(
+      400, "Invalid max_tokens value, the valid range of max_tokens is [1, 8192]",
+      type="invalid_request_error"))),
+  "DashScope, the range of max_tokens": Vendor(
+    "github.com/open-webui/open-webui#10507", kept=0, behavior=refuses(has("max_tokens"), error(
+      400, "<400> InternalError.Algo.InvalidParameter: Range of max_tokens should be [1, 8192]"))),
+  "Fireworks, a stream for many tokens": Vendor(
+    "github.com/nullclaw/nullclaw#231", sent=6, behavior=refuses(
+      lambda body: not body.get("stream"),
+      error(400, "Requests with max_tokens > 4096 must have stream=true"))),
+  "Anthropic, a limit below the thinking": Vendor(
+    "docs.anthropic.com/en/docs/build-with-claude/extended-thinking", kept=0,
+    behavior=refuses(has("max_tokens"), error(
+      400, "`max_tokens` must be greater than `thinking.budget_tokens`"))),
+  "OpenAI, a request above the limit of a minute": Vendor(
+    "community.openai.com/t/request-too-large-for-gpt-4o", kept=6, behavior=first(error(
+      429, "Request too large for gpt-4o on tokens per min (TPM): Limit 30000, Requested 35000."
+      " The input or output tokens must be reduced in order to run successfully."))),
+  "Groq, a request above the limit of a minute": Vendor(
+    "console.groq.com/docs/errors", kept=6, behavior=first(error(
+      413, "Request too large for model m on tokens per minute (TPM): Limit 6000"))),
+  "a gateway that answers 201": Vendor(
+    "docs.nestjs.com/controllers#status-code", plain(status=201)),
+  "a gateway, n refused in a 200": Vendor(
+    "github.com/songquanpeng/one-api", sent=10, behavior=refuses(several, httpx2.Response(
+      200, json={"error": {"code": 400, "message": "'n' is not supported by this model"}}))),
+  "a gateway, a text as error in a 200": Vendor(
+    "github.com/songquanpeng/one-api", sent=5, options={"max_wait": 60.0}, behavior=first(
+      httpx2.Response(200, json={"error": "upstream load balancer: failed to generate, invalid"}))),
   "vLLM, abort": Vendor(
     "github.com/vllm-project/vllm#1707", sent=5, behavior=first(httpx2.Response(200, json={
       "choices": [{"message": {"content": "Sev"}, "finish_reason": "abort"}]}), billed=True)),

@@ -40,3 +40,32 @@ def test_what_is_queued_while_a_write_fails_gets_its_error(queue):
       await writing.close()
 
   asyncio.run(run())
+
+
+def test_a_request_whose_reply_could_not_be_stored_stays_counted():
+  """It was paid for: its answer is not recorded without its reply."""
+
+  class FullOnce:
+    def __init__(self):
+      self.tries, self.answered = 0, []
+
+    def account(self, run_phase, requests, answers, *, retries):
+      self.answered += answers
+
+    def store_many(self, calls):
+      self.tries += 1
+      if self.tries == 1:
+        raise errors.data("the disk is full")
+
+  async def run() -> list[str]:
+    store = FullOnce()
+    writing = writer.StoreWriter(store, cache.RunPhase("run", 0, "annotate"))
+    writing.settle("lost", None)
+    with pytest.raises(errors.UserError, match="the disk is full"):
+      await writing.write("{}", {})
+    writing.settle("stored", None)
+    await writing.write("{}", {})
+    await writing.close()
+    return store.answered
+
+  assert asyncio.run(run()) == ["stored"]
