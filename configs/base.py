@@ -157,7 +157,8 @@ def get_config() -> ConfigDict:
   c.teacher.prices.cached = -1.0
   c.teacher.max_dollars = 10.0  # Hard cap for the run directory, checked before each request.
   c.teacher.max_requests = 1_000_000  # Hard cap for the run directory, checked before each request.
-  # SQLite file with every reply ever paid for; empty = teacher.sqlite in the run directory.
+  # SQLite file with every reply ever paid for; empty = teacher.sqlite in the run directory. When a
+  # run resumes, the file may have another path or name, but must be the same.
   c.teacher.cache = ""
   # Empty (one request at a time) | api (Batch API: cheaper, within a day) | files (JSONL for `vllm
   # run-batch`, for a model on another machine).

@@ -77,6 +77,14 @@ def is_lfs_pointer(path: Path) -> bool:
     return file.read(len(LFS)) == LFS
 
 
+def unfinished(target: pathlib.Path) -> pathlib.Path:
+  """Returns the directory in which `target` is written before it is renamed.
+
+  A killed process may leave it behind; the next one removes it. Its name is one that nobody uses.
+  """
+  return target.with_name(f".{target.name}.distill_jax")
+
+
 def make_private_dirs(path: Path) -> None:
   """Creates a directory and its parents, for their owner only; existing ones stay as they are.
 

@@ -232,7 +232,10 @@ class Teacher:
     when=(ASKED,),
   )
   cache: str = key(
-    "", "SQLite file with every reply ever paid for; empty = teacher.sqlite in the run directory."
+    "",
+    "SQLite file with every reply ever paid for; empty = teacher.sqlite in the run directory. When"
+    " a run resumes, the file may have another path or name, but must be the same.",
+    mutable=True,
   )
   batch: str = key(
     "",

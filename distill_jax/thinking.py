@@ -22,7 +22,8 @@ import re
 from typing import NamedTuple
 
 _NAMES = (
-  r"(?:(?!start_|end_)[a-z]{1,12}[:_])?think(?:ing)?(?::[a-z]{1,20})?|thoughts?|reasoning|reflection|scratchpad"
+  r"(?:(?!start_|end_)[a-z]{1,12}[:_])?think(?:ing)?(?::[a-z]{1,20})?"
+  r"|thoughts?|reasoning|reflection|scratchpad"
 )
 _MARK = re.compile(
   rf"<\|?[ ]?(?P<tag_end>/?)[ ]?(?:{_NAMES})(?:[ ][^<>\n]{{0,99}})?\|?>"

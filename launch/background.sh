@@ -13,7 +13,7 @@ set -euo pipefail
 
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
-state=${DISTILL_JAX_STATE:-$HOME/.distill_jax}
+state=${DISTILL_JAX_STATE:-${HOME:?set HOME or DISTILL_JAX_STATE}/.distill_jax}
 mkdir -p "$state"
 exec 8>>"$state/lock" # locked while the process is kept running
 
@@ -70,6 +70,10 @@ case $action in
     fi
     ;;
   log)
+    if [[ ! -f $state/log ]]; then
+      echo "$(hostname): nothing was started" >&2
+      exit 3
+    fi
     exec tail -n +1 -f --pid="$(<"$state/pid")" "$state/log"
     ;;
   stop)

@@ -30,7 +30,7 @@ on() {
   shift
   printf -v command ' %q' "$@"
   gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker="$worker" --batch-size=all \
-    --command="cd ${DISTILL_JAX_DIR:-distill_jax} && bash launch/background.sh$command"
+    --command="cd $(printf %q "${DISTILL_JAX_DIR:-distill_jax}") && bash launch/background.sh$command"
 }
 
 follow() {

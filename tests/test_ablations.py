@@ -20,6 +20,7 @@ from distill_jax import console, errors
 from distill_jax.ablations import children, run, sweep, table
 from distill_jax.cli import main as commands
 from distill_jax.config import recipes
+from distill_jax.run_dir import run_dir
 from tests.small_sweeps import ROOT, row, small_sweep, sweep_file, write_runs
 
 
@@ -36,6 +37,11 @@ def at_the_root(monkeypatch):
     ({"seeds": (1, 1)}, "distinct numbers"),
     ({"seeds": ()}, "one or more"),
     ({"splits": ()}, "splits are empty"),
+    ({"splits": ("test", "tset")}, "split 'tset' is unknown; choose from test,"),
+    ({"splits": "test"}, "splits is 'test', but must be a tuple"),
+    ({"seeds": 3}, "seeds is 3, but must be a tuple"),
+    ({"rows": ["plain"]}, "rows is ['plain'], but must be a dict"),
+    ({"rows": {"plain": None}}, "row 'plain' is None, but must be a dict"),
     ({"common": {"seed": 3}}, "common sets seed"),
     ({"claims": (sweep.Claim("x", "plain", "gone"),)}, "'gone', which is not a row"),
     ({"claims": (sweep.Claim("x", "plain", "other", split="y"),)}, "not in splits"),
@@ -104,6 +110,24 @@ def test_print_lists_the_commands_of_unfinished_runs(tmp_path, capsys, monkeypat
     assert "--config.rollout.buckets=(128,)" in line
     assert f"--config.teacher.cache={out / 'teacher.sqlite'}" in line
   assert not (out / "table.json").exists()
+
+
+def test_a_command_that_takes_several_lines_is_not_printed(tmp_path, capsys):
+  rows = {"plain": {}, "other": {"recipe": "a\nb"}}
+  words = ["--config=" + sweep_file(tmp_path, rows=rows), f"--workdir={tmp_path}", "--print"]
+  assert commands.main(["ablate", *words]) == errors.USAGE
+  assert "row other has a setting with several lines" in capsys.readouterr().err
+
+
+def test_a_sweep_may_name_its_directory_in_another_way(tmp_path):
+  """The cache of a run that has started is the same file under another name."""
+  out = os.path.relpath(tmp_path / "out")
+  for workdir in (out, tmp_path / "out"):
+    for planned in sweep.plan_runs(small_sweep(), workdir):
+      directory = run_dir.RunDir(planned.run_dir)
+      directory.claim(planned.config)
+      (directory.path / "round_00").mkdir(exist_ok=True)  # it has started
+      directory.release()
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,14 @@ FAILED = 1  # exit code: some runs failed; the others are in the table
 def print_commands(config: str, workdir: str) -> int:
   """Prints the command of every unfinished run, one per line, without running it."""
   for planned in plan_runs(load_sweep(config), workdir):
-    if not planned.finished:
-      print(command_line(planned, environment(workdir)))
+    if planned.finished:
+      continue
+    line = command_line(planned, environment(workdir))
+    if "\n" in line:
+      raise errors.usage(
+        f"row {planned.row} has a setting with several lines; --print needs one line per command"
+      )
+    print(line)
   return 0
 
 

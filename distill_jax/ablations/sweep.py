@@ -13,12 +13,13 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from distill_jax import disk, errors
+from distill_jax import disk, errors, summary
 from distill_jax.cli import args
 from distill_jax.config import recipes, values
 from distill_jax.config.read import read_settings
 
 ROW_NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
+_KINDS = {"rows": dict, "seeds": tuple, "common": dict, "splits": tuple, "claims": tuple}
 RESERVED = ("seed", "teacher.cache")  # settings that the sweep sets; rows must not
 # Groups of settings that decide which questions a final evaluation asks, and exceptions to them.
 # Rows that differ in one of these settings cannot be compared question by question.
@@ -106,6 +107,12 @@ def load_sweep(path: str) -> Sweep:
 
 def _faults(sweep: Sweep) -> Iterator[str]:
   """What is invalid in a sweep, one line each."""
+  if odd := [name for name, kind in _KINDS.items() if not isinstance(getattr(sweep, name), kind)]:
+    yield f"{odd[0]} is {getattr(sweep, odd[0])!r}, but must be a {_KINDS[odd[0]].__name__}"
+    return
+  if odd := [row for row, own in sweep.rows.items() if not isinstance(own, dict)]:
+    yield f"row {odd[0]!r} is {sweep.rows[odd[0]]!r}, but must be a dict of overrides"
+    return
   for name in sweep.rows:
     if not ROW_NAME.fullmatch(name):
       yield f"row {name!r} is not a directory name of lowercase letters, digits and underscores"
@@ -115,6 +122,9 @@ def _faults(sweep: Sweep) -> Iterator[str]:
     yield f"seeds are {sweep.seeds}, but must be one or more distinct numbers"
   if not sweep.splits:
     yield "splits are empty, but must be one or more"
+  for split in sweep.splits:
+    if split not in summary.FINALS:
+      yield f"split {split!r} is unknown; choose from {', '.join(summary.FINALS)}"
   for name, overrides in {"common": sweep.common, **sweep.rows}.items():
     for key in set(overrides) & set(RESERVED):
       yield f"{name} sets {key}; use the field of Sweep instead"

@@ -8,6 +8,7 @@ import ast
 import contextlib
 import json
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -23,6 +24,10 @@ from distill_jax.teacher import pool, presets
 
 Options = dict[str, tuple[Any, str]]  # name -> (default, help)
 # What ast.literal_eval raises for text that is no literal, or is nested too deep.
+_NO_NAME = re.compile(
+  r"--?config\.(?:[^=]*\.)?(?:=|$|\.|[^=]*:=)"
+)  # "--config..x=1", "--config.=1"
+_TUPLE = re.compile(r"\('([^']*)', '[^']*'\)")  # absl prints the arguments of an error
 NOT_LITERAL = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
 TUPLES = {key.path: key for key in values.KEYS if isinstance(key.default, tuple)}
 
@@ -47,11 +52,13 @@ def parse(
   """
   _reject_absl_options(words)
   recipe, words = take(words, "config") if config != "none" else (None, list(words))
+  if config == "run or recipe" and recipe is not None and take(words, "workdir")[0] is not None:
+    raise errors.usage("--config and --workdir exclude each other; leave one out")
   original = _original(words, recipe, config)
   parsed = flags.FlagValues()
   for name, (default, text) in options.items():
     _define(default)(name, default, text, flag_values=parsed)
-  argv = ["distill_jax", *map(_with_tuple, words)]
+  argv = ["distill_jax", *map(_with_tuple, _joined(words))]
   with _one_line(words):
     if original is not None:
       config_flags.DEFINE_config_dict(
@@ -62,6 +69,7 @@ def parse(
     final = None if original is None else parsed.config.to_dict()
   if original is not None and final is not None:
     _check(original, run=None if recipe is not None else take(words, "workdir")[0])
+    _check(final, run=None)
     final = reset_unread(original, presets.choose_kind(final))
   return final, {name: parsed[name].value for name in options}, rest
 
@@ -136,6 +144,17 @@ def reset_unread(original: dict[str, Any], final: dict[str, Any]) -> dict[str, A
   return final
 
 
+def _joined(words: Sequence[str]) -> list[str]:
+  """The words, with `--config.x VALUE` as `--config.x=VALUE` where x is a tuple."""
+  joined: list[str] = []
+  left = list(words)
+  while left:
+    word = left.pop(0)
+    is_tuple = word.startswith("--config.") and word.removeprefix("--config.") in TUPLES
+    joined.append(f"{word}={left.pop(0)}" if is_tuple and left else word)
+  return joined
+
+
 def _with_tuple(word: str) -> str:
   """Turns `--config.x=q,k,v` into a Python tuple where x is a tuple."""
   name, equals, value = word.partition("=")
@@ -194,11 +213,21 @@ def _one_line(words: list[str]) -> Iterator[None]:
   except flags.Error as error:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     message = " ".join(dict.fromkeys((lines[0], lines[-1])))
-    raise errors.UserError(message, errors.CONFIG) from None
-  except (RecursionError, MemoryError, ValueError, SyntaxError) as error:
+    if message.startswith("flag --config."):
+      raise errors.UserError(message, errors.CONFIG) from None
+    raise errors.usage(_TUPLE.sub(r"\1", message)) from None
+  except IndexError:
     raise errors.UserError(
-      f"a value cannot be parsed ({type(error).__name__}): it is too long or nested too deep",
+      "an element of a setting cannot be set; set the whole: --config.train.buckets=64,128",
       errors.CONFIG,
+    ) from None
+  except (RecursionError, MemoryError, ValueError, SyntaxError) as error:
+    odd = next((word for word in words if _NO_NAME.match(word)), None)
+    why = (
+      f"{odd.partition('=')[0]} names no setting" if odd else "it is too long or nested too deep"
+    )
+    raise errors.UserError(
+      f"a value cannot be parsed ({type(error).__name__}): {why}", errors.CONFIG
     ) from None
   except (AttributeError, KeyError, TypeError) as error:
     word = next((w for w in words if w.lstrip("-").startswith("config.teachers.")), None)

@@ -225,6 +225,8 @@ def sample(
   Raises:
     UserError: The options contradict each other, or there is no question.
   """
+  if question and questions:
+    raise errors.usage("--question and --questions exclude each other; leave one out")
   if samples < 1 or not 0 <= temperature < math.inf:
     raise errors.usage("--samples must be at least 1, --temperature 0 or more")
   if samples > 1 and temperature == 0:

@@ -21,10 +21,10 @@ def export(words: Sequence[str]) -> int:
 def show(words: Sequence[str]) -> int:
   """Shows what was understood of the data of a task."""
   recipe, words = args.take(words, "config")
-  file = next((word for word in words if not word.startswith("-")), None)
-  if file is not None:
-    words.remove(file)
-    words += ["--config.task.name=file", f"--config.task.path={file}"]
+  _, _, files = args.parse(["--config=cot", *words], OPTIONS["data show"], config="required")
+  if files:
+    words = [word for word in words if word != files[0]]
+    words += ["--config.task.name=file", f"--config.task.path={files[0]}"]
   elif recipe is None and not any(word.lstrip("-").startswith("config.task.") for word in words):
     raise errors.usage("name a file or a directory, or a task with --config.task.name=NAME")
   words = [f"--config={recipe or 'cot'}", *words]

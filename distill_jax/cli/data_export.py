@@ -114,7 +114,7 @@ def run(workdir: str, format: str, out: str, *, push: str = "") -> None:
     raise errors.usage(
       f"--format={format} is unknown; choose one of {', '.join(chat_rows.FORMATS)}"
     )
-  if push and push.count("/") != 1:
+  if (push and not all(push.partition("/")[::2])) or push.count("/") > 1:
     raise errors.usage(f"--push={push} must be OWNER/NAME")
   target = pathlib.Path(out)
   if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -125,7 +125,7 @@ def run(workdir: str, format: str, out: str, *, push: str = "") -> None:
   if not rows:
     kind = "preference pairs or corrections" if format == chat_rows.PREFERENCE else "rationales"
     raise errors.data(f"{workdir} has no {kind} yet")
-  part = target.with_name(target.name + ".part")
+  part = disk.unfinished(target)
   shutil.rmtree(part, ignore_errors=True)
   write(part, rows, card(run, format, rows, found, target.name), DESCRIPTIONS.get(format))
   with phase_dir.report_os_errors(target):

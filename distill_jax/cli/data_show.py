@@ -5,7 +5,7 @@ import json
 import sys
 from typing import Any
 
-from distill_jax import console, records
+from distill_jax import console, errors, records
 from distill_jax.runtime import context
 from distill_jax.settings import Settings
 from distill_jax.tasks import own, task
@@ -17,6 +17,10 @@ def show(settings: Settings, n: int) -> None:
   Raises:
     UserError: The data cannot be read or understood.
   """
+  if n < 0:
+    raise errors.usage(f"--n={n} must be 0 or more")
+  if settings.task.grader:
+    own.open_grader(settings.task.grader)
   facts: dict[str, Any] = {"task": settings.task.name}
   if settings.task.name == own.NAME:
     data = own.understand_settings(settings.task)

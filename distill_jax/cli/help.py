@@ -1,5 +1,6 @@
 """Help texts and options of the commands."""
 
+import math
 from typing import Any
 
 USAGE = """distill-jax COMMAND [options] [--config.a.b=VALUE ...]
@@ -207,6 +208,7 @@ PROCESSES: dict[str, tuple[Any, str]] = {
   "patience": (300, "seconds to wait until all processes are there"),
 }
 WORKDIR = ("", "the run directory")
+ANY_AGE = -math.inf  # of replies: the default of --older_than
 ROUND = (-1, "the student of this round; -1 = the best by validation")
 OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # command -> {name: (default, help)}
   "run": {
@@ -292,7 +294,7 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # command -> {name: (default
     "failures": (False, "show: a table of failures by kind"),
     "out": ("", "export: the file to write; empty = standard output"),
     "model": ("", "prune: only replies of this model (names as in teacher cache show)"),
-    "older_than": (-1.0, "prune: only replies older than this many days"),
+    "older_than": (ANY_AGE, "prune: only replies older than this many days"),
     "run": ("", "prune: only replies this run paid for; import: new name of the imported runs"),
     "yes": (False, "prune: delete the replies instead of counting them"),
   },

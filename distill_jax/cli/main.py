@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.metadata
+import io
 import os
 import pathlib
 import signal
@@ -346,8 +347,19 @@ def _end_at_once() -> None:
   os._exit(errors.PREEMPTED)
 
 
+def _prepare_streams() -> None:
+  """Makes printing safe: into a closed stream, and of characters that its encoding lacks."""
+  for name in ("stdout", "stderr"):
+    stream = getattr(sys, name)
+    if stream is None:
+      setattr(sys, name, open(os.devnull, "w"))
+    elif isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(errors="backslashreplace")
+
+
 def entry() -> None:
   """Runs the command line and exits with its code."""
   for number in interrupts.watched():
     signal.signal(number, interrupted)
+  _prepare_streams()
   sys.exit(main(sys.argv[1:]))

@@ -19,7 +19,8 @@ def run(workdir: str, others: Sequence[str], out: str, *, markdown: bool) -> Non
   """
   if not workdir:
     raise errors.missing("workdir", "runs/quickstart")
-  content = write.render(workdir, others, as_markdown=markdown)
+  folder = pathlib.Path(out).parent if out else workdir
+  content = write.render(workdir, others, as_markdown=markdown, folder=folder)
   if markdown and not out:
     sys.stdout.write(content)
     return

@@ -64,6 +64,8 @@ def run(
   Raises:
     UserError: There is no such student, the variable is not set, or the port is taken.
   """
+  if not 0 <= port < 2**16:
+    raise errors.usage(f"--port={port} must be 0 to {2**16 - 1}")
   key = os.environ.get(key_env, "") if key_env else ""
   if key_env and not key:
     raise errors.usage(f"--key_env={key_env}: the environment variable is not set")

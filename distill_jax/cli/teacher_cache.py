@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import json
+import math
 import os
 import pathlib
 import sys
@@ -10,10 +11,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from distill_jax import console, disk, errors, teacher
+from distill_jax.cli.help import ANY_AGE, OPTIONS
 from distill_jax.run_dir import absent
-from distill_jax.teacher.store import cache, jsonl
+from distill_jax.teacher.store import cache, jsonl, marker
 
-WORDS = ("show", "export", "import", "prune")
+# The commands, with the options that they have besides --workdir and --cache.
+USED = {
+  "show": ("failures",),
+  "export": ("out",),
+  "import": ("run",),
+  "prune": ("model", "older_than", "run", "yes"),
+}
+WORDS = tuple(USED)
 
 COSTS = (
   *("run", "round", "phase", "calls", "cached", "retries", "failures"),
@@ -46,9 +55,16 @@ def run(word: str, options: dict[str, Any], rest: Sequence[str]) -> int:
       raise errors.usage("teacher cache import needs one FILE, made by teacher cache export")
   elif rest:
     raise errors.usage(f"unknown argument {rest[0]!r}; options begin with --")
+  for name, (default, _) in OPTIONS["teacher cache"].items():
+    if options[name] != default and name not in ("workdir", "cache", *USED[word]):
+      raise errors.usage(f"teacher cache {word} has no option --{name}; see --help")
   path, own_run = locate(options["workdir"], options["cache"])
   if word != "import" and not path.is_file():
-    raise errors.data(f"there is no teacher cache {path}: no teacher has been asked yet")
+    raise errors.data(
+      f"there is no teacher cache {path}: no teacher has been asked yet, or the file was moved"
+    )
+  if word == "import" and not os.access(rest[0], os.R_OK):
+    raise errors.data(f"{rest[0]} does not exist or cannot be read")
   with contextlib.closing(cache.ReplyCache(path)) as store:
     if word == "show":
       show(store, own_run, failures=options["failures"])
@@ -92,7 +108,9 @@ def locate(workdir: str, file: str) -> tuple[pathlib.Path, str]:
   except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
     raise errors.data(f"{config} cannot be read ({error})") from None
   if shared:
-    return pathlib.Path(shared), os.path.realpath(workdir)
+    path = pathlib.Path(shared)
+    last = None if path.exists() else marker.recorded(workdir)  # `shared` may be a relative path
+    return last or path, os.path.realpath(workdir)
   return pathlib.Path(workdir) / teacher.CACHE, ""
 
 
@@ -142,7 +160,7 @@ def prune(store: cache.ReplyCache, *, model: str, days: float, run: str, yes: bo
   Args:
     store: The cache.
     model: Delete replies of this model; "" for any.
-    days: Delete replies that are at least this old; negative for any age.
+    days: Delete replies that are at least this old; ANY_AGE for any.
     run: Delete replies that this run paid for; "" for any.
     yes: Delete, instead of printing.
   """
@@ -172,7 +190,9 @@ def _condition(model: str, days: float, run: str) -> tuple[str, list[str]]:
     parts.append(("model = ?", model))
   if run:
     parts.append(("run = ?", run))
-  if days >= 0:
+  if days != ANY_AGE:
+    if not 0 <= days < math.inf:
+      raise errors.usage(f"--older_than={days:g} must be a number of days, 0 or more")
     now = datetime.datetime.now(datetime.UTC)
     try:
       before = now - datetime.timedelta(days=days)

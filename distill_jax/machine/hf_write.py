@@ -85,7 +85,7 @@ def export(
     raise errors.usage(f"--out={out} already exists; remove it, or give another")
   if dtype not in DTYPES:
     raise errors.usage(f"--dtype={dtype} is not one of {', '.join(DTYPES)}")
-  part = out.with_name(out.name + ".part")
+  part = disk.unfinished(out)
   take = functools.partial(_to_host, params)
 
   def array_of(tensor: hf.Tensor) -> np.ndarray:

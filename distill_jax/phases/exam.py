@@ -185,8 +185,8 @@ def _warn_of_cut(
   cut = sum(a.finish != "stop" for a in attempts)
   if cut >= results.CUT_ALARM * len(attempts) > 0:
     ctx.console.warn(
-      f"{label}: {cut} of {len(attempts)} attempts were cut off at {max_new_tokens} tokens;"
-      " distill-jax show --filter=cut shows them; max_new_tokens is the limit"
+      f"{label}: {cut} of {len(attempts)} attempts were cut off at {max_new_tokens} tokens, the"
+      " limit max_new_tokens; see distill-jax show --phase=... --filter=cut"
     )
 
 

@@ -84,10 +84,12 @@ class Run:
   @property
   def best(self) -> int | None:
     """The round with the best validation accuracy; ties go to the first. None: none is finished."""
+    rounds = self.config.get("rounds")  # may be fewer than there are
+    planned = rounds if isinstance(rounds, int) else max(self.rounds, default=0)
     scores = {
       index: sum(phase.verdicts.values()) / max(len(phase.verdicts), 1)
       for index in self.rounds
-      if (phase := self.phase(index, "evaluate"))
+      if index <= planned and (phase := self.phase(index, "evaluate"))
     }
     return max(scores, key=lambda index: (scores[index], -index)) if scores else None
 
@@ -119,10 +121,20 @@ def read(path: str | pathlib.Path) -> Run:
     questions=questions.read(path) if rounds or (path / questions.QUESTIONS).exists() else {},
     rounds=dict(sorted(rounds.items())),
     finals=finals,
-    summary=phase_dir.read_json(written) if written.exists() else None,
+    summary=_summary(written) if written.exists() else None,
     seconds=directory.seconds,
     directory=directory,
   )
+
+
+def _summary(file: pathlib.Path) -> dict[str, Any]:
+  """The summary of a run; what the report reads of it is checked."""
+  found = phase_dir.read_json(file)
+  base = found.get("base") if isinstance(found, dict) else None
+  keys = {"shots", "validation"}
+  if not isinstance(base, list) or not all(isinstance(r, dict) and keys <= set(r) for r in base):
+    raise errors.data(f"{file} is damaged; remove it and re-run the command, which rewrites it")
+  return found
 
 
 def _phases(path: pathlib.Path) -> list[tuple[int, str, pathlib.Path]]:

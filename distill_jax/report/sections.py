@@ -150,10 +150,11 @@ def _forest(run: Run) -> Html:
 
 def finals(run: Run, others: Sequence[Run]) -> Html:
   """Returns the scores of the final test, and paired differences to other runs."""
-  body = []
+  body, tested = [], []
   for split, phase in run.finals.items():
     if not phase.finished:
       continue
+    tested.append(phase.facts["measured"]["round"])
     cells: list[Child] = [split.replace("_", " "), layout.scored(numbers.accuracy(phase.verdicts))]
     for other in others:
       change = paired(run, other, split)
@@ -165,7 +166,8 @@ def finals(run: Run, others: Sequence[Run]) -> Html:
   head = ["split", f"{run.name} (95% CI)" if others else "accuracy (95% CI)"]
   for other in others:
     head += [other.name, f"difference to {other.name}"]
-  note = f"Scores of the student of round {run.best}." + (
+  rounds = ", ".join(map(str, sorted(set(tested))))
+  note = f"Scores of the student of round {rounds}." + (
     " A dash: the other run was not tested on the same questions." if others else ""
   )
   return layout.section(

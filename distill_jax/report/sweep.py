@@ -1,5 +1,6 @@
 """The report of a sweep: forest plots, tables, claims and links to the reports of its runs."""
 
+import os
 import pathlib
 import urllib.parse
 from collections.abc import Mapping
@@ -19,12 +20,13 @@ def is_sweep(path: pathlib.Path) -> bool:
   return (path / TABLE).is_file()
 
 
-def of_directory(path: pathlib.Path, report: str) -> str:
+def of_directory(path: pathlib.Path, report: str, folder: pathlib.Path) -> str:
   """Returns the report of a sweep as HTML.
 
   Args:
     path: The sweep's directory; its table.json is written whenever a run ends.
     report: File name of the reports of its runs.
+    folder: The directory that the page is written to, which links start from.
 
   Raises:
     UserError: table.json is damaged.
@@ -39,7 +41,7 @@ def of_directory(path: pathlib.Path, report: str) -> str:
       f"{missing} missing"
     )
     parts = [_split(table, split) for split in table["splits"]]
-    parts += [_claims(table), _failed(table), _runs(path, table, report), _overrides(table)]
+    parts += [_claims(table), _failed(table), _runs(path, table, report, folder), _overrides(table)]
   except (KeyError, TypeError, IndexError, AttributeError):
     raise errors.data(f"{path / TABLE} is damaged; re-run the sweep, which rewrites it") from None
   return page.assemble(f"Sweep {table['sweep']}", lead, parts, with_script=False)
@@ -97,7 +99,7 @@ def _failed(table: Mapping[str, Any]) -> Html:
   return layout.section("Failed", layout.table(head, body, left=4)) if body else Html("")
 
 
-def _runs(path: pathlib.Path, table: Mapping[str, Any], report: str) -> Html:
+def _runs(path: pathlib.Path, table: Mapping[str, Any], report: str, folder: pathlib.Path) -> Html:
   """Returns costs by row, with links to the reports of the runs."""
   body = []
   for row in table["rows"]:
@@ -106,7 +108,8 @@ def _runs(path: pathlib.Path, table: Mapping[str, Any], report: str) -> Html:
       place = pathlib.PurePosixPath("rows") / row["row"] / f"seed_{seed}"
       shown: Child = f"seed {seed}"
       if (path / place / report).is_file():
-        shown = tag("a", shown, href=urllib.parse.quote(str(place / report)))
+        link = os.path.relpath(path / place / report, folder)
+        shown = tag("a", shown, href=urllib.parse.quote(pathlib.Path(link).as_posix()))
       elif not (path / place / SUMMARY).is_file():
         shown = f"seed {seed} (unfinished)" if (path / place).is_dir() else f"seed {seed} (not run)"
       links.append(shown)

@@ -12,13 +12,16 @@ REPORT = "report.html"
 Path = str | pathlib.Path
 
 
-def render(path: Path, others: Sequence[Path] = (), *, as_markdown: bool = False) -> str:
+def render(
+  path: Path, others: Sequence[Path] = (), *, as_markdown: bool = False, folder: Path = ""
+) -> str:
   """Returns the report of a run or a sweep, as HTML or Markdown.
 
   Args:
     path: The run directory, or the sweep's directory.
     others: Directories of runs to compare the run with.
     as_markdown: Markdown instead of HTML.
+    folder: The directory that the report is written to; "" = `path`.
 
   Raises:
     UserError: The directory is neither a run's nor a sweep's, or a file in it is damaged.
@@ -31,7 +34,7 @@ def render(path: Path, others: Sequence[Path] = (), *, as_markdown: bool = False
       file = path / "table.md"
       with phase_dir.report_os_errors(file):
         return file.read_text("utf-8")
-    return sweep.of_directory(path, REPORT)
+    return sweep.of_directory(path, REPORT, pathlib.Path(folder or path))
   run, compared = load.read(path), [load.read(other) for other in others]
   return markdown.of_run(run, compared) if as_markdown else page.of_run(run, compared)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from distill_jax import errors, together
+from distill_jax import disk, errors, together
 from distill_jax.machine import hf_file, hf_write
 from distill_jax.run_dir import phase_dir
 from distill_jax.runtime import base_model, export
@@ -59,7 +59,7 @@ def _write(
   template: str,
 ) -> None:
   """Writes the directory `target`."""
-  part = target.with_name(target.name + ".part")
+  part = disk.unfinished(target)
   try:
     shutil.rmtree(part, ignore_errors=True)
     with phase_dir.report_os_errors(part):

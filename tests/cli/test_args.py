@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from distill_jax import errors
+from distill_jax.cli import args
 from distill_jax.cli import main as commands
 from distill_jax.config import recipes
 
@@ -49,6 +50,16 @@ def at_the_root(monkeypatch):
     ((*RUN, "--config.rounds=many"), 3, "config.rounds"),
     ((*RUN, "--config.triplet.detach_prompt=maybe"), 3, "config.triplet.detach_prompt"),
     ((*RUN, "--config.train=3"), 3, "config.train"),
+    ((*RUN, "--config.train={'lr': 0.001}"), 3, "config.train.losses is missing"),
+    ((*RUN, "--config.train.buckets[0]=32"), 3, "set the whole"),
+    ((*RUN, "--config..rounds=3"), 3, "--config..rounds names no setting"),
+    ((*RUN, "--config.=3"), 3, "--config. names no setting"),
+    ((*RUN, "--dry_run=maybe"), 2, "Non-boolean argument to boolean flag"),
+    (("show", "--workdir=x", "--n=abc"), 2, "--n=abc"),
+    (("teacher", "check", "--config=quickstart", "--workdir=x"), 2, "exclude each other"),
+    (("serve", "--model=x", "--port=99999"), 2, "--port=99999 must be 0 to 65535"),
+    (("data", "export", "--workdir=x", "--out=y", "--push=/"), 2, "must be OWNER/NAME"),
+    (("data", "show", "--n=-1", "README.md"), 2, "--n=-1 must be 0 or more"),
     (
       (*RUN, "--config.task.name=gsm8k", "--config.task.path=no/such/folder"),
       3,
@@ -158,6 +169,7 @@ def test_the_doctor_asks_for_a_key_only_where_a_run_would(capsys, monkeypatch, t
 
 def test_an_interruption_that_is_swallowed_ends_the_process_all_the_same():
   code = """import signal, time
+from distill_jax.cli import args
 from distill_jax.cli import main as commands
 from distill_jax.config import recipes
 commands.GRACE = 0.3
@@ -195,3 +207,39 @@ def test_a_run_of_another_version_is_named_as_such(change, said, tmp_path, capsy
   assert commands.main(["evaluate", f"--workdir={tmp_path}"]) == 4
   err = capsys.readouterr().err
   assert said in err and f"{tmp_path / 'config.json'} is damaged or of another version" in err
+
+
+def test_a_tuple_may_follow_its_setting(tmp_path):
+  joined, apart = (
+    args.parse(["--config=quickstart", *words], {}, config="required")[0]
+    for words in (
+      ["--config.opening=demonstrate,exam,train"],
+      ["--config.opening", "demonstrate,exam,train"],
+    )
+  )
+  assert joined == apart and tuple(apart["opening"]) == ("demonstrate", "exam", "train")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_character_that_the_terminal_lacks_is_no_error(encoding, tmp_path):
+  file = tmp_path / "own.jsonl"
+  rows = [{"question": f"Wie viele für {n} € – ∞?", "answer": n} for n in range(9)]
+  file.write_text("\n".join(map(json.dumps, rows)))
+  code = (
+    "import sys; sys.argv[0] = 'x'; from distill_jax.cli import main; main._prepare_streams();"
+    f"print('∞'); sys.exit(main.main(['data', 'show', {str(file)!r}]))"
+  )
+  environment = os.environ | {"PYTHONIOENCODING": encoding}
+  done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+  assert done.returncode == 0 and done.stdout.startswith(b"\\u221e"), done.stderr
+
+
+def test_the_words_of_data_show_may_be_in_any_order(tmp_path, capsys):
+  file = tmp_path / "own.jsonl"
+  rows = [{"question": f"{n}?", "answer": n} for n in range(9)]
+  file.write_text("\n".join(map(json.dumps, rows)))
+  for words in (["--n", "2", str(file)], [str(file), "--n=2"]):
+    assert commands.main(["data", "show", *words]) == 0
+    assert len(json.loads(capsys.readouterr().out)["questions"]) == 2
+  words = ["data", "show", str(file), "--config.task.grader=no_such_module:grade"]
+  assert commands.main(words) == errors.CONFIG

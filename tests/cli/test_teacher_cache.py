@@ -10,7 +10,7 @@ import pytest
 from distill_jax import errors
 from distill_jax.cli import main as commands
 from distill_jax.teacher import types
-from distill_jax.teacher.store import cache, jsonl, tables
+from distill_jax.teacher.store import cache, jsonl, marker, tables
 
 HERE = cache.RunPhase("this run", 0, "0_demonstrate")
 OTHER = cache.RunPhase("/runs/\u00e9", 2, "1_feedback")
@@ -242,9 +242,47 @@ def test_invalid_arguments_are_one_line(full, capsys, words):
 
 
 def test_a_missing_cache_is_reported_and_not_created(tmp_path, capsys):
-  for word in ("show", "export", "prune"):
-    assert run(word, f"--cache={tmp_path / 'none.sqlite'}", "--model=m") == errors.DATA
-  assert "no teacher has been asked" in capsys.readouterr().err and not list(tmp_path.iterdir())
+  for words in (("show",), ("export",), ("prune", "--model=m"), ("import", tmp_path / "none")):
+    assert run(*words, f"--cache={tmp_path / 'none.sqlite'}") == errors.DATA
+    assert not list(tmp_path.iterdir())
+  said = capsys.readouterr().err
+  assert "no teacher has been asked" in said and "does not exist or cannot be read" in said
+
+
+@pytest.mark.parametrize(
+  "words",
+  [
+    ("export", "--model=m"),
+    ("export", "--run=r"),
+    ("export", "--older_than=3"),
+    ("show", "--yes"),
+    ("show", "--out=x"),
+    ("prune", "--failures", "--model=m"),
+  ],
+)
+def test_an_option_of_another_command_is_rejected(words, full, capsys):
+  assert run(*words, f"--cache={full}") == errors.USAGE
+  assert f"teacher cache {words[0]} has no option" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("days", ["-5", "-1", "nan", "inf"])
+def test_an_age_that_is_none_deletes_nothing(days, full, capsys):
+  assert run("prune", f"--cache={full}", "--model=m", f"--older_than={days}", "--yes") == 2
+  assert "must be a number of days" in capsys.readouterr().err
+
+
+def test_the_cache_of_a_run_is_found_from_any_directory(tmp_path, monkeypatch, capsys):
+  """Its config may have a relative path."""
+  monkeypatch.chdir(tmp_path)
+  store = cache.ReplyCache("shared.sqlite")
+  (tmp_path / "run").mkdir()
+  (tmp_path / "run/config.json").write_text('{"teacher": {"cache": "shared.sqlite"}}')
+  marker.record(tmp_path / "run", "shared.sqlite")
+  store.close()
+  (tmp_path / "elsewhere").mkdir()
+  monkeypatch.chdir(tmp_path / "elsewhere")
+  assert run("show", f"--workdir={tmp_path / 'run'}") == 0
+  assert str(tmp_path / "shared.sqlite") in capsys.readouterr().out
 
 
 def test_show_prints_what_each_phase_has_spent(full, capsys):

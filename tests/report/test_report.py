@@ -12,7 +12,18 @@ import pytest
 
 from distill_jax import errors, records
 from distill_jax.cli import main
-from distill_jax.report import alarms, charts, lineage, load, markdown, nodes, numbers, page, write
+from distill_jax.report import (
+  alarms,
+  charts,
+  lineage,
+  load,
+  markdown,
+  nodes,
+  numbers,
+  page,
+  sections,
+  write,
+)
 from tests.report import material
 
 VOID = ("meta", "input", "br", "link")
@@ -217,6 +228,27 @@ def test_a_run_without_any_phase_has_a_report(tmp_path):
   (run.path / "questions.jsonl").unlink()
   (run.path / "final").rename(tmp_path / "final")
   assert "not started" in write.render(run.path)
+
+
+def test_the_best_round_is_one_of_those_that_the_run_now_has(tmp_path):
+  """A run of two rounds may go on with one; the test is then of the round that it names."""
+  material.write_run(tmp_path / "run")
+  config = json.loads((tmp_path / "run/config.json").read_text())
+  assert load.read(tmp_path / "run").best == 1
+  config["rounds"] = 0
+  (tmp_path / "run/config.json").write_text(json.dumps(config))
+  read = load.read(tmp_path / "run")
+  assert read.best == 0
+  read.finals["test"].facts["measured"]["round"] = 0
+  assert "Scores of the student of round 0." in str(sections.finals(read, ()))
+
+
+@pytest.mark.parametrize("damaged", ["3", '{"base": 3}', '{"base": [{}]}'])
+def test_a_damaged_summary_is_one_line(tmp_path, damaged):
+  material.write_run(tmp_path / "run")
+  (tmp_path / "run/summary.json").write_text(damaged)
+  with pytest.raises(errors.UserError, match=r"summary\.json is damaged"):
+    load.read(tmp_path / "run")
 
 
 def test_runs_are_compared_on_the_same_questions_only(tmp_path):

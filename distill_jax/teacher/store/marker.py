@@ -50,7 +50,8 @@ def record(workdir: Path, cache_path: Path) -> None:
   """Records that a run uses an open cache; call it before the first request.
 
   Raises:
-    errors.UserError: The run has used another file before, or the marker cannot be written.
+    errors.UserError: The run has used another file before, wherever it was, or the marker cannot be
+      written.
   """
   local = os.path.realpath(cache_path) == os.path.realpath(pathlib.Path(workdir) / "teacher.sqlite")
   shown = "" if local else os.path.realpath(cache_path)
@@ -62,12 +63,22 @@ def record(workdir: Path, cache_path: Path) -> None:
   stored = _read(workdir)
   if stored == marker:
     return
-  if stored is not None and stored["cache"] == shown:
+  if stored is not None and stored["salt"] != marker["salt"]:
     raise errors.data(
       f"{cache_path} is not the file that {workdir} stored its replies in; restore that file, or "
       f"remove {_marker(workdir)} to resume with this one, which pays again for what it lacks"
     )
   _write(_marker(workdir), json.dumps(marker, sort_keys=True) + "\n")
+
+
+def recorded(workdir: Path) -> pathlib.Path | None:
+  """The shared cache that a run used last; None if it has its own, or has used none yet.
+
+  Raises:
+    errors.UserError: The marker cannot be read.
+  """
+  found = _read(workdir)
+  return pathlib.Path(found["cache"]) if found and found["cache"] else None
 
 
 def rescue(db: sqlite3.Connection, path: pathlib.Path) -> errors.UserError:

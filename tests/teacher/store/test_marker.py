@@ -70,12 +70,17 @@ def test_a_new_cache_in_place_of_the_old_one_is_an_error(used):
     marker.record(used, path)
 
 
-def test_another_cache_may_follow(used, tmp_path):
-  use(used, tmp_path / "other.sqlite")
-  marker.check(used, tmp_path / "other.sqlite")
-  (tmp_path / "other.sqlite").unlink()
-  with pytest.raises(errors.UserError, match=r"other\.sqlite is missing"):
-    marker.check(used, tmp_path / "other.sqlite")
+def test_the_same_cache_may_have_another_path_and_no_other_cache_takes_its_place(used, tmp_path):
+  moved = (used / "teacher.sqlite").rename(tmp_path / "moved.sqlite")
+  marker.check(used, moved)
+  marker.record(used, moved)
+  assert marker.recorded(used) == moved
+  cache.ReplyCache(tmp_path / "other.sqlite").close()
+  with pytest.raises(errors.UserError, match=r"is not the file that .* stored its replies in"):
+    marker.record(used, tmp_path / "other.sqlite")
+  moved.unlink()
+  with pytest.raises(errors.UserError, match=r"moved\.sqlite is missing"):
+    marker.check(used, moved)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"cache": ""}', b"[" * 100_000])
