@@ -68,6 +68,8 @@ def run(
       resume.check_start(ctx)
       check_run(ctx)
       screen.line(overview.first_line(ctx, rules_teacher.askers(settings)))
+      for note in rules_teacher.free_notes(settings):
+        screen.warn(note)
       for line in example.lines(ctx):
         screen.line(line)
       overview.write_for_readers(ctx)

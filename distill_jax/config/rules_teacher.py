@@ -59,6 +59,20 @@ def check_prices(settings: Settings) -> None:
       )
 
 
+def free_notes(settings: Settings) -> list[str]:
+  """Returns a line for each teacher on this machine whose model some vendor charges for."""
+  notes = []
+  for name in pool.teachers_used(settings, askers(settings)):
+    teacher = pool.get(settings, name)
+    if vendor := presets.hidden_vendor(teacher):
+      group = "teacher" if name == pool.MAIN else f"teachers.{name}"
+      notes.append(
+        f"{teacher.base_url} is on this machine and counts as free, but {vendor} charges for"
+        f" {teacher.model}: if it is a proxy, set config.{group}.prices, or no cap in dollars holds"
+      )
+  return notes
+
+
 def _check_pool(settings: Settings) -> None:
   for phase in pool.phase_teachers(settings):
     if phase not in plan.ASKERS:

@@ -159,3 +159,19 @@ def test_a_recipe_may_name_the_vendor():
   c.teacher.model = "llamacpp"
   assert read_settings(c.to_dict()).teacher.kind == "openai"
   assert read_settings(quickstart.get_config().to_dict()).teacher.kind == "builtin"
+
+
+@pytest.mark.parametrize(
+  ("changes", "vendor"),
+  [
+    ({"model": "gpt-4o"}, "openai"),
+    ({"model": "openai/gpt-4o"}, "openai"),
+    ({"model": "my-own-7b"}, ""),
+    ({"model": "gpt-4o", "prices": settings.Prices(1.0, 2.0)}, ""),
+    ({"model": "gpt-4o", "base_url": "https://api.openai.com/v1"}, ""),
+  ],
+)
+def test_a_proxy_on_this_machine_that_counts_as_free_is_named(changes, vendor):
+  given = {"kind": "openai", "base_url": "http://localhost:4000/v1", "model": "m"}
+  filled = presets.fill_in(settings.Teacher(**{**given, **changes}))
+  assert presets.hidden_vendor(filled) == vendor
