@@ -64,13 +64,26 @@ def free_notes(settings: Settings) -> list[str]:
   notes = []
   for name in pool.teachers_used(settings, askers(settings)):
     teacher = pool.get(settings, name)
-    if vendor := presets.hidden_vendor(teacher):
+    if vendor := hidden_vendor(teacher):
       group = "teacher" if name == pool.MAIN else f"teachers.{name}"
       notes.append(
         f"{teacher.base_url} is on this machine and counts as free, but {vendor} charges for"
         f" {teacher.model}: if it is a proxy, set config.{group}.prices, or no cap in dollars holds"
       )
   return notes
+
+
+def hidden_vendor(teacher: Teacher) -> str:
+  """The vendor that charges for the model of a free teacher on this machine; "" if none is known.
+
+  The server may be a proxy.
+  """
+  free = teacher.prices.input == teacher.prices.output == 0
+  if teacher.kind != "openai" or presets.billed(teacher) or not free:
+    return ""
+  paid = (name for name, vendor in presets.VENDORS.items() if not vendor.free)
+  costs = ((name, presets.known_prices(name, teacher.model)) for name in paid)
+  return next((name for name, found in costs if found and found.output > 0), "")
 
 
 def _check_pool(settings: Settings) -> None:

@@ -133,9 +133,6 @@ def sample_attempts(
   order = sorted(range(len(items)), key=lambda n: lengths[n])
   work = [(items[n], sample) for n in order for sample in range(samples)]
   attempts = resume_attempts(out, first, len(work), samples)
-  if len(attempts) == len(work):  # what the journal has is of a later stage
-    _warn_of_cut(ctx, label, attempts, max_new_tokens)
-    return attempts
   rows = 4 * student.rows if ctx.settings.rollout.batch else 1024
   size = max(rows // samples, 1) * samples
   later_prompts: set[records.Prompt] = set()  # prompts that contain the text of earlier turns

@@ -27,6 +27,7 @@ def run(ctx: RunContext, round_index: int, out: phase_dir.PhaseDir) -> None:
   problems = [ctx.problem(name) for name in dict.fromkeys(a.problem for a in attempts)]
   hinted = attempt_with_hint(ctx, round_index, out, [p for p in problems if p.id not in solved])
   out.write(HINTED, hinted)
+  journal.remove(out)
   right_hinted = [a for a in hinted if a.correct and a.finish == "stop"]
   candidates = [rationale_from_attempt(ctx, a, prompt="") for a in right]
   candidates += [rationale_from_attempt(ctx, a, prompt="hint") for a in right_hinted]

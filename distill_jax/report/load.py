@@ -84,8 +84,8 @@ class Run:
   @property
   def best(self) -> int | None:
     """The round with the best validation accuracy; ties go to the first. None: none is finished."""
-    rounds = self.config.get("rounds")  # may be fewer than there are
-    planned = rounds if isinstance(rounds, int) else max(self.rounds, default=0)
+    rounds = self.setting("rounds")  # may be fewer than there are
+    planned = int(rounds) if rounds.isdecimal() else max(self.rounds, default=0)
     scores = {
       index: sum(phase.verdicts.values()) / max(len(phase.verdicts), 1)
       for index in self.rounds

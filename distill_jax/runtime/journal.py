@@ -32,7 +32,8 @@ def _unlink(out: PhaseDir) -> None:
 class Journal:
   """Follows `Student.generate` (see `completions.Watcher`); knows what a killed process has stored.
 
-  Use it as a context manager: leaving it by an exception stores what is not stored yet.
+  Use it as a context manager: leaving it by an exception stores what is not stored yet. A stage of
+  an exam whose attempts are all written leaves the journal to the next one; see `remove`.
   """
 
   def __init__(self, out: PhaseDir, bar: ProgressBar, clock: Callable[[], float] = time.monotonic):
@@ -57,9 +58,7 @@ class Journal:
     error: BaseException | None,
     traceback: TracebackType | None,
   ) -> None:
-    if error is None:
-      _unlink(self._out)
-    else:
+    if error is not None:
       with contextlib.suppress(errors.UserError):  # on a full disk, the first error is the cause
         self.store()
 

@@ -351,19 +351,6 @@ def unpriced(teacher: settings.Teacher) -> bool:
   return billed(teacher) and UNKNOWN in (teacher.prices.input, teacher.prices.output)
 
 
-def hidden_vendor(teacher: settings.Teacher) -> str:
-  """The vendor that charges for the model of a free teacher on this machine; "" if none is known.
-
-  The server may be a proxy.
-  """
-  free = teacher.prices.input == teacher.prices.output == 0
-  if teacher.kind != "openai" or billed(teacher) or not free:
-    return ""
-  paid = (name for name, vendor in VENDORS.items() if not vendor.free)
-  costs = ((name, known_prices(name, teacher.model)) for name in paid)
-  return next((name for name, found in costs if found and found.output > 0), "")
-
-
 def known_prices(vendor: str, model: str) -> settings.Prices | None:
   """The prices of a vendor's model, in dollars per million tokens; None if they are not known.
 

@@ -174,4 +174,4 @@ def test_a_recipe_may_name_the_vendor():
 def test_a_proxy_on_this_machine_that_counts_as_free_is_named(changes, vendor):
   given = {"kind": "openai", "base_url": "http://localhost:4000/v1", "model": "m"}
   filled = presets.fill_in(settings.Teacher(**{**given, **changes}))
-  assert presets.hidden_vendor(filled) == vendor
+  assert rules_teacher.hidden_vendor(filled) == vendor
