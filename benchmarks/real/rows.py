@@ -182,7 +182,7 @@ OBQA: Overrides = {
   "task.path": "{data}/obqa",
   "task.train": 800,
   "task.validation": 100,
-  "task.test": 300,
+  "task.test": 200,
   **RECORDED,
   "teacher.replay.path": f"{RATIONALES}/obqa/openbookQA_chatgpt_level_2_ranked.json",
 }
@@ -266,7 +266,7 @@ BLOCKS: dict[str, Block] = {
           "staged.reflect": ("recall",),
           "demonstrate.rationales": 1,
           "demonstrate.passes": 1,
-          "exam.questions": 200,
+          "exam.questions": 100,
           "exam.samples": 4,
           "rounds": 1,
           "prefer.epochs": 0,

@@ -61,7 +61,7 @@ def check_prices(settings: Settings) -> None:
 
 def free_notes(settings: Settings) -> list[str]:
   """Returns a line for each teacher on this machine whose model some vendor charges for."""
-  notes = []
+  notes: list[str] = []
   for name in pool.teachers_used(settings, askers(settings)):
     teacher = pool.get(settings, name)
     if vendor := hidden_vendor(teacher):
