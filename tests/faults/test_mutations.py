@@ -343,7 +343,7 @@ MUTATIONS = {
     "tests/teacher/client/test_spend.py",
   ),
   "any finish reason is an end": (
-    "teacher/finish.py", 'strip().lower(), "cut")', 'strip().lower(), "whole")',
+    "teacher/finish.py", 'removeprefix("finish_reason_"), "cut")', 'strip(), "whole")',
     "tests/teacher/client/test_stops.py",
   ),
   "a timeout does not lengthen the next": (
@@ -433,6 +433,48 @@ MUTATIONS = {
   "the minimum reply rate is ignored": (
     "teacher/reply_rate.py", "if share >= min_rate:", "if True:",
     "tests/teacher/store/test_ledger.py",
+  ),
+  "a request whose reply was not stored is settled": (
+    "teacher/store/writer.py", "answers = {}  # their requests", "pass  # their requests",
+    "tests/teacher/store/test_writer.py",
+  ),
+  "failed lines of a batch stand for missing results": (
+    "teacher/batch/ask.py", "if len(reader.completed) <", "if len(reader.lines_read) <",
+    "tests/teacher/batch/test_batch_complete.py",
+  ),
+  "batches lack the extra headers": (
+    "teacher/client/sessions.py", "made._custom_headers = dict(headers)",
+    "made._custom_headers = {}", "tests/teacher/batch/test_batch_complete.py",
+  ),
+  "an aborted choice discards the others": (
+    "teacher/client/verdicts.py", "  if not valid:\n", "  if len(valid) < len(parsed):\n",
+    "tests/teacher/client/test_vendors.py",
+  ),
+  "an empty thought is learned before each thought": (
+    "data/chat.py", "lead = lead.partition(THINK)[0]", "pass", "tests/data/test_chat.py",
+  ),
+  "a thought that the prompt opens is read as an answer": (
+    "data/chat.py", 'else f"{THINK}\\n{text}"', "else text", "tests/data/test_chat.py",
+  ),
+  "an evaluation is graded by the task of the round": (
+    "phases/evaluate.py", "task=ctx.task,", "task=ctx.round_task(round_index),",
+    "tests/phases/test_exam.py",
+  ),
+  "a finished stage removes the journal of the next": (
+    "runtime/journal.py", "    if error is not None:\n", "    _unlink(self._out)\n    if error:\n",
+    "tests/phases/test_exam.py",
+  ),
+  "trackers of process 0 write to the other processes": (
+    "runtime/tracking.py", "phase_dir.write_json(self._run_dir.path / STATE, ",
+    "self._run_dir.write_json(STATE, ", "tests/multiprocess/test_together.py",
+  ),
+  "positions of options are read as their labels": (
+    "tasks/own.py", 'by_position = any(answer == "0" for answer, _ in numbered)',
+    "by_position = False", "tests/tasks/test_own.py",
+  ),
+  "another cache takes the place of that of the run": (
+    "teacher/store/marker.py", 'stored["salt"] != marker["salt"]', "False",
+    "tests/teacher/store/test_marker.py",
   ),
 }  # fmt: skip
 
