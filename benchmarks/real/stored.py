@@ -6,6 +6,7 @@ took; it has no question and no text of a student or teacher.
 """
 
 import json
+import math
 import pathlib
 from typing import Any
 
@@ -34,6 +35,7 @@ def write(block: str, row: str, run: sweep.PlannedRun, directory: pathlib.Path) 
     "seed": run.seed,
     **measured.costs,
     **_training(summary),
+    "cpu_minutes": round(math.fsum(sitting["cpu_minutes"] for sitting in sat), 1),
     "peak_mib": max((sitting["peak_mib"] for sitting in sat), default=None),
     "machines": sorted({_machine(sitting, summary["versions"]) for sitting in sat}),
     "verdicts": {

@@ -10,10 +10,12 @@ SCORED = {"test": "Test", "also": "Out of domain (ASDiv)"}
 LEGEND = """Accuracy in %: mean over seeds [95% CI] ± standard deviation over seeds. Differences are
 to the row `{base}`, on the same questions with the same seeds, in percentage points; intervals are
 percentiles of 10,000 bootstrap resamples of seeds and questions (PCG64, seed 0), and p is the exact
-two-sided McNemar test. Replies (recorded), steps and seconds are means per run.
+two-sided McNemar test. Replies (recorded), steps and seconds (with pauses) are means per run.
 """
-COSTS = """| row | seed | rate | steps | loss | validation, % | rationales | minutes | peak GiB |
-| --- | ---: | ---: | ---: | ---: | --- | --- | ---: | ---: |"""
+COSTS = (
+  "| row | seed | rate | steps | loss | validation, % | rationales | CPU minutes | peak GiB |\n"
+  "| --- | ---: | ---: | ---: | ---: | --- | --- | ---: | ---: |"
+)
 
 
 def build(block: str, directory: pathlib.Path) -> dict[str, Any]:
@@ -75,7 +77,7 @@ def _cost_line(run: stored.Stored) -> str:
     "" if run["loss"] is None else f"{run['loss']:.3f}",
     f"{validation} (n={', '.join(map(str, counts))})",
     f"{run['kept']} kept" + (f"; dropped {dropped}" if dropped else ""),
-    f"{run['seconds'] / 60:.1f}",
+    f"{run['cpu_minutes']:.1f}",
     "" if run["peak_mib"] is None else f"{run['peak_mib'] / 1024:.2f}",
   )
   return f"| {' | '.join(cells)} |"
