@@ -50,7 +50,7 @@ _NO_NOUN = re.compile(
 )
 _DENIAL = re.compile(r"\bnot\b|n't\b|\brather than\b")
 # A word, or a number with its sign and all of its digits: -5, 1,250, 0.5, 3:1, 1/2.
-_WORD = re.compile(r"(?:(?<![\w)])-)?[0-9]+(?:[.,:/][0-9]+)*|[^\W\d_]\w*(?:'[a-z]+)?|[^\W_]+")
+_WORD = re.compile(r"(?:(?<![\w)])-)?[0-9]+(?:[.,:/][0-9]+)*|[^\W_]+(?:'[a-z]+)?")
 _GROUPS = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
 
 

@@ -61,6 +61,7 @@ def test_the_words_that_two_options_share_choose_none(word, answer):
     ("Answer: −5", ("5", "7", "-5"), "C"),
     ("Answer: 3:1", ("1:3", "3:1"), "B"),
     ("Answer: 1/2 cup", ("2 cups", "1/2 cup"), "B"),
+    ("Answer: _5 cups_", ("2 cups", "5cups"), "B"),
   ],
 )
 def test_an_option_that_is_a_number_is_read_as_a_whole(text, options, answer):
