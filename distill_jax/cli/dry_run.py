@@ -6,18 +6,18 @@ Nothing is sent and nothing is written; replies in the cache are not counted aga
 import contextlib
 import dataclasses
 import pathlib
-import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from distill_jax import console, disk, errors, phases, plan, rounds, tasks, teacher, together
+from distill_jax import console, disk, phases, plan, rounds, tasks, teacher, together
 from distill_jax.run_dir.phase_dir import PhaseDir, report_os_errors
 from distill_jax.run_dir.run_dir import SUMMARY, RunDir
 from distill_jax.runtime import resume
 from distill_jax.runtime.context import RunContext
 from distill_jax.settings import Settings, Teacher
 from distill_jax.teacher import local_student, pool, presets, types
+from distill_jax.teacher.store import cache_file
 
 SURE, AT_MOST = "", "at most"
 HEADER = (
@@ -151,7 +151,7 @@ def _open_teacher(ctx: RunContext, retry_failed: bool) -> Iterator[types.Teacher
   shared = settings.teacher.cache
   with tempfile.TemporaryDirectory() as scratch:
     copy = pathlib.Path(scratch) / teacher.CACHE
-    _copy_database(pathlib.Path(shared or path / teacher.CACHE), copy)
+    cache_file.copy(pathlib.Path(shared or path / teacher.CACHE), copy)
     if shared:  # in a shared file, a run is known by its directory
       main = dataclasses.replace(settings.teacher, cache=str(copy))
       others = {
@@ -166,26 +166,6 @@ def _open_teacher(ctx: RunContext, retry_failed: bool) -> Iterator[types.Teacher
       teacher.retry_failed(settings.teacher, run.workdir, rounds.finished_phases(ctx))
     with contextlib.closing(teacher.open(run)) as opened:
       yield opened
-
-
-def _copy_database(source: pathlib.Path, copy: pathlib.Path) -> None:
-  try:
-    if not source.exists():
-      return
-    disk.check_regular(source)
-  except OSError as error:
-    raise errors.data(f"teacher cache {source} cannot be read ({error.strerror})") from None
-  # A reader of a file that no process has open would leave an empty journal behind.
-  idle = not source.with_name(f"{source.name}-wal").exists()
-  address = f"{source.absolute().as_uri()}?{'immutable=1' if idle else 'mode=ro'}"
-  try:
-    with (
-      contextlib.closing(sqlite3.connect(address, uri=True)) as old,
-      contextlib.closing(sqlite3.connect(copy)) as new,
-    ):
-      old.backup(new)
-  except sqlite3.Error as error:
-    raise errors.data(f"teacher cache {source} cannot be read ({error})") from None
 
 
 def _estimates(

@@ -7,13 +7,14 @@ import math
 import os
 import pathlib
 import sys
+import tempfile
 from collections.abc import Sequence
 from typing import Any
 
 from distill_jax import console, disk, errors, teacher
 from distill_jax.cli.help import ANY_AGE, OPTIONS
 from distill_jax.run_dir import absent
-from distill_jax.teacher.store import cache, jsonl, marker
+from distill_jax.teacher.store import cache, cache_file, jsonl, marker
 
 # The commands, with the options that they have besides --workdir and --cache.
 USED = {
@@ -65,11 +66,16 @@ def run(word: str, options: dict[str, Any], rest: Sequence[str]) -> int:
     )
   if word == "import" and not os.access(rest[0], os.R_OK):
     raise errors.data(f"{rest[0]} does not exist or cannot be read")
-  with contextlib.closing(cache.ReplyCache(path)) as store:
+  with contextlib.ExitStack() as stack:
+    opened = path
+    if word in ("show", "export") and not all(os.access(p, os.W_OK) for p in (path, path.parent)):
+      opened = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory())) / path.name
+      cache_file.copy(path, opened)
+    store = stack.enter_context(contextlib.closing(cache.ReplyCache(opened)))
     if word == "show":
-      show(store, own_run, failures=options["failures"])
+      show(store, path, own_run, failures=options["failures"])
     elif word == "export":
-      export(store, options["out"])
+      export(store, path, options["out"])
     elif word == "import":
       import_file(store, rest[0], options["run"])
     else:
@@ -114,13 +120,13 @@ def locate(workdir: str, file: str) -> tuple[pathlib.Path, str]:
   return pathlib.Path(workdir) / teacher.CACHE, ""
 
 
-def show(store: cache.ReplyCache, run: str, *, failures: bool) -> None:
+def show(store: cache.ReplyCache, path: pathlib.Path, run: str, *, failures: bool) -> None:
   """Prints costs by run, round and phase, and by model; or the failures. `run`: "" for all."""
   screen = console.Console()
   if failures:
     _print_table(screen, FAILURES, _failure_rows(store, run))
     return
-  screen.line(f"{store.path}: {run}" if run else f"{store.path}")
+  screen.line(f"{path}: {run}" if run else f"{path}")
   _print_table(screen, COSTS, _cost_rows(store, run))
   screen.line()
   _print_table(screen, MODELS, _model_rows(store, run))
@@ -129,13 +135,13 @@ def show(store: cache.ReplyCache, run: str, *, failures: bool) -> None:
     _print_table(screen, FEATURES, learned)
 
 
-def export(store: cache.ReplyCache, out: str) -> None:
+def export(store: cache.ReplyCache, path: pathlib.Path, out: str) -> None:
   """Writes all rows as JSON lines to the file `out`, or to standard output if it is ""."""
   if not out:
     jsonl.export(store, sys.stdout)
     return
   target = pathlib.Path(out)
-  is_cache = target.exists() and target.samefile(store.path)
+  is_cache = target.exists() and target.samefile(path)
   if is_cache or target.is_symlink() or (target.exists() and not target.is_file()):
     raise errors.usage(
       f"--out={out} is {'the cache itself' if is_cache else 'not a regular file'} and would be"
@@ -143,7 +149,7 @@ def export(store: cache.ReplyCache, out: str) -> None:
     )
   with jsonl.new_file(out) as file:
     count = jsonl.export(store, file)
-  console.Console().line(f"exported the {count} rows of {store.path} to {out}")
+  console.Console().line(f"exported the {count} rows of {path} to {out}")
 
 
 def import_file(store: cache.ReplyCache, file: str, run: str) -> None:

@@ -285,6 +285,14 @@ def test_the_cache_of_a_run_is_found_from_any_directory(tmp_path, monkeypatch, c
   assert str(tmp_path / "shared.sqlite") in capsys.readouterr().out
 
 
+def test_a_cache_that_must_not_be_written_can_be_shown_and_exported(full, monkeypatch, capsys):
+  monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+  before = {file.name: file.read_bytes() for file in full.parent.iterdir()}
+  assert run("show", f"--cache={full}") == 0 == run("export", f"--cache={full}")
+  assert capsys.readouterr().out.startswith(f"{full}\n")
+  assert before == {file.name: file.read_bytes() for file in full.parent.iterdir()}
+
+
 def test_show_prints_what_each_phase_has_spent(full, capsys):
   assert run("show", f"--cache={full}") == 0
   lines = [line.split() for line in capsys.readouterr().out.splitlines()]

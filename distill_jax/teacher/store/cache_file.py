@@ -13,6 +13,31 @@ LOCK_SECONDS = 120.0  # to wait for another process; a reply that cannot be stor
 _OTHER_FILE = "name another file with --config.teacher.cache=FILE"
 
 
+def copy(source: pathlib.Path, target: pathlib.Path) -> None:
+  """Copies a cache, also one that is in use or must not be written. Without a file, does nothing.
+
+  Raises:
+    errors.UserError: It cannot be read.
+  """
+  try:
+    if not source.exists():
+      return
+    disk.check_regular(source)
+  except OSError as error:
+    raise errors.data(f"teacher cache {source} cannot be read ({error.strerror})") from None
+  # A reader of a file that no process has open would leave an empty journal behind.
+  idle = not source.with_name(f"{source.name}-wal").exists()
+  address = f"{source.absolute().as_uri()}?{'immutable=1' if idle else 'mode=ro'}"
+  try:
+    with (
+      contextlib.closing(sqlite3.connect(address, uri=True)) as old,
+      contextlib.closing(sqlite3.connect(target)) as new,
+    ):
+      old.backup(new)
+  except sqlite3.Error as error:
+    raise errors.data(f"teacher cache {source} cannot be read ({error})") from None
+
+
 class CacheFile:
   """An open cache file. Creates the file, or migrates an older version in place.
 
