@@ -24,9 +24,8 @@ from distill_jax.teacher import pool, presets
 
 Options = dict[str, tuple[Any, str]]  # name -> (default, help)
 # What ast.literal_eval raises for text that is no literal, or is nested too deep.
-_NO_NAME = re.compile(
-  r"--?config\.(?:[^=]*\.)?(?:=|$|\.|[^=]*:=)"
-)  # "--config..x=1", "--config.=1"
+# An empty name, or one that ends in a colon: "--config..x=1", "--config.=1", "--config.x:=1".
+_NO_NAME = re.compile(r"--?config\.(?:[^=]*\.)?(?:=|$|\.|[^=]*:=)")
 _TUPLE = re.compile(r"\('([^']*)', '[^']*'\)")  # absl prints the arguments of an error
 NOT_LITERAL = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
 TUPLES = {key.path: key for key in values.KEYS if isinstance(key.default, tuple)}

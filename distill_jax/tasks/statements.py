@@ -211,7 +211,7 @@ def statements(text: str, *, denials: bool = True) -> Iterator[Statement]:
       tail = tail[rather.end() :]
     sentence = _last_sentence(before)
     asks = mark["prose"] and (end := _SENTENCE_END.search(tail)) and end[0] == "?"
-    is_denied = denials is False and (mark["prose"] or "").endswith("n't")
+    is_denied = not denials and (mark["prose"] or "").endswith("n't")
     below = "\n" in text[mark.end() : start]
     paragraph = text[start : start + LONGEST_TEXT].partition("\n\n")[0] if below else ""
     found = Statement(tail, bool(mark["prose"]), below, is_denied, paragraph)

@@ -164,7 +164,7 @@ class Embedded(NamedTuple):
 
 
 _MINIMAX = {1002: 429, 1004: 401, 1008: 402, 1039: 429, 2013: 400, 2049: 401}
-# Words of codes and types; a word ends at any sign that is no letter.
+# Beginnings of the words in codes and types.
 _CODE_WORDS = (
   (("quota", "billing", "insufficient", "payment", "balance", "budget"), 402),
   (("rate", "ratelimit", "too_many", "toomany", "throttl", "exhausted"), 429),
@@ -209,12 +209,12 @@ def _status(error: Any) -> int:
       value = int(value)
     if type(value) is int and 400 <= value <= 599:
       return value
-  codes = [value for value in values if isinstance(value, str) and not value.count(" ") > 1]
+  codes = [value for value in values if isinstance(value, str) and value.count(" ") <= 1]
   words = "".join(f"_{_SNAKE.sub('_', value).lower()}" for value in codes)
   found = (s for names, s in _CODE_WORDS if any(f"_{name}" in words for name in names))
   if (status := next(found, None)) is not None:
     return status
-  text = text_of({"error": error}).lower()[:MAX_TEXT]  # for people, who are told more clearly
+  text = text_of({"error": error}).lower()[:MAX_TEXT]  # a sentence: only whole phrases count
   if any(said in text for said in _NO_MONEY):
     return 402
   return 429 if "rate limit" in text or "too many requests" in text else 500

@@ -255,7 +255,7 @@ def _parse_choice(choice: Any) -> Choice | None:
     return None
   message, finish = choice.get("message"), choice.get("finish_reason")
   if message is None and finishes.kind(str(finish)) in ("length", "filtered", "refusal"):
-    message = {}  # there is nothing to say beyond the reason
+    message = {}  # the finish reason says it all
   raw = reply.read_message(message) if isinstance(message, dict) else None
   if raw is None:
     return None
