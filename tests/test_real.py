@@ -36,19 +36,14 @@ def data(tmp_path):
 
 def test_every_row_has_a_valid_config_and_trains_for_the_steps_of_its_block(data, monkeypatch):
   monkeypatch.chdir(ROOT)
-  blocks = {
-    name: rows.BLOCKS[name]
-    for name in ("search-smollm2-prefer", "gsm8k-smollm2", "obqa-smollm2", "live-smollm2")
-  }
-  blocks["svamp-qwen"] = rows.BLOCKS["svamp-qwen"]  # its rows are those of the other student
-  monkeypatch.setattr(rows, "BLOCKS", blocks)
   planned = rows.plan("", runs=data, data=data, students=data, teacher="http://127.0.0.1:1/v1")
-  assert [rows.name_of(block, row) for block, row, _ in planned] == rows.names()
+  first = [rows.name_of(block, row) for block, row, run in planned if run.seed == 0]
+  assert first == rows.names()
   steps: dict[str, set[int]] = {}
-  for block, _, run in planned:
+  for block, row, run in planned:
     config, students = run.config, 2 if run.config["format"] == "socratic" else 1
     rounds = 1 + config["rounds"] * ("train" in config["each_round"])
-    if "train" in config["opening"]:
+    if "train" in config["opening"] and row != "steps480":
       steps.setdefault(block, set()).add(config["train"]["steps"] * rounds * students)
     assert "{" not in json.dumps(run.arguments), "a directory is not filled in"
   assert all(len(counts) == 1 for counts in steps.values()), steps

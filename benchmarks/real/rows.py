@@ -23,7 +23,8 @@ UNTRAINED: Overrides = {"opening": (), "each_round": (), "rounds": 0}
 LONGER: Overrides = {"train.buckets": (64, 128, 192, 256)}  # for rationales of level 5
 # Attempts of an untrained student go on as long as they may. They are cut, since a step has three
 # responses of a triplet for each rationale.
-TRIPLETS: Overrides = LONGER | {"exam.max_new_tokens": 128, "triplet.max_response": 96}
+SHORT: Overrides = {"exam.max_new_tokens": 128}
+TRIPLETS: Overrides = LONGER | SHORT | {"triplet.max_response": 96}
 # Every row: attempts in the plain prompt of the format; the row `untrained` scores the base model.
 COMMON: Overrides = {
   "student.prompt": "plain",
@@ -103,7 +104,7 @@ PREFER: Overrides = {
 }
 
 
-def tailored_row(count: int, rate: float, **more: Any) -> Row:
+def tailored_row(count: int, rate: float, own: Overrides = TRIPLETS) -> Row:
   """Returns a row of round 0 and one more, trained for `count` steps in all.
 
   Rationales of level 3 in round 0; those of level 5 are the feedback. There is no second round of
@@ -111,7 +112,7 @@ def tailored_row(count: int, rate: float, **more: Any) -> Row:
   """
   return Row(
     "tailored",
-    levels(3, 5) | steps(count // 2, rate) | {"rounds": 1, "exam.samples": 1} | TRIPLETS | more,
+    levels(3, 5) | steps(count // 2, rate) | {"rounds": 1, "exam.samples": 1} | own,
   )
 
 
@@ -221,8 +222,8 @@ BLOCKS: dict[str, Block] = {
     "SmolLM2-135M-Instruct on SVAMP: settings of tailored, 240 steps",
     *(SMOLLM2, "pretrained"),
     rows={
-      "triplet0": tailored_row(240, 2e-4, **{"train.losses.triplet": 0.0}),
-      "prompt0": tailored_row(240, 2e-4, **{"sft.prompt_weight": 0.0}),
+      "triplet0": tailored_row(240, 2e-4, LONGER | SHORT | {"train.losses.triplet": 0.0}),
+      "prompt0": tailored_row(240, 2e-4, TRIPLETS | {"sft.prompt_weight": 0.0}),
     },
     common=SEARCH | {"task.test": 0},
     base="triplet0",
