@@ -111,8 +111,7 @@ def tailored_row(count: int, rate: float, own: Overrides = TRIPLETS) -> Row:
   feedback, since level 1, the only other recorded one, is worse (search-smollm2).
   """
   return Row(
-    "tailored",
-    levels(3, 5) | steps(count // 2, rate) | {"rounds": 1, "exam.samples": 1} | own,
+    "tailored", levels(3, 5) | steps(count // 2, rate) | {"rounds": 1, "exam.samples": 1} | own
   )
 
 
