@@ -25,6 +25,7 @@ _POWER_OF_UNIT = re.compile(
   r"(?:(?<=[ /])[msh]|[ckmd]m|ft|in|yd|mi|units?|met(?:er|re)s?|inches|feet|CO)"
   r"(?:\^?\{?-?[0-9]\}?|[²³])(?![0-9.,])"
 )
+_POSITION = re.compile(r"[0-9]{1,2}")
 _LABEL = re.compile(r"\(?([A-Za-z0-9]{1,2})(?:[).:]\s.{0,2000}|\)?\.?)", re.DOTALL)
 
 
@@ -76,13 +77,29 @@ def index_base(rows: Sequence[Raw]) -> int:
   return int(bool(numbers) and all(n > 0 for n, _ in numbers) and any(n == m for n, m in numbers))
 
 
-def gold(kind: str, row: Raw, *, base: int = 0) -> Gold | None:
+def are_positions(rows: Sequence[Raw], base: int) -> bool:
+  """Whether all answers are numbers of options, and some answer is no option's text in its row."""
+  rows = [row for row in rows if row.answer not in (None, "", []) and row.choices]
+  if not all(_is_position(row, base) for row in rows):
+    return False
+  written = [(str(row.answer).strip(), [text.strip() for _, text in row.choices]) for row in rows]
+  return any(answer not in options for answer, options in written)
+
+
+def _is_position(row: Raw, base: int) -> bool:
+  written = "" if isinstance(row.answer, bool) else str(row.answer).strip()
+  is_number = _POSITION.fullmatch(written) is not None
+  return is_number and 0 <= int(written) - base < len(row.choices)
+
+
+def gold(kind: str, row: Raw, *, base: int = 0, positions: bool = False) -> Gold | None:
   """The gold answer of a row; None if its answer is not of this kind.
 
   Args:
     kind: One of KINDS.
     row: The answer, and the options of a choice with their final labels.
     base: The number of the first option, where options are given by number.
+    positions: Whether the answers of the column are numbers of options, whatever their texts are.
   """
   answer = row.answer
   if isinstance(answer, dict):
@@ -97,6 +114,8 @@ def gold(kind: str, row: Raw, *, base: int = 0) -> Gold | None:
   if kind == "boolean":
     return _boolean(answer)
   if kind == "choice":
+    if positions and _is_position(row, base):
+      return Gold(row.choices[int(str(answer)) - base][0])
     return _choice(answer, row.choices, base)
   if kind == "expression":
     return _expression(str(answer).strip())

@@ -280,6 +280,7 @@ def _problems(
 ) -> tuple[dict[str, list[records.Problem]], collections.Counter[str], dict[str, str]]:
   """The problems by split ("" without one), and how many rows were left out, with the first."""
   base = golds.index_base(raws) if kind == "choice" else 0
+  positions = kind == "choice" and golds.are_positions(raws, base)
   problems: dict[str, list[records.Problem]] = {}
   left_out: collections.Counter[str] = collections.Counter()
   first_left: dict[str, str] = {}
@@ -288,7 +289,7 @@ def _problems(
   for row, raw in zip(rows, raws, strict=True):
     why, problem = "", None
     question = columns.question_of(row.value, found)
-    gold = golds.gold(kind, raw, base=base)
+    gold = golds.gold(kind, raw, base=base, positions=positions)
     split = _split_of(row, found)
     if not question:
       why = "no question"

@@ -150,6 +150,26 @@ def test_options_that_are_counted_from_one_are_recognized(tmp_path):
 
 
 @pytest.mark.parametrize(
+  ("options", "answers", "golds"),
+  [
+    (("8", "2", "24", "120"), (2, 0), "CA"),
+    (("8", "2", "24", "120"), ("3", "2"), "DC"),
+    (("3", "4", "5"), (3, 4, 5), "ABC"),
+    (("1", "2", "0"), (0, 1, 2), "CAB"),
+  ],
+)
+def test_whether_numbers_are_positions_or_texts_is_decided_by_all_rows(
+  tmp_path, options, answers, golds
+):
+  rows = [
+    {"question": f"{n}?", "choices": list(options), "answer": answers[n % len(answers)]}
+    for n in range(12)
+  ]
+  found = {p.question: p.gold for p in _all(_understand(tmp_path, rows, kind="choice"))}
+  assert found == {f"{n}?": golds[n % len(golds)] for n in range(12)}
+
+
+@pytest.mark.parametrize(
   ("options", "gold"), [(("-5", "5"), "A"), (("6", "-5."), "B"), (("-5", "6", "-5"), None)]
 )
 def test_an_answer_that_is_the_text_of_two_options_is_no_gold(options, gold):
