@@ -86,6 +86,8 @@ _TOTAL = re.compile(
   r" (?:about |only |now ){0,2}[$€£¥₹]{0,2}$",
   re.IGNORECASE,
 )
+# After a number that is a part of a total: "the sum of 12 and 15".
+_SUM = re.compile(r"(?: [A-Za-z]{1,20}){0,2} and [$]?[0-9]")
 _SUBORDINATE = re.compile(
   r"\b(?:because|since|as|where|when|which|after|before|if|while|although|whereas|than|so that|who"
   r"|that|given|out of|to (?:have|make|get|reach|bring|be|end|buy|give"
@@ -246,6 +248,7 @@ def _core(sentence: str) -> str | None:
   if main and (end := _SUBORDINATE.search(clause, main[0].end())):
     main = [m for m in main if m.start() < end.start()]
   totals = [m for m in main if _TOTAL.search(clause[max(0, m.start() - 60) : m.start()])]
+  totals = [m for m in totals if not _SUM.match(clause, m.end())]
   after_verb = [m for m in main if _VERB.search(clause[max(0, m.start() - 60) : m.start()])]
   chosen = (totals[-1:] or after_verb or main or found)[0]
   is_operand = _OPERAND.search(clause[max(0, chosen.start() - 4) : chosen.start()])

@@ -50,6 +50,10 @@ NUMBER = {
     ("So it takes 8 hours if 3 people work.", "8"),
     ("After paying 15 dollars, Ben has 35 dollars left.", "35"),
     ("25 % of 80 is 20.", "20"),
+    ("So the sum of 12 and 15 is 27.", "27"),
+    ("So the sum of 12 apples and 15 pears is 27.", "27"),
+    ("So a total of 12 boys and 15 girls makes 27 children.", "27"),
+    ("So they have a total of 31 cards.", "31"),
     ("We subtract 17 from 40. Therefore, there are 23 green marbles.", "23"),
   ),
   "a check after the answer": (
