@@ -171,6 +171,10 @@ class _Reader:
     stripped = text.strip(" \n\t.:*_`\"'()")
     if stripped.lower() in self.spelling:
       return self.spelling[stripped.lower()]
+    head, below, _ = text.strip().partition("\n")
+    alone = head.strip(" .:*_`\"'()").lower()
+    if below and alone in self.spelling:  # a label, and its explanation below
+      return self.spelling[alone]
     for mark in reversed(list(_ALSO_MARKS.finditer(text))):
       chosen = self.after_marker(statements.text_after(text, mark))
       if chosen:

@@ -287,6 +287,9 @@ CHOICE = {
     ("(B) is the best answer because (A) is too wet.", "B"),
     ("(A) and (B) are wrong. (C) is correct.", "C"),
     ("(D) is correct. (A), (B) and (C) are incorrect.", "D"),
+    ("B\n\nExplanation: (A) is wet.", "B"),
+    ("**B**\n\nOption (A) is a body of water, (C) is for sitting.", "B"),
+    ("(B)\n(A) holds water.", "B"),
   ),
   "other markers": (
     ("The correct choice is D.", "D"), ("Option C is correct.", "C"), ("I choose B.", "B"),
