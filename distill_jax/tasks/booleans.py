@@ -7,7 +7,7 @@ from distill_jax.tasks import statements
 # Words for yes and no. "no" before a noun ("no doubt", "no longer") is none of them.
 _AFTER_NO = (
   r"(?=[\s*_]*(?:[.,;:!)\]}\"'<|/*_-]|$|\n|(?:because|since|as|and|or|but|it|he|she|they|we|you|i|this|that"
-  r"|these|those|there|the|a|an|not)\b))"
+  r"|these|those|there|the|a|an|not|instead|rather|unless|if|when|except|while|for|in)\b))"
 )
 _WORDS = re.compile(
   r"\b(?:(?P<yes>yes|true|yeah|yep|affirmative)"
@@ -20,7 +20,8 @@ _OPPOSITES = {"yes": "no", "no": "yes", "": ""}
 _SINGLE = re.compile(r"[\s*_`\"'({$]*([ynYNtTfF])[\s*_`\"')}.$!]*$")
 # What denies a word after it: "is not true", "isn't correct", "not the case that it is true".
 _DENIES = re.compile(
-  r"(?:\b(?:not|never|cannot|hardly|neither|no longer|by no means)|n't)\b"
+  r"(?:\b(?:not|never|cannot|hardly|neither|no longer|by no means|unlikely|doubtful|impossible"
+  r"|none of|far from|anything but|fails to)|n't)\b"
   r"(?:(?! (?:but|so|therefore|thus|hence|and|because|since)\b)[^.,;:!?]){0,30}$",
   re.IGNORECASE,
 )

@@ -351,6 +351,10 @@ BOOLEAN = {
     ("Therefore, the claim is not false.", "yes"), ("Hence it cannot be true.", "no"),
     ("Answer: that is never true", "no"), ("The statement is not correct.", "no"),
     ("Thus it is not the case.", "no"), ("Answer: definitely not", "no"),
+    ("It's unlikely to be true.", "no"), ("Answer: it is doubtful that this is true", "no"),
+    ("So it is impossible for this to be true.", "no"), ("Answer: that is far from true", "no"),
+    ("So none of this is true.", "no"), ("Answer: it is anything but true", "no"),
+    ("So the claim fails to be true.", "no"),
   ),
   "without a marker": (
     ("Yes, they can. There is no rule against it.", "yes"),
@@ -368,6 +372,9 @@ BOOLEAN = {
     ("Answer: it is no longer true", "no"), ("Answer: without question, no", "no"),
     ("The answer is, no wonder, yes.", "yes"), ("Answer: by no means is it false: yes", "yes"),
     ("So, with no exception, the answer is no.", "no"), ("Answer: no doubt it is true", "yes"),
+    ("The answer is no instead of yes.", "no"), ("The answer is no rather than yes.", "no"),
+    ("Answer: no if it is true that they are dry", "no"), ("Answer: no in most cases", "no"),
+    ("Answer: no unless it is true that they fly", "no"), ("Answer: no for cats", "no"),
   ),
   "both": (
     ("Answer: yes and no", NONE), ("Answer: true or false", NONE), ("Answer: yes/no", NONE),
