@@ -69,6 +69,9 @@ _STEPS = tuple(
     (r"\\[dt]frac", r"\\frac"),
     # \times and \cdot become *.
     (r"\\(?:times|cdot)(?![A-Za-z])|×|·", "*"),
+    # A space that groups digits is dropped, any other one between digits is kept as \;.
+    (r"(?<![0-9.,])([0-9]{1,3}) (?=[0-9]{3}(?: [0-9]{3}){0,9}(?![0-9/ ]))", r"\1"),
+    (r"(?<=[0-9])\s+(?=[0-9])", r"\\;"),
     # Drop white space.
     (r"\s+", ""),
     # Add the braces missing in \frac12, \frac1{2}, \frac{1}2 and \sqrt2.
@@ -90,6 +93,8 @@ _STEPS = tuple(
     # unless a digit is before it.
     (r"\\frac\{([0-9]+)\}\{([0-9]+)\}", r" \1/\2"),
     (r"(?<![0-9]) ", ""),
+    # A mixed number.
+    (r"^(-?[0-9]+)\\;([0-9]+/[0-9]+)$", r"\1 \2"),
     # Drop a final period or comma.
     (r"[.,]$", ""),
     # Drop the left side of the only = or \in if it is a single letter, or a function of one.

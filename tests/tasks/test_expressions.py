@@ -46,6 +46,11 @@ SETTINGS = hypothesis.settings(max_examples=200, deadline=None, derandomize=True
     (r"-12.5\%", "-12.5"),
     (r"\text{50\%}", "50"),
     (r"20\% \text{ and } 50\%", r"20\text{ and }50"),
+    ("1 1/2", "1.5"),
+    ("-1 1/2", "-1.5"),
+    ("1 000", "1000"),
+    ("1 000 000", "1000000"),
+    ("10 080", "10080"),
   ],
 )
 def test_two_spellings_of_an_answer_are_equal(a, b):
@@ -69,6 +74,10 @@ def test_two_spellings_of_an_answer_are_equal(a, b):
     ("0.333", "1/3"),
     (r"\pi", "pi/2"),
     ("5x+4=0", "5x-4=0"),
+    ("1 1/2", r"\frac{11}{2}"),
+    ("2 3", "23"),
+    (r"2\,3", "23"),
+    ("12 3456", "123456"),
   ],
 )
 def test_answers_with_different_normal_forms_are_not_equal(a, b):
