@@ -20,6 +20,8 @@ _LATEX = (
   (re.compile(r"\\!|\\left|\\right|\\displaystyle"), ""),
   # Escaped \$, \% and \# lose the backslash.
   (re.compile(r"\\([$%#])"), r"\1"),
+  # 90^\circ becomes 90°.
+  (re.compile(r"\^ ?\{? ?\\circ ?\}?"), "°"),
   # \text{seven} becomes seven.
   (re.compile(r"\\(?:text|mbox|mathrm|textbf|mathbf) ?\{([^{}]{0,300})\}"), r"\1"),
   # \frac{-1}{2} becomes -1/2.

@@ -74,7 +74,7 @@ _ROLES = ("human", "user")
 
 # What announces an answer: "####", "\boxed{", "<answer>", "answer:", "the answer to the question
 # is", "answer = ", a heading "Final answer", or at the start of a line "Answer 7" without any sign
-# between.
+# between, or with a dash ("Answer - 7"; "Answer -7" is a negative number).
 MARKER = re.compile(
   r"####|\\f?box(?:ed)? *?\{|<answer>|\[ANSWER\]"
   r"|\banswers?[*_`\" ]{0,4}"
@@ -82,7 +82,7 @@ MARKER = re.compile(
   r"(?::|=|\b(?P<prose>(?:is|was|are)(?:n't)?|(?P<doubt>should|would|must|will|could|might|may) be"
   r"|comes (?:out )?to)\b)"
   r"|^[*_# ]{0,9}(?:the |my )?(?:final |correct )?answer[*_ ]{0,4}$"
-  r"|^[*_ ]{0,4}answer[*_ ]{1,4}(?=[-$€£¥₹.0-9(])"
+  r"|^[*_ ]{0,4}answer[*_ ]{1,4}(?:- |— ?(?=[-$€£¥₹.0-9(])|(?=[-$€£¥₹.0-9(]))"
   r"|\bans[*_ ]{0,3}[.:=]",
   re.IGNORECASE | re.MULTILINE,
 )
