@@ -54,6 +54,13 @@ _SECOND = re.compile(
   r"(?: [A-Za-z°%]{1,20}){0,2},? (?:or|and) (?:about )?[-$€£]{0,2}[0-9]"
   r"|%? (?:to|through|versus|vs\.?) [-$€£]{0,2}[0-9]|, ?[-$€£]{0,2}[0-9]+(?=,|\.? *$| (?:and|or) )"
 )
+# At the beginning of a formula that is no number: \sqrt{2}, \frac{\pi}{4}, ±5, \{2, 3\}.
+_NO_NUMBER = re.compile(
+  r"-? ?(?:\\(?:sqrt|[dt]?frac|binom|log|ln|pm|mp)(?![A-Za-z])|[√±∓]|\\\{ ?-?[0-9.]{1,60} ?,)"
+)
+_IN_BRACKETS = re.compile(r"[(\[] ?$")
+_NEXT_MEMBER = re.compile(r" ?, ?[-+]?[$]?[0-9.\\(]")
+_FACTOR = re.compile(r"[abnxyz]{1,3}(?![A-Za-z])|!(?!\S)|!$")  # after a number in a box: 3x, 5!
 _BETWEEN = re.compile(r"[^0-9]{0,20}\bbetween\b", re.IGNORECASE)
 _ONE_OF = re.compile(r"1 of\b")
 _UNKNOWN = re.compile(
@@ -141,7 +148,7 @@ def read_number(text: str, *, last_number: bool = True) -> str | None:
     if NUMBER.search(tail):
       # A heading above a whole solution, whose first line is not the answer.
       is_solution = "\n" in statement.paragraph.strip() and not _starts_with_number(tail)
-      return _concluded(statement.paragraph) if is_solution else _stated(tail)
+      return _concluded(statement.paragraph) if is_solution else _stated(tail, statement.boxed)
     is_marked = is_marked or not statement.prose or _UNKNOWN.search(tail) is not None
   if is_marked or not last_number:
     return None
@@ -167,7 +174,7 @@ def _with_digits(tail: str) -> str:
   return tail
 
 
-def _stated(tail: str) -> str | None:
+def _stated(tail: str, boxed: bool) -> str | None:
   """The number that a marker's line states. It has one."""
   if minus := _MINUS.match(tail):
     tail = "-" + tail[minus.end() :]
@@ -177,7 +184,12 @@ def _stated(tail: str) -> str | None:
   at = start.end() if start else 0
   first = NUMBER.match(tail, at) or NUMBER.match(tail, max(at - 1, 0))
   if first is None:
-    return _core(tail)
+    is_formula = _NO_NUMBER.match(tail, at) and not _EQUALS.search(tail, at)
+    return None if is_formula else _core(tail)
+  if _IN_BRACKETS.search(tail[: first.start()]) and _NEXT_MEMBER.match(tail, first.end()):
+    return None
+  if boxed and _FACTOR.match(tail, first.end()):
+    return None
   if reason := _REASON.search(tail, first.end()):
     tail = tail[: reason.start()]
   if _EQUALS.search(tail):

@@ -12,6 +12,8 @@ from distill_jax.tasks import statements
 
 LONGEST_NUMBER = 60  # digits of each part of a number, and largest power of ten
 
+# A decimal without a sign in \frac{}{}, with digits in groups or without.
+_PART = r"[0-9]{1,60}(?:,[0-9]{3}){0,9}(?:\.[0-9]{1,60})?"
 _LATEX = (
   # Digit separators: 10{,}000 and 10\,000 become 10,000; any other \, is a space.
   (re.compile(r"\{,\}|\\,(?=[0-9]{3})"), ","),
@@ -25,11 +27,11 @@ _LATEX = (
   # \text{seven} becomes seven.
   (re.compile(r"\\(?:text|mbox|mathrm|textbf|mathbf) ?\{([^{}]{0,300})\}"), r"\1"),
   # \frac{-1}{2} becomes -1/2.
-  (re.compile(r"\\[dt]?frac ?\{ ?-(?=[ 0-9]{1,60}\})"), r"-\\frac{"),
+  (re.compile(r"\\[dt]?frac ?\{ ?-(?=[ 0-9.,]{1,60}\})"), r"-\\frac{"),
   # A mixed number gets a space: 1\frac{1}{2} becomes 1 \frac{1}{2}.
   (re.compile(r"(?<=[0-9])\\[dt]?frac(?=[{0-9])"), r" \\frac"),
   # \frac{1}{2} becomes 1/2.
-  (re.compile(r"\\[dt]?frac ?\{ ?([0-9]{1,60}) ?\} ?\{ ?([0-9]{1,60}) ?\}"), r"\1/\2"),
+  (re.compile(rf"\\[dt]?frac ?\{{ ?({_PART}) ?\}} ?\{{ ?({_PART}) ?\}}"), r"\1/\2"),
   # \frac12 becomes 1/2.
   (re.compile(r"\\[dt]?frac([0-9])([0-9])"), r"\1/\2"),
   # Emphasis: **7** becomes 7; 2**3 stays.
@@ -89,6 +91,7 @@ NUMBER = re.compile(
   rf"|(?P<scale>(?:[ -]{_SCALE}\b(?!s)){{1,2}}+|[kKMB](?![A-Za-z0-9]))"
   r"|\ ?/\ ?(?P<under>[0-9]++(?:,[0-9]{3})*+(?:\.[0-9]++)?+))?+"
 )
+_BLANKS = re.compile(r" {2,}")
 _SIGN_WORD = re.compile(r"\bnegative ([$€£¥₹]?(?=\.?[0-9]))", re.IGNORECASE)
 
 _UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
@@ -121,7 +124,7 @@ def normalize(text: str) -> str:
     text = pattern.sub(_ungroup, text)
   text = _DECIMAL_COMMA.sub(r"\1.\2", text)
   text = _AND_A_HALF.sub(lambda m: f" 1/{_PARTS[m[1].lower()]}", text)
-  return _SIGN_WORD.sub(r"-\1", text)
+  return _SIGN_WORD.sub(r"-\1", _BLANKS.sub(" ", text))
 
 
 def same_number(a: str | None, b: str | None) -> bool:

@@ -133,6 +133,7 @@ class Statement(NamedTuple):
     below: Whether it stands on a line below the marker.
     paragraph: If so, that line and those after it, up to a blank one.
     denied: Whether the marker itself denies it ("the answer isn't").
+    boxed: Whether it is the contents of a box.
   """
 
   text: str
@@ -140,6 +141,7 @@ class Statement(NamedTuple):
   below: bool
   denied: bool = False
   paragraph: str = ""
+  boxed: bool = False
 
 
 def plain(text: str) -> str:
@@ -214,7 +216,8 @@ def statements(text: str, *, denials: bool = True) -> Iterator[Statement]:
     is_denied = not denials and (mark["prose"] or "").endswith("n't")
     below = "\n" in text[mark.end() : start]
     paragraph = text[start : start + LONGEST_TEXT].partition("\n\n")[0] if below else ""
-    found = Statement(tail, bool(mark["prose"]), below, is_denied, paragraph)
+    boxed = mark[0].startswith("\\")
+    found = Statement(tail, bool(mark["prose"]), below, is_denied, paragraph, boxed)
     is_doubtful = mark["prose"] and (mark["doubt"] or asks or _DOUBT.search(sentence))
     (doubtful if is_doubtful else sure).append(found)
   yield from reversed(sure)

@@ -17,6 +17,17 @@ NUMBER = {
     ("**Answer:**\nTom has 3 apples.\n3 + 4 = 7 apples.", "7"),
     ("Answer:\n7 apples\n(3 + 4)", "7"),
   ),
+  "a formula that is no single number": (
+    ("\\boxed{\\sqrt{2}}", NONE), ("\\boxed{\\frac{\\sqrt{3}}{2}}", NONE),
+    ("\\boxed{\\frac{\\pi}{4}}", NONE), ("\\boxed{3x}", NONE), ("\\boxed{5!}", NONE),
+    ("\\boxed{2 \\text{ or } 3}", NONE), ("\\boxed{(2,3)}", NONE), ("Answer: ±5", NONE),
+    ("\\boxed{\\pm 5}", NONE), ("\\boxed{\\{2, 3\\}}", NONE), ("\\boxed{x = -\\sqrt{2}}", NONE),
+    ("\\boxed{\\frac{12.5}{5}}", "2.5"), ("\\boxed{\\frac{1,000}{3}}", "1000/3"),
+    ("\\boxed{5\\text{cm}}", "5"), ("\\boxed{5m}", "5"), ("The answer is 5!", "5"),
+    ("Answer: $\\sqrt{4+5} = 3$", "3"), ("Answer: (7)", "7"), ("Answer: (1,000)", "1000"),
+    ("\\boxed{\\frac{-1.5}{2}}", "-0.75"), ("\\boxed{\\sqrt{16}}", "4"),
+    ("Answer: 3x", "3"), ("Answer:   7  apples", "7"),
+  ),
   "thinking": (
     ("<think>2 + 2 is 5? The answer is 5.</think>\nThe answer is 4.", "4"),
     ("<thinking>\nAnswer: 30\n</thinking>\nShe needs 31 tiles.", "31"),
