@@ -17,6 +17,7 @@ Not equal, though mathematically the same: sums, factors and list members in ano
 and 2\sqrt{2}, (x+1)^2 and its expansion, an interval and an inequality.
 """
 
+import itertools
 import re
 
 from distill_jax.tasks import numbers, statements
@@ -25,6 +26,16 @@ LONGEST = statements.LONGEST_LINE  # characters of an answer
 
 _DOLLARS = re.compile(r"(?<!\\)\$([^$]{1,300})(?<!\\)\$")  # $...$
 _PARENS = re.compile(r"\\[(\[](.{1,300}?)\\[)\]]")  # \(...\) or \[...\]
+# What joins a formula to the rest of an answer: "$5$ or $6$", "$2$ million", "$x$ + $y$".
+_GOES_ON = re.compile(
+  r"\s{0,3}(?:(?:,? ?\b(?:or|and)\b|,|[-+*/=]|\bto\b(?![^0-9]{1,5}[0-9]{1,3}[^0-9]{1,5}(?:decimal|sig"
+  r"|digit|place)))\s{0,3}-?(?:[$0-9]|\\[(\[])|(?:hundred|thousand|million|billion|trillion)\b)"
+)
+_CLAUSE_END = re.compile(r"[.;](?=\s|$)|,? ?\b(?:because|since|as|where|when)\b")
+# Between two boxes that are one answer.
+_BOX_JOIN = re.compile(
+  r"\}[\s$*]{0,6}(?:\\text ?\{)?\s{0,3}(?:(,)|,? ?\b(or|and)\b)\s{0,3}\}?[\s$*]{0,6}"
+)
 _TEXT = r"\\(?:text|mbox|mathrm|textbf|mathbf|textrm|textit|operatorname|rm) ?"
 # Words after a number that are no unit: they join answers, or change their meaning.
 _JOINS = (
@@ -121,17 +132,31 @@ def read_expression(text: str) -> str | None:
   is $...$").
   """
   text = statements.without_run_on(statements.plain(text).replace("\u2009", r"\,"), _ANYTHING)
-  for statement in statements.statements(text):
+  for statement in statements.statements(_with_joined_boxes(text)):
     tail = statement.text
     if box := statements.BOX.search(tail):
       tail = statements.box_contents(tail[box.end() :])
     elif match := _DOLLARS.match(tail) or _PARENS.match(tail):
-      tail = match[1]
+      goes_on = _GOES_ON.match(tail, match.end())
+      tail = _CLAUSE_END.split(tail, maxsplit=1)[0] if goes_on else match[1]
     else:
       tail = _EMPHASIS_END.split(tail, maxsplit=1)[0]
     if form := normalize(tail):
       return form
   return None
+
+
+def _with_joined_boxes(text: str) -> str:
+  """The text with boxes that "or", "and" or a comma joins as one box."""
+  boxes = list(statements.BOX.finditer(text))
+  for first, second in reversed(list(itertools.pairwise(boxes))):
+    contents = statements.box_contents(text[first.end() : first.end() + statements.LONGEST_LINE])
+    end = first.end() + len(contents)
+    if second.start() - end > 24:
+      continue
+    if join := _BOX_JOIN.fullmatch(text[end : second.start()]):
+      text = f"{text[:end]} {join[1] or join[2]} {text[second.end() :]}"
+  return text
 
 
 def normalize(answer: str) -> str | None:
