@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from distill_jax import thinking
 from distill_jax.tasks import answers, expressions, statements, texts
 from distill_jax.tasks.numbers import IRRATIONAL, NUMBER, canonical_number, normalize
 
@@ -188,6 +189,7 @@ def _text(answer: Any) -> Gold | None:
 
 
 def ending(rationale: str, answer: str) -> str:
-  """A rationale without blank lines, with an answer line at its end; "" for an empty one."""
+  """A rationale without drafts and blank lines, with an answer line at its end; "" if empty."""
+  rationale = thinking.split(rationale).text
   lines = [line.strip() for line in rationale.splitlines() if line.strip()]
   return "\n".join([*lines, f"Answer: {answer}"]) if lines else ""

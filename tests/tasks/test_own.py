@@ -185,6 +185,13 @@ def test_a_rationale_in_its_own_column_or_before_the_answer_is_kept(tmp_path):
   assert problem.rationale == f"One 2.\nAnswer: {problem.gold}"
 
 
+def test_a_draft_in_a_rationale_is_no_part_of_it(tmp_path):
+  written = "<think>\nIs it 9?\n</think>\n\n3 + 4 = 7"
+  rows = [{"question": f"{n}?", "rationale": written, "answer": 7} for n in range(8)]
+  assert _all(_understand(tmp_path, rows))[0].rationale == "3 + 4 = 7\nAnswer: 7"
+  assert golds.ending("<think>9?</think>", "7") == ""
+
+
 def test_an_instruction_or_a_context_stands_before_the_question(tmp_path):
   rows = [
     {"instruction": "Add.", "input": f"{n} and 1" if n else "", "output": n} for n in range(5)
