@@ -47,7 +47,12 @@ _CONTEXT += ("document", "ctx", "paragraph", "story", "support")
 _WORD = re.compile(r"[a-z]+|[0-9]+")
 # One column for each option: "A", "option_a", "choice1", "answerA", "sol1", "opt 2".
 _OPTION = re.compile(r"(?:(?:option|choice|answer|opt|sol|ending)[ _-]?([a-h0-9])|([A-H]))")
-_OPTION_MARK = re.compile(r"(?:^|(?<=\s))\(?([A-Ha-h1-9])[).:]\s")
+_OPTION_MARK = re.compile(r"(?:^|(?<=\s))\(?([A-Ha-h1-9])(?: ?\)|[.:])\s")
+# Signs between options without marks; a comma between digits only where there is no other.
+_BETWEEN_OPTIONS = tuple(
+  re.compile(pattern)
+  for pattern in (r"\n", r"\|", r";", r"(?<![0-9]),|,(?![0-9])", r",(?![0-9]{3}(?![0-9]))")
+)
 # Lists as NumPy writes them: array(['one', 'two'], dtype=object), and ['one' 'two'].
 _ARRAY = re.compile(r"array\((\[[^\[\]]{0,5000}\])(?:, dtype=[^()]{1,20})?\)")
 _QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
@@ -251,8 +256,8 @@ def _parse_options(text: str) -> Any:
     return None
   if marked := _marked(text):
     return marked
-  for mark in ("\n", "|", ";", ","):
-    parts = [part.strip() for part in text.split(mark) if part.strip()]
+  for mark in _BETWEEN_OPTIONS:
+    parts = [part.strip() for part in mark.split(text) if part.strip()]
     if len(parts) > 1:
       return parts
   return None

@@ -120,6 +120,21 @@ def test_options_in_one_cell_are_taken_apart(tmp_path, written):
   assert problem.choices == (("A", "a cat, small"), ("B", "a dog"), ("C", "a fish"))
 
 
+@pytest.mark.parametrize(
+  ("written", "options"),
+  [
+    ("a ) 1,200 , b ) 1,300 , c ) 1,400", ("1,200", "1,300", "1,400")),  # MathQA
+    ("1,200, 1,300, 1,400", ("1,200", "1,300", "1,400")),
+    ("1,2,3", ("1", "2", "3")),
+    ("x,y,z", ("x", "y", "z")),
+  ],
+)
+def test_options_are_not_split_within_a_number(tmp_path, written, options):
+  rows = [{"question": f"{n}?", "options": written, "answer": "b"} for n in range(8)]
+  problem = _all(_understand(tmp_path, rows))[0]
+  assert problem.gold == "B" and problem.choices == tuple(zip("ABC", options, strict=True))
+
+
 def test_options_that_cannot_be_read_are_not_split_at_their_commas(tmp_path):
   rows = [{"question": f"{n}?", "choices": ["a", "b"], "answer": "A"} for n in range(9)]
   rows[0]["choices"] = "['a', oops, 'b']"
