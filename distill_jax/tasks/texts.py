@@ -6,7 +6,8 @@ import unicodedata
 from distill_jax.tasks import statements
 
 _ARTICLE = re.compile(r"\b(?:an?|the)\b")
-_NO_WORD = re.compile(r"[^\w%$€£+/.-]+|(?<![0-9])[.-]|[.-](?![0-9])")
+# A minus or a point before a digit stays unless a letter is before it, and so does "#" in "C#".
+_NO_WORD = re.compile(r"[^\w%$€£+/.#-]+|(?<!\w)#|\.(?![0-9])|-(?!\.?[0-9])|(?<=[^\W0-9])[.-]")
 _ANYTHING = re.compile(r"\w")
 
 
@@ -49,6 +50,10 @@ def open_answer(text: str, *, whole: bool = True) -> str | None:
 
 
 def normalize(text: str) -> str:
-  """The words of a text in lower case, without articles and punctuation."""
+  """The words of a text in lower case, without articles and punctuation.
+
+  Articles alone stay: "A" may be a grade or a letter.
+  """
   plain = unicodedata.normalize("NFKC", text).translate(statements.PLAIN_CHARACTERS).casefold()
-  return " ".join(_ARTICLE.sub(" ", _NO_WORD.sub(" ", plain)).split())
+  words = _NO_WORD.sub(" ", plain)
+  return " ".join((_ARTICLE.sub(" ", words).split()) or words.split())

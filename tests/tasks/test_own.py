@@ -8,7 +8,7 @@ import pytest
 from distill_jax import errors, records
 from distill_jax.cli import main
 from distill_jax.data import sources
-from distill_jax.tasks import golds, own
+from distill_jax.tasks import golds, own, texts
 
 LIMITS = {"validation": 200, "train": 0, "test": 0}
 
@@ -333,6 +333,21 @@ def test_a_text_is_right_if_it_is_one_of_the_accepted_ones(tmp_path):
   ):  # fmt: skip
     assert task.is_correct(task.read_answer(text, problem), problem) is is_right
   assert task.read_answer("It is America", problem, whole=False) is None
+
+
+@pytest.mark.parametrize(
+  ("a", "b", "same"),
+  [
+    ("-5", "5", False), ("−5", "-5", True), ("(-5)", "-5", True), (".5", "5", False),
+    ("C#", "C", False), ("C++", "C", False), ("#1", "1", True), ("A", "A.", True),
+    ("A", "B", False),
+    ("the cat", "Cat!", True), ("well-known", "well known", True), ("U.S.", "u s", True),
+    ("2019-2020", "2019–2020", True), ("Covid-19", "covid 19", True), ("- 5", "5", True),
+  ],
+)  # fmt: skip
+def test_two_texts_are_the_same_or_not(a, b, same):
+  assert (texts.normalize(a) == texts.normalize(b) != "") is same
+  assert texts.normalize(texts.normalize(a)) == texts.normalize(a)
 
 
 def test_a_grader_judges_what_follows_the_marker(tmp_path, monkeypatch):
