@@ -41,6 +41,7 @@ _CHOSEN_AFTER = re.compile(
   r"\b(?:correct|right|best|answer|true|likely|suitable|appropriate|choice|option)\b",
   re.IGNORECASE,
 )
+_BUT = re.compile(r"\b(?:but|however|yet)\b[^.;()]{0,9}$", re.IGNORECASE)
 _JOINT = re.compile(
   r"(?:\b(?:or|and)|[,/&+])(?: (?:either|also|option|choice))?\s*[(\[<{*_\"'`]*$", re.IGNORECASE
 )
@@ -179,24 +180,44 @@ class _Reader:
       chosen = self.after_marker(statements.text_after(text, mark))
       if chosen:
         return chosen
-    for sentence in reversed(statements.sentences(text)):
-      mentions = self.mentions(sentence)
-      line = self.at_line_start.match(sentence)
-      if line and not any(m.start <= line.start(1) < m.end for m in mentions):
-        mentions.append(_Mention(line.start(1), line.end(1), self.spelling[line[1].lower()]))
-        mentions.sort()
-      mentions = _not_denied(sentence, mentions)
-      if not mentions:
-        continue
-      favored = [m for m in mentions if _CHOSEN_AFTER.match(sentence, m.end)]
-      chosen = favored[0] if favored else mentions[-1]
-      for other in mentions:
-        between = sentence[min(chosen.end, other.end) : max(chosen.start, other.start)]
-        if other.label != chosen.label and _JOINT.search(between[-40:]):
-          return None
-      return chosen.label
-    last = statements.sentences(text)[-1:]
-    return self._named(last[0]) if last else None
+    found = statements.sentences(text)
+    for only_favored in (True, False):
+      for sentence in reversed(found):
+        chosen = self._of_sentence(sentence, only_favored)
+        if chosen is not None:
+          return chosen or None
+    return self._named(found[-1]) if found else None
+
+  def _of_sentence(self, sentence: str, only_favored: bool) -> str | None:
+    """The label that a sentence chooses: "" with another joined to it, None for no label.
+
+    Args:
+      sentence: The sentence.
+      only_favored: Whether only a label counts that the sentence calls right.
+    """
+    mentions = self.mentions(sentence)
+    line = self.at_line_start.match(sentence)
+    if line and not any(m.start <= line.start(1) < m.end for m in mentions):
+      mentions.append(_Mention(line.start(1), line.end(1), self.spelling[line[1].lower()]))
+      mentions.sort()
+    ends = [*(m.start for m in mentions[1:]), len(sentence)]  # a verdict crosses no other label
+    favors = {m for m, end in zip(mentions, ends, strict=False) if self._favored(sentence, m, end)}
+    mentions = _not_denied(sentence, mentions)
+    favored = [m for m in mentions if m in favors]
+    if not mentions or (only_favored and not favored):
+      return None
+    chosen = favored[0] if favored else mentions[-1]
+    for later in favored[1:]:  # "(A) seems right, but (B) is"
+      if _BUT.search(sentence[max(0, later.start - 20) : later.start]):
+        chosen = later
+    for other in mentions:
+      between = sentence[min(chosen.end, other.end) : max(chosen.start, other.start)]
+      if other.label != chosen.label and _JOINT.search(between[-40:]):
+        return ""
+    return chosen.label
+
+  def _favored(self, sentence: str, mention: _Mention, end: int) -> bool:
+    return _CHOSEN_AFTER.match(sentence[:end], mention.end) is not None
 
 
 def _words(text: str) -> str:

@@ -307,6 +307,8 @@ CHOICE = {
     ("(A) and (B) are wrong. (C) is correct.", "C"),
     ("(D) is correct. (A), (B) and (C) are incorrect.", "D"),
     ("B\n\nExplanation: (A) is wet.", "B"),
+    ("(A) seems right, but (B) is correct.", "B"),
+    ("Option B is the correct answer. Option A is a body of water.", "B"),
     ("**B**\n\nOption (A) is a body of water, (C) is for sitting.", "B"),
     ("(B)\n(A) holds water.", "B"),
   ),
