@@ -265,10 +265,8 @@ class Client:
     known: Mapping[str, types.Outcome],
     run_phase: cache.RunPhase,
   ) -> list[request_jobs.Job]:
-    """Returns jobs for the samples that have no final outcome in `known`.
-
-    There is one job for each distinct pair of request and token limit.
-    """
+    """Returns jobs for the samples without final outcome in `known`: one per request and limit."""
+    replied = any(isinstance(outcome, types.Reply) for outcome in known.values())
     salt, failed = self._store.salt(), self._store.failure_counts(run_phase)
     jobs: dict[tuple[str, int], request_jobs.Job] = {}
     for request, (text, sample_keys) in zip(requests, request_keys, strict=True):
@@ -286,10 +284,12 @@ class Client:
             schema=self._config.shaper.schema(request.kind),
             salt=salt,
           )
-        job = jobs[text, limit]
+        job, old = jobs[text, limit], known.get(key)
+        rejected = isinstance(old, types.Failure) and old.kind == "bad_request"
+        job.rejected_before |= replied and rejected
         job.missing[sample] = key
         job.failures += failed[key]
-    return list(jobs.values())
+    return sorted(jobs.values(), key=lambda job: job.rejected_before)  # these come last
 
   def _limit(self, outcome: types.Outcome | None) -> int:
     """Returns the token limit for requesting a sample; 0 if it needs no request."""

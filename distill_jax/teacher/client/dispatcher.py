@@ -308,6 +308,8 @@ class Dispatcher:
     """Records a rejected request; raises UserError if the server rejects everything."""
     reason = self._redact(verdict.reason)
     await self._fail(job, response.failure(verdict.kind, reason, attempt))
+    if job.rejected_before:
+      return
     if verdict.kind == "bad_request" and self.answered and not verdict.own_fault:
       problem = self._streaks.on_rejection(reason, response.note)
       if problem is not None:

@@ -109,7 +109,7 @@ def needs_money(status: int, body: Any, waits: bool) -> bool:
     return True
   if status == 429 and waits:
     return "perday" in json.dumps(body)[: 4 * MAX_TEXT].lower()  # in Gemini's names of quotas
-  return status in (400, 403, 422, 429) and any(words in text for words in _NO_MONEY)
+  return status in (400, 403, 412, 422, 429) and any(words in text for words in _NO_MONEY)
 
 
 def is_gone(status: int, body: Any) -> bool:
@@ -163,7 +163,8 @@ class Embedded(NamedTuple):
   body: Any
 
 
-_MINIMAX = {1002: 429, 1004: 401, 1008: 402, 1039: 429, 2013: 400, 2049: 401}
+_MINIMAX_FILTER = (1026, 1027)  # sensitive input, sensitive output
+_MINIMAX = {1002: 429, 1004: 401, 1008: 402, 1026: 400, 1027: 400, 1039: 429, 2013: 400, 2049: 401}
 # Beginnings of the words in codes and types.
 _CODE_WORDS = (
   (("quota", "billing", "insufficient", "payment", "balance", "budget"), 402),
@@ -182,7 +183,7 @@ def embedded(body: Mapping[str, Any]) -> Embedded | None:
   choices = body.get("choices")
   first = choices[0] if isinstance(choices, list) and choices else None
   if isinstance(first, Mapping):
-    inner = first.get("error")
+    inner = first.get("error") or body.get("error")
     return Embedded(_status(inner), {"error": inner}) if isinstance(inner, Mapping) else None
   if choices:
     return None
@@ -191,7 +192,9 @@ def embedded(body: Mapping[str, Any]) -> Embedded | None:
     return Embedded(_status(error), body)
   base = body.get("base_resp")
   if isinstance(base, Mapping) and base.get("status_code"):
-    message = {"error": {"message": base.get("status_msg"), "code": str(base["status_code"])}}
+    number = base["status_code"]
+    code = "content_filter" if number in _MINIMAX_FILTER else str(number)
+    message = {"error": {"message": base.get("status_msg"), "code": code}}
     return Embedded(_MINIMAX.get(base["status_code"], 500), message)
   named = ("message", "msg", "error_msg", "detail")
   if any(isinstance(body.get(name), str) for name in named):
@@ -263,6 +266,7 @@ _SYSTEM = (
   *("system role", "system message", "system prompt", "system instruction", "system_instruction"),
   *("developer instruction", "role 'system'", 'role "system"', "role: system", "'system'"),
   *('"system"', "`system`", "must alternate", "[0].role", "system is not"),
+  *("only user and assistant roles", "messages.0.role", "'user' or 'assistant'"),
 )
 _JSON = (
   *("response_format", "response format", "json_schema", "json schema", "json_object", "json mode"),

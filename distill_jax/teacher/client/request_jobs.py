@@ -51,6 +51,7 @@ class Job:
     schema_rejected: Whether the server has rejected the schema.
     salt: Random text of the cache file.
     failures: How often samples of this job were recorded as failed before this request.
+    rejected_before: Whether an earlier process recorded a sample of this job as rejected.
     unreadable: Complete responses so far that could not be parsed.
     schema_errors: Failures of the server while the reply was requested with a schema.
     refusals: Features that the server has refused this job.
@@ -67,6 +68,7 @@ class Job:
   schema_rejected: bool = False
   salt: str = ""
   failures: int = 0
+  rejected_before: bool = False
   unreadable: int = 0
   schema_errors: int = 0
   refusals: int = 0

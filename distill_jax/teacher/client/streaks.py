@@ -98,5 +98,7 @@ class Streaks:
 
 
 def _name(failure: types.Failure) -> tuple[str, str]:
-  """Failures with equal names are alike."""
-  return failure.kind, failure.message if failure.kind in ("empty", "cut") else ""
+  """Failures with equal names are alike. Replies that end before an answer are, for any reason."""
+  if failure.kind in ("length", "empty"):
+    return "no answer", ""
+  return failure.kind, failure.message if failure.kind == "cut" else ""

@@ -70,6 +70,32 @@ def test_failures_among_replies_do_not_stop_a_run(connect, monkeypatch):
   assert len(server.sent) == 80 and sum(isinstance(r[0], types.Reply) for r in rows) == 40
 
 
+NO_ANSWER = (("", "length"), ("", "stop"), ("<think>Hm", "stop"))
+
+
+def test_billed_replies_without_an_answer_are_alike_for_whatever_reason(connect, monkeypatch):
+  server = serve(monkeypatch, lambda sent: reply(sent, *NO_ANSWER[sent.number % len(NO_ANSWER)]))
+  with pytest.raises(errors.UserError, match=r"max_tokens \(now 100.*reasoning_effort"):
+    ask(connect(URL), wanted(300))
+  assert len(server.sent) < 12 + 4
+
+
+def test_questions_that_were_rejected_before_do_not_stop_the_resumed_run(connect, monkeypatch):
+  rejected: set[str] = set()
+
+  def answer(sent):
+    question = sent.body["messages"][-1]["content"]
+    if len(server.sent) <= 40 and sent.number % 4 == 3:
+      rejected.add(question)
+    return refuse(400, "This prompt was flagged.") if question in rejected else reply(sent)
+
+  server = serve(monkeypatch, answer)
+  for sent in (40, 50):  # only the ten rejected ones are asked again
+    rows = ask(connect(URL), wanted(40))
+    assert sum(isinstance(row[0], types.Reply) for row in rows) == 30
+    assert len(server.sent) == sent and len(rejected) == 10
+
+
 MONEY = {
   "Anthropic": (400, "Your credit balance is too low to access the Anthropic API.", {}),
   "OpenAI": (429, "You exceeded your current quota, please check your plan and billing details.",
@@ -89,6 +115,8 @@ MONEY = {
     {"status": "RESOURCE_EXHAUSTED", "details": [
       {"violations": [{"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]},
       {"retryDelay": "17s"}]}),
+  "Fireworks": (412, "Account a is suspended, possibly due to reaching the monthly spending limit",
+                {}),
   "a uniform 400 that says little": (400, "Bad request 17", {}),
   "a uniform 422": (422, "Unprocessable", {}),
 }  # fmt: skip
@@ -152,6 +180,11 @@ EMBEDDED = {
   "OpenRouter, in a choice": (
     {"choices": [{"message": {"content": "Sev"}, "finish_reason": "error",
                   "error": {"code": 502, "message": "Upstream"}}]}, "retried"),
+  "beside the choices": (
+    {"choices": [{"message": {"content": "Half"}, "finish_reason": "stop"}],
+     "error": {"code": 504, "message": "Upstream idle timeout"}}, "retried"),
+  "MiniMax, its filter": (
+    {"base_resp": {"status_code": 1027, "status_msg": "output new_sensitive"}}, "skipped"),
   "a code in a text": ({"error": {"code": "503", "message": "Overloaded"}}, "retried"),
   "Anthropic": ({"type": "error", "error": {"type": "overloaded_error"}}, "retried"),
   "vLLM": ({"object": "error", "message": "oops", "code": 500}, "retried"),
@@ -177,7 +210,10 @@ def test_an_error_in_a_200_is_the_code_it_names(connect, monkeypatch, name):
     return
   rows = ask(connect(URL, max_concurrency=1), wanted(2))
   assert isinstance(rows[1][0], types.Reply)
-  assert isinstance(rows[0][0], types.Reply if end == "retried" else types.Failure)
+  if end == "retried":
+    assert rows[0][0].text == "Seven."
+  else:
+    assert isinstance(rows[0][0], types.Failure)
 
 
 def test_an_error_in_a_200_may_ask_for_a_wait_in_a_header(connect, monkeypatch):

@@ -266,6 +266,11 @@ VENDORS = {
     "huggingface.co/docs/api-inference/detailed_parameters", sent=24, options={"max_wait": 60.0},
     behavior=first(count=20, response=httpx2.Response(
       503, json={"error": "Model m is currently loading", "estimated_time": 3.0}))),
+  "LM Studio, a template without a system role": Vendor(
+    "github.com/lmstudio-ai/lmstudio-bug-tracker", sent=6,
+    behavior=refuses(has_system, error(
+      400, "Error rendering prompt with jinja template: Only user and assistant roles are "
+      "supported!"))),
   "vLLM, Gemma 2 has no system role": Vendor(
     "github.com/vllm-project/vllm#6045", sent=6,
     behavior=refuses(has_system, error(400, "System role not supported"))),
