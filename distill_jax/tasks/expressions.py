@@ -29,7 +29,9 @@ _PARENS = re.compile(r"\\[(\[](.{1,300}?)\\[)\]]")  # \(...\) or \[...\]
 # What joins a formula to the rest of an answer: "$5$ or $6$", "$2$ million", "$x$ + $y$".
 _GOES_ON = re.compile(
   r"\s{0,3}(?:(?:,? ?\b(?:or|and)\b|,|[-+*/=]"
-  r"|\bto\b(?![^0-9]{1,5}[0-9]{1,3}[^0-9]{1,5}(?:decimal|sig|digit|place)))\s{0,3}-?(?:[$0-9]|\\[(\[])|(?:hundred|thousand|million|billion|trillion)\b)"
+  r"|\bto\b(?![^0-9]{1,5}[0-9]{1,3}[^0-9]{1,5}(?:decimal|sig|digit|place)))"  # not "to 3 digits"
+  r"\s{0,3}-?(?:[$0-9]|\\[(\[])"
+  r"|(?:hundred|thousand|million|billion|trillion)\b)"
 )
 _CLAUSE_END = re.compile(r"[.;](?=\s|$)|,? ?\b(?:because|since|as|where|when)\b")
 # Between two boxes that are one answer.

@@ -73,7 +73,7 @@ def index_base(rows: Sequence[Raw]) -> int:
   numbers = [
     (int(str(row.answer)), len(row.choices))
     for row in rows
-    if not isinstance(row.answer, bool) and re.fullmatch(r"[0-9]{1,2}", str(row.answer).strip())
+    if not isinstance(row.answer, bool) and _POSITION.fullmatch(str(row.answer).strip())
   ]
   return int(bool(numbers) and all(n > 0 for n, _ in numbers) and any(n == m for n, m in numbers))
 

@@ -201,9 +201,13 @@ class _Reader:
       mentions.append(_Mention(line.start(1), line.end(1), self.spelling[line[1].lower()]))
       mentions.sort()
     ends = [*(m.start for m in mentions[1:]), len(sentence)]  # a verdict crosses no other label
-    favors = {m for m, end in zip(mentions, ends, strict=False) if self._favored(sentence, m, end)}
+    called_right = {
+      m
+      for m, end in zip(mentions, ends, strict=False)  # one end more than no mentions
+      if _CHOSEN_AFTER.match(sentence[:end], m.end)
+    }
     mentions = _not_denied(sentence, mentions)
-    favored = [m for m in mentions if m in favors]
+    favored = [m for m in mentions if m in called_right]
     if not mentions or (only_favored and not favored):
       return None
     chosen = favored[0] if favored else mentions[-1]
@@ -215,9 +219,6 @@ class _Reader:
       if other.label != chosen.label and _JOINT.search(between[-40:]):
         return ""
     return chosen.label
-
-  def _favored(self, sentence: str, mention: _Mention, end: int) -> bool:
-    return _CHOSEN_AFTER.match(sentence[:end], mention.end) is not None
 
 
 def _words(text: str) -> str:

@@ -195,7 +195,7 @@ def embedded(body: Mapping[str, Any]) -> Embedded | None:
     number = base["status_code"]
     code = "content_filter" if number in _MINIMAX_FILTER else str(number)
     message = {"error": {"message": base.get("status_msg"), "code": code}}
-    return Embedded(_MINIMAX.get(base["status_code"], 500), message)
+    return Embedded(_MINIMAX.get(number, 500), message)
   named = ("message", "msg", "error_msg", "detail")
   if any(isinstance(body.get(name), str) for name in named):
     message = next(body[name] for name in named if isinstance(body.get(name), str))

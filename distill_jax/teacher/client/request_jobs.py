@@ -51,7 +51,7 @@ class Job:
     schema_rejected: Whether the server has rejected the schema.
     salt: Random text of the cache file.
     failures: How often samples of this job were recorded as failed before this request.
-    rejected_before: Whether an earlier process recorded a sample of this job as rejected.
+    rejected_before: Whether a sample is recorded as rejected where others were answered.
     unreadable: Complete responses so far that could not be parsed.
     schema_errors: Failures of the server while the reply was requested with a schema.
     refusals: Features that the server has refused this job.

@@ -98,7 +98,7 @@ class Streaks:
 
 
 def _name(failure: types.Failure) -> tuple[str, str]:
-  """Failures with equal names are alike. Replies that end before an answer are, for any reason."""
+  """Failures with equal names are alike; so are all replies that have no answer."""
   if failure.kind in ("length", "empty"):
     return "no answer", ""
   return failure.kind, failure.message if failure.kind == "cut" else ""
