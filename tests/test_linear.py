@@ -39,7 +39,7 @@ UNTRUSTED_READERS = {
 TRUSTED_READERS = {  # these read our own text or the user's, not a teacher's or a student's
   "disk.py": {"file_system"},
   "tasks/columns.py": {"_plain", "_option"},
-  "tasks/golds.py": {"index_base", "_choice"},
+  "tasks/golds.py": {"_choice"},
   "run_dir/run_dir.py": {"_may_change"},
   "machine/checkpoint.py": {"_save_error"},
   "machine/hf_read.py": {"match", "is_spare"},
