@@ -115,6 +115,22 @@ def tailored_row(count: int, rate: float, own: Overrides = TRIPLETS) -> Row:
   )
 
 
+def tinythinker_row(count: int, rate: float, own: Overrides | None = None) -> Row:
+  """Returns a row that recalls what the teacher wrote, trained for `count` steps, then with DPO."""
+  shared: Overrides = {
+    "staged.stages": ("recall", "summarize"),
+    "staged.reflect": ("recall",),
+    "demonstrate.rationales": 1,
+    "demonstrate.passes": 1,
+    "exam.questions": 100,
+    "exam.samples": 4,
+    "rounds": 1,
+    "prefer.epochs": 0,
+    "prefer.steps": 40,
+  }
+  return Row("tinythinker", shared | steps(count, rate) | (own or {}))
+
+
 def svamp_rows(count: int, rate: float) -> dict[str, Row]:
   """Returns the rows on SVAMP, each trained for `count` steps in all."""
   taught = levels(3) | steps(count, rate)
@@ -227,6 +243,16 @@ BLOCKS: dict[str, Block] = {
     common=SEARCH | {"task.test": 0},
     base="triplet0",
   ),
+  "search-smollm2-tinythinker": Block(
+    "SmolLM2-135M-Instruct on OpenBookQA: settings of tinythinker",
+    *(SMOLLM2, "pretrained"),
+    rows={
+      "lr5e-6": tinythinker_row(240, 2e-4, {"prefer.lr": 5e-6}),
+      "steps480": tinythinker_row(480, 2e-4, {"rounds": 0}),
+    },
+    common=OBQA,
+    base="lr5e-6",
+  ),
   "svamp-smollm2": Block(
     "SmolLM2-135M-Instruct on SVAMP",
     *(SMOLLM2, "pretrained", svamp_rows(240, 2e-4), SVAMP),
@@ -259,21 +285,7 @@ BLOCKS: dict[str, Block] = {
     rows={
       "untrained": Row("cot", UNTRAINED),
       "cot": Row("cot", steps(240, 2e-4)),
-      "tinythinker": Row(
-        "tinythinker",
-        {
-          "staged.stages": ("recall", "summarize"),
-          "staged.reflect": ("recall",),
-          "demonstrate.rationales": 1,
-          "demonstrate.passes": 1,
-          "exam.questions": 100,
-          "exam.samples": 4,
-          "rounds": 1,
-          "prefer.epochs": 0,
-          "prefer.steps": 40,
-        }
-        | steps(240, 2e-4),
-      ),
+      "tinythinker": tinythinker_row(240, 2e-4),
     },
     common=OBQA,
     claims=(("tinythinker", "cot"),),
