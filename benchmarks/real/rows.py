@@ -162,12 +162,13 @@ def search_rows(count: int, *rates: float) -> dict[str, Row]:
   return {name: Row("cot", levels(3) | own) for name, own in rows.items()}
 
 
-# Around the settings of svamp-smollm2: rationales of other levels of detail, and twice the steps.
+# Around the settings of svamp-smollm2: rationales of other levels of detail, and more steps.
 SEARCH_ROWS = {
   **search_rows(80, 2e-4, 6e-4, 5e-5),
   "level1": Row("cot", levels(1) | steps(80, 2e-4)),
   "level5": Row("cot", levels(5) | steps(80, 2e-4) | LONGER),
   "steps480": Row("cot", levels(3) | steps(480, 2e-4)),
+  "lr5e-5-steps240": Row("cot", levels(3) | steps(240, 5e-5)),
 }
 
 
