@@ -7,7 +7,7 @@ where a caller's messages do not already have it.
 """
 
 from distill_jax import records
-from distill_jax.data.tokenizer import PLAIN_MARK, THINKING_MARK
+from distill_jax.data.template_text import PLAIN_MARK, THINKING_MARK, literal, prefixed
 
 QUESTION = "\ue000question\ue000"  # stands for the user's message in a prompt that is taken apart
 
@@ -27,7 +27,7 @@ def plain(prompt: str, *, start: str = "", end: str = "") -> str:
     "{%- for message in messages -%}"
     "{%- if message['role'] == 'user' -%}{%- set last.text = message['content'] -%}{%- endif -%}"
     "{%- endfor -%}"
-    f"{{{{- {_literal(start + before)} + last.text + {_literal(after + end)} -}}}}"
+    f"{{{{- {literal(start + before)} + last.text + {literal(after + end)} -}}}}"
   )
 
 
@@ -60,7 +60,7 @@ def chat(template: str, messages: records.Messages, *, thinking: bool = False) -
       "{%- endfor -%}"
       f"{{%- if not trained.replies{_unless_present(before, after)} -%}}"
       f"{{%- set messages = messages[:-1] + {_list(shots)} + [{{'role': 'user', 'content': "
-      f"{_literal(before)} + messages[-1]['content'] + {_literal(after)}}}] -%}}"
+      f"{literal(before)} + messages[-1]['content'] + {literal(after)}}}] -%}}"
       "{%- endif -%}"
     )
   if system:
@@ -69,23 +69,16 @@ def chat(template: str, messages: records.Messages, *, thinking: bool = False) -
       f"{{%- set messages = {_list(system)} + messages -%}}"
       "{%- endif -%}"
     )
-  return (THINKING_MARK if thinking else "") + "".join(parts) + template
+  return prefixed((THINKING_MARK if thinking else "") + "".join(parts), template)
 
 
 def _unless_present(before: str, after: str) -> str:
   """A condition: the last message does not already have the text around the question."""
   tests = [("startswith", before), ("endswith", after)]
-  present = [f"messages[-1]['content'].{name}({_literal(x)})" for name, x in tests if x]
+  present = [f"messages[-1]['content'].{name}({literal(x)})" for name, x in tests if x]
   return f" and not ({' and '.join(present)})" if present else ""
 
 
 def _list(messages: records.Messages | list[tuple[str, str]]) -> str:
-  items = [f"{{'role': {_literal(role)}, 'content': {_literal(text)}}}" for role, text in messages]
+  items = [f"{{'role': {literal(role)}, 'content': {literal(text)}}}" for role, text in messages]
   return f"[{', '.join(items)}]"
-
-
-def _literal(text: str) -> str:
-  """A text as a string of a template."""
-  escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
-  escaped = escaped.replace("\r", "\\r")
-  return f"'{escaped}'"

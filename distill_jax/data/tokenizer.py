@@ -1,27 +1,20 @@
 """Text to token ids and back. A tokenizer is a Hugging Face directory."""
 
-import datetime
 import json
 import os
 import pathlib
-import re
 import shutil
 from collections.abc import Iterable, Sequence
-
-from distill_jax import disk, errors
-
-# transformers otherwise warns at import that torch is missing.
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import tokenizers
 import transformers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from distill_jax import disk, errors
+from distill_jax.data import tokenizer_files
+from distill_jax.data.template_text import PLAIN_MARK
+
 PAD, END = "<pad>", "<end>"
-# Today's date in a template; in JSON a quotation mark is escaped.
-_TODAY = re.compile(
-  r"""strftime_now\(\s{0,9}(?P<quote>\\?"|')(?P<format>[^"'\\\n]{1,99})(?P=quote)\s{0,9}\)"""
-)
 SENTENCEPIECE = ("tokenizer.model", "spiece.model")
 CONVERT = (
   'convert it where sentencepiece is installed: python -c "import transformers as t; '
@@ -29,8 +22,6 @@ CONVERT = (
 )
 # Files that hold the vocabulary of a tokenizer.
 VOCABULARIES = ("tokenizer.json", "vocab.json", *SENTENCEPIECE)
-PLAIN_MARK = "{#- distill_jax: plain prompt -#}"  # begins the template of a plain student's export
-THINKING_MARK = "{#- distill_jax: thinks -#}"  # begins that of a student trained with its thinking
 
 
 def train(texts: Iterable[str], *, vocab: int, path: pathlib.Path) -> None:
@@ -110,7 +101,7 @@ def copy(
       raise errors.data(f"{file} cannot be copied to {part} ({error.strerror or error})") from None
   class_fields = {k: model[k] for k in ("model_type", "tokenizer_class") if k in model}
   (part / "config.json").write_text(json.dumps(class_fields), encoding="utf-8")
-  _state_date(part)
+  tokenizer_files.state_date(part)
   try:
     copied = Tokenizer(part, max_vocab=max_vocab, shown_as=source)
   except errors.UserError:
@@ -126,20 +117,6 @@ def copy(
       f" {max_vocab} tokens; they do not belong together"
     )
   _publish(part, path)
-
-
-def _state_date(part: pathlib.Path) -> None:
-  """Makes a chat template state today's date for good, so a restart later has the same prompts."""
-  for file in (part / "chat_template.jinja", part / "tokenizer_config.json"):
-    text = file.read_text(encoding="utf-8") if file.exists() else ""
-    stated = _TODAY.sub(_today, text)
-    if stated != text:
-      file.write_text(stated, encoding="utf-8")
-
-
-def _today(match: re.Match) -> str:
-  """Today's date as a string of a template."""
-  return f"'{datetime.date.today().strftime(match['format'])}'"
 
 
 def _publish(part: pathlib.Path, path: pathlib.Path) -> None:

@@ -19,7 +19,8 @@ import numpy as np
 from distill_jax import errors, records, students
 from distill_jax.data.batch_size import BatchSize
 from distill_jax.data.chat import Chat
-from distill_jax.data.tokenizer import THINKING_MARK, Tokenizer
+from distill_jax.data.template_text import THINKING_MARK
+from distill_jax.data.tokenizer import Tokenizer
 from distill_jax.decoding import decode_loop, rollout, sampling
 from distill_jax.machine import hf_read
 from distill_jax.runtime import base_model

@@ -192,6 +192,37 @@ def test_an_exported_template_of_a_plain_prompt_renders_the_last_question(paths)
 
 
 @pytest.mark.parametrize(
+  "leading",
+  [
+    "\n{{",
+    "  {{",
+    " \n\t{{",
+    "\n  {%",
+    "  {%",
+    " {%+",
+    "\n{%-",
+    "\n{{-",
+    " \n {# c #} {%",
+    "\n\nQ {{",
+  ],
+)
+def test_an_exported_template_keeps_the_white_space_at_its_beginning(paths, leading):
+  tags = {"{%": " if true %}{% endif %}", "{{": " '|' }}"}
+  tag = next(tag for tag in tags if tag in leading)
+  own = f"{leading}{tags[tag]}{{{{ messages[-1].content }}}}"
+  fast = transformers.AutoTokenizer.from_pretrained(paths["smollm2"])
+
+  def rendered(template: str, question: str) -> str:
+    fast.chat_template = template
+    return fast.apply_chat_template([{"role": "user", "content": question}], tokenize=False)
+
+  asked = (("user", f"Solve: {prompt_template.QUESTION}"),)
+  for thinking in (False, True):
+    exported = prompt_template.chat(own, asked, thinking=thinking)
+    assert rendered(exported, "How many?") == rendered(own, "Solve: How many?")
+
+
+@pytest.mark.parametrize(
   "template, message",
   [
     ("{{ raise_exception('no') }}", "fails .no."),

@@ -4,6 +4,7 @@ import datetime
 import json
 import os
 import shutil
+import types
 
 import hypothesis
 import pytest
@@ -11,7 +12,7 @@ import transformers
 from hypothesis import strategies
 
 from distill_jax import errors
-from distill_jax.data import tokenizer
+from distill_jax.data import tokenizer, tokenizer_files
 
 TEXTS = [
   "Question: Tom has 31 apples and buys 140 more. How many apples does he have?",
@@ -203,12 +204,29 @@ def test_special_ids_that_the_model_lacks_are_harmless_where_no_text_gives_them(
       copy(source, tmp_path / "2", tok.vocab)
 
 
-def test_a_date_in_a_template_is_that_of_the_copy(directory, tmp_path):
-  template = """{{ strftime_now("%Y") }}|{{ strftime_now( '%d %b' ) }}"""
-  source = add_tokens(directory, tmp_path / "dated", chat_template=template)
-  (source / "chat_template.jinja").unlink(missing_ok=True)
-  stated = copy(source, tmp_path / "copy", 400).chat_template
-  assert stated == datetime.date.today().strftime("{{ '%Y' }}|{{ '%d %b' }}")
+def test_a_date_in_a_template_is_that_of_the_copy(directory, tmp_path, monkeypatch):
+  """Also if its format is an expression; the copy of a copy keeps the date."""
+  template = (
+    """\n{%- set form = '%d %b' %}{{ strftime_now("%Y") }}|{{ strftime_now( form ~ ' %-d' ) }}|"""
+    "{{ strftime_now is defined }}|{{ messages[0]['content'] }}"
+  )
+  source, other = (
+    add_tokens(directory, tmp_path / name, chat_template=where)
+    for name, where in (("a", template), ("b", [{"name": "default", "template": template}]))
+  )
+  (other / "chat_template.jinja").write_text(template)
+  stated = datetime.date(2026, 3, 1).strftime("%Y|%d %b %-d|True|Hi")
+
+  def set_day(*day: int) -> None:
+    clock = types.SimpleNamespace(today=lambda: datetime.date(*day))
+    monkeypatch.setattr(tokenizer_files, "datetime", types.SimpleNamespace(date=clock))
+
+  for n, path in enumerate((source, other)):
+    set_day(2026, 3, 1)
+    first = copy(path, tmp_path / f"first{n}", 400)
+    set_day(2027, 4, 2)
+    for copied in (first, copy(tmp_path / f"first{n}", tmp_path / f"second{n}", 400)):
+      assert copied.render_chat((("user", "Hi"),), generation=True, thinking=False) == stated
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "chat_template.jinja"])
