@@ -102,6 +102,7 @@ def copy(
   class_fields = {k: model[k] for k in ("model_type", "tokenizer_class") if k in model}
   (part / "config.json").write_text(json.dumps(class_fields), encoding="utf-8")
   tokenizer_files.state_date(part)
+  tokenizer_files.mark_turns(part)
   try:
     copied = Tokenizer(part, max_vocab=max_vocab, shown_as=source)
   except errors.UserError:
