@@ -147,6 +147,38 @@ def test_what_a_student_does_not_compute_is_rejected_by_name(case, fields, name)
   assert rejected.value.code == errors.DATA
 
 
+@pytest.mark.parametrize(
+  ("case", "name", "nested"),
+  [
+    ("llama", "hidden_act", {}),
+    ("llama", "rope_scaling", {}),
+    ("llama", "partial_rotary_factor", {}),
+    ("llama", "rope_type", dict(type="linear", factor=2.0)),
+    ("llama", "original_max_position_embeddings", dict(rope_type="llama3") | LLAMA3),
+    ("gpt2", "activation_function", {}),
+    ("gpt2", "scale_attn_by_inverse_layer_idx", {}),
+    ("gpt_neo", "attention_types", {}),
+    ("opt", "_remove_final_layer_norm", {}),
+  ],
+)
+@pytest.mark.parametrize("value", ["", [], 0])
+def test_an_empty_or_zero_field_is_not_a_missing_one(case, name, nested, value):
+  fields = {"rope_scaling": nested | {name: value}} if nested else {name: value}
+  fields |= {"max_position_embeddings": 64, "do_layer_norm_before": False}
+  with pytest.raises(
+    errors.UserError, match=rf"^config\.json: {name} is {re.escape(repr(value))},"
+  ):
+    cases.read(changed(case, **fields))
+
+
+@pytest.mark.parametrize("name", ["rope_scaling", "rope_parameters"])
+def test_both_names_of_the_rope_are_read(name):
+  linear = dict(rope_type="linear", factor=2.0)
+  fields = dict(rope_scaling=linear, rope_parameters=linear)
+  with pytest.raises(errors.UserError, match=f"{name} is 'linear', but"):
+    cases.read(changed("llama", **fields | {name: "linear"}))
+
+
 @pytest.mark.parametrize("kind", ["gemma3", "mixtral", "qwen2_moe", "bert"])
 def test_other_families_are_rejected_with_a_list_of_those_there_are(kind):
   with pytest.raises(errors.UserError, match=f"model_type.*{kind}.*gemma3_text"):

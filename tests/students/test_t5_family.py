@@ -53,6 +53,8 @@ def test_a_config_json_of_any_transformers_identifies_the_t5():
   "field, value",
   [
     ("feed_forward_proj", "gated-silu"),
+    ("feed_forward_proj", ""),
+    ("is_encoder_decoder", 1),
     ("is_encoder_decoder", False),
     ("relative_attention_max_distance", 4),
     ("scale_decoder_outputs", True),

@@ -46,7 +46,7 @@ def read(fields: Fields) -> decoder.Config:
 
 def _windows(fields: Fields, layers: int) -> Fields:
   """Returns which layers are local. attention_types is a list of (kinds, times repeated)."""
-  types = fields.get("attention_types") or [[["global", "local"], 12]]
+  types = hf_config.first(fields.get("attention_types"), [[["global", "local"], 12]])
   try:
     kinds = [kind for repeated, times in types for kind in repeated * times]
   except (TypeError, ValueError):

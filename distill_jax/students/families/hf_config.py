@@ -26,18 +26,8 @@ ACTIVATIONS = {
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
 
 # How many leading dimensions of our weight are inputs, where theirs are [out, in]; else they agree.
-INPUT_DIMENSIONS = {
-  "o": 2,
-  "q": 1,
-  "k": 1,
-  "v": 1,
-  "gate": 1,
-  "up": 1,
-  "down": 1,
-  "head": 1,
-  "widen": 1,
-  "narrow": 1,
-}
+_ONE_INPUT = ("q", "k", "v", "gate", "up", "down", "head", "widen", "narrow")
+INPUT_DIMENSIONS = {"o": 2} | dict.fromkeys(_ONE_INPUT, 1)
 
 
 class Sizes(Protocol):
@@ -110,7 +100,8 @@ def require(fields: Mapping[str, Any], **allowed: Any) -> None:
   for name, values in allowed.items():
     values = values if isinstance(values, tuple) else (values,)
     value = fields.get(name)
-    if value is not None and value not in values:
+    typed = [(isinstance(x, bool), x) for x in values]  # 0 is not false
+    if value is not None and (isinstance(value, bool), value) not in typed:
       raise unsupported(name, value, " or ".join(map(repr, values)) or "none")
 
 
@@ -118,6 +109,11 @@ def require_plain_decoder(fields: Fields) -> None:
   """Rejects what no decoder family can have."""
   require(fields, quantization_config=(), is_encoder_decoder=False, add_cross_attention=False)
   require(fields, num_local_experts=(), num_experts=())
+
+
+def first(*values: Any) -> Any:
+  """Returns the first value that is not null; an empty or a false one counts."""
+  return next((value for value in values if value is not None), None)
 
 
 def integer(
@@ -152,7 +148,7 @@ def flag(fields: Mapping[str, Any], name: str, default: bool) -> bool:
 
 def activation(fields: Mapping[str, Any], name: str, default: str) -> str:
   """Returns our name of an activation; `default` is theirs."""
-  value = fields.get(name) or default
+  value = first(fields.get(name), default)
   if not isinstance(value, str) or value not in ACTIVATIONS:
     raise unsupported(name, value, ", ".join(ACTIVATIONS))
   return ACTIVATIONS[value]
@@ -212,8 +208,8 @@ def rotary(params: Fields, theta: float, fields: Fields, width: int) -> decoder.
     fields: All fields of the file.
     width: The width of a head.
   """
-  kind = params.get("rope_type") or params.get("type") or "default"
-  factor = params.get("partial_rotary_factor", fields.get("partial_rotary_factor"))
+  kind = first(params.get("rope_type"), params.get("type"), "default")
+  factor = first(*(x.get("partial_rotary_factor") for x in (params, fields)))
   require({"partial_rotary_factor": factor}, partial_rotary_factor=1)
   if nested := {GLOBAL, LOCAL} & params.keys():
     raise unsupported(
@@ -230,7 +226,7 @@ def rotary(params: Fields, theta: float, fields: Fields, width: int) -> decoder.
   if kind == "linear":
     return out
   name = "original_max_position_embeddings"
-  longest = params.get(name) or fields.get("max_position_embeddings")
+  longest = first(params.get(name), fields.get("max_position_embeddings"))
   return dataclasses.replace(
     out,
     low=number(params, "low_freq_factor"),

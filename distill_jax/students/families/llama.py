@@ -62,9 +62,7 @@ class Family:
     )
     heads = hf_config.grouped_heads(fields, width, self.head_width, optional=self.name == "llama")
     biased = self.biases and hf_config.flag(fields, "attention_bias", False)
-    params = hf_config.mapping(fields, "rope_scaling") or hf_config.mapping(
-      fields, "rope_parameters"
-    )
+    params, scaling = (hf_config.mapping(fields, f"rope_{n}") for n in ("parameters", "scaling"))
     theta = hf_config.number(fields, "rope_theta", 10_000.0)
     return decoder.Config(
       vocab=hf_config.integer(fields, "vocab_size"),
@@ -75,7 +73,7 @@ class Family:
       norm_eps=hf_config.number(fields, "rms_norm_eps", 1e-6),
       tied=hf_config.flag(fields, "tie_word_embeddings", False),
       dtype="float32",
-      rotary=hf_config.rotary(params, theta, fields, heads["head_width"]),
+      rotary=hf_config.rotary(scaling or params, theta, fields, heads["head_width"]),
       activation=hf_config.activation(fields, "hidden_act", "silu"),
       qkv_bias=self.qkv_bias or biased,
       out_bias=biased,

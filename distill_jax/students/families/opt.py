@@ -50,6 +50,7 @@ def read(fields: Fields) -> decoder.Config:
   narrow = hf_config.integer(fields, "word_embed_proj_dim", width)
   biased = hf_config.flag(fields, "enable_bias", True)
   before = hf_config.flag(fields, "do_layer_norm_before", True)
+  bare = hf_config.flag(fields, "_remove_final_layer_norm", False)
   return decoder.Config(
     vocab=hf_config.integer(fields, "vocab_size"),
     width=width,
@@ -60,7 +61,7 @@ def read(fields: Fields) -> decoder.Config:
     dtype="float32",
     learned=hf_config.integer(fields, "max_position_embeddings", 2048) + OFFSET,
     order="pre" if before else "post",
-    final_norm=before and not hf_config.flag(fields, "_remove_final_layer_norm", False),
+    final_norm=before and not bare,
     activation=hf_config.activation(fields, "activation_function", "relu"),
     qkv_bias=biased,
     out_bias=biased,

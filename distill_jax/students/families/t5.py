@@ -34,7 +34,7 @@ def read(fields: Fields) -> t5.Config:
     raise hf_config.unsupported(
       "scale_decoder_outputs", True, "false where the head is not the embedding"
     )
-  kind, known = fields.get("feed_forward_proj") or "relu", " or ".join(FEED_FORWARD)
+  kind, known = hf_config.first(fields.get("feed_forward_proj"), "relu"), " or ".join(FEED_FORWARD)
   if not isinstance(kind, str) or kind not in FEED_FORWARD:
     raise hf_config.unsupported("feed_forward_proj", kind, known)
   activation, gated = FEED_FORWARD[kind]
