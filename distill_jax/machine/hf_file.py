@@ -27,10 +27,11 @@ FLOATS: dict[str, np.dtype[Any]] = {
   "F16": np.dtype(np.float16),
   "BF16": np.dtype(jnp.bfloat16),
 }
-# Per type: an integer of the same size, and the bits of its exponent. A number whose exponent has
-# all bits set is infinite or NaN; comparing bits is as fast as reading, for every type.
-_EXPONENTS: dict[str, tuple[np.dtype[Any], int]] = {
-  "F64": (np.dtype(np.uint64), 0x7FF0_0000_0000_0000),
+# Per type: an integer of the same size, and the bits of the least number that is infinite in
+# float32 (of F64: 2^128 - 2^103). Without signs, bits are ordered like numbers, with NaN last;
+# comparing them is as fast as reading, for every type.
+_INFINITE: dict[str, tuple[np.dtype[Any], int]] = {
+  "F64": (np.dtype(np.uint64), 0x47EF_FFFF_F000_0000),
   "F32": (np.dtype(np.uint32), 0x7F80_0000),
   "F16": (np.dtype(np.uint16), 0x7C00),
   "BF16": (np.dtype(np.uint16), 0x7F80),
@@ -74,14 +75,16 @@ def entries(file: pathlib.Path) -> dict[str, Entry]:
 def check_finite(name: str, entry: Entry, block: np.ndarray) -> None:
   """Checks that a block of a tensor, in the type of the file, has finite numbers only.
 
+  They must be finite in float32, which a student computes in.
+
   Raises:
     UserError: It has not; the message names the tensor.
   """
-  dtype, exponent = _EXPONENTS[entry.kind]
-  if block.size and (block.view(dtype) & dtype.type(exponent)).max() == exponent:
+  dtype, infinite = _INFINITE[entry.kind]
+  if block.size and (block.view(dtype) & (np.iinfo(dtype).max >> 1)).max() >= infinite:
     raise errors.data(
-      f"{entry.file}: tensor {name} has values that are infinite or not a number; a student cannot "
-      "start from it: download or train the model again"
+      f"{entry.file}: tensor {name} has values that are infinite (in float32) or not a number; a "
+      "student cannot start from it: download or train the model again"
     )
 
 

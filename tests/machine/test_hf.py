@@ -200,6 +200,22 @@ def test_a_number_that_is_not_finite_is_found_while_the_digest_is_computed(value
   hf.digest(bad)  # a tensor that no student reads may hold anything
 
 
+@pytest.mark.parametrize("value", [2.0**128 - 2.0**103, -1e39, 1e308])
+def test_a_number_beyond_float32_is_not_finite(value, tmp_path):
+  """A float64 that rounds to the largest float32 is."""
+  c = material.config()
+  arrays = material.random_tensors(material.LLAMA.tensors(c))
+  arrays = {name: x.astype(np.float64) for name, x in arrays.items()}
+  name = sorted(arrays)[-1]
+  arrays[name].reshape(-1)[:2] = np.nextafter(2.0**128 - 2.0**103, 0) * np.array([1, -1])
+  good = material.write_directory(tmp_path / "good", material.LLAMA, c, arrays)
+  hf.digest(good, stored_tensors(good, c))
+  arrays[name].reshape(-1)[0] = value
+  bad = material.write_directory(tmp_path / "bad", material.LLAMA, c, arrays)
+  with pytest.raises(errors.UserError, match=f"tensor {re.escape(name)} has values"):
+    hf.digest(bad, stored_tensors(bad, c))
+
+
 def test_the_largest_finite_numbers_and_small_ones_are_finite(tmp_path):
   c = material.config()
   arrays = material.random_tensors(material.LLAMA.tensors(c))
