@@ -92,7 +92,8 @@ def max_row_length(settings: Settings) -> int:
 
 
 def _row_length(train: Sequence[int], rollout: Sequence[int], max_new_tokens: int) -> int:
-  return max(*train, max(rollout) + max_new_tokens)
+  """Returns the length of the longest row; lengths that are not set yet count as 0."""
+  return max(0, *train, max(rollout, default=0) + max_new_tokens)
 
 
 def _open_copy(settings: Settings, copy_dir: pathlib.Path, started: bool) -> BaseModel:
@@ -223,16 +224,27 @@ def _check(settings: Settings, base: BaseModel) -> None:
   is_decoder = students.of(config) is students.decoder
   if not is_decoder and s.sft.prompt_weight:
     raise errors.config("sft.prompt_weight", s.sft.prompt_weight, "0: an encoder reads the prompt")
-  room = config.learned - config.learned_offset if is_decoder and config.learned else 0
+  check_rows(s, config)
+  _check_lora(s, config)
+
+
+def check_rows(settings: Settings, config: Any) -> None:
+  """Raises UserError if a row may be longer than the position table of the model."""
+  s, room = settings, learned_positions(config)
   if room and max_row_length(s) > room:
-    if max(s.train.buckets) > room:
+    if max(s.train.buckets, default=0) > room:
       field, buckets, more = "train", s.train.buckets, ""
     else:
       field, buckets = "rollout", s.rollout.buckets
       more = ", including max_new_tokens of exam and evaluate"
     allowed = f"at most {room} tokens a row{more}: the model has no more positions"
     raise errors.config(f"{field}.buckets", buckets, allowed)
-  _check_lora(s, config)
+
+
+def learned_positions(config: Any) -> int:
+  """Returns the tokens that a row may have in a model with a position table; 0 without one."""
+  is_decoder = students.of(config) is students.decoder
+  return config.learned - config.learned_offset if is_decoder and config.learned else 0
 
 
 def _check_package(settings: Settings) -> None:

@@ -7,9 +7,11 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from distill_jax import defaults, records, students
+from distill_jax import defaults, errors, records
+from distill_jax.runtime import base_model
 from distill_jax.runtime.context import RunContext
 from distill_jax.settings import Settings
+from distill_jax.students.families import hf_config
 
 LADDER = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
 # Of rows in training on a CPU, where padding costs as much as text, and compilations take seconds.
@@ -64,16 +66,18 @@ def settle(ctx: RunContext) -> list[str]:
   if not found.prompts:
     return []
   on_cpu = ctx.student.mesh.devices.flat[0].platform == "cpu"
-  ctx.set_lengths(choose(ctx.given_settings, found, _positions(ctx), fine=on_cpu))
-  return describe(ctx.settings, found)
+  positions = _positions(ctx.base)
+  ctx.set_lengths(choose(ctx.given_settings, found, positions or LADDER[-1], fine=on_cpu))
+  base_model.check_rows(ctx.settings, ctx.base.config)
+  return describe(ctx.settings, found, positions)
 
 
-def _positions(ctx: RunContext) -> int:
-  """Returns how many tokens a row of the student may have."""
-  of_model, fields = ctx.base.config, ctx.base.fields
-  if students.of(of_model) is students.decoder and of_model.learned:
-    return of_model.learned - of_model.learned_offset
-  return fields.get("max_position_embeddings") or LADDER[-1]
+def _positions(base: base_model.BaseModel) -> int:
+  """Returns how many tokens a row of the student should have at most; 0 if that is not known."""
+  name = "max_position_embeddings"
+  if base.fields.get(name) is None or base_model.learned_positions(base.config):
+    return base_model.learned_positions(base.config)
+  return hf_config.integer(base.fields, name)
 
 
 def choose(s: Settings, found: Lengths, positions: int, *, fine: bool = False) -> Settings:
@@ -84,12 +88,20 @@ def choose(s: Settings, found: Lengths, positions: int, *, fine: bool = False) -
     found: What is in the data.
     positions: The most tokens of a row.
     fine: Whether training has more buckets with less padding.
+
+  Raises:
+    UserError: The answers that are set leave no room for a prompt.
   """
   longest = max(found.prompts)
   new = _round_up(max([LEAST_NEW, *found.gold]), STEP_NEW)
-  new = max(min(new, MOST_NEW, positions - longest, positions // 2), 1)
+  new = min(new, MOST_NEW, max(positions - longest, STEP_NEW), positions // 2)
   most_new = max(new, s.exam.max_new_tokens)  # of what may become a training row
-  room = max(positions - max(most_new, s.evaluate.max_new_tokens), 1)
+  room = positions - max(most_new, s.evaluate.max_new_tokens)
+  if room < 1 and not s.rollout.buckets:
+    exam, evaluation = s.exam.max_new_tokens, s.evaluate.max_new_tokens
+    field = "exam" if exam > evaluation else "evaluate"
+    allowed = f"below {positions}, the tokens of a row with its prompt, or with rollout.buckets set"
+    raise errors.config(f"{field}.max_new_tokens", max(exam, evaluation), allowed)
   if s.format in SEVERAL_TURNS:
     rollout = _ladder(LADDER[1], longest + 4 * most_new, room)
   else:
@@ -130,8 +142,14 @@ def _two_rungs(median: float, longest: int, limit: int) -> tuple[int, ...]:
   return (half, top) if top > 1.5 * half else (top,)
 
 
-def describe(s: Settings, found: Lengths) -> list[str]:
-  """Returns lines about lengths: what the data have, what is set, and what exceeds it."""
+def describe(s: Settings, found: Lengths, positions: int = 0) -> list[str]:
+  """Returns lines about lengths: what the data have, what is set, and what exceeds it.
+
+  Args:
+    s: The settings.
+    found: What is in the data.
+    positions: The most tokens of a row that the student was trained on; 0 if that is not known.
+  """
   median = int(statistics.median(found.prompts))
   parts = [f"prompts {median} (median) to {max(found.prompts)}"]
   if found.gold:
@@ -154,6 +172,11 @@ def describe(s: Settings, found: Lengths) -> list[str]:
   for (lengths, what), limit, key, effect in limits:
     if count := sum(length > limit for length in lengths):
       lines.append(f"{count} of {len(lengths)} {what} are longer than {key} ({limit}): {effect}")
+  if positions and (longest := base_model.max_row_length(s)) > positions:
+    lines.append(
+      f"rows have up to {longest} tokens (train.buckets, or rollout.buckets and max_new_tokens),"
+      f" but the student was made for {positions} (max_position_embeddings): it may do worse there"
+    )
   return lines
 
 

@@ -1,15 +1,23 @@
 """Lengths of a pretrained student follow from the data; those that are set are kept."""
 
 import dataclasses
+import functools
 import types
 
+import jax
+import numpy as np
 import pytest
 
-from distill_jax import records
+from distill_jax import errors, records
 from distill_jax.config import recipes
 from distill_jax.config.read import read_settings
-from distill_jax.runtime import fit, lengths
+from distill_jax.data import tokenizer
+from distill_jax.machine import hf_write
+from distill_jax.runtime import base_model, fit, lengths
+from distill_jax.students import decoder, families
+from distill_jax.students.families import layout
 from distill_jax.tasks import task
+from tests.machine import hf_material
 
 
 def settings(recipe: str = "cot", **changes):
@@ -104,6 +112,92 @@ def test_no_row_is_longer_than_the_positions_of_the_model(positions):
     assert max(s.train.buckets) <= positions
     assert max(s.rollout.buckets) + s.exam.max_new_tokens <= positions
     assert min(s.rollout.buckets) > 0 and s.exam.max_new_tokens > 0
+
+
+@pytest.mark.parametrize("longest", [450, 511, 512, 3000])
+def test_answers_keep_some_tokens_and_the_longest_prompts_are_named(longest):
+  found = lengths.Lengths(prompts=[100, longest], gold=[])
+  s = lengths.choose(settings(), found, 512)
+  assert s.exam.max_new_tokens == s.evaluate.max_new_tokens == s.triplet.max_response == 64
+  cut = "1 of 2 prompts are longer than rollout.buckets (448): they lose their beginnings"
+  assert lengths.describe(s, found)[1:] == [cut] * (longest > 448)
+
+
+@pytest.mark.parametrize("name", ["exam", "evaluate"])
+def test_answers_that_leave_no_room_for_a_prompt_are_rejected(name):
+  changes = {f"{name}__max_new_tokens": 512}
+  with pytest.raises(errors.UserError, match=rf"{name}\.max_new_tokens is 512.*below 512"):
+    lengths.choose(settings(**changes), FOUND, 512)
+  s = lengths.choose(settings(**changes, rollout__buckets=(64,)), FOUND, 512)
+  assert s.rollout.buckets == (64,)
+
+
+@pytest.mark.parametrize("changes", [dict(train__buckets=(1024,)), dict(rollout__buckets=(400,))])
+def test_rows_beyond_the_positions_of_the_student_are_named(changes):
+  s = lengths.choose(settings(**changes), FOUND, 512)
+  *_, line = lengths.describe(s, FOUND, 512)
+  longest = 1024 if "train__buckets" in changes else 400 + s.exam.max_new_tokens
+  assert line.startswith(f"rows have up to {longest} tokens ") and "made for 512" in line
+  assert lengths.describe(s, FOUND, 1024) == lengths.describe(s, FOUND)
+
+
+@pytest.mark.parametrize(
+  ("fields", "positions"), [({}, 0), ({"max_position_embeddings": 2048}, 2048)]
+)
+def test_the_positions_of_a_student_are_those_of_its_config_json(fields, positions):
+  base = base_model.BaseModel(families.of("llama"), hf_material.config(), fields)
+  assert lengths._positions(base) == positions
+  table = dataclasses.replace(base.config, rotary=None, learned=66, learned_offset=2)
+  assert lengths._positions(dataclasses.replace(base, config=table)) == 64
+
+
+@pytest.mark.parametrize("value", ["2048", 0, 2048.5])
+def test_positions_that_are_no_integer_are_named(value):
+  base = base_model.BaseModel(
+    families.of("llama"), hf_material.config(), {"max_position_embeddings": value}
+  )
+  with pytest.raises(errors.UserError, match=r"config\.json: max_position_embeddings is "):
+    lengths._positions(base)
+
+
+def test_a_student_with_a_position_table_opens_before_its_lengths_are_known(tmp_path):
+  """Lengths that are set, and exceed the table, are rejected."""
+  tokenizer.train(["one two 3"], vocab=300, path=tmp_path / "words")
+  family = families.of("gpt2")
+  sizes = dict(n_embd=8, n_layer=1, n_head=2, vocab_size=300, n_positions=64)
+  config = family.read(sizes)
+  hf_write.export(
+    tmp_path / "model", fields=family.write(config), tensors=family.tensors(config),
+    to_theirs=layout.to_theirs, params=decoder.init(config, jax.random.key(0)),
+    tokenizer=tmp_path / "words", bos=None, eos=1, pad=0, positions=64, card="",
+  )  # fmt: skip
+
+  def opened(**changes):
+    s = settings(student__init=str(tmp_path / "model"), **changes)
+    return base_model.open_base(s, tmp_path, started=False, vocab=0)
+
+  assert opened().config == opened(train__buckets=(32, 64)).config
+  for changes in (
+    dict(train__buckets=(96,)),
+    dict(rollout__buckets=(48,), exam__max_new_tokens=17),
+  ):
+    with pytest.raises(errors.UserError, match="at most 64 tokens a row"):
+      opened(**changes)
+
+
+def test_automatic_answers_and_set_prompts_must_fit_a_position_table(monkeypatch):
+  table = hf_material.config(rotary=None, learned=512)
+  s = settings(rollout__buckets=(480,))
+  ctx = types.SimpleNamespace(
+    settings=s,
+    given_settings=s,
+    base=base_model.BaseModel(families.of("gpt2"), table, {}),
+    student=types.SimpleNamespace(mesh=types.SimpleNamespace(devices=np.array(jax.devices()))),
+  )
+  ctx.set_lengths = functools.partial(setattr, ctx, "settings")
+  monkeypatch.setattr(lengths, "measure", lambda _: FOUND)
+  with pytest.raises(errors.UserError, match=r"rollout\.buckets is \(480,\).*at most 512 tokens"):
+    lengths.settle(ctx)
 
 
 def test_rates_follow_from_the_student_and_explicit_ones_win():
