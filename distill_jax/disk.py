@@ -39,9 +39,15 @@ def check_regular(path: Path) -> None:
   Reading anything else may never end: a FIFO waits for a writer, a device may have no end.
 
   Raises:
-    OSError: There is no such file, or it is something else.
+    OSError: There is no such file, it is a link to one that is missing, or it is something else.
   """
-  mode = os.stat(path).st_mode
+  try:
+    mode = os.stat(path).st_mode
+  except FileNotFoundError as error:
+    if not os.path.islink(path):
+      raise
+    reason = f"is a link to {os.readlink(path)!r}, which is missing"
+    raise FileNotFoundError(error.errno, reason, os.fspath(path)) from None
   if not stat.S_ISREG(mode):
     kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "a special file")
     code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL

@@ -178,9 +178,9 @@ def _short(value: int) -> str:
 
 def _weight_files(path: pathlib.Path) -> list[pathlib.Path]:
   """The files with the tensors. All of them exist."""
-  if (path / WEIGHTS).exists():
+  if _exists(path / WEIGHTS):
     return [path / WEIGHTS]
-  if not (path / INDEX).exists():
+  if not os.path.lexists(path / INDEX):
     raise errors.data(f"{path} has no {WEIGHTS}: {_other_weights(path)}")
   names = _read_json(path / INDEX).get("weight_map")
   if not isinstance(names, dict) or not names or not all(map(_is_file_name, names.values())):
@@ -188,10 +188,21 @@ def _weight_files(path: pathlib.Path) -> list[pathlib.Path]:
       f"{path / INDEX} has no weight_map from tensors to existing files; download it again"
     )
   files = [path / name for name in sorted(set(names.values()))]
-  missing = [file.name for file in files if not file.is_file()]
+  missing = [file.name for file in files if not _exists(file)]
   if missing:
     raise errors.data(f"{path} lacks {shorten(missing)}, listed in {INDEX}; download it again")
   return files
+
+
+def _exists(file: pathlib.Path) -> bool:
+  """Whether there is a file. Raises UserError for what is none, as a link to a missing one."""
+  if not os.path.lexists(file):
+    return False
+  try:
+    disk.check_regular(file)
+  except OSError as error:
+    raise errors.data(f"{file} cannot be read ({error.strerror}); download it again") from None
+  return True
 
 
 def _other_weights(path: pathlib.Path) -> str:

@@ -231,11 +231,15 @@ def test_a_date_in_a_template_is_that_of_the_copy(directory, tmp_path, monkeypat
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "chat_template.jinja"])
 def test_a_file_that_cannot_be_read_is_named_and_not_left_out(directory, name, tmp_path):
-  for kind, said in (("loop", "symbolic links"), ("fifo", "FIFO"), ("pointer", "git lfs pull")):
+  kinds = {"loop": "symbolic links", "fifo": "FIFO", "pointer": "git lfs pull"}
+  kinds |= {"dangling": "is a link to '../blob', which is missing"}
+  for kind, said in kinds.items():
     source = shutil.copytree(directory, tmp_path / kind)
     (source / name).unlink(missing_ok=True)
     if kind == "loop":
       (source / name).symlink_to(name)
+    elif kind == "dangling":
+      (source / name).symlink_to("../blob")
     elif kind == "fifo":
       os.mkfifo(source / name)
     else:

@@ -237,6 +237,21 @@ def test_sizes_beyond_the_weight_files_are_rejected_before_anything_is_built(bas
     hf.check_sizes(base)
 
 
+@pytest.mark.parametrize("name", [hf.CONFIG, hf.GENERATION, hf.WEIGHTS, hf.INDEX, "shard"])
+def test_a_link_to_a_missing_file_is_named_with_what_it_links_to(name, base, many):
+  """A snapshot of the hub whose blobs are gone."""
+  path = many if name in (hf.INDEX, "shard") else base
+  file = path / name if name != "shard" else hf.describe(many)[2][1]
+  file.unlink(missing_ok=True)
+  file.symlink_to("../blobs/0a1b")
+  line = (
+    rf"^{re.escape(str(file))} cannot be read \(is a link to '\.\./blobs/0a1b', which is missing\)"
+  )
+  with pytest.raises(errors.UserError, match=line) as caught:
+    hf.describe(path)
+  assert caught.value.code == errors.DATA
+
+
 @pytest.mark.parametrize("name", [hf.CONFIG, hf.GENERATION, hf.WEIGHTS])
 def test_a_fifo_in_a_directory_is_not_read(base, name):
   (base / name).unlink(missing_ok=True)
