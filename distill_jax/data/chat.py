@@ -18,7 +18,7 @@ THINK, END_THINK = "<think>", "</think>"  # around thinking, in Qwen3 and most o
 # Probes, in which a template changes nothing.
 _QUESTION, _REPLY = "How many?", "Tom has 3 apples, so 7."
 _ASKED: records.Messages = (("user", _QUESTION),)
-_PLAIN = "to use the student without its template: --config.student.prompt=plain"
+PLAIN = "to use the student without its template: --config.student.prompt=plain"
 
 
 class _Probe(NamedTuple):
@@ -72,7 +72,7 @@ class Chat:
     hidden = text if masked == tuple(messages) else self.render(masked)
     if len(hidden) != len(text):
       raise errors.data(
-        f"the chat template changes special tokens in the text of a message; {_PLAIN}"
+        f"the chat template changes special tokens in the text of a message; {PLAIN}"
       )
     return self._tokenizer.encode_special(text, hidden)
 
@@ -120,7 +120,7 @@ class Chat:
     except Exception as error:  # jinja2's, and whatever a template calls
       reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
       raise errors.data(
-        f"the chat template of the student's tokenizer fails ({reason[0]}); {_PLAIN}"
+        f"the chat template of the student's tokenizer fails ({reason[0]}); {PLAIN}"
       ) from None
 
   def _shows_system(self) -> bool:
@@ -134,7 +134,7 @@ class Chat:
   def _probe(self) -> _Probe:
     prompt = self.render(_ASKED)
     if _QUESTION not in prompt:
-      raise errors.data(f"the chat template does not show the user's message; {_PLAIN}")
+      raise errors.data(f"the chat template does not show the user's message; {PLAIN}")
     try:
       whole = self._render(self.full((*_ASKED, ("assistant", _REPLY))), generation=False)
     except errors.UserError:

@@ -138,6 +138,7 @@ class Tokenizer:
     suffix_ids: Ids that it puts after a text, e.g. an end token (T5).
     chat_template: Its default chat template; "" without one, and for a template that renders the
       plain prompt of an exported student.
+    other_templates: Names of its chat templates, if it has several and none is the default.
   """
 
   def __init__(
@@ -174,7 +175,9 @@ class Tokenizer:
     self.end: int = self._fast.eos_token_id
     self.pad: int = self._fast.pad_token_id if self._fast.pad_token_id is not None else self.end
     template = self._fast.chat_template
+    self.other_templates: tuple[str, ...] = ()
     if isinstance(template, dict):
+      self.other_templates = () if "default" in template else tuple(map(str, template))
       template = template.get("default")
     is_chat = isinstance(template, str) and not template.startswith(PLAIN_MARK)
     self.chat_template: str = str(template) if is_chat else ""

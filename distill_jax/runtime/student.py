@@ -18,7 +18,7 @@ import numpy as np
 
 from distill_jax import errors, records, students
 from distill_jax.data.batch_size import BatchSize
-from distill_jax.data.chat import Chat
+from distill_jax.data.chat import PLAIN, Chat
 from distill_jax.data.template_text import THINKING_MARK
 from distill_jax.data.tokenizer import Tokenizer
 from distill_jax.decoding import decode_loop, rollout, sampling
@@ -365,12 +365,15 @@ def open_chat(settings: Settings, tokenizer: Tokenizer) -> Chat | None:
     kept = settings.teacher.thinking == "keep" and settings.format in ("cot", "instruct")
     kept = kept or tokenizer.chat_template.startswith(THINKING_MARK)
     return Chat(tokenizer, system=s.system, thinking=kept)
+  if others := ", ".join(tokenizer.other_templates):
+    what = f"the chat templates of the student's tokenizer ({others}) have no default"
+    raise errors.data(f"{what}; name one of them default in tokenizer_config.json, or, {PLAIN}")
+  lacking = "the tokenizer of this student has no chat template"
   if s.prompt == "chat":
-    allowed = "plain: the tokenizer of this student has no chat template"
-    raise errors.config("student.prompt", "chat", allowed, "--config.student.prompt=plain")
+    plain = "--config.student.prompt=plain"
+    raise errors.config("student.prompt", "chat", f"plain: {lacking}", plain)
   if s.system:
-    allowed = "empty: the tokenizer of this student has no chat template"
-    raise errors.config("student.system", s.system, allowed)
+    raise errors.config("student.system", s.system, f"empty: {lacking}")
   return None
 
 

@@ -41,6 +41,14 @@ def theirs(path, messages, **options) -> list[int]:
   )
 
 
+def opened(words, prompt="auto"):
+  """Returns the chat of a run with a pretrained student."""
+  student = types.SimpleNamespace(init="somewhere", prompt=prompt, system="")
+  teacher = types.SimpleNamespace(thinking="drop")
+  settings = types.SimpleNamespace(student=student, teacher=teacher, format="cot")
+  return open_chat(settings, words)
+
+
 def with_system(messages, name):
   if not chat_templates.LAYOUTS[name].folds:
     return (("system", SYSTEM), *messages)
@@ -149,10 +157,7 @@ def test_the_exported_template_of_a_student_that_thinks_lets_it_think(paths, nam
   ids = fast.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
   assert ids == talk.encode((("user", "How many?"),))
   fast.save_pretrained(tmp_path)
-  student = types.SimpleNamespace(init="somewhere", prompt="auto", system="")
-  teacher = types.SimpleNamespace(thinking="drop")
-  settings = types.SimpleNamespace(student=student, teacher=teacher, format="cot")
-  again = open_chat(settings, tokenizer.Tokenizer(tmp_path))
+  again = opened(tokenizer.Tokenizer(tmp_path))
   assert again.encode((("user", "How many?"),)) == ids
 
 
@@ -190,6 +195,28 @@ def test_an_exported_template_of_a_plain_prompt_renders_the_last_question(paths)
   ]
   text = fast.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
   assert text == "<|begin_of_text|>" + prompt.replace(prompt_template.QUESTION, "How many?")
+
+
+@pytest.mark.parametrize("prompt", ["auto", "chat", "plain"])
+def test_named_templates_without_a_default_are_an_error_unless_the_prompt_is_plain(
+  paths, prompt, tmp_path
+):
+  fast = transformers.AutoTokenizer.from_pretrained(paths["smollm2"])
+  template = fast.chat_template
+  fast.chat_template = {"tool_use": template, "rag": template}
+  fast.save_pretrained(tmp_path, save_jinja_files=False)
+  words = tokenizer.Tokenizer(tmp_path)
+  if prompt == "plain":
+    assert opened(words, prompt) is None
+    return
+  with pytest.raises(errors.UserError, match=r"\(tool_use, rag\).*default.*prompt=plain") as caught:
+    opened(words, prompt)
+  assert caught.value.code == errors.DATA
+  fast.chat_template = {"tool_use": "{{ 1 }}", "default": template}
+  fast.save_pretrained(tmp_path, save_jinja_files=False)
+  assert opened(tokenizer.Tokenizer(tmp_path), prompt).encode(TURNS) == chat.Chat(
+    tokenizer.Tokenizer(paths["smollm2"])
+  ).encode(TURNS)
 
 
 @pytest.mark.parametrize(
