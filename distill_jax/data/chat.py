@@ -18,6 +18,7 @@ THINK, END_THINK = "<think>", "</think>"  # around thinking, in Qwen3 and most o
 # Probes, in which a template changes nothing.
 _QUESTION, _REPLY = "How many?", "Tom has 3 apples, so 7."
 _ASKED: records.Messages = (("user", _QUESTION),)
+_SYSTEM = 'it needs a system message, for example --config.student.system="Be brief."; '
 PLAIN = "to use the student without its template: --config.student.prompt=plain"
 
 
@@ -119,9 +120,21 @@ class Chat:
       return self._tokenizer.render_chat(messages, generation=generation, thinking=self.thinking)
     except Exception as error:  # jinja2's, and whatever a template calls
       reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+      system = _SYSTEM if self._needs_system(messages, generation) else ""
       raise errors.data(
-        f"the chat template of the student's tokenizer fails ({reason[0]}); {PLAIN}"
+        f"the chat template of the student's tokenizer fails ({reason[0]}); {system}{PLAIN}"
       ) from None
+
+  def _needs_system(self, messages: records.Messages, generation: bool) -> bool:
+    """Whether the template fails for messages only because they have no system message."""
+    if self._system:
+      return False
+    with_system = (("system", _SYSTEM), *messages)
+    try:
+      self._tokenizer.render_chat(with_system, generation=generation, thinking=self.thinking)
+    except Exception:  # as in _render
+      return False
+    return True
 
   def _shows_system(self) -> bool:
     """Whether the template accepts a system message and shows it."""

@@ -219,6 +219,24 @@ def test_named_templates_without_a_default_are_an_error_unless_the_prompt_is_pla
   ).encode(TURNS)
 
 
+def test_a_template_that_needs_a_system_message_asks_for_one(paths):
+  words = tokenizer.Tokenizer(paths["smollm2"])
+  words._fast.chat_template = (
+    "{% if messages[0]['role'] != 'system' %}{{ raise_exception('no') }}{% endif %}"
+    + words._fast.chat_template
+  )
+  needs = (
+    r"fails \(no\); it needs a system message.*config\.student\.system=.*student\.prompt=plain"
+  )
+  with pytest.raises(errors.UserError, match=needs):
+    chat.Chat(words)
+  talk = chat.Chat(words, system="Be brief.")
+  assert "Be brief." in talk.render(TURNS[:1]) and not talk.folds
+  words._fast.chat_template = "{{ raise_exception('no') }}"
+  with pytest.raises(errors.UserError, match=r"fails \(no\); to use the student without"):
+    chat.Chat(words)
+
+
 @pytest.mark.parametrize(
   "leading",
   [
