@@ -276,9 +276,13 @@ BLOCKS: dict[str, Block] = {
       "cot": Row("cot", {"demonstrate.source": "gold"} | steps(240, 2e-4)),
       # Two students, a decomposer and a solver, each trained for half of the steps.
       "socratic": Row("socratic", {"demonstrate.source": "gold"} | steps(120, 2e-4)),
+      # One student writes sub-questions and solutions.
+      "socratic_unified": Row(
+        "socratic", {"demonstrate.source": "gold", "socratic.mode": "unified"} | steps(240, 2e-4)
+      ),
     },
     common=GSM8K,
-    claims=(("socratic", "cot"),),
+    claims=(("socratic", "cot"), ("socratic_unified", "cot")),
   ),
   "obqa-smollm2": Block(
     "SmolLM2-135M-Instruct on OpenBookQA",
