@@ -3,6 +3,7 @@
 import importlib
 import json
 import pathlib
+import re
 import shutil
 import sys
 
@@ -41,10 +42,14 @@ def test_every_row_has_a_valid_config_and_trains_for_the_steps_of_its_block(data
   assert first == rows.names()
   steps: dict[str, set[int]] = {}
   for block, row, run in planned:
-    config, students = run.config, 2 if run.config["format"] == "socratic" else 1
+    config = run.config
+    two = config["format"] == "socratic" and config["socratic"]["mode"] == "iterative"
     rounds = 1 + config["rounds"] * ("train" in config["each_round"])
-    if "train" in config["opening"] and row != "steps480":
-      steps.setdefault(block, set()).add(config["train"]["steps"] * rounds * students)
+    count = config["train"]["steps"] * rounds * (2 if two else 1)
+    if named := re.search(r"steps(\d+)$", row):
+      assert count == int(named[1])
+    elif "train" in config["opening"]:
+      steps.setdefault(block, set()).add(count)
     assert "{" not in json.dumps(run.arguments), "a directory is not filled in"
   assert all(len(counts) == 1 for counts in steps.values()), steps
 
