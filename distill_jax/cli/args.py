@@ -268,6 +268,12 @@ def take(words: Sequence[str], option: str) -> tuple[str | None, list[str]]:
   return value, rest
 
 
+def reject_extra(rest: Sequence[str]) -> None:
+  """Raises UserError if words are left that are not options."""
+  if rest:
+    raise errors.usage(f"unexpected argument {rest[0]!r}; options begin with --")
+
+
 def _stored(words: list[str], config: str) -> dict[str, Any]:
   """The config of a run directory."""
   path, _ = take(words, "workdir")

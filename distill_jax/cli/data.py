@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 from distill_jax import errors
 from distill_jax.cli import args
 from distill_jax.cli.help import OPTIONS
+from distill_jax.config import recipes
 
 
 def export(words: Sequence[str]) -> int:
   """Writes the kept rationales or pairs of a run as a data set."""
   _, options, rest = args.parse(words, OPTIONS["data export"], config="none")
-  if rest:
-    raise errors.usage(f"unexpected argument {rest[0]!r}; options begin with --")
+  args.reject_extra(rest)
   from distill_jax.cli import data_export
 
   data_export.run(options["workdir"], options["format"], options["out"], push=options["push"])
@@ -19,22 +19,21 @@ def export(words: Sequence[str]) -> int:
 
 
 def show(words: Sequence[str]) -> int:
-  """Shows what was understood of the data of a task."""
-  recipe, words = args.take(words, "config")
-  _, _, files = args.parse(["--config=cot", *words], OPTIONS["data show"], config="required")
+  """Shows how the data of a task are read."""
+  given, words = args.take(words, "config")
+  recipe = given or "cot"
+  words = [f"--config={recipe}", *words]
+  config, options, files = args.parse(words, OPTIONS["data show"], config="required")
+  args.reject_extra(files[1:])
+  assert config is not None
   if files:
-    words = [word for word in words if word != files[0]]
-    words += ["--config.task.name=file", f"--config.task.path={files[0]}"]
-  elif recipe is None and not any(word.lstrip("-").startswith("config.task.") for word in words):
+    config["task"] |= {"name": "file", "path": files[0]}
+    config = args.reset_unread(recipes.load(recipe).to_dict(), config)
+  elif given is None and not any(word.lstrip("-").startswith("config.task.") for word in words):
     raise errors.usage("name a file or a directory, or a task with --config.task.name=NAME")
-  words = [f"--config={recipe or 'cot'}", *words]
-  config, options, rest = args.parse(words, OPTIONS["data show"], config="required")
-  if rest:
-    raise errors.usage(f"unexpected argument {rest[0]!r}; options begin with --")
   from distill_jax.cli import data_show
   from distill_jax.config.read import read_settings
 
-  assert config is not None
   data_show.show(read_settings(config, teacher=False), options["n"])
   return 0
 
@@ -42,8 +41,7 @@ def show(words: Sequence[str]) -> int:
 def harness(words: Sequence[str]) -> int:
   """Writes a task for evaluation harnesses of other projects."""
   config, options, rest = args.parse(words, OPTIONS["data harness"], config="run or recipe")
-  if rest:
-    raise errors.usage(f"unexpected argument {rest[0]!r}; options begin with --")
+  args.reject_extra(rest)
   from distill_jax.cli import data_harness
   from distill_jax.config.read import read_settings
 

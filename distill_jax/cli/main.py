@@ -25,7 +25,7 @@ GRACE_OF_SEVERAL = 25.0  # the same for several processes, which end together
 def run(words: Sequence[str]) -> int:
   """Runs every round of a recipe."""
   config, options, rest = args.parse(words, OPTIONS["run"], config="required")
-  _reject_extra(rest)
+  args.reject_extra(rest)
   if not options["workdir"]:
     raise errors.missing("workdir", "runs/quickstart")
   from distill_jax.config.read import read_settings
@@ -50,7 +50,7 @@ def evaluate(words: Sequence[str]) -> int:
   if untrained is not None:
     words = ["--config=base", f"--config.student.init={untrained}", *words]
   config, options, rest = args.parse(words, OPTIONS["evaluate"], config="run")
-  _reject_extra(rest)
+  args.reject_extra(rest)
   from distill_jax.cli import commands
   from distill_jax.config.read import read_settings
 
@@ -69,7 +69,7 @@ def evaluate(words: Sequence[str]) -> int:
 def sample(words: Sequence[str]) -> int:
   """Samples answers to questions."""
   config, options, rest = args.parse(words, OPTIONS["sample"], config="run")
-  _reject_extra(rest)
+  args.reject_extra(rest)
   from distill_jax.cli import commands
   from distill_jax.config.read import read_settings
 
@@ -82,7 +82,7 @@ def sample(words: Sequence[str]) -> int:
 def export(words: Sequence[str]) -> int:
   """Exports a student to Hugging Face format."""
   config, options, rest = args.parse(words, OPTIONS["export"], config="run")
-  _reject_extra(rest)
+  args.reject_extra(rest)
   if not options["out"]:
     raise errors.missing("out", "exported/quickstart")
   from distill_jax.cli import commands
@@ -97,7 +97,7 @@ def export(words: Sequence[str]) -> int:
 def show(words: Sequence[str]) -> int:
   """Shows what a phase wrote, with questions and gold answers."""
   _, options, rest = args.parse(words, OPTIONS["show"], config="none")
-  _reject_extra(rest)
+  args.reject_extra(rest)
   from distill_jax.cli import show
 
   show.run(
@@ -114,7 +114,7 @@ def show(words: Sequence[str]) -> int:
 def report(words: Sequence[str]) -> int:
   """Writes the report of a run or a sweep."""
   _, options, rest = args.parse(words, OPTIONS["report"], config="none")
-  _reject_extra(rest)
+  args.reject_extra(rest)
   from distill_jax.cli import report
 
   report.run(options["workdir"], options["with"], options["out"], markdown=options["markdown"])
@@ -144,7 +144,7 @@ def ablate(words: Sequence[str]) -> int:
   if any(word.lstrip("-").startswith("config.") for word in words):
     raise errors.usage("a sweep takes no overrides: set them in its file, in `common` and `rows`")
   _, options, rest = args.parse(words, OPTIONS["ablate"], config="none")
-  _reject_extra(rest)
+  args.reject_extra(rest)
   for name, example in (("config", "sweeps/tailored"), ("workdir", "runs/ablations")):
     if not options[name]:
       raise errors.missing(name, example)
@@ -170,7 +170,7 @@ def teacher(words: Sequence[str]) -> int:
   if words[:1] != ["serve"]:
     raise errors.usage("usage: teacher serve, teacher check, or teacher cache")
   config, options, rest = args.parse(words[1:], OPTIONS["teacher serve"], config="run or recipe")
-  _reject_extra(rest)
+  args.reject_extra(rest)
   from distill_jax.cli import commands
   from distill_jax.config.read import read_settings
 
@@ -182,7 +182,7 @@ def teacher_check(words: Sequence[str]) -> int:
   """Sends one real request to the teacher of a recipe."""
   config, options, rest = args.parse(words, OPTIONS["teacher check"], config="run or recipe")
   del options
-  _reject_extra(rest)
+  args.reject_extra(rest)
   from distill_jax.cli import teacher_check
   from distill_jax.config.read import read_settings
 
@@ -205,7 +205,7 @@ def doctor(words: Sequence[str]) -> int:
   config, options, rest = args.parse(
     words, OPTIONS["doctor"], config="required" if given else "none"
   )
-  _reject_extra(rest)
+  args.reject_extra(rest)
   from distill_jax.cli import doctor
 
   return doctor.check(config, options["workdir"])
@@ -230,11 +230,6 @@ def _required(config: dict[str, Any] | None) -> dict[str, Any]:
   """The config of a command that always has one."""
   assert config is not None
   return config
-
-
-def _reject_extra(rest: Sequence[str]) -> None:
-  if rest:
-    raise errors.usage(f"unexpected argument {rest[0]!r}; options begin with --")
 
 
 def main(words: Sequence[str]) -> int:

@@ -35,8 +35,7 @@ def parse(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     raise errors.usage("give either --workdir=RUN or --model=DIR")
   added = [f"--config={BASE}"] if "model" in names and "config" not in names else []
   config, options, rest = args.parse([*words, *added], OPTIONS["serve"], config="run")
-  if rest:
-    raise errors.usage(f"unexpected argument {rest[0]!r}; options begin with --")
+  args.reject_extra(rest)
   if options["model"] and options["round"] != -1:
     raise errors.usage("--round needs --workdir=RUN; an exported student has no rounds")
   if options["model"] and (decided := [name for name in names if name.startswith(DECIDED)]):

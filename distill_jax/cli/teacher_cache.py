@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from distill_jax import console, disk, errors, teacher
+from distill_jax.cli import args
 from distill_jax.cli.help import ANY_AGE, OPTIONS
 from distill_jax.run_dir import absent
 from distill_jax.teacher.store import cache, cache_file, jsonl, marker
@@ -54,8 +55,8 @@ def run(word: str, options: dict[str, Any], rest: Sequence[str]) -> int:
   if word == "import":
     if len(rest) != 1:
       raise errors.usage("teacher cache import needs one FILE, made by teacher cache export")
-  elif rest:
-    raise errors.usage(f"unknown argument {rest[0]!r}; options begin with --")
+  else:
+    args.reject_extra(rest)
   for name, (default, _) in OPTIONS["teacher cache"].items():
     if options[name] != default and name not in ("workdir", "cache", *USED[word]):
       raise errors.usage(f"teacher cache {word} has no option --{name}; see --help")

@@ -243,3 +243,16 @@ def test_the_words_of_data_show_may_be_in_any_order(tmp_path, capsys):
     assert len(json.loads(capsys.readouterr().out)["questions"]) == 2
   words = ["data", "show", str(file), "--config.task.grader=no_such_module:grade"]
   assert commands.main(words) == errors.CONFIG
+  assert commands.main(["data", "show", str(file), "other.jsonl"]) == errors.USAGE
+  assert "unexpected argument 'other.jsonl'" in capsys.readouterr().err
+
+
+def test_a_value_in_data_show_may_equal_the_name_of_the_file(tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  rows = [{"question": f"{n}?", "gold": n, "answer": -n} for n in range(9)]
+  pathlib.Path("gold").mkdir()
+  pathlib.Path("gold/train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+  for words in (["gold", "--config.task.columns.answer", "gold"], ["--config=cot", "gold"]):
+    assert commands.main(["data", "show", *words]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["columns"]["answer"] == ("gold" if len(words) == 3 else "answer")
