@@ -153,3 +153,14 @@ def test_the_layers_of_the_documentation_are_those_that_are_enforced():
     for floor, rooms in floors.FLOORS.items()
   }
   assert written == enforced
+
+
+def test_the_layout_of_the_documentation_is_that_of_the_tree():
+  root = PACKAGE.parent
+  page = (root / "docs" / "architecture.md").read_text()
+  around, _, inside = page.partition("## Layout")[2].split("```")[1].partition("distill_jax/\n")
+  rooms = {"settings*" if room.startswith("settings") else room for room in floors.FLOOR_OF}
+  assert set(re.findall(r"([\w*]+)(?:/|\.py)", inside)) == rooms
+  written = set(re.findall(r"(\w+)/", around))
+  assert written >= {"configs", "launch", "docs", "tests"}
+  assert written >= {path.parent.name for path in root.glob("benchmarks/**/__init__.py")}
