@@ -206,8 +206,8 @@ def dump(record: Record) -> str:
     return json.dumps(dataclasses.asdict(record), ensure_ascii=True, allow_nan=False)
   except ValueError:
     raise errors.data(
-      f"a number in {type(record).__name__} is infinite or not a number: the student's weights or"
-      " the loss diverged; lower the learning rate and use a new --workdir"
+      f"{type(record).__name__} contains a non-finite number, so training diverged; lower the"
+      " learning rate and use a new --workdir"
     ) from None
 
 

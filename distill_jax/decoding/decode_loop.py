@@ -110,9 +110,10 @@ def _without_layers(params: Params) -> Params:
 def prepare(config: Config, params: Params | Held, weights: str = "") -> Held:
   """Returns the weights that a rollout reads; what is prepared stays as it is.
 
-  Where the mesh has fsdp and the weights fit, every device gets them whole, once. On a CPU, the
-  layers are taken apart once, too: this copies all weights, which takes as long as several tokens.
-  Elsewhere it takes no time, and the memory of the copy is free between the calls.
+  Where the mesh has fsdp and the weights fit without it, they are gathered over fsdp once. On a
+  CPU, the layers are unstacked once, too: this copies all weights, which takes as long as several
+  tokens. Elsewhere, each call unstacks them, which takes no time, and the memory of the copy is
+  free between the calls.
 
   Args:
     config: The student's config.

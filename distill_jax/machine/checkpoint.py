@@ -59,8 +59,8 @@ class Checkpoints:
     """
     if names := not_finite(state):
       raise errors.data(
-        f"{self._path / str(step)} is not saved: {names[0]} has values that are infinite or not a "
-        "number; lower the learning rate, and use a new --workdir"
+        f"{self._path / str(step)} is not saved: {names[0]} has non-finite values, so training "
+        "diverged; lower the learning rate and use a new --workdir"
       )
     step_dir = self._path / str(step)
     try:
@@ -132,8 +132,8 @@ class Checkpoints:
       restored = manager.restore(step, args=_restore_args(shapes))
     if names := not_finite(restored):
       raise errors.data(
-        f"{path}: {names[0]} has values that are infinite or not a number; remove the phase that "
-        "wrote it and every later one, and train again with a lower learning rate"
+        f"{path}: {names[0]} has non-finite values; remove the phase that wrote it and every later "
+        "one, and train again with a lower learning rate"
       )
     return restored
 
@@ -185,7 +185,7 @@ def _one_error() -> Iterator[None]:
 
 
 def not_finite(tree: Any) -> list[str]:
-  """Returns the paths of arrays with a number that is infinite or not a number.
+  """Returns the paths of arrays with non-finite values.
 
   Every array is read once, where it is, without a copy.
   """

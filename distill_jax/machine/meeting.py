@@ -80,8 +80,8 @@ def _host(server: socket.socket, count: int, deadline: float, patience: float, s
       missing = ", ".join(str(n) for n in range(1, count) if n not in here)
       if now >= deadline:
         raise errors.LostError(
-          f"process {missing} of {count} did not come within {patience:g} s; start all processes,"
-          " or wait longer with --patience=SECONDS"
+          f"process {missing} of {count} did not connect within {patience:g} s; start all"
+          " processes, or wait longer with --patience=SECONDS"
         )
       if now - told >= TELL_SECONDS:
         say(f"waiting for process {missing} of {count}")

@@ -265,8 +265,8 @@ def _report_infinite(path: Path) -> Iterator[None]:
     if "not JSON compliant" not in str(error):
       raise
     raise errors.data(
-      f"{path}: a number is infinite or not a number, so training diverged; lower the learning rate"
-      " and use a new --workdir"
+      f"{path}: a number is non-finite, so training diverged; lower the learning rate and use a new"
+      " --workdir"
     ) from None
 
 

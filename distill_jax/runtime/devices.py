@@ -57,13 +57,15 @@ def notes(settings: Settings, base: BaseModel) -> list[str]:
   out = []
   for names, sizes in sharding.undivided(mesh, model.axes(config), model.shapes(config)).items():
     out.append(
-      f"mesh: {names} does not divide {', '.join(sizes)}: every device holds these weights whole"
+      f"mesh: {names} does not divide {', '.join(sizes)}: these dimensions are replicated, not"
+      " sharded"
     )
   with jax.set_mesh(mesh):
     if sharding.has_fsdp() and not sharding.decodes_whole(model.shapes, config):
       out.append(
-        f"mesh: the weights do not fit whole on a device, so decoding gathers them over fsdp="
-        f"{mesh.shape['fsdp']} for every token: use more mesh.tensor"
+        "mesh: without fsdp, the weights would take more than"
+        f" {sharding.DECODE_SHARE:.0%} of a device's memory, so decoding gathers them over"
+        f" fsdp={mesh.shape['fsdp']} for every token; use a larger mesh.tensor"
       )
   return out
 

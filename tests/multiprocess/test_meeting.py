@@ -28,7 +28,7 @@ def test_processes_meet_in_any_order_and_leave_the_port_free():
 def test_a_process_that_never_comes_is_named(monkeypatch):
   monkeypatch.setattr(meeting, "TELL_SECONDS", 0.0)
   said: list[str] = []
-  with pytest.raises(errors.UserError, match="process 1, 2 of 3 did not come within") as caught:
+  with pytest.raises(errors.UserError, match="process 1, 2 of 3 did not connect within") as caught:
     meeting.meet(3, 0, f"127.0.0.1:{commands.free_port()}", 1.5, said.append)
   assert caught.value.code == errors.PREEMPTED and "waiting for process 1, 2 of 3" in said
 

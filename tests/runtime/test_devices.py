@@ -93,8 +93,8 @@ def test_what_an_attention_path_does_not_support_on_this_mesh_is_rejected(
 def test_weights_that_the_mesh_cannot_split_are_reported():
   assert devices.notes(*run(attention="auto")) == []
   assert devices.notes(*run(attention="auto", tensor=4, kv_heads=2, heads=6, vocab=30)) == [
-    "mesh: tensor=4 does not divide groups (2), heads (6), vocab (30): every device holds these "
-    "weights whole"
+    "mesh: tensor=4 does not divide groups (2), heads (6), vocab (30): these dimensions are "
+    "replicated, not sharded"
   ]
 
 
