@@ -4,7 +4,7 @@ Each shell block of README.md, CONTRIBUTING.md, benchmarks/README.md and docs/ i
 comments that say how it is tested:
 
   <!-- test: run -->                      run here, in a directory with a tiny run of the quickstart
-  <!-- test: tests/FILE.py::NAME -->      covered by that test
+  <!-- test: tests/FILE.py::test_NAME --> covered by that test
   <!-- test: skip, REASON -->             not run; the reason says what it needs
 """
 
