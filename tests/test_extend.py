@@ -253,12 +253,12 @@ def test_data_may_move_but_not_change(tmp_path):
   first = run_on(gsm8k(tmp_path / "here", 1))
   again = run_on(gsm8k(tmp_path / "there", 1))
   assert again["rounds"] == first["rounds"] and again["test"] == first["test"]
-  with pytest.raises(errors.UserError, match=r"other.*does not hold the questions.*train"):
+  with pytest.raises(errors.UserError, match=r"other.*does not have the questions.*train"):
     run_on(gsm8k(tmp_path / "other", 2))
   (tmp_path / "there" / "test.jsonl").write_text(
     (tmp_path / "there" / "test.jsonl").read_text().replace("#### 2", "#### 3")
   )
-  with pytest.raises(errors.UserError, match=r"there does not hold.*\(test differ\)"):
+  with pytest.raises(errors.UserError, match=r"there does not have.*\(test differ\)"):
     run_on(str(tmp_path / "there"))
 
 

@@ -122,7 +122,7 @@ def test_a_replaced_model_is_detected_and_a_fully_trained_student_does_not_need_
   _, run_dir = test_rounds.run(tmp_path / "lora", **changes)
   weights = moved / "model.safetensors"
   weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\1\0")
-  with pytest.raises(errors.UserError, match="not hold the model this run started with"):
+  with pytest.raises(errors.UserError, match="is not the model that this run started with"):
     opened(run_dir, **changes).students(0)["student"][0].frozen  # noqa: B018
   shutil.copy(model[0] / "model.safetensors", weights)
   changes["student__lora__rank"] = 0
@@ -258,8 +258,8 @@ def test_a_trained_student_is_not_used_as_another_one(model, tmp_path):
     split="test",
   )
   for key, value, reason in (
-    ("student__lora__alpha", 1.0, "must be as in the training"),
-    ("student__init", "scratch", "must be as in the training"),
+    ("student__lora__alpha", 1.0, "must have the value"),
+    ("student__init", "scratch", "must have the value"),
     ("student__scratch__norm_eps", 0.1, "is set, but nothing reads it"),
   ):
     with pytest.raises(errors.UserError, match=f"config.{key.replace('__', '.')}.* {reason}"):
@@ -273,7 +273,7 @@ def test_a_trained_student_is_not_used_as_another_one(model, tmp_path):
   with pytest.raises(errors.UserError, match=r"student\.init.*there.*now"):
     again(student__init="scratch")
   other = negated(moved, tmp_path / "other")
-  with pytest.raises(errors.UserError, match="other does not hold the model this run started with"):
+  with pytest.raises(errors.UserError, match="other is not the model that this run started with"):
     again(student__init=str(other))
   again(student__init=str(moved))
   for name in ("sha256.json", "generation.json"):
@@ -298,7 +298,7 @@ def test_weights_that_are_not_finite_are_found_before_anything_is_paid_for(model
 def test_lora_adapters_of_a_scratch_model_belong_to_its_seed(tmp_path):
   changes = LORA | {"train__steps": 1}
   _, run_dir = test_rounds.run(tmp_path / "run", **changes)
-  with pytest.raises(errors.UserError, match=r"config\.seed must be as in the training"):
+  with pytest.raises(errors.UserError, match=r"config\.seed must have the value"):
     commands.open_run(read_settings(test_rounds.config(**changes, seed=5)), str(run_dir.path))
 
 

@@ -42,12 +42,12 @@ def run_all(
   environment: Mapping[str, str],
   watch: Watch | None = None,
 ) -> Generator[Outcome]:
-  """Runs all of `planned`, up to `jobs` at a time, and yields the outcomes as they come.
+  """Runs all of `planned`, up to `jobs` at a time, and yields each outcome when the run ends.
 
   `watch` is called often with the active runs and the seconds since each was started.
 
-  When the generator is closed, active runs are stopped: each saves what it has, and resumes when it
-  is started again.
+  When the generator is closed, active runs are stopped: each saves its state, and resumes the next
+  time it is started.
 
   Raises:
     KeyboardInterrupt: The process was asked to stop; the active runs have been stopped.
@@ -108,12 +108,12 @@ def start(
 
 
 def own_environment() -> dict[str, str]:
-  """Returns this process's environment for a run of its own, not a part of a run on many hosts."""
+  """Returns this process's environment without the variables of a run on many hosts."""
   return {name: value for name, value in os.environ.items() if name not in MANY_HOSTS}
 
 
 def stop(processes: list[subprocess.Popen[bytes]]) -> None:
-  """Sends SIGTERM to all processes, and waits until they have saved and ended."""
+  """Sends SIGTERM to all processes, and waits until they have saved their state and exited."""
   for process in processes:
     process.send_signal(signal.SIGTERM)
   for process in processes:
@@ -121,9 +121,9 @@ def stop(processes: list[subprocess.Popen[bytes]]) -> None:
 
 
 def current_phase(log: pathlib.Path) -> str:
-  """Returns what a run is doing, from its log: its phase, and how much of it is done.
+  """Returns the phase of a run and how much of it is done, according to its log.
 
-  A program that is being compiled is named, too.
+  If a program is being compiled, it is named, too.
   """
   lines = _last_lines(log)
   progress = next(filter(None, map(_progress, reversed(lines))), "starting")

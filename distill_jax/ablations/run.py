@@ -36,7 +36,7 @@ def print_commands(config: str, workdir: str) -> int:
 
 
 def show_status(config: str, workdir: str) -> int:
-  """Prints the progress of every run, wherever it is running."""
+  """Prints the progress of every run, on whichever host it is running."""
   for line in status.lines(plan_runs(load_sweep(config), workdir)):
     print(line)
   return 0
@@ -51,8 +51,8 @@ def run_sweep(config: str, workdir: str, *, jobs: int) -> int:
     jobs: How many runs to execute at the same time.
 
   Returns:
-    The exit code: 0, FAILED, or errors.BUDGET if a run reached a limit. In the last case active
-    runs are stopped and no further one is started.
+    The exit code: 0, FAILED, or errors.BUDGET if a run reached a limit. In the last case, active
+    runs are stopped and no others are started.
   """
   sweep, console = load_sweep(config), Console()
   planned = plan_runs(sweep, workdir)
@@ -73,7 +73,7 @@ def run_sweep(config: str, workdir: str, *, jobs: int) -> int:
         report(console, outcome, f"{number}/{len(unfinished)}")
         results = write_table(config, workdir, sweep, planned, failed)
         if outcome.code == errors.BUDGET:
-          console.warn("a run reached its budget: active runs are stopped, no further one starts")
+          console.warn("a run reached its budget: active runs are stopped, no others are started")
           break
   console.line(markdown.render(results))
   console.line(f"Table: {pathlib.Path(workdir) / 'table.md'} (and table.json)")

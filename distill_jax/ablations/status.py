@@ -59,7 +59,7 @@ def _phase(run: PlannedRun) -> str:
 
 
 def _count(phase: pathlib.Path) -> str:
-  """What an unfinished phase has stored: steps of training or completions; "" if nothing."""
+  """The steps or completions that an unfinished phase has stored; "" if there are none."""
   try:
     *_, last = disk.read_bytes(phase / METRICS).rpartition(b"\n")[0].split(b"\n")
     return f"step {json.loads(last)['step']}"
@@ -73,7 +73,7 @@ def _count(phase: pathlib.Path) -> str:
 
 
 def _last_written(path: pathlib.Path) -> float:
-  """When a file below a directory was last written, in seconds since the epoch; 0 = never."""
+  """The last time a file below a directory was written, in seconds since the epoch; 0 = never."""
   newest = 0.0
   for folder, _, names in os.walk(path):
     for name in names:
@@ -85,7 +85,7 @@ def _last_written(path: pathlib.Path) -> float:
 
 
 def _failure(log: pathlib.Path, written: float) -> str:
-  """The error message that a run's log ends with, unless the run has written since; or ""."""
+  """The error message that ends a run's log; "" without one, or if the run has written since."""
   try:
     message = children.last_line(log) if log.stat().st_mtime >= written else ""
   except OSError:

@@ -21,7 +21,7 @@ from distill_jax.config.read import read_settings
 ROW_NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 _KINDS = {"rows": dict, "seeds": tuple, "common": dict, "splits": tuple, "claims": tuple}
 RESERVED = ("seed", "teacher.cache")  # settings that the sweep sets; rows must not
-# Groups of settings that decide which questions a final evaluation asks, and exceptions to them.
+# Groups of settings that determine the questions of a final evaluation, and exceptions to them.
 # Rows that differ in one of these settings cannot be compared question by question.
 QUESTION_GROUPS, NO_QUESTIONS = (
   ("task", "world", "taxonomy"),
@@ -200,7 +200,7 @@ def command_line(planned: PlannedRun, environment: Mapping[str, str]) -> str:
 
 
 def question_settings(config: dict[str, Any], split: str) -> dict[str, Any]:
-  """Returns the settings that decide on which questions of a split a run is evaluated."""
+  """Returns the settings that determine the questions of a split on which a run is evaluated."""
   groups = {name: config[name] for name in QUESTION_GROUPS if name in config}
   if split == "cross":
     groups["cross"] = config["cross"]

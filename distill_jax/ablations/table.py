@@ -131,7 +131,7 @@ def read_verdicts(run_dir: pathlib.Path, split: str) -> Verdicts:
   """Returns {problem: correct?} of a finished run on a split; {} if it was not evaluated.
 
   Raises:
-    UserError: The file is invalid, or the test was of other weights than those of its round.
+    UserError: The file is invalid, or the test was run with weights other than its round's.
   """
   phase = RunDir(run_dir).final(split)
   if not phase.finished:
@@ -139,7 +139,7 @@ def read_verdicts(run_dir: pathlib.Path, split: str) -> Verdicts:
   measured = phase.facts[results.MEASURED]
   if measured["weights"] != results.weights(RunDir(run_dir), measured["round"]):
     raise errors.data(
-      f"{phase.path} was measured with other weights than those of round {measured['round']}; "
+      f"{phase.path} was measured with weights other than those of round {measured['round']}; "
       f"remove {phase.path} and re-run"
     )
   verdicts: Verdicts = {}
@@ -225,7 +225,7 @@ def verdict_matrix(verdicts: dict[int, Verdicts]) -> tuple[np.ndarray, list[str]
   questions = sorted(next(iter(verdicts.values())))
   for seed, found in verdicts.items():
     if sorted(found) != questions:
-      raise errors.data(f"seed {seed} has other questions than the seeds before it")
+      raise errors.data(f"seed {seed} has different questions than the seeds before it")
   rows = [[found[question] for question in questions] for found in verdicts.values()]
   return np.array(rows, np.float64), questions
 

@@ -23,10 +23,10 @@ from distill_jax.settings import Settings
 from distill_jax.teacher import pool, presets
 
 Options = dict[str, tuple[Any, str]]  # name -> (default, help)
-# What ast.literal_eval raises for text that is no literal, or is nested too deep.
 # An empty name, or one that ends in a colon: "--config..x=1", "--config.=1", "--config.x:=1".
 _NO_NAME = re.compile(r"--?config\.(?:[^=]*\.)?(?:=|$|\.|[^=]*:=)")
 _TUPLE = re.compile(r"\('([^']*)', '[^']*'\)")  # absl prints the arguments of an error
+# What ast.literal_eval raises for text that is not a literal, or is nested too deep.
 NOT_LITERAL = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
 TUPLES = {key.path: key for key in values.KEYS if isinstance(key.default, tuple)}
 
@@ -122,8 +122,8 @@ def reset_unread(original: dict[str, Any], final: dict[str, Any]) -> dict[str, A
   """Resets what a recipe sets for a mode that the overrides leave.
 
   A recipe for the built-in world sets the world's size. If an override chooses another task,
-  nothing reads that size any more, and it goes back to its default. Settings that are unread
-  although they were given as overrides, or already in the recipe, stay: they are rejected later.
+  nothing reads that size any more, and it is reset to its default. Unread settings that were given
+  as overrides, or that the recipe does not read either, stay: they are rejected later.
 
   Args:
     original: The recipe's config.
@@ -217,14 +217,15 @@ def _one_line(words: list[str]) -> Iterator[None]:
     raise errors.usage(_TUPLE.sub(r"\1", message)) from None
   except IndexError:
     raise errors.UserError(
-      "an element of a setting cannot be set; set the whole: --config.train.buckets=64,128",
+      "a single element of a setting cannot be set; set all of them, for example"
+      " --config.train.buckets=64,128",
       errors.CONFIG,
     ) from None
   except (RecursionError, MemoryError, ValueError, SyntaxError) as error:
     odd = next((word for word in words if _NO_NAME.match(word)), None)
-    why = (
-      f"{odd.partition('=')[0]} names no setting" if odd else "it is too long or nested too deep"
-    )
+    why = "it is too long or nested too deep"
+    if odd:
+      why = f"{odd.partition('=')[0]} is not the name of a setting"
     raise errors.UserError(
       f"a value cannot be parsed ({type(error).__name__}): {why}", errors.CONFIG
     ) from None
@@ -232,7 +233,7 @@ def _one_line(words: list[str]) -> Iterator[None]:
     word = next((w for w in words if w.lstrip("-").startswith("config.teachers.")), None)
     if word is not None:
       raise errors.UserError(
-        f"{word}: the recipe has no such teacher; define it as a whole:"
+        f"{word}: the recipe has no such teacher; define the teacher first:"
         " --config.teachers=\"{'NAME': {'model': 'MODEL'}}\"",
         errors.CONFIG,
       ) from None

@@ -110,8 +110,8 @@ def check_run(ctx: RunContext) -> None:
   """Checks student, devices and data before anything is paid for.
 
   Raises:
-    UserError: There is no such student, the devices cannot train it, or gold sub-questions are
-      wanted of problems that have none.
+    UserError: There is no such student, the devices cannot train it, or the settings ask for gold
+      sub-questions and a problem has none.
   """
   settings = ctx.settings
   together.once("cache", lambda: teacher.check_cache(settings.teacher, ctx.workdir))
@@ -141,14 +141,14 @@ def check_run(ctx: RunContext) -> None:
 
 
 def _check_devices(ctx: RunContext, base: base_model.BaseModel) -> None:
-  """Rejects what the devices cannot train, and shows what they do slowly."""
+  """Rejects settings that the devices cannot train with, and prints notes on slow ones."""
   devices.check(ctx.settings, base)
   for note in devices.notes(ctx.settings, base):
     ctx.console.line(note)
 
 
 def _check_memory(ctx: RunContext) -> None:
-  """Describes what a pretrained student needs in any case. Raises UserError if it cannot fit."""
+  """Prints the least memory that a pretrained student needs. Raises UserError if it cannot fit."""
   s, student = ctx.settings, ctx.student
   columns = max(s.rollout.buckets) + max(s.exam.max_new_tokens, s.evaluate.max_new_tokens)
   mesh = student.mesh.shape

@@ -1,4 +1,4 @@
-"""run --dry_run: shows what the next unfinished round would ask the teacher, and its cost.
+"""run --dry_run: shows the requests of the next unfinished round to the teacher, and their cost.
 
 Nothing is sent and nothing is written; replies in the cache are not counted again.
 """
@@ -40,7 +40,7 @@ def show(
 ) -> None:
   """Prints the requests of the next unfinished round and their cost.
 
-  Of several processes, process 0 does it.
+  With several processes, process 0 does this.
 
   Args:
     settings: The settings.
@@ -201,8 +201,7 @@ def _show_rows(
   if spent.calls:
     each = spent.dollars / spent.calls
     screen.line(
-      f"At the ${each:.6f} per reply that this run has paid so far: about"
-      f" ${each * total.replies:.4f}"
+      f"At ${each:.6f} per reply, the average of this run so far: about ${each * total.replies:.4f}"
     )
   if bounded:
     screen.line(
@@ -231,7 +230,7 @@ def _show_caps(
   if sent + total.requests > asked.max_requests:
     screen.warn("this may reach config.teacher.max_requests; the run would stop there")
   if total.unpriced:
-    screen.warn("the price of the model is not known or 0: set config.teacher.prices")
+    screen.warn("the price of the model is unknown or 0: set config.teacher.prices")
 
 
 def _cells(estimate: types.Estimate) -> tuple[str, ...]:

@@ -58,9 +58,9 @@ each is one line of JSON. The command works on unfinished runs and changes nothi
   distill-jax report --workdir=runs/claims_tailored
   distill-jax report --workdir=runs/quickstart --markdown
 
-Every run and every sweep writes report.html when it ends; this command rewrites it, also for an
-unfinished run. Each --with names a further run to compare the run with. --markdown
-prints the main tables for a model card or a pull request; with --out, it writes them.""",
+Every run and every sweep writes report.html when it ends; this command writes it again, and also
+works on an unfinished run. Each --with adds a run to compare with. --markdown prints the main
+tables for a model card or a pull request; with --out, it writes them.""",
   "evaluate": """Scores a run's student on a split, by default with greedy decoding, and prints the
 accuracy and its 95% Wilson interval as one line of JSON.
 
@@ -98,7 +98,7 @@ adapter_model.safetensors, which peft loads onto the model that the student star
     '{"messages": [{"role": "user", "content": "QUESTION"}], "temperature": 0}'
 
 Paths: /v1/models, /v1/completions (prompts as text or tokens; echo, logprobs, seed, stop, n),
-/v1/chat/completions (a user message goes through the prompt that the student was trained on).
+/v1/chat/completions (a user message is put into the prompt that the student was trained on).
 Completions have at most evaluate.max_new_tokens tokens, prompts at most the largest of
 rollout.buckets; raise them with --config.KEY=VALUE. With --key_env, requests need the API key in
 that environment variable.""",
@@ -129,9 +129,9 @@ Formats: messages, prompt_completion and preference (TRL and others), sharegpt a
 (LLaMA-Factory and others). Thinking is separate from the answer. The format preference has the
 run's preference pairs, and pairs of a correction and the attempt that it corrects. Nothing is
 uploaded without --push; the uploaded data set is private.""",
-  "data harness": """Writes a task for lm-evaluation-harness and inspect_ai, with the student's
-prompts and this project's reader of answers: questions as JSONL, YAML for lm_eval, and a Python
-file for inspect.
+  "data harness": """Writes a task for lm-evaluation-harness and inspect_ai: questions as JSONL,
+YAML for lm_eval, and a Python file for inspect. It uses the student's prompts and reads answers as
+this project does.
 
   distill-jax data harness --workdir=runs/quickstart --out=harness
   distill-jax data harness --config=cot --config.task.name=svamp --config.task.path=SVAMP_DIR \\
@@ -139,8 +139,8 @@ file for inspect.
   lm_eval --model local-completions --include_path harness --tasks distill_jax_svamp ...
   inspect eval harness/distill_jax_svamp.py --model openai-api/local/MODEL
 
-Prompts are those of the run's student, or of the recipe. A format of several turns has no task for
-completions, only for chats. The harness needs distill_jax, which may be installed without its
+Prompts are those of the run's student, or of the recipe. For a format of several turns, only the
+chat task is written. The harness needs distill_jax, which may be installed without its
 dependencies.""",
   "ablate": """Runs a sweep: every row of overrides with every seed. Writes a table of scores with
 intervals, paired differences from the base row, and a verdict on each claim.
@@ -152,8 +152,8 @@ intervals, paired differences from the base row, and a verdict on each claim.
 
 Re-run the same command to resume: finished runs are skipped, failed ones are run again. All runs
 share teacher replies and compiled programs. --jobs runs at a time divide the CPU cores. On an
-accelerator, use --jobs=1, or --print to get one command per line for a cluster's array job; then
-run the same command without --print to build the table. A sweep takes no overrides; to change
+accelerator, use --jobs=1, or use --print to get one command per line for a cluster's array job and
+then run the same command without --print to build the table. A sweep takes no overrides; to change
 settings, copy the sweep's file.""",
   "teacher": """Commands about teachers.
 
@@ -170,10 +170,10 @@ distill-jax teacher check --help, and likewise cache and serve, shows the option
 
 It answers questions of the config's built-in world. config.teacher.builtin sets its error rate
 and latency.""",
-  "teacher check": """Sends one real request of the first phase that asks a teacher, to each teacher
-that it asks. Shows the reply as it would be used for training, its usage, price and latency, the
-request features that the server supports (n, seed, temperature, system role, token field,
-response_format; tested with seven small requests), and the cost of the first round.
+  "teacher check": """Sends one real request to each teacher of the first phase that uses a teacher.
+Shows the reply as it would be used for training, its usage, price and latency, the request features
+that the server supports (n, seed, temperature, system role, token field, response_format; tested
+with seven small requests), and the cost of the first round.
 
   export OPENAI_API_KEY=...
   distill-jax teacher check --config=quickstart --config.teacher.model=openai/gpt-4o-mini
@@ -193,19 +193,19 @@ and does not change existing replies; with --run=NAME, imported replies belong t
 name, so their cost does not count toward your run's caps. Without --yes, prune only counts the
 replies it would delete. The cost of pruned replies stays in the ledger and counts toward the
 caps.""",
-  "doctor": """Shows versions, devices and free disk space, and tries whether the file system of
---workdir can hold runs: appends, renames, locks, SQLite. With --config, also checks the config and
-whether the teacher's API key is set (the key is never shown).
+  "doctor": """Shows versions, devices and free disk space, and tests whether the file system of
+--workdir supports what a run needs: appends, renames, locks, SQLite. With --config, also checks the
+config and whether the teacher's API key is set (the key is never shown).
 
   distill-jax doctor
   distill-jax doctor --config=tailored --workdir=runs""",
 }
 
 PROCESSES: dict[str, tuple[Any, str]] = {
-  "processes": ("", "number of processes that run this command together; auto = ask the launcher"),
-  "process": ("", "the number of this process, from 0"),
+  "processes": ("", "number of processes that run this command; auto = detect the launcher"),
+  "process": ("", "index of this process, from 0"),
   "coordinator": ("", "HOST:PORT of process 0"),
-  "patience": (300, "seconds to wait until all processes are there"),
+  "patience": (300, "seconds to wait for all processes to connect"),
 }
 WORKDIR = ("", "the run directory")
 ANY_AGE = -math.inf  # of replies: the default of --older_than
@@ -226,7 +226,7 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # command -> {name: (default
   },
   "report": {
     "workdir": ("", "the run directory, or the directory of a sweep"),
-    "with": ([], "a further run directory to compare with; may be repeated"),
+    "with": ([], "another run directory to compare with; may be repeated"),
     "out": ("", "the file to write; empty = report.html in --workdir"),
     "markdown": (False, "write Markdown tables instead of HTML"),
   },
@@ -272,14 +272,14 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # command -> {name: (default
     "workdir": ("", "a run directory, or give --config"),
     "out": ("", "the directory to write in; it may hold other tasks"),
     "split": ("test", "validation, test or out_of_domain"),
-    "limit": (0, "the first questions only; 0 = all"),
+    "limit": (0, "maximum number of questions, from the first; 0 = all"),
   },
   "ablate": {
     "config": ("", "the sweep: sweeps/NAME, FILE.py or FILE.py:WHICH"),
     "workdir": ("", "the sweep's directory"),
     "jobs": (1, "number of runs at a time"),
     "print": (False, "print the commands of the remaining runs instead of running them"),
-    "status": (False, "show the progress of every run, on whatever host it runs"),
+    "status": (False, "show the progress of every run, on whichever host it runs"),
   },
   "teacher": {},
   "teacher serve": {

@@ -1,4 +1,4 @@
-"""The model card of an exported student: what it is, how it was made, how well it does."""
+"""The model card of an exported student: its origin, prompt, training and scores."""
 
 import pathlib
 from typing import Any
@@ -19,7 +19,8 @@ The student of round {round_index} of a distill_jax run: recipe `{recipe}`, task
 ## Prompt
 
 The chat template of the tokenizer renders exactly this prompt from the question as the user's
-message. Without it, use this text, with every line end, and add no start token that it has:
+message. Without the template, use this text, including all line breaks. If it begins with a start
+token, do not add another one:
 
 ```
 {prompt}

@@ -66,8 +66,8 @@ def check_same_student(settings: Settings, stored: dict[str, Any]) -> None:
     other.add("config.seed")  # it decides the frozen weights below the adapters
   if other - free:
     raise errors.UserError(
-      f"{', '.join(sorted(other - free))} must be as in the training of this student: leave it"
-      " out, or train another student in another --workdir",
+      f"{', '.join(sorted(other - free))} must have the value that this student was trained with:"
+      " leave it out, or train another student in another --workdir",
       errors.CONFIG,
     )
 

@@ -1,4 +1,4 @@
-"""The process around a command: its words, its limit on open files, and its last line."""
+"""The process around a command: its arguments, its limit on open files, and its last line."""
 
 import contextlib
 import errno
@@ -22,7 +22,7 @@ def check_text(words: Sequence[str]) -> None:
     try:
       word.encode()
     except UnicodeEncodeError:
-      raise errors.usage(f"the argument {word!r} is not UTF-8; rename what it names") from None
+      raise errors.usage(f"the argument {word!r} is not UTF-8; rename the file") from None
 
 
 def raise_open_files() -> None:
@@ -41,8 +41,8 @@ def raise_open_files() -> None:
       soft = wanted
   if soft < MIN_OPEN_FILES:
     raise errors.data(
-      f"only {soft} files may be open at a time, but at least {MIN_OPEN_FILES} are needed; type"
-      " ulimit -n 1024"
+      f"only {soft} files may be open at a time, but at least {MIN_OPEN_FILES} are needed; run"
+      " ulimit -n 1024 and try again"
     )
 
 
@@ -69,5 +69,5 @@ def os_error(error: OSError) -> errors.UserError:
 
 
 def drop_output() -> None:
-  """Discards standard output: Python would write it again at exit, and report that it cannot."""
+  """Discards standard output; otherwise, Python would fail to flush it at exit and report that."""
   os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

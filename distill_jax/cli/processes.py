@@ -31,7 +31,7 @@ VARIABLES = {name: f"DISTILL_JAX_{name.upper()}" for name in PROCESSES}
 
 
 def take(words: Sequence[str]) -> tuple["processes.Place | None", float, list[str]]:
-  """Takes the options about processes out of a command.
+  """Removes the options about processes from the words of a command, and reads them.
 
   An option that is not given is read from its environment variable.
 
@@ -59,7 +59,7 @@ def take(words: Sequence[str]) -> tuple["processes.Place | None", float, list[st
   patience = PROCESSES["patience"][0]
   if given["patience"]:
     patience = _number(given["patience"], spelled["patience"])
-  # Before jax is imported: a word that is wrong is reported at once.
+  # Before jax is imported, so an invalid option is reported at once.
   count = None
   if given["processes"] != AUTO:
     count = _number(given["processes"], spelled["processes"], f"{AUTO} or a number from 1")
@@ -108,7 +108,7 @@ def compare(config: Mapping[str, Any]) -> None:
   code = {"the code of distill_jax": _code_digest(), "python": platform.python_version()}
   _compare("version of", code | packages, "install the same")
   values = {key: json.dumps(value, sort_keys=True) for key, value in _flat(config).items()}
-  _compare("setting", values, "start all processes with the same words")
+  _compare("setting", values, "start all processes with the same arguments")
 
 
 def compare_data(ctx: "RunContext") -> None:
@@ -121,17 +121,17 @@ def compare_data(ctx: "RunContext") -> None:
 
 
 def check_directory(path: pathlib.Path) -> None:
-  """Checks that all processes see one run directory, which process 0 has claimed.
+  """Checks that all processes see the run directory that process 0 has locked.
 
   Raises:
-    UserError: One does not.
+    UserError: A process does not see it.
   """
   if together.count() == 1:
     return
   file = path / TOKEN
   token = together.once("token", lambda: _write_token(file))
   deadline, seen = time.monotonic() + SEEN_SECONDS, False
-  while not seen and time.monotonic() < deadline:  # clients of NFS remember that a file was missing
+  while not seen and time.monotonic() < deadline:  # NFS clients cache that a file was missing
     with contextlib.suppress(OSError):
       seen = file.read_text() == token
     if not seen:
@@ -162,7 +162,7 @@ def _compare(what: str, own: Mapping[str, str], remedy: str) -> None:
       there, here = (_shorten(v.get(name, "missing")) for v in (values, first))
       more = f" (and {len(different) - 1} more)" if len(different) > 1 else ""
       raise errors.UserError(
-        f"process {number} ({host}) has another {what} {name}{more}: {there} there, {here} on"
+        f"process {number} ({host}) has a different {what} {name}{more}: {there} there, {here} on"
         f" process 0; {remedy}",
         errors.CONFIG,
       )
@@ -182,7 +182,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _code_digest() -> str:
-  """The digest of the package's own modules: of two checkouts, the version may be the same."""
+  """The digest of the package's modules; two different checkouts may have the same version."""
   root, total = pathlib.Path(distill_jax.__path__[0]), hashlib.sha256()
   for file in sorted(root.rglob("*.py")):
     total.update(f"{file.relative_to(root)} ".encode() + file.read_bytes())

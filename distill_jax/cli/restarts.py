@@ -1,9 +1,9 @@
-"""Ends restarts that get nowhere.
+"""Stops restarts that make no progress.
 
-Launchers start a run again after everything that the machine may have done to it. A run that is
-aborted by its own fault, in the same place each time, looks the same to them. So each process
-counts its starts since the run directory last changed, and refuses to start once more than the
-launcher allows. Without a launcher nothing is counted.
+Launchers restart a run after every failure that the machine may have caused. A run that aborts by
+its own fault, at the same point each time, looks the same to them. Therefore, each process counts
+its starts since the run directory last changed, and refuses to start more often than the launcher
+allows. Without a launcher, nothing is counted.
 """
 
 import contextlib
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 VARIABLE = "DISTILL_JAX_TRIES"  # starts in a row without progress; unset or 0: no limit
 FILE = ".starts"  # in the run directory, with the number of the process
-# A preemption is nobody's fault. But a run that is interrupted this many times as often, and each
-# time before it has stored anything, gets too little time to make progress.
+# Interruptions are not the run's fault, so more of them are allowed. But a run that is interrupted
+# this many times as often, each time before it stores anything, gets too little time to progress.
 INTERRUPTED = 10
 
 _counting: list[pathlib.Path] = []  # the file of the start that is under way
@@ -98,8 +98,8 @@ def _begin(file: pathlib.Path, tries: int) -> None:
   how = f"{lost} were lost or aborted"
   how += f" and {interrupted} interrupted" if interrupted else ""
   raise errors.data(
-    f"{file.parent}: the last starts have stored nothing new ({how}), so this run is not started"
-    f" again: see their output; re-run the same command to try {tries} times more"
+    f"{file.parent}: the last starts stored nothing new ({how}), so this run is not started again;"
+    f" see their output, then re-run the same command to allow {tries} more starts"
   )
 
 

@@ -90,7 +90,7 @@ def run(workdir: str, round_index: int, phase: str, which: str, count: int, prob
   matching = [item for item in shown if matches(item, which)]
   listed = matching[: count or len(matching)]
   if not listed and not sys.stdout.isatty():
-    print(f"{rows.file}: none of {len(shown)} rows to show with --filter={which}", file=sys.stderr)
+    print(f"{rows.file}: none of the {len(shown)} rows passes --filter={which}", file=sys.stderr)
   if sys.stdout.isatty():
     rest = "" if len(listed) == len(matching) else f", {len(listed)} shown (--n=0 shows all)"
     state = "" if finished else " so far"
@@ -115,7 +115,7 @@ def select(run_dir: pathlib.Path, round_index: int, phase: str) -> Rows:
   if fitting:
     return fitting[-1]
   wanted = f"phase {phase}" if round_index == -1 else f"phase {phase} in round {round_index}"
-  raise errors.usage(f"{run_dir} has nothing to show of {wanted}; it has {_listed(existing)}")
+  raise errors.usage(f"{run_dir} has no records of {wanted}; it has {_listed(existing)}")
 
 
 def find(run_dir: pathlib.Path) -> list[Rows]:

@@ -31,7 +31,7 @@ COSTS = (
   *("tokens in", "of them cached", "tokens out", "of them reasoning", "dollars", "estimated"),
 )
 MODELS = ("model", "replies", "tokens in", "tokens out", "dollars", "first", "last")
-FEATURES = ("server and model", "does not take", "instead", "learned")
+FEATURES = ("server and model", "unsupported", "instead", "learned")
 FAILURES = (
   *("run", "round", "phase", "kind", "HTTP", "samples", "asked again", "attempts"),
   *("last request", "last message"),

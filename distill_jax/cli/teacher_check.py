@@ -1,4 +1,4 @@
-"""teacher check: sends one real request of a recipe, and shows what a run would make of the reply.
+"""teacher check: sends one real request of a recipe, and shows how a run would use the reply.
 
 Nothing is stored: the reply is not part of any run.
 """
@@ -25,16 +25,16 @@ ATTEMPT = "I am not sure.\nAnswer: 0"  # stands for a student's mistake
 
 
 def check(settings: Settings) -> int:
-  """Checks every teacher that the first asking phase of a recipe asks.
+  """Checks every teacher of the first phase that uses a teacher.
 
   Args:
     settings: The settings.
 
   Returns:
-    The exit code: 0 if every teacher gave a reply that can be read, else 5.
+    The exit code: 0 if the reply of every teacher could be parsed, else 5.
 
   Raises:
-    UserError: The recipe asks no teacher; or a teacher cannot be reached.
+    UserError: The recipe uses no teacher, or a teacher cannot be reached.
   """
   screen = console.Console()
   round_index, phase = _first_asker(settings)
@@ -48,7 +48,7 @@ def _first_asker(settings: Settings) -> tuple[int, str]:
   for round_index, phases_ in enumerate((settings.opening, settings.each_round)):
     if asking := [name for name in phases_ if name in askers]:
       return round_index, asking[0]
-  raise errors.usage("no phase of this recipe asks a teacher, so there is nothing to check")
+  raise errors.usage("no phase of this recipe uses a teacher, so there is nothing to check")
 
 
 def _check_one(
@@ -86,8 +86,7 @@ def _show_teacher(screen: console.Console, name: str, chosen: Teacher) -> None:
   screen.line(f"Teacher {name}: {chosen.kind}, model {chosen.model or '(the only one)'}{address}")
   if presets.unpriced(chosen):
     screen.warn(
-      f"the price of {chosen.model} is not known: a run asks for config.teacher.prices.input and"
-      " .output"
+      f"the price of {chosen.model} is unknown: a run needs config.teacher.prices.input and .output"
     )
   elif prices := presets.describe_prices(chosen):
     screen.line(f"Price of {prices}")
@@ -137,7 +136,7 @@ def _show_reply(
   )
   rationale = rationales.build_rationale(ctx, 0, received, problem.gold)
   if isinstance(rationale, records.Rationale):
-    screen.line(f"Kept: the answer {received.answer} is right. As it is trained on:")
+    screen.line(f"Kept: the answer {received.answer} is right. The training target:")
     targets = [example.target for example in ctx.examples([rationale])]
     _show_texts(screen, targets)
   else:
@@ -147,7 +146,7 @@ def _show_reply(
   if reply.thinking:
     mode = ctx.settings.teacher.thinking
     screen.line(
-      f"Thinking: {len(reply.thinking)} characters, stored apart; teacher.thinking={mode}"
+      f"Thinking: {len(reply.thinking)} characters, stored separately; teacher.thinking={mode}"
     )
   return received.answer is not None
 

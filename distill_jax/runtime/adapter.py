@@ -1,8 +1,8 @@
 """Exports LoRA adapters in the format of peft, over the model that the student started from.
 
-The update of a stored weight is computed in the layout of the weight, where our query, key and
-value may be one tensor, and then factorized: it has at most the rank of the adapters in it, so the
-product of the factors is the update up to rounding.
+The update of a stored weight is computed in the weight's layout, in which our query, key and value
+may be one tensor, and then factorized. Its rank is at most the sum of the adapters' ranks, so the
+product of the factors equals the update up to rounding.
 
 Dimension key: O outputs, I inputs, R rank.
 """
@@ -35,7 +35,7 @@ def write(ctx: RunContext, round_index: int, name: str, *, out: str, card: str) 
 
   Raises:
     UserError: The student has no adapters or no pretrained base, or `out` exists or cannot be
-      written. Nothing is left then.
+      written. Then nothing is left behind.
   """
   settings = ctx.settings.student
   if not settings.lora.rank or settings.init == base_model.SCRATCH:

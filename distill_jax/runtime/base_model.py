@@ -1,8 +1,8 @@
 """The model a student starts from: fresh weights of a family, or a Hugging Face model.
 
 The config of a loaded model is copied into the run directory together with a digest of its weights.
-A trained student can therefore be used after its base model is gone, and a base model that was
-replaced is detected before anything is built on it.
+Therefore, a student whose weights were all trained can be used after its base model is gone, and a
+base model that was replaced is detected before it is used.
 """
 
 import dataclasses
@@ -55,7 +55,7 @@ def open_base(settings: Settings, path: pathlib.Path, *, started: bool, vocab: i
     vocab: The vocabulary size of a student from scratch.
 
   Raises:
-    UserError: There is no such model, or it cannot do what the settings ask for.
+    UserError: There is no such model, or it does not support the settings.
   """
   _check_package(settings)
   s = settings.student
@@ -81,7 +81,7 @@ def _dtype(name: str) -> str:
 
 
 def _position_table_length(settings: Settings, path: pathlib.Path) -> int:
-  """Returns the entries of a learned position table, as the run's first config wants it."""
+  """Returns the entries of a learned position table, according to the run's first config."""
   return RunDir(path).facts.get(POSITIONS) or max_row_length(settings)
 
 
@@ -158,10 +158,10 @@ def _untie(
   """Returns the fields with an untied head if the file has a head of its own.
 
   config.json may say that the head is the embedding, although training changed one of them. As in
-  transformers 5, what is stored counts.
+  transformers 5, the stored tensors take precedence.
 
   Raises:
-    UserError: The family cannot have what is stored.
+    UserError: The family does not support the stored tensors.
   """
   copies = hf_read.unequal(source, family.ties(config), prefix=family.PREFIX)
   if copies is None:
@@ -205,7 +205,7 @@ def weights_dir(settings: Settings, base: BaseModel) -> pathlib.Path:
   source = hf.fetch(settings.student.init)
   if hf.digest(source) != digest(base):
     raise errors.data(
-      f"{source} does not hold the model this run started with: restore that one, or start again "
+      f"{source} is not the model that this run started with: restore that model, or start again "
       "with another --workdir"
     )
   return source
@@ -248,7 +248,7 @@ def learned_positions(config: Any) -> int:
 
 
 def _check_package(settings: Settings) -> None:
-  """Rejects weights in few bits without the package that quantizes them."""
+  """Rejects quantized weights if the package that quantizes them is not installed."""
   s, package = settings, quantized.PACKAGE
   fields = {"student.lora.base": s.student.lora.base, "rollout.weights": s.rollout.weights}
   for field, value in fields.items():
@@ -257,7 +257,7 @@ def _check_package(settings: Settings) -> None:
 
 
 def _check_lora(settings: Settings, config: Any) -> None:
-  """Rejects adapters that the model cannot have."""
+  """Rejects adapters that the model does not support."""
   lora = settings.student.lora
   if lora.rank and not config.gated and "gate" in lora.targets:
     allowed = "without gate: this family has none"

@@ -1,4 +1,4 @@
-"""What a student has written after a prompt, and who follows how it is written."""
+"""Completions of a student, and the interface of a watcher of their progress."""
 
 import bisect
 import hashlib
@@ -13,7 +13,7 @@ Tokens = Sequence[int] | np.ndarray
 
 
 class Completion(NamedTuple):
-  """What a student wrote after a prompt."""
+  """The text that a student wrote after a prompt."""
 
   text: str
   finish: str  # stop | length
@@ -22,7 +22,7 @@ class Completion(NamedTuple):
 
 
 class Written(NamedTuple):
-  """What a student wrote after a prompt, with its tokens."""
+  """The text that a student wrote after a prompt, with its tokens."""
 
   text: str
   finish: str  # stop | length
@@ -36,18 +36,18 @@ class Written(NamedTuple):
 
 
 class Watcher(Protocol):
-  """Follows a call of `Student.generate`, and may know completions of an earlier call."""
+  """Watches a call of `Student.generate`, and may have completions of an earlier call."""
 
   def known(self, name: str) -> Completion | None:
     """Returns the completion of the request with this name, if it has been stored."""
     ...
 
   def begin(self, waiting: int) -> None:
-    """Is called with the number of rows that are not known, before they are decoded."""
+    """Called with the number of rows without a stored completion, before they are decoded."""
     ...
 
   def progress(self, new: dict[str, Completion], tokens: int, running: int, waiting: int) -> None:
-    """Is called regularly with new completions and tokens, and how many rows run and wait."""
+    """Called regularly: new completions and tokens, and the numbers of running and waiting rows."""
     ...
 
 
@@ -99,7 +99,7 @@ def cut(
   ended: bool,
   stop: Sequence[str],
 ) -> Written:
-  """Returns what a row has written, up to the first of the texts `stop`.
+  """Returns the text and tokens of a row, up to the first of the texts `stop`.
 
   Args:
     decode: Returns the text of tokens.

@@ -1,6 +1,6 @@
 """The run context: everything a phase needs to know about its run.
 
-All of it is derived from the config and the run directory. Costly parts (teacher, tokenizer,
+All of it is derived from the config and the run directory. Expensive parts (teacher, tokenizer,
 student, weights) are created on first use.
 """
 
@@ -233,8 +233,8 @@ class RunContext:
   def of_split(self, split: str) -> "RunContext":
     """Returns this context with the task that reads and compares the answers of a split.
 
-    Prompts and their worked examples stay those of the run. It shares the student and the weights;
-    it is not to be closed.
+    Prompts and their worked examples stay those of the run. The result shares the student and the
+    weights; do not close it.
     """
     if split not in self._further:
       return self
@@ -246,7 +246,7 @@ class RunContext:
   def with_shots(self, count: int) -> "RunContext":
     """Returns this context with another number of worked examples in its prompts.
 
-    It shares the student and the weights; it is not to be closed.
+    The result shares the student and the weights; do not close it.
     """
     _ = self.student
     other = copy.copy(self)
@@ -278,7 +278,7 @@ class RunContext:
     )
 
   def question_layout(self) -> "QuestionLayout":
-    """Returns what lays out questions that are not in the task, such as a user's."""
+    """Returns an object that starts conversations about questions outside the task."""
     return QuestionLayout(self)
 
   def examples(self, rationales: Iterable[records.Rationale]) -> list[records.Example]:
@@ -377,14 +377,14 @@ class RunContext:
       )
     if digest(restored[0]) != trained.facts["weights"][name]:
       raise errors.data(
-        f"{path} does not hold the weights that this training ended with; restore them, or remove "
+        f"{path} does not have the weights that this training ended with; restore them, or remove "
         f"{path.parent} and every phase after it, and run again"
       )
     return restored[0]
 
 
 class QuestionLayout:
-  """Starts conversations about questions that are given as text, with their choices below them."""
+  """Starts conversations about questions given as text, with their choices below them."""
 
   def __init__(self, ctx: RunContext):
     self._ctx = ctx

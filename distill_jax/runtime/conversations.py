@@ -12,7 +12,7 @@ from distill_jax.runtime.student import Completion, Params
 
 
 class Responder(Protocol):
-  """The interface of a student that conversations need."""
+  """The part of a student's interface that conversations use."""
 
   def generate(self, *args: Any, **kwargs: Any) -> list[Completion]:
     """See Student.generate."""
@@ -37,17 +37,17 @@ class _Exchange(NamedTuple):
 
 
 class Pending(NamedTuple):
-  """A turn that waits for its answer."""
+  """A turn that is waiting for its answer."""
 
   turn: Turn
   name: str  # seeds the random numbers
 
 
 class Dialogue:
-  """A conversation that is under way.
+  """A conversation in progress.
 
   Attributes:
-    pending: The turns that wait for their answers.
+    pending: The turns that are waiting for their answers.
     transcript: The transcript; None until the conversation has ended.
   """
 
@@ -86,8 +86,8 @@ def run_conversations(
 
   Args:
     conversations: Generators of a format (see formats/).
-    names: A unique name for each. Together with the number of a turn it decides the turn's random
-      numbers, so the other conversations do not matter.
+    names: A unique name for each. The name and the index of a turn determine the turn's random
+      numbers, so they do not depend on the other conversations.
     students: {name: (student, weights)}.
     sampled_stages: Stages that are sampled at the decoding temperature; the others are greedy.
       None: all are sampled.
@@ -112,7 +112,7 @@ def _complete(
   sampled_stages: Collection[str] | None,
   decoding: Mapping[str, Any],
 ) -> list[Completion]:
-  """Completes turns, in order. Equal prompts are made neighbors, so they share a prefill."""
+  """Completes turns, in order. Equal prompts are put next to each other to share a prefill."""
   completions: dict[int, Completion] = {}
   first: dict[records.Prompt, int] = {}  # prompt -> index of the first turn that has it
   groups: dict[tuple[str, bool], list[int]] = {}

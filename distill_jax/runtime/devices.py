@@ -1,4 +1,4 @@
-"""Checks, without training, that the available devices can train as the settings ask for."""
+"""Checks, without training, that the available devices can train with the settings."""
 
 import functools
 import itertools
@@ -51,7 +51,7 @@ def check(settings: Settings, base: BaseModel) -> None:
 
 
 def notes(settings: Settings, base: BaseModel) -> list[str]:
-  """Returns what is legal but slow: weights that the mesh cannot split, or decoding cannot hold."""
+  """Returns notes on a slow mesh: dimensions it cannot shard, weights gathered for every token."""
   config, mesh = base.config, build_mesh(settings)
   model: Any = students.of(config)
   out = []

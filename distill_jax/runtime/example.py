@@ -1,7 +1,7 @@
 """Shows one training example as the student sees it, before a run starts.
 
-Most mistakes with prompts are visible in it: a missing template, a start token that is there twice,
-a target without its end.
+It shows most mistakes with prompts: a missing template, a doubled start token, a target without its
+end token.
 """
 
 from distill_jax import records, together

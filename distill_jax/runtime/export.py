@@ -21,7 +21,7 @@ from distill_jax.runtime.student import Params, Student
 from distill_jax.students import lora, sharding, token_rows
 from distill_jax.students.families import layout
 
-# Fields of the base model's config.json that name its code, its author or its library.
+# Fields of the base model's config.json that are about its code, its source or its library version.
 DROPPED_FIELDS = ("auto_map", "_name_or_path", "transformers_version")
 _SUB_QUESTION = "\ue000sub-question\ue000"  # stands for a sub-question in a prompt
 TOLERANCE = 1e-3  # nats; two summation orders of float32 logits differ by less
@@ -63,8 +63,8 @@ def write(ctx: RunContext, round_index: int, name: str, *, out: str, dtype: str,
 def prompt_template(ctx: RunContext, name: str) -> str:
   """Returns a chat template that renders the prompts of the student `name` from a user's message.
 
-  The message is the question. A student that does not start the conversation is asked with the
-  question and, on the next line, with what it is asked about it: "Sub-question: ...".
+  The message is the question. For a student that does not start the conversation, it is the
+  question and, on the next line, "Sub-question: ...".
   """
   student, tokenizer = ctx.student, ctx.student.tokenizer
   prompt = first_prompt(ctx, name, template_source.QUESTION, _SUB_QUESTION)
@@ -112,7 +112,7 @@ def shown_prompt(ctx: RunContext, name: str) -> str:
 def merged_params(student: Student, trained: Params) -> Params:
   """Returns all parameters in float32, with LoRA adapters merged.
 
-  Weights that had 4 bits in training are those that the adapters were trained on.
+  Weights that were stored in 4 bits during training are the dequantized ones.
   """
   if not student.trainable.rank:
     return trained
@@ -125,7 +125,7 @@ def merged_params(student: Student, trained: Params) -> Params:
 def verify(ctx: RunContext, out: str) -> float:
   """Compares the exported directory `out`, read back, with transformers and torch.
 
-  Of several processes, process 0 does it with its own devices.
+  With several processes, process 0 does this on its own devices.
 
   Returns:
     The largest difference of a logit, in nats.
@@ -159,7 +159,7 @@ def verify(ctx: RunContext, out: str) -> float:
   )
   if not difference < TOLERANCE:
     raise errors.data(
-      f"{out}: a logit differs by {difference:.2g} from what transformers computes: do not use it"
+      f"{out}: a logit differs by {difference:.2g} from that of transformers: do not use it"
     )
   return difference
 

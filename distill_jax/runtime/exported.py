@@ -18,7 +18,7 @@ def open_student(
   """Returns the student in `source`; its weights are those of `init_params`.
 
   Args:
-    settings: How it decodes; what they say about the student's origin is ignored.
+    settings: Decoding settings; settings about the student's origin are ignored.
     source: A directory with config, weights and tokenizer, such as `export` writes.
     scratch: An empty directory for copies of its config and tokenizer.
     console: Shows what is compiled.

@@ -43,7 +43,7 @@ class ObjectiveConfig(Protocol):
 
 
 class TrainStep(NamedTuple):
-  """A train step with what it belongs to."""
+  """A train step with its optimizer, shardings and compiled programs."""
 
   optimizer: optax.GradientTransformation
   shardings: step.TrainState  # NamedShardings of the train state
@@ -72,9 +72,9 @@ def fit(
   """Trains one student on `corpus`, resuming from its latest checkpoint.
 
   Returns immediately if this student has already been trained in this phase. Metrics are written
-  as they come. Checkpoints are saved at rows of metrics.jsonl, where a resumed training goes on
-  with the same rows as one that was not interrupted: at the steps and after the minutes of the
-  settings, and when the process is asked to stop.
+  during training. Checkpoints are saved at the steps and after the minutes of the settings, and
+  when the process is asked to stop. They are saved only at rows of metrics.jsonl, so a resumed
+  training writes the same rows as an uninterrupted one.
 
   Args:
     ctx: The run context.
@@ -135,7 +135,7 @@ def run_steps(
   store: checkpoint.Checkpoints,
   bar: ProgressBar,
 ) -> tuple[step.TrainState, bool]:
-  """Takes the steps that are left; see `fit`. Adds rows to `log`.
+  """Takes the remaining steps; see `fit`. Adds rows to `log`.
 
   Returns:
     The last state, and whether the process was asked to stop in the last steps.
@@ -179,13 +179,13 @@ def run_steps(
 def check_memory(
   ctx: RunContext, corpus: Corpus, train: Train, train_step: TrainStep, state: step.TrainState
 ) -> None:
-  """Compiles the step for the largest batch and checks that it fits into the memory.
+  """Compiles the step for the largest batch and checks that it fits into memory.
 
-  If larger batches recompute more, so that smaller ones may need more memory, it does so for the
-  largest of each kind.
+  Larger batches may recompute more, and then need less memory than smaller ones. Therefore, the
+  largest batch of each kind of recomputation is checked.
 
   Raises:
-    UserError: It does not.
+    UserError: A step does not fit.
   """
   student = ctx.student
   step_of_shape = {corpus.shape(n): n for n in range(len(corpus.batch_order.epoch(0)))}
@@ -206,7 +206,7 @@ def check_memory(
 def recomputation(
   train: Train, parameters: trainable.Trainable, mesh: jax.sharding.Mesh, tokens: int
 ) -> str:
-  """Returns what the backward pass of a micro-batch of so many tokens recomputes."""
+  """Returns what the backward pass of a micro-batch of `tokens` tokens recomputes."""
   return memory.recomputation(train.remat, parameters, math.ceil(tokens / mesh.size))
 
 
@@ -291,11 +291,11 @@ def build_train_step(
 def logits_chunk(most: int, vocab: int, rows: int) -> int:
   """Returns how many positions of each row the head processes at a time.
 
-  Their logits are kept within LOGITS_BYTES: for the vocabulary of a pretrained student they would
+  Their logits take at most LOGITS_BYTES. With the vocabulary of a pretrained student, they could
   otherwise take more memory than its weights.
 
   Args:
-    most: The most positions.
+    most: The maximum number of positions.
     vocab: The size of the vocabulary.
     rows: Rows that are processed at once.
   """

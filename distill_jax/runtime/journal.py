@@ -1,7 +1,7 @@
-"""The completions of an unfinished exam or evaluation: shown as they come, and stored.
+"""The completions of an unfinished exam or evaluation: progress is shown, and they are stored.
 
-What a student has written is stored every few minutes, so a killed process loses no more than that.
-A row's tokens do not depend on the other rows, so the rest may be decoded later.
+Completions are stored every few minutes, so a killed process loses no more than that. A row's
+tokens do not depend on the other rows, so the remaining rows can be decoded later.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ RATE_SECONDS = 30.0  # over which tokens per second are measured
 
 @together.on_first
 def remove(out: PhaseDir) -> None:
-  """Removes what is stored in a phase whose attempts are all written."""
+  """Removes the stored completions of a phase whose attempts are all written."""
   _unlink(out)
 
 
@@ -30,10 +30,11 @@ def _unlink(out: PhaseDir) -> None:
 
 
 class Journal:
-  """Follows `Student.generate` (see `completions.Watcher`); knows what a killed process has stored.
+  """Watches `Student.generate` (see `completions.Watcher`); has what a killed process stored.
 
-  Use it as a context manager: leaving it by an exception stores what is not stored yet. A stage of
-  an exam whose attempts are all written leaves the journal to the next one; see `remove`.
+  Use it as a context manager: leaving it by an exception stores the completions that are not stored
+  yet. A stage of an exam whose attempts are all written leaves the journal to the next stage; see
+  `remove`.
   """
 
   def __init__(self, out: PhaseDir, bar: ProgressBar, clock: Callable[[], float] = time.monotonic):
@@ -73,7 +74,7 @@ class Journal:
 
   @together.on_first
   def progress(self, new: dict[str, Completion], tokens: int, running: int, waiting: int) -> None:
-    """Shows the progress; stores completions if the last time was a while ago."""
+    """Shows the progress; stores completions if STORE_SECONDS have passed since the last time."""
     self._unsaved += [records.Completed(name, *completion) for name, completion in new.items()]
     self._done += len(new)
     self._tokens += tokens
@@ -92,7 +93,7 @@ class Journal:
     self._unsaved, self._saved_at = [], self._clock()
 
   def finished(self, attempts: int, **facts: float) -> None:
-    """Shows that so many attempts are in attempts.jsonl; what was stored of them is removed."""
+    """Shows that `attempts` are in attempts.jsonl; removes their stored completions."""
     self._attempts, self._facts, self._known = attempts, facts, {}
     self._remove()
 

@@ -1,8 +1,7 @@
 """Memory that a run needs, compared with what the devices have: at the start and before a step.
 
-What training holds in any case (weights, gradients, optimizer, frozen weights) is known at the
-start. What a step needs beyond that (activations, logits) is known once it is compiled; the
-compiler's own analysis counts it.
+The memory for weights, gradients, optimizer and frozen weights is known at the start. The rest of a
+step (activations, logits) is known once the step is compiled, from the compiler's memory analysis.
 """
 
 import contextlib
@@ -83,9 +82,9 @@ def of_training(trained: trainable.Trainable) -> int:
 
 
 def of_products(trained: trainable.Trainable, tokens: int) -> int:
-  """Returns the bytes of what the products of all layers yield for a number of tokens.
+  """Returns the bytes of the results of all layers' matrix products for a number of tokens.
 
-  What an adapter adds to a product is a product, too; here every weight counts as adapted.
+  An adapter adds a product of its own; every weight counts as adapted here.
   """
   config: Any = trained.config
   model = students.of(config)
@@ -133,7 +132,7 @@ def of_decoding(trained: trainable.Trainable, rows: int, columns: int, weights: 
 def check_start(
   trained: trainable.Trainable, rows: int, columns: int, shards: int, weights: str = ""
 ) -> str:
-  """Checks what a run needs in any case; for the arguments see `of_decoding`.
+  """Checks the least memory that a run needs.
 
   Args:
     trained: The student.

@@ -1,7 +1,6 @@
 """Collects rationales from the teacher and filters them.
 
-A rationale is kept if its reply has the form that was asked for, its answer is correct, and it is
-new.
+A rationale is kept if its reply has the requested form, its answer is correct, and it is new.
 """
 
 import dataclasses
@@ -27,7 +26,7 @@ class TeacherRequest(NamedTuple):
 
 
 class ParsedReply(NamedTuple):
-  """A reply in the form that was asked for."""
+  """A reply in the requested form."""
 
   text: str  # ends in its answer
   critique: str = ""
@@ -152,7 +151,7 @@ def request_more(source: TeacherRequest, count: int) -> TeacherRequest:
 
 
 class Filtered(NamedTuple):
-  """What became of the replies of a phase."""
+  """The filtered replies of a phase."""
 
   kept: list[records.Rationale]
   dropped: Counter[str]  # by reason
@@ -201,7 +200,7 @@ def dropped_example(received: ReceivedReply, reason: str) -> records.Dropped:
 
 
 def distinguishing_text(parts: Sequence[tuple[str, str]], text: str) -> str:
-  """Returns what must differ between rationales of a question: of stages, the recall."""
+  """Returns the text that must differ between rationales of a question: with stages, the recall."""
   return parts[0][1] if parts and parts[0][0] == "recall" else text
 
 

@@ -1,7 +1,7 @@
 """Reference log-probabilities of preference pairs: computed once, and cached.
 
 The reference policy has the weights that the training on the pairs starts from, so the first DPO
-loss is log 2. A cache key covers everything that decides a score: the weights, how they are used
+loss is log 2. A cache key covers everything that determines a score: the weights, how they are used
 (family, sizes, dtype, LoRA), and the tokens (and with them tokenizer, template and truncation).
 
 Dimension key: B rows, L tokens of a row, T target positions, D model width, P pairs of a row.
@@ -59,7 +59,7 @@ def score(
 
 
 def _describe(t: trainable.Trainable) -> str:
-  """Returns what decides how weights are used. Part of the cache key: it must not change."""
+  """Describes how weights are used. Part of the cache key, so the format must not change."""
   return f"Learner(config={t.config!r}, rank={t.rank!r}, scale={t.scale!r}, targets={t.targets!r})"
 
 
@@ -74,7 +74,7 @@ def batches_by_bucket(
 ) -> Iterator[list[str]]:
   """Yields keys of pairs that are scored together: of one bucket, as many as a step trains on.
 
-  The batches do not depend on what is cached, so a killed run arrives at the same numbers.
+  The batches do not depend on the cache, so a run that was killed computes the same numbers.
   """
   collator = collate.PreferenceCollator(start=ctx.student.decoder_start)
   groups: dict[int, list[str]] = {}

@@ -1,8 +1,8 @@
 """The results of a run's phases, counted from their records.
 
-The manifest of a phase repeats some of these numbers, but it is not their source: what is shown,
-compared and exported is what the records say. Only the use of the teacher and the reasons for which
-replies were dropped are in no record; they are read from the manifest.
+The manifest of a phase repeats some of these numbers, but it is not their source: the numbers that
+are shown, compared and exported come from the records. Only the use of the teacher and the reasons
+for dropped replies are not in the records; they are read from the manifest.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""What a run remembers about its start, in the manifest of its directory, and checks on restarts.
+"""Facts about the start of a run, stored in the manifest of its directory, checked on restarts.
 
 questions   digest of each split: the data may move, but not change
 teachers    name of each server in cache keys: the server may move
@@ -25,7 +25,7 @@ QUESTIONS, TEACHERS, RECORDED, INIT = "questions", "teachers", "recorded", "init
 
 @together.on_first
 def check_start(ctx: RunContext) -> None:
-  """Remembers the questions of a new run; compares them if the run was started before.
+  """Stores the facts of a new run; compares them if the run was started before.
 
   Raises:
     UserError: The data, the recorded files of a teacher, or the weights of a base model that has
@@ -60,14 +60,14 @@ def check_questions(ctx: RunContext) -> None:
       cross = ctx.settings.cross
       source = cross.path or cross.hub or cross.name
     raise errors.data(
-      f"{source} does not hold the questions that {ctx.run_dir.path} was started with "
+      f"{source} does not have the questions that {ctx.run_dir.path} was started with "
       f"({', '.join(changed)} differ): restore them, name the right files with "
       "--config.task.path, or use another --workdir"
     )
 
 
 def check_recorded(ctx: RunContext) -> None:
-  """Remembers the files that teachers replay; compares them if the run was started before.
+  """Stores digests of the files that teachers replay; compares them if the run was started before.
 
   Raises:
     UserError: They differ, or cannot be read.
@@ -103,7 +103,7 @@ def question_digests(ctx: RunContext) -> dict[str, str]:
 
 
 def digest(problems: Iterable[records.Problem]) -> str:
-  """Returns the SHA-256 of questions with everything that is known about them, in order."""
+  """Returns the SHA-256 of questions with all their fields, in order."""
   total = hashlib.sha256()
   for problem in problems:
     total.update(f"{records.dump(problem)}\n".encode())

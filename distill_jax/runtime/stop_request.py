@@ -1,4 +1,4 @@
-"""Ctrl-C where work can only stop at some points: the first stops it there, the second at once."""
+"""Ctrl-C where work can stop only at some points: the first stops it there, the second at once."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ class StopRequest:
   """Whether the process has been asked to stop."""
 
   def __init__(self, notice: str) -> None:
-    """Creates a request that is not made; `notice` is printed when it is."""
+    """Creates a request that has not been made; `notice` is printed when it is made."""
     self.made, self._notice = False, notice
 
   def on_signal(self, *_: object) -> None:

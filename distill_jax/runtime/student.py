@@ -153,14 +153,14 @@ class Student:
 
   @property
   def end(self) -> int:
-    """The token that ends what the student writes: the end of its turn, or of a text."""
+    """The token that ends the student's text: the end of its turn, or of a plain text."""
     return self.chat.end if self.chat else self.tokenizer.end
 
   def encode_prompt(self, prompt: records.Prompt) -> list[int]:
     """Returns the tokens of a prompt as the student reads it.
 
-    Messages are laid out by the chat template. Plain text begins with the tokenizer's start tokens;
-    that of an encoder also gets its end tokens.
+    Messages are formatted by the chat template. Plain text begins with the tokenizer's start
+    tokens; for an encoder, it also ends with the end tokens.
     """
     if not isinstance(prompt, str):
       if self.chat is None:
@@ -177,7 +177,7 @@ class Student:
     return (*self.tokenizer.encode(text), self.end)
 
   def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
-    """Returns the text of what the student wrote."""
+    """Returns the text of tokens that the student wrote."""
     text = self.tokenizer.decode(tokens)
     return self.chat.reply(text) if self.chat else text
 
@@ -356,7 +356,7 @@ def open_chat(settings: Settings, tokenizer: Tokenizer) -> Chat | None:
   """Returns the chat template that `student.prompt` selects; None for plain text.
 
   Raises:
-    UserError: There is no template, or it cannot lay out a question and its reply.
+    UserError: There is no template, or it cannot format a question and its reply.
   """
   s = settings.student
   if s.init == base_model.SCRATCH or s.prompt == "plain":

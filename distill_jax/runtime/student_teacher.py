@@ -26,7 +26,7 @@ from distill_jax.teacher.prompts import messages
 
 
 class Run(Protocol):
-  """What a teacher needs of the run context."""
+  """The part of the run context that a teacher uses."""
 
   settings: Settings
   run_dir: RunDir
@@ -68,7 +68,7 @@ class StudentTeacher:
     together.register(self._call, self._answer)
     together.register(self._free_call, self._free)
     self.model = source.resolve().name
-    # Everything that decides the replies; part of the cache key, so it must not change.
+    # Everything that determines the replies; part of the cache key, so the format must not change.
     s = run.settings
     identity = (s.format, s.cot, s.instruct, s.staged, s.socratic, s.compat, s.student.dtype)
     digests = [base_model.digest(student.base) for student in self._students.values()]

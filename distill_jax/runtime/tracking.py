@@ -30,7 +30,7 @@ class Tracker(Protocol):
     ...
 
   def close(self) -> None:
-    """Sends what is left."""
+    """Sends the remaining values and closes the tracker."""
     ...
 
 
@@ -112,7 +112,7 @@ def check(names: tuple[str, ...]) -> None:
 
 
 class Tracking:
-  """The trackers of a run. Nothing here raises, and without trackers nothing happens."""
+  """The trackers of a run. No method raises, and without trackers no method does anything."""
 
   def __init__(self, names: tuple[str, ...], run_dir: RunDir, screen: console.Console):
     """`names`: config.track."""

@@ -165,11 +165,8 @@ def test_in_a_terminal_the_teacher_texts_are_labeled(run_dir, monkeypatch):
 @pytest.mark.parametrize(
   ("words", "message"),
   [
-    (
-      ["--round=7"],
-      "nothing to show of phase exam in round 7; it has round 0: exam; round 1: exam",
-    ),
-    (["--phase=prefer"], "nothing to show of phase prefer; it has round 0"),
+    (["--round=7"], "no records of phase exam in round 7; it has round 0: exam; round 1: exam"),
+    (["--phase=prefer"], "no records of phase prefer; it has round 0"),
     (["--phase=nonsense"], "train; final: test"),
     (["--filter=no"], "choose one of wrong, right"),
     (["--n=-1"], "--n=-1 must be 0"),

@@ -37,10 +37,10 @@ def connected():
 @pytest.mark.parametrize(
   ("change", "text"),
   [
-    ({"jax": "0.1"}, "another version of jax: 0.1 there"),
-    ({"python": "2.7"}, "another version of python: 2.7 there"),
-    ({"the code of distill_jax": "1234"}, "another version of the code of distill_jax: 1234 there"),
-    ({"train.lr": "0.5"}, "another setting train.lr: 0.5 there, 0.1 on process 0"),
+    ({"jax": "0.1"}, "a different version of jax: 0.1 there"),
+    ({"python": "2.7"}, "a different version of python: 2.7 there"),
+    ({"the code of distill_jax": "1234"}, "version of the code of distill_jax: 1234 there"),
+    ({"train.lr": "0.5"}, "a different setting train.lr: 0.5 there, 0.1 on process 0"),
     ({"train.lr": "0.5", "train.steps": "6"}, "setting train.lr (and 1 more)"),
   ],
 )
@@ -58,7 +58,7 @@ def test_another_version_or_setting_is_refused_by_its_name(change, text, connect
 def test_other_questions_are_refused_by_their_split(connected, monkeypatch):
   monkeypatch.setattr(resume, "question_digests", lambda _: {"train": "1", "test": "2"})
   connected(lambda values: values.update(test="3"))
-  with pytest.raises(errors.UserError, match="another set of questions in split test: 3 there"):
+  with pytest.raises(errors.UserError, match="different set of questions in split test: 3 there"):
     processes.compare_data(None)
 
 
