@@ -111,8 +111,8 @@ def get_config() -> ConfigDict:
   # Name of the server in the keys of stored replies; empty = the base_url that the run was started
   # with. Set it to another address to use the replies stored under that address.
   c.teacher.identity = ""
-  # Environment variable that holds the API key; for a vendor's model, the vendor's unless it is
-  # changed. Never put the key itself in a config.
+  # Environment variable that holds the API key; a vendor's model uses the vendor's variable unless
+  # you set another. Never put the key itself in a config.
   c.teacher.key_env = "OPENAI_API_KEY"
   # File that holds only the API key and that only its owner can read; empty = use key_env.
   c.teacher.key_file = ""
@@ -139,7 +139,7 @@ def get_config() -> ConfigDict:
   # timeout doubles it, up to max_wait.
   c.teacher.timeout = 0.0
   c.teacher.connect_timeout = 10.0  # Seconds to connect to the server.
-  # Seconds for a whole response: a stream, or a connection kept open by blanks.
+  # Seconds for a complete response: a stream, or a connection kept open by whitespace.
   c.teacher.total_timeout = 600.0
   c.teacher.max_attempts = 6  # Attempts per request.
   # Total seconds that one request may wait for rate limits and between attempts.
@@ -183,7 +183,8 @@ def get_config() -> ConfigDict:
   c.teacher.extra_headers = ""
   # Weights by which main (this teacher) and config.teachers share requests: main=3,cheap=1.
   c.teacher.pool = ()
-  c.teacher.by_phase = ()  # Teachers of single phases: feedback=strong; the pool gets the others.
+  # Teachers of individual phases, such as feedback=strong; the pool serves the others.
+  c.teacher.by_phase = ()
 
   # The built-in teacher.
   c.teacher.builtin = ConfigDict()
@@ -194,8 +195,8 @@ def get_config() -> ConfigDict:
   c.teacher.replay = ConfigDict()
   # Recorded files: JSON, JSONL, CSV, TSV or Parquet. They may move, but not change.
   c.teacher.replay.path = ()
-  # File with the questions: its row n belongs to row n of the recorded files, which are counted
-  # through; empty = the recorded files contain the questions.
+  # File with the questions: its row n belongs to row n of the recorded files, numbered across all
+  # files; empty = the recorded files contain the questions.
   c.teacher.replay.questions = ""
   c.teacher.replay.question = "question"  # Column with the question.
   c.teacher.replay.rationale = "rationale"  # Column with the rationale.
@@ -250,7 +251,7 @@ def get_config() -> ConfigDict:
 
   # Devices along each mesh axis.
   c.mesh = ConfigDict()
-  c.mesh.data = -1  # Devices for data parallelism; -1 (of one axis) = all that are left.
+  c.mesh.data = -1  # Devices for data parallelism; -1 (of one axis) = all remaining devices.
   c.mesh.fsdp = 1  # Devices for fully sharded data parallelism.
   c.mesh.tensor = 1  # Devices for tensor parallelism.
 
@@ -372,8 +373,8 @@ def get_config() -> ConfigDict:
   c.train.steps = 0  # Optimizer updates per round; 0 = use epochs.
   c.train.epochs = 10  # Passes over the examples per round; 0 = use steps.
   c.train.batch = 16  # Rows per update, all from different questions; 0 = use batch_tokens.
-  # Tokens per update, padding included: fewer rows where they are long, at least one a device and
-  # micro-batch; 0 = use batch.
+  # Tokens per update, including padding: batches of longer rows have fewer of them, but at least
+  # one per device and micro-batch; 0 = use batch.
   c.train.batch_tokens = 0
   # Micro-batches per update; more save memory and do not change the result.
   c.train.grad_accum_steps = 1
@@ -437,7 +438,7 @@ def get_config() -> ConfigDict:
   # = do not.
   c.evaluate.base_shots = 0
 
-  # A further task for the final test, such as one out of domain.
+  # Another task for the final test, such as one out of domain.
   c.evaluate.also = ConfigDict()
   # The task; empty = none. Choices: empty arithmetic taxonomy file gsm8k svamp multiarith asdiv
   # addsub singleeq aqua math500 csqa openbookqa arc piqa social_iqa strategyqa.
@@ -449,7 +450,7 @@ def get_config() -> ConfigDict:
   # Bulk sampling.
   c.rollout = ConfigDict()
   # Rows decoded at a time; 0 = 256, or 32 on a CPU, where an unused row costs as much as a used
-  # one. Another number rounds matrix products differently.
+  # one. A different number changes the rounding of matrix products.
   c.rollout.batch = 0
   c.rollout.refill = 0.25  # Share of the rows that must be free before new prompts start in them.
   # Weights that decoding reads: int8 (layers and head, with a scale for each output, quantized once

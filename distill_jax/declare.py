@@ -65,8 +65,9 @@ class Unless:
   @property
   def text(self) -> str:
     """The condition in words."""
-    values = [str(v) if v != "" else "empty" for v in self.values]
-    return f"if {self.path} is not {' or '.join(values)}"
+    *others, last = [str(v) if v != "" else "empty" for v in self.values]
+    listed = f"{', '.join(others)} or {last}" if others else last
+    return f"if {self.path} is not {listed}"
 
   def holds(self, look: Look) -> bool:
     """Whether the condition is fulfilled."""

@@ -255,7 +255,7 @@ class Evaluate:
     ge=0,
     when=(ON_PRETRAINED, ON_SHOTS),
   )
-  also: Also = group(Also, "A further task for the final test, such as one out of domain.")
+  also: Also = group(Also, "Another task for the final test, such as one out of domain.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ ON_ONE_TURN = (
   Unless("format", ("staged",)),
   AnyOf(
     (Unless("format", ("socratic",)), When("socratic.mode", ("unified",))),
-    words="with format=socratic only if socratic.mode=unified",
+    words="if format is not socratic or socratic.mode is unified",
   ),
 )
 
@@ -107,9 +107,9 @@ class Student:
 
 @dataclasses.dataclass(frozen=True)
 class Mesh:
-  """Devices along each mesh axis; at most one is -1, which takes all that are left."""
+  """Devices along each mesh axis; at most one is -1, which stands for all remaining devices."""
 
-  data: int = key(-1, "Devices for data parallelism; -1 (of one axis) = all that are left.")
+  data: int = key(-1, "Devices for data parallelism; -1 (of one axis) = all remaining devices.")
   fsdp: int = key(1, "Devices for fully sharded data parallelism.")
   tensor: int = key(1, "Devices for tensor parallelism.")
 
@@ -121,7 +121,7 @@ class Rollout:
   batch: int = key(
     0,
     "Rows decoded at a time; 0 = 256, or 32 on a CPU, where an unused row costs as much as a used"
-    " one. Another number rounds matrix products differently.",
+    " one. A different number changes the rounding of matrix products.",
     ge=0,
     mutable=True,
   )

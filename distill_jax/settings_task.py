@@ -127,7 +127,7 @@ class Cross:
 
 @dataclasses.dataclass(frozen=True)
 class Also:
-  """A further task whose test split the final student is scored on; nothing is learned from it."""
+  """Another task, on whose test split the final student is scored; nothing is learned from it."""
 
   name: str = key("", "The task; empty = none.", choices=Table("tasks.LOADERS", ("",)))
   path: str = key("", "As task.path.", when=(ALSO_FILES,))

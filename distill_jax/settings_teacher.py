@@ -74,8 +74,8 @@ class Replay:
   )
   questions: str = key(
     "",
-    "File with the questions: its row n belongs to row n of the recorded files, which are counted"
-    " through; empty = the recorded files contain the questions.",
+    "File with the questions: its row n belongs to row n of the recorded files, numbered across all"
+    " files; empty = the recorded files contain the questions.",
     mutable=True,
   )
   question: str = key("question", "Column with the question.")
@@ -117,8 +117,8 @@ class Teacher:
   )
   key_env: str = key(
     "OPENAI_API_KEY",
-    "Environment variable that holds the API key; for a vendor's model, the vendor's unless it is"
-    " changed. Never put the key itself in a config.",
+    "Environment variable that holds the API key; a vendor's model uses the vendor's variable"
+    " unless you set another. Never put the key itself in a config.",
     mutable=True,
     when=OPENAI,
   )
@@ -196,7 +196,7 @@ class Teacher:
   )
   total_timeout: float = key(
     600.0,
-    "Seconds for a whole response: a stream, or a connection kept open by blanks.",
+    "Seconds for a complete response: a stream, or a connection kept open by whitespace.",
     gt=0,
     mutable=True,
     when=CLIENT,
@@ -301,7 +301,9 @@ class Teacher:
     when=(ASKED,),
   )
   by_phase: tuple[str, ...] = key(
-    (), "Teachers of single phases: feedback=strong; the pool gets the others.", when=(ASKED,)
+    (),
+    "Teachers of individual phases, such as feedback=strong; the pool serves the others.",
+    when=(ASKED,),
   )
   builtin: Builtin = group(Builtin, "The built-in teacher.", when=(ASKED, ON_BUILTIN))
   replay: Replay = group(Replay, "Recorded rationales.", when=(ASKED, ON_REPLAY))

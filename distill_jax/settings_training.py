@@ -92,8 +92,8 @@ class Train:
   batch: int = key(16, "Rows per update, all from different questions; 0 = use batch_tokens.", ge=0)
   batch_tokens: int = key(
     0,
-    "Tokens per update, padding included: fewer rows where they are long, at least one a device and"
-    " micro-batch; 0 = use batch.",
+    "Tokens per update, including padding: batches of longer rows have fewer of them, but at least"
+    " one per device and micro-batch; 0 = use batch.",
     ge=0,
   )
   grad_accum_steps: int = key(
