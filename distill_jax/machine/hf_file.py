@@ -83,8 +83,8 @@ def check_finite(name: str, entry: Entry, block: np.ndarray) -> None:
   dtype, infinite = _INFINITE[entry.kind]
   if block.size and (block.view(dtype) & (np.iinfo(dtype).max >> 1)).max() >= infinite:
     raise errors.data(
-      f"{entry.file}: tensor {name} has values that are infinite (in float32) or not a number; a "
-      "student cannot start from it: download or train the model again"
+      f"{entry.file}: tensor {name} has values that are not finite in float32; a student cannot "
+      "start from it: download or train the model again"
     )
 
 

@@ -368,12 +368,11 @@ def open_chat(settings: Settings, tokenizer: Tokenizer) -> Chat | None:
   if others := ", ".join(tokenizer.other_templates):
     what = f"the chat templates of the student's tokenizer ({others}) have no default"
     raise errors.data(f"{what}; name one of them default in tokenizer_config.json, or, {PLAIN}")
-  lacking = "the tokenizer of this student has no chat template"
+  why = "the tokenizer of this student has no chat template"
   if s.prompt == "chat":
-    plain = "--config.student.prompt=plain"
-    raise errors.config("student.prompt", "chat", f"plain: {lacking}", plain)
+    raise errors.config("student.prompt", "chat", f"plain: {why}", "--config.student.prompt=plain")
   if s.system:
-    raise errors.config("student.system", s.system, f"empty: {lacking}")
+    raise errors.config("student.system", s.system, f"empty: {why}")
   return None
 
 
