@@ -92,6 +92,11 @@ _OF_TEMPLATES = {
 }
 
 
+def is_mark(text: str) -> bool:
+  """Whether a text is a mark around thinking, or around the answer after it."""
+  return any(pattern.fullmatch(text) for pattern in (_MARK, _WRAPPER))
+
+
 def split(text: str) -> Split:
   """Separates the thinking in a text from the rest.
 

@@ -63,6 +63,12 @@ class Chat:
     self._anchor = ""
     self._choose_lead()
     one, other = (self.encode((("user", text),)) for text in (_QUESTION, "7 apples"))
+    room, largest = tokenizer.max_vocab, max(*one, self.end)
+    if room is not None and largest >= room:
+      raise errors.data(
+        f"the chat template has a token with id {largest}, but the model has only {room} tokens;"
+        f" {PLAIN}"
+      )
     pairs = enumerate(zip(one, other, strict=False))
     self.head = next((n for n, (a, b) in pairs if a != b), 0)
 

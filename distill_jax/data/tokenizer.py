@@ -134,6 +134,7 @@ class Tokenizer:
     end: Id of the end token.
     pad: Id of the padding token; the end token's if there is none, or none that the model has.
     vocab: Largest id plus 1.
+    max_vocab: Vocabulary size of the model; None if it is not known.
     prefix_ids: Ids that the tokenizer itself puts before a text, e.g. a start token (Llama).
     suffix_ids: Ids that it puts after a text, e.g. an end token (T5).
     chat_template: Its default chat template; "" without one, and for a template that renders the
@@ -181,6 +182,7 @@ class Tokenizer:
       template = template.get("default")
     is_chat = isinstance(template, str) and not template.startswith(PLAIN_MARK)
     self.chat_template: str = str(template) if is_chat else ""
+    self.max_vocab = max_vocab
     if max_vocab is not None and self.pad >= max_vocab:
       self.pad = self.end
     self.vocab = max(self._fast.get_vocab().values()) + 1  # ids may have gaps

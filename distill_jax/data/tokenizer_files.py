@@ -3,14 +3,20 @@
 import datetime
 import json
 import pathlib
+import re
 from typing import Any
 
 import transformers
 
+from distill_jax import thinking
 from distill_jax.data import template_text
 
 _VOCABULARY, _SETTINGS, _TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
-_QUESTION, _REPLY = "How many?", "Seven."
+# What a template puts around messages. Other added tokens are pieces of text, such as spaces.
+_SHAPE = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]")
+_PAIR = re.compile(r"<(?P<end>/?)(?P<name>[^<>/|]+)>")
+_TEXTS = {"system": "Be brief.", "user": "How many?", "assistant": "Tom has 3 apples, so 7."}
+_PROBES = (("user",), ("user", "assistant", "user"), ("system", "user", "assistant"))
 
 
 def state_date(directory: pathlib.Path) -> None:
@@ -34,20 +40,19 @@ def state_date(directory: pathlib.Path) -> None:
 def mark_turns(directory: pathlib.Path) -> None:
   """Makes the added tokens special that a chat template puts around messages.
 
-  In some tokenizers they are not, and the text of a question could forge them. Those that are only
-  in a reply, such as marks of a thought, stay text.
+  In some tokenizers <|im_end|> is not. A question could then end its own turn, and a reply would
+  neither end in it nor stop at it. Marks of thinking, and pairs such as <tool_call> and
+  </tool_call>, stay text: they are a part of what a student writes.
   """
   try:
     fast = transformers.AutoTokenizer.from_pretrained(str(directory), trust_remote_code=False)
-    asked = {"role": "user", "content": _QUESTION}
-    turn = fast.apply_chat_template([asked], tokenize=False)
-    reply = {"role": "assistant", "content": _REPLY}
-    replied = fast.apply_chat_template([asked, reply], tokenize=False)
-  except Exception:  # no template; whatever else is wrong is reported when the files are used
+    added = fast.added_tokens_decoder.values()
+  except Exception:  # two libraries; reported when the tokenizer is used
     return
-  frame = turn.replace(_QUESTION, "") + replied.rpartition(_REPLY)[2]
-  added = [t.content for t in fast.added_tokens_decoder.values() if not t.special]
-  marks = [t for t in added if t in frame and any(not c.isalnum() and not c.isspace() for c in t)]
+  texts = {t.content for t in added}
+  ordinary = {t.content for t in added if not t.special and _is_mark(t.content, texts)}
+  if not ordinary or not (marks := {t for t in ordinary if t in _around_messages(fast)}):
+    return
   for name, key in ((_VOCABULARY, "added_tokens"), (_SETTINGS, "added_tokens_decoder")):
     contents = _read(directory / name)
     listed = contents.get(key, [])
@@ -56,6 +61,29 @@ def mark_turns(directory: pathlib.Path) -> None:
       for token in found:
         token["special"] = True
       _write(directory / name, contents)
+
+
+def _is_mark(text: str, texts: set[str]) -> bool:
+  """Whether an added token may separate turns, and does not enclose a part of a message."""
+  if not _SHAPE.fullmatch(text) or thinking.is_mark(text):
+    return False
+  pair = _PAIR.fullmatch(text)
+  return pair is None or f"<{'' if pair['end'] else '/'}{pair['name']}>" not in texts
+
+
+def _around_messages(fast: Any) -> str:
+  """What the template renders besides messages, in conversations that it accepts."""
+  out = ""
+  for roles in _PROBES:
+    messages = [{"role": role, "content": _TEXTS[role]} for role in roles]
+    try:
+      text = fast.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except Exception:  # jinja2's, and whatever a template calls; chat.py reports it
+      continue
+    for said in _TEXTS.values():
+      text = text.replace(said, "\n")
+    out += text
+  return out
 
 
 def _read(file: pathlib.Path) -> dict[str, Any]:

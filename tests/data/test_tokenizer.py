@@ -4,15 +4,15 @@ import datetime
 import json
 import os
 import shutil
-import types
 
 import hypothesis
 import pytest
 import transformers
 from hypothesis import strategies
+from transformers.utils import chat_template_utils
 
 from distill_jax import errors
-from distill_jax.data import tokenizer, tokenizer_files
+from distill_jax.data import tokenizer
 
 TEXTS = [
   "Question: Tom has 31 apples and buys 140 more. How many apples does he have?",
@@ -204,29 +204,64 @@ def test_special_ids_that_the_model_lacks_are_harmless_where_no_text_gives_them(
       copy(source, tmp_path / "2", tok.vocab)
 
 
-def test_a_date_in_a_template_is_that_of_the_copy(directory, tmp_path, monkeypatch):
-  """Also if its format is an expression; the copy of a copy keeps the date."""
-  template = (
-    """\n{%- set form = '%d %b' %}{{ strftime_now("%Y") }}|{{ strftime_now( form ~ ' %-d' ) }}|"""
-    "{{ strftime_now is defined }}|{{ messages[0]['content'] }}"
-  )
-  source, other = (
-    add_tokens(directory, tmp_path / name, chat_template=where)
-    for name, where in (("a", template), ("b", [{"name": "default", "template": template}]))
-  )
-  (other / "chat_template.jinja").write_text(template)
-  stated = datetime.date(2026, 3, 1).strftime("%Y|%d %b %-d|True|Hi")
+ASKED = "{% for m in messages %}{{ m.content }}{% endfor %}"
+DATED = {
+  "spelled": "{{ strftime_now('%d %b %Y') }}",
+  "variable": "{% set day = '%d %b %Y' %}\n{{ strftime_now(day) }}",
+  "sum": "\n {{ strftime_now('%-d ' + '%B') }}\n",
+  "keyword": "{% if strftime_now is defined %}{{ strftime_now(format='%A, %F') }}{% endif %}",
+  "indented": "  {% if true %}{{ strftime_now('%y' ~ '') }}{% endif %}",
+  "renamed": "{% set now = strftime_now %}{{ now('%y/%m') }}",
+  "in a macro": "{% macro day(f) %}{{ strftime_now(f) }}{% endmacro %}{{ day('%j') }}",
+}
 
-  def set_day(*day: int) -> None:
-    clock = types.SimpleNamespace(today=lambda: datetime.date(*day))
-    monkeypatch.setattr(tokenizer_files, "datetime", types.SimpleNamespace(date=clock))
 
-  for n, path in enumerate((source, other)):
-    set_day(2026, 3, 1)
-    first = copy(path, tmp_path / f"first{n}", 400)
-    set_day(2027, 4, 2)
-    for copied in (first, copy(tmp_path / f"first{n}", tmp_path / f"second{n}", 400)):
-      assert copied.render_chat((("user", "Hi"),), generation=True, thinking=False) == stated
+class Later(datetime.datetime):
+  """The clock of transformers, years later and at another time of the day."""
+
+  @classmethod
+  def now(cls, tz=None):
+    return cls(2041, 12, 30, 23, 59, 58)
+
+
+@pytest.mark.parametrize("how", ["jinja", "config", "named"])
+@pytest.mark.parametrize("case", DATED)
+def test_a_copied_template_renders_the_same_on_every_day(
+  case, how, directory, tmp_path, monkeypatch
+):
+  template = DATED[case] + ASKED
+  named = [{"name": "rag", "template": "'"}, {"name": "default", "template": template}]
+  settings = {"config": {"chat_template": template}, "named": {"chat_template": named}}
+  source = add_tokens(directory, tmp_path / "source", **settings.get(how, {}))
+  (source / "chat_template.jinja").unlink(missing_ok=True)
+  if how == "jinja":
+    (source / "chat_template.jinja").write_text(template)
+  copied, again = copy(source, tmp_path / "copy", 400), copy(tmp_path / "copy", tmp_path / "2", 400)
+  today = render(tokenizer.Tokenizer(source))
+  monkeypatch.setattr(chat_template_utils, "datetime", Later)
+  assert render(copied) == render(again) == today != render(tokenizer.Tokenizer(source))
+  assert copied.chat_template == again.chat_template
+
+
+def render(words):
+  return words.render_chat((("user", "hi"),), generation=True, thinking=False)
+
+
+def test_a_template_without_a_date_is_copied_as_it_is(directory, tmp_path):
+  template = "\n{% if today is defined %}{% endif %}" + ASKED
+  source = add_tokens(directory, tmp_path / "source", chat_template=template)
+  copied = copy(source, tmp_path / "copy", 400)
+  assert copied.chat_template == template
+  name = "tokenizer_config.json"
+  assert (source / name).read_bytes() == (tmp_path / "copy" / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "chat_template.jinja"])
+def test_a_template_that_is_not_text_is_an_error(name, directory, tmp_path):
+  source = shutil.copytree(directory, tmp_path / "source")
+  (source / name).write_bytes(b"\xff{{ strftime_now(f) }}")
+  with pytest.raises(errors.UserError, match="no tokenizer could be loaded"):
+    copy(source, tmp_path / "copy", 400)
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "chat_template.jinja"])
