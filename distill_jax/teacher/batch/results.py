@@ -9,7 +9,7 @@ from typing import Any
 from distill_jax.teacher import types
 from distill_jax.teacher.batch import format
 from distill_jax.teacher.client import refusals, request_jobs, verdicts
-from distill_jax.teacher.store import batches, cache, ledger
+from distill_jax.teacher.store import batches, cache
 
 CALLS_PER_WRITE = 200
 
@@ -190,10 +190,10 @@ class ResultReader:
     self, line: batches.BatchLine, result: format.LineResult, verdict: verdicts.Retry
   ) -> None:
     """Stores the cost of an unusable result as a failure; a later reply replaces the failure."""
-    if not any(verdict.tokens):
+    dollars = request_jobs.wasted(self._config, verdict)
+    if not any(verdict.tokens) and not dollars:
       return
     tokens_in, tokens_out = verdict.tokens
-    dollars = ledger.dollars(self._config.prices, tokens_in, tokens_out)
     cost = {"tokens_in": tokens_in, "tokens_out": tokens_out, "dollars": dollars}
     failure = self._failure("gave_up", self._redact(verdict.reason), line, result, **cost)
     sample = min(line.keys)

@@ -289,7 +289,8 @@ class Dispatcher:
     self, job: request_jobs.Job, response: transport.Response, verdict: verdicts.Retry, attempt: int
   ) -> None:
     """Stores the cost of an unusable response as a failure; a later reply replaces the failure."""
-    if not any(verdict.tokens):
+    dollars = request_jobs.wasted(self._config, verdict)
+    if not any(verdict.tokens) and not dollars:
       return
     tokens_in, tokens_out = verdict.tokens
     failure = response.failure(
@@ -298,7 +299,7 @@ class Dispatcher:
       attempt,
       tokens_in=tokens_in,
       tokens_out=tokens_out,
-      dollars=ledger.dollars(self._config.prices, tokens_in, tokens_out),
+      dollars=dollars,
     )
     await self._writer.write(job.request, {min(job.missing.items()): failure})
 

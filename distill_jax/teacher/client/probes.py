@@ -80,7 +80,8 @@ async def _probe(teacher: Teacher) -> Report:
       findings.append(_finding(feature, response, wanted=body.get("n", 1)))
       if isinstance(response.verdict, verdicts.Completed):
         tokens_in, tokens_out = response.verdict.tokens_in, response.verdict.tokens_out
-        cost += ledger.dollars(teacher.prices, tokens_in or 0, tokens_out or MAX_TOKENS)
+        priced = ledger.dollars(teacher.prices, tokens_in or 0, tokens_out or MAX_TOKENS)
+        cost += priced if response.verdict.dollars is None else response.verdict.dollars
       elif len(findings) == 1 and findings[0].state == UNKNOWN:
         break  # the server does not reply at all
   return Report(tuple(findings), max(cost, 0.0))

@@ -188,8 +188,15 @@ def cost(config: ClientConfig, job: Job, verdict: verdicts.Verdict, reserved: fl
   if isinstance(verdict, verdicts.Retry):
     if verdict.may_bill:
       return Cost(0.0, reserved, verdict.reason)
-    return Cost(ledger.dollars(config.prices, *verdict.tokens), 0.0, "")
+    return Cost(wasted(config, verdict), 0.0, "")
   return Cost(0.0, 0.0, "")
+
+
+def wasted(config: ClientConfig, verdict: verdicts.Retry) -> float:
+  """Dollars that the server bills for an unusable response."""
+  if verdict.dollars is not None:
+    return verdict.dollars
+  return ledger.dollars(config.prices, *verdict.tokens)
 
 
 def body(config: ClientConfig, job: Job, temperature: float) -> dict[str, Any]:
@@ -228,7 +235,8 @@ def sample_costs(
   """Tokens and dollars of each sample of a response; they sum exactly to those of the response.
 
   Prompt tokens are split evenly, completion tokens by the length of the texts. Tokens that the
-  server does not report are estimated from the texts.
+  server does not report are estimated from the texts. A cost that it states replaces the one by
+  tokens, in the same proportions.
 
   Args:
     config: Holds the prices.
@@ -254,7 +262,7 @@ def sample_costs(
     written,
     strict=True,
   )
-  return [
+  costs = [
     {
       "tokens_in": fresh + cached,
       "tokens_out": visible + hidden,
@@ -264,6 +272,12 @@ def sample_costs(
     }
     for fresh, cached, visible, hidden, stored in parts
   ]
+  if completed.dollars is not None:
+    priced = sum(cost["dollars"] for cost in costs)
+    for cost in costs:
+      share = cost["dollars"] / priced if priced else 1 / len(costs)
+      cost["dollars"] = completed.dollars * share
+  return costs
 
 
 def paid_reply(

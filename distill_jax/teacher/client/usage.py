@@ -1,4 +1,4 @@
-"""Reads the tokens that a response was billed for, in every vendor's spelling.
+"""Reads what a response was billed for, in every vendor's spelling.
 
 prompt_tokens, completion_tokens, total_tokens    OpenAI and most others
 input_tokens, output_tokens                       Anthropic, Cohere, OpenAI's Responses
@@ -7,8 +7,10 @@ promptTokenCount, candidatesTokenCount,           Gemini; thoughts are not part 
 prompt_cache_hit_tokens, _miss_tokens             DeepSeek; together they are the prompt
 cache_read_input_tokens, cache_creation_...       Anthropic; neither is part of input_tokens
 timings.predicted_n                               llama-server, of the first choice only
+cost, cost.total_cost, estimated_cost             dollars: OpenRouter, Perplexity, DeepInfra
+cost_details.upstream_inference_cost              OpenRouter: the vendor's bill, for your own key
 
-Numbers are untrusted: what cannot be a number of tokens counts as not reported.
+Numbers are untrusted: what cannot be a number of tokens or dollars counts as not reported.
 """
 
 import dataclasses
@@ -16,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 MAX_TOKEN_COUNT = 10**9  # of one response; larger counts are not believed
+MAX_DOLLARS = 1000.0  # likewise
 GROUPS = ("usage", "usageMetadata", "usage_metadata", "x_groq")
 _PROMPT = ("prompt_tokens", "input_tokens", "promptTokenCount", "prompt_token_count")
 _COMPLETION = (
@@ -49,6 +52,7 @@ class Usage:
     cached: The part of `tokens_in` that the server had cached.
     reasoning: The part of `tokens_out` spent on hidden reasoning.
     written: The part of `tokens_in` that the server wrote to its cache, at a surcharge.
+    dollars: What the server says that the response costs; None if it does not say.
   """
 
   tokens_in: int | None = None
@@ -56,13 +60,19 @@ class Usage:
   cached: int = 0
   reasoning: int = 0
   written: int = 0
+  dollars: float | None = None
+
+  @property
+  def reported(self) -> bool:
+    """Whether the server has reported anything."""
+    return bool(self.tokens_in or self.tokens_out or self.dollars)
 
 
 def read(body: Mapping[str, Any]) -> Usage:
   """Reads the usage in the body of a response, or in its choices (Moonshot's streams)."""
   for fields in _groups(body):
     found = _read_group(fields)
-    if found.tokens_in or found.tokens_out:
+    if found.reported:
       if _is_of_first_choice(body, found):
         return dataclasses.replace(found, tokens_out=None, reasoning=0)
       return found
@@ -72,12 +82,12 @@ def read(body: Mapping[str, Any]) -> Usage:
 
 def _of_choice(choice: Any) -> Usage:
   groups = map(_read_group, _groups(choice)) if isinstance(choice, Mapping) else ()
-  return next((found for found in groups if found.tokens_in or found.tokens_out), Usage())
+  return next((found for found in groups if found.reported), Usage())
 
 
 def _sum(parts: list[Usage]) -> Usage:
   """The usage of choices that report their own: the prompt counts once."""
-  if not any(part.tokens_in or part.tokens_out for part in parts):
+  if not any(part.reported for part in parts):
     return Usage()
   counted = [part.tokens_out for part in parts if part.tokens_out is not None]
   return Usage(
@@ -86,6 +96,7 @@ def _sum(parts: list[Usage]) -> Usage:
     cached=max(part.cached for part in parts),
     reasoning=sum(part.reasoning for part in parts) if len(counted) == len(parts) else 0,
     written=max(part.written for part in parts),
+    dollars=sum(part.dollars or 0.0 for part in parts) or None,
   )
 
 
@@ -131,7 +142,27 @@ def _read_group(fields: Mapping[str, Any]) -> Usage:
     completion = max(completion or 0, total - prompt)
   elif total and completion:
     prompt = max(total - completion, 0) or None
-  return Usage(prompt, completion or None, cached, min(reasoning, completion or 0), written)
+  reasoning = min(reasoning, completion or 0)
+  return Usage(prompt, completion or None, cached, reasoning, written, _dollars(fields))
+
+
+def _dollars(fields: Mapping[str, Any]) -> float | None:
+  """The stated cost; None if there is none. Zero means that the server does not know the price."""
+  cost = fields.get("cost", fields.get("estimated_cost"))
+  if isinstance(cost, Mapping):
+    cost = cost.get("total_cost")
+  if not fields.get("is_byok"):
+    return _amount(cost)
+  details = fields.get("cost_details")  # the rest of the bill comes from the vendor
+  fields = details if isinstance(details, Mapping) else {}
+  upstream = _amount(fields.get("upstream_inference_cost"))
+  return None if upstream is None else upstream + (_amount(cost) or 0.0)
+
+
+def _amount(value: Any) -> float | None:
+  """A number of dollars; None if the value cannot be one, or is zero."""
+  valid = type(value) in (int, float) and 0 < value <= MAX_DOLLARS
+  return float(value) if valid else None
 
 
 def _first(fields: Mapping[str, Any], names: Iterable[str]) -> int | None:

@@ -50,6 +50,7 @@ class Completed:
     tokens_cached: The part of `tokens_in` that the server had cached.
     tokens_reasoning: The part of `tokens_out` spent on hidden reasoning.
     tokens_written: The part of `tokens_in` that the server wrote to its cache, at a surcharge.
+    dollars: What the server says that the response costs; None if it does not say.
     id: The server's id of the response; "" if it has none.
     unended: Further samples, whose end is missing although others have theirs.
   """
@@ -61,12 +62,15 @@ class Completed:
   tokens_cached: int = 0
   tokens_reasoning: int = 0
   tokens_written: int = 0
+  dollars: float | None = None
   id: str = ""
   unended: int = 0
 
   @property
   def metered(self) -> bool:
     """Whether the server has reported what it bills."""
+    if self.dollars is not None:
+      return True
     if self.tokens_out is None:  # none, or not reported
       return self.tokens_in is not None and not any(choice.text for choice in self.choices)
     return self.tokens_in is not None
@@ -81,6 +85,7 @@ class Retry:
     wait: Seconds that the server asks to wait; None if it does not say.
     rate_limited: The server only objects to the rate; this does not count as a failed attempt.
     tokens: (prompt, completion) tokens that are billed nevertheless.
+    dollars: What the server says that they cost; None if it does not say.
     may_bill: The server may bill the request, but has not reported for what.
     concurrency: How many requests the server handles at once; None if it does not say.
     loading: The server loads its model; this does not count as a failed attempt.
@@ -90,6 +95,7 @@ class Retry:
   wait: float | None = None
   rate_limited: bool = False
   tokens: tuple[int, int] = (0, 0)
+  dollars: float | None = None
   may_bill: bool = False
   concurrency: int | None = None
   loading: bool = False
@@ -154,20 +160,22 @@ def parse_body(raw: bytes, model: str, headers: Mapping[str, str] | None = None)
   if not isinstance(body, dict):
     return Retry(f"the body has no choices: {excerpt(json.dumps(body))}", may_bill=True)
   choices, used = body.get("choices"), usage.read(body)
-  billed = (used.tokens_in or 0, used.tokens_out or 0)
+  billed = {
+    "tokens": (used.tokens_in or 0, used.tokens_out or 0),
+    "dollars": used.dollars,
+    "may_bill": not used.reported,
+  }
   if (error := refusals.embedded(body)) is not None:
     verdict = classify_status(error.status, headers or {}, error.body, time.time())
     if isinstance(verdict, Retry) and not verdict.rate_limited:
-      return dataclasses.replace(verdict, tokens=billed, may_bill=not any(billed))
+      return dataclasses.replace(verdict, **billed)
     return verdict
   if not isinstance(choices, list) or not choices:
-    reason = f"the body has no choices: {excerpt(json.dumps(body))}"
-    return Retry(reason, tokens=billed, may_bill=not any(billed))
+    return Retry(f"the body has no choices: {excerpt(json.dumps(body))}", **billed)
   parsed = [_parse_choice(choice) for choice in choices]
   valid = tuple(choice for choice in parsed if choice is not None)
   if not valid:
-    reason = f"malformed chat message in a choice: {excerpt(json.dumps(choices))}"
-    return Retry(reason, tokens=billed, may_bill=not any(billed))
+    return Retry(f"malformed chat message in a choice: {excerpt(json.dumps(choices))}", **billed)
   ended = tuple(choice for choice in valid if choice.finish) or valid
   served_model, response_id = body.get("model"), body.get("id")
   return Completed(
@@ -179,6 +187,7 @@ def parse_body(raw: bytes, model: str, headers: Mapping[str, str] | None = None)
     tokens_cached=used.cached,
     tokens_reasoning=used.reasoning,
     tokens_written=used.written,
+    dollars=used.dollars,
     id=excerpt(response_id)[:100] if isinstance(response_id, str) else "",
   )
 

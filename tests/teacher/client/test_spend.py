@@ -235,6 +235,59 @@ def test_every_spelling_of_usage_is_read(name):
   assert usage.read(json.loads(json.dumps({"usage": fields}))) == expected
 
 
+TOKENS = {"prompt_tokens": 100, "completion_tokens": 50}
+STATED = {
+  "OpenRouter": ({"cost": 0.25, "is_byok": False}, 0.25),
+  "OpenRouter with the vendor's key": (
+    {"cost": 0.05, "is_byok": True, "cost_details": {"upstream_inference_cost": 1}},
+    1.05,
+  ),
+  "OpenRouter without the vendor's bill": ({"cost": 0.05, "is_byok": True}, None),
+  "Perplexity": ({"cost": {"request_cost": 0.005, "total_cost": 0.006}}, 0.006),
+  "DeepInfra": ({"estimated_cost": 0.002}, 0.002),
+  "zero": ({"cost": 0}, None),
+  "negative": ({"cost": -1.0}, None),
+  "a string": ({"cost": "0.1"}, None),
+  "true": ({"cost": True}, None),
+  "not a number": ({"cost": float("nan")}, None),
+  "infinite": ({"cost": float("inf")}, None),
+  "too much": ({"cost": 10**400}, None),
+  "an empty object": ({"cost": {}}, None),
+}
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_every_spelling_of_a_stated_cost_is_read(name):
+  fields, dollars = STATED[name]
+  assert usage.read({"usage": TOKENS | fields}) == usage.Usage(100, 50, dollars=dollars)
+
+
+@pytest.mark.parametrize("tokens", [TOKENS, {}])
+def test_a_stated_cost_replaces_the_price_of_the_tokens(connect, monkeypatch, tokens):
+  """A fee per request counts toward the cap, and the samples of a request share it."""
+  bill, fee, cap = Bill(), 0.01, 0.1
+
+  async def answer(sent):
+    bill.reply(sent)
+    choice = {"message": {"content": "Seven."}, "finish_reason": "stop"}
+    if sent.number == 1:  # of no use, but billed
+      choice = {"message": {"content": 7}}
+    body = {"choices": [choice] * 2, "usage": {**tokens, "cost": {"total_cost": fee}}}
+    return httpx2.Response(200, json=body)
+
+  server = virtual.Server(answer)
+  virtual.install(monkeypatch, server)
+  teacher = connect(URL, max_dollars=cap, max_concurrency=1)
+  with pytest.raises(errors.UserError, match="max_dollars"):
+    ask(teacher, wanted(100, samples=2))
+  assert cap - 2 * fee <= len(server.sent) * fee <= cap
+  assert teacher.ledger.total().dollars == pytest.approx(len(server.sent) * fee)
+  assert teacher.ledger.unanswered() == types.Unanswered()
+  replies = [reply for row in ask(teacher, wanted(1, samples=2)) for reply in row]
+  assert [reply.dollars for reply in replies] == [pytest.approx(fee / 2, rel=0.05)] * 2
+  assert sum(reply.dollars for reply in replies) == pytest.approx(fee)
+
+
 def test_geminis_own_spelling_of_usage_is_read():
   fields = {
     "promptTokenCount": 100, "candidatesTokenCount": 50, "thoughtsTokenCount": 300,
