@@ -8,7 +8,7 @@ from typing import Any
 
 from distill_jax.teacher import types
 from distill_jax.teacher.batch import format
-from distill_jax.teacher.client import refusals, request_jobs, verdicts
+from distill_jax.teacher.client import error_bodies, refusals, request_jobs, verdicts
 from distill_jax.teacher.store import batches, cache
 
 CALLS_PER_WRITE = 200
@@ -117,7 +117,7 @@ class ResultReader:
     refused = refusals.feature(status, error, self._sent(line))
     if refused is None or refused.name in ("response_format", "stream"):
       return False
-    reason = f"HTTP {status}: {verdicts.excerpt(refusals.text_of(error))}"
+    reason = f"HTTP {status}: {verdicts.excerpt(error_bodies.text_of(error))}"
     return self._config.features.learn(*refused, self._redact(reason))
 
   def _sent(self, line: batches.BatchLine) -> dict[str, Any]:
@@ -159,7 +159,7 @@ class ResultReader:
     if isinstance(verdict, verdicts.Completed):
       outcomes = self._outcomes(line, result, verdict)
     elif result.error is not None and self.learns(line, result.status, result.error):
-      reason = self._redact(verdicts.excerpt(refusals.text_of(result.error)))
+      reason = self._redact(verdicts.excerpt(error_bodies.text_of(result.error)))
       self.retries[line.name] = LineRetry(reason, False, result.status, result.request_id)
       return
     elif isinstance(verdict, verdicts.Skip):

@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from distill_jax.teacher.client import error_bodies
+
 MAX_TEXT = 4000  # characters of a message that are searched
 STATUSES = (400, 404, 405, 415, 422, 500, 501)  # with which servers refuse a feature
 
@@ -70,42 +72,21 @@ _CONCURRENCY = re.compile(
 )
 
 
-def text_of(body: Any) -> str:
-  """The message of an error body, for people and for searching."""
-  error = error_of(body)
-  message = error.get("message") if isinstance(error, Mapping) else None
-  if isinstance(message, str):
-    return message
-  return error if isinstance(error, str) else json.dumps(error) if error is not None else ""
-
-
-def error_of(body: Any) -> Any:
-  """The part of an error body that describes the error."""
-  if isinstance(body, list) and body and isinstance(body[0], Mapping):  # Gemini
-    body = body[0]
-  if not isinstance(body, Mapping):
-    return body
-  return body.get("error") or body
-
-
-def codes_of(body: Any) -> tuple[str, ...]:
-  """The codes of an error body, in lower case."""
-  error = error_of(body)
-  fields = error if isinstance(error, Mapping) else {}
-  found = (fields.get(name) for name in ("code", "type", "status", "error_code"))
-  return tuple(value.lower() for value in found if isinstance(value, str))
+def _searched(body: Any) -> str:
+  """The part of an error's text that is searched, in lower case."""
+  return error_bodies.text_of(body).lower()[:MAX_TEXT]
 
 
 def needs_money(status: int, body: Any, waits: bool) -> bool:
-  """Whether a refusal is about credit, quota or billing.
+  """Whether a refusal is about credit, quota or billing: of the user, not of a router.
 
   Args:
     status: HTTP status.
     body: The error.
     waits: The server asks to wait: its quota is per minute, unless it says per day.
   """
-  text = text_of(body).lower()[:MAX_TEXT]
-  if status == 402 or any(code in QUOTA_CODES for code in codes_of(body)):
+  text = error_bodies.own_text_of(body).lower()[:MAX_TEXT]
+  if status == 402 or any(code in QUOTA_CODES for code in error_bodies.own_codes_of(body)):
     return True
   if status == 429 and waits:
     return "perday" in json.dumps(body)[: 4 * MAX_TEXT].lower()  # in Gemini's names of quotas
@@ -114,27 +95,27 @@ def needs_money(status: int, body: Any, waits: bool) -> bool:
 
 def is_gone(status: int, body: Any) -> bool:
   """Whether a refusal is about a model that the server does not serve, or no longer."""
-  text = text_of(body).lower()[:MAX_TEXT]
+  text = _searched(body)
   if status == 410 or any(
     code in ("model_not_found", "model_decommissioned", "model_deprecated")
-    for code in codes_of(body)
+    for code in error_bodies.codes_of(body)
   ):
     return True
   return status == 400 and "model" in text and any(words in text for words in _GONE)
 
 
 def is_wrong_key(status: int, body: Any) -> bool:
-  """Whether a refusal is about the key: 401, or another status of a server that says so."""
+  """Whether a refusal is about the user's key: 401, or another status of a server that says so."""
   if status == 401:
     return True
-  codes, text = codes_of(body), text_of(body).lower()[:MAX_TEXT]
+  codes, text = error_bodies.own_codes_of(body), error_bodies.own_text_of(body).lower()[:MAX_TEXT]
   named = any(code in _KEY_CODES for code in codes) or any(words in text for words in _WRONG_KEY)
   return status in (400, 403, 422) and named
 
 
 def is_filtered(status: int, body: Any) -> bool:
   """Whether a refusal is about what this request contains."""
-  codes, text = codes_of(body), text_of(body).lower()[:MAX_TEXT]
+  codes, text = error_bodies.codes_of(body), _searched(body)
   if status == 403 and "account" in text:  # closed for earlier questions
     return False
   named = any(code in _FILTER_CODES for code in codes) or any(words in text for words in _FILTERED)
@@ -143,14 +124,14 @@ def is_filtered(status: int, body: Any) -> bool:
 
 def is_loading(status: int, body: Any) -> bool:
   """Whether a server cannot answer yet, because it loads its model."""
-  text = text_of(body).lower()[:MAX_TEXT]
+  text = _searched(body)
   return status == 503 and any(words in text for words in _LOADING)
 
 
 def is_too_long(body: Any) -> bool:
   """Whether a refusal is about the length of this request only."""
-  text = text_of(body).lower()[:MAX_TEXT]
-  return "context_length_exceeded" in codes_of(body) or any(words in text for words in _TOO_LONG)
+  codes, text = error_bodies.codes_of(body), _searched(body)
+  return "context_length_exceeded" in codes or any(words in text for words in _TOO_LONG)
 
 
 _SNAKE = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z])(?=[A-Z])")  # between the words of a code
@@ -217,7 +198,8 @@ def _status(error: Any) -> int:
   found = (s for names, s in _CODE_WORDS if any(f"_{name}" in words for name in names))
   if (status := next(found, None)) is not None:
     return status
-  text = text_of({"error": error}).lower()[:MAX_TEXT]  # a sentence: only whole phrases count
+  text = error_bodies.own_text_of({"error": error}).lower()[:MAX_TEXT]
+  # A sentence: only whole phrases count.
   if any(said in text for said in _NO_MONEY):
     return 402
   return 429 if "rate limit" in text or "too many requests" in text else 500
@@ -295,13 +277,11 @@ def feature(status: int, body: Any, sent: Mapping[str, Any]) -> Refused | None:
   """
   if status not in STATUSES or is_too_long(body):
     return None
-  error = error_of(body)
-  parameter = error.get("param") if isinstance(error, Mapping) else None
-  text = text_of(body).lower()[:MAX_TEXT]
-  if isinstance(parameter, str):
+  text = _searched(body)
+  for parameter in error_bodies.values_of(body, ("param",)):
     text = f"{text} '{parameter.lower()[:100]}'"
   refuses = any(words in text for words in _REFUSING) or any(
-    code in ("unsupported_parameter", "unsupported_value") for code in codes_of(body)
+    code in ("unsupported_parameter", "unsupported_value") for code in error_bodies.codes_of(body)
   )
   if not refuses:
     return None
@@ -370,5 +350,5 @@ def _mentions(text: str, name: str) -> bool:
 
 def concurrency(body: Any) -> int | None:
   """How many requests a server handles at once, if a rejection says so."""
-  found = _CONCURRENCY.search(text_of(body).lower()[:MAX_TEXT])
+  found = _CONCURRENCY.search(_searched(body))
   return int(found[1]) or None if found else None

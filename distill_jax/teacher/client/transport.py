@@ -14,7 +14,15 @@ import aiohttp
 import httpx2
 
 from distill_jax.teacher import types
-from distill_jax.teacher.client import patience, refusals, sessions, streams, verdicts, waits
+from distill_jax.teacher.client import (
+  error_bodies,
+  patience,
+  refusals,
+  sessions,
+  streams,
+  verdicts,
+  waits,
+)
 
 _USER = re.compile(r"//[^/\s]*@")  # user name and password in an address
 MAX_BODY_BYTES = 64 * 2**20  # of a response
@@ -234,7 +242,7 @@ def _unsupported(status: int, body: Any, sent: Mapping[str, Any]) -> verdicts.Un
   refused = refusals.feature(status, body, sent)
   if refused is None:
     return None
-  reason = f"HTTP {status}: {verdicts.excerpt(refusals.text_of(body))}"
+  reason = f"HTTP {status}: {verdicts.excerpt(error_bodies.text_of(body))}"
   return verdicts.Unsupported(*refused, reason)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from distill_jax.teacher import finish as finishes
 from distill_jax.teacher import reply
-from distill_jax.teacher.client import refusals, usage, waits
+from distill_jax.teacher.client import error_bodies, refusals, usage, waits
 
 LOADING_WAIT = 2.0  # seconds until a server that loads its model is asked again
 CUT_STATUSES = (408, 499, 502, 504, 520, 522, 523, 524)  # of a proxy that lost the server
@@ -214,7 +214,7 @@ def classify_status(
     body: Parsed JSON, or text.
     now: Unix time in seconds.
   """
-  reason = f"HTTP {status}: {excerpt(refusals.text_of(body))}"
+  reason = f"HTTP {status}: {excerpt(error_bodies.text_of(body))}"
   wait = waits.requested_wait(headers, now, body)
   if refusals.needs_money(status, body, waits=wait is not None):
     return Abort(reason, f"the account has no credit or quota left; top it up. {NOTHING_LOST}")

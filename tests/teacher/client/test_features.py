@@ -110,6 +110,18 @@ REFUSALS = {
 }  # fmt: skip
 
 
+def through_a_router(response):
+  """The error that a router answers, which quotes the one of the vendor behind it."""
+  metadata = {"raw": response.text, "provider_name": "A vendor"}
+  return error(response.status_code, "Provider returned error", code=400, metadata=metadata)
+
+
+REFUSALS |= {
+  f"{name}, through OpenRouter": (feature, applies, through_a_router(response))
+  for name, (feature, applies, response) in REFUSALS.items()
+}
+
+
 @pytest.mark.parametrize("name", REFUSALS)
 def test_a_refused_feature_costs_one_warning_and_no_reply(connect, monkeypatch, name):
   feature, applies, response = REFUSALS[name]
@@ -124,7 +136,7 @@ def test_a_refused_feature_costs_one_warning_and_no_reply(connect, monkeypatch, 
   assert [len(row) for row in texts] == [3] * 6 and len(warnings) == 1
   refused = sum(applies(sent.body) for sent in server.sent)
   assert 1 <= refused <= 4  # those in flight
-  each = {"Moonshot: up to 2": 12}.get(name, 18 if feature == "n" else 6)
+  each = 12 if name.startswith("Moonshot: up to 2") else 18 if feature == "n" else 6
   assert len(server.sent) - refused == each
   again = ask(connect(URL, shaper=shaper), requests(9))  # a later process knows
   assert len(again) == 9 and len(warnings) == 1

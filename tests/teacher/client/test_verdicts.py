@@ -170,6 +170,28 @@ def test_a_refused_field_is_no_unknown_model_and_no_spent_budget(message):
   assert isinstance(verdict, verdicts.Skip) and verdict.kind == "bad_request"
 
 
+@pytest.mark.parametrize(
+  ("status", "raw", "verdict"),
+  [
+    (400, {"error": {"message": "The model has been deprecated"}}, verdicts.Abort),
+    (400, {"error": {"code": "content_filter", "message": "no"}}, verdicts.Skip),
+    (400, "Your input was flagged", verdicts.Skip),
+    (429, {"error": {"message": "You exceeded your current quota"}}, verdicts.Retry),
+    (400, {"error": {"message": "Incorrect API key provided"}}, verdicts.Skip),
+    (400, None, verdicts.Skip),
+    (400, 7, verdicts.Skip),
+  ],
+)
+@pytest.mark.parametrize("quote", [json.dumps, lambda raw: raw])
+def test_a_router_quotes_the_error_of_a_vendor(status, raw, verdict, quote):
+  """What a vendor says of the router's own account does not stop the run."""
+  error = {"code": status, "message": "Provider returned error", "metadata": {"raw": quote(raw)}}
+  found = verdicts.classify_status(status, {}, {"error": error}, NOW)
+  assert type(found) is verdict
+  message = raw["error"]["message"] if isinstance(raw, dict) else raw or ""
+  assert "Provider returned error" in found.reason and str(message) in found.reason
+
+
 def test_zero_tokens_count_as_not_reported():
   usage = {"prompt_tokens": 0, "completion_tokens": 0}
   body = {"choices": [{"message": {"content": "Seven."}}], "usage": usage}
