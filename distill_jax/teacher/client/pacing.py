@@ -25,6 +25,8 @@ def on_response(
     if 0 < response.reset <= config.max_wait:
       limiter.pause(response.reset, now)
   elif isinstance(verdict, verdicts.Retry):
+    if verdict.mixed:
+      config.features.learn("n", "1", verdict.reason)
     if response.timed_out:
       limiter.on_timeout(sent_at, now)
     if not verdict.rate_limited:

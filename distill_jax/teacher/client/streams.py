@@ -1,9 +1,14 @@
-"""Assembles a streamed response (server-sent events) into the body of an ordinary one."""
+"""Assembles a streamed response (server-sent events) into the body of an ordinary one.
+
+The samples of one response have an index each. Some servers give all of them the same one; then
+they differ in the id of the chunk, or each comes in one part, or they cannot be told apart.
+"""
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
+MIXED = [{"finish_reason": "mixed"}]  # the choices of a stream whose samples are mixed up
 _STARTS = (b"data:", b"event:", b":", b"id:", b"retry:")
 
 
@@ -14,14 +19,26 @@ def is_stream(content_type: str, raw: bytes) -> bool:
   return raw[:200].lstrip().startswith(_STARTS)
 
 
-def assemble(raw: bytes) -> bytes:
+class _Part(NamedTuple):
+  """A part of a choice, in the chunk with this id."""
+
+  id: str
+  index: int
+  fields: dict[str, Any]
+
+
+def assemble(raw: bytes, samples: int = 1) -> bytes:
   """The JSON of the ordinary response that a stream stands for.
 
   A choice that has no finish reason when the stream breaks off was aborted. An error amid the
-  stream is the whole response.
+  stream is the whole response. If several samples cannot be told apart, its choices are `MIXED`.
+
+  Args:
+    raw: The stream.
+    samples: How many samples were asked for.
   """
   body: dict[str, Any] = {}
-  choices: dict[int, dict[str, Any]] = {}
+  parts: list[_Part] = []
   ended = False
   for data in _events(raw):
     if data == "[DONE]":
@@ -39,14 +56,38 @@ def assemble(raw: bytes) -> bytes:
     found = chunk.get("choices")
     for position, part in enumerate(found if isinstance(found, list) else []):
       if isinstance(part, dict):
-        index = part.get("index")
-        _add(choices.setdefault(index if type(index) is int else position, {}), part)
-  if choices and not body.get("error"):
-    for choice in choices.values():
-      if choice.get("finish_reason") is None:
-        choice["finish_reason"] = None if ended else "error"
-    body["choices"] = [choices[index] for index in sorted(choices)]
+        index, id = part.get("index"), chunk.get("id")
+        index = index if type(index) is int else position
+        parts.append(_Part(id if isinstance(id, str) else "", index, part))
+  if parts and not body.get("error"):
+    body["choices"] = _choices(parts, ended, samples)
   return json.dumps(body).encode()
+
+
+def _choices(parts: list[_Part], ended: bool, samples: int) -> list[dict[str, Any]]:
+  """The choices that parts make up, in the order of their indices."""
+  names = _names(parts, samples)
+  if names is None:
+    return MIXED
+  choices: dict[int, dict[str, Any]] = {}
+  for name, part in zip(names, parts, strict=True):
+    _add(choices.setdefault(name, {}), part.fields)
+  for choice in choices.values():
+    if choice.get("finish_reason") is None:
+      choice["finish_reason"] = None if ended else "error"
+  return [choices[name] for name in sorted(choices)]
+
+
+def _names(parts: list[_Part], samples: int) -> list[int] | None:
+  """The number of the choice that each part belongs to; None if it cannot be known."""
+  indices = [part.index for part in parts]
+  ids = list(dict.fromkeys(part.id for part in parts))
+  ends = [part.id for part in parts if part.fields.get("finish_reason")]
+  if samples == 1 or len(set(indices)) > 1 or (len(ids) == 1 and len(ends) < 2):
+    return indices
+  if len(ids) == len(ends) == samples and set(ids) == set(ends):
+    return [ids.index(part.id) for part in parts]
+  return list(range(samples)) if len(parts) == len(ends) == samples else None
 
 
 def _events(raw: bytes) -> Iterator[str]:

@@ -220,7 +220,7 @@ def _classify(
     verdict = verdicts.Retry(reason, may_bill=200 <= status < 300)
     return Response(verdict, status, request_id)
   if streams.is_stream(headers.get("content-type", ""), raw):
-    raw = streams.assemble(raw)
+    raw = streams.assemble(raw, sent.get("n", 1))
   if 200 <= status < 300:
     if (refused := _refused_inside(raw, sent)) is not None:
       return Response(refused, status, request_id)

@@ -11,7 +11,7 @@ from typing import Any
 
 from distill_jax.teacher import finish as finishes
 from distill_jax.teacher import reply
-from distill_jax.teacher.client import error_bodies, refusals, usage, waits
+from distill_jax.teacher.client import error_bodies, refusals, streams, usage, waits
 
 LOADING_WAIT = 2.0  # seconds until a server that loads its model is asked again
 CUT_STATUSES = (408, 499, 502, 504, 520, 522, 523, 524)  # of a proxy that lost the server
@@ -89,6 +89,7 @@ class Retry:
     may_bill: The server may bill the request, but has not reported for what.
     concurrency: How many requests the server handles at once; None if it does not say.
     loading: The server loads its model; this does not count as a failed attempt.
+    mixed: The samples of the response cannot be told apart.
   """
 
   reason: str
@@ -99,6 +100,7 @@ class Retry:
   may_bill: bool = False
   concurrency: int | None = None
   loading: bool = False
+  mixed: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,6 +174,8 @@ def parse_body(raw: bytes, model: str, headers: Mapping[str, str] | None = None)
     return verdict
   if not isinstance(choices, list) or not choices:
     return Retry(f"the body has no choices: {excerpt(json.dumps(body))}", **billed)
+  if choices == streams.MIXED:
+    return Retry("the samples of the stream cannot be told apart", **billed, mixed=True)
   parsed = [_parse_choice(choice) for choice in choices]
   valid = tuple(choice for choice in parsed if choice is not None)
   if not valid:

@@ -315,6 +315,52 @@ def test_samples_of_a_stream_are_told_apart():
   assert [choice["message"]["content"] for choice in body["choices"]] == ["ad", "bc"]
 
 
+def chunk(id, text, finish=None, index=0):
+  return {"id": id, **delta(text, finish, index)}
+
+
+def contents(*chunks, samples):
+  body = json.loads(streams.assemble(stream(*chunks).encode(), samples))
+  if body["choices"] == streams.MIXED:
+    return None
+  return [choice["message"]["content"] for choice in body["choices"]]
+
+
+def test_samples_of_a_stream_that_share_an_index_are_told_apart_or_not_used():
+  a, b = chunk("1", "a"), chunk("2", "b")
+  a_end, b_end = chunk("1", "c", "stop"), chunk("2", "d", "stop")
+  for order in ([a, b, a_end, b_end], [a, a_end, b, b_end], [a, b, b_end, a_end]):
+    assert contents(*order, samples=2) == ["ac", "bd"]
+    same = [part | {"id": "1"} for part in order]
+    assert contents(*same, samples=2) is None
+    assert len(contents(*same, samples=1)) == 1
+  assert contents(a_end, b_end | {"id": "1"}, samples=2) == ["c", "d"]
+  assert contents(a, b, a_end, samples=2) is None  # one has no end
+  assert contents(a, b, a_end, samples=1) == ["abc"]
+  assert contents(a, a_end, samples=2) == ["ac"]  # `n` was ignored
+  assert contents(a, chunk("1", "x", "stop", 1), a_end, samples=2) == ["ac", "x"]
+
+
+def test_a_server_that_mixes_samples_up_is_asked_for_one_at_a_time(connect, monkeypatch):
+  usage = {"prompt_tokens": 5, "completion_tokens": 3}
+
+  async def answer(sent):
+    n = sent.body.get("n", 1)
+    parts = [delta(text, end) for text, end in (("Sev", None), ("en.", "stop")) for _ in range(n)]
+    return httpx2.Response(200, text=stream(*parts, {"choices": [], "usage": usage}))
+
+  server, warnings = virtual.Server(answer), []
+  virtual.install(monkeypatch, server)
+  shaper = request_body.RequestShaper(extra="", structured=False, warn=warnings.append)
+  teacher = connect(URL, shaper=shaper, max_concurrency=1)
+  rows = ask(teacher, requests(2, 3))
+  assert [reply.text for row in rows for reply in row] == ["Seven."] * 6
+  assert [sent.body.get("n", 1) for sent in server.sent] == [3] + [1] * 6
+  assert len(warnings) == 1 and "told apart" in warnings[0]
+  totals = teacher.ledger.total()
+  assert (totals.tokens_in, totals.tokens_out) == (7 * 5, 7 * 3)
+
+
 def test_an_address_of_all_interfaces_is_this_machine():
   for address in ("http://0.0.0.0:8000/v1", "http://[::]:8000/v1"):
     assert credentials.is_local(address)
