@@ -230,7 +230,7 @@ def first_error(state: Batch) -> tuple[str, str, int]:
 
 def _pause(retry: verdicts.Retry, attempt: int) -> float:
   """Seconds to wait after attempt number `attempt`."""
-  return rate_limit.backoff(attempt) if retry.wait is None else retry.wait
+  return max(rate_limit.backoff(attempt), retry.wait or 0.0)
 
 
 def _is_batch(response: Any) -> bool:

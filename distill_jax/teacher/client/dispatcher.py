@@ -352,7 +352,7 @@ class Dispatcher:
     if verdict.rate_limited:  # all requests wait, at the gate
       seconds = self._limiter.on_rate_limited(sent_at, requested, time.monotonic())
     else:
-      seconds = rate_limit.backoff(tries) if requested is None else requested
+      seconds = max(rate_limit.backoff(tries), requested or 0.0)
     if waited + seconds > config.max_wait and verdict.rate_limited:
       raise errors.teacher(
         f"{config.base_url} is rate limiting {note} for longer than"
@@ -361,7 +361,7 @@ class Dispatcher:
     if waited + seconds > config.max_wait:
       await self._give_up(job, response, verdict, attempt)
       return 0.0
-    if requested is None and not verdict.rate_limited:
+    if seconds > (requested or 0.0) and not verdict.rate_limited:
       await self._sleep(seconds)
     return seconds
 

@@ -16,7 +16,7 @@ from distill_jax.teacher import types
 from distill_jax.teacher.batch import calls as batch_calls
 from distill_jax.teacher.batch import format, results
 from distill_jax.teacher.builtin import http
-from distill_jax.teacher.client import request_body
+from distill_jax.teacher.client import rate_limit, request_body, verdicts
 from distill_jax.teacher.store import cache
 from tests import teacher_batches
 
@@ -363,6 +363,12 @@ def test_a_batch_of_one_teacher_does_not_block_another_of_the_same_run(serve, pa
   assert user_error(ask, strong, wanted(2)).code == errors.TEACHER
   assert len(ask(cheap, wanted(2))) == len(ask(strong, wanted(2))) == 2
   strong.close()
+
+
+def test_a_wait_is_at_least_the_clients_own_backoff(monkeypatch):
+  monkeypatch.setattr(rate_limit, "backoff", lambda attempt: 2.0 * attempt)
+  waits = [batch_calls._pause(verdicts.Retry("busy", wait), 3) for wait in (None, 0.0, 1.0, 9.0)]
+  assert waits == [6.0, 6.0, 6.0, 9.0]
 
 
 @pytest.mark.parametrize("verb", ["upload", "create", "poll", "list"])

@@ -1,5 +1,7 @@
 """A run stops before it pays for, or loses, more failures that are all alike."""
 
+import itertools
+
 import httpx2
 import pytest
 import virtual
@@ -7,6 +9,7 @@ from scripted import ask, wanted
 
 from distill_jax import errors
 from distill_jax.teacher import finish, types
+from distill_jax.teacher.client import rate_limit
 
 URL = "http://127.0.0.1:1/v1"
 
@@ -225,3 +228,17 @@ def test_an_error_in_a_200_may_ask_for_a_wait_in_a_header(connect, monkeypatch):
   )
   ((got,),) = ask(connect(URL), wanted(1))
   assert isinstance(got, types.Reply) and 4 <= server.sent[1].at < 5
+
+
+@pytest.mark.parametrize("asked", ["0", "1", "4"])
+def test_a_wait_that_is_too_short_does_not_use_up_the_attempts(connect, monkeypatch, asked):
+  """Attempts are at least as far apart as the client's own backoff, and as the server asks."""
+  monkeypatch.setattr(rate_limit, "backoff", lambda attempt: 2.0 * attempt)
+  down = httpx2.Response(503, text="busy", headers={"retry-after": asked})
+  server = serve(monkeypatch, lambda sent: reply(sent) if sent.at >= 10 else down)
+  ((got,),) = ask(connect(URL, max_attempts=5, max_wait=60.0), wanted(1))
+  assert got.text == "Seven."
+  times = [sent.at for sent in server.sent]
+  waits = [after - before for before, after in itertools.pairwise(times)]
+  least = [max(2.0 * attempt, float(asked)) for attempt in range(1, len(times))]
+  assert waits == pytest.approx(least, abs=0.5)
