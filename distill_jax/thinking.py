@@ -14,7 +14,10 @@ read as an answer. `split` knows these marks, in any case:
   <unused94>thought...<unused95>                  MedGemma
   <|inner_prefix|>...<|inner_suffix|>             Apertus
   <|channel|>analysis<|message|>...<|end|>        gpt-oss (harmony), also without its special tokens
+  Here is my thought process:...Here is my response:   Granite
+  Thinking...  ...done thinking.                  Ollama's terminal
 
+GLM's <|begin_of_box|> and <|end_of_box|> around a result are removed from the answer.
 The text is untrusted; everything takes time linear in its length.
 """
 
@@ -50,6 +53,15 @@ _HARMONY = re.compile(
 _HARMONY_END = re.compile(r"<\|(?:end|return|call|start)\|>")
 _BARE_HARMONY = re.compile(r"\A\s{0,99}analysis(?=\S)")  # its special tokens are left out
 _BARE_FINAL = "assistantfinal"
+_PHRASES = tuple(  # they are marks only at the beginning of a text, and only together
+  re.compile(rf"\A\s*+{opening}(.*?){closing}", re.IGNORECASE | re.DOTALL)
+  for opening, closing in (
+    (r"here(?: is|['’]s) my thought process:", r"\nhere(?: is|['’]s) my response:"),
+    (r"thinking\.\.\.\n", r"\n\.\.\.done thinking\.(?:\n|\Z)"),
+  )
+)
+_BOX = re.compile(r"<\|(?:begin|end)_of_box\|>")
+_BOX_PART = "_of_box|>"
 
 # Most texts contain no mark, and a search for these is many times faster than the patterns.
 _HARMONY_PART = "<|channel|>"
@@ -103,11 +115,21 @@ def split(text: str) -> Split:
   A closing mark without an opening one ends thinking that began with the text. Thinking that no
   mark ends extends to the end of the text. A text without marks is returned unchanged.
   """
+  found = _split(text)
+  if _BOX_PART not in found.text:
+    return found
+  return Split(_BOX.sub("", found.text).strip(), found.thinking)
+
+
+def _split(text: str) -> Split:
   if _HARMONY_PART in text and _HARMONY.search(text):
     return _split_harmony(text)
   if _BARE_HARMONY.match(text) and _BARE_FINAL in text:
     head, _, answer = text.rpartition(_BARE_FINAL)
     return Split(answer.strip(), head.strip().removeprefix("analysis").strip())
+  for phrase in _PHRASES:
+    if found := phrase.match(text):
+      return Split(text[found.end() :].strip(), found[1].strip())
   return _split_marks(text) if any(start in text for start in _MARK_STARTS) else Split(text, "")
 
 

@@ -40,6 +40,11 @@ MARKED = {
     f"<|channel|>analysis<|message|>{DRAFT}<|end|><|start|>assistant<|channel|>final<|message|>"
     f"{TEXT}<|return|>"
   ),
+  "granite": f"Here is my thought process:\n\n{DRAFT}\n\nHere is my response:\n\n{TEXT}",
+  "granite, contracted": f"Here's my thought process: {DRAFT}\nHere's my response: {TEXT}",
+  "ollama's terminal": f"Thinking...\n{DRAFT}\n...done thinking.\n\n{TEXT}",
+  "glm": f"<think>{DRAFT}</think><|begin_of_box|>{TEXT}<|end_of_box|>",
+  "glm, a boxed number": f"<think>{DRAFT}</think>{TEXT[:-1]}<|begin_of_box|>7<|end_of_box|>",
   "gpt-oss without its tokens": f"analysis{DRAFT}assistantfinal{TEXT}",
 }
 MESSAGES = {name: {"content": text} for name, text in MARKED.items()} | {
@@ -103,7 +108,14 @@ def test_the_thinking_of_every_spelling_is_kept_apart_from_the_answer(name):
   assert found.text.strip() == TEXT and found.thinking == DRAFT
 
 
-@pytest.mark.parametrize("text", [TEXT, f"\n{TEXT} \n", "x <b>1</b> [1] analysis final", "a < b"])
+@pytest.mark.parametrize(
+  "text",
+  [
+    *(TEXT, f"\n{TEXT} \n", "x <b>1</b> [1] analysis final", "a < b"),
+    f"Here is my thought process:\n{TEXT}",
+    f"3 + 4 = 7.\nHere is my thought process: so.\nHere is my response: {TEXT}",
+  ],
+)
 def test_text_without_thinking_is_unchanged(text):
   assert reply.separate(text) == (text, "")
 
