@@ -165,7 +165,8 @@ def embedded(body: Mapping[str, Any]) -> Embedded | None:
   first = choices[0] if isinstance(choices, list) and choices else None
   if isinstance(first, Mapping):
     inner = first.get("error") or body.get("error")
-    return Embedded(_status(inner), {"error": inner}) if isinstance(inner, Mapping) else None
+    described = isinstance(inner, Mapping | str) and inner
+    return Embedded(_status(inner), {"error": inner}) if described else None
   if choices:
     return None
   error = body.get("error")

@@ -187,6 +187,12 @@ EMBEDDED = {
   "beside the choices": (
     {"choices": [{"message": {"content": "Half"}, "finish_reason": "stop"}],
      "error": {"code": 504, "message": "Upstream idle timeout"}}, "retried"),
+  "a text beside the choices": (
+    {"choices": [{"message": {"content": "Half"}, "finish_reason": "stop"}],
+     "error": "upstream closed the connection"}, "retried"),
+  "a text in a choice": (
+    {"choices": [{"message": {"content": "Half"}, "finish_reason": "stop",
+                  "error": "rate limit exceeded"}]}, "retried"),
   "MiniMax, its filter": (
     {"base_resp": {"status_code": 1027, "status_msg": "output new_sensitive"}}, "skipped"),
   "a code in a text": ({"error": {"code": "503", "message": "Overloaded"}}, "retried"),
@@ -218,6 +224,14 @@ def test_an_error_in_a_200_is_the_code_it_names(connect, monkeypatch, name):
     assert rows[0][0].text == "Seven."
   else:
     assert isinstance(rows[0][0], types.Failure)
+
+
+@pytest.mark.parametrize("nothing", [None, "", {}, False, 0])
+def test_an_empty_error_beside_a_reply_is_none(connect, monkeypatch, nothing):
+  said = lambda sent: {**reply(sent).json(), "error": nothing}
+  server = serve(monkeypatch, lambda sent: httpx2.Response(200, json=said(sent)))
+  ((got,),) = ask(connect(URL), wanted(1))
+  assert got.text == "Seven." and len(server.sent) == 1
 
 
 def test_an_error_in_a_200_may_ask_for_a_wait_in_a_header(connect, monkeypatch):
