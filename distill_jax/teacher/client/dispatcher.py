@@ -153,9 +153,10 @@ class Dispatcher:
       else:
         if not (verdict.rate_limited or verdict.loading):
           tries += 1
-        if response.status == 200:
+        if response.status == 200 or verdict.invalid:
           job.unreadable += 1
-        job.doubt_schema(response.status, self._schema_works)
+        if verdict.invalid or (response.status in (500, 501) and not self._schema_works):
+          job.doubt_schema()
         await self._charge(job, response, verdict, sent)
         waited += await self._back_off(job, response, verdict, sent, tries, waited, sent_at)
 

@@ -58,6 +58,7 @@ _LOADING = (
   *("loading model", "model is loading", "currently loading", "still loading", "being loaded"),
   *("warming up", "starting up", "not ready yet"),
 )
+_INVALID_REPLY = ("json_validate_failed", "tool_use_failed")
 _TOO_LONG = (
   *("context length", "context_length", "context window", "maximum context", "too many tokens"),
   *("prompt is too long", "input is too long", "reduce the length", "exceeds the available"),
@@ -126,6 +127,11 @@ def is_loading(status: int, body: Any) -> bool:
   """Whether a server cannot answer yet, because it loads its model."""
   text = _searched(body)
   return status == 503 and any(words in text for words in _LOADING)
+
+
+def is_invalid_reply(body: Any) -> bool:
+  """Whether the model has written one reply that does not match its schema (Groq)."""
+  return any(code in _INVALID_REPLY for code in error_bodies.codes_of(body))
 
 
 def is_too_long(body: Any) -> bool:
@@ -276,7 +282,7 @@ def feature(status: int, body: Any, sent: Mapping[str, Any]) -> Refused | None:
     body: The error.
     sent: The body of the request.
   """
-  if status not in STATUSES or is_too_long(body):
+  if status not in STATUSES or is_too_long(body) or is_invalid_reply(body):
     return None
   text = _searched(body)
   for parameter in error_bodies.values_of(body, ("param",)):

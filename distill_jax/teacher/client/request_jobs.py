@@ -52,7 +52,7 @@ class Job:
     salt: Random text of the cache file.
     failures: How often samples of this job were recorded as failed before this request.
     rejected_before: Whether a sample is recorded as rejected where others were answered.
-    unreadable: Complete responses so far that could not be parsed.
+    unreadable: Replies so far that could not be parsed.
     schema_errors: Failures of the server while the reply was requested with a schema.
     refusals: Features that the server has refused this job.
     count: Number of samples in the latest request; 0 before the first.
@@ -84,14 +84,9 @@ class Job:
     """Upper bound on the prompt's tokens."""
     return self.prompt_bytes // MIN_BYTES_PER_TOKEN + MESSAGE_OVERHEAD * (len(self.messages) + 1)
 
-  def doubt_schema(self, status: int, works: bool) -> None:
-    """Requests the reply without a schema, if the server has failed too often with it.
-
-    Args:
-      status: HTTP status of the failure.
-      works: Whether the server has answered a request with a schema.
-    """
-    self.schema_errors += int(self.schema and not works and status in (500, 501))
+  def doubt_schema(self) -> None:
+    """Counts a failure that may be due to the schema; after too many, it is left out."""
+    self.schema_errors += int(self.schema)
     if self.schema and self.schema_errors >= SCHEMA_ERRORS:
       self.schema, self.schema_rejected = False, True
 

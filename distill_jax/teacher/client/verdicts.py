@@ -90,6 +90,7 @@ class Retry:
     concurrency: How many requests the server handles at once; None if it does not say.
     loading: The server loads its model; this does not count as a failed attempt.
     mixed: The samples of the response cannot be told apart.
+    invalid: The model's reply does not match the schema that was asked for.
   """
 
   reason: str
@@ -101,6 +102,7 @@ class Retry:
   concurrency: int | None = None
   loading: bool = False
   mixed: bool = False
+  invalid: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,6 +222,8 @@ def classify_status(
   """
   reason = f"HTTP {status}: {excerpt(error_bodies.text_of(body))}"
   wait = waits.requested_wait(headers, now, body)
+  if refusals.is_invalid_reply(body):
+    return Retry(reason, may_bill=True, invalid=True)
   if refusals.needs_money(status, body, waits=wait is not None):
     return Abort(reason, f"the account has no credit or quota left; top it up. {NOTHING_LOST}")
   if refusals.is_gone(status, body):

@@ -233,6 +233,54 @@ def test_a_request_that_fails_with_a_schema_that_has_worked_says_nothing_about_s
   assert len(plain) == 1 and len(server.sent) == 9 and not warnings
 
 
+INVALID = error(
+  400, "Generated JSON does not match the expected json_schema: 'answer' is required. See"
+  " 'failed_generation' for more details.", type="invalid_request_error",
+  code="json_validate_failed", failed_generation='{"answr": 7}')  # fmt: skip
+
+
+@pytest.mark.parametrize("response", [INVALID, through_a_router(INVALID)])
+def test_one_reply_that_does_not_match_its_schema_is_asked_for_again(
+  connect, monkeypatch, response
+):
+  kind, warnings = next(iter(schema.SCHEMAS)), []
+  failed = set()
+
+  async def answer(sent):
+    question = sent.body["messages"][-1]["content"]
+    if question in failed:
+      return reply(sent)
+    failed.add(question)
+    return response
+
+  server = virtual.Server(answer)
+  virtual.install(monkeypatch, server)
+  rows = ask(connect(URL, shaper=structured(warnings)), requests(4, 1, kind))
+  assert all(isinstance(row[0], types.Reply) for row in rows)
+  assert len(server.sent) == 8 and not warnings
+  assert all("response_format" in sent.body for sent in server.sent)
+  assert len({sent.headers["idempotency-key"] for sent in server.sent}) == 8
+
+
+def test_a_reply_that_never_matches_its_schema_is_asked_for_without_it(connect, monkeypatch):
+  kind, warnings = next(iter(schema.SCHEMAS)), []
+  picky = lambda body: "response_format" in body and "q2" in body["messages"][-1]["content"]
+  server = by((picky, INVALID))
+  virtual.install(monkeypatch, server)
+  rows = ask(connect(URL, shaper=structured(warnings), max_concurrency=1), requests(4, 1, kind))
+  assert all(isinstance(row[0], types.Reply) for row in rows)
+  assert len(server.sent) == 4 + 2 and not warnings
+
+
+def test_a_model_that_never_matches_a_schema_is_asked_without_one(connect, monkeypatch):
+  kind, warnings = next(iter(schema.SCHEMAS)), []
+  server = by((lambda body: "response_format" in body, INVALID))
+  virtual.install(monkeypatch, server)
+  rows = ask(connect(URL, shaper=structured(warnings), max_concurrency=1), requests(4, 1, kind))
+  assert all(isinstance(row[0], types.Reply) for row in rows)
+  assert len(server.sent) == 2 + 4 and len(warnings) == 1
+
+
 def test_a_prompt_that_is_too_long_is_not_sent_again_without_the_schema(connect, monkeypatch):
   kind, warnings = next(iter(schema.SCHEMAS)), []
   server = by((lambda body: True, error(400, NOT_A_FEATURE["too long"])))
