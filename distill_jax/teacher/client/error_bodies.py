@@ -8,8 +8,12 @@ Bodies are untrusted: every part is checked.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+_PAGE = re.compile(r"\A\s*+(?:<!--[^<>]{0,999}-->\s*+)?<(?:!doctype html|html)\b", re.IGNORECASE)
+_TITLE = re.compile(r"<title\b[^<>]{0,99}>([^<>]{1,200})", re.IGNORECASE)
 
 
 def error_of(body: Any) -> Any:
@@ -37,6 +41,14 @@ def quoted(body: Any) -> Any:
 def text_of(body: Any) -> str:
   """The messages of an error and of the one that it quotes, for people and for searching."""
   return ": ".join(text for text in (own_text_of(body), _message(quoted(body))) if text)
+
+
+def page_title(body: Any) -> str | None:
+  """The title of a web page, such as a firewall sends in place of an error; None if it is none."""
+  if not isinstance(body, str) or not _PAGE.match(body):
+    return None
+  title = _TITLE.search(body)
+  return title[1].strip() if title else ""
 
 
 def own_text_of(body: Any) -> str:

@@ -222,6 +222,9 @@ def classify_status(
   """
   reason = f"HTTP {status}: {excerpt(error_bodies.text_of(body))}"
   wait = waits.requested_wait(headers, now, body)
+  if status == 403 and (title := error_bodies.page_title(body)) is not None:
+    sender = excerpt(headers.get("server", "")) or "a firewall or proxy"
+    return Retry(f"HTTP 403: a web page of {sender}, not of the API: {excerpt(title)}", wait)
   if refusals.is_invalid_reply(body):
     return Retry(reason, may_bill=True, invalid=True)
   if refusals.needs_money(status, body, waits=wait is not None):

@@ -226,6 +226,43 @@ def test_an_error_in_a_200_is_the_code_it_names(connect, monkeypatch, name):
     assert isinstance(rows[0][0], types.Failure)
 
 
+PAGES = {
+  "Cloudflare": "<!DOCTYPE html>\n<html lang='en'><head><title>Attention Required! | Cloudflare"
+  "</title></head><body>Add billing to your account</body></html>",
+  "AWS": "<html>\r\n<head><title>403 Forbidden</title></head>",
+  "a comment before it": "<!-- blocked --><HTML><HEAD><TITLE class='x'>Blocked</TITLE></HEAD>",
+  "no title": "<html><body>Blocked</body></html>",
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_firewalls_page_is_no_refusal_of_the_key(connect, monkeypatch, page):
+  blocked = httpx2.Response(403, text=PAGES[page], headers={"server": "Some firewall"})
+  server = serve(monkeypatch, lambda sent: reply(sent) if sent.number % 2 else blocked)
+  rows = ask(connect(URL, max_concurrency=1), wanted(3))
+  assert [row[0].text for row in rows] == ["Seven."] * 3 and len(server.sent) == 6
+
+
+def test_a_firewall_that_blocks_every_request_stops_the_run(connect, monkeypatch):
+  blocked = httpx2.Response(403, text=PAGES["Cloudflare"], headers={"server": "cloudflare"})
+  for answered in (0, 2):
+    server = serve(
+      monkeypatch, lambda sent, n=answered: reply(sent) if sent.number < n else blocked
+    )
+    with pytest.raises(errors.UserError) as error:
+      ask(connect(URL, max_concurrency=1), wanted(40))
+    assert error.value.code == errors.TEACHER and len(server.sent) <= answered + 4 * 8
+    for words in (URL, "cloudflare", "Attention Required!", "web page"):
+      assert words in str(error.value)
+
+
+def test_a_403_of_the_api_stops_the_run_at_once(connect, monkeypatch):
+  server = serve(monkeypatch, lambda sent: refuse(403, "<html> is not allowed for this key"))
+  with pytest.raises(errors.UserError, match="may not use"):
+    ask(connect(URL, max_concurrency=1), wanted(4))
+  assert len(server.sent) == 1
+
+
 @pytest.mark.parametrize("nothing", [None, "", {}, False, 0])
 def test_an_empty_error_beside_a_reply_is_none(connect, monkeypatch, nothing):
   said = lambda sent: {**reply(sent).json(), "error": nothing}
