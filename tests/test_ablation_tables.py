@@ -87,7 +87,7 @@ def test_a_table_is_not_made_of_damaged_or_foreign_results(tmp_path):
   build(tmp_path, swept)
   plain.final("test").discard()
   shutil.copytree(other.final("test").path, plain.final("test").path)
-  with pytest.raises(errors.UserError, match="measured with other weights"):
+  with pytest.raises(errors.UserError, match="measured with weights other than"):
     build(tmp_path, swept)
 
 
