@@ -28,15 +28,17 @@ has_tpu() {
     grep -qs Google /sys/class/dmi/id/product_name
 }
 
-# A stamp file records what is installed. It is written last, so an interrupted installation is
+# A stamp file records what is installed, and for which Python: after an upgrade of the system's
+# Python, .venv has no packages for it. It is written last, so an interrupted installation is
 # repeated.
 prepare() {
-  local python=$ROOT/.venv/bin/python stamp=$ROOT/.venv/installed-${!#} wanted file options=()
-  wanted=$(cd "$ROOT" && cat "$@" | cksum)
-  if [[ -x $python && -f $stamp && $(<"$stamp") == "$wanted" ]]; then
+  local python=$ROOT/.venv/bin/python stamp=$ROOT/.venv/installed-${!#} version wanted file options=()
+  [[ -x $python ]] || make_venv
+  version=$("$python" -c 'import sys; print(*sys.version_info[:2], sep=".")')
+  wanted="$version $(cd "$ROOT" && cat "$@" | cksum)"
+  if [[ -f $stamp && $(<"$stamp") == "$wanted" ]]; then
     return 0
   fi
-  [[ -x $python ]] || make_venv
   "$python" -m pip --version >/dev/null 2>&1 || "$python" -m ensurepip >/dev/null
   for file in "$@"; do
     options+=(-r "$ROOT/$file")
@@ -51,6 +53,10 @@ prepare() {
 
 make_venv() {
   local base=${PYTHON:-python3}
+  if [[ -L $ROOT/.venv/bin/python ]]; then # a link to a file that is gone; `venv` keeps such a link
+    echo "The Python of $ROOT/.venv is gone: remove that directory, and re-run the same command" >&2
+    return 1
+  fi
   if ! "$base" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
     echo "$base is missing or older than Python 3.11. Select another: PYTHON=python3.12 bash launch/local.sh" >&2
     return 1

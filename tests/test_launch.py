@@ -148,6 +148,24 @@ def test_a_missing_environment_is_created_with_the_selected_python(checkout):
   assert "-m|venv|.venv" in calls and calls[-1].startswith(RUN)
 
 
+def test_requirements_are_installed_again_for_another_python(checkout):
+  python = PYTHON + 'if [[ $* == *version_info* ]]; then echo "${VERSION:-3.11}"; fi\n'
+  executable(checkout / ".venv/bin/python", python)
+  assert len(installs(launch(checkout, "launch/local.sh")[1])) == 1
+  assert not installs(launch(checkout, "launch/local.sh")[1])
+  assert len(installs(launch(checkout, "launch/local.sh", VERSION="3.12")[1])) == 1
+  assert not installs(launch(checkout, "launch/local.sh", VERSION="3.12")[1])
+
+
+def test_an_environment_whose_python_is_gone_is_reported_and_left_alone(checkout):
+  python = checkout / ".venv/bin/python"
+  python.unlink()
+  python.symlink_to("/nonexistent/python3")
+  result, calls = launch(checkout, "launch/local.sh")
+  assert result.returncode != 0 and "remove that directory" in result.stderr
+  assert python.is_symlink() and not calls
+
+
 def test_a_python_that_is_too_old_or_missing_is_rejected(checkout):
   shutil.rmtree(checkout / ".venv")
   for python in ("fake-old", "not-there"):
