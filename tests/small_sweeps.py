@@ -43,7 +43,7 @@ def sweep_file(tmp_path, **changes) -> str:
   return str(tmp_path / "small.py")
 
 
-def write_runs(workdir, swept: sweep.Sweep, verdicts: dict) -> None:
+def write_runs(workdir, swept: sweep.Sweep, verdicts: dict, data: str = "digest") -> None:
   """Writes directories of finished runs. `verdicts`: {(row, seed): verdicts on every split}."""
   for p in sweep.plan_runs(swept, workdir):
     if (p.row, p.seed) not in verdicts:
@@ -60,7 +60,8 @@ def write_runs(workdir, swept: sweep.Sweep, verdicts: dict) -> None:
       tested = directory.final(split)
       rows = [records.Verdict(f"q{n}", "1", bool(v)) for n, v in enumerate(marks)]
       tested.write("verdicts.jsonl", rows)
-      tested.finish({"measured": {"round": 1, "weights": {"student": f"{p.row} 1"}}})
+      about = {"round": 1, "weights": {"student": f"{p.row} 1"}, "data": data}
+      tested.finish({"measured": about})
     directory.write_json("summary.json", {})
     directory.release()
 

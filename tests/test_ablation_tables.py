@@ -107,6 +107,18 @@ def test_rows_with_other_questions_are_not_paired(tmp_path):
     assert sweep.question_settings(one, split) != sweep.question_settings(two, split)
 
 
+def test_rows_and_seeds_are_not_mixed_when_the_data_have_changed_between_the_runs(tmp_path):
+  swept = small_sweep()
+  write_runs(tmp_path, swept, {("plain", 0): [1, 0]}, data="old")
+  write_runs(tmp_path, swept, {("other", 0): [1, 1], ("other", 1): [1, 1]}, data="new")
+  results = build(tmp_path, swept)  # the questions have the same names
+  assert row(results, "other")["difference"] is None and row(results, "other")["mean"] == 1.0
+  assert results["claims"][0]["verdict"] == table.NOT_RUN
+  write_runs(tmp_path, swept, {("plain", 1): [1, 0]}, data="new")
+  with pytest.raises(errors.UserError, match="row plain: the test questions of seed 1 are not"):
+    build(tmp_path, swept)
+
+
 def test_a_run_with_another_config_does_not_count_as_finished(tmp_path):
   write_runs(tmp_path, small_sweep(), {("plain", 0): [1], ("other", 0): [1]})
   plan = sweep.plan_runs(small_sweep(common={**TINY, "train.lr": 0.5}), tmp_path)

@@ -33,8 +33,8 @@ class Measured:
 
   Attributes:
     verdicts: By split. A split that was not evaluated is missing.
-    questions: By split, the settings that select its questions. Two rows are paired only if these
-      are equal.
+    questions: By split, the settings that select its questions, and the digest of the questions,
+      as the data of a path may change. Two rows are paired only if these are equal.
     costs: Teacher replies used (paid or cached), steps and seconds.
   """
 
@@ -65,9 +65,15 @@ def measure(run: PlannedRun, splits: Sequence[str]) -> Measured:
   found = {split: read_verdicts(run.run_dir, split) for split in splits}
   return Measured(
     {split: verdicts for split, verdicts in found.items() if verdicts},
-    {split: question_settings(run.config, split) for split in splits},
+    {split: (question_settings(run.config, split), _digest(run, split)) for split in splits},
     costs(run.run_dir),
   )
+
+
+def _digest(run: PlannedRun, split: str) -> str:
+  """The digest of the questions of a split; "" if it was not evaluated."""
+  phase = RunDir(run.run_dir).final(split)
+  return phase.facts[results.MEASURED].get("data", "") if phase.finished else ""
 
 
 def tabulate(sweep: Sweep, measured: Mapping[tuple[str, int], Measured]) -> dict[str, Any]:
@@ -107,9 +113,21 @@ def tabulate(sweep: Sweep, measured: Mapping[tuple[str, int], Measured]) -> dict
 def _by_seed(
   measured: Mapping[tuple[str, int], Measured], row: str, seeds: Sequence[int], split: str
 ) -> dict[int, Verdicts]:
-  """{seed: verdicts} of a row, for the seeds that were evaluated on the split."""
+  """{seed: verdicts} of a row, for the seeds that were evaluated on the split.
+
+  Raises:
+    UserError: The data have changed between these runs.
+  """
   runs = {seed: measured[row, seed] for seed in seeds if (row, seed) in measured}
-  return {seed: run.verdicts[split] for seed, run in runs.items() if split in run.verdicts}
+  runs = {seed: run for seed, run in runs.items() if split in run.verdicts}
+  asked = [(seed, run.questions.get(split)) for seed, run in runs.items()]
+  for seed, questions in asked[1:]:
+    if questions != asked[0][1]:
+      raise errors.data(
+        f"row {row}: the {split} questions of seed {seed} are not those of seed {asked[0][0]}, as"
+        " the data have changed: restore them, remove the runs with other data, and re-run"
+      )
+  return {seed: run.verdicts[split] for seed, run in runs.items()}
 
 
 def _paired(
