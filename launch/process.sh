@@ -15,12 +15,14 @@ set -euo pipefail
 
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
-# Prints the processes that use the accelerators of this host, one per line.
+# Prints the processes that use the accelerators of this host, one per line. nvidia-smi prints errors
+# to the same stream, for example with CUDA_VISIBLE_DEVICES=-1.
 accelerator_users() {
   local gpus=()
   [[ -z ${CUDA_VISIBLE_DEVICES:-} ]] || gpus=("--id=$CUDA_VISIBLE_DEVICES")
   if nvidia-smi >/dev/null 2>&1; then
-    nvidia-smi "${gpus[@]}" --query-compute-apps=pid,name --format=csv,noheader || true
+    nvidia-smi "${gpus[@]}" --query-compute-apps=pid,name --format=csv,noheader |
+      grep '^[0-9]' || true
   elif has_tpu; then
     find /proc/[0-9]*/fd \( -lname '/dev/accel*' -o -lname '/dev/vfio/[0-9]*' \) 2>/dev/null |
       cut -d / -f 3 | sort -u || true

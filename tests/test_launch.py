@@ -233,6 +233,13 @@ def test_accelerators_that_are_in_use_are_reported_with_the_process_and_left_alo
   assert result.returncode == 3 and "in use by process 77, train" in result.stderr
   assert "--id=2,3 --query-compute-apps=pid,name --format=csv,noheader" in calls
   assert not any("distill_jax" in call for call in calls)
+  # An error of nvidia-smi is not a process.
+  none = '[[ $* != *query* ]] || { echo "No devices were found"; exit 6; }'
+  executable(checkout / "fake/nvidia-smi", none)
+  result, calls = launch(
+    checkout, "launch/process.sh", "run", ACCELERATOR_TRIES="1", CUDA_VISIBLE_DEVICES="-1"
+  )
+  assert result.returncode == 0 and calls[-1] == "-m|distill_jax|run", result.stderr
   # A process that ends is waited for.
   gone = (
     'if [[ -e "$CALLS.gone" ]]; then exit 0; fi; [[ $# == 0 ]] || { touch "$CALLS.gone"; echo 7; }'
