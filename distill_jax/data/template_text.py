@@ -9,7 +9,7 @@ _DIRECTIVES = "aAbBcdDeFgGhHIjklmMnprRStTuUVwWxXyYzZ"  # of strftime
 
 
 def prefixed(prefix: str, template: str) -> str:
-  """Returns a template with tags before it, and renders what the template alone renders.
+  """Returns a template with tags before it that renders the same text as without them.
 
   Args:
     prefix: Tags; the last one strips the white space after it.

@@ -20,7 +20,7 @@ _PROBES = (("user",), ("user", "assistant", "user"), ("system", "user", "assista
 
 
 def state_date(directory: pathlib.Path) -> None:
-  """Makes chat templates state today's date for good: a restart later has the same prompts."""
+  """Fixes the date in chat templates to today's, so that a later restart has the same prompts."""
   today = datetime.date.today()
   template = _read_text(directory / _TEMPLATE)
   if (stated := template_text.with_date(template, today)) != template:
@@ -51,8 +51,8 @@ def mark_turns(directory: pathlib.Path) -> None:
     return
   texts = {t.content for t in added}
   ordinary = {t.content for t in added if not t.special and _is_mark(t.content, texts)}
-  if not ordinary or not (marks := {t for t in ordinary if t in _around_messages(fast)}):
-    return
+  frame = _around_messages(fast) if ordinary else ""
+  marks = {text for text in ordinary if text in frame}
   for name, key in ((_VOCABULARY, "added_tokens"), (_SETTINGS, "added_tokens_decoder")):
     contents = _read(directory / name)
     listed = contents.get(key, [])
@@ -87,7 +87,7 @@ def _around_messages(fast: Any) -> str:
 
 
 def _read(file: pathlib.Path) -> dict[str, Any]:
-  """The object in a JSON file; an empty one if there is none."""
+  """The object in a JSON file; {} if there is none."""
   try:
     contents = json.loads(_read_text(file))
   except (ValueError, RecursionError):

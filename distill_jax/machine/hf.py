@@ -195,7 +195,7 @@ def _weight_files(path: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _exists(file: pathlib.Path) -> bool:
-  """Whether there is a file. Raises UserError for what is none, as a link to a missing one."""
+  """Whether a file exists. Raises UserError for a link to a missing file and the like."""
   if not os.path.lexists(file):
     return False
   try:

@@ -203,7 +203,7 @@ class _Reader:
     ends = [*(m.start for m in mentions[1:]), len(sentence)]  # a verdict crosses no other label
     called_right = {
       m
-      for m, end in zip(mentions, ends, strict=False)  # one end more than no mentions
+      for m, end in zip(mentions, ends, strict=False)  # without mentions, `ends` has one entry
       if _CHOSEN_AFTER.match(sentence[:end], m.end)
     }
     mentions = _not_denied(sentence, mentions)

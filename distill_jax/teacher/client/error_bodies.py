@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 _PAGE = re.compile(r"\A\s*+(?:<!--[^<>]{0,999}-->\s*+)?<(?:!doctype html|html)\b", re.IGNORECASE)
+_CODES = ("code", "type", "status", "error_code")
 _TITLE = re.compile(r"<title\b[^<>]{0,99}>([^<>]{1,200})", re.IGNORECASE)
 
 
@@ -44,7 +45,7 @@ def text_of(body: Any) -> str:
 
 
 def page_title(body: Any) -> str | None:
-  """The title of a web page, such as a firewall sends in place of an error; None if it is none."""
+  """The title of a web page, which firewalls send instead of an error; None if it is not one."""
   if not isinstance(body, str) or not _PAGE.match(body):
     return None
   title = _TITLE.search(body)
@@ -70,9 +71,6 @@ def values_of(body: Any, names: Iterable[str]) -> Iterator[str]:
   """The texts in some fields of an error and of the one that it quotes."""
   for error in (error_of(body), quoted(body)):
     yield from _values(error, names)
-
-
-_CODES = ("code", "type", "status", "error_code")
 
 
 def _values(error: Any, names: Iterable[str]) -> Iterator[str]:
