@@ -67,7 +67,6 @@ class Dispatcher:
     self._http, self._config, self._writer, self._budget = http, config, store_writer, budget
     self._meter, self._redact = meter, redact
     self._limiter, self._gate = limiter, rate_limit.Gate(limiter)
-    self._overrun = 1.0  # the most that a request has cost, as a multiple of its reservation
     self._streaks = streaks.Streaks(config.base_url, config.max_tokens)
     self._workers = 0
     self._schema_works = False  # whether a request with a schema was answered
@@ -202,7 +201,7 @@ class Dispatcher:
     Returns:
       (the response, when the request was sent).
     """
-    reserved, unused = self._overrun * request_jobs.max_dollars(self._config, job), 0
+    reserved, unused = request_jobs.max_dollars(self._config, job), 0
     try:
       await self._budget.reserve(reserved, lambda: self._stop_reason)
       request = await self._count(
@@ -219,8 +218,7 @@ class Dispatcher:
       key = job.idempotency_key(request_jobs.samples_per_request(self._config, job))
       response = await self._http.send(body, self._config.model, key)
       cost = request_jobs.cost(self._config, job, response.verdict, reserved)
-      if reserved and cost.measured > reserved:
-        self._overrun *= cost.measured / reserved
+      request_jobs.learn_cost(self._config, job, cost.measured)
       unused = request_jobs.unused_tokens(response.verdict, tokens_in, tokens_out)
       pacing.on_response(self._limiter, self._config, response, sent_at)
       return response, sent_at

@@ -18,6 +18,31 @@ SCHEMA_ERRORS = 2  # of a server, after which a reply is requested without its s
 MESSAGE_OVERHEAD = 16  # tokens added to each message by a chat template, at most
 
 
+class CostBound:
+  """The highest cost of a request, learned from those that cost more than their prices say.
+
+  Fees and tokens beyond a limit are in no price.
+  """
+
+  def __init__(self) -> None:
+    self._ratio, self._dollars = 1.0, 0.0
+
+  def of(self, price: float) -> float:
+    """The most that a request may cost, in dollars.
+
+    Args:
+      price: The most that it may cost by its tokens' prices.
+    """
+    return self._ratio * price if price else self._dollars
+
+  def learn(self, price: float, dollars: float) -> None:
+    """Takes what a request has cost; `price` as above."""
+    if price:
+      self._ratio = max(self._ratio, dollars / price)
+    else:
+      self._dollars = max(self._dollars, dollars)
+
+
 @dataclasses.dataclass(frozen=True)
 class ClientConfig:
   """How requests are sent; see `client.Client` for the fields."""
@@ -35,6 +60,7 @@ class ClientConfig:
   send_seed: bool
   shaper: request_body.RequestShaper
   features: features.Features
+  bound: CostBound = dataclasses.field(default_factory=CostBound)
 
 
 @dataclasses.dataclass
@@ -140,7 +166,7 @@ def max_usage(config: ClientConfig, job: Job) -> tuple[int, int]:
 
 def max_dollars(config: ClientConfig, job: Job) -> float:
   """Upper bound on the cost of the job's next request."""
-  return ledger.dollars(config.prices, *max_usage(config, job))
+  return config.bound.of(ledger.dollars(config.prices, *max_usage(config, job)))
 
 
 class Cost(NamedTuple):
@@ -185,6 +211,11 @@ def cost(config: ClientConfig, job: Job, verdict: verdicts.Verdict, reserved: fl
       return Cost(0.0, reserved, verdict.reason)
     return Cost(wasted(config, verdict), 0.0, "")
   return Cost(0.0, 0.0, "")
+
+
+def learn_cost(config: ClientConfig, job: Job, dollars: float) -> None:
+  """Raises the bound on the cost of further requests if the latest of the job has cost more."""
+  config.bound.learn(ledger.dollars(config.prices, *max_usage(config, job)), dollars)
 
 
 def wasted(config: ClientConfig, verdict: verdicts.Retry) -> float:

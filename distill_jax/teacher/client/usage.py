@@ -9,6 +9,7 @@ cache_read_input_tokens, cache_creation_...       Anthropic; neither is part of 
 timings.predicted_n                               llama-server, of the first choice only
 cost, cost.total_cost, estimated_cost             dollars: OpenRouter, Perplexity, DeepInfra
 cost_details.upstream_inference_cost              OpenRouter: the vendor's bill, for your own key
+cost_in_usd_ticks                                 xAI
 
 Numbers are untrusted: what cannot be a number of tokens or dollars counts as not reported.
 """
@@ -19,6 +20,7 @@ from typing import Any
 
 MAX_TOKEN_COUNT = 10**9  # of one response; larger counts are not believed
 MAX_DOLLARS = 1000.0  # likewise
+TICKS = 1e10  # xAI's, in a dollar
 GROUPS = ("usage", "usageMetadata", "usage_metadata", "x_groq")
 _PROMPT = ("prompt_tokens", "input_tokens", "promptTokenCount", "prompt_token_count")
 _COMPLETION = (
@@ -148,6 +150,8 @@ def _read_group(fields: Mapping[str, Any]) -> Usage:
 
 def _dollars(fields: Mapping[str, Any]) -> float | None:
   """The stated cost; None if there is none. Zero means that the server does not know the price."""
+  if (ticks := _amount(fields.get("cost_in_usd_ticks"), TICKS)) is not None:
+    return ticks
   cost = fields.get("cost", fields.get("estimated_cost"))
   if isinstance(cost, Mapping):
     cost = cost.get("total_cost")
@@ -159,10 +163,10 @@ def _dollars(fields: Mapping[str, Any]) -> float | None:
   return None if upstream is None else upstream + (_amount(cost) or 0.0)
 
 
-def _amount(value: Any) -> float | None:
-  """A number of dollars; None if the value cannot be one, or is zero."""
-  valid = type(value) in (int, float) and 0 < value <= MAX_DOLLARS
-  return float(value) if valid else None
+def _amount(value: Any, unit: float = 1.0) -> float | None:
+  """Dollars of `unit` units each; None if the value cannot be an amount, or is zero."""
+  valid = type(value) in (int, float) and 0 < value <= MAX_DOLLARS * unit
+  return value / unit if valid else None
 
 
 def _first(fields: Mapping[str, Any], names: Iterable[str]) -> int | None:

@@ -11,9 +11,9 @@ import pytest
 import virtual
 from scripted import ask, wanted
 
-from distill_jax import errors
+from distill_jax import errors, settings
 from distill_jax.teacher import types
-from distill_jax.teacher.client import usage
+from distill_jax.teacher.client import request_jobs, usage
 from distill_jax.teacher.store import cache, ledger
 
 URL = "http://127.0.0.1:1/v1"
@@ -245,6 +245,8 @@ STATED = {
   "OpenRouter without the vendor's bill": ({"cost": 0.05, "is_byok": True}, None),
   "Perplexity": ({"cost": {"request_cost": 0.005, "total_cost": 0.006}}, 0.006),
   "DeepInfra": ({"estimated_cost": 0.002}, 0.002),
+  "xAI": ({"cost_in_usd_ticks": 37_756_000}, 0.0037756),
+  "ticks beyond every number": ({"cost_in_usd_ticks": 10**400}, None),
   "zero": ({"cost": 0}, None),
   "negative": ({"cost": -1.0}, None),
   "a string": ({"cost": "0.1"}, None),
@@ -286,6 +288,36 @@ def test_a_stated_cost_replaces_the_price_of_the_tokens(connect, monkeypatch, to
   replies = [reply for row in ask(teacher, wanted(1, samples=2)) for reply in row]
   assert [reply.dollars for reply in replies] == [pytest.approx(fee / 2, rel=0.05)] * 2
   assert sum(reply.dollars for reply in replies) == pytest.approx(fee)
+
+
+def test_requests_reserve_the_highest_cost_that_was_stated(connect, monkeypatch):
+  """Once one reply has stated its cost, the cap holds even if the tokens cost nothing."""
+  fee, cap = 0.001, 0.003
+
+  async def answer(sent):
+    if sent.number:
+      await asyncio.sleep(1)
+    choice = {"message": {"content": "Seven."}, "finish_reason": "stop"}
+    return httpx2.Response(200, json={"choices": [choice], "usage": {**TOKENS, "cost": fee}})
+
+  server = virtual.Server(answer)
+  virtual.install(monkeypatch, server)
+  teacher = connect(URL, max_dollars=cap, max_concurrency=8, prices=settings.Prices(0.0, 0.0))
+  ask(teacher, wanted(1))
+  with pytest.raises(errors.UserError, match="max_dollars"):
+    ask(teacher, wanted(100))
+  assert len(server.sent) * fee == pytest.approx(cap)
+  assert teacher.ledger.total().dollars == pytest.approx(cap)
+
+
+def test_replies_that_cost_more_at_once_raise_the_bound_once():
+  bound = request_jobs.CostBound()
+  for _ in range(5):
+    bound.learn(0.01, 0.02)
+  assert bound.of(0.01) == pytest.approx(0.02) and bound.of(0.0) == 0.0
+  bound.learn(0.0, 0.5)
+  bound.learn(0.0, 0.1)
+  assert bound.of(0.0) == 0.5 and bound.of(0.03) == pytest.approx(0.06)
 
 
 def test_geminis_own_spelling_of_usage_is_read():
