@@ -25,6 +25,7 @@ from distill_jax.teacher import pool, presets
 Options = dict[str, tuple[Any, str]]  # name -> (default, help)
 # An empty name, or one that ends in a colon: "--config..x=1", "--config.=1", "--config.x:=1".
 _NO_NAME = re.compile(r"--?config\.(?:[^=]*\.)?(?:=|$|\.|[^=]*:=)")
+_NOT_A_GROUP = re.compile(r"flag --config\.([\w.]+)=(.*): Failed to parse .* as a ConfigDict", re.S)
 _TUPLE = re.compile(r"\('([^']*)', '[^']*'\)")  # absl prints the arguments of an error
 # What ast.literal_eval raises for text that is not a literal, or is nested too deep.
 NOT_LITERAL = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
@@ -212,6 +213,8 @@ def _one_line(words: list[str]) -> Iterator[None]:
   except flags.Error as error:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     message = " ".join(dict.fromkeys((lines[0], lines[-1])))
+    if (group := _NOT_A_GROUP.match(message)) is not None:
+      raise _not_a_group(*group.groups()) from None
     if message.startswith("flag --config."):
       raise errors.UserError(message, errors.CONFIG) from None
     raise errors.usage(_TUPLE.sub(r"\1", message)) from None
@@ -240,6 +243,21 @@ def _one_line(words: list[str]) -> Iterator[None]:
     raise errors.UserError(
       f"no such setting: {_unknown(error)} (all settings: docs/configuration.md)", errors.CONFIG
     ) from None
+
+
+def _not_a_group(group: str, value: str) -> errors.UserError:
+  """The error for `--config.GROUP=VALUE` of a value that is not a dict."""
+  inside = sorted(
+    (key.path for key in values.KEYS if key.path.startswith(f"{group}.")),
+    key=lambda path: path.count("."),
+  )
+  if not inside:
+    return errors.config(
+      group, value, "a dict of teachers", f"--config.{group}=\"{{'NAME': {{'model': 'MODEL'}}}}\""
+    )
+  return errors.config(
+    group, value, "a dict of settings", f"one of them: --config.{inside[0]}=VALUE"
+  )
 
 
 def _unknown(error: BaseException) -> str:
