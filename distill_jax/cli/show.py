@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from distill_jax import console, errors, records
 from distill_jax.run_dir import absent, questions
-from distill_jax.run_dir.phase_dir import ATTEMPTS, RATIONALES, PhaseDir
+from distill_jax.run_dir.phase_dir import ATTEMPTS, DROPPED, RATIONALES, PhaseDir
 from distill_jax.run_dir.run_dir import RunDir
 
 FILTERS = ("wrong", "right", "cut", "unread", "all")
@@ -86,6 +86,8 @@ def run(workdir: str, round_index: int, phase: str, which: str, count: int, prob
       if scored
       else f"{rows.file} is empty so far"
     )
+  if not shown and (dropped := rows.file.with_name(DROPPED)).is_file() and dropped.stat().st_size:
+    print(f"nothing was kept; {dropped} has examples of what was dropped, and why", file=sys.stderr)
   shown = [item for item in shown if problem in ("", item.question.id)]
   matching = [item for item in shown if matches(item, which)]
   listed = matching[: count or len(matching)]

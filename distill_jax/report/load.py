@@ -1,6 +1,7 @@
 """Reads a run directory for a report. Unfinished phases are read up to their last complete line."""
 
 import dataclasses
+import math
 import pathlib
 import re
 from typing import Any
@@ -84,18 +85,18 @@ class Run:
   @property
   def best(self) -> int | None:
     """The round with the best validation accuracy; ties go to the first. None: none is finished."""
-    rounds = self.setting("rounds")  # may be fewer than there are
-    planned = int(rounds) if rounds.isdecimal() else max(self.rounds, default=0)
     scores = {
       index: sum(phase.verdicts.values()) / max(len(phase.verdicts), 1)
       for index in self.rounds
-      if index <= planned and (phase := self.phase(index, "evaluate"))
+      if (phase := self.phase(index, "evaluate"))
     }
     return max(scores, key=lambda index: (scores[index], -index)) if scores else None
 
 
 def read(path: str | pathlib.Path) -> Run:
   """Reads the directory of a run.
+
+  Rounds beyond config.rounds, which may have been lowered since, are left out.
 
   Raises:
     UserError: It is not a run directory, or a file is damaged.
@@ -107,7 +108,11 @@ def read(path: str | pathlib.Path) -> Run:
   if not isinstance(config, dict):
     raise errors.data(f"{path / 'config.json'} is damaged; restore it")
   rounds: dict[int, list[Phase]] = {}
+  planned = config.get("rounds")
+  last = planned if type(planned) is int else math.inf
   for index, name, directory in _phases(path):
+    if index > last:
+      break
     rounds.setdefault(index, []).append(_phase(directory, name))
   finals = {
     split: _phase(path / "final" / split, split)

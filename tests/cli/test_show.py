@@ -116,6 +116,17 @@ def test_an_empty_selection_says_so_and_prints_no_record(run_dir, capsys):
   assert not printed.out and "none of" in printed.err and "--filter=cut" in printed.err
 
 
+def test_a_phase_that_kept_nothing_points_to_what_was_dropped(run_dir, capsys):
+  phase = run_dir.phase(2, 0, "demonstrate")
+  phase.write("rationales.jsonl", [])
+  dropped = records.Dropped("t/train/0", "malformed", "{", 0)
+  phase.write("dropped.jsonl", [dropped])
+  words = ("show", f"--workdir={run_dir.path}", "--phase=demonstrate", "--filter=all")
+  assert cli.main(list(words)) == 0
+  out, err = capsys.readouterr()
+  assert not out and f"nothing was kept; {phase.path / 'dropped.jsonl'} has examples" in err
+
+
 def test_without_a_round_the_last_one_with_the_phase_is_shown(run_dir, capsys):
   assert len(show(run_dir, capsys)) == 4
   assert len(show(run_dir, capsys, "--round=0")) == 1

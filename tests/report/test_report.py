@@ -230,7 +230,7 @@ def test_a_run_without_any_phase_has_a_report(tmp_path):
   assert "not started" in write.render(run.path)
 
 
-def test_the_best_round_is_one_of_those_that_the_run_now_has(tmp_path):
+def test_a_report_has_the_rounds_that_the_run_now_has(tmp_path):
   """A run of two rounds may go on with one; the test is then of the round that it names."""
   material.write_run(tmp_path / "run")
   config = json.loads((tmp_path / "run/config.json").read_text())
@@ -238,7 +238,7 @@ def test_the_best_round_is_one_of_those_that_the_run_now_has(tmp_path):
   config["rounds"] = 0
   (tmp_path / "run/config.json").write_text(json.dumps(config))
   read = load.read(tmp_path / "run")
-  assert read.best == 0
+  assert read.best == 0 and list(read.rounds) == [0]
   read.finals["test"].facts["measured"]["round"] = 0
   assert "Scores of the student of round 0." in str(sections.finals(read, ()))
 
