@@ -50,7 +50,6 @@ def make_splits(
       f" (first {both[0].question[:60]!r})"
     )
     train = [p for p in train if _key(p) not in held]
-  train = _limited(train, "train", limits, notes)
   if validation:
     validation = _limited(validation, "validation", limits, notes)
   elif len(train) < 2:
@@ -64,6 +63,7 @@ def make_splits(
         " questions"
       )
     train, validation = _hold_out(train, count, "validation") if count else (train, [])
+  train = _limited(train, "train", limits, notes)
   test = _limited(test, "test", limits, notes)
   return {"train": train, "validation": validation, "test": test}
 

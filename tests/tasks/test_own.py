@@ -310,9 +310,17 @@ def test_questions_of_both_train_and_test_are_named_and_left_out_of_train(tmp_pa
   assert any("1 training questions are also in test" in note for note in data.notes)
 
 
+@pytest.mark.parametrize("train", [5, 30, 56])
+def test_a_limit_of_train_counts_the_questions_that_are_trained_on(tmp_path, train):
+  """Validation is held out before, from all of the training questions: a fifth of 70."""
+  data = _understand(tmp_path, _questions(100), train=train)
+  sizes = {name: len(problems) for name, problems in data.splits.items()}
+  assert sizes == {"train": train, "validation": 14, "test": 30}
+
+
 def test_limits_above_what_there_is_are_clipped_with_a_word(tmp_path):
   data = _understand(tmp_path, _questions(10), train=99, test=2)
-  assert len(data.splits["test"]) == 2 and "task.train is 7 instead of 99" in " ".join(data.notes)
+  assert len(data.splits["test"]) == 2 and "task.train is 6 instead of 99" in " ".join(data.notes)
 
 
 def test_a_data_set_of_the_hub_keeps_its_splits(monkeypatch):
