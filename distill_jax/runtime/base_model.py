@@ -5,13 +5,14 @@ Therefore, a student whose weights were all trained can be used after its base m
 base model that was replaced is detected before it is used.
 """
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
 import os
 import pathlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -117,6 +118,15 @@ def _copy_unless_started(init: str, copy_dir: pathlib.Path, started: bool) -> No
     _copy_config(hf.fetch(init), copy_dir)
 
 
+@contextlib.contextmanager
+def _named(source: pathlib.Path) -> Iterator[None]:
+  """Adds the directory of a model to errors about its config.json."""
+  try:
+    yield
+  except errors.UserError as error:
+    raise errors.UserError(f"{source}/{error}", error.code) from None
+
+
 def _copy_config(source: pathlib.Path, copy_dir: pathlib.Path) -> None:
   """Copies the config of the model in `source`, with a digest of its weights.
 
@@ -126,8 +136,9 @@ def _copy_config(source: pathlib.Path, copy_dir: pathlib.Path) -> None:
   """
   fields, generation, _ = hf.describe(source)
   hf.check_sizes(source)
-  family = families.of(fields.get("model_type"))
-  config = family.read(fields)
+  with _named(source):
+    family = families.of(fields.get("model_type"))
+    config = family.read(fields)
   _end_tokens(fields, generation, config.vocab)
   if untied := _untie(source, fields, family, config):
     fields, config = untied, family.read(untied)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from distill_jax import defaults, errors, records
+from distill_jax.machine import hf_write
 from distill_jax.runtime import base_model
 from distill_jax.runtime.context import RunContext
 from distill_jax.settings import Settings
@@ -74,10 +75,9 @@ def settle(ctx: RunContext) -> list[str]:
 
 def _positions(base: base_model.BaseModel) -> int:
   """Returns how many tokens a row of the student should have at most; 0 if that is not known."""
-  name = "max_position_embeddings"
-  if base.fields.get(name) is None or base_model.learned_positions(base.config):
-    return base_model.learned_positions(base.config)
-  return hf_config.integer(base.fields, name)
+  table = base_model.learned_positions(base.config)
+  name = next((name for name in hf_write.POSITIONS if base.fields.get(name) is not None), None)
+  return table if table or name is None else hf_config.integer(base.fields, name)
 
 
 def choose(s: Settings, found: Lengths, positions: int, *, fine: bool = False) -> Settings:
@@ -175,7 +175,7 @@ def describe(s: Settings, found: Lengths, positions: int = 0) -> list[str]:
   if positions and (longest := base_model.max_row_length(s)) > positions:
     lines.append(
       f"rows have up to {longest} tokens (train.buckets, or rollout.buckets and max_new_tokens),"
-      f" but the student was made for {positions} (max_position_embeddings): it may do worse there"
+      f" but the student was made for {positions}: it may do worse there"
     )
   return lines
 

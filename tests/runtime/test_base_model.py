@@ -103,3 +103,15 @@ def test_what_a_directory_holds_instead_of_a_model_is_named(tmp_path):
     (path / name).write_text("{}")
     with pytest.raises(errors.UserError, match=rf"^[^\n]*{said}[^\n]*$"):
       hf.describe(path)
+
+
+@pytest.mark.parametrize(
+  ("changes", "said"),
+  [({"hidden_act": "swish9"}, "hidden_act"), ({"model_type": "mamba"}, "model_type is 'mamba'")],
+)
+def test_an_error_about_a_config_names_its_directory(changes, said, tmp_path):
+  write(tmp_path / "model", "llama")
+  config = tmp_path / "model" / hf.CONFIG
+  config.write_text(json.dumps(json.loads(config.read_text()) | changes))
+  with pytest.raises(errors.UserError, match=rf"^{tmp_path}/model/config\.json: {said}"):
+    copied(tmp_path / "model", tmp_path / "run")

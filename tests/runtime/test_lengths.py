@@ -142,7 +142,8 @@ def test_rows_beyond_the_positions_of_the_student_are_named(changes):
 
 
 @pytest.mark.parametrize(
-  ("fields", "positions"), [({}, 0), ({"max_position_embeddings": 2048}, 2048)]
+  ("fields", "positions"),
+  [({}, 0), ({"max_position_embeddings": 2048}, 2048), ({"n_positions": 1024}, 1024)],
 )
 def test_the_positions_of_a_student_are_those_of_its_config_json(fields, positions):
   base = base_model.BaseModel(families.of("llama"), hf_material.config(), fields)

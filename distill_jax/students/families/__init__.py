@@ -76,7 +76,11 @@ def of(model_type: Any) -> Family:
     UserError: There is none; the message lists those there are.
   """
   if model_type == "gemma3":
-    raise errors.data("model_type gemma3 also reads images; use its text model, gemma3_text")
+    raise errors.data(
+      "config.json: model_type gemma3 also reads images; use its text model, gemma3_text"
+    )
   if not isinstance(model_type, str) or model_type not in BY_TYPE:
-    raise errors.data(f"model_type is {model_type!r}, but must be one of {', '.join(BY_TYPE)}")
+    raise errors.data(
+      f"config.json: model_type is {model_type!r}, but must be one of {', '.join(BY_TYPE)}"
+    )
   return BY_TYPE[model_type]

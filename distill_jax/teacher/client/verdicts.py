@@ -15,6 +15,7 @@ from distill_jax.teacher.client import error_bodies, refusals, streams, usage, w
 
 LOADING_WAIT = 2.0  # seconds until a server that loads its model is asked again
 CUT_STATUSES = (408, 499, 502, 504, 520, 522, 523, 524)  # of a proxy that lost the server
+PAGE_STATUSES = (400, 403, 406)  # with which firewalls and proxies send web pages
 NOTHING_LOST = "Replies received so far are saved; re-run the same command to ask for the others"
 REQUEST_ID_HEADERS = ("x-request-id", "request-id", "apim-request-id")
 
@@ -222,9 +223,9 @@ def classify_status(
   """
   reason = f"HTTP {status}: {excerpt(error_bodies.text_of(body))}"
   wait = waits.requested_wait(headers, now, body)
-  if status == 403 and (title := error_bodies.page_title(body)) is not None:
+  if status in PAGE_STATUSES and (title := error_bodies.page_title(body)) is not None:
     sender = excerpt(headers.get("server", "")) or "a firewall or proxy"
-    return Retry(f"HTTP 403: a web page of {sender}, not of the API: {excerpt(title)}", wait)
+    return Retry(f"HTTP {status}: a web page of {sender}, not of the API: {excerpt(title)}", wait)
   if refusals.is_invalid_reply(body):
     return Retry(reason, may_bill=True, invalid=True)
   if refusals.needs_money(status, body, waits=wait is not None):

@@ -235,9 +235,10 @@ PAGES = {
 }
 
 
+@pytest.mark.parametrize("status", [400, 403, 406])
 @pytest.mark.parametrize("page", PAGES)
-def test_a_firewalls_page_is_no_refusal_of_the_key(connect, monkeypatch, page):
-  blocked = httpx2.Response(403, text=PAGES[page], headers={"server": "Some firewall"})
+def test_a_firewalls_page_is_no_refusal(connect, monkeypatch, page, status):
+  blocked = httpx2.Response(status, text=PAGES[page], headers={"server": "Some firewall"})
   server = serve(monkeypatch, lambda sent: reply(sent) if sent.number % 2 else blocked)
   rows = ask(connect(URL, max_concurrency=1), wanted(3))
   assert [row[0].text for row in rows] == ["Seven."] * 3 and len(server.sent) == 6
