@@ -108,8 +108,8 @@ def read(path: str | pathlib.Path) -> Run:
   if not isinstance(config, dict):
     raise errors.data(f"{path / 'config.json'} is damaged; restore it")
   rounds: dict[int, list[Phase]] = {}
-  planned = config.get("rounds")
-  last = planned if type(planned) is int else math.inf
+  planned = "rounds" in config and type(config["rounds"]) is int
+  last = config["rounds"] if planned else math.inf  # a damaged config has every round
   for index, name, directory in _phases(path):
     if index > last:
       break
