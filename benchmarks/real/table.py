@@ -13,8 +13,8 @@ percentiles of 10,000 bootstrap resamples of seeds and questions (PCG64, seed 0)
 two-sided McNemar test. Replies (recorded), steps and seconds (with pauses) are means per run.
 """
 COSTS = (
-  "| row | seed | rate | steps | loss | validation, % | rationales | CPU minutes | peak GiB |\n"
-  "| --- | ---: | ---: | ---: | ---: | --- | --- | ---: | ---: |"
+  "| row | seed | rate | steps | loss | validation, % | test, % | rationales | CPU minutes |"
+  " peak GiB |\n| --- | ---: | ---: | ---: | ---: | --- | ---: | --- | ---: | ---: |"
 )
 
 
@@ -68,6 +68,7 @@ def render(built: dict[str, Any]) -> str:
 def _cost_line(run: stored.Stored) -> str:
   validation = ", ".join(f"{100 * v['accuracy']:.1f}" for v in run["validation"])
   counts = {v["n"] for v in run["validation"]}
+  test = run["verdicts"].get("test")
   dropped = ", ".join(f"{n} {reason}" for reason, n in run["dropped"].items())
   cells = (
     run["row"],
@@ -76,6 +77,7 @@ def _cost_line(run: stored.Stored) -> str:
     str(run["steps"]),
     "" if run["loss"] is None else f"{run['loss']:.3f}",
     f"{validation} (n={', '.join(map(str, counts))})",
+    f"{100 * sum(test.values()) / len(test):.1f}" if test else "",
     f"{run['kept']} kept" + (f"; dropped {dropped}" if dropped else ""),
     f"{run['cpu_minutes']:.1f}",
     "" if run["peak_mib"] is None else f"{run['peak_mib'] / 1024:.2f}",
