@@ -19,9 +19,9 @@ MESSAGE_OVERHEAD = 16  # tokens added to each message by a chat template, at mos
 
 
 class CostBound:
-  """The highest cost of a request, learned from those that cost more than their prices say.
+  """The highest cost of a request, learned from requests that cost more than their price.
 
-  Fees and tokens beyond a limit are in no price.
+  A price covers the tokens up to the limit, but no fees and no tokens beyond it.
   """
 
   def __init__(self) -> None:
@@ -36,7 +36,12 @@ class CostBound:
     return self._ratio * price if price else self._dollars
 
   def learn(self, price: float, dollars: float) -> None:
-    """Takes what a request has cost; `price` as above."""
+    """Raises the bound if a request has cost more than it.
+
+    Args:
+      price: As in `of`.
+      dollars: What the request has cost.
+    """
     if price:
       self._ratio = max(self._ratio, dollars / price)
     else:
@@ -214,7 +219,13 @@ def cost(config: ClientConfig, job: Job, verdict: verdicts.Verdict, reserved: fl
 
 
 def learn_cost(config: ClientConfig, job: Job, dollars: float) -> None:
-  """Raises the bound on the cost of further requests if the latest of the job has cost more."""
+  """Raises the bound for later requests if the job's latest request has cost more.
+
+  Args:
+    config: Holds the prices and the bound.
+    job: The job that was sent.
+    dollars: What the request has cost.
+  """
   config.bound.learn(ledger.dollars(config.prices, *max_usage(config, job)), dollars)
 
 
